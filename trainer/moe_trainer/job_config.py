@@ -1,0 +1,159 @@
+"""What a Job is asked to do: one model per Job, passed as JSON in ``MOE_JOB_CONFIG``.
+
+Paths are relative to roots that the container gets by environment: ``MOE_STORE`` (the pool's store) and
+``MOE_SOURCES`` (one read-only folder per data store or claim). So a config means the same on a laptop
+and on a large cluster.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from moe_trainer.formats import Digest, Format, RelativePath
+
+
+class Source(Format):
+    """Files to read documents from."""
+
+    root: str = Field(description="Name of the data store or claim: a folder beneath MOE_SOURCES.")
+    path: RelativePath = Field(description="Glob beneath the root, for example `mathematics/*.jsonl`.")
+    format: Literal["text", "jsonl"] = Field(description="`text`: a file is a document; `jsonl`: a line is.")
+    text_field: str = Field(default="text", description="The field of a jsonl record that holds the text.")
+
+
+class Filter(Format):
+    """A rule that drops documents; every drop is counted under the filter's name."""
+
+    name: Literal["length", "characterRatio", "nearDuplicate"]
+    min: float | None = Field(default=None, description="Smallest value kept (length: bytes; ratio: 0..1).")
+    max: float | None = Field(default=None, description="Largest value kept (length: bytes; ratio: 0..1).")
+    threshold: float | None = Field(default=None, description="nearDuplicate: estimated Jaccard similarity from which on two documents are one.")
+
+
+class HoldoutRule(Format):
+    """How a pool splits documents; fixed for the life of the pool."""
+
+    fraction: float = Field(gt=0, lt=1, description="Share of near-duplicate clusters that is held out.")
+    salt: str = Field(description="Mixed into the hash that picks the clusters.")
+    min_clusters: int = Field(default=20, description="Fewer held-out clusters than this: HoldoutTooSmall.")
+
+
+class ExpertRef(Format):
+    """The Expert a Job works for."""
+
+    name: str
+    uid: str
+    domain: str | None = Field(default=None, description="Absent for a mixture, such as `general`.")
+
+
+class SnapshotRef(Format):
+    """A committed snapshot in the pool's store."""
+
+    path: RelativePath
+    digest: Digest = Field(description="The data digest: what the snapshot holds, before exclusions.")
+
+
+class ArtefactRef(Format):
+    """A committed artefact (weights, tokenizer, manifest) in the pool's store."""
+
+    revision: str = Field(description="Name of the ExpertRevision that made it; for messages only.")
+    path: RelativePath
+    digest: Digest = Field(description="SHA-256 of its manifest.json.")
+    ancestry: tuple[SnapshotRef, ...] = Field(
+        default=(), description="Every snapshot that it or a parent was trained on: what it may have seen."
+    )
+
+
+class HoldoutRef(Format):
+    """One immutable window of held-out documents."""
+
+    domain: str | None = Field(default=None, description="The domain it stands for; absent for a mixture.")
+    expert: str = Field(description="Name of the Expert whose snapshot made it.")
+    path: RelativePath
+    digest: Digest
+
+
+class SnapshotJob(Format):
+    """Read the sources, filter, split, write a content-addressed snapshot. Imports no torch."""
+
+    kind: Literal["snapshot"] = "snapshot"
+    pool_uid: str
+    expert: ExpertRef
+    sources: tuple[Source, ...]
+    filters: tuple[Filter, ...] = ()
+    holdout: HoldoutRule
+
+
+class TrainingSpec(Format):
+    """The normalised training spec: what identity is made of. Every field has a value."""
+
+    method: Literal["Full"] = "Full"
+    learning_rate: float = Field(default=0.0003, gt=0, description="Peak learning rate of AdamW.")
+    max_steps: int | None = Field(default=None, gt=0, description="Optimizer steps; wins over maxEpochs.")
+    max_epochs: float = Field(default=1, gt=0, description="Passes over the training text.")
+    batch_tokens: int = Field(default=4096, gt=0, description="Tokens per optimizer step, over all processes.")
+    warmup_fraction: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps that warm up.")
+    weight_decay: float = Field(default=0.1, ge=0, description="AdamW's decoupled decay of matrices.")
+    gradient_clip: float = Field(default=1.0, gt=0, description="Largest global gradient norm.")
+    load_balancing_loss_weight: float = Field(default=0.01, ge=0)
+    auxiliary_loss_weight: float = Field(default=0.001, ge=0, description="Weight of the router z-loss.")
+    specialization_loss_weight: float = Field(default=0.0, ge=0)
+    validation_every: int = Field(default=200, gt=0, description="Steps between validations.")
+    checkpoint_every: int = Field(default=100, gt=0, description="Steps between checkpoints.")
+
+
+class TrainJob(Format):
+    """Train one revision from a parent artefact or from a preset."""
+
+    kind: Literal["train"] = "train"
+    pool_uid: str
+    expert: ExpertRef
+    revision: str
+    attempt: int = Field(ge=1, description="An attempt after the first resumes from the last good checkpoint.")
+    inputs_digest: Digest = Field(description="Identity of the revision; names its folder in the store.")
+    parent: ArtefactRef | None = None
+    preset: str | None = Field(default=None, description="Architecture to initialise when there is no parent.")
+    data: SnapshotRef
+    training: TrainingSpec
+    seed: int
+
+
+class Comparison(Format):
+    """One comparison that the promotion gate asks for."""
+
+    holdout: HoldoutRef
+    role: Literal["anchor", "window"]
+    uses: int = Field(default=1, ge=1, description="The k-th use of this holdout for a decision; sets alpha.")
+
+
+class EvaluateJob(Format):
+    """Fill the stale cells of the matrix and compute scores, differences and intervals."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    pool_uid: str
+    expert: ExpertRef
+    revision: str
+    candidate: ArtefactRef
+    current: ArtefactRef | None = Field(default=None, description="The promoted revision, if there is one.")
+    base: ArtefactRef | None = Field(default=None, description="Pinned parent of the first revision.")
+    comparisons: tuple[Comparison, ...] = Field(description="Own anchor first, then the newest window.")
+    suite: tuple[HoldoutRef, ...] = Field(description="The anchors of all domains, own included; frozen.")
+
+
+class DistillJob(Format):
+    """Turn the cells of the matrix into the table of the Distilled strategy. Imports no torch."""
+
+    kind: Literal["distill"] = "distill"
+    pool_uid: str
+    roster: tuple[ArtefactRef, ...] = Field(description="The served revisions.")
+    experts: tuple[ExpertRef, ...] = Field(description="Their Experts, in the same order.")
+    suite: tuple[HoldoutRef, ...]
+
+
+JobConfig = Annotated[SnapshotJob | TrainJob | EvaluateJob | DistillJob, Field(discriminator="kind")]
+_ADAPTER: TypeAdapter[SnapshotJob | TrainJob | EvaluateJob | DistillJob] = TypeAdapter(JobConfig)
+
+
+def parse_job_config(text: str) -> SnapshotJob | TrainJob | EvaluateJob | DistillJob:
+    """Return the config in a JSON text; raises pydantic.ValidationError that names the field."""
+    return _ADAPTER.validate_json(text)

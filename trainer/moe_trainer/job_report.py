@@ -1,0 +1,147 @@
+"""What a Job found out: ``report.json`` in the store is the truth, the headline travels.
+
+The headline is the container's termination message (at most 3 KiB): all that the operator needs to
+decide, and the digest of the full report for everybody else. A score that could not be computed is
+absent, with a reason under its name in ``absent``.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from moe_trainer.formats import Digest, Format, RelativePath
+
+#: Exit codes of every command. A Job's pod failure policy fails at once on INPUT_ERROR.
+EXIT_OK = 0
+EXIT_ERROR = 1
+EXIT_INPUT_ERROR = 64
+
+#: Largest termination message, in bytes (the kubelet cuts at 4096 for all containers of a pod).
+MAX_HEADLINE_BYTES = 3072
+
+
+class Interval(Format):
+    """An estimate with its 95 % interval (studentised bootstrap over clusters)."""
+
+    value: float
+    lower: float
+    upper: float
+    clusters: int | None = Field(default=None, description="Clusters it rests on.")
+
+
+class Failure(Format):
+    """Why a Job could not do what it was asked."""
+
+    kind: Literal["failure"] = "failure"
+    reason: str = Field(description="CamelCase, one of moe_operator.api.reasons where a user can act on it.")
+    message: str = Field(max_length=1500, description="The field or file, the value, the rule and the fix.")
+    retryable: bool = Field(default=False, description="False: the same inputs fail again.")
+
+
+class Window(Format):
+    """One immutable holdout of an Expert."""
+
+    path: RelativePath
+    digest: Digest
+    clusters: int
+    segments: int
+
+
+class SnapshotHeadline(Format):
+    """What a snapshot holds."""
+
+    kind: Literal["snapshot"] = "snapshot"
+    report: Digest
+    path: RelativePath
+    digest: Digest = Field(description="The data digest.")
+    documents: int = Field(description="Documents kept for training.")
+    train_bytes: int
+    dropped: dict[str, int] = Field(default_factory=dict, description="Documents dropped, by reason.")
+    anchor: Window = Field(description="The first window of the Expert.")
+    newest: Window | None = Field(default=None, description="The newest window, if it is not the anchor.")
+
+
+class TrainHeadline(Format):
+    """What a training run made."""
+
+    kind: Literal["train"] = "train"
+    report: Digest
+    path: RelativePath = Field(description="The artefact's folder.")
+    digest: Digest = Field(description="The artefact's digest: SHA-256 of its manifest.")
+    steps: int
+    tokens: int
+    final_loss: float = Field(description="Mean training cross-entropy of the last validation interval, nats per token.")
+    validation_bits_per_byte: float | None = None
+    parameters: int
+    resumed_from: int = Field(default=0, description="Step of the checkpoint it resumed from; 0: none.")
+
+
+class Decision(Format):
+    """One comparison of candidate and current on a holdout that is clean for both.
+
+    ``mean`` is the mean over segments of ln(b_candidate / b_current): negative is better. ``upper`` is
+    the one-sided bound at confidence 1 - alpha that the gate reads; ``interval`` is the usual 95 %.
+    """
+
+    role: Literal["anchor", "window"]
+    holdout: Digest
+    uses: int
+    alpha: float
+    interval: Interval
+    upper: float
+    against: Literal["current", "base", "unigram"] = Field(description="What stood for current.")
+
+
+class EvaluateHeadline(Format):
+    """The evidence that the promotion gate reads."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    report: Digest
+    decisions: tuple[Decision, ...]
+    delta: float = Field(description="max(0.5 %, twice the noise floor).")
+    noise_floor: float
+    bits_per_byte: Interval | None = Field(default=None, description="On the own anchor.")
+    gain: Interval | None = Field(default=None, description="Mean ln(b_base / b_expert) on the own anchor.")
+    specialization_score: Interval | None = None
+    forgetting: Interval | None = Field(default=None, description="Mean over other domains of b_expert - b_base.")
+    next_byte_accuracy: float | None = None
+    absent: dict[str, str] = Field(default_factory=dict, description="Score name to the reason for its absence.")
+    suite: Digest = Field(description="Digest of the frozen suite.")
+
+
+class DistillHeadline(Format):
+    """The table of the Distilled strategy, and how well it routes (cross-fitted by cluster)."""
+
+    kind: Literal["distill"] = "distill"
+    report: Digest
+    path: RelativePath
+    digest: Digest
+    routed_bits_per_byte: float
+    oracle_bits_per_byte: float
+    random_bits_per_byte: float
+    accuracy: float = Field(description="Share of segments sent to the Expert that codes them best.")
+
+
+Headline = Annotated[
+    SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | Failure, Field(discriminator="kind")
+]
+_ADAPTER: TypeAdapter[SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | Failure] = TypeAdapter(
+    Headline
+)
+
+
+def parse_headline(text: str) -> SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | Failure:
+    """Return the headline in a termination message; raises pydantic.ValidationError if it is none."""
+    return _ADAPTER.validate_json(text)
+
+
+class Progress(Format):
+    """What rank 0 answers on ``/progress`` while it trains. It informs and decides nothing."""
+
+    step: int
+    max_steps: int
+    loss: float | None = None
+    bits_per_byte: float | None = Field(default=None, description="Of the newest validation.")
+    tokens_per_second: float | None = None
+    eta_seconds: float | None = None
+    load_max_violation: float | None = Field(default=None, description="MaxVio over layers, newest step.")
