@@ -7,14 +7,21 @@ import hashlib
 import json
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 #: A content address: ``sha256:`` and 64 hexadecimal digits.
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
+
+def _beneath_its_root(path: str) -> str:
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"{path!r} must be relative and must not contain '..'")
+    return path
+
+
 #: A path beneath a root that the reader knows (the pool's store, a source): relative, without ``..``.
-RelativePath = Annotated[str, Field(min_length=1, max_length=512, pattern=r"^(?!/)(?!.*(^|/)\.\.(/|$)).+$")]
+RelativePath = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_beneath_its_root)]
 
 
 class Format(BaseModel):
