@@ -39,7 +39,7 @@ class Format(BaseModel):
         """Return the canonical text: sorted keys, no spaces, absent instead of null."""
         return canonical_json(self.model_dump(mode="json", by_alias=True, exclude_none=True))
 
-    def digest(self) -> str:
+    def content_digest(self) -> str:
         """Return the digest of the canonical text."""
         return digest_of(self.to_json())
 
