@@ -1,0 +1,4 @@
+"""The custom resources: spec and status models per kind, conditions, reasons, labels.
+
+``crds/`` is generated from these models (``make generate``). Nothing here knows Kubernetes clients.
+"""

@@ -1,0 +1,345 @@
+"""Expert: a model specialised in a domain, from its data to its serving."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from moe_operator.api.base import ApiModel, DigestText, Interval, Name, ObjectMeta, StorePath
+from moe_operator.api.conditions import Condition
+
+
+def cel(rule: str, message: str) -> dict[str, object]:
+    """Return the schema extra of one CEL rule."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": message}]}
+
+
+class Base(ApiModel):
+    """What the first revision starts from: another Expert of the pool, or a preset."""
+
+    model_config = {
+        "json_schema_extra": cel(
+            "has(self.expert) != has(self.preset)",
+            "base needs exactly one of expert and preset: keep one and remove the other",
+        )
+    }
+
+    expert: Name | None = Field(
+        default=None,
+        description="An Expert of the same pool to branch from. Its promoted revision is pinned when the first "
+        "revision of this Expert is made; a newer one retrains nobody.",
+    )
+    preset: str | None = Field(
+        default=None,
+        max_length=40,
+        pattern=r"^[a-z][a-z0-9-]*$",
+        description="An architecture to train from scratch, for example `tiny`: a byte-level mixture of about "
+        "one million parameters that trains on a laptop's CPU.",
+    )
+
+
+class DataSource(ApiModel):
+    """Files to read documents from."""
+
+    model_config = {
+        "json_schema_extra": cel(
+            "has(self.store) != has(self.claim)",
+            "a source needs exactly one of store and claim: keep one and remove the other",
+        )
+    }
+
+    store: Name | None = Field(
+        default=None,
+        description="A data store that the platform's owner defined in the chart's values.",
+    )
+    claim: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")] | None = Field(
+        default=None, description="A PersistentVolumeClaim of this namespace, mounted read-only."
+    )
+    path: StorePath = Field(
+        description="Glob beneath the store, for example `mathematics/*.jsonl`. Relative; `..` and links that "
+        "lead out are refused.",
+        json_schema_extra=cel(
+            "!self.split('/').exists(part, part == '..')", "path must not contain '..': name files beneath the store"
+        ),
+    )
+    format: Literal["text", "jsonl"] = Field(
+        default="text",
+        description="`text`: a file is a document. `jsonl`: a line is a record that holds one. Default: text.",
+    )
+    text_field: str = Field(
+        default="text", max_length=64, description="Field of a jsonl record that holds the text. Default: text."
+    )
+
+
+class DataFilter(ApiModel):
+    """A rule that drops documents; drops are counted under its name."""
+
+    name: Literal["length", "characterRatio", "nearDuplicate"] = Field(
+        description="`length`: bytes of a document. `characterRatio`: share of letters, digits and spaces. "
+        "`nearDuplicate`: estimated Jaccard similarity to a document already kept."
+    )
+    min: float | None = Field(default=None, ge=0, le=1e12, description="Smallest value kept (bytes, or 0 to 1).")
+    max: float | None = Field(default=None, ge=0, le=1e12, description="Largest value kept (bytes, or 0 to 1).")
+    threshold: float | None = Field(
+        default=None, gt=0, le=1, description="nearDuplicate: similarity from which on the later document is dropped."
+    )
+
+
+class Data(ApiModel):
+    """What the Expert learns from."""
+
+    sources: list[DataSource] = Field(min_length=1, max_length=32, description="Where documents come from.")
+    filters: list[DataFilter] = Field(
+        default_factory=list, max_length=16, description="Rules applied in order. Default: none."
+    )
+    refresh: Literal["never", "hourly", "daily", "weekly"] = Field(
+        default="never",
+        description="How often the sources are read again. New documents make a revision (cause NewData); "
+        "unchanged data ends at the snapshot and costs no training. Default: never.",
+    )
+
+
+class Resources(ApiModel):
+    """Where and how wide training runs."""
+
+    profile: Name = Field(
+        default="cpu",
+        description="A hardware profile that the platform's owner defined in the chart's values. Default: cpu.",
+    )
+    nodes: int = Field(default=1, ge=1, le=1, description="Pods of the training Job. Default: 1, the only value yet.")
+    devices_per_node: int = Field(
+        default=1, ge=1, le=16, description="Accelerators (or processes, on CPU) a pod asks for. Default: 1."
+    )
+
+
+class Training(ApiModel):
+    """How weights are made. Never wall time, which cannot resume exactly."""
+
+    method: Literal["Full"] = Field(default="Full", description="`Full`: all weights are trained. Default: Full.")
+    learning_rate: float = Field(
+        default=0.001, gt=0, le=1, description="Peak learning rate of AdamW; a cosine takes it to a tenth. Default: 0.001."
+    )
+    max_steps: int | None = Field(
+        default=None, ge=1, le=10_000_000, description="Optimizer steps; wins over maxEpochs. Default: by maxEpochs."
+    )
+    max_epochs: float = Field(
+        default=1, gt=0, le=1000, description="Passes over the training text when maxSteps is absent. Default: 1."
+    )
+    batch_tokens: int = Field(
+        default=4096, ge=64, le=100_000_000, description="Tokens per optimizer step, over all processes. Default: 4096."
+    )
+    weight_decay: float = Field(default=0.1, ge=0, le=1, description="AdamW's decay of matrices, per step and unit of learning rate. Default: 0.1.")
+    load_balancing_loss_weight: float = Field(
+        default=0.01, ge=0, le=10, description="Weight of the router's load-balancing loss. Default: 0.01."
+    )
+    auxiliary_loss_weight: float = Field(
+        default=0.001, ge=0, le=10, description="Weight of the router z-loss. Default: 0.001."
+    )
+    validation_every: int = Field(default=100, ge=1, le=1_000_000, description="Steps between validations. Default: 100.")
+    checkpoint_every: int = Field(
+        default=50, ge=1, le=1_000_000, description="Steps between checkpoints: what a kill can cost. Default: 50."
+    )
+    max_attempts: int = Field(
+        default=4, ge=1, le=100, description="Attempts of a training Job before the revision fails. Default: 4."
+    )
+    resources: Resources = Field(default_factory=Resources, description="Where training runs. Default: one CPU pod.")
+
+
+class Targets(ApiModel):
+    """What the Expert has to reach; judged by the unfavourable end of each interval."""
+
+    specialization_score: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Smallest lower bound of the specialization score, 0.5 (none) to 1. Default: no target.",
+    )
+    gain: float | None = Field(
+        default=None,
+        ge=0,
+        le=10,
+        description="Smallest lower bound of the mean gain over the base on the own domain, as ln(b_base / b_expert); "
+        "0.12 is about 12 %. Default: no target.",
+    )
+    bits_per_byte: float | None = Field(
+        default=None, gt=0, le=8, description="Largest upper bound of bits per byte on the own anchor. Default: no target."
+    )
+
+
+class Promotion(ApiModel):
+    """What the gate asks beyond its fixed clauses."""
+
+    enforcement: Literal["Report", "Serve"] = Field(
+        default="Report",
+        description="`Serve`: unmet targets keep a first revision from serving. `Report`: they only show in "
+        "TargetsMet. Default: Report.",
+    )
+    max_forgetting: float | None = Field(
+        default=None,
+        ge=0,
+        le=8,
+        description="Largest upper bound of forgetting: mean over the other domains of b_expert - b_base, in bits "
+        "per byte. Default: not limited.",
+    )
+
+
+class Serving(ApiModel):
+    """How the promoted revision is served."""
+
+    replicas: int = Field(
+        default=1, ge=0, le=64, description="Servers of the promoted revision; `kubectl scale` sets it. Default: 1."
+    )
+    profile: Name = Field(default="cpu", description="Hardware profile of the servers. Default: cpu.")
+
+
+class ExpertSpec(ApiModel):
+    """What the user wants."""
+
+    model_config = {
+        "json_schema_extra": {
+            "x-kubernetes-validations": [
+                {"rule": "self.pool == oldSelf.pool", "message": "pool is immutable: delete the Expert and create it in the other pool"},
+                {
+                    "rule": "has(self.domain) == has(oldSelf.domain) && (!has(self.domain) || self.domain == oldSelf.domain)",
+                    "message": "domain is immutable, since holdouts and scores belong to it: create another Expert",
+                },
+                {
+                    "rule": "!has(self.targets) || !has(self.targets.specializationScore) || has(self.domain)",
+                    "message": "targets.specializationScore needs a domain: set spec.domain or remove the target",
+                },
+            ]
+        }
+    }
+
+    pool: Name = Field(description="The ExpertPool of this namespace that the Expert belongs to. Immutable.")
+    domain: Name | None = Field(
+        default=None,
+        description="What the Expert is specialised in. Absent: a mixture, such as `general`, that others branch "
+        "from. Immutable.",
+    )
+    base: Base = Field(description="What the first revision starts from.")
+    data: Data = Field(description="What it learns from.")
+    training: Training = Field(default_factory=Training, description="How it learns. Default: all defaults.")
+    targets: Targets = Field(default_factory=Targets, description="What it has to reach. Default: no targets.")
+    promotion: Promotion = Field(default_factory=Promotion, description="The gate's options.")
+    serving: Serving = Field(default_factory=Serving, description="How it is served. Default: one CPU server.")
+    seed: int = Field(default=0, ge=0, le=2**31 - 1, description="Seed of initialisation and batch order. Default: 0.")
+    run_id: str = Field(
+        default="",
+        alias="runID",
+        max_length=63,
+        description="Part of a revision's identity: change it to read the data and train again with the same spec. "
+        "Default: empty.",
+    )
+    revision: str | None = Field(
+        default=None,
+        max_length=63,
+        pattern=r"^[a-z][a-z0-9-]*$",
+        description="Pins the ExpertRevision that serves, for example for a rollback. Default: the newest promoted.",
+    )
+    paused: bool = Field(
+        default=False, description="Starts no new work; what runs is finished and what serves goes on. Default: false."
+    )
+
+
+class SnapshotStatus(ApiModel):
+    """The newest snapshot."""
+
+    digest: DigestText = Field(description="Digest of the data, before exclusions.")
+    path: str = Field(max_length=512, description="Folder beneath the pool's store.")
+    job: str = Field(max_length=63, description="The Job that made it.")
+    request: str = Field(max_length=71, description="Digest of what was asked: sources, filters, refresh slot.")
+    documents: int = Field(description="Documents kept for training.")
+    train_bytes: int = Field(description="Bytes of training text.")
+    dropped: dict[str, int] = Field(default_factory=dict, max_length=32, description="Documents dropped, by reason.")
+    anchor: "WindowStatus" = Field(description="The first holdout.")
+    newest: "WindowStatus | None" = Field(default=None, description="The newest holdout, if it is not the anchor.")
+    time: str = Field(max_length=40, description="When it was committed.")
+
+
+class WindowStatus(ApiModel):
+    """One immutable holdout."""
+
+    path: str = Field(max_length=512, description="Beneath the pool's store.")
+    digest: DigestText = Field(description="Its content address.")
+    clusters: int = Field(description="Clusters of near-duplicate documents held out.")
+    segments: int = Field(description="Segments that are scored.")
+
+
+class TrainingStatus(ApiModel):
+    """How far the training of the newest revision is."""
+
+    summary: str = Field(default="", max_length=40, description="What the PROGRESS column shows, for example `62%`.")
+    eta: str = Field(default="", max_length=40, description="What the ETA column shows, for example `14m`.")
+    step: int = Field(default=0, description="Optimizer step.")
+    max_steps: int = Field(default=0, description="Steps in all.")
+    loss: float | None = Field(default=None, description="Training cross-entropy, nats per token.")
+    bits_per_byte: float | None = Field(default=None, description="Of the newest validation.")
+    tokens_per_second: float | None = Field(default=None, description="Speed of the newest interval.")
+    attempt: int = Field(default=0, description="Attempt under way or last made.")
+
+
+class Scores(ApiModel):
+    """What was measured of the promoted revision; docs/concepts.md defines each."""
+
+    bits_per_byte: Interval | None = Field(default=None, description="On the own anchor; lower is better.")
+    gain: Interval | None = Field(default=None, description="Mean ln(b_base / b_expert) on the own anchor.")
+    specialization_score: Interval | None = Field(default=None, description="0.5: none, 1: complete.")
+    forgetting: Interval | None = Field(default=None, description="Mean over other domains of b_expert - b_base.")
+    next_byte_accuracy: float | None = Field(default=None, description="Share of bytes predicted first.")
+    absent: dict[str, str] = Field(
+        default_factory=dict, max_length=16, description="Scores that could not be computed, and why."
+    )
+
+
+class TargetStatus(ApiModel):
+    """One target and what was measured."""
+
+    name: str = Field(max_length=64, description="Field of spec.targets.")
+    wanted: float = Field(description="The target.")
+    measured: float | None = Field(default=None, description="The end of the interval that is judged.")
+    met: bool | None = Field(default=None, description="Absent: it could not be judged.")
+
+
+class ServingStatus(ApiModel):
+    """What serves."""
+
+    revision: str | None = Field(default=None, max_length=63, description="The revision that all traffic goes to.")
+    digest: DigestText | None = Field(default=None, description="Its artefact.")
+    replicas: int = Field(default=0, description="Servers that run.")
+    ready_replicas: int = Field(default=0, description="Servers that answer with the digest.")
+    url: str | None = Field(default=None, max_length=512, description="Address inside the cluster.")
+
+
+class ExpertStatus(ApiModel):
+    """What the operator found out and did. Bounded: long series live in metrics and in the store."""
+
+    observed_generation: int = Field(default=0, description="Generation that this status describes.")
+    phase: str = Field(default="", max_length=40, description="A summary for people; nothing reads it.")
+    reason: str = Field(default="", max_length=128, description="Why it is in that phase.")
+    conditions: list[Condition] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Ready, Reconciling, Stalled and what they rest on.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+    revisions: int = Field(default=0, description="Number of the newest revision; names are NAME-NUMBER.")
+    latest_revision: str | None = Field(default=None, max_length=63, description="The newest revision.")
+    current_revision: str | None = Field(default=None, max_length=63, description="The promoted revision.")
+    base_revision: str | None = Field(default=None, max_length=63, description="The pinned revision of the base.")
+    snapshot: SnapshotStatus | None = Field(default=None, description="The newest snapshot.")
+    training: TrainingStatus | None = Field(default=None, description="Training of the newest revision.")
+    scores: Scores | None = Field(default=None, description="Measured of the promoted revision.")
+    score: str = Field(default="", max_length=40, description="What the SCORE column shows.")
+    targets: str = Field(default="", max_length=16, description="What the TARGETS column shows, for example `2/3`.")
+    target_results: list[TargetStatus] = Field(default_factory=list, max_length=16, description="Each target.")
+    serving: ServingStatus | None = Field(default=None, description="What serves.")
+    replicas: int = Field(default=0, description="Servers, for the scale subresource.")
+    selector: str = Field(default="", max_length=512, description="Label selector of the servers, for the scale subresource.")
+
+
+class Expert(ApiModel):
+    """A model specialised in a domain: its data, training, targets and serving."""
+
+    metadata: ObjectMeta
+    spec: ExpertSpec
+    status: ExpertStatus = Field(default_factory=ExpertStatus)

@@ -1,0 +1,217 @@
+"""What passes between the layers: what was observed, and what should be done about it.
+
+    cluster/gather  -> PoolState, ExpertState ->  planner  -> Plan ->  cluster/apply
+
+Planners and builders are pure: they see these values and a clock, never a client.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+from moe_trainer.job_report import (
+    DistillHeadline,
+    EvaluateHeadline,
+    Failure,
+    Progress,
+    SnapshotHeadline,
+    TrainHeadline,
+)
+
+from moe_operator.api.expert import Expert
+from moe_operator.api.expert_pool import ExpertPool
+from moe_operator.api.expert_revision import ExpertRevision
+from moe_operator.api.reasons import Reason
+
+#: A Kubernetes object as the API server speaks it. Only builders make them, only cluster/ sends them.
+Manifest = Mapping[str, Any]
+
+AnyHeadline = SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | Failure
+
+
+class Role(StrEnum):
+    """What a child object is for; the value of labels.ROLE."""
+
+    SNAPSHOT = "snapshot"
+    TRAIN = "train"
+    EVALUATE = "evaluate"
+    DISTILL = "distill"
+    SERVER = "server"
+    GATEWAY = "gateway"
+    STORE = "store"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """An object by kind and name; with a uid, exactly that one and no namesake."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedPod:
+    """One pod of a child, reduced to what decisions need."""
+
+    name: str
+    uid: str
+    phase: str
+    ready: bool
+    ip: str | None
+    created: datetime
+    deleting: bool = False
+    #: Why it does not run: the scheduler's or the kubelet's reason and message (Unschedulable, ErrImagePull …).
+    waiting: tuple[str, str] | None = None
+    exit_code: int | None = None
+    exit_reason: str = ""
+    #: The termination message of its container.
+    message: str = ""
+    #: True for evictions, preemptions and lost nodes (condition DisruptionTarget).
+    disrupted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedJob:
+    """One Job that the operator made."""
+
+    name: str
+    uid: str
+    role: Role
+    revision: str | None
+    config_digest: str
+    created: datetime
+    suspended: bool
+    state: Literal["Suspended", "Running", "Succeeded", "Failed"]
+    deleting: bool = False
+    failure: tuple[str, str] | None = None
+    pods: tuple[ObservedPod, ...] = ()
+    #: The parsed termination message of its newest finished pod; None while there is none or it is unreadable.
+    headline: AnyHeadline | None = None
+    #: From rank 0's progress port, while a training pod runs.
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedServer:
+    """The Deployment of one served revision."""
+
+    name: str
+    uid: str
+    revision: str
+    digest: str
+    created: datetime
+    desired_replicas: int
+    ready_replicas: int
+    updated: bool
+    deleting: bool = False
+    pods: tuple[ObservedPod, ...] = ()
+    #: The live object, for drift.
+    manifest: Manifest = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedGateway:
+    """The pool's gateway: its Deployment and what each ready pod says."""
+
+    exists: bool
+    ready_replicas: int = 0
+    desired_replicas: int = 0
+    #: Pod name to the policy digest it reports; a ready pod that did not answer has None.
+    reported: Mapping[str, str | None] = field(default_factory=dict)
+    pods: tuple[ObservedPod, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertState:
+    """All that decisions about one Expert may look at."""
+
+    expert: Expert
+    pool: ExpertPool | None
+    #: Every Expert of the pool by name, itself included.
+    peers: Mapping[str, Expert]
+    #: Revisions of this Expert, oldest first (only those whose owner uid is this Expert's).
+    revisions: tuple[ExpertRevision, ...]
+    #: The promoted revision of the base Expert, if it has one.
+    base_revision: ExpertRevision | None
+    #: Every revision of the pool by name: suites, parents and ancestry are read from here.
+    pool_revisions: Mapping[str, ExpertRevision]
+    #: Jobs of this Expert.
+    jobs: tuple[ObservedJob, ...]
+    #: Jobs of the whole pool that are not finished, for the pool's budget and its serial snapshots.
+    pool_jobs: tuple[ObservedJob, ...]
+    #: Job name to the Expert it works for, for pool_jobs.
+    job_experts: Mapping[str, str]
+    servers: tuple[ObservedServer, ...]
+    #: Live children to compare with what is desired: (kind, name) to object.
+    live: Mapping[tuple[str, str], Manifest]
+    #: Whether the pool's claim is bound.
+    store_bound: bool
+    #: Name of the pool's claim.
+    claim: str
+    gateway: ObservedGateway
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """All that decisions about one pool may look at."""
+
+    pool: ExpertPool
+    experts: Mapping[str, Expert]
+    revisions: Mapping[str, ExpertRevision]
+    #: Servers of the pool by revision name.
+    servers: Mapping[str, ObservedServer]
+    jobs: tuple[ObservedJob, ...]
+    live: Mapping[tuple[str, str], Manifest]
+    claim_phase: str | None
+    gateway: ObservedGateway
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A Kubernetes Event about the object under decision; sent after its status is written."""
+
+    reason: Reason
+    message: str
+    type: Literal["Normal", "Warning"] = "Normal"
+
+
+@dataclass(frozen=True, slots=True)
+class StatusWrite:
+    """A status that replaces that of an object, decided on a resourceVersion."""
+
+    target: ObjectRef
+    status: Mapping[str, Any]
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What should be done now. Applying it twice does no more than applying it once."""
+
+    #: Made once and never updated: Jobs, ExpertRevisions. 409 is success only with the same owner and inputs.
+    create: tuple[Manifest, ...] = ()
+    #: Kept as desired by server-side apply: claims, Services, ConfigMaps, Deployments, ServiceAccounts.
+    apply: tuple[Manifest, ...] = ()
+    #: Jobs to start: suspend becomes false.
+    resume: tuple[ObjectRef, ...] = ()
+    #: Deployments whose replicas change, through /scale.
+    scale: tuple[tuple[ObjectRef, int], ...] = ()
+    delete: tuple[ObjectRef, ...] = ()
+    statuses: tuple[StatusWrite, ...] = ()
+    events: tuple[Event, ...] = ()
+    #: Seconds until it should be looked at again, absent where an event will tell.
+    requeue: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What the queue holds: one Expert or one pool."""
+
+    kind: Literal["Expert", "ExpertPool"]
+    namespace: str
+    name: str
