@@ -67,7 +67,9 @@ class Limits(Format):
     """What one request, and all of them together, may ask of a gateway."""
 
     max_body_bytes: int = Field(default=1_048_576, ge=1024, le=67_108_864, description="Larger: 413.")
-    max_tokens: int = Field(default=4096, ge=1, le=131_072, description="Largest max_tokens of a request; more: 400.")
+    max_tokens: int = Field(
+        default=4096, ge=1, le=131_072, description="Largest max_tokens of a request; more: 400."
+    )
     max_concurrency: int = Field(default=256, ge=1, le=10_000, description="Requests at once; more: 429.")
     timeout_seconds: float = Field(
         default=120, gt=0, le=3600, description="Longest wait for the next byte of an answer; then 504."
@@ -82,20 +84,28 @@ class RoutingPolicy(Format):
         description="Distilled: a small table scores the text. Posterior: the Experts' own likelihoods do."
     )
     fallback: Name | None = Field(
-        default=None, description="Expert for requests that the strategy cannot decide; else the first Expert."
+        default=None,
+        description="Expert for requests that the strategy cannot decide; else the first Expert.",
     )
     experts: tuple[RoutedExpert, ...] = Field(min_length=1, max_length=64)
     table: DistilledTable | None = Field(
-        default=None, description="Absent until it is distilled; Distilled then sends everything to the fallback."
+        default=None,
+        description="Absent until it is distilled; Distilled then sends everything to the fallback.",
     )
     temperature: float = Field(
-        default=1.0, gt=0, le=1000, description="Posterior: divides log-likelihoods; fitted by NLL, 1 is Bayes."
+        default=1.0,
+        gt=0,
+        le=1000,
+        description="Posterior: divides log-likelihoods; fitted by NLL, 1 is Bayes.",
     )
     prior: dict[Name, float] = Field(
         default_factory=dict, description="Weight of an Expert before its text is seen; 1 where absent."
     )
     posterior_timeout_seconds: float = Field(
-        default=2.0, gt=0, le=60, description="An Expert that has not scored the prompt by then does not count."
+        default=2.0,
+        gt=0,
+        le=60,
+        description="An Expert that has not scored the prompt by then does not count.",
     )
     stickiness_margin: float = Field(
         default=0.3,
@@ -112,8 +122,13 @@ class RoutingPolicy(Format):
             if names.count(name) > 1:
                 raise ValueError(f"experts: {name!r} is listed twice; every Expert has one entry")
             if name == self.pool:
-                raise ValueError(f"experts: {name!r} is also the pool's name; `model` could not tell them apart")
-        for field, used in (("fallback", [self.fallback] if self.fallback else []), ("prior", list(self.prior))):
+                raise ValueError(
+                    f"experts: {name!r} is also the pool's name; `model` could not tell them apart"
+                )
+        for field, used in (
+            ("fallback", [self.fallback] if self.fallback else []),
+            ("prior", list(self.prior)),
+        ):
             for name in used:
                 if name not in names:
                     raise ValueError(f"{field}: {name!r} is not one of the Experts: {', '.join(names)}")

@@ -1,0 +1,254 @@
+"""The gateway's HTTP server: endpoints, limits, start and stop.
+
+    moe-gateway        reads MOE_ROUTING_POLICY, MOE_STORE, PORT, POD_IP and MOE_API_KEYS_FILE
+
+It holds no state that a restart would lose, speaks to nothing but the servers its policy names, and keeps
+no prompts.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from moe_gateway.backends import Backends
+from moe_gateway.balancer import Balancer
+from moe_gateway.conversations import conversation_of
+from moe_gateway.decision import Decision
+from moe_gateway.keys import ApiKeys
+from moe_gateway.metrics import Metrics
+from moe_gateway.openai import ApiError, Call, Endpoint, parse_call
+from moe_gateway.policy_file import LoadedPolicy, PolicyFile
+from moe_gateway.proxy import Proxy
+from moe_gateway.routing import Routing, model_names
+from moe_gateway.runner import run_until_stopped
+
+log = logging.getLogger(__name__)
+
+#: Seconds in which the body of a request must have come.
+BODY_SECONDS = 30
+
+
+class Gateway:
+    """One gateway: the parts, and a handler per endpoint."""
+
+    def __init__(self, policies: PolicyFile, keys: ApiKeys, backends: Backends, metrics: Metrics) -> None:
+        """Put the parts together."""
+        self.policies = policies
+        self.draining = False
+        self._keys = keys
+        self._metrics = metrics
+        self._routing = Routing(backends)
+        self._proxy = Proxy(backends, policies, metrics)
+        self._in_flight = 0
+
+    def routes(self) -> list[web.AbstractRouteDef]:
+        """Return every endpoint."""
+        return [
+            web.post("/v1/completions", self._guarded(self._complete)),
+            web.post("/v1/chat/completions", self._guarded(self._complete)),
+            web.post("/v1/route", self._guarded(self._route)),
+            web.get("/v1/models", self._guarded(self._models)),
+            web.get("/policy", self._policy),
+            web.get("/metrics", self._exposition),
+            web.get("/healthz", self._healthz),
+            web.get("/readyz", self._readyz),
+        ]
+
+    def _guarded(
+        self, handler: Callable[[web.Request, LoadedPolicy], Awaitable[web.StreamResponse]]
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Put key, readiness and concurrency checks before a handler, and errors into OpenAI's shape."""
+
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            try:
+                self._keys.check(request.headers.get("Authorization"))
+                loaded = self.policies.current
+                if loaded is None:
+                    raise ApiError(
+                        503,
+                        f"no routing policy yet: {self.policies.error}",
+                        kind="server_error",
+                        retry_after=1,
+                    )
+                with self._counted(loaded.policy.limits.max_concurrency):
+                    return await handler(request, loaded)
+            except ApiError as error:
+                self._metrics.rejected.labels(error.code).inc()
+                return error.response()
+
+        return guarded
+
+    @contextlib.contextmanager
+    def _counted(self, limit: int) -> Iterator[None]:
+        if self._in_flight >= limit:
+            raise ApiError(
+                429,
+                f"{limit} requests are in flight, as many as this gateway takes at once",
+                kind="rate_limit_error",
+                code="too_many_requests",
+                retry_after=1,
+            )
+        self._in_flight += 1
+        self._metrics.in_flight.set(self._in_flight)
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            self._metrics.in_flight.set(self._in_flight)
+
+    async def _complete(self, request: web.Request, loaded: LoadedPolicy) -> web.StreamResponse:
+        started = time.monotonic()
+        endpoint: Endpoint = "completions" if request.path == "/v1/completions" else "chat/completions"
+        call = parse_call(
+            endpoint, await _read_body(request, loaded.policy.limits.max_body_bytes), loaded.policy.limits
+        )
+        decision = await self._decide(
+            call, loaded, conversation_of(call, request.headers.get("x-moe-conversation"))
+        )
+        return await self._proxy.forward(request, call, decision, loaded, started)
+
+    async def _decide(self, call: Call, loaded: LoadedPolicy, conversation: str | None) -> Decision:
+        started = time.monotonic()
+        decision = await self._routing.decide(call, loaded, conversation)
+        self._metrics.routing_seconds.labels(decision.strategy).observe(time.monotonic() - started)
+        if decision.confidence is not None:
+            self._metrics.confidence.labels(decision.expert).observe(decision.confidence)
+        return decision
+
+    async def _route(self, request: web.Request, loaded: LoadedPolicy) -> web.Response:
+        """Explain where a prompt would go, without sending it there or remembering it."""
+        limits = loaded.policy.limits
+        call = parse_call("route", await _read_body(request, limits.max_body_bytes), limits)
+        decision = await self._routing.decide(call, loaded, None)
+        expert = loaded.policy.expert(decision.expert)
+        absent = {"complexity": f"the strategy {loaded.policy.strategy} does not measure it"}
+        if decision.confidence is None:
+            absent["confidence"] = "no probability was computed for this decision"
+        return web.json_response(
+            {
+                "expert": decision.expert,
+                "domain": expert.domain if expert else None,
+                "revision": expert.revision if expert else None,
+                "strategy": decision.strategy,
+                "confidence": decision.confidence,
+                "probabilities": dict(decision.probabilities),
+                "bitsPerByte": dict(decision.bits_per_byte),
+                "complexity": None,
+                "absent": absent,
+                "why": decision.why,
+                "policy": loaded.digest,
+            }
+        )
+
+    async def _models(self, request: web.Request, loaded: LoadedPolicy) -> web.Response:
+        created = int(loaded.loaded_at)
+        models = [
+            {"id": name, "object": "model", "created": created, "owned_by": loaded.policy.pool}
+            for name in model_names(loaded)
+        ]
+        return web.json_response({"object": "list", "data": models})
+
+    async def _policy(self, request: web.Request) -> web.Response:
+        """Say which policy is in effect; `digest` is null until it is in full effect, its table loaded."""
+        loaded = self.policies.current
+        answer: dict[str, object] = {"digest": self.policies.reported_digest, "error": self.policies.error}
+        if loaded is not None:
+            policy = loaded.policy
+            answer |= {
+                "pool": policy.pool,
+                "strategy": policy.strategy,
+                "fallback": policy.default_expert().name,
+                "table": policy.table.digest if policy.table and loaded.table else None,
+                "experts": [
+                    {"name": expert.name, "revision": expert.revision, "digest": expert.digest}
+                    for expert in policy.experts
+                ],
+            }
+        return web.json_response(answer)
+
+    async def _exposition(self, request: web.Request) -> web.Response:
+        return web.Response(
+            body=self._metrics.exposition(), headers={"Content-Type": "text/plain; version=0.0.4"}
+        )
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        if self.draining:
+            return web.json_response({"status": "stopping"}, status=503)
+        if self.policies.current is None:
+            return web.json_response(
+                {"status": "no routing policy", "error": self.policies.error}, status=503
+            )
+        return web.json_response({"status": "ready"})
+
+
+async def _read_body(request: web.Request, limit: int) -> bytes:
+    """Return the body; raises ApiError 413 above the limit and 408 where it comes too slowly."""
+    too_large = ApiError(413, f"the body is larger than {limit} bytes", code="request_too_large")
+    if (request.content_length or 0) > limit:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > limit:
+                    raise too_large
+    except TimeoutError:
+        raise ApiError(408, f"the body did not come within {BODY_SECONDS} s", code="timeout") from None
+    return bytes(body)
+
+
+@contextlib.asynccontextmanager
+async def open_gateway(policy_path: Path, store: Path, keys_path: Path | None) -> AsyncIterator[Gateway]:
+    """Yield a gateway that watches its policy; leaving the block closes its connections."""
+    metrics = Metrics()
+    policies = PolicyFile(policy_path, store, on_load=metrics.policy_loaded)
+    policies.refresh()
+    connector = aiohttp.TCPConnector(limit=0, use_dns_cache=False)
+    async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
+        backends = Backends(session, Balancer(), on_retry=lambda expert: metrics.retries.labels(expert).inc())
+        watching = asyncio.create_task(policies.watch())
+        try:
+            yield Gateway(policies, ApiKeys(keys_path), backends, metrics)
+        finally:
+            watching.cancel()
+
+
+async def serve() -> None:
+    """Run a gateway as the environment says until SIGTERM."""
+    keys = os.environ.get("MOE_API_KEYS_FILE")
+    policy_path = Path(os.environ["MOE_ROUTING_POLICY"])
+    store = Path(os.environ.get("MOE_STORE", "."))
+    async with open_gateway(policy_path, store, Path(keys) if keys else None) as gateway:
+        app = web.Application()
+        app.add_routes(gateway.routes())
+
+        def stop_taking() -> None:
+            gateway.draining = True
+
+        await run_until_stopped(
+            app,
+            os.environ.get("POD_IP", "127.0.0.1"),
+            int(os.environ.get("PORT", "8080")),
+            on_stop=stop_taking,
+        )
+
+
+def main() -> None:
+    """Console script `moe-gateway`."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    missing = [name for name in ("MOE_ROUTING_POLICY",) if name not in os.environ]
+    if missing:
+        raise SystemExit(f"moe-gateway: set {missing[0]} to the path of the routing policy")
+    asyncio.run(serve())

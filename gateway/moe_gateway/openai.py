@@ -1,0 +1,155 @@
+"""The OpenAI API as the gateway sees it: the few fields that routing and limits need, and its errors.
+
+Everything else in a request is passed on as it came.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, ValidationError
+
+from moe_gateway.routing_policy import Limits
+
+Endpoint = Literal["completions", "chat/completions", "route"]
+
+
+class ApiError(Exception):
+    """An answer other than success, in OpenAI's shape."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        """Describe what is wrong, with the field (`param`) where one is."""
+        super().__init__(message)
+        self.status = status
+        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+        self.code = code or kind
+        self.retry_after = retry_after
+
+    def response(self) -> web.Response:
+        """Return the HTTP answer."""
+        headers = {"Retry-After": str(self.retry_after)} if self.retry_after is not None else {}
+        return web.json_response(self.body, status=self.status, headers=headers)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, as far as routing needs to understand it.
+
+    `text` is what it is routed by: the prompt, or what the user says in a chat. `opening` is a chat's
+    first user message and `turns` the number of them. `body` is passed on to the Expert.
+    """
+
+    model: str
+    text: str | None
+    opening: str | None
+    turns: int
+    user: str | None
+    stream: bool
+    body: dict[str, Any]
+
+    def body_for(self, model: str) -> bytes:
+        """Return the request for an Expert's server, whose only model is the Expert."""
+        return json.dumps(self.body | {"model": model}, ensure_ascii=False).encode("utf-8", "replace")
+
+
+class _Part(BaseModel):
+    type: StrictStr
+    text: StrictStr | None = None
+
+
+class _Message(BaseModel):
+    role: StrictStr
+    content: StrictStr | list[_Part] | None = None
+
+    def text(self) -> str:
+        if isinstance(self.content, list):
+            return "".join(part.text or "" for part in self.content)
+        return self.content or ""
+
+
+class _Fields(BaseModel):
+    """The fields that the gateway reads, whatever the endpoint."""
+
+    model: StrictStr = ""
+    prompt: StrictStr | list[StrictStr] | list[StrictInt] | list[list[StrictInt]] | None = None
+    messages: list[_Message] | None = Field(default=None, min_length=1)
+    max_tokens: StrictInt | None = Field(default=None, ge=0)
+    max_completion_tokens: StrictInt | None = Field(default=None, ge=0)
+    stream: StrictBool | None = None
+    user: StrictStr | None = None
+
+
+def parse_call(endpoint: Endpoint, data: bytes, limits: Limits) -> Call:
+    """Return the call in a request's body; raises ApiError (400) that names the field."""
+    body = _json_object(data)
+    try:
+        fields = _Fields.model_validate(body)
+    except ValidationError as error:
+        raise _bad_field(error) from None
+    _check_required(endpoint, fields)
+    for name in ("max_tokens", "max_completion_tokens"):
+        asked = getattr(fields, name)
+        if asked is not None and asked > limits.max_tokens:
+            raise ApiError(
+                400, f"{name} is {asked}; this gateway allows at most {limits.max_tokens}", param=name
+            )
+    said = [message.text() for message in fields.messages or () if message.role == "user"]
+    return Call(
+        model=fields.model,
+        text=_routed_text(fields, said),
+        opening=said[0] if said else None,
+        turns=len(said),
+        user=fields.user,
+        stream=bool(fields.stream),
+        body=body,
+    )
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, f"the body is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise ApiError(400, f"the body must be a JSON object, not {type(body).__name__}")
+    return body
+
+
+def _check_required(endpoint: Endpoint, fields: _Fields) -> None:
+    if endpoint != "route" and not fields.model:
+        raise ApiError(
+            400, "model is missing: the pool's name to be routed, or an Expert's to pin it", param="model"
+        )
+    if endpoint == "completions" and fields.prompt is None:
+        raise ApiError(400, "prompt is missing: a string, or a list of strings", param="prompt")
+    if endpoint == "chat/completions" and fields.messages is None:
+        raise ApiError(400, "messages is missing: a list of {role, content}", param="messages")
+    if endpoint == "route" and fields.prompt is None and fields.messages is None:
+        raise ApiError(400, "prompt or messages is missing: what should be routed", param="prompt")
+
+
+def _routed_text(fields: _Fields, said: list[str]) -> str | None:
+    """Return the text to route by; None for a prompt of token ids, which only a pinned Expert can read."""
+    if fields.messages is not None:
+        return "\n".join(said or [message.text() for message in fields.messages])
+    if isinstance(fields.prompt, str):
+        return fields.prompt
+    texts = [part for part in fields.prompt or () if isinstance(part, str)]
+    return "\n".join(texts) if len(texts) == len(fields.prompt or ()) else None
+
+
+def _bad_field(error: ValidationError) -> ApiError:
+    first = error.errors(include_url=False, include_input=False)[0]
+    param = str(first["loc"][0])
+    path = ".".join(str(part) for part in first["loc"])
+    return ApiError(400, f"{path}: {first['msg']}", param=param)

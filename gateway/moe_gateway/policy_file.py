@@ -1,0 +1,142 @@
+"""The routing policy on disk, and the one the gateway serves by.
+
+The file is a key of a mounted ConfigMap, which is replaced by a swap of links: a cheap `stat` four times
+a second sees it. A new policy takes over in one assignment, once it is read, valid, and its table is
+loaded; until then, and whenever it is not, the last good one goes on serving and the reason is reported.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from moe_gateway.routing_policy import DistilledTable, RoutingPolicy, digest_of, parse_routing_policy
+from moe_gateway.strategies.context import Table
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks at the file.
+POLL_SECONDS = 0.25
+
+
+class BadPolicy(Exception):
+    """The policy, or its table, cannot be used; the text says why."""
+
+
+@dataclass(frozen=True)
+class LoadedPolicy:
+    """A policy that is being served by.
+
+    `complete` is false for a policy whose table could not be loaded; it is served by only where there is
+    no better one, everything that the strategy would decide goes to the fallback, and its digest is not
+    reported.
+    """
+
+    policy: RoutingPolicy
+    digest: str
+    table: Table | None
+    complete: bool = True
+    loaded_at: float = field(default_factory=time.time)
+
+    @property
+    def expert_names(self) -> set[str]:
+        """Return the names of the Experts that serve."""
+        return {expert.name for expert in self.policy.experts}
+
+
+class PolicyFile:
+    """Reads the policy whenever it changes, and keeps the last good one."""
+
+    def __init__(
+        self, path: Path, store: Path, *, on_load: Callable[[bool], None] = lambda good: None
+    ) -> None:
+        """Read `path`; tables lie beneath `store`. `on_load` hears whether each new policy was good."""
+        self._path = path
+        self._store = store
+        self._on_load = on_load
+        self._settled: tuple[int, ...] | None = None
+        self._tables: dict[str, Table] = {}
+        self.current: LoadedPolicy | None = None
+        self.error: str | None = f"{path} has not been read yet"
+
+    @property
+    def reported_digest(self) -> str | None:
+        """Return the digest of the policy that is fully in effect."""
+        return self.current.digest if self.current is not None and self.current.complete else None
+
+    def refresh(self) -> None:
+        """Look at the file once and take over what it holds if it is new and good."""
+        try:
+            status = os.stat(self._path)
+            version = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if version == self._settled:
+                return
+            self._load(self._path.read_text(encoding="utf-8"))
+            self._settled = version
+            self._report(None)
+        except (BadPolicy, OSError, UnicodeDecodeError) as error:
+            self._settled = None  # The table may still arrive, so this version is tried again.
+            self._report(str(error))
+
+    async def watch(self) -> None:
+        """Refresh for ever."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            self.refresh()
+
+    def _load(self, text: str) -> None:
+        digest = digest_of(text.strip().encode())
+        try:
+            policy = parse_routing_policy(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "policy"
+            raise BadPolicy(f"{where}: {first['msg']}") from None
+        except ValueError as error:
+            raise BadPolicy(str(error)) from None
+        try:
+            table = self._table(policy.table)
+        except BadPolicy:
+            if self.current is None:
+                self.current = LoadedPolicy(policy, digest, table=None, complete=False)
+            raise
+        self.current = LoadedPolicy(policy, digest, table)
+        self._tables = {policy.table.digest: table} if policy.table and table else {}
+        log.info("serving by policy %s: %s, %d Experts", digest, policy.strategy, len(policy.experts))
+
+    def _table(self, reference: DistilledTable | None) -> Table | None:
+        if reference is None:
+            return None
+        if reference.digest in self._tables:
+            return self._tables[reference.digest]
+        path = self._store / reference.path
+        try:
+            if not path.resolve().is_relative_to(self._store.resolve()):
+                raise BadPolicy(f"table: {reference.path} leads out of the store")
+            data = path.read_bytes()
+        except OSError as error:
+            raise BadPolicy(f"table: {reference.path} cannot be read: {error.strerror}") from None
+        found = digest_of(data)
+        if found != reference.digest:
+            raise BadPolicy(
+                f"table: {reference.path} has digest {found}, the policy names {reference.digest}"
+            )
+        from moe_gateway.strategies import ngram_table
+
+        try:
+            return ngram_table.load(data)
+        except ValueError as error:
+            raise BadPolicy(f"table: {reference.path}: {error}") from None
+
+    def _report(self, error: str | None) -> None:
+        if error == self.error:
+            return
+        self.error = error
+        self._on_load(error is None)
+        if error is not None:
+            log.error("the policy at %s is not in effect: %s", self._path, error)

@@ -1,0 +1,82 @@
+"""From a call to the Expert that takes it: pinned by name, or chosen by the pool's strategy."""
+
+import json
+from http import HTTPStatus
+
+from moe_gateway.backends import Backends
+from moe_gateway.conversations import Conversations
+from moe_gateway.decision import Decision
+from moe_gateway.openai import ApiError, Call
+from moe_gateway.policy_file import LoadedPolicy
+from moe_gateway.routing_policy import RoutedExpert
+from moe_gateway.strategies import STRATEGIES
+from moe_gateway.strategies.context import Context
+
+
+class NotScored(Exception):
+    """A server did not answer with the likelihood of a prompt."""
+
+
+class Routing:
+    """Decides calls, and remembers conversations."""
+
+    def __init__(self, backends: Backends) -> None:
+        """Ask Experts for likelihoods through `backends`."""
+        self._backends = backends
+        self._conversations = Conversations()
+
+    async def decide(self, call: Call, loaded: LoadedPolicy, conversation: str | None) -> Decision:
+        """Return the decision for a call; raises ApiError (404, 400) for a model or prompt it cannot route.
+
+        `conversation` is the key under which later turns find this decision again.
+        """
+        policy = loaded.policy
+        if call.model and call.model != policy.pool:
+            if policy.expert(call.model) is None:
+                raise _unknown_model(call.model, loaded)
+            return Decision(expert=call.model, strategy="Pinned", why=f"the request names {call.model}")
+        if call.text is None:
+            raise ApiError(
+                400,
+                f"prompt: token ids cannot be routed; give text, or name one of: {', '.join(model_names(loaded)[1:])}",
+                param="prompt",
+            )
+        context = Context(policy, loaded.table, self._log_likelihood)
+        decision = await STRATEGIES[policy.strategy](call.text, context)
+        return self._conversations.settle(
+            conversation,
+            decision,
+            begins=call.turns == 1,
+            margin=policy.stickiness_margin,
+            serving=loaded.expert_names,
+        )
+
+    async def _log_likelihood(self, expert: RoutedExpert, text: str) -> float:
+        """Return log p(text) in nats, as the OpenAI API gives it: an echo of the prompt, nothing generated."""
+        body = {"model": expert.name, "prompt": text, "max_tokens": 0, "echo": True, "logprobs": 0}
+        async with self._backends.ask(
+            lambda: expert,
+            "/v1/completions",
+            json.dumps(body).encode(),
+            whole=True,
+            read_seconds=60,
+            patience_seconds=0,
+        ) as answer:
+            if answer.response.status != HTTPStatus.OK:
+                raise NotScored(f"{expert.name} answered {answer.response.status}")
+            logprobs = json.loads(answer.first)["choices"][0]["logprobs"]["token_logprobs"]
+            return float(sum(value for value in logprobs if value is not None))
+
+
+def model_names(loaded: LoadedPolicy) -> list[str]:
+    """Return what a client may give as `model`: the pool's name, then the Experts'."""
+    return [loaded.policy.pool, *(expert.name for expert in loaded.policy.experts)]
+
+
+def _unknown_model(model: str, loaded: LoadedPolicy) -> ApiError:
+    return ApiError(
+        404,
+        f"the model {model!r} does not exist here; there are: {', '.join(model_names(loaded))}",
+        param="model",
+        code="model_not_found",
+    )

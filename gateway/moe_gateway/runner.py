@@ -1,0 +1,42 @@
+"""Running an HTTP server in a pod: start, stop without cutting a request."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+
+from aiohttp import web
+
+log = logging.getLogger(__name__)
+
+#: Seconds for which a stopping server still takes connections, until its peers know.
+LAME_DUCK_SECONDS = 1.0
+#: Seconds that requests in flight may still take after that.
+DRAIN_SECONDS = 120.0
+
+
+async def run_until_stopped(
+    app: web.Application,
+    host: str,
+    port: int,
+    *,
+    on_stop: Callable[[], None],
+    drain_seconds: float = DRAIN_SECONDS,
+) -> None:
+    """Serve until SIGTERM or SIGINT; then take no new connections and finish what is in flight.
+
+    `on_stop` is called at the signal: it makes the readiness probe fail.
+    """
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=drain_seconds, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, host, port, backlog=512).start()
+    log.info("listening on %s:%d", host, port)
+    await stopping.wait()
+    log.info("stopping: requests in flight go on for up to %g s", drain_seconds)
+    on_stop()
+    await asyncio.sleep(LAME_DUCK_SECONDS)
+    await runner.cleanup()

@@ -1,0 +1,47 @@
+"""What a strategy may look at, and what strategies share."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from moe_gateway.decision import Decision
+from moe_gateway.routing_policy import RoutedExpert, RoutingPolicy
+
+
+class Table(Protocol):
+    """The small model of the Distilled strategy."""
+
+    def score(self, text: str) -> Mapping[str, float]:
+        """Return the calibrated probability of each Expert that the table knows."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a strategy may look at besides the text.
+
+    `log_likelihood` asks an Expert's server for log p(text) in nats; it raises where the server does
+    not answer.
+    """
+
+    policy: RoutingPolicy
+    table: Table | None
+    log_likelihood: Callable[[RoutedExpert, str], Coroutine[Any, Any, float]]
+
+
+def fall_back(policy: RoutingPolicy, because: str) -> Decision:
+    """Return the decision for a request that the strategy cannot decide."""
+    expert = policy.default_expert()
+    return Decision(expert=expert.name, strategy="Fallback", why=f"{because}, so {expert.name} takes it")
+
+
+def named(policy: RoutingPolicy, name: str) -> str:
+    """Return an Expert's name with its domain, for people."""
+    expert = policy.expert(name)
+    if expert is None or expert.domain in (None, name):
+        return name
+    return f"{name} ({expert.domain})"
+
+
+def last_bytes(text: str, limit: int) -> str:
+    """Return the end of a text: at most `limit` UTF-8 bytes, no character cut."""
+    return text.encode("utf-8", "replace")[-limit:].decode("utf-8", "ignore")

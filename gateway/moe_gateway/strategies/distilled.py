@@ -1,0 +1,33 @@
+"""Distilled: a small table of byte n-grams says which Expert codes such text best.
+
+The table is made by the distill Job from the matrix's per-segment cells and carries its own calibrated
+temperature. Scoring takes well under a millisecond and asks no Expert.
+"""
+
+from moe_gateway.decision import Decision
+from moe_gateway.strategies.context import Context, fall_back, last_bytes, named
+
+#: Bytes of the prompt that are scored: its end.
+SCORED_BYTES = 2048
+
+
+async def choose(text: str, context: Context) -> Decision:
+    """Score the end of `text` with the table, and take the most probable Expert that serves."""
+    policy, scored = context.policy, last_bytes(text, SCORED_BYTES)
+    if context.table is None:
+        return fall_back(policy, "no table has been distilled for this pool yet")
+    if not scored:
+        return fall_back(policy, "the prompt is empty")
+    known = {name: p for name, p in context.table.score(scored).items() if policy.expert(name) is not None}
+    total = sum(known.values())
+    if total <= 0:
+        return fall_back(policy, "the table knows none of the Experts that serve")
+    probabilities = {name: p / total for name, p in known.items()}
+    best = max(probabilities, key=lambda name: (probabilities[name], name))
+    return Decision(
+        expert=best,
+        strategy="Distilled",
+        why=f"the table's n-grams give {named(policy, best)} a probability of {probabilities[best]:.2f}",
+        probabilities=probabilities,
+        confidence=probabilities[best],
+    )
