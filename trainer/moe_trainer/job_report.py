@@ -105,6 +105,10 @@ class EvaluateHeadline(Format):
     specialization_score: Interval | None = None
     forgetting: Interval | None = Field(default=None, description="Mean over other domains of b_expert - b_base.")
     next_byte_accuracy: float | None = None
+    row: dict[str, float] = Field(
+        default_factory=dict, description="The candidate's row of the matrix: bits per byte by domain of the suite."
+    )
+    base_row: dict[str, float] = Field(default_factory=dict, description="The base's row, likewise.")
     absent: dict[str, str] = Field(default_factory=dict, description="Score name to the reason for its absence.")
     suite: Digest = Field(description="Digest of the frozen suite.")
 

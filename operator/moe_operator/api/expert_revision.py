@@ -123,6 +123,10 @@ class Evidence(ApiModel):
     noise_floor: float = Field(description="Difference of two scorings of the same weights.")
     decisions: list[DecisionStatus] = Field(default_factory=list, max_length=8, description="The comparisons.")
     scores: Scores = Field(default_factory=Scores, description="Scores on the frozen suite.")
+    row: dict[str, float] = Field(
+        default_factory=dict, max_length=16, description="Row of the matrix: bits per byte by domain of the suite."
+    )
+    base_row: dict[str, float] = Field(default_factory=dict, max_length=16, description="The base's row, likewise.")
 
 
 class Verdict(ApiModel):

@@ -1,0 +1,61 @@
+# Two commands matter: `make demo` and `make test`. `make help` lists the rest.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export OMP_NUM_THREADS ?= 1
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.ready: requirements/dev.txt requirements/uv.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: set PYTHON=/path/to/python3.11")'
+	@echo "Setting up .venv"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
+	@# The control plane is built while the packages arrive.
+	@PYTHONPATH=local $(BIN)/python -m moe_local.binary & build=$$!; \
+	  $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt && \
+	  $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . && echo "Packages installed"; \
+	  packages=$$?; wait $$build && exit $$packages
+	@touch $@
+
+setup: $(VENV)/.ready ## install packages into .venv and build the control plane
+
+demo: $(VENV)/.ready ## train, judge, serve and route four Experts on a real API server on this machine
+	@$(BIN)/moectl demo
+
+down: $(VENV)/.ready ## stop the demo's cluster; its data stays (`moectl local down --delete` removes it)
+	@$(BIN)/moectl local down --name demo
+
+dev: $(VENV)/.ready ## start a cluster with the operator for development
+	@$(BIN)/moectl local up --name dev
+
+unit: $(VENV)/.ready ## tests of pure logic and of the gateway, under a minute
+	$(BIN)/python -m pytest -q tests/unit tests/gateway
+
+trainer: $(VENV)/.ready ## tests of the trainer: real (small) models
+	$(BIN)/python -m pytest -q tests/trainer
+
+packaging: $(VENV)/.ready ## each requirement file installs alone and its program starts
+	$(BIN)/python -m pytest -q tests/packaging
+
+cluster: $(VENV)/.ready ## tests on a real API server, scheduler and node agent
+	$(BIN)/python -m pytest -q tests/local tests/cluster tests/kind
+
+check: $(VENV)/.ready ## ruff, mypy, import contracts, generated files up to date
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m moe_operator.generate --check
+
+test: unit packaging trainer cluster ## all tests
+
+generate: $(VENV)/.ready ## write CRDs, the chart's copies and the reference pages from the models
+	$(BIN)/python -m moe_operator.generate
+
+requirements: ## resolve and hash every program's requirements again
+	$(BIN)/python requirements/compile.py
+
+.PHONY: help setup demo down dev unit trainer packaging cluster check test generate requirements
