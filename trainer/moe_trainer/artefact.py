@@ -1,0 +1,122 @@
+"""Weights at rest: a Hugging Face directory, committed by a manifest. Never pickle.
+
+    config.json  model.safetensors  tokenizer.json  tokenizer_config.json  generation_config.json
+    report.json  manifest.json
+
+    artefact.load(folder, digest) -> (model, tokenizer)     verifies every byte first
+    artefact.write(folder, model, tokenizer, report) -> digest
+
+On disk the in-layer experts are single tensors under Qwen3-MoE's names
+(``model.layers.0.mlp.experts.3.up_proj.weight``); in memory they are stacked (moe_layer.py).
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from moe_trainer.formats import Digest
+from moe_trainer.manifest import corrupt, new_folder, read_manifest, verify
+from moe_trainer.model import Model
+from moe_trainer.model_config import ModelConfig
+from moe_trainer.moe_layer import Backend
+from moe_trainer.tokenizer import Tokenizer
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+REPORT = "report.json"
+
+
+def write(folder: Path, model: Model, tokenizer: Tokenizer, report: str) -> Digest:
+    """Commit an artefact and return its digest; if ``folder`` is committed already, that one stays."""
+    with new_folder(folder, "artefact") as working:
+        save_file(to_disk(model), working / WEIGHTS, metadata={"format": "pt"})
+        (working / CONFIG).write_text(_indented(model.config.to_hugging_face()))
+        (working / "generation_config.json").write_text(_indented(_generation_config(model.config)))
+        (working / REPORT).write_text(report)
+        tokenizer.save(working)
+    return read_manifest(folder)[1]
+
+
+def load(folder: Path, digest: Digest | None, backend: Backend = "torch") -> tuple[Model, Tokenizer]:
+    """Return the model, in evaluation mode, and its tokenizer.
+
+    Raises JobError (ArtefactCorrupt) unless every byte is what the manifest named by ``digest`` says;
+    ``None`` accepts any manifest and is for artefacts that nobody has named yet.
+    """
+    verify(folder, digest)
+    try:
+        config = ModelConfig.model_validate_json((folder / CONFIG).read_text())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise corrupt(folder, f"{CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    model = Model(config, backend)
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        raise corrupt(folder, f"{WEIGHTS}: {error}") from None
+    from_disk(model, tensors, folder)
+    return model.eval(), Tokenizer.load(folder)
+
+
+def to_disk(model: Model) -> dict[str, Tensor]:
+    """Return the model's parameters under their names on disk, one tensor an in-layer expert."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        value = parameter.detach()
+        if name.endswith(".gate_up_E2FD"):
+            for expert, matrix in enumerate(value):
+                gate, up = matrix.chunk(2)
+                tensors[_expert_name(name, expert, "gate_proj")] = gate.contiguous()
+                tensors[_expert_name(name, expert, "up_proj")] = up.contiguous()
+        elif name.endswith(".down_EDF"):
+            for expert, matrix in enumerate(value):
+                tensors[_expert_name(name, expert, "down_proj")] = matrix.contiguous()
+        else:
+            tensors[name if name == "lm_head.weight" else f"model.{name}"] = value.contiguous()
+    return tensors
+
+
+def from_disk(model: Model, tensors: dict[str, Tensor], folder: Path) -> None:
+    """Set the model's parameters from tensors on disk; every name and shape must match."""
+    expected = to_disk(model)
+    if tensors.keys() != expected.keys():
+        odd = sorted(tensors.keys() ^ expected.keys())
+        raise corrupt(folder, f"{WEIGHTS} does not have the tensors of its {CONFIG}: {', '.join(odd[:3])}")
+    for name, tensor in expected.items():
+        if tensors[name].shape != tensor.shape:
+            raise corrupt(folder, f"{name} has shape {list(tensors[name].shape)}, not {list(tensor.shape)}")
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            experts = range(model.config.num_experts)
+            if name.endswith(".gate_up_E2FD"):
+                for e in experts:
+                    both = [tensors[_expert_name(name, e, part)] for part in ("gate_proj", "up_proj")]
+                    parameter[e].copy_(torch.cat(both))
+            elif name.endswith(".down_EDF"):
+                for e in experts:
+                    parameter[e].copy_(tensors[_expert_name(name, e, "down_proj")])
+            else:
+                parameter.copy_(tensors[name if name == "lm_head.weight" else f"model.{name}"])
+
+
+def _expert_name(name: str, expert: int, part: str) -> str:
+    layer = name.rpartition(".")[0]
+    return f"model.{layer}.experts.{expert}.{part}.weight"
+
+
+def _generation_config(config: ModelConfig) -> dict[str, object]:
+    ids = {
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eos_token_id,
+        "pad_token_id": config.pad_token_id,
+    }
+    return {**ids, "do_sample": True, "temperature": 1.0}
+
+
+def _indented(value: dict[str, object]) -> str:
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"

@@ -1,0 +1,76 @@
+"""Formats of a snapshot and of a holdout in the store, and how to read them. Imports no torch.
+
+A snapshot (``store.snapshot``) is the training side of an Expert's documents:
+
+    documents.jsonl    one Document a line, in reading order
+    snapshot.json      SnapshotRecord: counts, the holdout's windows at that time
+    fingerprints.jsonl one Fingerprint a line: what its readers have trained on
+    report.json        the same counts for people, per source and per reason
+
+A holdout (``store.holdout``) is one immutable window of held-out documents:
+
+    documents.jsonl    one Document a line, ordered by cluster
+    fingerprints.jsonl one Fingerprint a line
+
+Both are committed by a manifest (manifest.py). A Document's text is UTF-8 without NUL; its bits per
+byte are measured on the UTF-8 bytes. Segments are cut by whoever scores.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field
+
+from moe_trainer.formats import Digest, Format
+from moe_trainer.job_report import Window
+
+DOCUMENTS = "documents.jsonl"
+FINGERPRINTS = "fingerprints.jsonl"
+RECORD = "snapshot.json"
+REPORT = "report.json"
+
+
+class Document(Format):
+    """One document: a file or a record, or a piece of one that is longer than 64 KiB."""
+
+    cluster: str = Field(description="Id of its cluster of near-duplicates: 16 hexadecimal digits.")
+    text: str
+
+
+class Fingerprint(Format):
+    """What is kept of a document to recognise it, and its near-duplicates, without its text."""
+
+    document: str = Field(description="First 32 hexadecimal digits of the SHA-256 of its UTF-8 bytes.")
+    cluster: str
+    signature: str = Field(description="Its MinHash signature, base64 (data/minhash.py).")
+
+
+class SnapshotRecord(Format):
+    """What ``snapshot.json`` says."""
+
+    digest: Digest = Field(description="The data digest.")
+    scheme: int = Field(description="Version of the clustering and splitting scheme.")
+    documents: int
+    train_bytes: int
+    dropped: dict[str, int]
+    anchor: Window
+    newest: Window | None = None
+
+
+def read_documents(folder: Path) -> Iterator[Document]:
+    """Yield the documents of a snapshot or a holdout, in their order. Verify the folder first."""
+    with (folder / DOCUMENTS).open(encoding="utf-8") as file:
+        for line in file:
+            yield Document.model_validate_json(line)
+
+
+def read_fingerprints(folder: Path) -> Iterator[Fingerprint]:
+    """Yield the fingerprints of a snapshot's or a holdout's documents."""
+    with (folder / FINGERPRINTS).open(encoding="utf-8") as file:
+        for line in file:
+            yield Fingerprint.model_validate_json(line)
+
+
+def read_record(folder: Path) -> SnapshotRecord:
+    """Return a snapshot's record."""
+    return SnapshotRecord.model_validate_json((folder / RECORD).read_text())

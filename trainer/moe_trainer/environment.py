@@ -1,0 +1,46 @@
+"""What a container tells a Job besides its config: folders, addresses, where to leave the headline."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from moe_trainer.failure import JobError
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The places of one Job, read once from environment variables."""
+
+    store: Path
+    sources: Path | None = None
+    scratch: Path | None = None
+    termination_log: Path | None = None
+    pod_ip: str = "127.0.0.1"
+    progress_port: int | None = None
+
+    @classmethod
+    def read(cls, variables: Mapping[str, str]) -> "Environment":
+        """Return the environment; raises JobError (InvalidEnvironment) if MOE_STORE is missing."""
+        store = variables.get("MOE_STORE")
+        if not store:
+            raise JobError(
+                "InvalidEnvironment", "MOE_STORE is not set: it must name the mounted store of the pool."
+            )
+        port = variables.get("MOE_PROGRESS_PORT", "")
+        if port and not (port.isdigit() and int(port) < 65536):
+            raise JobError(
+                "InvalidEnvironment", f"MOE_PROGRESS_PORT is {port!r}: it must be a port, 0 to 65535."
+            )
+        return cls(
+            store=Path(store),
+            sources=_optional_path(variables, "MOE_SOURCES"),
+            scratch=_optional_path(variables, "MOE_SCRATCH"),
+            termination_log=Path(variables.get("MOE_TERMINATION_LOG") or "/dev/termination-log"),
+            pod_ip=variables.get("POD_IP") or "127.0.0.1",
+            progress_port=int(port) if port else None,
+        )
+
+
+def _optional_path(variables: Mapping[str, str], name: str) -> Path | None:
+    value = variables.get(name)
+    return Path(value) if value else None

@@ -1,0 +1,88 @@
+"""``moe-trainer <command>``: one Job a command, one file a command, imported only when asked for.
+
+    snapshot  evaluate  distill  train     read MOE_JOB_CONFIG, leave a headline, exit
+    serve                                  reads MOE_SERVE_CONFIG, answers until SIGTERM
+
+Exit codes: 0 done; 1 worth another attempt; 64 the input is wrong (job_report.py). A Job's function is
+``run(job, environment) -> headline``; whatever it raises becomes a Failure headline here.
+"""
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from moe_trainer.environment import Environment
+from moe_trainer.failure import JobError, from_exception
+from moe_trainer.formats import Format
+from moe_trainer.job_config import parse_job_config
+from moe_trainer.job_report import EXIT_INPUT_ERROR, EXIT_OK, MAX_HEADLINE_BYTES
+
+JOBS = ("snapshot", "train", "evaluate", "distill")
+USAGE = f"usage: moe-trainer {{{','.join(JOBS)},serve}}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given == ["serve"]:
+        serve: Callable[[], int] = importlib.import_module("moe_trainer.serve").main
+        return serve()
+    if len(given) == 1 and given[0] in JOBS:
+        return _run_job(given[0])
+    print(USAGE, file=sys.stderr)
+    return EXIT_OK if given in (["-h"], ["--help"]) else EXIT_INPUT_ERROR
+
+
+def _run_job(kind: str) -> int:
+    try:
+        environment = Environment.read(os.environ)
+        job = _read_job(kind, os.environ.get("MOE_JOB_CONFIG", ""))
+        run: Callable[[Any, Environment], Format] = importlib.import_module(f"moe_trainer.{kind}").run
+        _leave_headline(run(job, environment))
+        return EXIT_OK
+    except Exception as error:  # noqa: BLE001  (the border: whatever happened must reach the headline)
+        failed = from_exception(error)
+        if failed is not error:
+            traceback.print_exc()
+        print(failed, file=sys.stderr, flush=True)
+        _leave_headline(failed.headline())
+        return failed.exit_code
+
+
+def _read_job(kind: str, text: str) -> Any:
+    """Return the config of a Job; raises JobError (InvalidConfig) that names the field."""
+    try:
+        job = parse_job_config(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the text"
+        raise JobError(
+            "InvalidConfig", f"MOE_JOB_CONFIG: {where}: {first['msg']}, got {first['input']!r:.100}"
+        ) from None
+    if job.kind != kind:
+        raise JobError("InvalidConfig", f"MOE_JOB_CONFIG is for {job.kind!r}, but the command is {kind!r}.")
+    return job
+
+
+def _leave_headline(headline: Format) -> None:
+    """Write the termination message. Where that cannot be done, the report in the store still stands."""
+    text = headline.to_json().encode()
+    if len(text) > MAX_HEADLINE_BYTES:
+        raise AssertionError(
+            f"headline of {len(text)} bytes: at most {MAX_HEADLINE_BYTES} fit a termination message"
+        )
+    path = os.environ.get("MOE_TERMINATION_LOG") or "/dev/termination-log"
+    try:
+        with open(path, "wb") as file:
+            file.write(text)
+    except OSError as error:
+        print(f"the headline could not be left at {path}: {error.strerror}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

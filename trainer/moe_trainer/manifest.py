@@ -1,0 +1,160 @@
+"""Folders that are committed as one: a manifest with the SHA-256 of every file, written last.
+
+A folder without its manifest does not exist for any reader. A committed folder is immutable: it is
+never written again, and committing the same name twice keeps the first. Readers ask for a folder *by
+the digest of its manifest* and get an error, never altered data. Artefacts, snapshots and holdouts are
+such folders; checkpoints too.
+"""
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from moe_trainer.failure import JobError
+from moe_trainer.formats import Digest, Format, digest_of
+
+MANIFEST = "manifest.json"
+
+Kind = Literal["artefact", "snapshot", "holdout", "checkpoint", "table", "evaluation"]
+
+
+class FileEntry(Format):
+    """One file of a committed folder."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int = Field(ge=0, description="Bytes.")
+
+
+class Manifest(Format):
+    """What a committed folder holds."""
+
+    kind: Kind
+    files: dict[str, FileEntry] = Field(description="Relative path to checksum; manifest.json is not in it.")
+
+
+@contextmanager
+def new_folder(final: Path, kind: Kind) -> Iterator[Path]:
+    """Yield an empty folder that becomes ``final``, manifest written last, when the block ends well.
+
+    If ``final`` was committed meanwhile, it stays and the new one is dropped. On any exception nothing
+    is left but what was there before. What killed attempts left under the same name is removed.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in final.parent.glob(f".{final.name}.new-*"):
+        shutil.rmtree(left_over, ignore_errors=True)
+    working = final.parent / f".{final.name}.new-{secrets.token_hex(4)}"
+    working.mkdir()
+    try:
+        yield working
+        _write_manifest(working, kind)
+        if final.exists() and not (final / MANIFEST).exists():
+            shutil.rmtree(final)  # not committed, so it does not exist for anybody
+        if not final.exists():
+            working.rename(final)
+            sync_folder(final.parent)
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+
+
+def verify(folder: Path, digest: Digest | None = None) -> Manifest:
+    """Return the manifest of a committed folder after checking every byte of its files.
+
+    Raises JobError (ArtefactCorrupt) if the manifest is missing, is not the one that ``digest`` names,
+    or a file's size or checksum differs.
+    """
+    manifest, found = read_manifest(folder)
+    if digest is not None and found != digest:
+        raise corrupt(folder, f"its manifest is {found}, not the expected {digest}")
+    for name, entry in sorted(manifest.files.items()):
+        path = folder / name
+        if not path.is_file():
+            raise corrupt(folder, f"{name} is missing")
+        if path.stat().st_size != entry.size or sha256_of_file(path) != entry.sha256:
+            raise corrupt(
+                folder, f"{name} is not what its manifest says ({entry.size} bytes, {entry.sha256})"
+            )
+    return manifest
+
+
+def read_manifest(folder: Path) -> tuple[Manifest, Digest]:
+    """Return a folder's manifest and its digest, without reading the files it lists."""
+    try:
+        text = (folder / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        raise corrupt(folder, "it has no manifest.json, so it was never committed") from None
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise corrupt(folder, f"its manifest.json cannot be read: {error.errors()[0]['msg']}") from None
+    if any(name.startswith("/") or ".." in name.split("/") for name in manifest.files):
+        raise corrupt(folder, "its manifest.json names files outside of it")
+    return manifest, digest_of(text)
+
+
+def is_committed(folder: Path) -> bool:
+    """Return whether the folder has a manifest."""
+    return (folder / MANIFEST).is_file()
+
+
+def corrupt(folder: Path, what: str) -> JobError:
+    """Return the error for a folder that must not be loaded."""
+    return JobError(
+        "ArtefactCorrupt",
+        f"{folder.name} in {folder.parent.name} cannot be used: {what}. "
+        "Nothing was loaded. Restore the folder from a backup, or make the revision again with a new runID.",
+    )
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file through to the disk."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put a file in the place of another at once: readers see the old bytes or the new, never a mix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    working = path.with_name(f".{path.name}.new-{secrets.token_hex(4)}")
+    try:
+        write_file(working, data)
+        working.replace(path)
+        sync_folder(path.parent)
+    finally:
+        working.unlink(missing_ok=True)
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Write a folder's entries through to the disk, so that a rename survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_manifest(folder: Path, kind: Kind) -> None:
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            files[path.relative_to(folder).as_posix()] = FileEntry(
+                sha256=sha256_of_file(path), size=path.stat().st_size
+            )
+    write_file(folder / MANIFEST, Manifest(kind=kind, files=files).to_json().encode())
+    sync_folder(folder)

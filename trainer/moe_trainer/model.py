@@ -1,0 +1,206 @@
+"""The preset model: a decoder-only mixture-of-experts transformer in Qwen3-MoE's layout.
+
+    token embedding
+    N x  [ RMSNorm -> attention (rotary, grouped queries, normalised q and k) -> +
+           RMSNorm -> MoE layer (moe_layer.py)                                -> + ]
+    RMSNorm -> logits (weights tied to the embedding where the config says so)
+
+Interface for the rest of the trainer:
+
+    model(ids_BT) -> logits_BTV                       whole sequences, causal
+    model(ids_BT, cache=cache, rows=rows_B)           appends to the cache's rows, at each row's own length
+    model.with_routing(ids_BT) -> (logits_BTV, [Routing per layer])     for training
+
+Shapes: B sequences, T tokens, N = B * T, D hidden, H query heads, G key/value heads, C head width,
+R cache rows, S positions, V vocabulary.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from moe_trainer.model_config import ModelConfig
+from moe_trainer.moe_layer import Backend, MoELayer, Routing
+
+
+class KVCache:
+    """Keys and values of sequences being decoded: R independent rows of up to ``max_length`` positions.
+
+    ``lengths_R`` says how many positions of each row are filled. A row is freed by setting its length
+    to 0, and shortened by setting it lower. Memory: 2 * layers * R * G * S * C floats.
+    """
+
+    def __init__(self, config: ModelConfig, rows: int, max_length: int) -> None:
+        shape = (config.num_hidden_layers, rows, config.num_key_value_heads, max_length, config.head_dim)
+        self.keys_LRGSC = torch.zeros(shape)
+        self.values_LRGSC = torch.zeros(shape)
+        self.lengths_R = torch.zeros(rows, dtype=torch.long)
+        self.max_length = max_length
+
+    def append(
+        self, layer: int, rows_B: Tensor, at_BT: Tensor, k_BGTC: Tensor, v_BGTC: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Store keys and values at positions of rows; return all of those rows up to the last position."""
+        for kept_RGSC, new_BGTC in ((self.keys_LRGSC[layer], k_BGTC), (self.values_LRGSC[layer], v_BGTC)):
+            kept_RGSC[rows_B[:, None], :, at_BT] = new_BGTC.transpose(1, 2)
+        end = int(at_BT.max()) + 1
+        return self.keys_LRGSC[layer, rows_B, :, :end], self.values_LRGSC[layer, rows_B, :, :end]
+
+
+class Attention(nn.Module):
+    """Causal self-attention with grouped queries, rotary positions and normalised queries and keys."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.width = config.head_dim
+        queries, groups = config.num_attention_heads * self.width, config.num_key_value_heads * self.width
+        self.q_proj = nn.Linear(config.hidden_size, queries, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, groups, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, groups, bias=False)
+        self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
+        self.q_norm = nn.RMSNorm(self.width, eps=config.rms_norm_eps)
+        self.k_norm = nn.RMSNorm(self.width, eps=config.rms_norm_eps)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        at_BT: Tensor | None,
+        cache: KVCache | None,
+        rows_B: Tensor | None,
+    ) -> Tensor:
+        """Return the attention's output for new tokens, seeing those before them (and the cache's rows)."""
+        q_BHTC = _rotate(self.q_norm(self._heads(self.q_proj(x_BTD))), rotary)
+        k_BGTC = _rotate(self.k_norm(self._heads(self.k_proj(x_BTD))), rotary)
+        v_BGTC = self._heads(self.v_proj(x_BTD))
+        mask_B1TS = None
+        if cache is not None and rows_B is not None and at_BT is not None:
+            k_BGTC, v_BGTC = cache.append(self.layer, rows_B, at_BT, k_BGTC, v_BGTC)
+            mask_B1TS = torch.arange(k_BGTC.shape[2])[None, None, None] <= at_BT[:, None, :, None]
+        out_BHTC = F.scaled_dot_product_attention(
+            q_BHTC, k_BGTC, v_BGTC, attn_mask=mask_B1TS, is_causal=mask_B1TS is None, enable_gqa=True
+        )
+        out: Tensor = self.o_proj(out_BHTC.transpose(1, 2).flatten(2))
+        return out
+
+    def _heads(self, x_BTD: Tensor) -> Tensor:
+        return x_BTD.view(*x_BTD.shape[:2], -1, self.width).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """One layer of the transformer."""
+
+    def __init__(self, config: ModelConfig, layer: int, backend: Backend) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.mlp = MoELayer(config, backend)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        at_BT: Tensor | None,
+        cache: KVCache | None,
+        rows_B: Tensor | None,
+    ) -> tuple[Tensor, Routing]:
+        """Return the block's output, and what its router did."""
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary, at_BT, cache, rows_B)
+        y_ND, routing = self.mlp(self.post_attention_layernorm(x_BTD).flatten(0, 1))
+        return x_BTD + y_ND.view_as(x_BTD), routing
+
+
+class Model(nn.Module):
+    """The whole transformer."""
+
+    def __init__(self, config: ModelConfig, backend: Backend = "torch") -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, i, backend) for i in range(config.num_hidden_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.embed_tokens.weight
+        cos_SC, sin_SC = _rotary_table(config)
+        self.register_buffer("cos_SC", cos_SC, persistent=False)
+        self.register_buffer("sin_SC", sin_SC, persistent=False)
+        self.cos_SC: Tensor
+        self.sin_SC: Tensor
+
+    def forward(self, ids_BT: Tensor, cache: KVCache | None = None, rows: Tensor | None = None) -> Tensor:
+        """Return logits of the next token after each given token.
+
+        With a cache, the tokens go on from what its rows hold (``rows``: one row a sequence; all rows in
+        order if absent), and the rows' lengths grow by T. Raises ValueError beyond the context.
+        """
+        if cache is None:
+            return self.with_routing(ids_BT)[0]
+        rows_B = torch.arange(ids_BT.shape[0]) if rows is None else rows
+        at_BT = cache.lengths_R[rows_B, None] + torch.arange(ids_BT.shape[1])
+        self._check_context(int(at_BT.max()) + 1, cache.max_length)
+        rotary = (self.cos_SC[at_BT].unsqueeze(1), self.sin_SC[at_BT].unsqueeze(1))
+        logits_BTV, _ = self._run(ids_BT, rotary, at_BT, cache, rows_B)
+        cache.lengths_R[rows_B] += ids_BT.shape[1]
+        return logits_BTV
+
+    def with_routing(self, ids_BT: Tensor) -> tuple[Tensor, list[Routing]]:
+        """Return logits, and each layer's routing."""
+        length = ids_BT.shape[1]
+        self._check_context(length, self.config.max_position_embeddings)
+        return self._run(ids_BT, (self.cos_SC[:length], self.sin_SC[:length]), None, None, None)
+
+    def _run(
+        self,
+        ids_BT: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        at_BT: Tensor | None,
+        cache: KVCache | None,
+        rows_B: Tensor | None,
+    ) -> tuple[Tensor, list[Routing]]:
+        x_BTD = self.embed_tokens(ids_BT)
+        routings = []
+        for block in self.layers:
+            x_BTD, routing = block(x_BTD, rotary, at_BT, cache, rows_B)
+            routings.append(routing)
+        return self.lm_head(self.norm(x_BTD)), routings
+
+    def _check_context(self, length: int, limit: int) -> None:
+        if length > min(limit, self.config.max_position_embeddings):
+            raise ValueError(f"{length} tokens do not fit into a context of {limit}")
+
+
+def initialise(model: Model, seed: int) -> None:
+    """Set all parameters from a seed: normal with the config's standard deviation, norms to 1.
+
+    What writes into the residual stream is scaled down by sqrt(2 * layers), as in GPT-2.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    std = model.config.initializer_range
+    into_residual = std / (2 * model.config.num_hidden_layers) ** 0.5
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1:
+                parameter.fill_(1.0)
+            else:
+                narrow = name.endswith(("o_proj.weight", "down_EDF"))
+                parameter.normal_(0.0, into_residual if narrow else std, generator=generator)
+
+
+def _rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Return cosine and sine of every position's angles, as (S, C); the halves of C are pairs."""
+    exponent_C = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+    angle_SC = torch.outer(
+        torch.arange(config.max_position_embeddings).float(), config.rope_theta**-exponent_C
+    )
+    angle_SC = torch.cat((angle_SC, angle_SC), dim=-1)
+    return angle_SC.cos(), angle_SC.sin()
+
+
+def _rotate(x_BHTC: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn each pair (c, c + C/2) by its position's angle."""
+    cos, sin = rotary
+    left, right = x_BHTC.chunk(2, dim=-1)
+    return x_BHTC * cos + torch.cat((-right, left), dim=-1) * sin

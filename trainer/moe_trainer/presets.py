@@ -1,0 +1,33 @@
+"""Architectures by name, for Experts that start from nothing. Imports no torch."""
+
+from moe_trainer.failure import JobError
+from moe_trainer.model_config import ModelConfig
+from moe_trainer.tokenizer import BOS, EOS, PAD, Tokenizer
+
+PRESETS: dict[str, ModelConfig] = {
+    # About 1 M parameters: learns plain text in a minute of one CPU core. For laptops, demos and tests.
+    "tiny": ModelConfig(
+        vocab_size=Tokenizer.vocab_size,
+        hidden_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        num_experts=8,
+        num_experts_per_tok=2,
+        moe_intermediate_size=128,
+        max_position_embeddings=512,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+        pad_token_id=PAD,
+    ),
+}
+
+
+def preset(name: str) -> ModelConfig:
+    """Return an architecture; raises JobError (UnknownPreset) that lists the names there are."""
+    try:
+        return PRESETS[name]
+    except KeyError:
+        known = ", ".join(sorted(PRESETS))
+        raise JobError("UnknownPreset", f"preset {name!r} does not exist; there are: {known}.") from None
