@@ -43,36 +43,54 @@ class _Part(BaseModel):
 class Image(_Part):
     """What stands for a container image: an installed Python environment."""
 
-    environment: AbsolutePath = Field(description="Folder of a virtual environment; its bin/ comes first on PATH.")
+    environment: AbsolutePath = Field(
+        description="Folder of a virtual environment; its bin/ comes first on PATH."
+    )
 
 
 class BackOff(_Part):
     """How long to wait before a container that ended is started again; the defaults are the kubelet's."""
 
-    initial: float = Field(default=10.0, gt=0, description="Seconds before the second restart (the first is at once).")
-    maximum: float = Field(default=300.0, gt=0, description="Seconds at most; each restart doubles the wait until then.")
-    reset_after: float = Field(default=600.0, gt=0, description="A container that ran for so many seconds starts afresh.")
+    initial: float = Field(
+        default=10.0, gt=0, description="Seconds before the second restart (the first is at once)."
+    )
+    maximum: float = Field(
+        default=300.0, gt=0, description="Seconds at most; each restart doubles the wait until then."
+    )
+    reset_after: float = Field(
+        default=600.0, gt=0, description="A container that ran for so many seconds starts afresh."
+    )
 
 
 class AgentConfig(_Part):
     """Everything the agent knows about its node. Written by `moectl local up`."""
 
-    node_name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$", description="Name of the Node object.")
-    kubeconfig: AbsolutePath = Field(
-        description="How to reach the API server: certificate-authority, client-certificate and client-key "
-        "(as files or as -data). The identity needs cluster-admin: it is kubelet and storage provisioner in one."
+    node_name: str = Field(
+        pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$", description="Name of the Node object."
     )
-    state_dir: AbsolutePath = Field(description="The agent's own folder (made with mode 0700): pods and volumes.")
-    listen_address: IPv4Address = Field(default=IPv4Address("127.0.0.1"), description="Where the log endpoint listens.")
+    kubeconfig: AbsolutePath = Field(
+        description="How to reach the API server: certificate-authority, client-certificate and client-key, as files. "
+        "The user is system:node:<node name> of the group system:nodes, bound to the role of permissions.py."
+    )
+    state_dir: AbsolutePath = Field(
+        description="The agent's own folder (made with mode 0700): pods and volumes."
+    )
+    listen_address: IPv4Address = Field(
+        default=IPv4Address("127.0.0.1"), description="Where the log endpoint listens."
+    )
     listen_port: int = Field(gt=0, lt=65536, description="Port of the log endpoint; the Node announces it.")
     serving_certificate: AbsolutePath = Field(description="PEM certificate for the listen address.")
     serving_key: AbsolutePath = Field(description="PEM key of the serving certificate.")
-    client_ca: AbsolutePath = Field(description="PEM bundle; only clients with a certificate signed by it are answered.")
+    client_ca: AbsolutePath = Field(
+        description="PEM bundle; only clients with a certificate signed by it are answered."
+    )
     client_names: tuple[str, ...] = Field(
-        default=(), description="Common names of the clients that are answered; empty means any with a certificate."
+        default=(),
+        description="Common names of the clients that are answered; empty means any with a certificate.",
     )
     images: dict[str, Image] = Field(
-        default_factory=dict, description="Image name (with or without tag) -> environment. Any other image is refused."
+        default_factory=dict,
+        description="Image name (with or without tag) -> environment. Any other image is refused.",
     )
     capacity: dict[str, str] = Field(
         default_factory=dict,
@@ -83,7 +101,9 @@ class AgentConfig(_Part):
         default=IPv4Network("127.77.0.0/16"),
         description="Each pod gets one address of it. Clusters that run side by side need networks of their own.",
     )
-    node_labels: dict[str, str] = Field(default_factory=dict, description="Labels beside those that the agent sets.")
+    node_labels: dict[str, str] = Field(
+        default_factory=dict, description="Labels beside those that the agent sets."
+    )
     hidden_paths: tuple[AbsolutePath, ...] = Field(
         default=(),
         description="Folders that containers do not see where pods are isolated, such as the one with the cluster's keys.",

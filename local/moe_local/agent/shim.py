@@ -1,0 +1,291 @@
+"""The supervisor of one container: starts its command, keeps its log, outlives the agent, records how it ended.
+
+    python -S -I shim.py run FOLDER     < Launch       (launch.py) as JSON
+    python -S -I shim.py execute        < Execution    (an exec probe or hook, in the container's namespaces)
+
+FOLDER holds the attempt: `lock` (held, inherited from the agent, for as long as this process lives), `process.json`,
+`exit.json`, `log` and `log.old`. SIGTERM is passed on to the command; SIGUSR1 kills all of it. When the command ends,
+whatever it has left behind is killed: this process is the reaper of all its descendants.
+
+Only the standard library is imported, and little of it: one such process runs for each container.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+import select
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moe_local.agent.launch import Execution, ExitRecord, Launch
+
+LONGEST_LINE = 16 * 1024
+START_FAILED = 128
+RECORD_BYTES = 1024
+"""exit.json is written at this size when the container starts, so that a full disk cannot lose how it ended."""
+
+
+class Log:
+    """Lines with the time they came, `<RFC 3339> F|P <text>`; P marks a piece of a longer line.
+
+    Two files of half the size allowed: when `log` is full it becomes `log.old`.
+    """
+
+    def __init__(self, folder: str, most_bytes: int) -> None:
+        self._path = f"{folder}/log"
+        self._half = most_bytes // 2
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._size = os.fstat(self._file).st_size
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take what the command wrote."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        stamp = _stamp()
+        pieces = []
+        for line in lines:
+            while len(line) > LONGEST_LINE:
+                pieces.append(b"%s P %s\n" % (stamp, line[:LONGEST_LINE]))
+                line = line[LONGEST_LINE:]
+            pieces.append(b"%s F %s\n" % (stamp, line))
+        while len(self._rest) > LONGEST_LINE:
+            pieces.append(b"%s P %s\n" % (stamp, self._rest[:LONGEST_LINE]))
+            self._rest = self._rest[LONGEST_LINE:]
+        self._write(pieces)
+
+    def finish(self) -> None:
+        """Keep a last line that has no end."""
+        if self._rest:
+            self._write([b"%s F %s\n" % (_stamp(), self._rest)])
+            self._rest = b""
+
+    def _write(self, pieces: list[bytes]) -> None:
+        try:
+            for piece in pieces:
+                if self._size + len(piece) > self._half:
+                    self._rotate()
+                self._size += os.write(self._file, piece)
+        except OSError:
+            return  # a full disk costs log lines, never the container
+
+    def _rotate(self) -> None:
+        os.rename(self._path, self._path + ".old")
+        os.close(self._file)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._size = 0
+
+
+def _stamp() -> bytes:
+    now = time.time_ns()
+    seconds, nanoseconds = divmod(now, 1_000_000_000)
+    return b"%s.%09dZ" % (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)).encode(), nanoseconds)
+
+
+class Supervisor:
+    """Runs the command of one attempt from start to end."""
+
+    def __init__(self, folder: str, launch: Launch) -> None:
+        self._folder = folder
+        self._launch = launch
+        self._log = Log(folder, launch["logBytes"])
+        self._main = 0
+        self._status: int | None = None
+        self._started = time.time()
+        self._term_early = False
+
+    def run(self) -> None:
+        """Return when the command has ended, nothing of it is left, and its end is on disk."""
+        _write_record(f"{self._folder}/exit.json", None)
+        wake, output, problem = self._start()
+        self._announce(problem)
+        poll = select.poll()
+        for descriptor in (wake, output):
+            poll.register(descriptor, select.POLLIN)
+        while self._status is None:
+            for descriptor, _ in poll.poll():
+                data = os.read(descriptor, 65536)
+                if descriptor == output and data:
+                    self._log.feed(data)
+                elif descriptor == output:
+                    poll.unregister(output)
+            self._reap()
+        finished = time.time()
+        self._kill_all()
+        while data := _read_rest(output):
+            self._log.feed(data)
+        self._log.finish()
+        _write_record(f"{self._folder}/exit.json", self._exit(problem, finished))
+
+    def _start(self) -> tuple[int, int, str]:
+        """Fork the command; returns the wake-up pipe, its output, and why it did not start ('' if it did)."""
+        wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(waker)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: self._pass_on())
+        signal.signal(signal.SIGUSR1, lambda *_: self._kill_main())
+        output, writer = os.pipe2(os.O_CLOEXEC)
+        outcome, reporter = os.pipe2(os.O_CLOEXEC)
+        supervisor = os.getpid()
+        self._main = os.fork()
+        if self._main == 0:
+            _become(self._launch, supervisor, writer, reporter)
+        os.close(writer)
+        os.close(reporter)
+        problem = b""
+        while piece := os.read(outcome, 4096):  # ends when exec succeeds: the pipe closes on exec
+            problem += piece
+        os.close(outcome)
+        if self._term_early:
+            self._pass_on()
+        return wake, output, problem.decode(errors="replace")
+
+    def _announce(self, problem: str) -> None:
+        """Record the process, then tell the agent, which may be gone."""
+        if problem:
+            return
+        record = {"supervisor": os.getpid(), "main": self._main, "startedAt": self._started}
+        try:
+            _write_record(f"{self._folder}/process.json", record)
+            os.write(1, b"started\n")
+        except OSError:
+            pass
+        null = os.open("/dev/null", os.O_RDWR)
+        os.dup2(null, 1)
+
+    def _pass_on(self) -> None:
+        if self._main and self._status is None:
+            os.kill(self._main, signal.SIGTERM)
+        self._term_early = True
+
+    def _kill_main(self) -> None:
+        if self._main and self._status is None:
+            os.kill(self._main, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        """Collect every descendant that has ended."""
+        while True:
+            try:
+                process, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if process == 0:
+                return
+            if process == self._main:
+                self._status = status
+
+    def _kill_all(self) -> None:
+        """Kill what the command left behind: its children are ours now, and theirs become ours as they fall."""
+        while children := _children():
+            for child in children:
+                os.kill(child, signal.SIGKILL)
+            os.waitpid(children[0], 0)
+            self._reap()
+
+    def _exit(self, problem: str, finished: float) -> ExitRecord:
+        code = os.waitstatus_to_exitcode(self._status or 0)
+        received = -code if code < 0 else 0
+        return {
+            "code": START_FAILED if problem else 128 + received if received else code,
+            "signal": received,
+            "startedAt": self._started,
+            "finishedAt": finished,
+            "startError": problem[:512],
+        }
+
+
+def _children() -> list[int]:
+    with open(f"/proc/self/task/{os.getpid()}/children") as listing:
+        return [int(child) for child in listing.read().split()]
+
+
+def _read_rest(output: int) -> bytes:
+    """Whatever is still in the pipe; never waits for a writer that escaped."""
+    ready, _, _ = select.select([output], [], [], 0)
+    return os.read(output, 65536) if ready else b""
+
+
+def _write_record(path: str, record: Any) -> None:
+    """Write over the file in place, at a fixed size: the space was taken when the container started."""
+    text = json.dumps(record) if record else ""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+    os.pwrite(file, text.encode().ljust(RECORD_BYTES), 0)
+    os.close(file)
+
+
+def _become(launch: Launch, supervisor: int, output: int, reporter: int) -> None:
+    """In the forked child: turn into the command, or report why that failed and end."""
+    try:
+        os.setsid()
+        null = os.open("/dev/null", os.O_RDONLY)
+        for source, target in ((null, 0), (output, 1), (output, 2)):
+            os.dup2(source, target)
+        isolation = _isolation()
+        sandbox = launch["sandbox"]
+        if sandbox:
+            isolation.enter_new(sandbox)
+        isolation.die_with_parent(supervisor)
+        _execute(launch["command"], launch["environment"], launch["workingDirectory"])
+    except BaseException as error:
+        os.write(reporter, _reason(error).encode())
+    os._exit(START_FAILED)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename:
+        named = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+        return f"{named}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def _isolation() -> Any:
+    """isolation.py lies beside this file; it is loaded only in the child, to keep the supervisor small."""
+    sys.path.append(posixpath.dirname(posixpath.abspath(__file__)))
+    import isolation  # type: ignore[import-not-found]
+
+    return isolation
+
+
+def _execute(command: list[str], environment: dict[str, str], directory: str) -> None:
+    """Replace this process by the command. Raises OSError if it cannot be found or started."""
+    os.chdir(directory)
+    os.umask(0o022)
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGPIPE, signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        os.execvpe(command[0], command, environment)
+    except FileNotFoundError:
+        raise FileNotFoundError(2, "no such command in the image (or on PATH)", command[0]) from None
+
+
+def _adopt_orphans() -> None:
+    """In a child, to leave ctypes out of this process, is impossible: the setting is not inherited."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+
+
+def main() -> None:
+    """See the module's docstring."""
+    if sys.argv[1] == "execute":
+        execution: Execution = json.load(sys.stdin)
+        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+        if execution["main"]:
+            _isolation().enter_existing(execution["main"])
+        _execute(execution["command"], execution["environment"], execution["workingDirectory"])
+    try:
+        launch: Launch = json.load(sys.stdin)
+    except ValueError:
+        sys.exit("the agent ended before it had said what to start")
+    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    _adopt_orphans()
+    Supervisor(sys.argv[2], launch).run()
+
+
+if __name__ == "__main__":
+    main()
