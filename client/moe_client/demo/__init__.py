@@ -1,0 +1,1 @@
+"""What `make demo` needs besides the product: text to train on."""

