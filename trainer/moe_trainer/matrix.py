@@ -1,0 +1,92 @@
+"""The specialization matrix at rest: one cell is one artefact's scores on one holdout, kept per segment.
+
+A cell's identity is (artefact, holdout, scorer version, device class) and its content never changes, so
+it is computed once and shared by every comparison, score and table that needs it. Imports no torch.
+
+Shape suffix: S segments, in the order in which `segments.cut` gives them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, ValidationError
+
+from moe_trainer import store
+from moe_trainer.formats import Digest, Format, digest_of
+from moe_trainer.job_config import ArtefactRef, HoldoutRef
+from moe_trainer.manifest import replace_file
+from moe_trainer.segments import SCORER
+
+Array = npt.NDArray[np.float64]
+
+
+class CellKey(Format):
+    """What a cell's scores depend on, and nothing else."""
+
+    artefact: Digest
+    holdout: Digest
+    scorer: str = SCORER
+    device: str = Field(default="cpu", description="Device class: scores of one are not mixed with another's.")
+
+
+class Cell(Format):
+    """Scores of one artefact on one holdout. All lists have one entry a segment, in the same order."""
+
+    key: CellKey
+    clusters: tuple[str, ...] = Field(description="Near-duplicate cluster of the segment's document.")
+    bytes: tuple[int, ...] = Field(description="UTF-8 bytes of the segment.")
+    nats: tuple[float, ...] = Field(description="Negative log-likelihood of the segment, given its context.")
+    hits: tuple[int, ...] = Field(description="Bytes of the segment that the model found most likely.")
+    context_nats: tuple[float, ...] = Field(description="Negative log-likelihood of the context alone.")
+
+    @property
+    def nats_S(self) -> Array:
+        """Negative log-likelihoods in nats, as an array."""
+        return np.asarray(self.nats)
+
+    @property
+    def bytes_S(self) -> Array:
+        """Lengths in bytes, as an array."""
+        return np.asarray(self.bytes, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """The cells of one pool, in its store."""
+
+    store: Path
+    pool_uid: str
+    device: str = "cpu"
+
+    def key(self, artefact: ArtefactRef, holdout: HoldoutRef) -> CellKey:
+        """Return the identity of a cell."""
+        return CellKey(artefact=artefact.digest, holdout=holdout.digest, device=self.device)
+
+    def read(self, key: CellKey) -> Cell | None:
+        """Return a cell, or None if it was never written or is not intact: then it is filled again."""
+        try:
+            checksum, _, text = self._path(key).read_text().partition("\n")
+        except (FileNotFoundError, UnicodeDecodeError):
+            return None
+        if digest_of(text) != checksum:
+            return None
+        try:
+            cell = Cell.model_validate_json(text)
+        except ValidationError:
+            return None
+        return cell if cell.key == key else None
+
+    def filled(self, key: CellKey, score: Callable[[], Cell]) -> Cell:
+        """Return a cell, scored now if it is not there. A kill leaves the cell whole or absent."""
+        cell = self.read(key)
+        if cell is None:
+            cell = score()
+            text = cell.to_json()
+            replace_file(self._path(key), f"{digest_of(text)}\n{text}".encode())
+        return cell
+
+    def _path(self, key: CellKey) -> Path:
+        return self.store / store.cells(self.pool_uid) / f"{store.short(key.content_digest())}.json"

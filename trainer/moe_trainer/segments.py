@@ -1,0 +1,72 @@
+"""What models are compared on: segments of held-out documents, defined by bytes and not by tokens.
+
+    document   |........|----------------|----------------|------
+                context     segment 1        segment 2      ...
+
+Each segment is scored after the same left context for every model: the bytes before it in its document.
+The context also stands for a short prompt when routing is judged: route on it, score the segment.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from moe_trainer.data.snapshot_layout import Document
+
+SEGMENT_BYTES = 256
+CONTEXT_BYTES = 64
+MAX_SEGMENTS = 256
+
+#: A tail that is shorter than this is left out, unless it is all that a document has.
+MIN_SEGMENT_BYTES = 64
+
+#: The version of all this: part of a matrix cell's identity. Change it when any cut or score changes.
+SCORER = f"bytes-{CONTEXT_BYTES}+{SEGMENT_BYTES}-of-{MAX_SEGMENTS}-v1"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Bytes to score, with the bytes before them and the cluster of their document."""
+
+    cluster: str
+    context: bytes
+    text: bytes
+
+
+def cut(documents: Iterable[Document], limit: int = MAX_SEGMENTS) -> list[Segment]:
+    """Return at most ``limit`` segments, taken round-robin over the clusters.
+
+    Within a cluster segments come in the order of their hash, so that documents' heads are not
+    preferred; nothing depends on the order of the documents.
+    """
+    clusters: dict[str, list[Segment]] = {}
+    for document in documents:
+        clusters.setdefault(document.cluster, []).extend(_segments(document))
+    queues = [iter(sorted(clusters[name], key=_hash)) for name in sorted(clusters)]
+    return list(islice(_round_robin(queues), limit))
+
+
+def _segments(document: Document) -> Iterator[Segment]:
+    """Yield a document's segments; a short document gives one, after a context of at most half of it."""
+    text = document.text.encode()
+    start = min(CONTEXT_BYTES, len(text) // 2)
+    for at in range(start, len(text), SEGMENT_BYTES):
+        segment = text[at : at + SEGMENT_BYTES]
+        if at == start or len(segment) >= MIN_SEGMENT_BYTES:
+            yield Segment(document.cluster, text[max(0, at - CONTEXT_BYTES) : at], segment)
+
+
+def _hash(segment: Segment) -> bytes:
+    return hashlib.sha256(segment.context + b"\0" + segment.text).digest()
+
+
+def _round_robin(queues: list[Iterator[Segment]]) -> Iterator[Segment]:
+    while queues:
+        going_on = []
+        for queue in queues:
+            segment = next(queue, None)
+            if segment is not None:
+                yield segment
+                going_on.append(queue)
+        queues = going_on

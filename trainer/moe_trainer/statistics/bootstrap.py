@@ -1,0 +1,131 @@
+"""The studentised bootstrap (bootstrap-t) over clusters: the source of every interval but one.
+
+Segments of near-duplicate documents are not independent, so clusters of them are resampled, never
+segments. The plain percentile bootstrap is too narrow at the 10 to 40 clusters that small holdouts have;
+resampling the pivot t* = (estimate* - estimate) / se* instead corrects its width and its skew
+(Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 12.5).
+
+Shape suffixes: B resamples, G clusters.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+#: Enough that the smallest alpha of the gate (0.0012, the fifth use of a window) has two dozen pivots beyond it.
+RESAMPLES = 20_000
+
+#: Each side of a 95 % interval.
+TAIL = 0.025
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """An estimate with the distribution of its pivot.
+
+    Attributes:
+        estimate: the value on the clusters as they are.
+        standard_error: of the estimate, between clusters.
+        pivots_B: t* of every resample, sorted; infinite where a resample differs without showing spread.
+        clusters: how many clusters it rests on; of several samples, the smallest number.
+    """
+
+    estimate: float
+    standard_error: float
+    pivots_B: Array
+    clusters: int
+
+    def upper(self, alpha: float) -> float:
+        """Return the bound that the true value exceeds with probability alpha."""
+        return self.estimate - self._pivot(alpha) * self.standard_error
+
+    def lower(self, alpha: float) -> float:
+        """Return the bound that the true value falls below with probability alpha."""
+        return self.estimate - self._pivot(1 - alpha) * self.standard_error
+
+    def _pivot(self, probability: float) -> float:
+        if self.standard_error == 0:  # all clusters agree: no resample differs, whatever the probability
+            return 0.0
+        rank = probability * (len(self.pivots_B) - 1)
+        # The outer neighbour instead of interpolation: on the safe side, and defined beside infinities.
+        return float(self.pivots_B[int(np.floor(rank) if probability < 0.5 else np.ceil(rank))])
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """What a ratio of sums is made of: nats and bytes, or values and how many there are.
+
+    Attributes:
+        numerators_G: each cluster's sum of the quantity.
+        denominators_G: each cluster's sum of what it is divided by; positive.
+    """
+
+    numerators_G: Array
+    denominators_G: Array
+
+    def __post_init__(self) -> None:
+        if len(self.numerators_G) < 2:
+            raise ValueError(f"an interval needs at least 2 clusters, got {len(self.numerators_G)}")
+        if np.any(self.denominators_G <= 0):
+            raise ValueError("every cluster's denominator must be positive: drop clusters without segments")
+
+
+def bootstrap(*samples: Ratio, seed: int, resamples: int = RESAMPLES) -> Bootstrap:
+    """Bootstrap the mean of the samples' ratios; each sample is resampled by itself.
+
+    One sample: bits per byte, or a mean over segments. Several: the mean over domains, each with
+    clusters of its own. The standard errors are those of the linearised ratios.
+
+    Args:
+        samples: at least one.
+        seed: fixes the resamples; see `seed_of`.
+    """
+    generator = np.random.default_rng(seed)
+    estimate, variance = 0.0, 0.0
+    estimates_B, variances_B = np.zeros(resamples), np.zeros(resamples)
+    for sample in samples:
+        clusters = len(sample.numerators_G)
+        once, spread = _ratio_and_variance(np.ones((1, clusters)), sample)
+        estimate, variance = estimate + once[0], variance + spread[0]
+        drawn_B, spread_B = _ratio_and_variance(resample(clusters, generator, resamples), sample)
+        estimates_B += drawn_B
+        variances_B += spread_B
+    return Bootstrap(
+        estimate=float(estimate / len(samples)),
+        standard_error=float(np.sqrt(variance) / len(samples)),
+        pivots_B=pivots(estimates_B - estimate, np.sqrt(variances_B)),
+        clusters=min(len(sample.numerators_G) for sample in samples),
+    )
+
+
+def resample(clusters: int, generator: np.random.Generator, resamples: int) -> Array:
+    """Return how often each resample (row) draws each cluster (column), with replacement."""
+    even = np.full(clusters, 1 / clusters)
+    return generator.multinomial(clusters, even, size=resamples).astype(np.float64)
+
+
+def pivots(differences_B: Array, errors_B: Array) -> Array:
+    """Return sorted t*; a resample without spread counts as infinitely far, unless it does not differ."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t_B = np.where(errors_B > 0, differences_B / errors_B, np.copysign(np.inf, differences_B))
+    return np.sort(np.where(differences_B == 0, 0.0, t_B))
+
+
+def seed_of(*inputs: str) -> int:
+    """Return a seed that depends on nothing but the inputs, so that a repeated Job repeats its figures."""
+    return int.from_bytes(hashlib.sha256("\0".join(inputs).encode()).digest()[:8], "big")
+
+
+def _ratio_and_variance(weights_BG: Array, sample: Ratio) -> tuple[Array, Array]:
+    """Return each row's weighted ratio r and its variance G/(G-1) · Σ w (y - r·x)² / (Σ w x)²."""
+    clusters = len(sample.numerators_G)
+    totals_B = weights_BG @ sample.denominators_G
+    ratios_B = weights_BG @ sample.numerators_G / totals_B
+    residuals_BG = sample.numerators_G - ratios_B[:, None] * sample.denominators_G
+    squares_B = np.einsum("bg,bg->b", weights_BG, residuals_BG**2)
+    return ratios_B, squares_B * clusters / (clusters - 1) / totals_B**2
