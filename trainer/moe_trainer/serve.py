@@ -1,0 +1,117 @@
+"""``moe-trainer serve``: load one artefact, answer the OpenAI API until SIGTERM, finish what is in flight.
+
+Reads MOE_SERVE_CONFIG, MOE_STORE, PORT and POD_IP. Nothing is loaded whose manifest is not the one that
+the config names by its digest; then the process ends with exit code 64 and says so in the termination
+message.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from aiohttp import web
+from pydantic import ValidationError
+
+from moe_trainer import artefact
+from moe_trainer.failure import JobError, from_exception
+from moe_trainer.job_report import EXIT_OK
+from moe_trainer.serve_config import ServeConfig, parse_serve_config
+from moe_trainer.server.app import ExpertServer
+from moe_trainer.server.engine import Engine
+
+log = logging.getLogger(__name__)
+
+#: Seconds for which a stopping server still takes requests, until its peers know.
+LAME_DUCK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says."""
+
+    config: ServeConfig
+    store: Path
+    host: str
+    port: int
+
+    @classmethod
+    def read(cls, variables: Mapping[str, str]) -> "Settings":
+        """Return the settings; raises JobError (InvalidConfig, InvalidEnvironment) that names the field."""
+        try:
+            config = parse_serve_config(variables.get("MOE_SERVE_CONFIG", ""))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the text"
+            raise JobError("InvalidConfig", f"MOE_SERVE_CONFIG: {where}: {first['msg']}") from None
+        port = variables.get("PORT", "8000")
+        if not (port.isdigit() and int(port) < 65536):
+            raise JobError("InvalidEnvironment", f"PORT is {port!r}: it must be a port, 0 to 65535.")
+        if not variables.get("MOE_STORE"):
+            raise JobError(
+                "InvalidEnvironment", "MOE_STORE is not set: it must name the mounted store of the pool."
+            )
+        return cls(config, Path(variables["MOE_STORE"]), variables.get("POD_IP") or "127.0.0.1", int(port))
+
+
+def load(config: ServeConfig, store: Path) -> tuple[ExpertServer, Engine]:
+    """Load the artefact and return its server, worker not yet started; raises JobError (ArtefactCorrupt)."""
+    model, tokenizer = artefact.load(store / config.artefact.path, config.artefact.digest)
+    own = model.config.max_position_embeddings
+    max_context = min(config.max_context or own, own)
+    engine = Engine(model, max_context=max_context, max_batch=config.max_batch, max_queue=config.max_queue)
+    return ExpertServer(config, engine, tokenizer, max_context), engine
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    server, engine = load(settings.config, settings.store)
+    engine.start()
+    runner = web.AppRunner(
+        server.application(),
+        handler_cancellation=True,
+        shutdown_timeout=settings.config.drain_seconds,
+        access_log=None,
+    )
+    await runner.setup()
+    await web.TCPSite(runner, settings.host, settings.port, backlog=512).start()
+    log.info("%s answers on %s:%d", settings.config.revision, settings.host, settings.port)
+    await stopping.wait()
+    log.info("stopping: requests in flight go on for up to %g s", settings.config.drain_seconds)
+    server.draining = True
+    await asyncio.sleep(LAME_DUCK_SECONDS)
+    await runner.cleanup()
+    engine.stop()
+
+
+def main() -> int:
+    """Run the command and return its exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    torch.set_num_threads(1)
+    torch.set_num_interop_threads(1)
+    try:
+        asyncio.run(serve(Settings.read(os.environ)))
+        return EXIT_OK
+    except Exception as error:  # the border: whatever happened must reach the termination message
+        failed = from_exception(error)
+        if failed is not error:
+            log.exception("the server ended")
+        print(failed, file=sys.stderr, flush=True)
+        _leave_message(failed.headline().to_json())
+        return failed.exit_code
+
+
+def _leave_message(text: str) -> None:
+    path = os.environ.get("MOE_TERMINATION_LOG") or "/dev/termination-log"
+    try:
+        Path(path).write_text(text)
+    except OSError as error:
+        print(f"the termination message could not be left at {path}: {error.strerror}", file=sys.stderr)

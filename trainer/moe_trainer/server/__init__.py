@@ -1,0 +1,1 @@
+"""The expert server: one model behind the OpenAI API (`moe-trainer serve`)."""

@@ -1,0 +1,250 @@
+"""The expert server's HTTP endpoints.
+
+POST /v1/completions, /v1/chat/completions      GET /v1/models
+GET  /ready?digest=sha256:…   200 only while exactly this artefact is loaded and requests are taken
+GET  /health, /metrics
+"""
+
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from moe_trainer.serve_config import ServeConfig
+from moe_trainer.server.engine import Engine, Finished, Generation, PromptScored, QueueFull, Ticket
+from moe_trainer.server.metrics import Metrics
+from moe_trainer.server.requests import BadRequest, parse_chat, parse_completion, plan_generation
+from moe_trainer.server.responses import (
+    DONE,
+    ChatShape,
+    Choice,
+    CompletionShape,
+    Json,
+    Piece,
+    Shape,
+    envelope,
+    server_sent,
+    usage,
+)
+from moe_trainer.server.text import TextStream
+from moe_trainer.tokenizer import Tokenizer
+
+#: Largest request body, in bytes.
+MAX_BODY_BYTES = 4 * 1024 * 1024
+
+
+class EngineFailed(Exception):
+    """A forward pass failed under a request."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked request: what to generate, the choices that grow from it, and the shape of the answer."""
+
+    generations: list[Generation]
+    choices: list[Choice]
+    shape: Shape
+    stream: bool
+    usage_in_stream: bool
+
+
+class ExpertServer:
+    """One model's endpoints."""
+
+    def __init__(self, config: ServeConfig, engine: Engine, tokenizer: Tokenizer, max_context: int) -> None:
+        """Serve what `engine` has loaded under the names of `config`."""
+        self.draining = False
+        self._config = config
+        self._engine = engine
+        self._tokenizer = tokenizer
+        self._max_context = max_context
+        self._metrics = Metrics(config.expert, engine.load)
+        self._started = int(time.time())
+
+    def application(self) -> web.Application:
+        """Return the aiohttp application."""
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.on_response_prepare.append(self._name_revision)
+        app.add_routes(
+            [
+                web.post("/v1/completions", self._completions),
+                web.post("/v1/chat/completions", self._chat),
+                web.get("/v1/models", self._models),
+                web.get("/ready", self._ready),
+                web.get("/health", self._health),
+                web.get("/metrics", self._exposition),
+            ]
+        )
+        return app
+
+    async def _name_revision(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers["x-moe-expert"] = self._config.expert
+        response.headers["x-moe-revision"] = self._config.revision
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        asked, loaded = request.query.get("digest"), self._config.artefact.digest
+        if self.draining:
+            return web.json_response({"ready": False, "reason": "stopping", "digest": loaded}, status=503)
+        if asked is not None and asked != loaded:
+            return web.json_response(
+                {"ready": False, "reason": "another artefact", "digest": loaded}, status=503
+            )
+        return web.json_response({"ready": True, "digest": loaded})
+
+    async def _health(self, request: web.Request) -> web.Response:
+        alive = self._engine.load().alive
+        return web.json_response({"alive": alive}, status=200 if alive else 500)
+
+    async def _exposition(self, request: web.Request) -> web.Response:
+        return web.Response(
+            body=self._metrics.exposition(), headers={"Content-Type": "text/plain; version=0.0.4"}
+        )
+
+    async def _models(self, request: web.Request) -> web.Response:
+        model = {
+            "id": self._config.expert,
+            "object": "model",
+            "created": self._started,
+            "owned_by": "moe-operator",
+            "root": self._config.revision,
+            "max_model_len": self._max_context - 1,
+        }
+        return web.json_response({"object": "list", "data": [model]})
+
+    async def _completions(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, self._plan_completion)
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, self._plan_chat)
+
+    def _plan_completion(self, data: bytes) -> Plan:
+        asked = parse_completion(data)
+        self._check_model(asked.model)
+        scored = [asked.logprobs or 0] if asked.echo else []
+        scored += [asked.prompt_logprobs] if asked.prompt_logprobs is not None else []
+        prompts = asked.prompts(self._tokenizer)
+        generations = [
+            plan_generation(
+                prompt,
+                asked.max_tokens,
+                asked.sampling(),
+                begin=self._tokenizer.bos_id,
+                max_context=self._max_context,
+                logprobs=asked.logprobs,
+                prompt_logprobs=max(scored, default=None),
+            )
+            for prompt in prompts
+        ]
+        shape = CompletionShape(self._tokenizer, asked.logprobs, asked.prompt_logprobs)
+        choices = self._choices(prompts, asked.stops(), asked.echo)
+        return Plan(generations, choices, shape, asked.stream, asked.usage_in_stream)
+
+    def _plan_chat(self, data: bytes) -> Plan:
+        asked = parse_chat(data)
+        self._check_model(asked.model)
+        prompt = self._tokenizer.encode(asked.prompt())
+        logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
+        generation = plan_generation(
+            prompt,
+            asked.wanted_tokens(),
+            asked.sampling(),
+            begin=self._tokenizer.bos_id,
+            max_context=self._max_context,
+            logprobs=logprobs,
+        )
+        choices = self._choices([prompt], asked.stops(), echo=False)
+        return Plan(
+            [generation], choices, ChatShape(self._tokenizer, logprobs), asked.stream, asked.usage_in_stream
+        )
+
+    def _choices(self, prompts: list[list[int]], stops: tuple[str, ...], echo: bool) -> list[Choice]:
+        return [
+            Choice(index, prompt, self._tokenizer, TextStream(stops), echo)
+            for index, prompt in enumerate(prompts)
+        ]
+
+    def _check_model(self, model: str) -> None:
+        if model != self._config.expert:
+            message = f"the model {model!r} does not exist here; there is: {self._config.expert}"
+            raise BadRequest(message, "model", "model_not_found", status=404)
+
+    async def _answer(self, request: web.Request, make_plan: Callable[[bytes], Plan]) -> web.StreamResponse:
+        """Answer a request, whole or as a stream; errors have OpenAI's shape."""
+        started = time.monotonic()
+        try:
+            plan = make_plan(await request.read())
+            ticket = self._engine.submit(plan.generations)
+            if plan.stream:
+                return await self._stream(request, plan, ticket, started)
+            return web.json_response(await self._whole(plan, ticket, started))
+        except BadRequest as error:
+            return web.json_response(error.body, status=error.status)
+        except QueueFull:
+            busy = BadRequest(f"{self._config.max_queue} requests wait already", code="too_many_requests")
+            return web.json_response(busy.body, status=429, headers={"Retry-After": "1"})
+        except EngineFailed:
+            return web.json_response(_FAILED.body, status=500)
+
+    async def _whole(self, plan: Plan, ticket: Ticket, started: float) -> Json:
+        pieces: list[list[Piece]] = [[] for _ in plan.choices]
+        async for choice, piece in self._pieces(plan, ticket, started):
+            pieces[choice.index].append(piece)
+        finished = [plan.shape.whole(choice, choice.joined(pieces[choice.index])) for choice in plan.choices]
+        return envelope(plan.shape.whole_kind, self._config.expert) | {
+            "choices": finished,
+            "usage": usage(plan.choices),
+        }
+
+    async def _stream(
+        self, request: web.Request, plan: Plan, ticket: Ticket, started: float
+    ) -> web.StreamResponse:
+        headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        every = envelope(plan.shape.piece_kind, self._config.expert)
+        try:
+            async for choice, piece in self._pieces(plan, ticket, started):
+                if piece.text or piece.tokens or piece.finish_reason:
+                    await response.write(server_sent(every | {"choices": [plan.shape.piece(choice, piece)]}))
+            if plan.usage_in_stream:
+                await response.write(server_sent(every | {"choices": [], "usage": usage(plan.choices)}))
+            await response.write(DONE)
+        except EngineFailed:
+            await response.write(server_sent(_FAILED.body))
+        finally:
+            ticket.cancel()
+        await response.write_eof()
+        return response
+
+    async def _pieces(
+        self, plan: Plan, ticket: Ticket, started: float
+    ) -> AsyncIterator[tuple[Choice, Piece]]:
+        """Yield what the sequences add to their choices until all have ended; leaving early cancels them."""
+        self._metrics.prompt_tokens.inc(sum(len(choice.prompt) for choice in plan.choices))
+        first = True
+        try:
+            while not all(choice.ended for choice in plan.choices):
+                index, event = await ticket.next()
+                choice = plan.choices[index]
+                if choice.ended:
+                    continue
+                if event == Finished("error"):
+                    raise EngineFailed
+                if first and not isinstance(event, PromptScored):
+                    self._metrics.first_token_seconds.observe(time.monotonic() - started)
+                    first = False
+                piece = choice.take(event)
+                if choice.ended:
+                    ticket.cancel(index)
+                    self._metrics.finished(piece.finish_reason or "stop")
+                yield choice, piece
+            self._metrics.latency_seconds.observe(time.monotonic() - started)
+        finally:
+            ticket.cancel()
+            self._metrics.generation_tokens.inc(sum(choice.completion_tokens for choice in plan.choices))
+
+
+_FAILED = BadRequest(
+    "the model failed while answering; the server's log says why", code="internal_error", status=500
+)

@@ -1,0 +1,245 @@
+"""Decoding many sequences at once on one worker thread: continuous batching over rows of a KV cache.
+
+Every turn of the worker lets at most one waiting sequence in (its prompt runs through the model and
+fills a row of the cache) and then takes one token of every running sequence in one forward pass. So a
+long prompt delays the others by one pass at most, and a finished sequence makes room at once.
+"""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from moe_trainer.model import KVCache, Model
+from moe_trainer.server.sampling import Sampling, TokenLogprob, choose, score
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What to do with one prompt.
+
+    `prompt` begins with the token that begins every document; the log-probabilities of the others are
+    reported where `prompt_logprobs` says with how many alternatives. `max_tokens` 0 only scores.
+    """
+
+    prompt: tuple[int, ...]
+    max_tokens: int
+    sampling: Sampling
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+
+
+@dataclass(frozen=True)
+class PromptScored:
+    """The prompt's tokens after the first, with their log-probabilities."""
+
+    tokens: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One more token."""
+
+    token: TokenLogprob
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last event of a sequence. `stop`: the model ended it; `length`: max_tokens was reached."""
+
+    reason: Literal["stop", "length", "error"]
+
+
+Event = PromptScored | Generated | Finished
+
+
+class QueueFull(Exception):
+    """As many requests wait as may."""
+
+
+@dataclass(eq=False)
+class _Sequence:
+    """A generation under way."""
+
+    generation: Generation
+    emit: Callable[[Event], None]
+    generator: torch.Generator
+    row: int = -1
+    next_token: int = -1
+    generated: int = 0
+    cancelled: bool = False
+
+
+class Ticket:
+    """The sequences of one request, and the events they come with."""
+
+    def __init__(self, generations: Sequence[Generation]) -> None:
+        """Belong to the running event loop."""
+        loop = asyncio.get_running_loop()
+        self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+
+        def emitter(index: int) -> Callable[[Event], None]:
+            return lambda event: _call(loop, self._events.put_nowait, (index, event))
+
+        self.sequences = [
+            _Sequence(generation, emitter(index), generation.sampling.generator())
+            for index, generation in enumerate(generations)
+        ]
+
+    async def next(self) -> tuple[int, Event]:
+        """Return the next event and the index of the generation it belongs to."""
+        return await self._events.get()
+
+    def cancel(self, index: int | None = None) -> None:
+        """Stop one generation, or all of them."""
+        for sequence in self.sequences if index is None else [self.sequences[index]]:
+            sequence.cancelled = True
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[[Any], None], argument: object) -> None:
+    """Call a function on the loop; a loop that is closed has nobody left to tell."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, argument)
+
+
+@dataclass
+class Load:
+    """What the worker has to do, for metrics and probes."""
+
+    running: int = 0
+    waiting: int = 0
+    kv_cache_usage: float = 0.0
+    alive: bool = True
+
+
+@dataclass
+class _Queue:
+    """What the event loop hands to the worker."""
+
+    waiting: deque[_Sequence] = field(default_factory=deque)
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    stopping: bool = False
+
+
+class Engine:
+    """One model, one worker thread, `max_batch` rows."""
+
+    def __init__(self, model: Model, *, max_context: int, max_batch: int, max_queue: int) -> None:
+        """Prepare the worker; start() starts it. `max_context` counts the token that begins a document."""
+        self._model = model
+        self._max_queue = max_queue
+        self._queue = _Queue()
+        self._running: list[_Sequence] = []
+        self._free_rows = list(range(max_batch))
+        self._cache = KVCache(model.config, max_batch, max_context)
+        self._end = model.config.eos_token_id
+        self._never = [t for t in (model.config.bos_token_id, model.config.pad_token_id) if t is not None]
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+
+    def start(self) -> None:
+        """Start the worker."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the worker after its current pass; sequences under way get no more events."""
+        with self._queue.changed:
+            self._queue.stopping = True
+            self._queue.changed.notify()
+        self._thread.join()
+
+    def load(self) -> Load:
+        """Return what there is to do just now."""
+        used = int(self._cache.lengths_R.sum())
+        capacity = self._cache.lengths_R.shape[0] * self._cache.max_length
+        return Load(len(self._running), len(self._queue.waiting), used / capacity, self._thread.is_alive())
+
+    def submit(self, generations: Sequence[Generation]) -> "Ticket":
+        """Queue the generations of one request and return what follows them. Raises QueueFull."""
+        ticket = Ticket(generations)
+        with self._queue.changed:
+            room = self._max_queue + len(self._free_rows) - len(self._queue.waiting)
+            if len(generations) > room:
+                raise QueueFull
+            self._queue.waiting.extend(ticket.sequences)
+            self._queue.changed.notify()
+        return ticket
+
+    def _work(self) -> None:
+        with torch.inference_mode():
+            while self._wait_for_work():
+                try:
+                    self._admit()
+                    self._step()
+                except Exception:
+                    log.exception("a forward pass failed; its sequences end with an error")
+                    for sequence in list(self._running):
+                        self._finish(sequence, "error")
+
+    def _wait_for_work(self) -> bool:
+        with self._queue.changed:
+            self._queue.changed.wait_for(lambda: self._queue.stopping or self._queue.waiting or self._running)
+            return not self._queue.stopping
+
+    def _admit(self) -> None:
+        """Let one waiting sequence in, if a row is free."""
+        with self._queue.changed:
+            while self._queue.waiting and self._queue.waiting[0].cancelled:
+                self._queue.waiting.popleft()
+            if not self._queue.waiting or not self._free_rows:
+                return
+            sequence = self._queue.waiting.popleft()
+            sequence.row = self._free_rows.pop()
+            self._running.append(sequence)
+        prompt = sequence.generation.prompt
+        logits_TV = self._model(torch.tensor([prompt]), self._cache, torch.tensor([sequence.row]))[0]
+        if sequence.generation.prompt_logprobs is not None:
+            scored = score(logits_TV[:-1], prompt[1:], sequence.generation.prompt_logprobs)
+            sequence.emit(PromptScored(tuple(scored)))
+        if sequence.generation.max_tokens == 0:
+            self._finish(sequence, "length")
+        else:
+            self._take_token(sequence, logits_TV[-1])
+
+    def _step(self) -> None:
+        """Take the next token of every running sequence."""
+        for sequence in [sequence for sequence in self._running if sequence.cancelled]:
+            self._finish(sequence, "stop")
+        if not self._running:
+            return
+        batch = list(self._running)
+        tokens_B1 = torch.tensor([[sequence.next_token] for sequence in batch])
+        rows_B = torch.tensor([sequence.row for sequence in batch])
+        logits_BV = self._model(tokens_B1, self._cache, rows_B)[:, -1]
+        for sequence, logits_V in zip(batch, logits_BV, strict=True):
+            self._take_token(sequence, logits_V)
+
+    def _take_token(self, sequence: _Sequence, logits_V: Tensor) -> None:
+        """Choose a sequence's next token, report it, and finish the sequence where that ends it."""
+        logits_V[self._never] = -torch.inf
+        generation = sequence.generation
+        token = choose(logits_V, generation.sampling, sequence.generator)
+        if token == self._end:
+            self._finish(sequence, "stop")
+            return
+        sequence.next_token = token
+        sequence.generated += 1
+        top = generation.logprobs
+        scored = score(logits_V[None], [token], top)[0] if top is not None else TokenLogprob(token, 0.0, 0)
+        sequence.emit(Generated(scored))
+        if sequence.generated >= generation.max_tokens:
+            self._finish(sequence, "length")
+
+    def _finish(self, sequence: _Sequence, reason: Literal["stop", "length", "error"]) -> None:
+        self._running.remove(sequence)
+        self._cache.lengths_R[sequence.row] = 0
+        self._free_rows.append(sequence.row)
+        sequence.emit(Finished(reason))

@@ -1,0 +1,187 @@
+"""OpenAI requests as this server understands them; what it cannot do is refused by name, not ignored."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, ValidationError
+
+from moe_trainer.server.engine import Generation
+from moe_trainer.server.sampling import Sampling
+from moe_trainer.tokenizer import Tokenizer
+
+#: Tokens generated where a completion does not say how many (OpenAI's default).
+DEFAULT_MAX_TOKENS = 16
+
+_Count = Annotated[int, Field(strict=True, ge=0)]
+_Stop = Annotated[StrictStr, Field(min_length=1, max_length=256)]
+
+
+class BadRequest(Exception):
+    """A request that cannot be served; `param` names the field."""
+
+    def __init__(
+        self, message: str, param: str | None = None, code: str | None = None, status: int = 400
+    ) -> None:
+        """Describe what is wrong and how to put it right."""
+        super().__init__(message)
+        self.status = status
+        self.body = {
+            "error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}
+        }
+
+
+class StreamOptions(BaseModel):
+    """What a stream ends with."""
+
+    include_usage: StrictBool = False
+
+
+class _Request(BaseModel):
+    """What completions and chats have in common."""
+
+    model: StrictStr
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: StrictInt | None = None
+    stop: _Stop | list[_Stop] | None = None
+    stream: StrictBool = False
+    stream_options: StreamOptions | None = None
+    n: Literal[1] | None = 1
+    presence_penalty: Literal[0] | None = 0
+    frequency_penalty: Literal[0] | None = 0
+
+    def sampling(self) -> Sampling:
+        """Return how tokens are chosen."""
+        seed = None if self.seed is None else self.seed % (1 << 63)
+        return Sampling(self.temperature, self.top_p, seed)
+
+    def stops(self) -> tuple[str, ...]:
+        """Return the stop strings."""
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+    @property
+    def usage_in_stream(self) -> bool:
+        """Return whether a stream ends with the token counts."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class CompletionRequest(_Request):
+    """POST /v1/completions. `echo` with `max_tokens` 0 and `logprobs` scores a prompt."""
+
+    prompt: (
+        StrictStr
+        | Annotated[list[StrictStr], Field(min_length=1, max_length=64)]
+        | Annotated[list[_Count], Field(min_length=1)]
+        | Annotated[list[Annotated[list[_Count], Field(min_length=1)]], Field(min_length=1, max_length=64)]
+    )
+    max_tokens: _Count | None = DEFAULT_MAX_TOKENS
+    logprobs: Annotated[int, Field(strict=True, ge=0, le=20)] | None = None
+    prompt_logprobs: Annotated[int, Field(strict=True, ge=0, le=20)] | None = None
+    echo: StrictBool = False
+    best_of: Literal[1] | None = 1
+    suffix: Literal[""] | None = None
+
+    def prompts(self, tokenizer: Tokenizer) -> list[list[int]]:
+        """Return the token ids of every prompt; raises BadRequest for ids outside the vocabulary."""
+        many: list[Any] = (
+            [self.prompt] if isinstance(self.prompt, str) or _is_ids(self.prompt) else self.prompt
+        )
+        prompts = [tokenizer.encode(one) if isinstance(one, str) else list(one) for one in many]
+        for token in (token for prompt in prompts for token in prompt):
+            if token >= tokenizer.vocab_size:
+                raise BadRequest(f"prompt: token {token} is not below {tokenizer.vocab_size}", "prompt")
+        return prompts
+
+
+class _Part(BaseModel):
+    type: Literal["text"]
+    text: StrictStr
+
+
+class Message(BaseModel):
+    """One message of a chat."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: StrictStr | list[_Part]
+
+    def text(self) -> str:
+        """Return the message's text."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(part.text for part in self.content)
+
+
+class ChatRequest(_Request):
+    """POST /v1/chat/completions."""
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1024)]
+    max_tokens: _Count | None = None
+    max_completion_tokens: _Count | None = None
+    logprobs: StrictBool | None = False
+    top_logprobs: Annotated[int, Field(strict=True, ge=0, le=20)] | None = None
+    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+
+    def prompt(self) -> str:
+        """Return the text that the model goes on from.
+
+        The presets are trained on plain text and know no roles, so the messages' texts follow each
+        other, a blank line between them.
+        """
+        return "\n\n".join(message.text() for message in self.messages) + "\n\n"
+
+    def wanted_tokens(self) -> int | None:
+        """Return the largest number of tokens to generate, None for all that fit."""
+        return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+
+def parse_completion(data: bytes) -> CompletionRequest:
+    """Return the completion request in a body; raises BadRequest that names the field."""
+    try:
+        return CompletionRequest.model_validate_json(data)
+    except ValidationError as error:
+        raise _bad_field(error) from None
+
+
+def parse_chat(data: bytes) -> ChatRequest:
+    """Return the chat request in a body; raises BadRequest that names the field."""
+    try:
+        return ChatRequest.model_validate_json(data)
+    except ValidationError as error:
+        raise _bad_field(error) from None
+
+
+def plan_generation(
+    prompt: Sequence[int],
+    max_tokens: int | None,
+    sampling: Sampling,
+    *,
+    begin: int,
+    max_context: int,
+    logprobs: int | None = None,
+    prompt_logprobs: int | None = None,
+) -> Generation:
+    """Return the generation for one prompt, which `begin` precedes, checked against the context."""
+    room = max_context - 1 - len(prompt)
+    wanted = max(room, 1) if max_tokens is None else max_tokens
+    if wanted > room:
+        raise BadRequest(
+            f"this model's context is {max_context - 1} tokens; the prompt has {len(prompt)} "
+            f"and {wanted} are to be generated. Shorten the prompt, or lower max_tokens",
+            "messages" if max_tokens is None else "max_tokens",
+            "context_length_exceeded",
+        )
+    return Generation((begin, *prompt), wanted, sampling, logprobs, prompt_logprobs)
+
+
+def _is_ids(prompt: object) -> bool:
+    return isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], int)
+
+
+def _bad_field(error: ValidationError) -> BadRequest:
+    first = error.errors(include_url=False, include_input=False)[0]
+    if not first["loc"]:
+        return BadRequest(f"the body is not a JSON object: {first['msg']}")
+    path = ".".join(str(part) for part in first["loc"])
+    return BadRequest(f"{path}: {first['msg']}", str(first["loc"][0]))

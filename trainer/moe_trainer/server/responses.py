@@ -1,0 +1,241 @@
+"""OpenAI's answers, whole and in pieces, made from a sequence's events."""
+
+import json
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from moe_trainer.server.engine import Event, Finished, Generated, PromptScored
+from moe_trainer.server.sampling import TokenLogprob
+from moe_trainer.server.text import TextStream
+from moe_trainer.tokenizer import Tokenizer
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one event adds to a choice: text, the tokens it is made of, and why the choice ends.
+
+    `offset` is the number of the choice's characters before it.
+    """
+
+    text: str
+    offset: int
+    tokens: tuple[TokenLogprob, ...] = ()
+    finish_reason: str | None = None
+
+
+@dataclass
+class Choice:
+    """One answer to one prompt, as it grows."""
+
+    index: int
+    prompt: Sequence[int]
+    tokenizer: Tokenizer
+    stream: TextStream
+    echo: bool = False
+    completion_tokens: int = 0
+    prompt_tokens: tuple[TokenLogprob, ...] = ()
+    ended: bool = False
+    _unsent: list[TokenLogprob] = field(default_factory=list)
+    _characters: int = 0
+
+    def take(self, event: Event) -> Piece:
+        """Return what an event adds. Sets `ended` with the last piece, which a stop string may bring."""
+        match event:
+            case PromptScored():
+                self.prompt_tokens = event.tokens
+                if not self.echo:
+                    return self._piece("")
+                return self._piece(self.tokenizer.decode(self.prompt), event.tokens)
+            case Finished():
+                self.ended = True
+                return self._piece(self.stream.end(), self._take_unsent(), event.reason)
+            case Generated():
+                return self._take_token(event.token)
+
+    def _take_token(self, token: TokenLogprob) -> Piece:
+        self.completion_tokens += 1
+        self._unsent.append(token)
+        text = self.stream.push(self.tokenizer.decode_bytes([token.token]))
+        if self.stream.stopped:
+            self.ended = True
+            return self._piece(text, self._take_unsent(), "stop")
+        return self._piece(text, self._take_unsent() if text else ())
+
+    def _piece(
+        self, text: str, tokens: tuple[TokenLogprob, ...] = (), finish_reason: str | None = None
+    ) -> Piece:
+        piece = Piece(text, self._characters, tokens, finish_reason)
+        self._characters += len(text)
+        return piece
+
+    def _take_unsent(self) -> tuple[TokenLogprob, ...]:
+        unsent, self._unsent = tuple(self._unsent), []
+        return unsent
+
+    def joined(self, pieces: Sequence[Piece]) -> Piece:
+        """Return all pieces of this choice as one."""
+        return Piece(
+            text="".join(piece.text for piece in pieces),
+            offset=0,
+            tokens=tuple(token for piece in pieces for token in piece.tokens),
+            finish_reason=pieces[-1].finish_reason,
+        )
+
+
+class Shape(Protocol):
+    """How one endpoint writes its answers."""
+
+    whole_kind: str
+    piece_kind: str
+
+    def whole(self, choice: Choice, piece: Piece) -> Json:
+        """Return a finished choice."""
+
+    def piece(self, choice: Choice, piece: Piece) -> Json:
+        """Return a piece of a choice that is being streamed."""
+
+
+@dataclass(frozen=True)
+class CompletionShape:
+    """The answers of /v1/completions."""
+
+    tokenizer: Tokenizer
+    logprobs: int | None
+    prompt_logprobs: int | None
+    whole_kind: str = "text_completion"
+    piece_kind: str = "text_completion"
+
+    def whole(self, choice: Choice, piece: Piece) -> Json:
+        """Return a finished choice."""
+        answer = self.piece(choice, piece)
+        if self.prompt_logprobs is not None:
+            answer["prompt_logprobs"] = prompt_logprobs(
+                choice.prompt_tokens, self.prompt_logprobs, self.tokenizer
+            )
+        return answer
+
+    def piece(self, choice: Choice, piece: Piece) -> Json:
+        """Return a piece of a choice that is being streamed."""
+        logprobs = None
+        if self.logprobs is not None:
+            logprobs = completion_logprobs(piece, self.logprobs, self.tokenizer)
+        return {
+            "index": choice.index,
+            "text": piece.text,
+            "logprobs": logprobs,
+            "finish_reason": piece.finish_reason,
+        }
+
+
+@dataclass(frozen=True)
+class ChatShape:
+    """The answers of /v1/chat/completions."""
+
+    tokenizer: Tokenizer
+    logprobs: int | None
+    whole_kind: str = "chat.completion"
+    piece_kind: str = "chat.completion.chunk"
+
+    def whole(self, choice: Choice, piece: Piece) -> Json:
+        """Return a finished choice."""
+        message = {"role": "assistant", "content": piece.text}
+        return self._choice(choice, piece) | {"message": message}
+
+    def piece(self, choice: Choice, piece: Piece) -> Json:
+        """Return a piece of a choice that is being streamed."""
+        delta = {"content": piece.text}
+        if choice.completion_tokens <= 1 and piece.offset == 0:
+            delta["role"] = "assistant"
+        return self._choice(choice, piece) | {"delta": delta}
+
+    def _choice(self, choice: Choice, piece: Piece) -> Json:
+        logprobs = chat_logprobs(piece.tokens, self.tokenizer) if self.logprobs is not None else None
+        return {"index": choice.index, "logprobs": logprobs, "finish_reason": piece.finish_reason}
+
+
+def token_text(token: int, tokenizer: Tokenizer) -> str:
+    """Return a token as text; a byte that is no character by itself is written ``bytes:\\xNN``."""
+    data = tokenizer.decode_bytes([token])
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
+
+
+def completion_logprobs(piece: Piece, top: int, tokenizer: Tokenizer) -> Json:
+    """Return the `logprobs` of a completion; offsets count characters from the choice's beginning."""
+    offsets, seen = [], b""
+    for token in piece.tokens:
+        offsets.append(piece.offset + len(seen.decode(errors="ignore")))
+        seen += tokenizer.decode_bytes([token.token])
+    return {
+        "tokens": [token_text(token.token, tokenizer) for token in piece.tokens],
+        "token_logprobs": [token.logprob for token in piece.tokens],
+        "top_logprobs": [
+            {token_text(t, tokenizer): lp for t, lp in token.top[:top]} for token in piece.tokens
+        ],
+        "text_offset": offsets,
+    }
+
+
+def chat_logprobs(tokens: Sequence[TokenLogprob], tokenizer: Tokenizer) -> Json:
+    """Return the `logprobs` of a chat choice."""
+
+    def entry(token: int, logprob: float) -> Json:
+        data = tokenizer.decode_bytes([token])
+        return {"token": token_text(token, tokenizer), "logprob": logprob, "bytes": list(data)}
+
+    content = [
+        entry(token.token, token.logprob) | {"top_logprobs": [entry(t, lp) for t, lp in token.top]}
+        for token in tokens
+    ]
+    return {"content": content}
+
+
+def prompt_logprobs(tokens: Sequence[TokenLogprob], top: int, tokenizer: Tokenizer) -> list[Json]:
+    """Return the log-probabilities of a prompt in vLLM's shape: per position, token id to its entry."""
+    entries = []
+    for token in tokens:
+        best = {
+            str(t): {"logprob": lp, "rank": rank, "decoded_token": token_text(t, tokenizer)}
+            for rank, (t, lp) in enumerate(token.top[:top], start=1)
+        }
+        own = {
+            "logprob": token.logprob,
+            "rank": token.rank,
+            "decoded_token": token_text(token.token, tokenizer),
+        }
+        entries.append(best | {str(token.token): own})
+    return entries
+
+
+def usage(choices: Sequence[Choice]) -> Json:
+    """Return the token counts."""
+    asked = sum(len(choice.prompt) for choice in choices)
+    made = sum(choice.completion_tokens for choice in choices)
+    return {"prompt_tokens": asked, "completion_tokens": made, "total_tokens": asked + made}
+
+
+def envelope(kind: str, model: str) -> Json:
+    """Return the fields that every answer, and every piece of one, begins with."""
+    prefix = "cmpl" if kind == CompletionShape.whole_kind else "chatcmpl"
+    return {
+        "id": f"{prefix}-{secrets.token_hex(12)}",
+        "object": kind,
+        "created": int(time.time()),
+        "model": model,
+    }
+
+
+def server_sent(value: Json) -> bytes:
+    """Return one event of a stream."""
+    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+
+
+#: The last event of a stream.
+DONE = b"data: [DONE]\n\n"
