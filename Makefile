@@ -46,6 +46,7 @@ cluster: $(VENV)/.ready ## tests on a real API server, scheduler and node agent
 
 check: $(VENV)/.ready ## ruff, mypy, import contracts, generated files up to date
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m moe_operator.generate --check

@@ -1,0 +1,1 @@
+"""`moectl`: one file a command."""

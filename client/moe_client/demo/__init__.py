@@ -1,1 +1,1 @@
-"""What `make demo` needs besides the product: text to train on."""
+"""The demo: the main job from `kubectl apply` to routed answers, on this machine, live."""

@@ -1,0 +1,32 @@
+"""The command line `moectl`: what each word does is in the file of its name."""
+
+import sys
+
+import typer
+
+from moe_client.cli import demo, get, local, matrix, route, why
+from moe_client.errors import ClientError
+
+app = typer.Typer(
+    help="See and use the Experts of a cluster, or of this laptop.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+app.command(name="get")(get.get)
+app.command(name="why")(why.why)
+app.command(name="route")(route.route)
+app.command(name="matrix")(matrix.matrix)
+app.command(name="demo")(demo.demo)
+app.add_typer(local.app, name="local", help="A small cluster on this machine.")
+
+
+def main() -> None:
+    """Run the command line; an error is one line on standard error and exit code 1."""
+    try:
+        app()
+    except ClientError as error:
+        print(f"moectl: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

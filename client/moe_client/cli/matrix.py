@@ -1,0 +1,33 @@
+"""`moectl matrix`: bits per byte of each served Expert on each domain."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from moe_client.cli.options import Kubeconfig, Namespace
+from moe_client.cluster import Cluster
+from moe_client.tables import matrix_table
+from moe_operator.api.expert import Expert
+from moe_operator.api.expert_revision import ExpertRevision
+
+
+def matrix(
+    pool: Annotated[str, typer.Argument(help="Name of the ExpertPool.")],
+    kubeconfig: Kubeconfig = None,
+    namespace: Namespace = None,
+) -> None:
+    """Show the matrix of a pool: a row an Expert, a column a domain, held-out bits per byte."""
+    cluster = Cluster(kubeconfig=kubeconfig, namespace=namespace)
+    Console().print(matrix_table(promoted_revisions(cluster, pool)))
+
+
+def promoted_revisions(cluster: Cluster, pool: str) -> dict[str, ExpertRevision]:
+    """Return the promoted revision of every Expert of a pool, by the Expert's name."""
+    revisions = {item.metadata.name: item for item in cluster.all(ExpertRevision)}
+    experts = (item for item in cluster.all(Expert) if item.spec.pool == pool)
+    return {
+        item.metadata.name: revisions[item.status.current_revision]
+        for item in experts
+        if item.status.current_revision in revisions
+    }

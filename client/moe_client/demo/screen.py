@@ -1,0 +1,64 @@
+"""How the demo speaks: headings, steps with times, a live table, plain lines where nobody watches."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+#: Seconds between lines of a table that is printed to a file.
+PLAIN_INTERVAL = 30.0
+
+
+class Screen:
+    """A terminal, or a log file: the same words, drawn as far as the output allows."""
+
+    def __init__(self) -> None:
+        self.console = Console(highlight=False, soft_wrap=False)
+        self._started = time.monotonic()
+
+    def heading(self, text: str) -> None:
+        """Begin a chapter."""
+        self.console.print(f"\n[bold]{text}[/bold] [dim]({time.monotonic() - self._started:.0f} s)[/dim]")
+
+    def say(self, *lines: RenderableType) -> None:
+        """Print lines as they are."""
+        for line in lines:
+            self.console.print(line if not isinstance(line, str) else Text(line))
+
+    @contextmanager
+    def step(self, text: str) -> Iterator[None]:
+        """Show that something goes on, then how long it took."""
+        start = time.monotonic()
+        with self.console.status(text):
+            yield
+        self.console.print(f"  [green]✓[/green] {text} [dim]{time.monotonic() - start:.1f} s[/dim]")
+
+    def follow(self, draw: Callable[[], tuple[RenderableType, bool]], *, every: float = 1.0) -> None:
+        """Draw again and again until ``draw`` says that it is done."""
+        if self.console.is_terminal:
+            self._follow_live(draw, every)
+        else:
+            self._follow_plain(draw, every)
+
+    def _follow_live(self, draw: Callable[[], tuple[RenderableType, bool]], every: float) -> None:
+        with Live(console=self.console, auto_refresh=False) as live:
+            done = False
+            while not done:
+                picture, done = draw()
+                live.update(picture, refresh=True)
+                if not done:
+                    time.sleep(every)
+
+    def _follow_plain(self, draw: Callable[[], tuple[RenderableType, bool]], every: float) -> None:
+        printed = float("-inf")
+        done = False
+        while not done:
+            picture, done = draw()
+            if done or time.monotonic() - printed >= PLAIN_INTERVAL:
+                self.console.print(picture)
+                printed = time.monotonic()
+            if not done:
+                time.sleep(every)

@@ -1,0 +1,94 @@
+"""Tables for the terminal, from models. Pure: a model in, something that rich prints out."""
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from moe_operator.api.conditions import ConditionType, find_condition
+from moe_operator.api.expert import Expert
+from moe_operator.api.expert_revision import ExpertRevision
+
+BAR_WIDTH = 16
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def bar(share: float, width: int = BAR_WIDTH) -> str:
+    """Return a bar of block characters for a share of 0 to 1."""
+    cells = max(0.0, min(1.0, share)) * width
+    full = int(cells)
+    rest = _EIGHTHS[int((cells - full) * 8)] if full < width else ""
+    return ("█" * full + rest).ljust(width)
+
+
+def experts_table(experts: Sequence[Expert]) -> Table:
+    """Return what `kubectl get experts` shows, with bars."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("NAME", "DOMAIN", "PHASE", "PROGRESS", "ETA", "SCORE", "TARGETS", "REVISION", "REASON"):
+        table.add_column(column, no_wrap=True)
+    for expert in experts:
+        table.add_row(*_row(expert))
+    return table
+
+
+def _row(expert: Expert) -> tuple[Text | str, ...]:
+    status = expert.status
+    ready = find_condition(status.conditions, ConditionType.READY)
+    stalled = find_condition(status.conditions, ConditionType.STALLED)
+    style = (
+        "red"
+        if stalled and stalled.status == "True"
+        else "green"
+        if ready and ready.status == "True"
+        else "yellow"
+    )
+    return (
+        expert.metadata.name,
+        expert.spec.domain or "-",
+        Text(status.phase or "Pending", style=style),
+        _progress(expert),
+        status.training.eta if status.training else "",
+        status.score or "-",
+        status.targets or "-",
+        status.current_revision or "-",
+        status.reason,
+    )
+
+
+def _progress(expert: Expert) -> Text:
+    training = expert.status.training
+    if training is None or not training.summary:
+        return Text(" " * (BAR_WIDTH + 5))
+    share = training.step / training.max_steps if training.max_steps else 0.0
+    return Text(f"{bar(share)} {training.summary:>4}", style="cyan")
+
+
+def matrix_table(revisions: Mapping[str, ExpertRevision]) -> Table:
+    """Return the matrix: a row an Expert, a column a domain, bits per byte; the lowest of a column is marked.
+
+    Rows of revisions that share a suite compare; the base's row comes from any revision that has one.
+    """
+    rows: dict[str, Mapping[str, float]] = {}
+    for name, revision in revisions.items():
+        evidence = revision.status.evidence
+        if evidence is None:
+            continue
+        if evidence.base_row and revision.spec.inputs.parent:
+            rows.setdefault(revision.spec.inputs.parent.revision.rsplit("-", 1)[0], evidence.base_row)
+        if evidence.row:
+            rows[name] = evidence.row
+    domains = sorted({domain for row in rows.values() for domain in row})
+    best = {domain: min(row[domain] for row in rows.values() if domain in row) for domain in domains}
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("BITS PER BYTE OF")
+    for domain in domains:
+        table.add_column(domain, justify="right")
+    for name, row in rows.items():
+        table.add_row(name, *(_cell(row.get(domain), best[domain]) for domain in domains))
+    return table
+
+
+def _cell(value: float | None, best: float) -> Text:
+    if value is None:
+        return Text("-")
+    return Text(f"{value:.3f}", style="bold green" if value == best else "")

@@ -1,0 +1,139 @@
+"""Say in words why an Expert or a pool is where it is, and what to do next. Pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from moe_operator.api.base import Interval
+from moe_operator.api.conditions import Condition, ConditionType, find_condition
+from moe_operator.api.expert import Expert, Scores
+from moe_operator.api.expert_pool import ExpertPool
+from moe_operator.api.expert_revision import DecisionStatus, ExpertRevision
+from moe_operator.api.reasons import Reason
+
+
+def why_expert(
+    expert: Expert, revisions: Sequence[ExpertRevision], events: Sequence[Mapping[str, Any]] = ()
+) -> list[str]:
+    """Return the story of an Expert, a line an idea: where it is, why, its revisions, what to do."""
+    status = expert.status
+    lines = [f"Expert {expert.metadata.name} ({_kind_of(expert)}) is {status.phase or 'not looked at yet'}."]
+    lines += list(_trouble(status.conditions))
+    if status.serving and status.serving.revision:
+        ready = f"{status.serving.ready_replicas} of {status.serving.replicas} servers ready"
+        lines.append(f"It serves {status.serving.revision} ({ready}).")
+    if status.base_revision:
+        lines.append(f"It branched from {status.base_revision}, pinned when its first revision was made.")
+    for revision in revisions:
+        lines += list(_story(revision))
+    if status.scores:
+        lines += list(_measured(status.scores))
+    lines += [
+        f"Target {item.name}: wanted {item.wanted:g}, {_judged(item.measured, item.met)}."
+        for item in status.target_results
+    ]
+    lines += [f"Event: {event.get('reason')}: {event.get('message')}" for event in events[-3:]]
+    return lines
+
+
+def why_pool(pool: ExpertPool, experts: Sequence[Expert]) -> list[str]:
+    """Return the story of a pool: its gateway, its Experts, how well it routes."""
+    status = pool.status
+    lines = [
+        f"Pool {pool.metadata.name} is {status.phase or 'not looked at yet'}: {status.experts or '0/0'} Experts serve."
+    ]
+    lines += list(_trouble(status.conditions))
+    if status.routing.digest:
+        lines.append(
+            f"It routes by {status.routing.strategy}; {status.routing.reported_by} gateway(s) report the policy "
+            f"{status.routing.digest[7:19]}."
+        )
+    if table := status.routing.table:
+        lines.append(
+            f"Its table sends {table.accuracy:.0%} of held-out segments to the Expert that codes them best: "
+            f"{table.routed_bits_per_byte:.3f} bits per byte, against {table.oracle_bits_per_byte:.3f} for an oracle and "
+            f"{table.random_bits_per_byte:.3f} at random."
+        )
+    lines += [f"Expert {item.metadata.name}: {item.status.phase}, {item.status.reason}." for item in experts]
+    return lines
+
+
+def _kind_of(expert: Expert) -> str:
+    return f"domain {expert.spec.domain}" if expert.spec.domain else "a mixture"
+
+
+def _trouble(conditions: Sequence[Condition]) -> Iterator[str]:
+    """The conditions that explain what is not as wanted, with what each reason means."""
+    ready = find_condition(conditions, ConditionType.READY)
+    shown = set()
+    for item in conditions:
+        bad = (
+            item.status == "True"
+            if item.type in (ConditionType.STALLED, ConditionType.PAUSED)
+            else item.status == "False"
+        )
+        if item.type == ConditionType.RECONCILING or not bad or item.message in shown:
+            continue
+        shown.add(item.message)
+        yield f"{item.type} is {item.status} ({item.reason}): {item.message}"
+        yield f"  {_meaning(item.reason)}"
+    if ready is not None and ready.status == "True":
+        yield f"Ready: {ready.message}"
+
+
+def _meaning(reason: str) -> str:
+    try:
+        return Reason(reason).meaning  # type: ignore[call-arg]
+    except ValueError:
+        return "This reason is newer than this moectl."
+
+
+def _story(revision: ExpertRevision) -> Iterator[str]:
+    status, inputs = revision.status, revision.spec.inputs
+    start = f"from {inputs.parent.revision}" if inputs.parent else f"from the preset {inputs.preset}"
+    yield f"Revision {revision.metadata.name} ({revision.spec.cause}), trained {start} on data {inputs.data.digest[7:19]}:"
+    if status.artefact:
+        resumed = (
+            f", resumed from step {status.artefact.resumed_from}" if status.artefact.resumed_from else ""
+        )
+        yield f"  trained {status.artefact.steps} steps to a loss of {status.artefact.final_loss:.3f}{resumed}."
+    if status.evidence:
+        yield from (f"  {_comparison(item)}" for item in status.evidence.decisions)
+    if status.verdict:
+        final = (
+            ", and these inputs are not tried again"
+            if status.verdict.final and status.verdict.outcome != "Promoted"
+            else ""
+        )
+        yield f"  {status.verdict.outcome} by clause {status.verdict.clause}{final}: {status.verdict.message}"
+    elif status.phase:
+        yield f"  it is {status.phase}."
+
+
+def _comparison(item: DecisionStatus) -> str:
+    percent = (1 - 2.718281828459045**item.interval.value) * 100
+    word = "better" if percent >= 0 else "worse"
+    return (
+        f"on the {item.role} it is {abs(percent):.1f} % {word} than {item.against}: mean ln(b/b) "
+        f"{_interval(item.interval)}, bound {item.upper:+.4f} at alpha {item.alpha:.4f}."
+    )
+
+
+def _measured(scores: Scores) -> Iterator[str]:
+    named = (
+        ("bits per byte", scores.bits_per_byte),
+        ("gain over its base", scores.gain),
+        ("specialization score", scores.specialization_score),
+        ("forgetting", scores.forgetting),
+    )
+    yield from (f"Measured {name}: {_interval(value)}." for name, value in named if value is not None)
+    yield from (f"Not measured: {name}, since {reason}" for name, reason in scores.absent.items())
+
+
+def _interval(value: Interval) -> str:
+    return f"{value.value:.3f} [{value.lower:.3f}, {value.upper:.3f}]"
+
+
+def _judged(measured: float | None, met: bool | None) -> str:
+    if met is None or measured is None:
+        return "not judged yet"
+    return f"measured {measured:.3f}: {'met' if met else 'missed'}"

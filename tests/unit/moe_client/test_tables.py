@@ -1,0 +1,54 @@
+"""Tables show what the status holds and nothing else."""
+
+import pytest
+from rich.console import Console
+
+from moe_client.tables import BAR_WIDTH, bar, experts_table, matrix_table
+from moe_operator.api.expert import Expert
+from moe_operator.api.expert_revision import ExpertRevision
+
+
+def drawn(table) -> str:
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(table)
+    return console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("share", "full"), [(0, 0), (0.5, BAR_WIDTH // 2), (1, BAR_WIDTH), (7, BAR_WIDTH), (-1, 0)]
+)
+def test_a_bar_is_as_long_as_its_share(share, full):
+    assert bar(share).count("█") == full
+    assert len(bar(share)) == BAR_WIDTH
+
+
+def test_a_bar_shows_less_than_a_cell():
+    assert bar(0.5 / BAR_WIDTH)[0] == "▌"
+
+
+def test_an_expert_that_was_never_looked_at_is_pending(expert_manifest):
+    text = drawn(experts_table([Expert.model_validate(expert_manifest)]))
+    assert "mathematics" in text and "Pending" in text
+
+
+def test_progress_is_drawn_from_steps(expert_manifest):
+    expert_manifest["status"] = {"training": {"summary": "25%", "eta": "30s", "step": 1, "maxSteps": 4}}
+    text = drawn(experts_table([Expert.model_validate(expert_manifest)]))
+    assert "████ " in text and "25%" in text and "30s" in text
+
+
+def test_the_matrix_has_a_row_for_the_base_once(revision_manifest):
+    revision = ExpertRevision.model_validate(revision_manifest)
+    text = drawn(matrix_table({"mathematics": revision}))
+    assert [line.split()[0] for line in text.splitlines() if line.strip()] == [
+        "BITS",
+        "general",
+        "mathematics",
+    ]
+    assert "2.500" in text and "2.000" in text
+
+
+def test_a_revision_without_evidence_has_no_row(revision_manifest):
+    del revision_manifest["status"]["evidence"]
+    text = drawn(matrix_table({"mathematics": ExpertRevision.model_validate(revision_manifest)}))
+    assert "mathematics" not in text

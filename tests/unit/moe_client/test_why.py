@@ -1,0 +1,51 @@
+"""`moectl why` tells what the status holds, in words."""
+
+from moe_client.why import why_expert
+from moe_operator.api.expert import Expert
+from moe_operator.api.expert_revision import ExpertRevision
+
+
+def story(expert_manifest, *revisions) -> str:
+    return "\n".join(
+        why_expert(
+            Expert.model_validate(expert_manifest), [ExpertRevision.model_validate(r) for r in revisions]
+        )
+    )
+
+
+def test_a_stalled_expert_says_the_message_and_what_the_reason_means(expert_manifest):
+    expert_manifest["status"] = {
+        "phase": "Stalled",
+        "conditions": [
+            {
+                "type": "Stalled",
+                "status": "True",
+                "reason": "UnknownProfile",
+                "message": "profile 'h200' is not one of cpu",
+            }
+        ],
+    }
+    text = story(expert_manifest)
+    assert "Stalled is True (UnknownProfile): profile 'h200' is not one of cpu" in text
+    assert "The message lists those there are" in text
+
+
+def test_a_refusal_names_clause_numbers_and_interval(expert_manifest, revision_manifest):
+    text = story(expert_manifest, revision_manifest)
+    assert "Refused by clause anchor, and these inputs are not tried again" in text
+    assert (
+        "on the anchor it is 5.1 % worse than current: mean ln(b/b) 0.050 [0.030, 0.070], bound +0.0680"
+        in text
+    )
+
+
+def test_a_reason_of_a_newer_operator_is_not_an_error(expert_manifest):
+    expert_manifest["status"] = {
+        "conditions": [{"type": "Ready", "status": "False", "reason": "FromTheFuture", "message": "soon"}]
+    }
+    assert "newer than this moectl" in story(expert_manifest)
+
+
+def test_an_absent_score_is_said_with_its_reason(expert_manifest):
+    expert_manifest["status"] = {"scores": {"absent": {"specializationScore": "NoGain"}}}
+    assert "Not measured: specializationScore, since NoGain" in story(expert_manifest)
