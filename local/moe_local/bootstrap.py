@@ -1,0 +1,30 @@
+"""What is applied to a fresh control plane: namespace, storage class, rights of the node agent (bootstrap.yaml)."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from moe_local.api import AdminAPI
+
+_COLLECTIONS = {
+    ("v1", "Namespace"): "/api/v1/namespaces",
+    ("storage.k8s.io/v1", "StorageClass"): "/apis/storage.k8s.io/v1/storageclasses",
+    ("rbac.authorization.k8s.io/v1", "ClusterRole"): "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"): "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+}
+
+
+def bootstrap_manifests() -> list[dict[str, Any]]:
+    """The manifests, as they are applied."""
+    text = files("moe_local").joinpath("bootstrap.yaml").read_text()
+    return list(yaml.safe_load_all(text))
+
+
+def apply_bootstrap(api: AdminAPI) -> None:
+    """Apply them; doing so again changes nothing."""
+    for manifest in bootstrap_manifests():
+        collection = _COLLECTIONS[manifest["apiVersion"], manifest["kind"]]
+        api.apply(f"{collection}/{manifest['metadata']['name']}", manifest)

@@ -1,0 +1,14 @@
+"""What can go wrong with a local cluster, told so that the reader knows what to do next."""
+
+from __future__ import annotations
+
+
+class LocalClusterError(Exception):
+    """A local cluster could not be started, stopped or asked; `fix` says what to do about it."""
+
+    def __init__(self, message: str, *, fix: str) -> None:
+        super().__init__(message)
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.args[0]}\n  to fix: {self.fix}"

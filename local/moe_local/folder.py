@@ -1,0 +1,217 @@
+"""Where a local cluster keeps everything: one folder, mode 0700, and what is remembered in it.
+
+    <root>/<name>.lock            held by whoever changes the cluster
+    <root>/<name>/network.json    ports and pod network, chosen once
+                  certificates/   keys and certificates (certificates.py)
+                  kubeconfig/     admin, kube-controller-manager, kube-scheduler, agent
+                  etcd/           etcd's data
+                  agent/          the node agent's own folder: pods and volumes
+                  run/            one file a running part: who it is (processes.py)
+                  log/            one file a part, and the API server's audit log
+                  bin/            kubectl and helm
+                  helm/           helm's and kubectl's caches
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from moe_local.errors import LocalClusterError
+
+NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
+PORTS = range(20000, 32000)
+"""Below Linux's ephemeral ports, so that no outgoing connection takes one while the cluster is down."""
+
+
+class Network(BaseModel):
+    """The ports of a cluster's parts and the addresses of its pods: chosen once, then kept."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    etcd: int
+    etcd_peer: int
+    apiserver: int
+    controller_manager: int
+    scheduler: int
+    agent: int
+    pods: IPv4Network
+
+    @property
+    def api_url(self) -> str:
+        """Where the API server answers."""
+        return f"https://127.0.0.1:{self.apiserver}"
+
+
+@dataclass(frozen=True)
+class ClusterFolder:
+    """The folder of one cluster. Knows paths only; making and removing are explicit calls."""
+
+    path: Path
+
+    @classmethod
+    def named(cls, name: str) -> ClusterFolder:
+        """The folder of the cluster of this name; raises LocalClusterError where the name is no good."""
+        if not NAME.fullmatch(name):
+            raise LocalClusterError(
+                f"cluster name {name!r}: want a lower-case letter, then up to 39 letters, digits or dashes",
+                fix="choose another --name",
+            )
+        return cls(state_root() / name)
+
+    @property
+    def name(self) -> str:
+        """The cluster's name."""
+        return self.path.name
+
+    @property
+    def certificates(self) -> Path:
+        """Keys and certificates."""
+        return self.path / "certificates"
+
+    @property
+    def network_file(self) -> Path:
+        """Ports and pod network."""
+        return self.path / "network.json"
+
+    def kubeconfig(self, user: str) -> Path:
+        """The kubeconfig of `admin`, of a component or of the agent."""
+        return self.path / "kubeconfig" / user
+
+    def log(self, part: str) -> Path:
+        """What a part prints."""
+        return self.path / "log" / f"{part}.log"
+
+    @property
+    def audit_log(self) -> Path:
+        """One JSON line for every write that the API server was asked for."""
+        return self.path / "log" / "audit.jsonl"
+
+    @property
+    def programs(self) -> Path:
+        """A folder for PATH, with kubectl and helm."""
+        return self.path / "bin"
+
+    @property
+    def agent_config(self) -> Path:
+        """What the node agent reads."""
+        return self.path / "agent.json"
+
+    def make(self) -> None:
+        """Make the folder and its sub-folders, each readable by its owner only."""
+        for folder in ("", "kubeconfig", "etcd", "agent", "run", "log", "bin", "helm"):
+            (self.path / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.path / folder).chmod(0o700)
+
+    def remove(self) -> None:
+        """Remove the folder with all data in it."""
+        shutil.rmtree(self.path, ignore_errors=False) if self.path.exists() else None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the cluster against every other process that would change it; says so rather than wait."""
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(self.path.with_suffix(".lock"), "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise LocalClusterError(
+                    f"cluster {self.name!r} is being started or stopped by another process",
+                    fix="wait for it to finish, then try again",
+                ) from None
+            yield
+
+
+def state_root() -> Path:
+    """The folder with every cluster's folder: $MOE_LOCAL_STATE, else the user's state folder."""
+    if chosen := os.environ.get("MOE_LOCAL_STATE"):
+        return Path(chosen).absolute()
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base).absolute() / "moe-operator"
+
+
+def write_private(path: Path, text: str) -> bool:
+    """Write a file with mode 0600 so that it is there whole or not at all; False if it already said this."""
+    if path.exists() and path.read_text() == text:
+        return False
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return True
+
+
+def load_network(folder: ClusterFolder) -> Network | None:
+    """The network of a cluster that has been up before, else None."""
+    if not folder.network_file.exists():
+        return None
+    return Network.model_validate_json(folder.network_file.read_text())
+
+
+def choose_network(folder: ClusterFolder, *, rechoose: bool) -> Network:
+    """The remembered network; a new one where there is none, or where one of its ports was taken meanwhile.
+
+    `rechoose` says that no part runs, so that ports may change; otherwise the remembered ones stand.
+    """
+    network = load_network(folder)
+    if network is None or (rechoose and not all(port_is_free(port) for port in _ports_of(network))):
+        pods = network.pods if network else _free_pod_network(folder.path.parent)
+        fields = [field for field in Network.model_fields if field != "pods"]
+        ports = dict(zip(fields, free_ports(len(fields)), strict=True))
+        network = Network.model_validate({**ports, "pods": pods})
+        write_private(folder.network_file, network.model_dump_json(indent=2))
+    return network
+
+
+def free_ports(count: int) -> list[int]:
+    """Different TCP ports of 127.0.0.1 on which nobody listens."""
+    candidates = random.sample(PORTS, len(PORTS))
+    ports = []
+    for port in candidates:
+        if port_is_free(port):
+            ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise LocalClusterError(
+        f"no {count} free TCP ports between {PORTS.start} and {PORTS.stop} on 127.0.0.1",
+        fix="stop some of the programs that listen there",
+    )
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on this TCP port of 127.0.0.1 now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _ports_of(network: Network) -> list[int]:
+    return [value for value in network.model_dump().values() if isinstance(value, int)]
+
+
+def _free_pod_network(root: Path) -> IPv4Network:
+    """A /24 of loopback that no cluster beside this one has. 127.0.x is the machine's own."""
+    taken = {
+        Network.model_validate_json(file.read_text()).pods for file in root.glob("*/network.json") if file.is_file()
+    }
+    while True:
+        network = IPv4Network(f"127.{random.randint(16, 250)}.{random.randint(0, 255)}.0/24")
+        if network not in taken:
+            return network

@@ -1,0 +1,145 @@
+"""Background processes that outlive the command that started them, and who they are.
+
+A record is written by the process itself before it becomes the program, and says boot, pid and start time. So a
+process is never lost by a kill of the command that starts it, and a pid that the kernel gave to somebody else,
+before or after a reboot, is neither believed nor killed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+# $0 is the record, "$@" the program. Field 22 of /proc/<pid>/stat is the start time; it is the 20th after the
+# program's name, which stands in parentheses. exec keeps pid and start time.
+_RECORD_THEN_EXEC = """
+read -r boot </proc/sys/kernel/random/boot_id
+read -r stat </proc/$$/stat
+record="$boot $$ $(set -- ${stat##*) }; echo ${20})"
+echo "$record" >"$0.new" && mv "$0.new" "$0" && exec "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Process:
+    """One running process, told apart from every other one that ever had its pid."""
+
+    boot: str
+    pid: int
+    start_ticks: int
+
+    @classmethod
+    def recorded(cls, record: Path) -> Process | None:
+        """The process of this record if it still runs, else None."""
+        try:
+            boot, pid, start = record.read_text().split()
+        except (FileNotFoundError, ValueError):
+            return None
+        process = cls(boot, int(pid), int(start))
+        return process if process.runs() else None
+
+    def runs(self) -> bool:
+        """Whether it is still there; one that has ended but was not collected is not."""
+        return self.boot == _boot() and _state_and_start(self.pid) == (True, self.start_ticks)
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to it, and to nobody else."""
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
+        try:
+            if self.runs():
+                signal.pidfd_send_signal(descriptor, number)
+        except ProcessLookupError:
+            pass
+        finally:
+            os.close(descriptor)
+
+    def stop(self, *, grace: float) -> bool:
+        """SIGTERM, then SIGKILL after `grace` seconds. True if it ended by itself; returns when it is gone."""
+        self.send(signal.SIGTERM)
+        if self.wait(grace):
+            return True
+        self.send(signal.SIGKILL)
+        self.wait(10)
+        return False
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it has ended; False if it has not after so many seconds."""
+        deadline = time.monotonic() + seconds
+        while self.runs():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        _collect(self.pid)
+        return True
+
+    @property
+    def rss_bytes(self) -> int:
+        """Resident memory."""
+        try:
+            return int(psutil.Process(self.pid).memory_info().rss)
+        except psutil.NoSuchProcess:
+            return 0
+
+    @property
+    def started(self) -> datetime:
+        """When it started."""
+        seconds = psutil.boot_time() + self.start_ticks / os.sysconf("SC_CLK_TCK")
+        return datetime.fromtimestamp(seconds, UTC)
+
+
+def start(
+    argv: Sequence[str], *, record: Path, log: Path, environment: Mapping[str, str], folder: Path
+) -> Process:
+    """Start a program in a session of its own, printing into `log`, and record who it is.
+
+    Raises OSError where it cannot be started. A program that ends at once is seen by `Process.runs`.
+    """
+    record.unlink(missing_ok=True)
+    with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
+        child = subprocess.Popen(
+            ["/bin/sh", "-c", _RECORD_THEN_EXEC, str(record), *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            cwd=folder,
+            start_new_session=True,
+        )
+    while not record.exists() and child.poll() is None:
+        time.sleep(0.001)
+    # From here on the record speaks for the child; without this, Popen would warn that it still runs.
+    child.returncode = 0
+    boot, pid, ticks = record.read_text().split()
+    return Process(boot, int(pid), int(ticks))
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _state_and_start(pid: int) -> tuple[bool, int]:
+    """Whether the process is alive (not a zombie) and when it started; (False, 0) if there is none."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return False, 0
+    return fields[0] not in "ZX", int(fields[19])
+
+
+def _collect(pid: int) -> None:
+    """Collect the exit status if it is our own child (where up and down are called from one process)."""
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        pass
