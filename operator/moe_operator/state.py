@@ -94,6 +94,10 @@ class ObservedJob:
     headline: AnyHeadline | None = None
     #: From rank 0's progress port, while a training pod runs.
     progress: Progress | None = None
+    #: The Expert it works for (its label); empty for a Job of the pool itself.
+    expert: str = ""
+    #: When it completed or failed: the time of that condition.
+    finished: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +158,8 @@ class ExpertState:
     #: Name of the pool's claim.
     claim: str
     gateway: ObservedGateway
+    #: Pods of this Expert's Jobs that live on although their Job is gone: the next attempt waits for them.
+    orphan_pods: tuple[ObservedPod, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +171,7 @@ class PoolState:
     revisions: Mapping[str, ExpertRevision]
     #: Servers of the pool by revision name.
     servers: Mapping[str, ObservedServer]
+    #: Every Job of the pool and of its Experts, finished or not: the pool admits them in order.
     jobs: tuple[ObservedJob, ...]
     live: Mapping[tuple[str, str], Manifest]
     claim_phase: str | None

@@ -106,6 +106,7 @@ class TableStatus(ApiModel):
     path: str = Field(max_length=512, description="Beneath the pool's store.")
     digest: DigestText = Field(description="Its content address.")
     roster: str = Field(max_length=71, description="Digest of the roster and matrix it was made from.")
+    experts: list[Name] = Field(default_factory=list, max_length=64, description="Experts that it tells apart.")
     accuracy: float = Field(description="Share of segments sent to the Expert that codes them best.")
     routed_bits_per_byte: float = Field(description="Bits per byte of the routed pool.")
     oracle_bits_per_byte: float = Field(description="Bits per byte if every segment went to its best Expert.")

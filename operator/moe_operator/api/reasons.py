@@ -70,6 +70,8 @@ class Reason(StrEnum):
     JOB_FAILED = "JobFailed", "A Job failed; the message has the exit code and the last words of its container."
     CHILD_EDITED = "ChildEdited", "An object of the operator was changed by hand; it was put back."
     INTERNAL_ERROR = "InternalError", "The operator could not process this object; the message has the error. Others are not affected. Please report it."
+    NAME_CONFLICT = "NameConflict", "The Expert has the name of its pool, so that `model` in a request could not tell them apart. Create it under another name."
+    SUPERSEDED = "Superseded", "The spec or the data changed before the revision was decided; a newer one took its place."
     # -- warnings and news (events)
     TWIN_DOMAIN = "TwinDomain", "Another Expert of the pool has the same domain. That is legal; routing treats them as twins."
     REVISION_CREATED = "RevisionCreated", "New inputs: a revision was made for them."
