@@ -45,7 +45,7 @@ def _run_job(kind: str) -> int:
         run: Callable[[Any, Environment], Format] = importlib.import_module(f"moe_trainer.{kind}").run
         _leave_headline(run(job, environment))
         return EXIT_OK
-    except Exception as error:  # noqa: BLE001  (the border: whatever happened must reach the headline)
+    except Exception as error:  # the border: whatever happened must reach the headline
         failed = from_exception(error)
         if failed is not error:
             traceback.print_exc()
@@ -65,7 +65,10 @@ def _read_job(kind: str, text: str) -> Any:
             "InvalidConfig", f"MOE_JOB_CONFIG: {where}: {first['msg']}, got {first['input']!r:.100}"
         ) from None
     if job.kind != kind:
-        raise JobError("InvalidConfig", f"MOE_JOB_CONFIG is for {job.kind!r}, but the command is {kind!r}.")
+        reason = (
+            "PathNotAllowed" if first["type"] == "value_error" and "path" in first["loc"] else "InvalidConfig"
+        )
+        raise JobError(reason, f"MOE_JOB_CONFIG is for {job.kind!r}, but the command is {kind!r}.")
     return job
 
 

