@@ -17,6 +17,7 @@ class Environment:
     termination_log: Path | None = None
     pod_ip: str = "127.0.0.1"
     progress_port: int | None = None
+    threads: int = 1
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> "Environment":
@@ -31,6 +32,7 @@ class Environment:
             raise JobError(
                 "InvalidEnvironment", f"MOE_PROGRESS_PORT is {port!r}: it must be a port, 0 to 65535."
             )
+        threads = variables.get("OMP_NUM_THREADS", "")
         return cls(
             store=Path(store),
             sources=_optional_path(variables, "MOE_SOURCES"),
@@ -38,6 +40,7 @@ class Environment:
             termination_log=Path(variables.get("MOE_TERMINATION_LOG") or "/dev/termination-log"),
             pod_ip=variables.get("POD_IP") or "127.0.0.1",
             progress_port=int(port) if port else None,
+            threads=int(threads) if threads.isdigit() and int(threads) else 1,
         )
 
 

@@ -1,0 +1,98 @@
+"""Checkpoints: all that a later attempt needs to go on as if nothing had happened. Never pickle.
+
+    checkpoints/step-00000100/
+      state.safetensors   parameters, AdamW's moments, the generator's state, the loss of every step
+      state.json          CheckpointState
+      manifest.json       written last: a checkpoint without it does not exist
+
+The data cursor is the step (data/batches.py), and so is the schedule's (optimization.py). The last two
+are kept, so that one may be damaged.
+"""
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from moe_trainer.failure import JobError
+from moe_trainer.formats import Digest, Format
+from moe_trainer.manifest import is_committed, new_folder, verify
+
+KEPT = 2
+_TENSORS = "state.safetensors"
+_STATE = "state.json"
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class CheckpointState(Format):
+    """The part of a checkpoint that is no tensor."""
+
+    inputs: Digest = Field(description="What the run was made from; a checkpoint of other inputs is skipped.")
+    step: int = Field(description="Steps done.")
+    validations: dict[int, float] = Field(default_factory=dict, description="Step to bits per byte.")
+
+
+@dataclass
+class Curve:
+    """What a run has measured so far."""
+
+    losses: list[float] = field(default_factory=list)  #: Cross-entropy of every step, nats per token.
+    validations: dict[int, float] = field(default_factory=dict)  #: Step to bits per byte.
+
+
+def save(folder: Path, inputs: Digest, model: nn.Module, optimizer: torch.optim.AdamW, curve: Curve) -> None:
+    """Commit the checkpoint of the current step and drop the oldest beyond the last two."""
+    step = len(curve.losses)
+    tensors = {"rng": torch.get_rng_state(), "losses": torch.tensor(curve.losses, dtype=torch.float64)}
+    for name, parameter in model.named_parameters():
+        tensors[f"parameter.{name}"] = parameter.detach()
+        for moment in _MOMENTS:
+            tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment]
+    state = CheckpointState(inputs=inputs, step=step, validations=curve.validations)
+    with new_folder(folder / f"step-{step:08}", "checkpoint") as working:
+        save_file(tensors, working / _TENSORS)
+        (working / _STATE).write_text(state.to_json())
+    for old in _newest_first(folder)[KEPT:]:
+        shutil.rmtree(old)
+
+
+def restore(
+    folder: Path, inputs: Digest, model: nn.Module, optimizer: torch.optim.AdamW
+) -> tuple[Curve, list[str]]:
+    """Load the newest good checkpoint into model and optimizer.
+
+    Returns its curve, empty if there is none to go on from, and why each newer one was skipped.
+    """
+    skipped = []
+    for candidate in _newest_first(folder):
+        try:
+            verify(candidate)
+            state = CheckpointState.model_validate_json((candidate / _STATE).read_text())
+        except (JobError, ValueError) as error:
+            skipped.append(f"{candidate.name}: {error}")
+            continue
+        if state.inputs != inputs:
+            skipped.append(f"{candidate.name}: it was made from other inputs ({state.inputs})")
+            continue
+        tensors = load_file(candidate / _TENSORS)
+        _load(tensors, state.step, model, optimizer)
+        return Curve(tensors["losses"].tolist(), state.validations), skipped
+    return Curve(), skipped
+
+
+def _load(tensors: dict[str, Tensor], step: int, model: nn.Module, optimizer: torch.optim.AdamW) -> None:
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[f"parameter.{name}"])
+            moments = {moment: tensors[f"{moment}.{name}"].to(parameter.device) for moment in _MOMENTS}
+            optimizer.state[parameter] = {"step": torch.tensor(float(step)), **moments}
+    torch.set_rng_state(tensors["rng"])
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    """Return the committed checkpoints."""
+    return sorted((path for path in folder.glob("step-*") if is_committed(path)), reverse=True)

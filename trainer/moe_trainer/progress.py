@@ -1,0 +1,87 @@
+"""Rank 0's progress over HTTP: ``/progress`` for the operator, ``/metrics`` for Prometheus.
+
+It informs and decides nothing; a training run never waits for it.
+"""
+
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+from moe_trainer.job_report import Progress
+
+_HELP = {
+    "step": "Optimizer steps done.",
+    "max_steps": "Optimizer steps in all.",
+    "loss": "Training cross-entropy, nats per token.",
+    "bits_per_byte": "Of the newest validation, on training-side text kept apart.",
+    "tokens_per_second": "Training throughput.",
+    "eta_seconds": "Seconds until the last step.",
+    "load_max_violation": "How far the busiest in-layer expert is above its fair share; 0 is balance.",
+}
+
+
+class ProgressServer:
+    """Answers with whatever progress was published last. Use as a context manager."""
+
+    def __init__(self, address: str, port: int | None) -> None:
+        """Listen at an address, or, without a port, do nothing."""
+        self.latest = Progress(step=0, max_steps=0)
+        self._server = None if port is None else ThreadingHTTPServer((address, port), self._handler())
+        if self._server:
+            self._server.daemon_threads = True
+
+    @property
+    def port(self) -> int | None:
+        """The port that is listened on."""
+        return self._server.server_address[1] if self._server else None
+
+    def __enter__(self) -> "ProgressServer":
+        if self._server:
+            Thread(target=self._server.serve_forever, name="progress", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
+
+    def publish(self, progress: Progress) -> None:
+        """Make this the answer from now on."""
+        self.latest = progress
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = 5
+
+            def do_GET(self) -> None:  # the name that http.server asks for
+                if self.path == "/progress":
+                    self._answer(server.latest.to_json(), "application/json")
+                elif self.path == "/metrics":
+                    self._answer(metrics(server.latest), "text/plain; version=0.0.4")
+                else:
+                    self.send_error(404)
+
+            def _answer(self, text: str, content_type: str) -> None:
+                body = text.encode()
+                self.send_response(200)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Keep polls out of the training log."""
+
+        return Handler
+
+
+def metrics(progress: Progress) -> str:
+    """Return progress in Prometheus' text format; what is not known is absent."""
+    lines = []
+    for name, description in _HELP.items():
+        value = getattr(progress, name)
+        if value is not None:
+            metric = f"moe_trainer_{name}"
+            lines += [f"# HELP {metric} {description}", f"# TYPE {metric} gauge", f"{metric} {value}"]
+    return "\n".join(lines) + "\n"
