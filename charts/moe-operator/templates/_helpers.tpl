@@ -1,0 +1,93 @@
+{{- define "moe-operator.name" -}}
+{{- default .Release.Name .Values.nameOverride | trunc 40 | trimSuffix "-" -}}
+{{- end }}
+
+{{- define "moe-operator.selector" -}}
+app.kubernetes.io/name: moe-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "moe-operator.labels" -}}
+{{ include "moe-operator.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: moe-operator
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "moe-operator.serviceAccount" -}}
+{{- default (include "moe-operator.name" .) .Values.serviceAccount.name -}}
+{{- end }}
+
+{{- /* One image reference; takes (list $ "operator"). */ -}}
+{{- define "moe-operator.image" -}}
+{{- $root := index . 0 -}}
+{{- $image := index $root.Values.images (index . 1) -}}
+{{- printf "%s:%s" $image.name (default $root.Chart.AppVersion $image.tag) -}}
+{{- end }}
+
+{{- /* What the operator reads: moe_operator.config.OperatorConfig. */ -}}
+{{- define "moe-operator.config" -}}
+images:
+  trainer: {{ include "moe-operator.image" (list . "trainer") }}
+  gateway: {{ include "moe-operator.image" (list . "gateway") }}
+  pullPolicy: {{ .Values.images.pullPolicy }}
+  pullSecrets: {{ toJson .Values.images.pullSecrets }}
+profiles:
+  {{- range $name, $profile := .Values.profiles }}
+  {{- if $profile }}
+  {{ $name }}: {{- toYaml $profile | nindent 4 }}
+  {{- end }}
+  {{- end }}
+stores:
+  {{- range $name, $store := .Values.stores }}
+  {{- if $store }}
+  {{ $name }}: {{- toYaml $store | nindent 4 }}
+  {{- end }}
+  {{- else }} {}
+  {{- end }}
+presets: {{ toJson .Values.presets }}
+namespaces: {{ toJson .Values.namespaces }}
+workers: {{ .Values.operator.workers }}
+sweepSeconds: {{ .Values.operator.sweepSeconds }}
+leaseSeconds: {{ .Values.operator.leaseSeconds }}
+queue: {{ .Values.queue | quote }}
+{{- end }}
+
+{{- /* What the operator may do where it acts: no more than it does. */ -}}
+{{- define "moe-operator.rules" -}}
+# The resources of its API. It never writes a spec that a person owns.
+- apiGroups: [moe-operator.dev]
+  resources: [expertpools, experts]
+  verbs: [get, list, watch]
+- apiGroups: [moe-operator.dev]
+  resources: [expertrevisions]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [moe-operator.dev]
+  resources: [expertpools/status, experts/status, expertrevisions/status]
+  verbs: [get, update, patch]
+# Jobs that read data, train, evaluate and distill; their pods are only looked at.
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch]
+# Servers and gateways.
+- apiGroups: [apps]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [apps]
+  resources: [deployments/scale]
+  verbs: [get, patch]
+- apiGroups: [""]
+  resources: [services, configmaps, serviceaccounts]
+  verbs: [get, list, watch, create, patch, delete]
+# A pool's claim is made and never deleted: it holds the weights.
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [""]
+  resources: [events]
+  verbs: [get, create, patch]
+{{- end }}
