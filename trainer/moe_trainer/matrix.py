@@ -6,7 +6,6 @@ it is computed once and shared by every comparison, score and table that needs i
 Shape suffix: S segments, in the order in which `segments.cut` gives them.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +36,7 @@ class Cell(Format):
 
     key: CellKey
     clusters: tuple[str, ...] = Field(description="Near-duplicate cluster of the segment's document.")
-    bytes: tuple[int, ...] = Field(description="UTF-8 bytes of the segment.")
+    sizes: tuple[int, ...] = Field(description="UTF-8 bytes of the segment.")
     nats: tuple[float, ...] = Field(description="Negative log-likelihood of the segment, given its context.")
     hits: tuple[int, ...] = Field(description="Bytes of the segment that the model found most likely.")
     context_nats: tuple[float, ...] = Field(description="Negative log-likelihood of the context alone.")
@@ -48,9 +47,9 @@ class Cell(Format):
         return np.asarray(self.nats)
 
     @property
-    def bytes_S(self) -> Array:
+    def sizes_S(self) -> Array:
         """Lengths in bytes, as an array."""
-        return np.asarray(self.bytes, dtype=np.float64)
+        return np.asarray(self.sizes, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -79,14 +78,10 @@ class Matrix:
             return None
         return cell if cell.key == key else None
 
-    def filled(self, key: CellKey, score: Callable[[], Cell]) -> Cell:
-        """Return a cell, scored now if it is not there. A kill leaves the cell whole or absent."""
-        cell = self.read(key)
-        if cell is None:
-            cell = score()
-            text = cell.to_json()
-            replace_file(self._path(key), f"{digest_of(text)}\n{text}".encode())
-        return cell
+    def write(self, cell: Cell) -> None:
+        """Keep a cell. A kill at any instant leaves it whole or absent."""
+        text = cell.to_json()
+        replace_file(self._path(cell.key), f"{digest_of(text)}\n{text}".encode())
 
     def _path(self, key: CellKey) -> Path:
         return self.store / store.cells(self.pool_uid) / f"{store.short(key.content_digest())}.json"

@@ -33,7 +33,7 @@ def score(model: Model, tokenizer: Tokenizer, segments: Sequence[Segment], key: 
     return Cell(
         key=key,
         clusters=tuple(segment.cluster for segment in segments),
-        bytes=tuple(len(segment.text) for segment in segments),
+        sizes=tuple(len(segment.text) for segment in segments),
         nats=tuple(nats),
         hits=tuple(hits),
         context_nats=tuple(context_nats),

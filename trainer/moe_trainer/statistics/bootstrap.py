@@ -9,7 +9,6 @@ Shape suffixes: B resamples, G clusters.
 """
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +32,7 @@ class Bootstrap:
         standard_error: of the estimate, between clusters.
         pivots_B: t* of every resample, sorted; infinite where a resample differs without showing spread.
         clusters: how many clusters it rests on; of several samples, the smallest number.
+
     """
 
     estimate: float
@@ -63,6 +63,7 @@ class Ratio:
     Attributes:
         numerators_G: each cluster's sum of the quantity.
         denominators_G: each cluster's sum of what it is divided by; positive.
+
     """
 
     numerators_G: Array
@@ -81,9 +82,7 @@ def bootstrap(*samples: Ratio, seed: int, resamples: int = RESAMPLES) -> Bootstr
     One sample: bits per byte, or a mean over segments. Several: the mean over domains, each with
     clusters of its own. The standard errors are those of the linearised ratios.
 
-    Args:
-        samples: at least one.
-        seed: fixes the resamples; see `seed_of`.
+    There must be at least one sample. The seed fixes the resamples; see `seed_of`.
     """
     generator = np.random.default_rng(seed)
     estimate, variance = 0.0, 0.0

@@ -18,6 +18,7 @@ class Clustered:
         values_S: the values, in any unit.
         index_S: for each segment the index of its cluster, 0 to clusters - 1, each used at least once.
         clusters: how many clusters there are.
+
     """
 
     values_S: Array
@@ -35,7 +36,7 @@ class Clustered:
     @property
     def sums_G(self) -> Array:
         """Each cluster's sum of values."""
-        return np.bincount(self.index_S, weights=self.values_S, minlength=self.clusters)
+        return np.bincount(self.index_S, weights=self.values_S, minlength=self.clusters).astype(np.float64)
 
     @property
     def sizes_G(self) -> Array:
@@ -45,4 +46,5 @@ class Clustered:
     @property
     def members_GS(self) -> Array:
         """One row a cluster, 1 where a segment belongs to it."""
-        return (self.index_S == np.arange(self.clusters)[:, None]).astype(np.float64)
+        members_GS: Array = (self.index_S == np.arange(self.clusters)[:, None]).astype(np.float64)
+        return members_GS

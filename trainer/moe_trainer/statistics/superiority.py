@@ -37,6 +37,7 @@ def superiority(own: Clustered, others: Sequence[Clustered], *, seed: int, resam
 
     Raises:
         ValueError: there is no other sample.
+
     """
     if not others:
         raise ValueError("a specialization score compares with at least one other domain")
@@ -64,7 +65,8 @@ def hoeffding_lower(score: float, clusters: int, alpha: float) -> float:
     low, high = 0.0, score
     for _ in range(60):  # bisection: the divergence falls as the truth rises towards the score
         middle = (low + high) / 2
-        low, high = (middle, high) if clusters * _divergence(score, middle) > -np.log(alpha) else (low, middle)
+        too_low = clusters * _divergence(score, middle) > -np.log(alpha)
+        low, high = (middle, high) if too_low else (low, middle)
     return low
 
 
@@ -104,7 +106,9 @@ def _one_domain(own: Clustered, other: Clustered, own_BG: Array, other_BH: Array
 def _spread(weights_BG: Array, influence_BG: Array) -> Array:
     """Return each resample's variance between clusters."""
     clusters = weights_BG.shape[1]
-    return np.einsum("bg,bg->b", weights_BG, influence_BG**2) * clusters / max(clusters - 1, 1)
+    squares_B: Array = np.einsum("bg,bg->b", weights_BG, influence_BG**2)
+    variance_B: Array = squares_B * (clusters / max(clusters - 1, 1))
+    return variance_B
 
 
 def _interval(scores_B: Array, errors_B: Array, clusters: int) -> Superiority:

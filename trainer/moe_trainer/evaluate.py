@@ -1,0 +1,146 @@
+"""``moe-trainer evaluate``: the evidence for one candidate revision.
+
+    verify every digest → fill stale cells of the matrix → leave out tainted clusters → weigh
+
+The planner only compares the numbers that this writes. A killed Job run again reuses the cells that
+were filled and gives the same report, byte for byte.
+"""
+
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from moe_trainer import manifest, store, unigram
+from moe_trainer.contamination import tainted_clusters
+from moe_trainer.data.snapshot_layout import read_documents
+from moe_trainer.environment import Environment
+from moe_trainer.evaluation_report import EvaluationReport
+from moe_trainer.evidence import Against, Column, weigh
+from moe_trainer.formats import Digest, digest_of
+from moe_trainer.job_config import ArtefactRef, EvaluateJob, HoldoutRef
+from moe_trainer.job_report import EvaluateHeadline
+from moe_trainer.matrix import Cell, Matrix
+from moe_trainer.scores import Scored
+from moe_trainer.segments import SCORER, Segment, cut
+
+REPORT = "report.json"
+
+#: Cells of one model, by the digest of the holdout.
+Cells = dict[Digest, Cell]
+
+#: Scoring twice on one CPU gives the same bits (tests/trainer/test_evaluate.py): there is no noise.
+NOISE_FLOOR = 0.0
+
+
+def run(job: EvaluateJob, environment: Environment) -> EvaluateHeadline:
+    """Evaluate a candidate, or repeat the headline of an evaluation that was committed before.
+
+    Raises JobError (ArtefactCorrupt) if a model, holdout or snapshot is not what its digest says.
+    """
+    name = store.short(digest_of(f"{SCORER} {job.to_json()}"))
+    folder = environment.store / Path(job.candidate.path).parent / "evaluations" / name
+    if manifest.is_committed(folder):
+        manifest.verify(folder)
+    else:
+        report = Evaluation(job, environment.store).report()
+        with manifest.new_folder(folder, "evaluation") as working:
+            manifest.write_file(working / REPORT, report.to_json().encode())
+    text = (folder / REPORT).read_bytes()
+    return EvaluationReport.model_validate_json(text).headline(digest_of(text))
+
+
+class Evaluation:
+    """One run of an evaluate Job over the folders of a store."""
+
+    def __init__(self, job: EvaluateJob, root: Path) -> None:
+        self.job = job
+        self.root = root
+        self.matrix = Matrix(root, job.pool_uid)
+        self.models = [model for model in (job.candidate, job.current, job.base) if model]
+        #: The holdouts of the comparisons, own anchor first, then the rest of the suite; none twice.
+        holdouts = [*(comparison.holdout for comparison in job.comparisons), *job.suite]
+        self.holdouts = list({holdout.digest: holdout for holdout in holdouts}.values())
+        self.compared = {comparison.holdout.digest for comparison in job.comparisons}
+
+    def report(self) -> EvaluationReport:
+        """Verify everything that is read, fill the stale cells, and weigh them."""
+        self._verify()
+        candidate = self._cells(self.job.candidate, self.holdouts)
+        base = self._cells(self.job.base, self.holdouts) if self.job.base else {}
+        against, opponent = self._opponent([h for h in self.holdouts if h.digest in self.compared])
+        columns = [self._column(holdout, candidate, opponent, base) for holdout in self.holdouts]
+        return weigh(self.job, columns, against, device=self.matrix.device, noise_floor=NOISE_FLOOR)
+
+    def _verify(self) -> None:
+        """Check every byte that will be read, before any model is loaded."""
+        for model in self.models:
+            manifest.verify(self.root / model.path, model.digest)
+        for holdout in self.holdouts:
+            manifest.verify(self.root / holdout.path, holdout.digest)
+        for snapshot in self._ancestry:
+            manifest.verify(snapshot)
+
+    @cached_property
+    def _ancestry(self) -> list[Path]:
+        """The snapshots that some model of this Job was trained on."""
+        return sorted({self.root / snapshot.path for model in self.models for snapshot in model.ancestry})
+
+    def _opponent(self, holdouts: Sequence[HoldoutRef]) -> tuple[Against, Cells]:
+        """Score what stands for the current revision: itself, else the base, else a byte-unigram model."""
+        if self.job.current:
+            return "current", self._cells(self.job.current, holdouts)
+        if self.job.base:
+            return "base", self._cells(self.job.base, holdouts)
+        trained_on = [self.root / snapshot.path for snapshot in self.job.candidate.ancestry]
+        nats_of_byte = unigram.fit(document.text for path in trained_on for document in read_documents(path))
+        stand_in = self.job.candidate.model_copy(update={"digest": digest_of(repr(nats_of_byte))})
+        return "unigram", {
+            holdout.digest: unigram.score(
+                nats_of_byte, self._segments(holdout), self.matrix.key(stand_in, holdout)
+            )
+            for holdout in holdouts
+        }
+
+    def _cells(self, model: ArtefactRef, holdouts: Sequence[HoldoutRef]) -> Cells:
+        """Return a model's cells by holdout. It is loaded, once, only if a cell is stale."""
+        cells, stale = {}, []
+        for holdout in holdouts:
+            cell = self.matrix.read(self.matrix.key(model, holdout))
+            if cell is None:
+                stale.append(holdout)
+            else:
+                cells[holdout.digest] = cell
+        if stale:
+            from moe_trainer import artefact, scorer  # torch: seconds that a renewed report does not need
+
+            loaded, tokenizer = artefact.load(self.root / model.path, model.digest)
+            for holdout in stale:
+                started = time.process_time()
+                cell = scorer.score(loaded, tokenizer, self._segments(holdout), self.matrix.key(model, holdout))
+                self.matrix.write(cell)
+                cells[holdout.digest] = cell
+                print(
+                    f"scored {model.revision} on {holdout.expert}: {len(cell.nats)} segments, "
+                    f"{time.process_time() - started:.1f} CPU s",
+                    flush=True,
+                )
+        return cells
+
+    def _segments(self, holdout: HoldoutRef) -> list[Segment]:
+        return cut(read_documents(self.root / holdout.path))
+
+    def _column(self, holdout: HoldoutRef, candidate: Cells, opponent: Cells, base: Cells) -> Column:
+        tainted = tainted_clusters(self.root / holdout.path, self._ancestry)
+
+        def clean(cells: Cells) -> Scored | None:
+            cell = cells.get(holdout.digest)
+            return Scored.clean(cell, tainted) if cell else None
+
+        return Column(
+            holdout=holdout,
+            candidate=Scored.clean(candidate[holdout.digest], tainted),
+            opponent=clean(opponent),
+            base=clean(base),
+            tainted=len(tainted),
+        )

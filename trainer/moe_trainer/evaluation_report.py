@@ -1,0 +1,60 @@
+"""What an evaluate Job leaves in the store: the evidence behind a headline. Imports nothing heavy."""
+
+from pydantic import Field
+
+from moe_trainer.formats import Digest, Format
+from moe_trainer.job_config import EvaluateJob, HoldoutRef
+from moe_trainer.job_report import Decision, EvaluateHeadline, Interval
+
+
+class HoldoutRow(Format):
+    """The models of the Job on one holdout: their entries in the specialization matrix, bits per byte."""
+
+    holdout: HoldoutRef
+    segments: int = Field(description="Segments of clean clusters.")
+    clusters: int = Field(description="Clusters that no model of the Job was trained on.")
+    tainted_clusters: int = Field(description="Clusters that were left out because some model was.")
+    candidate: Interval | None = None
+    opponent: Interval | None = Field(default=None, description="What stood for the current revision.")
+    base: Interval | None = None
+    gain: Interval | None = Field(default=None, description="Mean ln(b_base / b_candidate).")
+    absent: dict[str, str] = Field(default_factory=dict, description="Score name to the reason for its absence.")
+
+
+class EvaluationReport(Format):
+    """Everything an evaluate Job found. The same Job on the same machine gives the same bytes."""
+
+    job: EvaluateJob
+    scorer: str = Field(description="Version of segments and scoring; part of every cell's identity.")
+    device: str
+    rows: tuple[HoldoutRow, ...] = Field(description="Comparisons first, then the rest of the suite.")
+    decisions: tuple[Decision, ...]
+    delta: float
+    noise_floor: float
+    bits_per_byte: Interval | None = None
+    gain: Interval | None = None
+    specialization_score: Interval | None = None
+    forgetting: Interval | None = None
+    next_byte_accuracy: float | None = None
+    absent: dict[str, str] = Field(default_factory=dict, description="Score name to the reason for its absence.")
+    suite: Digest
+
+    def headline(self, digest: Digest) -> EvaluateHeadline:
+        """Return what travels to the operator; ``digest`` is that of report.json."""
+        suite = {holdout.digest for holdout in self.job.suite}
+        domains = {row.holdout.domain: row for row in self.rows if row.holdout.digest in suite}
+        return EvaluateHeadline(
+            report=digest,
+            decisions=self.decisions,
+            delta=self.delta,
+            noise_floor=self.noise_floor,
+            bits_per_byte=self.bits_per_byte,
+            gain=self.gain,
+            specialization_score=self.specialization_score,
+            forgetting=self.forgetting,
+            next_byte_accuracy=self.next_byte_accuracy,
+            row={name: row.candidate.value for name, row in domains.items() if name and row.candidate},
+            base_row={name: row.base.value for name, row in domains.items() if name and row.base},
+            absent=self.absent,
+            suite=self.suite,
+        )

@@ -1,0 +1,156 @@
+"""From the columns of the matrix to an EvaluationReport. Pure: reads no file and loads no model."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeVar
+
+from moe_trainer import scores
+from moe_trainer.evaluation_report import EvaluationReport, HoldoutRow
+from moe_trainer.formats import canonical_json, digest_of
+from moe_trainer.job_config import Comparison, EvaluateJob, HoldoutRef
+from moe_trainer.job_report import Decision, Interval
+from moe_trainer.scores import Absent, Scored
+from moe_trainer.segments import SCORER
+
+Score = TypeVar("Score")
+Against = Literal["current", "base", "unigram"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One holdout with the scores of the models that were asked for, on its clean segments.
+
+    Attributes:
+        candidate: the revision that is judged.
+        opponent: what stands for the current revision; absent where nothing is decided.
+        base: the pinned parent of the Expert's first revision; absent if it has none.
+        tainted: clusters that were left out because some model was trained on them.
+
+    """
+
+    holdout: HoldoutRef
+    candidate: Scored
+    opponent: Scored | None
+    base: Scored | None
+    tainted: int
+
+
+def weigh(
+    job: EvaluateJob, columns: Sequence[Column], against: Against, *, device: str, noise_floor: float
+) -> EvaluationReport:
+    """Compute every score and difference; what cannot be computed is absent with its reason.
+
+    Args:
+        job: what was asked.
+        columns: one for every holdout of the comparisons and of the suite.
+        against: what the opponent is.
+        device: device class of the scores.
+        noise_floor: what scoring the same model twice differs by, in ln(b).
+
+    """
+    delta = max(scores.SMALLEST_DELTA, 2 * noise_floor)
+    by_digest = {column.holdout.digest: column for column in columns}
+    own, others = by_digest[job.comparisons[0].holdout.digest], _other_domains(job, by_digest)
+    absent = _Absences()
+    gain = absent.note("gain", lambda: scores.gain(_base(own), own.candidate))
+    return EvaluationReport(
+        job=job,
+        scorer=SCORER,
+        device=device,
+        rows=tuple(_row(column) for column in columns),
+        decisions=tuple(
+            decision
+            for comparison in job.comparisons
+            if (decision := absent.note(comparison.role, partial(_decide, comparison, by_digest, against)))
+        ),
+        delta=delta,
+        noise_floor=noise_floor,
+        bits_per_byte=absent.note("bitsPerByte", lambda: scores.bits_per_byte(own.candidate)),
+        gain=gain,
+        specialization_score=absent.note(
+            "specializationScore", lambda: _specialization(job, own, others, gain, delta)
+        ),
+        forgetting=absent.note(
+            "forgetting", lambda: scores.forgetting([(_base(other), other.candidate) for other in others])
+        ),
+        next_byte_accuracy=absent.note("nextByteAccuracy", lambda: scores.next_byte_accuracy(own.candidate)),
+        absent=absent.reasons,
+        suite=digest_of(canonical_json([holdout.digest for holdout in job.suite])),
+    )
+
+
+class _Absences:
+    """The reasons of scores that could not be computed, by name."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+
+    def note(self, name: str, compute: Callable[[], Score]) -> Score | None:
+        """Return the score, or None after noting why it is absent."""
+        try:
+            return compute()
+        except Absent as reason:
+            self.reasons[name] = str(reason)
+            return None
+
+
+def _decide(comparison: Comparison, by_digest: Mapping[str, Column], against: Against) -> Decision:
+    column = by_digest[comparison.holdout.digest]
+    if column.opponent is None:
+        raise ValueError(f"no opponent was scored on {comparison.holdout.path}")
+    return scores.decide(
+        column.candidate,
+        column.opponent,
+        role=comparison.role,
+        holdout=comparison.holdout.digest,
+        uses=comparison.uses,
+        against=against,
+    )
+
+
+def _specialization(
+    job: EvaluateJob, own: Column, others: Sequence[Column], gain: Interval | None, delta: float
+) -> Interval:
+    if job.expert.domain is None:
+        raise Absent(f"Mixture: {job.expert.name} has no domain to be specialised in")
+    base = _base(own)
+    if gain is None:
+        raise Absent("NoGain: the own-domain gain could not be computed")
+    return scores.specialization_score(
+        scores.gains(base, own.candidate),
+        [scores.gains(_base(other), other.candidate) for other in others],
+        gain,
+        delta,
+    )
+
+
+def _other_domains(job: EvaluateJob, by_digest: Mapping[str, Column]) -> list[Column]:
+    """Return one anchor of each other domain, in the suite's order; of twins the first stands for both."""
+    found: dict[str, Column] = {}
+    for holdout in job.suite:
+        if holdout.domain not in (None, job.expert.domain):
+            found.setdefault(str(holdout.domain), by_digest[holdout.digest])
+    return list(found.values())
+
+
+def _row(column: Column) -> HoldoutRow:
+    absent = _Absences()
+    opponent, base = column.opponent, column.base
+    return HoldoutRow(
+        holdout=column.holdout,
+        segments=len(column.candidate.clusters),
+        clusters=len(set(column.candidate.clusters)),
+        tainted_clusters=column.tainted,
+        candidate=absent.note("candidate", lambda: scores.bits_per_byte(column.candidate)),
+        opponent=absent.note("opponent", lambda: scores.bits_per_byte(opponent)) if opponent else None,
+        base=absent.note("base", lambda: scores.bits_per_byte(base)) if base else None,
+        gain=absent.note("gain", lambda: scores.gain(_base(column), column.candidate)),
+        absent=absent.reasons,
+    )
+
+
+def _base(column: Column) -> Scored:
+    if column.base is None:
+        raise Absent("NoBase: it was trained from a preset")
+    return column.base
