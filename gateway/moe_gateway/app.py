@@ -209,14 +209,16 @@ async def _read_body(request: web.Request, limit: int) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def open_gateway(policy_path: Path, store: Path, keys_path: Path | None) -> AsyncIterator[Gateway]:
+async def open_gateway(
+    policy_path: Path, store: Path, keys_path: Path | None = None, balancer: Balancer | None = None
+) -> AsyncIterator[Gateway]:
     """Yield a gateway that watches its policy; leaving the block closes its connections."""
     metrics = Metrics()
     policies = PolicyFile(policy_path, store, on_load=metrics.policy_loaded)
     policies.refresh()
     connector = aiohttp.TCPConnector(limit=0, use_dns_cache=False)
     async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
-        backends = Backends(session, Balancer(), on_retry=lambda expert: metrics.retries.labels(expert).inc())
+        backends = Backends(session, balancer or Balancer(), on_retry=lambda expert: metrics.retries.labels(expert).inc())
         watching = asyncio.create_task(policies.watch())
         try:
             yield Gateway(policies, ApiKeys(keys_path), backends, metrics)

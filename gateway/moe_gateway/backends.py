@@ -72,14 +72,15 @@ class Backends:
         *,
         whole: bool,
         read_seconds: float,
-        patience_seconds: float = PATIENCE_SECONDS,
+        patience_seconds: float | None = None,
     ) -> AsyncIterator[Answer]:
         """Yield the first answer that begins; leaving the block drops what is left of it.
 
         `target` is asked again at every attempt, so that it can name a newer revision. `whole` waits for
         all of the answer. Raises Unreachable or TooSlow.
         """
-        deadline = time.monotonic() + patience_seconds
+        patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
+        deadline = time.monotonic() + patience
         tried: set[Replica] = set()
         trouble = "its name has no address"
         attempts = 0
@@ -105,7 +106,7 @@ class Backends:
                             answer.response.close()
                         return
             elif time.monotonic() >= deadline:
-                raise Unreachable(f"no server of {expert.name} answered in {patience_seconds:g} s: {trouble}")
+                raise Unreachable(f"no server of {expert.name} answered in {patience:g} s: {trouble}")
             else:
                 tried.clear()
                 await asyncio.sleep(PAUSE_SECONDS)
@@ -138,9 +139,11 @@ class Backends:
         except aiohttp.SocketTimeoutError:
             _close(response)
             raise TooSlow(f"{expert.name} sent nothing for {read_seconds:g} s") from None
+        except aiohttp.ClientConnectorError as error:
+            raise _Unanswered(f"{replica.url}: {error.os_error.strerror}") from None
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, _Unanswered) as error:
             _close(response)
-            raise _Unanswered(str(error) or type(error).__name__) from None
+            raise _Unanswered(f"{replica.url}: {error or type(error).__name__}") from None
         except BaseException:
             _close(response)
             raise

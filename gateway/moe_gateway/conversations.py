@@ -63,13 +63,13 @@ def _stay(before: str, decision: Decision, margin: float) -> Decision:
             decision,
             expert=before,
             strategy="Conversation",
-            why=f"the conversation stays with {before}: {decision.why}",
+            why=f"it stays with {before}: {decision.why}",
         )
     lead = decision.probabilities[decision.expert] - decision.probabilities.get(before, 0.0)
     if lead > margin:
-        why = f"{decision.why}; the conversation leaves {before}: a lead of {lead:.2f} is above the margin of {margin:g}"
+        why = f"{decision.why}; it leads {before}, who answered before, by {lead:.2f}, above the margin of {margin:g}"
         return replace(decision, why=why)
-    why = f"the conversation stays with {before}: {decision.expert} leads by {lead:.2f}, not above the margin of {margin:g}"
+    why = f"it stays with {before}: {decision.expert} leads by {lead:.2f}, not above the margin of {margin:g}"
     return replace(
         decision,
         expert=before,

@@ -134,8 +134,8 @@ class PolicyFile:
             raise BadPolicy(f"table: {reference.path}: {error}") from None
 
     def _report(self, error: str | None) -> None:
-        if error == self.error:
-            return
+        if error is not None and error == self.error:
+            return  # The same file, tried again.
         self.error = error
         self._on_load(error is None)
         if error is not None:

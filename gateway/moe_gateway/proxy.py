@@ -2,7 +2,6 @@
 
 import json
 import time
-from http import HTTPStatus
 
 import aiohttp
 from aiohttp import web
@@ -90,9 +89,16 @@ async def _stream(request: web.Request, answer: Answer, headers: dict[str, str])
     try:
         async for chunk in answer.response.content.iter_any():
             await response.write(chunk)
+    except aiohttp.SocketTimeoutError:
+        await _write_error(response, "the answer stalled for too long", "timeout")
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
-        if answer.response.status == HTTPStatus.OK and request.transport is not None:
-            broken = ApiError(502, f"the answer broke off: {error}", kind="server_error", code="expert_lost")
-            await response.write(b"\n\ndata: " + json.dumps(broken.body).encode() + b"\n\n")
+        if request.transport is None:
+            return response  # It is the client that has gone.
+        await _write_error(response, f"the answer broke off: {error or type(error).__name__}", "expert_lost")
     await response.write_eof()
     return response
+
+
+async def _write_error(response: web.StreamResponse, message: str, code: str) -> None:
+    body = ApiError(502, message, kind="server_error", code=code).body
+    await response.write(b"\n\ndata: " + json.dumps(body).encode() + b"\n\n")

@@ -36,11 +36,9 @@ class Routing:
                 raise _unknown_model(call.model, loaded)
             return Decision(expert=call.model, strategy="Pinned", why=f"the request names {call.model}")
         if call.text is None:
-            raise ApiError(
-                400,
-                f"prompt: token ids cannot be routed; give text, or name one of: {', '.join(model_names(loaded)[1:])}",
-                param="prompt",
-            )
+            experts = ", ".join(model_names(loaded)[1:])
+            message = f"prompt: token ids cannot be routed; give text, or name one of: {experts}"
+            raise ApiError(400, message, param="prompt")
         context = Context(policy, loaded.table, self._log_likelihood)
         decision = await STRATEGIES[policy.strategy](call.text, context)
         return self._conversations.settle(
@@ -52,7 +50,7 @@ class Routing:
         )
 
     async def _log_likelihood(self, expert: RoutedExpert, text: str) -> float:
-        """Return log p(text) in nats, as the OpenAI API gives it: an echo of the prompt, nothing generated."""
+        """Return log p(text) in nats, by the OpenAI API: an echo of the prompt, nothing generated."""
         body = {"model": expert.name, "prompt": text, "max_tokens": 0, "echo": True, "logprobs": 0}
         async with self._backends.ask(
             lambda: expert,

@@ -111,7 +111,7 @@ class RoutingPolicy(Format):
         default=0.3,
         ge=0,
         le=1,
-        description="A conversation leaves its Expert only for one whose probability is higher by more than this.",
+        description="A conversation leaves its Expert only for one more probable by more than this.",
     )
     limits: Limits = Limits()
 

@@ -1,0 +1,157 @@
+"""Servers that refuse, drop, stop, lie or dawdle."""
+
+import asyncio
+import json
+
+from aiohttp import web
+
+from moe_gateway.balancer import Balancer
+
+ASK = {"model": "pool", "prompt": "x"}
+
+
+def _replicas(*addresses):
+    async def resolve(host, port):
+        return addresses
+
+    return Balancer(resolve=resolve)
+
+
+async def _two_replicas(world):
+    first = await world.expert("code")
+    second = await world.expert("code", address="127.0.0.2", port=first.port)
+    gateway = await world.gateway(world.policy(first), balancer=_replicas("127.0.0.1", "127.0.0.2"))
+    return gateway, first, second
+
+
+async def test_replicas_share_the_requests(world):
+    gateway, first, second = await _two_replicas(world)
+    for _ in range(10):
+        assert (await gateway.answer("/v1/completions", ASK | {"model": "code"}))[0] == 200
+    assert (len(first.served), len(second.served)) == (5, 5)
+
+
+async def test_a_replica_that_refuses_connections_is_passed_over(world):
+    gateway, first, second = await _two_replicas(world)
+    await first.stop()
+    for _ in range(6):
+        assert (await gateway.answer("/v1/completions", ASK | {"model": "code"}))[0] == 200
+    assert len(second.served) == 6
+
+
+async def test_a_connection_dropped_before_the_first_byte_is_tried_elsewhere(world):
+    gateway, first, second = await _two_replicas(world)
+
+    async def drop(request):
+        request.transport.close()
+
+    first.trouble = drop
+    for stream in (False, True):
+        for _ in range(4):
+            async with gateway.post("/v1/completions", ASK | {"model": "code", "stream": stream}) as response:
+                assert response.status == 200
+                await response.read()
+    assert len(second.served) == 8
+
+
+async def test_a_server_that_is_stopping_is_passed_over(world):
+    gateway, first, second = await _two_replicas(world)
+
+    async def stopping(request):
+        return web.json_response({}, status=503)
+
+    first.trouble = stopping
+    for _ in range(4):
+        assert (await gateway.answer("/v1/completions", ASK | {"model": "code"}))[0] == 200
+    assert len(second.served) == 4
+
+
+async def test_the_answer_of_another_revision_at_the_address_is_not_used(world):
+    gateway, first, _second = await _two_replicas(world)
+    first.revision = "poetry-7"
+    answers = [(await gateway.answer("/v1/completions", ASK | {"model": "code"}))[2] for _ in range(4)]
+    assert {answer["choices"][0]["text"] for answer in answers} == {"code-1"}
+
+
+async def test_an_expert_nobody_answers_for_is_a_503_that_says_so(world, monkeypatch):
+    monkeypatch.setattr("moe_gateway.backends.PATIENCE_SECONDS", 0.3)
+    expert = await world.expert("code")
+    gateway = await world.gateway(world.policy(expert))
+    await expert.stop()
+
+    status, headers, answer = await gateway.answer("/v1/completions", ASK)
+
+    assert status == 503
+    assert headers["Retry-After"] == "1"
+    assert answer["error"]["code"] == "expert_unreachable"
+    assert "no server of code answered in 0.3 s" in answer["error"]["message"]
+
+
+async def test_an_answer_that_breaks_off_ends_with_an_error_and_without_done(world):
+    expert = await world.expert("code", hold=asyncio.Event())
+    gateway = await world.gateway(world.policy(expert))
+
+    async def begin_and_drop(request):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b'data: {"choices":[]}\n\n')
+        await asyncio.sleep(0)
+        request.transport.close()
+        return response
+
+    expert.trouble = begin_and_drop
+    async with gateway.post("/v1/completions", ASK | {"model": "code", "stream": True}) as response:
+        events = [line for line in (await response.text()).split("\n\n") if line]
+
+    assert response.status == 200
+    assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "expert_lost"
+    assert "data: [DONE]" not in events
+
+
+async def test_a_server_that_sends_nothing_is_a_504(world):
+    expert = await world.expert("code", hold=asyncio.Event())
+    gateway = await world.gateway(world.policy(expert, limits={"timeoutSeconds": 0.2}))
+
+    status, _, answer = await gateway.answer("/v1/completions", ASK | {"model": "code"})
+
+    assert (status, answer["error"]["code"]) == (504, "timeout")
+
+
+async def test_a_stream_that_stalls_ends_with_an_error(world):
+    expert = await world.expert("code", hold=asyncio.Event())
+    gateway = await world.gateway(world.policy(expert, limits={"timeoutSeconds": 0.2}))
+
+    async with gateway.post("/v1/completions", ASK | {"model": "code", "stream": True}) as response:
+        text = await response.text()
+
+    assert '"one"' in text and '"code": "timeout"' in text and "[DONE]" not in text
+
+
+async def test_a_client_that_leaves_frees_the_server(world):
+    expert = await world.expert("code", hold=asyncio.Event())
+    gateway = await world.gateway(world.policy(expert))
+    for stream in (False, True):
+        expert.begun.clear()
+        asking = asyncio.create_task(
+            gateway.answer("/v1/completions", ASK | {"model": "code", "stream": stream})
+        )
+        await expert.begun.wait()
+        asking.cancel()
+    async with asyncio.timeout(5):
+        while expert.cancelled < 2:
+            await asyncio.sleep(0.02)
+
+
+async def test_an_experts_own_error_is_passed_on(world):
+    expert = await world.expert("code")
+
+    async def refuse(request):
+        return web.json_response({"error": {"message": "n: Input should be 1", "param": "n"}}, status=400)
+
+    expert.trouble = refuse
+    gateway = await world.gateway(world.policy(expert))
+    for stream in (False, True):
+        ask = ASK | {"model": "code", "stream": stream}
+        status, headers, answer = await gateway.answer("/v1/completions", ask)
+        assert (status, answer["error"]["param"]) == (400, "n")
+        assert headers["x-moe-expert"] == "code"

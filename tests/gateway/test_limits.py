@@ -1,0 +1,122 @@
+"""What a request may ask, and who may ask."""
+
+import asyncio
+
+import pytest
+
+ASK = {"model": "code", "prompt": "x"}
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "message"),
+    [
+        (b"{", None, "not JSON"),
+        (b"[]", None, "must be a JSON object"),
+        (b"[" * 100_000, None, "not JSON"),
+        ({"prompt": "x"}, "model", "model is missing"),
+        ({"model": "pool"}, "prompt", "prompt is missing"),
+        ({"model": 3, "prompt": "x"}, "model", "model: Input should be a valid string"),
+        ({"model": "pool", "prompt": [1, 2]}, "prompt", "token ids cannot be routed"),
+        ({"model": "pool", "prompt": "x", "max_tokens": 5000}, "max_tokens", "at most 4096"),
+        ({"model": "pool", "prompt": "x", "max_tokens": -1}, "max_tokens", "greater than or equal to 0"),
+        ({"model": "pool", "prompt": "x", "stream": "yes"}, "stream", "valid boolean"),
+    ],
+)
+async def test_a_bad_request_is_a_400_that_names_the_field(world, body, param, message):
+    gateway = await world.gateway(world.policy(await world.expert("code")))
+
+    status, _, answer = await gateway.answer("/v1/completions", body)
+
+    assert (status, answer["error"]["param"]) == (400, param)
+    assert message in answer["error"]["message"]
+    assert answer["error"]["type"] == "invalid_request_error"
+
+
+async def test_messages_must_be_there_for_a_chat(world):
+    gateway = await world.gateway(world.policy(await world.expert("code")))
+    for messages in ([], None, [{"content": "x"}]):
+        body = {"model": "pool", "messages": messages}
+        status, _, answer = await gateway.answer("/v1/chat/completions", body)
+        assert (status, answer["error"]["param"]) == (400, "messages")
+
+
+async def test_a_body_above_the_limit_is_a_413_however_it_comes(world):
+    expert = await world.expert("code")
+    gateway = await world.gateway(world.policy(expert, limits={"maxBodyBytes": 2000}))
+
+    async def in_chunks():
+        for _ in range(10):
+            yield b" " * 1000
+
+    for data in (b" " * 10_000, in_chunks()):
+        async with gateway.client.post(gateway.url + "/v1/completions", data=data) as response:
+            assert response.status == 413
+            assert (await response.json())["error"]["code"] == "request_too_large"
+    assert expert.requests == []
+
+
+async def test_more_requests_at_once_than_the_limit_are_a_429(world):
+    hold = asyncio.Event()
+    expert = await world.expert("code", hold=hold)
+    gateway = await world.gateway(world.policy(expert, limits={"maxConcurrency": 2}))
+    held = [asyncio.create_task(gateway.answer("/v1/completions", ASK)) for _ in range(2)]
+    async with asyncio.timeout(5):
+        while len(expert.requests) < 2:
+            await asyncio.sleep(0.01)
+
+    status, headers, answer = await gateway.answer("/v1/completions", ASK)
+
+    assert (status, answer["error"]["code"]) == (429, "too_many_requests")
+    assert headers["Retry-After"] == "1"
+    hold.set()
+    assert [outcome[0] for outcome in await asyncio.gather(*held)] == [200, 200]
+    assert (await gateway.answer("/v1/completions", ASK))[0] == 200
+
+
+async def test_keys_are_required_once_there_is_a_file_of_them(world, tmp_path):
+    keys = tmp_path / "keys"
+    gateway = await world.gateway(world.policy(await world.expert("code")), keys=keys)
+
+    async def status_with(key):
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return (await gateway.answer("/v1/completions", ASK, headers=headers))[0]
+
+    assert await status_with("sesame") == 401
+    keys.write_text("# for tests\nsesame  # Ali's\n\n")
+    assert await status_with("sesame") == 200
+    assert [await status_with(key) for key in (None, "Sesame", "#", "sesame2")] == [401] * 4
+    keys.write_text("another-key-of-another-length\n")
+    assert [await status_with(key) for key in ("sesame", "another-key-of-another-length")] == [401, 200]
+    keys.write_text("")
+    assert await status_with("another-key-of-another-length") == 401
+    assert (await gateway.get("/healthz"))["status"] == "ok"
+
+
+async def test_a_clients_key_goes_no_further(world, tmp_path):
+    keys = tmp_path / "keys"
+    keys.write_text("sesame\n")
+    expert = await world.expert("code")
+    seen = []
+
+    async def note(request):
+        seen.append(dict(request.headers))
+
+    expert.trouble = note
+    gateway = await world.gateway(world.policy(expert), keys=keys)
+    await gateway.answer("/v1/completions", ASK, headers={"Authorization": "Bearer sesame"})
+    assert "Authorization" not in seen[0] and "sesame" not in str(seen)
+
+
+async def test_the_first_piece_of_a_stream_arrives_before_the_last_is_made(world):
+    hold = asyncio.Event()
+    gateway = await world.gateway(world.policy(await world.expert("code", hold=hold)))
+
+    async with gateway.post("/v1/completions", ASK | {"stream": True}) as response:
+        assert response.headers["Content-Type"] == "text/event-stream"
+        async with asyncio.timeout(5):
+            first = await response.content.readline()
+        hold.set()
+        rest = await response.read()
+
+    assert first == b'data: {"choices":[{"text":"one"}]}\n'
+    assert rest.endswith(b'data: {"choices":[{"text":"two"}]}\n\ndata: [DONE]\n\n')
