@@ -159,7 +159,7 @@ class ChatShape:
 
 
 def token_text(token: int, tokenizer: Tokenizer) -> str:
-    """Return a token as text; a byte that is no character by itself is written ``bytes:\\xNN``."""
+    """Return a token as text; a byte that is no character by itself is written as OpenAI does, in hexadecimal."""
     data = tokenizer.decode_bytes([token])
     try:
         return data.decode()
