@@ -1,0 +1,60 @@
+"""The index of every trigger: which kinds are watched. kopf brings the news, the cache takes it.
+
+There is nothing else: no handler per change, no timer, no finalizer, no annotation. What follows from a
+change is in ``cluster/triggers.py``; what is done about it, in ``planner/``.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+
+from moe_operator.cluster.connection import Connection
+from moe_operator.cluster.resources import WATCHED, Resource
+
+#: Takes the kind, the object, and whether it was deleted.
+Observe = Callable[[Resource, dict[str, Any], bool], None]
+
+
+def registry_of(connection: Connection, observe: Observe) -> kopf.OperatorRegistry:
+    """Return the handlers: one login, and one event handler for each kind in ``WATCHED``."""
+    registry = kopf.OperatorRegistry()
+    kopf.on.login(registry=registry)(_login(connection))
+    for resource in WATCHED:
+        watch = kopf.on.event(resource.group, resource.version, resource.plural, registry=registry)
+        watch(_event(resource, observe))
+    return registry
+
+
+def settings_of() -> kopf.OperatorSettings:
+    """Return kopf's settings: server-side selectors, bounded waits, nothing posted, nothing scanned again."""
+    settings = kopf.OperatorSettings()
+    for resource in WATCHED:
+        if resource.selector:
+            key = (resource.group, resource.version, resource.plural)
+            settings.watching.label_selectors[key] = resource.selector
+    settings.watching.chunk_size = 500
+    settings.watching.server_timeout = 600
+    settings.watching.client_timeout = 660
+    settings.watching.connect_timeout = 10
+    settings.networking.request_timeout = 60
+    settings.networking.connect_timeout = 10
+    settings.posting.enabled = False
+    settings.scanning.disabled = True
+    settings.peering.standalone = True
+    return settings
+
+
+def _login(connection: Connection) -> Callable[..., kopf.ConnectionInfo]:
+    def login(**_: Any) -> kopf.ConnectionInfo:
+        return connection.for_kopf()
+
+    return login
+
+
+def _event(resource: Resource, observe: Observe) -> Callable[..., Any]:
+    async def event(event: Any, **_: Any) -> None:
+        observe(resource, dict(event["object"]), event["type"] == "DELETED")
+
+    event.__qualname__ = f"{resource.plural}_event"
+    return event

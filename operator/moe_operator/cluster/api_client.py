@@ -1,0 +1,227 @@
+"""A thin asynchronous client of the API server: JSON in, JSON out.
+
+aiohttp carries it, since kubernetes' asynchronous client alone would cost 45 MB of memory. Requests are
+made again on 429, on server errors and on lost connections: every request of the operator may be repeated,
+because names are deterministic and a repeated create is recognised by its owner and inputs.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from moe_operator.api.labels import FIELD_MANAGER
+from moe_operator.cluster.connection import Connection
+from moe_operator.cluster.resources import Resource
+from moe_operator.state import Manifest, ObjectRef
+
+log = logging.getLogger(__name__)
+
+#: Seconds that one request may take, and the delays before it is made again.
+REQUEST_SECONDS = 30
+RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0)
+RETRIED = frozenset({429, 500, 502, 503, 504})
+LONGEST_RETRY_AFTER = 10.0
+PAGE = 500
+
+METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+APPLY_PATCH = "application/apply-patch+yaml"
+MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
+
+
+class ApiError(Exception):
+    """The API server refused a request."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        """Keep the HTTP status, the reason in one word, and the message."""
+        super().__init__(f"{status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+    @property
+    def not_found(self) -> bool:
+        """Whether the object does not exist."""
+        return self.status == 404
+
+    @property
+    def already_exists(self) -> bool:
+        """Whether an object of that name exists already."""
+        return self.status == 409 and self.reason == "AlreadyExists"
+
+    @property
+    def conflict(self) -> bool:
+        """Whether the object has changed since it was read, or is another one of the same name."""
+        return self.status == 409 and self.reason != "AlreadyExists"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All objects of a kind at one moment."""
+
+    items: list[dict[str, Any]]
+    resource_version: int
+
+
+class ApiClient:
+    """One connection pool to one API server."""
+
+    def __init__(self, connection: Connection, *, may_write: Callable[[], None] = lambda: None) -> None:
+        """Connect lazily; ``may_write`` is asked before each write and raises where we must not."""
+        self._connection = connection
+        self._may_write = may_write
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=connection.ssl_context(), limit=32),
+            timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=5),
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def list(self, resource: Resource, namespace: str = "", *, metadata_only: bool = False) -> Listing:
+        """Return all objects that the operator may read, page by page; a page that expired starts it over."""
+        for _ in range(3):
+            try:
+                return await self._list_once(resource, namespace, metadata_only)
+            except ApiError as error:
+                if error.status != 410:
+                    raise
+        raise ApiError(410, "Expired", f"listing {resource.plural} expired three times")
+
+    async def _list_once(self, resource: Resource, namespace: str, metadata_only: bool) -> Listing:
+        query = {"limit": str(PAGE)}
+        if resource.selector:
+            query["labelSelector"] = resource.selector
+        headers = {"Accept": METADATA_ONLY} if metadata_only else {}
+        items: list[dict[str, Any]] = []
+        while True:
+            page = await self._request("GET", resource.path(namespace), query=query, headers=headers)
+            for item in page.get("items") or []:
+                items.append(item | {"apiVersion": resource.api_version, "kind": resource.kind})
+            if not page["metadata"].get("continue"):
+                return Listing(items, int(page["metadata"]["resourceVersion"]))
+            query["continue"] = page["metadata"]["continue"]
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any]:
+        """Return an object; raises ApiError (404) if there is none."""
+        return await self._request("GET", resource.path(namespace, name))
+
+    async def create(self, resource: Resource, manifest: Manifest) -> dict[str, Any]:
+        """Create an object; raises ApiError (409 AlreadyExists) if its name is taken."""
+        path = resource.path(manifest["metadata"].get("namespace", ""))
+        return await self._request("POST", path, manifest, query={"fieldManager": FIELD_MANAGER})
+
+    async def replace(self, resource: Resource, manifest: Manifest) -> dict[str, Any]:
+        """Replace an object at the resourceVersion it names; raises ApiError (409) if it has changed."""
+        metadata = manifest["metadata"]
+        return await self._request("PUT", resource.path(metadata["namespace"], metadata["name"]), manifest)
+
+    async def apply(self, resource: Resource, manifest: Manifest) -> dict[str, Any]:
+        """Server-side apply as the operator's one field manager, taking fields that others have set."""
+        metadata = manifest["metadata"]
+        return await self._patch(
+            resource.path(metadata["namespace"], metadata["name"]),
+            manifest,
+            APPLY_PATCH,
+            {"fieldManager": FIELD_MANAGER, "force": "true"},
+        )
+
+    async def merge(
+        self, resource: Resource, ref: ObjectRef, change: Manifest, *, subresource: str = ""
+    ) -> dict[str, Any]:
+        """Merge a change into an object, or into its subresource."""
+        path = resource.path(ref.namespace, ref.name, subresource)
+        return await self._patch(path, change, MERGE_PATCH, {"fieldManager": FIELD_MANAGER})
+
+    async def replace_status(
+        self, resource: Resource, ref: ObjectRef, status: Manifest, resource_version: str
+    ) -> dict[str, Any]:
+        """Replace the status; raises ApiError (409) if the object is no longer at that resourceVersion."""
+        change = [
+            {"op": "add", "path": "/metadata/resourceVersion", "value": resource_version},
+            {"op": "add", "path": "/status", "value": status},
+        ]
+        path = resource.path(ref.namespace, ref.name, "status")
+        return await self._patch(path, change, JSON_PATCH, {"fieldManager": FIELD_MANAGER})
+
+    async def delete(self, resource: Resource, ref: ObjectRef) -> dict[str, Any]:
+        """Delete exactly the object with that uid, and what it owns in the background."""
+        options: dict[str, Any] = {"propagationPolicy": "Background"}
+        if ref.uid:
+            options["preconditions"] = {"uid": ref.uid}
+        return await self._request("DELETE", resource.path(ref.namespace, ref.name), options)
+
+    async def _patch(
+        self, path: str, body: Any, content_type: str, query: Mapping[str, str]
+    ) -> dict[str, Any]:
+        return await self._request("PATCH", path, body, query=query, headers={"Content-Type": content_type})
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Send a request, again after each delay while it may help; raises ApiError or aiohttp.ClientError."""
+        for delay in (*RETRY_SECONDS, None):
+            if method != "GET":
+                self._may_write()
+            try:
+                return await self._send(method, path, body, query or {}, headers or {})
+            except _TryAgain as failure:
+                if delay is None:
+                    raise failure.error from None
+                log.debug("%s %s is made again: %s", method, path, failure.error)
+                await asyncio.sleep(min(max(delay, failure.after), LONGEST_RETRY_AFTER))
+        raise AssertionError("unreachable")
+
+    async def _send(
+        self, method: str, path: str, body: Any, query: Mapping[str, str], headers: Mapping[str, str]
+    ) -> dict[str, Any]:
+        sent = {"Accept": "application/json", "Content-Type": "application/json", **headers}
+        if authorization := self._connection.authorization():
+            sent["Authorization"] = authorization
+        data = None if body is None else json.dumps(body).encode()
+        url = self._connection.server + path
+        try:
+            async with self._session.request(method, url, data=data, params=query, headers=sent) as response:
+                text = await response.read()
+                if response.status < 300:
+                    result: dict[str, Any] = json.loads(text)
+                    return result
+                error = _api_error(response.status, text)
+                if response.status in RETRIED:
+                    raise _TryAgain(error, _seconds(response.headers.get("Retry-After")))
+                raise error
+        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
+            raise _TryAgain(error, 0) from error
+
+
+class _TryAgain(Exception):
+    """A request failed in a way that passes."""
+
+    def __init__(self, error: Exception, after: float) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.after = after
+
+
+def _api_error(status: int, text: bytes) -> ApiError:
+    try:
+        answer = json.loads(text)
+        return ApiError(status, answer.get("reason") or "Unknown", answer.get("message") or "")
+    except (ValueError, AttributeError):
+        return ApiError(status, "Unknown", text[:200].decode(errors="replace"))
+
+
+def _seconds(retry_after: str | None) -> float:
+    return float(retry_after) if retry_after and retry_after.isdigit() else 0.0

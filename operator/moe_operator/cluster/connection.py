@@ -1,0 +1,77 @@
+"""How the API server is reached: in a cluster by the service account, elsewhere by KUBECONFIG.
+
+kubernetes' own loaders read both, so that every kind of credentials works that kubectl takes; tokens
+that rotate are read again by them.
+"""
+
+import os
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kopf
+from kubernetes.client import Configuration
+from kubernetes.config import load_kube_config
+from kubernetes.config.incluster_config import InClusterConfigLoader
+
+#: Where a pod finds its token; a node that cannot mount there says where by this variable.
+SERVICE_ACCOUNT_VARIABLE = "MOE_SERVICE_ACCOUNT"
+SERVICE_ACCOUNT_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Address and credentials of one API server."""
+
+    configuration: Any
+
+    @property
+    def server(self) -> str:
+        """Return the base URL, without a slash at its end."""
+        return str(self.configuration.host).rstrip("/")
+
+    def authorization(self) -> str | None:
+        """Return the header's value, from a token file read again when it is due; None for certificates."""
+        value = self.configuration.get_api_key_with_prefix("BearerToken")
+        if not value:
+            return None
+        return "Bearer " + str(value).partition(" ")[2].strip()
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """Return a context that trusts the cluster's authority and shows our certificate, if there is one."""
+        configuration = self.configuration
+        context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
+        if configuration.cert_file:
+            context.load_cert_chain(configuration.cert_file, configuration.key_file)
+        if not configuration.verify_ssl:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    def for_kopf(self) -> kopf.ConnectionInfo:
+        """Return the same credentials as kopf wants them."""
+        scheme, _, token = (self.authorization() or "").partition(" ")
+        return kopf.ConnectionInfo(
+            server=self.server,
+            ca_path=self.configuration.ssl_ca_cert,
+            insecure=not self.configuration.verify_ssl,
+            scheme=scheme or None,
+            token=token or None,
+            certificate_path=self.configuration.cert_file,
+            private_key_path=self.configuration.key_file,
+        )
+
+
+def load_connection() -> Connection:
+    """Return the connection; raises kubernetes.config.ConfigException where there is none."""
+    configuration = Configuration()
+    folder = Path(os.environ.get(SERVICE_ACCOUNT_VARIABLE) or SERVICE_ACCOUNT_FOLDER)
+    if not os.environ.get("KUBECONFIG") and (folder / "token").is_file():
+        loader = InClusterConfigLoader(
+            token_filename=str(folder / "token"), cert_filename=str(folder / "ca.crt")
+        )
+        loader.load_and_set(configuration)
+    else:
+        load_kube_config(client_configuration=configuration, persist_config=False)
+    return Connection(configuration)

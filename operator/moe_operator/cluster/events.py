@@ -1,0 +1,72 @@
+"""Kubernetes Events about Experts and pools: repeated ones are counted in one object. Best effort."""
+
+import hashlib
+import logging
+from datetime import UTC, datetime
+
+import aiohttp
+
+from moe_operator.api.labels import FIELD_MANAGER
+from moe_operator.cluster.api_client import ApiClient, ApiError
+from moe_operator.cluster.resources import EVENT, ref_of
+from moe_operator.state import Event, Manifest, ObjectRef
+
+log = logging.getLogger(__name__)
+
+#: The API server refuses longer messages.
+LONGEST_MESSAGE = 1024
+
+
+class EventSender:
+    """Writes events; one that cannot be written is logged and forgotten."""
+
+    def __init__(self, api: ApiClient) -> None:
+        """Send by ``api``."""
+        self._api = api
+
+    async def send(self, event: Event, about: Manifest) -> None:
+        """Write an event about an object."""
+        manifest = event_manifest(event, about, datetime.now(UTC))
+        try:
+            try:
+                await self._api.create(EVENT, manifest)
+            except ApiError as error:
+                if not error.already_exists:
+                    raise
+                await self._count(ref_of(manifest), manifest["lastTimestamp"])
+        except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+            log.warning("the event %s about %s was not written: %s", event.reason, ref_of(about).name, error)
+
+    async def _count(self, ref: ObjectRef, when: str) -> None:
+        live = await self._api.get(EVENT, ref.namespace, ref.name)
+        await self._api.merge(EVENT, ref, {"count": live.get("count", 1) + 1, "lastTimestamp": when})
+
+
+def event_manifest(event: Event, about: Manifest, now: datetime) -> Manifest:
+    """Return the Event object; equal events about one object have one name."""
+    metadata = about["metadata"]
+    identity = f"{metadata['uid']}/{event.type}/{event.reason}/{event.message}"
+    when = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "apiVersion": EVENT.api_version,
+        "kind": EVENT.kind,
+        "metadata": {
+            "name": f"{metadata['name']}.{hashlib.sha256(identity.encode()).hexdigest()[:16]}",
+            "namespace": metadata["namespace"],
+        },
+        "involvedObject": {
+            "apiVersion": about["apiVersion"],
+            "kind": about["kind"],
+            "namespace": metadata["namespace"],
+            "name": metadata["name"],
+            "uid": metadata["uid"],
+            "resourceVersion": metadata["resourceVersion"],
+        },
+        "type": event.type,
+        "reason": str(event.reason),
+        "message": event.message[:LONGEST_MESSAGE],
+        "source": {"component": FIELD_MANAGER},
+        "firstTimestamp": when,
+        "lastTimestamp": when,
+        "count": 1,
+    }

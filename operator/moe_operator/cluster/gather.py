@@ -1,0 +1,195 @@
+"""Collects all that a decision may look at: the cache and the newest answers of pods -> PoolState, ExpertState.
+
+An object that cannot be parsed is an error for its own key only; to everybody else it is not there.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from moe_operator.api import labels
+from moe_operator.api.base import ApiModel
+from moe_operator.api.expert import Expert
+from moe_operator.api.expert_pool import ExpertPool
+from moe_operator.api.expert_revision import ExpertRevision
+from moe_operator.cluster.cache import Cache
+from moe_operator.cluster.observe import job_state, observed_gateway, observed_job, observed_server
+from moe_operator.state import (
+    ExpertState,
+    Key,
+    Manifest,
+    ObservedGateway,
+    ObservedJob,
+    ObservedServer,
+    PoolState,
+    Role,
+)
+from moe_trainer.job_report import Progress
+
+Model = TypeVar("Model", bound=ApiModel)
+
+#: Kinds that the operator makes for an Expert or a pool.
+CHILDREN = (
+    "ExpertRevision",
+    "Job",
+    "Deployment",
+    "Service",
+    "ConfigMap",
+    "ServiceAccount",
+    "PersistentVolumeClaim",
+)
+
+
+@dataclass
+class Answers:
+    """What running pods said when they were last asked, by uid; kept by probes."""
+
+    progress: dict[str, Progress] = field(default_factory=dict)
+    policies: dict[str, str | None] = field(default_factory=dict)
+
+
+def gather_expert(key: Key, cache: Cache, answers: Answers) -> ExpertState | None:
+    """Return the state of an Expert, or None if there is none; raises ValidationError if it is not valid."""
+    manifest = cache.get("Expert", key.namespace, key.name)
+    if manifest is None:
+        return None
+    expert = cache.model(manifest, Expert)
+    pool_name = expert.spec.pool
+    pool_manifest = cache.get("ExpertPool", key.namespace, pool_name)
+    pool = _parsed_or_none(cache, pool_manifest, ExpertPool) if pool_manifest else None
+    peers = _parsed(cache, cache.of_pool("Expert", key.namespace, pool_name), Expert)
+    pool_revisions = _parsed(cache, cache.of_pool("ExpertRevision", key.namespace, pool_name), ExpertRevision)
+    own = _owned_by_expert(cache, key, expert.metadata.uid)
+    revisions = [
+        pool_revisions[name] for kind, name in own if kind == "ExpertRevision" and name in pool_revisions
+    ]
+    running = [
+        job
+        for job in cache.of_pool("Job", key.namespace, pool_name)
+        if job_state(job) in ("Running", "Suspended") and _has_role(job)
+    ]
+    claim, bound = _claim(cache, key.namespace, pool_name, pool)
+    return ExpertState(
+        expert=expert,
+        pool=pool,
+        peers=peers,
+        revisions=tuple(sorted(revisions, key=lambda revision: revision.spec.number)),
+        base_revision=_base_revision(expert, peers, pool_revisions),
+        pool_revisions=pool_revisions,
+        jobs=_jobs(cache, (item for (kind, _), item in own.items() if kind == "Job"), answers),
+        pool_jobs=_jobs(cache, running, answers),
+        job_experts={job["metadata"]["name"]: _label(job, labels.EXPERT) for job in running},
+        servers=tuple(
+            _server(cache, item)
+            for (kind, _), item in own.items()
+            if kind == "Deployment" and _is_server(item)
+        ),
+        live=own,
+        store_bound=bound,
+        claim=claim,
+        gateway=_gateway(cache, key.namespace, pool_name, answers),
+    )
+
+
+def gather_pool(key: Key, cache: Cache, answers: Answers) -> PoolState | None:
+    """Return the state of a pool, or None if there is none; raises ValidationError if it is not valid."""
+    manifest = cache.get("ExpertPool", key.namespace, key.name)
+    if manifest is None:
+        return None
+    pool = cache.model(manifest, ExpertPool)
+    uid = pool.metadata.uid
+    live = {
+        (kind, item["metadata"]["name"]): item for kind in CHILDREN for item in cache.of_controller(kind, uid)
+    }
+    claim_name = pool.spec.storage.claim or f"{key.name}-store"
+    claim = cache.get("PersistentVolumeClaim", key.namespace, claim_name)
+    deployments = cache.of_pool("Deployment", key.namespace, key.name)
+    servers = [_server(cache, item) for item in deployments if _is_server(item)]
+    return PoolState(
+        pool=pool,
+        experts=_parsed(cache, cache.of_pool("Expert", key.namespace, key.name), Expert),
+        revisions=_parsed(cache, cache.of_pool("ExpertRevision", key.namespace, key.name), ExpertRevision),
+        servers={server.revision: server for server in servers},
+        jobs=_jobs(cache, (item for (kind, _), item in live.items() if kind == "Job"), answers),
+        live=live,
+        claim_phase=(claim.get("status") or {}).get("phase", "Pending") if claim else None,
+        gateway=_gateway(cache, key.namespace, key.name, answers),
+    )
+
+
+def _parsed(cache: Cache, manifests: Iterable[Manifest], type_: type[Model]) -> dict[str, Model]:
+    models = {item["metadata"]["name"]: _parsed_or_none(cache, item, type_) for item in manifests}
+    return {name: model for name, model in models.items() if model is not None}
+
+
+def _parsed_or_none(cache: Cache, manifest: Manifest, type_: type[Model]) -> Model | None:
+    try:
+        return cache.model(manifest, type_)
+    except ValueError:
+        return None
+
+
+def _owned_by_expert(cache: Cache, key: Key, uid: str) -> dict[tuple[str, str], Manifest]:
+    """Return the children of exactly this Expert and of its revisions; a namesake's are not its own."""
+    owners = {uid}
+    owners |= {item["metadata"]["uid"] for item in cache.of_controller("ExpertRevision", uid)}
+    return {
+        (kind, item["metadata"]["name"]): item
+        for kind in CHILDREN
+        for owner in owners
+        for item in cache.of_controller(kind, owner)
+    }
+
+
+def _base_revision(
+    expert: Expert, peers: Mapping[str, Expert], revisions: Mapping[str, ExpertRevision]
+) -> ExpertRevision | None:
+    base = peers.get(expert.spec.base.expert or "")
+    return revisions.get(base.status.current_revision or "") if base else None
+
+
+def _claim(cache: Cache, namespace: str, pool_name: str, pool: ExpertPool | None) -> tuple[str, bool]:
+    name = (pool.spec.storage.claim if pool else None) or f"{pool_name}-store"
+    claim = cache.get("PersistentVolumeClaim", namespace, name)
+    return name, claim is not None and (claim.get("status") or {}).get("phase") == "Bound"
+
+
+def _jobs(cache: Cache, jobs: Iterable[Manifest], answers: Answers) -> tuple[ObservedJob, ...]:
+    observed = [_job(cache, job, answers) for job in jobs if _has_role(job)]
+    return tuple(sorted(observed, key=lambda job: (job.created, job.name)))
+
+
+def _job(cache: Cache, job: Manifest, answers: Answers) -> ObservedJob:
+    uid = job["metadata"]["uid"]
+    return observed_job(job, cache.of_controller("Pod", uid), answers.progress.get(uid))
+
+
+def _server(cache: Cache, deployment: Manifest) -> ObservedServer:
+    metadata, revision = deployment["metadata"], _label(deployment, labels.REVISION)
+    pods = cache.of_pool("Pod", metadata["namespace"], _label(deployment, labels.POOL))
+    return observed_server(
+        deployment, [pod for pod in pods if _is_server(pod) and _label(pod, labels.REVISION) == revision]
+    )
+
+
+def _gateway(cache: Cache, namespace: str, pool: str, answers: Answers) -> ObservedGateway:
+    deployments = cache.of_pool("Deployment", namespace, pool)
+    pods = cache.of_pool("Pod", namespace, pool)
+    return observed_gateway(
+        next((item for item in deployments if _label(item, labels.ROLE) == Role.GATEWAY), None),
+        [pod for pod in pods if _label(pod, labels.ROLE) == Role.GATEWAY],
+        answers.policies,
+    )
+
+
+def _is_server(manifest: Manifest) -> bool:
+    return _label(manifest, labels.ROLE) == Role.SERVER
+
+
+def _has_role(job: Manifest) -> bool:
+    """Whether a Job says what it is for; one whose labels were edited away is not ours to judge."""
+    return _label(job, labels.ROLE) in set(Role)
+
+
+def _label(manifest: Manifest, name: str) -> str:
+    return str((manifest["metadata"].get("labels") or {}).get(name, ""))

@@ -1,0 +1,98 @@
+"""Fills the cache before anything is decided, and sweeps it afterwards.
+
+A watch that starts over after a gap tells nothing of what was deleted meanwhile. The sweep lists metadata
+only, drops what is gone, and reads again what the watch missed.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+import aiohttp
+from prometheus_client import Counter
+
+from moe_operator.cluster.api_client import ApiClient, ApiError
+from moe_operator.cluster.cache import Cache
+from moe_operator.cluster.resources import WATCHED, Resource
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two tries to prime, for example while the definitions of the kinds are being installed.
+RETRY_SECONDS = 1.0
+#: The first sweep follows soon: it covers the gap between our listing and the start of the watches.
+FIRST_SWEEP_SECONDS = 15.0
+
+
+class Lister:
+    """Lists what is watched, in the namespaces that are watched."""
+
+    def __init__(self, api: ApiClient, cache: Cache, namespaces: Sequence[str], repairs: Counter) -> None:
+        """List in ``namespaces``, or in all where there are none; count in ``repairs`` what was missed."""
+        self._api = api
+        self._cache = cache
+        self._namespaces = tuple(namespaces) or ("",)
+        self._repairs = repairs
+        self._swept = time.monotonic()
+
+    def sweep_age(self) -> float:
+        """Return the seconds since everything was last listed."""
+        return time.monotonic() - self._swept
+
+    async def prime(self) -> None:
+        """List everything into the cache; tries until it succeeds."""
+        for resource in WATCHED:
+            for namespace in self._namespaces:
+                while not await self._prime(resource, namespace):
+                    await asyncio.sleep(RETRY_SECONDS)
+        self._swept = time.monotonic()
+
+    async def sweep(self, every: float) -> None:
+        """Compare the cache with the API server for ever."""
+        await asyncio.sleep(min(FIRST_SWEEP_SECONDS, every))
+        while True:
+            try:
+                for resource in WATCHED:
+                    for namespace in self._namespaces:
+                        await self.sweep_once(resource, namespace)
+                self._swept = time.monotonic()
+            except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+                log.warning("the sweep failed and is made again: %s", error)
+            await asyncio.sleep(every)
+
+    async def sweep_once(self, resource: Resource, namespace: str) -> None:
+        """Drop what is gone of one kind, and read what is newer than the cache has it."""
+        before = {
+            (item["metadata"]["namespace"], item["metadata"]["name"]): item
+            for item in self._cache.all(resource.kind)
+            if not namespace or item["metadata"]["namespace"] == namespace
+        }
+        listing = await self._api.list(resource, namespace, metadata_only=True)
+        for item in listing.items:
+            metadata = item["metadata"]
+            known = before.pop((metadata["namespace"], metadata["name"]), None)
+            if known is None or known["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
+                await self._repair(resource, metadata["namespace"], metadata["name"])
+        for (where, name), missing in before.items():
+            if int(missing["metadata"]["resourceVersion"]) <= listing.resource_version:
+                uid = missing["metadata"]["uid"]
+                if self._cache.remove(resource.kind, where, name, uid, listing.resource_version):
+                    self._repairs.inc()
+
+    async def _prime(self, resource: Resource, namespace: str) -> bool:
+        try:
+            for item in (await self._api.list(resource, namespace)).items:
+                self._cache.put(item)
+        except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+            log.warning("listing %s failed and is made again: %s", resource.plural, error)
+            return False
+        return True
+
+    async def _repair(self, resource: Resource, namespace: str, name: str) -> None:
+        """Read one object again, unless the watch has brought it meanwhile."""
+        try:
+            if self._cache.put(await self._api.get(resource, namespace, name)):
+                self._repairs.inc()
+        except ApiError as error:
+            if not error.not_found:
+                raise

@@ -1,0 +1,61 @@
+"""Prometheus metrics of the operator. Labels are bounded: kinds and phases, never names of objects."""
+
+from collections import Counter as Tally
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from moe_operator.cluster.cache import Cache
+
+
+class Metrics:
+    """All series, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.reconcile_seconds = Histogram(
+            "moe_operator_reconcile_seconds",
+            "Seconds from taking a key off the queue to the end of its last write.",
+            ["kind"],
+            registry=self.registry,
+            buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+        )
+        self.reconcile_errors = Counter(
+            "moe_operator_reconcile_errors_total",
+            "Keys that failed and were put back with a delay.",
+            ["kind", "error"],
+            registry=self.registry,
+        )
+        self.queue_depth = Gauge("moe_operator_queue_depth", "Keys that wait.", registry=self.registry)
+        self.queue_oldest = Gauge(
+            "moe_operator_queue_oldest_seconds",
+            "Age of the key that has waited, or been under way, longest.",
+            registry=self.registry,
+        )
+        self.event_age = Gauge(
+            "moe_operator_last_event_age_seconds",
+            "Seconds since the last watch event.",
+            registry=self.registry,
+        )
+        self.sweep_repairs = Counter(
+            "moe_operator_sweep_repairs_total",
+            "Objects that a sweep found different from the cache: news that the watch missed.",
+            registry=self.registry,
+        )
+        self._phases = Gauge("moe_operator_experts", "Experts by phase.", ["phase"], registry=self.registry)
+
+    def count_phases(self, cache: Cache) -> None:
+        """Count Experts by phase; a phase without Experts goes to 0."""
+        tally = Tally(_phases(cache))
+        seen = {sample.labels["phase"] for metric in self._phases.collect() for sample in metric.samples}
+        for phase in seen | tally.keys():
+            self._phases.labels(phase).set(tally[phase])
+
+    def exposition(self) -> bytes:
+        """Return all series as text."""
+        return generate_latest(self.registry)
+
+
+def _phases(cache: Cache) -> Iterable[str]:
+    for expert in cache.all("Expert"):
+        yield str((expert.get("status") or {}).get("phase") or "Pending")

@@ -1,0 +1,172 @@
+"""Live children as the planner sees them: Jobs, pods, servers, the gateway. Pure over what it is given."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from moe_operator.api import labels
+from moe_operator.state import (
+    AnyHeadline,
+    Manifest,
+    ObservedGateway,
+    ObservedJob,
+    ObservedPod,
+    ObservedServer,
+    Role,
+)
+from moe_trainer.job_report import Progress, parse_headline
+
+#: Reasons of a waiting container that only mean that it is on its way.
+STARTING = frozenset({"ContainerCreating", "PodInitializing"})
+
+
+def observed_job(job: Manifest, pods: Sequence[Manifest], progress: Progress | None) -> ObservedJob:
+    """Return a Job with its pods and, once one finished, what it reported."""
+    metadata, status = job["metadata"], job.get("status") or {}
+    observed = _by_age(pods)
+    failed = _true_condition(status, "Failed")
+    return ObservedJob(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        role=Role(_label(job, labels.ROLE)),
+        revision=_label(job, labels.REVISION) or None,
+        config_digest=(metadata.get("annotations") or {}).get(labels.CONFIG_DIGEST, ""),
+        created=_time(metadata["creationTimestamp"]),
+        suspended=bool(job["spec"].get("suspend")),
+        state=job_state(job),
+        deleting="deletionTimestamp" in metadata,
+        failure=(failed.get("reason", ""), failed.get("message", "")) if failed else None,
+        pods=observed,
+        headline=_newest_headline(observed),
+        progress=progress,
+    )
+
+
+def job_state(job: Manifest) -> Literal["Suspended", "Running", "Succeeded", "Failed"]:
+    """Return where a Job is; it is finished only once the Job controller says so."""
+    status = job.get("status") or {}
+    if _true_condition(status, "Complete"):
+        return "Succeeded"
+    if _true_condition(status, "Failed"):
+        return "Failed"
+    return "Suspended" if job["spec"].get("suspend") else "Running"
+
+
+def observed_server(deployment: Manifest, pods: Sequence[Manifest]) -> ObservedServer:
+    """Return the Deployment of a served revision; its digest is read from what its containers are told."""
+    metadata, spec, status = deployment["metadata"], deployment["spec"], deployment.get("status") or {}
+    desired = spec.get("replicas", 1)
+    seen = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
+    return ObservedServer(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        revision=_label(deployment, labels.REVISION),
+        digest=_served_digest(spec["template"]),
+        created=_time(metadata["creationTimestamp"]),
+        desired_replicas=desired,
+        ready_replicas=status.get("readyReplicas", 0),
+        updated=seen and status.get("updatedReplicas", 0) == desired == status.get("replicas", 0),
+        deleting="deletionTimestamp" in metadata,
+        pods=_by_age(pods),
+        manifest=deployment,
+    )
+
+
+def observed_gateway(
+    deployment: Manifest | None, pods: Sequence[Manifest], reported: Mapping[str, str | None]
+) -> ObservedGateway:
+    """Return the gateway; ``reported`` is what pods said, by uid."""
+    if deployment is None:
+        return ObservedGateway(exists=False)
+    observed = _by_age(pods)
+    return ObservedGateway(
+        exists=True,
+        ready_replicas=(deployment.get("status") or {}).get("readyReplicas", 0),
+        desired_replicas=deployment["spec"].get("replicas", 1),
+        reported={pod.name: reported.get(pod.uid) for pod in observed if pod.ready and not pod.deleting},
+        pods=observed,
+    )
+
+
+def observed_pod(pod: Manifest) -> ObservedPod:
+    """Return a pod reduced to what decisions need; its first container speaks for it."""
+    metadata, status = pod["metadata"], pod.get("status") or {}
+    containers = status.get("containerStatuses") or [{}]
+    ended = _ended(containers[0])
+    return ObservedPod(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        phase=status.get("phase", "Pending"),
+        ready=_true_condition(status, "Ready") is not None,
+        ip=status.get("podIP"),
+        created=_time(metadata["creationTimestamp"]),
+        deleting="deletionTimestamp" in metadata,
+        waiting=_waiting(status, containers[0]),
+        exit_code=ended.get("exitCode"),
+        exit_reason=ended.get("reason", ""),
+        message=ended.get("message", ""),
+        disrupted=_true_condition(status, "DisruptionTarget") is not None,
+    )
+
+
+def environment_of(template: Manifest) -> dict[str, str]:
+    """Return the literal environment of a pod template's first container."""
+    variables = template["spec"]["containers"][0].get("env") or []
+    return {item["name"]: item["value"] for item in variables if "value" in item}
+
+
+def _by_age(pods: Sequence[Manifest]) -> tuple[ObservedPod, ...]:
+    observed = [observed_pod(pod) for pod in pods]
+    return tuple(sorted(observed, key=lambda pod: (pod.created, pod.name)))
+
+
+def _ended(container: Manifest) -> Mapping[str, Any]:
+    """Return how the container ended, now or before its newest restart; empty if it never did."""
+    for state in (container.get("state") or {}, container.get("lastState") or {}):
+        if "terminated" in state:
+            return dict(state["terminated"])
+    return {}
+
+
+def _waiting(status: Manifest, container: Manifest) -> tuple[str, str] | None:
+    """Return why a pod does not run: not scheduled, or its container cannot start."""
+    if status.get("phase") not in (None, "Pending", "Running"):
+        return None
+    for item in status.get("conditions") or []:
+        if item["type"] == "PodScheduled" and item["status"] == "False":
+            return item.get("reason", ""), item.get("message", "")
+    waiting = (container.get("state") or {}).get("waiting")
+    if waiting and waiting.get("reason") not in STARTING:
+        return waiting.get("reason", ""), waiting.get("message", "")
+    return None
+
+
+def _newest_headline(pods: Sequence[ObservedPod]) -> AnyHeadline | None:
+    for pod in reversed(pods):
+        if pod.message:
+            try:
+                return parse_headline(pod.message)
+            except ValueError:
+                continue
+    return None
+
+
+def _served_digest(template: Manifest) -> str:
+    try:
+        return str(json.loads(environment_of(template)["MOE_SERVE_CONFIG"])["artefact"]["digest"])
+    except (KeyError, TypeError, ValueError):
+        return ""
+
+
+def _true_condition(status: Manifest, type_: str) -> Mapping[str, Any] | None:
+    conditions = status.get("conditions") or []
+    return next((item for item in conditions if item["type"] == type_ and item["status"] == "True"), None)
+
+
+def _label(manifest: Manifest, name: str) -> str:
+    return str((manifest["metadata"].get("labels") or {}).get(name, ""))
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)

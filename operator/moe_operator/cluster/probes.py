@@ -1,0 +1,168 @@
+"""Asks running pods what only they know: training progress, and the policy that gateways serve by.
+
+Progress informs and decides nothing. A policy's digest is asked for only while a ready gateway has not
+reported the newest one, so a settled pool is left alone.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from functools import lru_cache
+
+import aiohttp
+from pydantic import BaseModel
+
+from moe_operator.api import labels
+from moe_operator.cluster.cache import Cache
+from moe_operator.cluster.gather import Answers
+from moe_operator.cluster.observe import environment_of, job_state, observed_pod
+from moe_operator.state import Key, Manifest, Role
+from moe_trainer.formats import digest_of
+from moe_trainer.job_report import Progress
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two rounds of questions, seconds for an answer, and the longest answer in bytes.
+PROGRESS_SECONDS = 2.0
+POLICY_SECONDS = 0.25
+ANSWER_SECONDS = 2.0
+LONGEST_ANSWER = 64 * 1024
+#: Questions that are asked at once.
+AT_ONCE = 32
+COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
+
+
+class Probes:
+    """Keeps ``answers`` current."""
+
+    def __init__(self, cache: Cache, answers: Answers, on_news: Callable[[Key], None]) -> None:
+        """Ask the pods that ``cache`` knows; tell ``on_news`` whose state an answer changed."""
+        self._cache = cache
+        self._answers = answers
+        self._on_news = on_news
+        self._limit = asyncio.Semaphore(AT_ONCE)
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def run(self) -> None:
+        """Ask for ever."""
+        await asyncio.gather(
+            _every(PROGRESS_SECONDS, self.ask_progress), _every(POLICY_SECONDS, self.ask_policies)
+        )
+
+    async def ask_progress(self) -> None:
+        """Ask rank 0 of every training Job that runs."""
+        running = {job["metadata"]["uid"]: job for job in self._cache.all("Job") if _trains(job)}
+        for uid in self._answers.progress.keys() - running.keys():
+            del self._answers.progress[uid]
+        await asyncio.gather(*(self._ask_job(job) for job in running.values()))
+
+    async def ask_policies(self) -> None:
+        """Ask every ready gateway pod that has not reported the newest policy of its pool."""
+        pods = [
+            pod for pod in self._cache.all("Pod") if _has_role(pod, Role.GATEWAY) and observed_pod(pod).ready
+        ]
+        for uid in self._answers.policies.keys() - {pod["metadata"]["uid"] for pod in pods}:
+            del self._answers.policies[uid]
+        await asyncio.gather(*(self._ask_gateway(pod) for pod in pods if self._is_behind(pod)))
+
+    async def _ask_job(self, job: Manifest) -> None:
+        metadata = job["metadata"]
+        port = environment_of(job["spec"]["template"]).get("MOE_PROGRESS_PORT")
+        pod = _rank_zero(self._cache.of_controller("Pod", metadata["uid"]))
+        if port is None or pod is None:
+            return
+        text = await self._get(pod["status"]["podIP"], port, "/progress")
+        try:
+            progress = Progress.model_validate_json(text or b"")
+        except ValueError:
+            return
+        if self._answers.progress.get(metadata["uid"]) != progress:
+            self._answers.progress[metadata["uid"]] = progress
+            self._on_news(Key("Expert", metadata["namespace"], metadata["labels"][labels.EXPERT]))
+
+    async def _ask_gateway(self, pod: Manifest) -> None:
+        metadata = pod["metadata"]
+        port = self._gateway_port(metadata["namespace"], metadata["labels"][labels.POOL])
+        address = pod["status"].get("podIP")
+        if port is None or address is None:
+            return
+        text = await self._get(address, port, "/policy")
+        try:
+            digest = _PolicyAnswer.model_validate_json(text or b"").digest
+        except ValueError:
+            return
+        if self._answers.policies.get(metadata["uid"]) != digest:
+            self._answers.policies[metadata["uid"]] = digest
+            namespace, pool = metadata["namespace"], metadata["labels"][labels.POOL]
+            self._on_news(Key("ExpertPool", namespace, pool))
+            for expert in self._cache.of_pool("Expert", namespace, pool):
+                self._on_news(Key("Expert", namespace, expert["metadata"]["name"]))
+
+    def _is_behind(self, pod: Manifest) -> bool:
+        metadata = pod["metadata"]
+        newest = self._newest_policy(metadata["namespace"], metadata["labels"][labels.POOL])
+        return newest is not None and self._answers.policies.get(metadata["uid"]) != newest
+
+    def _newest_policy(self, namespace: str, pool: str) -> str | None:
+        for item in self._cache.of_pool("ConfigMap", namespace, pool):
+            if _has_role(item, Role.GATEWAY):
+                return next((_digest(text) for text in (item.get("data") or {}).values()), None)
+        return None
+
+    def _gateway_port(self, namespace: str, pool: str) -> str | None:
+        for item in self._cache.of_pool("Deployment", namespace, pool):
+            if _has_role(item, Role.GATEWAY):
+                return environment_of(item["spec"]["template"]).get("PORT")
+        return None
+
+    async def _get(self, address: str, port: str, path: str) -> bytes | None:
+        """Return a short answer, or None; redirects are not followed."""
+        url = f"http://{f'[{address}]' if ':' in address else address}:{port}{path}"
+        try:
+            async with self._limit, self._session.get(url, allow_redirects=False) as response:
+                text = await response.content.read(LONGEST_ANSWER + 1)
+                while not response.content.at_eof() and len(text) <= LONGEST_ANSWER:
+                    text += await response.content.read(LONGEST_ANSWER + 1 - len(text))
+                return text if response.status == 200 and len(text) <= LONGEST_ANSWER else None
+        except (aiohttp.ClientError, TimeoutError) as error:
+            log.debug("%s did not answer: %r", url, error)
+            return None
+
+
+class _PolicyAnswer(BaseModel):
+    """What a gateway says on /policy, as far as it is read here."""
+
+    digest: str | None = None
+
+
+async def _every(seconds: float, ask: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await ask()
+        await asyncio.sleep(seconds)
+
+
+@lru_cache(maxsize=64)
+def _digest(text: str) -> str:
+    return digest_of(text.strip())
+
+
+def _trains(job: Manifest) -> bool:
+    return _has_role(job, Role.TRAIN) and job_state(job) == "Running"
+
+
+def _rank_zero(pods: Iterable[Manifest]) -> Manifest | None:
+    """Return the running pod of a Job that has an address and completion index 0, or no index at all."""
+    for pod in pods:
+        status, marks = pod.get("status") or {}, pod["metadata"].get("labels") or {}
+        running = status.get("phase") == "Running" and status.get("podIP")
+        if running and marks.get(COMPLETION_INDEX, "0") == "0":
+            return pod
+    return None
+
+
+def _has_role(manifest: Manifest, role: Role) -> bool:
+    return (manifest["metadata"].get("labels") or {}).get(labels.ROLE) == role

@@ -1,0 +1,94 @@
+"""The kinds that the operator reads, and where the API server keeps them."""
+
+from dataclasses import dataclass
+
+from moe_operator.api import labels
+from moe_operator.state import Manifest, ObjectRef
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind of namespaced objects."""
+
+    api_version: str
+    kind: str
+    plural: str
+    #: True: only objects labelled as the operator's are read.
+    owned: bool = True
+
+    @property
+    def group(self) -> str:
+        """Return the API group; empty for the core group."""
+        return self.api_version.rpartition("/")[0]
+
+    @property
+    def version(self) -> str:
+        """Return the version within the group."""
+        return self.api_version.rpartition("/")[2]
+
+    @property
+    def selector(self) -> str | None:
+        """Return the label selector that the operator lists and watches with."""
+        return f"{labels.MANAGED_BY}={labels.FIELD_MANAGER}" if self.owned else None
+
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        """Return the URL path of the collection, of an object, or of its subresource."""
+        parts = ["/api/v1" if not self.group else f"/apis/{self.api_version}"]
+        if namespace:
+            parts.append(f"namespaces/{namespace}")
+        parts += [part for part in (self.plural, name, subresource) if part]
+        return "/".join(parts)
+
+
+EXPERT_POOL = Resource(labels.API_VERSION, "ExpertPool", "expertpools", owned=False)
+EXPERT = Resource(labels.API_VERSION, "Expert", "experts", owned=False)
+EXPERT_REVISION = Resource(labels.API_VERSION, "ExpertRevision", "expertrevisions", owned=False)
+JOB = Resource("batch/v1", "Job", "jobs")
+POD = Resource("v1", "Pod", "pods")
+DEPLOYMENT = Resource("apps/v1", "Deployment", "deployments")
+SERVICE = Resource("v1", "Service", "services")
+CONFIG_MAP = Resource("v1", "ConfigMap", "configmaps")
+SERVICE_ACCOUNT = Resource("v1", "ServiceAccount", "serviceaccounts")
+#: A pool may use a claim that its owner made, so all of a namespace are read.
+CLAIM = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims", owned=False)
+
+#: Everything that is cached and watched.
+WATCHED = (
+    EXPERT_POOL,
+    EXPERT,
+    EXPERT_REVISION,
+    JOB,
+    POD,
+    DEPLOYMENT,
+    SERVICE,
+    CONFIG_MAP,
+    SERVICE_ACCOUNT,
+    CLAIM,
+)
+_BY_KIND = {resource.kind: resource for resource in WATCHED}
+
+EVENT = Resource("v1", "Event", "events")
+LEASE = Resource("coordination.k8s.io/v1", "Lease", "leases")
+
+
+def resource_of(kind: str) -> Resource:
+    """Return the resource of a kind; raises KeyError for a kind that the operator does not handle."""
+    return _BY_KIND[kind]
+
+
+def ref_of(manifest: Manifest) -> ObjectRef:
+    """Return the reference of an object."""
+    metadata = manifest["metadata"]
+    return ObjectRef(
+        api_version=manifest["apiVersion"],
+        kind=manifest["kind"],
+        namespace=metadata.get("namespace", ""),
+        name=metadata["name"],
+        uid=metadata.get("uid", ""),
+    )
+
+
+def controller_uid(manifest: Manifest) -> str:
+    """Return the uid of the object's controlling owner; empty if it has none."""
+    owners = manifest["metadata"].get("ownerReferences") or []
+    return next((owner["uid"] for owner in owners if owner.get("controller")), "")

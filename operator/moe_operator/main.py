@@ -1,0 +1,237 @@
+"""Console script `moe-operator`: reads the configuration, takes the Lease, primes the cache, and works.
+
+    moe-operator --config FILE [--namespace NAME]... [--port 8080]
+
+It runs in a cluster by its service account, elsewhere by KUBECONFIG. SIGTERM ends it cleanly; kill -9 at
+any point loses nothing.
+"""
+
+import argparse
+import asyncio
+import logging
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Coroutine, Hashable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import kopf
+import yaml
+from aiohttp import web
+from pydantic import ValidationError
+
+from moe_operator.cluster.api_client import ApiClient
+from moe_operator.cluster.apply import Applier
+from moe_operator.cluster.cache import Cache
+from moe_operator.cluster.connection import Connection, load_connection
+from moe_operator.cluster.gather import Answers
+from moe_operator.cluster.lease import Lease, LeaseLost
+from moe_operator.cluster.listing import Lister
+from moe_operator.cluster.liveness import Liveness
+from moe_operator.cluster.metrics import Metrics
+from moe_operator.cluster.probes import Probes
+from moe_operator.cluster.queue import KeyedQueue
+from moe_operator.cluster.reconcile import Reconciler
+from moe_operator.cluster.resources import Resource
+from moe_operator.cluster.triggers import concerned
+from moe_operator.config import OperatorConfig
+from moe_operator.handlers import registry_of, settings_of
+from moe_operator.logs import set_up_logging
+from moe_operator.planner import plan_expert, plan_pool
+from moe_operator.state import Key, Manifest
+
+log = logging.getLogger(__name__)
+
+LEASE_NAME = "moe-operator"
+
+
+class Operator:
+    """All parts of the running operator, put together."""
+
+    def __init__(self, config: OperatorConfig, connection: Connection) -> None:
+        """Make the parts; nothing is sent yet."""
+        self.config = config
+        self.connection = connection
+        self.lease = Lease(
+            namespace=os.environ.get("POD_NAMESPACE", "default"),
+            name=LEASE_NAME,
+            holder=os.environ.get("POD_NAME") or f"{platform.node()}-{os.getpid()}",
+            seconds=config.lease_seconds,
+        )
+        self.api = ApiClient(connection, may_write=self.lease.check)
+        self.lease_api = ApiClient(connection)
+        self.cache = Cache()
+        self.answers = Answers()
+        self.metrics = Metrics()
+        self.queue: KeyedQueue[Key] = KeyedQueue(self._lane_of)
+        self.probes = Probes(self.cache, self.answers, self.queue.add)
+        self.lister = Lister(self.api, self.cache, config.namespaces, self.metrics.sweep_repairs)
+        self.reconciler = Reconciler(
+            cache=self.cache,
+            queue=self.queue,
+            answers=self.answers,
+            applier=Applier(self.api, self.cache),
+            config=config,
+            metrics=self.metrics,
+            plan_expert=plan_expert,
+            plan_pool=plan_pool,
+        )
+        self.liveness = Liveness(
+            oldest_seconds=self.queue.oldest_seconds,
+            sweep_age=self.lister.sweep_age,
+            longest_sweep_age=3 * config.sweep_seconds + 60,
+            exposition=self._exposition,
+        )
+        self._last_event = time.monotonic()
+
+    async def run(self) -> None:
+        """Work until a signal comes; raises LeaseLost."""
+        await self.lease.acquire(self.lease_api)
+        try:
+            await _first_of(self._work(), self.lease.keep(self.lease_api))
+        finally:
+            await self.lease.release(self.lease_api)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for part in (self.api, self.lease_api, self.probes):
+            await part.close()
+
+    async def _start(self) -> None:
+        """Prime the cache and the answers of pods; only then is anything queued."""
+        started = time.monotonic()
+        await self.lister.prime()
+        await asyncio.gather(self.probes.ask_progress(), self.probes.ask_policies())
+        self.cache.listen(self._changed)
+        for kind in ("ExpertPool", "Expert"):
+            for item in self.cache.all(kind):
+                self.queue.add(Key(kind, item["metadata"]["namespace"], item["metadata"]["name"]))
+        self.liveness.ready = True
+        log.info("primed in %.2f s", time.monotonic() - started)
+
+    async def _work(self) -> None:
+        """Run the watches, the workers, the sweep and the probes; the first to end ends all.
+
+        kopf takes the signals over and ends when one comes.
+        """
+        await self._start()
+        watching = kopf.operator(
+            registry=registry_of(self.connection, self._observe),
+            settings=settings_of(),
+            standalone=True,
+            clusterwide=not self.config.namespaces,
+            namespaces=self.config.namespaces,
+        )
+        workers = [self.reconciler.work() for _ in range(self.config.workers)]
+        await _first_of(watching, *workers, self.lister.sweep(self.config.sweep_seconds), self.probes.run())
+
+    def _observe(self, resource: Resource, manifest: dict[str, Any], deleted: bool) -> None:
+        """Take one watch event."""
+        self._last_event = time.monotonic()
+        metadata = manifest["metadata"]
+        if deleted:
+            self.cache.remove(
+                resource.kind,
+                metadata["namespace"],
+                metadata["name"],
+                metadata["uid"],
+                int(metadata["resourceVersion"]),
+            )
+        else:
+            self.cache.put(manifest | {"apiVersion": resource.api_version, "kind": resource.kind})
+
+    def _changed(self, old: Manifest | None, new: Manifest | None) -> None:
+        for key in concerned(old, new, self.cache):
+            self.queue.add(key)
+
+    def _lane_of(self, key: Key) -> Hashable:
+        """Return the pool of a key: its decisions are serial."""
+        if key.kind == "ExpertPool":
+            return (key.namespace, key.name)
+        expert = self.cache.get("Expert", key.namespace, key.name)
+        return (key.namespace, expert["spec"].get("pool", "") if expert else "")
+
+    def _exposition(self) -> bytes:
+        self.metrics.queue_depth.set(len(self.queue))
+        self.metrics.queue_oldest.set(self.queue.oldest_seconds())
+        self.metrics.event_age.set(time.monotonic() - self._last_event)
+        self.metrics.count_phases(self.cache)
+        return self.metrics.exposition()
+
+
+async def _first_of(*works: Coroutine[Any, Any, Any]) -> None:
+    """Run works until one ends, cancel the others, and raise what the first raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+async def serve(config: OperatorConfig, port: int) -> None:
+    """Run the operator and its HTTP endpoints until a signal comes."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    operator = Operator(config, load_connection())
+    runner = web.AppRunner(operator.liveness.application(), access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, os.environ.get("POD_IP") or "127.0.0.1", port).start()
+        log.info("moe-operator %s at %s", version("moe-operator"), operator.connection.server)
+        await _first_of(operator.run(), stop.wait())
+    finally:
+        await runner.cleanup()
+        await operator.close()
+
+
+def read_config(path: Path, namespaces: list[str]) -> OperatorConfig:
+    """Return the configuration; raises OSError, yaml.YAMLError or ValidationError."""
+    config = OperatorConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return config.model_copy(update={"namespaces": tuple(namespaces)}) if namespaces else config
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="moe-operator", description=__doc__.splitlines()[0] if __doc__ else ""
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=os.environ.get("MOE_OPERATOR_CONFIG"),
+        help="the operator's configuration, a YAML file; default: MOE_OPERATOR_CONFIG",
+    )
+    parser.add_argument(
+        "--namespace", action="append", default=[], help="watch this namespace only; may be repeated"
+    )
+    parser.add_argument(
+        "--port", type=int, default=8080, help="of /healthz, /readyz and /metrics; default: 8080"
+    )
+    parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    arguments = parser.parse_args()
+    if arguments.config is None:
+        parser.error("--config is missing, and MOE_OPERATOR_CONFIG is not set: name the configuration file")
+    return arguments
+
+
+def main() -> None:
+    """Run until a signal comes; exits with 1 on a bad configuration or a lost Lease."""
+    arguments = _arguments()
+    set_up_logging(arguments.log_level)
+    try:
+        config = read_config(arguments.config, arguments.namespace)
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        sys.exit(f"moe-operator: {arguments.config} cannot be used: {error}")
+    try:
+        asyncio.run(serve(config, arguments.port))
+    except LeaseLost as error:
+        log.error("%s: this process ends", error)
+        sys.exit(1)
