@@ -28,23 +28,24 @@ _KEPT = (
 #: Keywords that pydantic writes and that Kubernetes needs neither itself nor in another form.
 _DROPPED = ("title", "$defs", "discriminator")
 
+#: What names of children are derived from. The API server takes the length of a name in a rule, but counts
+#: anything else done with it as too costly; so the rule has the length, and the schema has the letters.
 _NAME_RULE = {
-    "rule": "self.metadata.name.matches('^[a-z][a-z0-9-]{0,39}$')",
-    "messageExpression": "\"metadata.name '\" + self.metadata.name + \"' has \" + string(size(self.metadata.name)) + "
-    "\" characters: use at most 40, lower-case letters, digits and '-', starting with a letter "
-    '(names of children are derived from it)"',
-    "message": "metadata.name must have at most 40 characters: lower-case letters, digits and '-', starting with a letter",
+    "rule": "size(self.metadata.name) <= 40",
+    "message": "metadata.name must have at most 40 characters, since names of children are derived from it: shorten it",
+    "fieldPath": ".metadata.name",
 }
+_NAME_PATTERN = "^[a-z][a-z0-9-]*$"
 
 
 class _WithNestedDefaults(GenerateJsonSchema):
-    """Also writes the default of a nested model: `{}`, which the API server fills with the inner defaults."""
+    """Also writes the default of a nested model, with every inner default: CEL rules on it are checked with it."""
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         result = super().default_schema(schema)
         factory = schema.get("default_factory")
         if isinstance(factory, type) and issubclass(factory, BaseModel):
-            return {**result, "default": {}}
+            return {**result, "default": factory().model_dump(mode="json", by_alias=True, exclude_none=True)}
         return result
 
 
@@ -98,7 +99,9 @@ def _resolved(node: Mapping[str, Any], definitions: Mapping[str, Any], *, path: 
 
 
 def _number(value: Any) -> Any:
-    """Write 1.0 as 1: clients that read integers refuse the former."""
+    """Write 1.0 as 1, inside defaults too: clients that read integers refuse the former."""
+    if isinstance(value, Mapping):
+        return {key: _number(child) for key, child in value.items()}
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -130,6 +133,7 @@ def object_schema(kind: Kind) -> Schema:
         },
     }
     if kind.short_name_rule:
+        result["properties"]["metadata"]["properties"] = {"name": {"type": "string", "pattern": _NAME_PATTERN}}
         result["x-kubernetes-validations"] = [_NAME_RULE]
     return result
 

@@ -105,7 +105,7 @@ def _bounds(field: dict[str, Any]) -> str:
 
 def _default(field: dict[str, Any]) -> str:
     value = field.get("default")
-    if value is None or value == {}:
+    if value is None or isinstance(value, dict):
         return ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
