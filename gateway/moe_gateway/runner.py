@@ -11,8 +11,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds for which a stopping server still takes connections, until its peers know.
 LAME_DUCK_SECONDS = 1.0
-#: Seconds that requests in flight may still take after that.
-DRAIN_SECONDS = 120.0
+#: Seconds that requests in flight may still take after that; the pod's grace period is longer.
+DRAIN_SECONDS = 50.0
 
 
 async def run_until_stopped(

@@ -1,0 +1,84 @@
+"""The program as a container runs it: start by environment, SIGTERM, no request cut."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+
+import aiohttp
+
+PROGRAM = [sys.executable, "-c", "from moe_gateway.app import main; main()"]
+
+
+@contextlib.asynccontextmanager
+async def _started(world, policy, port):
+    path = world.folder / "policy.json"
+    path.write_text(policy.to_json())
+    environment = os.environ | {
+        "MOE_ROUTING_POLICY": str(path),
+        "MOE_STORE": str(world.folder),
+        "PORT": str(port),
+    }
+    process = await asyncio.create_subprocess_exec(*PROGRAM, env=environment)
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client, asyncio.timeout(60):
+            while not await _is_ready(client):
+                assert process.returncode is None
+                await asyncio.sleep(0.02)
+            yield process, client
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+async def _is_ready(client):
+    try:
+        async with client.get("/readyz") as response:
+            return response.status == 200
+    except aiohttp.ClientConnectionError:
+        return False
+
+
+async def test_a_stopping_gateway_finishes_streams_and_takes_no_more_requests(world, free_port):
+    hold = asyncio.Event()
+    policy = world.policy(await world.expert("code", hold=hold))
+    async with _started(world, policy, free_port) as (process, client):
+        ask = {"model": "code", "prompt": "x", "stream": True}
+        async with client.post("/v1/completions", json=ask) as response:
+            assert b"one" in await response.content.readline()
+            process.send_signal(signal.SIGTERM)
+            while await _is_ready(client):
+                await asyncio.sleep(0.02)
+            while True:  # It goes on taking requests until its peers know, then it does not.
+                try:
+                    async with client.get("/healthz") as health:
+                        assert health.status == 200
+                except aiohttp.ClientConnectionError:
+                    break
+                await asyncio.sleep(0.02)
+            assert process.returncode is None
+            hold.set()
+            assert (await response.read()).endswith(b"data: [DONE]\n\n")
+        assert await process.wait() == 0
+
+
+def test_without_a_policys_path_it_says_what_to_set():
+    environment = {name: value for name, value in os.environ.items() if name != "MOE_ROUTING_POLICY"}
+    outcome = subprocess.run(
+        PROGRAM, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert outcome.returncode == 1
+    assert "set MOE_ROUTING_POLICY to the path of the routing policy" in outcome.stderr
+
+
+async def test_it_stays_small(world, free_port):
+    async with _started(world, world.policy(await world.expert("code")), free_port) as (process, client):
+        for _ in range(50):
+            async with client.post("/v1/completions", json={"model": "pool", "prompt": "x"}) as response:
+                assert response.status == 200
+        with open(f"/proc/{process.pid}/status") as status:
+            resident = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+    assert resident < 96 * 1024, f"{resident} KiB; the pod asks for 96 MiB"
