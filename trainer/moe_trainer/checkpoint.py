@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, Format
 from moe_trainer.manifest import is_committed, new_folder, verify
+from moe_trainer.optimization import AdamW
 
 KEPT = 2
 _TENSORS = "state.safetensors"
 _STATE = "state.json"
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class CheckpointState(Format):
@@ -44,14 +44,14 @@ class Curve:
     validations: dict[int, float] = field(default_factory=dict)  #: Step to bits per byte.
 
 
-def save(folder: Path, inputs: Digest, model: nn.Module, optimizer: torch.optim.AdamW, curve: Curve) -> None:
+def save(folder: Path, inputs: Digest, model: nn.Module, optimizer: AdamW, curve: Curve) -> None:
     """Commit the checkpoint of the current step and drop the oldest beyond the last two."""
     step = len(curve.losses)
     tensors = {"rng": torch.get_rng_state(), "losses": torch.tensor(curve.losses, dtype=torch.float64)}
     for name, parameter in model.named_parameters():
         tensors[f"parameter.{name}"] = parameter.detach()
-        for moment in _MOMENTS:
-            tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment]
+        tensors[f"first_moment.{name}"] = optimizer.first_moments[name]
+        tensors[f"second_moment.{name}"] = optimizer.second_moments[name]
     state = CheckpointState(inputs=inputs, step=step, validations=curve.validations)
     with new_folder(folder / f"step-{step:08}", "checkpoint") as working:
         save_file(tensors, working / _TENSORS)
@@ -60,9 +60,7 @@ def save(folder: Path, inputs: Digest, model: nn.Module, optimizer: torch.optim.
         shutil.rmtree(old)
 
 
-def restore(
-    folder: Path, inputs: Digest, model: nn.Module, optimizer: torch.optim.AdamW
-) -> tuple[Curve, list[str]]:
+def restore(folder: Path, inputs: Digest, model: nn.Module, optimizer: AdamW) -> tuple[Curve, list[str]]:
     """Load the newest good checkpoint into model and optimizer.
 
     Returns its curve, empty if there is none to go on from, and why each newer one was skipped.
@@ -84,12 +82,13 @@ def restore(
     return Curve(), skipped
 
 
-def _load(tensors: dict[str, Tensor], step: int, model: nn.Module, optimizer: torch.optim.AdamW) -> None:
+def _load(tensors: dict[str, Tensor], step: int, model: nn.Module, optimizer: AdamW) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[f"parameter.{name}"])
-            moments = {moment: tensors[f"{moment}.{name}"].to(parameter.device) for moment in _MOMENTS}
-            optimizer.state[parameter] = {"step": torch.tensor(float(step)), **moments}
+            optimizer.first_moments[name].copy_(tensors[f"first_moment.{name}"])
+            optimizer.second_moments[name].copy_(tensors[f"second_moment.{name}"])
+    optimizer.steps_done = step
     torch.set_rng_state(tensors["rng"])
 
 

@@ -82,7 +82,13 @@ def sorted_experts(
     counts = torch.bincount(expert_S, minlength=gate_up_E2FD.shape[0]).tolist()
     slices = torch.split(x_ND[order_S // active], counts)
     out_SD = torch.cat(
-        [_swiglu(part, gate_up_E2FD[e], down_EDF[e]) for e, part in enumerate(slices) if part.shape[0]]
+        [
+            _swiglu(part, gate_up_2FD, down_DF)
+            for part, gate_up_2FD, down_DF in zip(
+                slices, gate_up_E2FD.unbind(), down_EDF.unbind(), strict=True
+            )
+            if part.shape[0]
+        ]
     )
     back_S = torch.empty_like(order_S)
     back_S[order_S] = torch.arange(order_S.shape[0], device=order_S.device)

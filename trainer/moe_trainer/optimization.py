@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import nn
+from torch.optim.adamw import adamw
 
 from moe_trainer.job_config import TrainingSpec
 
@@ -13,13 +14,54 @@ BETAS = (0.9, 0.95)
 EPSILON = 1e-8
 
 
-def adamw(model: nn.Module, spec: TrainingSpec) -> torch.optim.AdamW:
-    """Return the optimizer; norms and embeddings are not decayed."""
-    decayed, kept = [], []
-    for name, parameter in model.named_parameters():
-        (kept if parameter.dim() == 1 or "embed_tokens" in name else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=spec.learning_rate, betas=BETAS, eps=EPSILON, fused=True)
+class AdamW:
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019); norms and embeddings are not decayed.
+
+    The update is torch's own fused kernel. Its class ``torch.optim.AdamW`` is not used because it imports
+    the compiler, which costs more than three CPU seconds at every start.
+    """
+
+    def __init__(self, model: nn.Module, spec: TrainingSpec) -> None:
+        self._parameters = dict(model.named_parameters())
+        self._weight_decay = {
+            name: 0.0 if parameter.dim() == 1 or "embed_tokens" in name else spec.weight_decay
+            for name, parameter in self._parameters.items()
+        }
+        self.first_moments = {name: torch.zeros_like(p) for name, p in self._parameters.items()}
+        self.second_moments = {name: torch.zeros_like(p) for name, p in self._parameters.items()}
+        self.steps_done = 0
+
+    def clear_gradients(self) -> None:
+        """Forget the gradients of the last step."""
+        for parameter in self._parameters.values():
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """Update the parameters by their gradients at a learning rate."""
+        for decay in sorted(set(self._weight_decay.values())):
+            names = [
+                n
+                for n, p in self._parameters.items()
+                if self._weight_decay[n] == decay and p.grad is not None
+            ]
+            adamw(
+                params=[self._parameters[name] for name in names],
+                grads=[gradient for name in names if (gradient := self._parameters[name].grad) is not None],
+                exp_avgs=[self.first_moments[name] for name in names],
+                exp_avg_sqs=[self.second_moments[name] for name in names],
+                max_exp_avg_sqs=[],
+                state_steps=[torch.tensor(float(self.steps_done)) for _ in names],
+                fused=True,
+                amsgrad=False,
+                beta1=BETAS[0],
+                beta2=BETAS[1],
+                lr=rate,
+                weight_decay=decay,
+                eps=EPSILON,
+                maximize=False,
+            )
+        self.steps_done += 1
 
 
 def learning_rate(spec: TrainingSpec, step: int, steps: int) -> float:
@@ -29,9 +71,3 @@ def learning_rate(spec: TrainingSpec, step: int, steps: int) -> float:
         return spec.learning_rate * (step + 1) / warmup
     done = (step - warmup) / max(1, steps - warmup)
     return spec.learning_rate * (FINAL_SHARE + (1 - FINAL_SHARE) * (1 + math.cos(math.pi * done)) / 2)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the rate of the next step."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate

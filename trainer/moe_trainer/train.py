@@ -36,7 +36,7 @@ from moe_trainer.losses import load_balancing_loss, load_max_violation, router_z
 from moe_trainer.manifest import corrupt, is_committed, read_manifest, sha256_of_file, verify
 from moe_trainer.model import Model, initialise
 from moe_trainer.moe_layer import Routing
-from moe_trainer.optimization import adamw, learning_rate, set_learning_rate
+from moe_trainer.optimization import AdamW, learning_rate
 from moe_trainer.presets import preset
 from moe_trainer.progress import ProgressServer
 from moe_trainer.tokenizer import Tokenizer
@@ -55,7 +55,7 @@ class Run:
     batches: Batches
     validation: Tensor | None
     steps: int
-    optimizer: torch.optim.AdamW
+    optimizer: AdamW
     curve: Curve = field(default_factory=Curve)
     resumed_from: int = 0
     skipped: list[str] = field(default_factory=list)  #: Checkpoints that could not be used, with the reason.
@@ -123,7 +123,7 @@ def prepare(job: TrainJob, root: Path) -> Run:
         batches=batches,
         validation=validation_blocks(kept_apart, context),
         steps=job.training.max_steps or batches.steps(job.training.max_epochs),
-        optimizer=adamw(model, job.training),
+        optimizer=AdamW(model, job.training),
     )
 
 
@@ -165,7 +165,7 @@ def take_step(training: Run) -> float:
     cross_entropy = F.cross_entropy(logits_BTV.flatten(0, 1), ids_BT[:, 1:].flatten())
     loss = cross_entropy + _auxiliary(training, routings)
     total = float(loss.detach())
-    training.optimizer.zero_grad(set_to_none=True)
+    training.optimizer.clear_gradients()
     loss.backward()  # type: ignore[no-untyped-call]
     norm = float(torch.nn.utils.clip_grad_norm_(training.model.parameters(), spec.gradient_clip))
     if not (math.isfinite(total) and math.isfinite(norm)):
@@ -174,8 +174,7 @@ def take_step(training: Run) -> float:
             f"at step {step + 1} of {training.steps} the loss is {total} and the gradient's norm "
             f"{norm}. Lower training.learningRate (now {spec.learning_rate}) or look at the data.",
         )
-    set_learning_rate(training.optimizer, learning_rate(spec, step, training.steps))
-    training.optimizer.step()
+    training.optimizer.step(learning_rate(spec, step, training.steps))
     training.max_violation = load_max_violation(routings)
     return float(cross_entropy.detach())
 
