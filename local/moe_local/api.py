@@ -63,9 +63,13 @@ class AdminAPI(Endpoint):
     def apply(self, path: str, manifest: Body) -> None:
         """Server-side apply; raises LocalClusterError with the server's words where it is refused."""
         query = f"?fieldManager={FIELD_MANAGER}&force=true"
-        status, text = self.request("PATCH", path + query, manifest, content_type="application/apply-patch+yaml")
+        status, text = self.request(
+            "PATCH", path + query, manifest, content_type="application/apply-patch+yaml"
+        )
         if status >= 300:
-            raise LocalClusterError(f"PATCH {path} was answered {status}: {text[:500]}", fix="see the log of the API server")
+            raise LocalClusterError(
+                f"PATCH {path} was answered {status}: {text[:500]}", fix="see the log of the API server"
+            )
 
     def delete_all(self, path: str, selector: str) -> None:
         """Delete every object of a collection that the label selector (already quoted) matches."""

@@ -103,7 +103,9 @@ def _build_flags() -> list[str]:
     version = "k8s.io/component-base/version"
     major, minor, _ = KUBERNETES.split(".")
     # kubectl and helm refuse a server whose version is not stamped.
-    stamps = f"-X {version}.gitVersion=v{KUBERNETES} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
+    stamps = (
+        f"-X {version}.gitVersion=v{KUBERNETES} -X {version}.gitMajor={major} -X {version}.gitMinor={minor}"
+    )
     return ["-trimpath", "-tags=providerless", f"-ldflags=-s -w {stamps}"]
 
 
@@ -157,7 +159,12 @@ def _packages_to_compile(go: Path) -> int:
 def _compile(go: Path, built: Path, packages: int, progress: Progress) -> None:
     command = [str(go), "build", "-v", *_build_flags(), "-o", str(built), "."]
     build = subprocess.Popen(
-        command, cwd=SOURCE, env=_go_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=SOURCE,
+        env=_go_environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     lines: list[str] = []
     try:

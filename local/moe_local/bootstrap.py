@@ -13,7 +13,10 @@ _COLLECTIONS = {
     ("v1", "Namespace"): "/api/v1/namespaces",
     ("storage.k8s.io/v1", "StorageClass"): "/apis/storage.k8s.io/v1/storageclasses",
     ("rbac.authorization.k8s.io/v1", "ClusterRole"): "/apis/rbac.authorization.k8s.io/v1/clusterroles",
-    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"): "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+    (
+        "rbac.authorization.k8s.io/v1",
+        "ClusterRoleBinding",
+    ): "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
 }
 
 

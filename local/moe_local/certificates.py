@@ -134,7 +134,9 @@ def _issue(
     attributes = [x509.NameAttribute(NameOID.COMMON_NAME, identity.common_name)]
     if identity.organization:
         attributes.append(x509.NameAttribute(NameOID.ORGANIZATION_NAME, identity.organization))
-    uses = [ExtendedKeyUsageOID.SERVER_AUTH] * identity.serves + [ExtendedKeyUsageOID.CLIENT_AUTH] * identity.calls
+    uses = [ExtendedKeyUsageOID.SERVER_AUTH] * identity.serves + [
+        ExtendedKeyUsageOID.CLIENT_AUTH
+    ] * identity.calls
     names: list[x509.GeneralName] = [x509.DNSName(name) for name in identity.dns_names]
     names += [x509.IPAddress(address) for address in identity.addresses]
     builder = (
@@ -183,7 +185,9 @@ def _pem(thing: x509.Certificate | ec.EllipticCurvePrivateKey) -> bytes:
     if isinstance(thing, x509.Certificate):
         return thing.public_bytes(serialization.Encoding.PEM)
     return thing.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
     )
 
 

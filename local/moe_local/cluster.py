@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator
 
-from moe_local.agent.config import AgentConfig, Image
+from moe_local import chart
+from moe_local.agent.config import AgentConfig, BackOff, Image
 from moe_local.api import AdminAPI
-from moe_local.binary import PROGRAMS, ensure_controlplane
+from moe_local.binary import PROGRAMS, Progress, ensure_controlplane, find_controlplane
 from moe_local.bootstrap import apply_bootstrap
 from moe_local.certificates import NODE_NAME, ensure_certificates
+from moe_local.containers import stop_containers
 from moe_local.errors import LocalClusterError
 from moe_local.folder import ClusterFolder, Network, choose_network, load_network, write_private
 from moe_local.kubeconfig import write_kubeconfigs
-from moe_local.parts import AUDIT_POLICY, LOG_LIMIT_BYTES, Part, make_parts
+from moe_local.parts import API_SERVER, AUDIT_POLICY, NODE_AGENT, Part, make_parts
+from moe_local.preflight import require_fit
 from moe_local.processes import Process, start
 
 START_SECONDS = 60.0
-"""How long one part may take to become healthy on a busy machine."""
+"""How long one part, the node or the operator may take to be ready on a busy machine."""
 
 IMAGES = ("moe-operator/operator", "moe-operator/gateway", "moe-operator/trainer")
 
@@ -36,15 +37,32 @@ OnStep = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class PartStatus:
-    """How one process of the cluster is."""
+    """How one process of the cluster is; `process` is None where it does not run."""
 
     name: str
     process: Process | None
     healthy: bool
 
 
+@dataclass(frozen=True)
+class ClusterStatus:
+    """How the whole cluster is."""
+
+    parts: tuple[PartStatus, ...]
+    """Empty where the cluster has never been up."""
+    node_ready: bool
+    operator_ready: bool | None
+    """None where the operator was never installed."""
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing is wrong."""
+        parts_well = bool(self.parts) and all(part.healthy for part in self.parts)
+        return parts_well and self.node_ready and self.operator_ready is not False
+
+
 class LocalCluster:
-    """The cluster of one name. Every method may be called from any process; the folder is the only state."""
+    """The cluster of one name. The folder is its only state: any process may call any method."""
 
     def __init__(self, name: str = "moe") -> None:
         self.folder = ClusterFolder.named(name)
@@ -62,28 +80,38 @@ class LocalCluster:
         values: Sequence[Path] = (),
         images: Mapping[str, Path] | None = None,
         on_step: OnStep = lambda step, seconds: None,
+        progress: Progress = lambda text: None,
     ) -> None:
         """Start what does not run, keep what does, and return when all of it is ready.
 
-        `node=False` leaves the node out (an API server with controllers, but nothing runs pods); `operator=False`
-        leaves the chart out. `values` are further files for the chart. `images` says which environment (a folder
-        with bin/) stands for an image, beside the three of this project, which are where Python runs now.
+        `node=False` leaves the node out (an API server with controllers, but nothing runs pods) and with it the
+        operator; `operator=False` leaves the chart out. `values` are further files of values for the chart. `images`
+        says which environment (a folder with bin/) stands for an image, beside the three of this project, which are
+        the environment that Python runs in now. `progress` hears of long waits.
 
         Raises LocalClusterError. Whatever goes wrong, or Ctrl-C, stops the processes that this call started.
         """
         with self.folder.locked(), self._undone_on_failure() as started:
             clock = _Clock(on_step)
-            binary = ensure_controlplane()
-            parts = self._prepare(binary, images or {})
-            clock.done("keys, ports and configuration")
-            self._start(parts[:1], started, clock)
-            self._start(parts[1:2], started, clock)
+            binary = self._find_or_build(progress)
+            etcd, apiserver, *others = self._prepare(binary, images or {})
+            clock.done("keys, ports and configuration are ready")
+            self._start([etcd], started, clock)
+            self._start([apiserver], started, clock)
             apply_bootstrap(self._api())
-            self._start(parts[2:] if node else parts[2:4], started, clock)
+            if not node:
+                others = [part for part in others if part.name != NODE_AGENT]
+            self._start(others, started, clock)
             self._wait_until("the default service account", self._has_service_account)
+            if node and operator and chart.install_chart(self.folder, self._api(), self._helm, values):
+                clock.done("chart moe-operator is installed")
             if node:
                 self._wait_until(f"node {NODE_NAME}", self.node_ready)
-                clock.done("node is ready")
+                clock.done(f"node {NODE_NAME} is ready")
+            started.clear()  # from here on, what runs is worth keeping: it says why the operator does not start
+            if node and operator:
+                self._wait_until("the operator", self.operator_ready)
+                clock.done("the operator is ready")
 
     def down(self, *, delete: bool = False, on_step: OnStep = lambda step, seconds: None) -> None:
         """Stop every process of the cluster, pods' included; with `delete`, remove its data as well."""
@@ -92,22 +120,28 @@ class LocalCluster:
             for part in reversed(self._parts()):
                 if process := self._process(part.name):
                     process.stop(grace=part.grace_seconds)
-                    self._record(part.name).unlink(missing_ok=True)
-                    clock.done(f"{part.name} stopped")
+                    clock.done(f"{part.name} is stopped")
+                if part.name == NODE_AGENT and (left := stop_containers(self.folder.path / "agent", grace=5)):
+                    clock.done(f"{left} containers that had lost their agent are stopped")
             if delete:
                 self.folder.remove()
-                clock.done("data removed")
+                clock.done("its data is removed")
 
-    def kubectl(self, *arguments: str, check: bool = True, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    def kubectl(
+        self, *arguments: str, check: bool = True, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Run kubectl as administrator; raises CalledProcessError where it fails and `check` is on."""
         return self._run("kubectl", arguments, check=check, stdin=stdin)
 
-    def environment(self) -> dict[str, str]:
-        """What a shell needs so that kubectl and helm mean this cluster."""
+    def variables(self) -> dict[str, str]:
+        """Environment variables with which kubectl and helm mean this cluster and write nowhere else."""
+        caches = self.folder.path / "cache"
         return {
             "KUBECONFIG": str(self.kubeconfig),
-            "KUBECACHEDIR": str(self.folder.path / "helm" / "kubectl"),
-            "PATH": f"{self.folder.programs}:{os.environ.get('PATH', os.defpath)}",
+            "KUBECACHEDIR": str(caches / "kubectl"),
+            "HELM_CACHE_HOME": str(caches / "helm"),
+            "HELM_CONFIG_HOME": str(caches / "helm-config"),
+            "HELM_DATA_HOME": str(caches / "helm-data"),
         }
 
     def part_pids(self) -> dict[str, int]:
@@ -116,12 +150,25 @@ class LocalCluster:
         return {name: process.pid for name, process in processes.items() if process}
 
     def kill(self, part: str) -> None:
-        """SIGKILL one part, as a fault does."""
+        """SIGKILL one part, as a fault does, and return when it is gone."""
         process = self._process(part)
         if process is None:
-            raise LocalClusterError(f"part {part!r} does not run", fix=f"choose one of {', '.join(self.part_pids())}")
+            raise LocalClusterError(
+                f"part {part!r} does not run", fix=f"these do: {', '.join(self.part_pids())}"
+            )
         process.send(signal.SIGKILL)
         process.wait(10)
+
+    def status(self) -> ClusterStatus:
+        """How it is now. Asks every part that runs, and starts nothing."""
+        parts = tuple(self._part_status(part) for part in self._parts())
+        answers = any(part.name == API_SERVER and part.healthy for part in parts)
+        installed = chart.is_installed(self.folder)
+        return ClusterStatus(
+            parts,
+            node_ready=answers and self.node_ready(),
+            operator_ready=(answers and self.operator_ready()) if installed else None,
+        )
 
     def node_ready(self) -> bool:
         """Whether the node says that it can run pods."""
@@ -129,28 +176,37 @@ class LocalCluster:
         conditions = node["status"].get("conditions", []) if node else []
         return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
-    def part_statuses(self) -> list[PartStatus]:
-        """How every part is now."""
-        statuses = []
-        for part in self._parts():
-            process = self._process(part.name)
-            statuses.append(PartStatus(part.name, process, process is not None and part.healthy()))
-        return statuses
+    def operator_ready(self) -> bool:
+        """Whether the operator is installed and all of it is ready."""
+        return chart.operator_ready(self._api())
+
+    def _find_or_build(self, progress: Progress) -> Path:
+        found = find_controlplane()
+        require_fit(self.folder.path, must_build=found is None)
+        return found or ensure_controlplane(progress)
 
     def _prepare(self, binary: Path, images: Mapping[str, Path]) -> tuple[Part, ...]:
-        """Write everything that the parts read."""
+        """Write everything that the parts read, and stop those that run with something else."""
         self.folder.make()
         network = choose_network(self.folder, rechoose=not self.part_pids())
         ensure_certificates(self.folder.certificates)
         write_kubeconfigs(self.folder, network)
         write_private(self.folder.path / "audit-policy.yaml", AUDIT_POLICY)
-        write_private(self.folder.agent_config, _agent_config(self.folder, network, images).model_dump_json(indent=2, by_alias=True))
         for program in PROGRAMS:
-            link = self.folder.programs / program
-            if not link.is_symlink() or link.readlink() != binary:
-                link.unlink(missing_ok=True)
-                link.symlink_to(binary)
-        return make_parts(self.folder, network, binary)
+            _link(self.folder.programs / program, binary)
+        parts = make_parts(self.folder, network)
+        agent = _agent_config(self.folder, network, images)
+        if write_private(self.folder.agent_config, agent.model_dump_json(indent=2, by_alias=True)):
+            self._end_for_restart(NODE_AGENT)
+        for part in parts:
+            if (process := self._process(part.name)) and process.arguments != part.argv:
+                self._end_for_restart(part.name)
+        return parts
+
+    def _end_for_restart(self, part: str) -> None:
+        """SIGKILL, which every part survives with its data; a signal to the agent would end its pods as well."""
+        if self._process(part):
+            self.kill(part)
 
     def _start(self, parts: Sequence[Part], started: list[Part], clock: _Clock) -> None:
         """Start those of these parts that do not run, all at once, and wait until all of them are healthy."""
@@ -160,25 +216,35 @@ class LocalCluster:
                 self._spawn(part)
         for part in parts:
             self._wait_until(part.name, part.healthy, part)
-        clock.done(" and ".join(part.name for part in parts))
+        names = [part.name for part in parts]
+        clock.done(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} healthy")
 
-    def _spawn(self, part: Part) -> Process:
+    def _spawn(self, part: Part) -> None:
         log = self.folder.log(part.name)
-        if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
-            log.replace(log.with_suffix(".old.log"))
-        # A clean environment: no proxy or client setting of the user's shell reaches the cluster.
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.folder.path), "LANG": "C.UTF-8"}
-        return start(
-            part.argv, record=self._record(part.name), log=log, environment=environment, folder=self.folder.path
+        if log.exists():
+            log.replace(log.with_suffix(".old.log"))  # the last two runs are kept
+        # A clean environment: no proxy and no client setting of the user's shell reaches the cluster.
+        environment = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self.folder.path),
+            "LANG": "C.UTF-8",
+        }
+        start(
+            part.argv,
+            record=self._record(part.name),
+            log=log,
+            environment=environment,
+            folder=self.folder.path,
         )
 
     def _wait_until(self, what: str, ready: Callable[[], bool], part: Part | None = None) -> None:
         deadline = time.monotonic() + START_SECONDS
         while not ready():
-            ended = part is not None and self._process(part.name) is None
-            if ended or time.monotonic() > deadline:
-                why = "ended" if ended else f"was not ready after {START_SECONDS:.0f} s"
-                raise LocalClusterError(f"{what} {why}", fix=f"see the logs in {self.folder.path / 'log'}")
+            if part and self._process(part.name) is None:
+                raise _not_started(f"{what} ended as soon as it was started", self.folder.log(part.name))
+            if time.monotonic() > deadline:
+                log = self.folder.log(part.name if part else API_SERVER)
+                raise _not_started(f"{what} was not ready after {START_SECONDS:.0f} s", log)
             time.sleep(0.05)
 
     @contextmanager
@@ -191,14 +257,21 @@ class LocalCluster:
             for part in reversed(started):
                 if process := self._process(part.name):
                     process.stop(grace=part.grace_seconds)
+                if part.name == NODE_AGENT:
+                    stop_containers(self.folder.path / "agent", grace=5)
             raise
 
     def _has_service_account(self) -> bool:
+        """Pods are refused in a namespace until the controller manager has made this."""
         return self._api().get("/api/v1/namespaces/default/serviceaccounts/default") is not None
 
     def _parts(self) -> tuple[Part, ...]:
         network = load_network(self.folder)
-        return make_parts(self.folder, network, self.folder.programs) if network else ()
+        return make_parts(self.folder, network) if network else ()
+
+    def _part_status(self, part: Part) -> PartStatus:
+        process = self._process(part.name)
+        return PartStatus(part.name, process, process is not None and part.healthy())
 
     def _record(self, part: str) -> Path:
         return self.folder.path / "run" / part
@@ -209,16 +282,23 @@ class LocalCluster:
     def _api(self) -> AdminAPI:
         network = load_network(self.folder)
         if network is None:
-            raise LocalClusterError(f"there is no cluster {self.folder.name!r}", fix="start it: moectl local up")
+            raise LocalClusterError(
+                f"there is no cluster {self.folder.name!r}", fix=f"moectl local up --name {self.folder.name}"
+            )
         certificates = self.folder.certificates
-        return AdminAPI(network.apiserver, authority=certificates / "cluster-ca.pem", pair=certificates / "admin.pem")
+        return AdminAPI(
+            network.apiserver, authority=certificates / "cluster-ca.pem", pair=certificates / "admin.pem"
+        )
+
+    def _helm(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        return self._run("helm", arguments, check=False)
 
     def _run(
-        self, program: str, arguments: Sequence[str], *, check: bool = True, stdin: str | None = None
+        self, program: str, arguments: Sequence[str], *, check: bool, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [str(self.folder.programs / program), *arguments],
-            env={**os.environ, **self.environment()},
+            env={**os.environ, **self.variables()},
             input=stdin,
             capture_output=True,
             text=True,
@@ -252,4 +332,17 @@ def _agent_config(folder: ClusterFolder, network: Network, images: Mapping[str, 
         images={name: Image(environment=path.absolute()) for name, path in environments.items()},
         pod_network=network.pods,
         hidden_paths=(folder.certificates,),
+        # A person watches: what crashed because its peer was not there yet is tried again soon.
+        back_off=BackOff(initial=2, maximum=60),
     )
+
+
+def _link(link: Path, target: Path) -> None:
+    if not link.is_symlink() or link.readlink() != target:
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+
+
+def _not_started(what: str, log: Path) -> LocalClusterError:
+    last = "\n".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else ""
+    return LocalClusterError(f"{what}; the end of its log:\n{last}", fix=f"read {log}, then try again")

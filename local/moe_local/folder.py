@@ -1,15 +1,15 @@
 """Where a local cluster keeps everything: one folder, mode 0700, and what is remembered in it.
 
-    <root>/<name>.lock            held by whoever changes the cluster
-    <root>/<name>/network.json    ports and pod network, chosen once
-                  certificates/   keys and certificates (certificates.py)
-                  kubeconfig/     admin, kube-controller-manager, kube-scheduler, agent
-                  etcd/           etcd's data
-                  agent/          the node agent's own folder: pods and volumes
-                  run/            one file a running part: who it is (processes.py)
-                  log/            one file a part, and the API server's audit log
-                  bin/            kubectl and helm
-                  helm/           helm's and kubectl's caches
+<root>/<name>.lock            held by whoever changes the cluster
+<root>/<name>/network.json    ports and pod network, chosen once
+              certificates/   keys and certificates (certificates.py)
+              kubeconfig/     admin, kube-controller-manager, kube-scheduler, agent
+              etcd/           etcd's data
+              agent/          the node agent's own folder: pods and volumes
+              run/            one file a running part: who it is (processes.py)
+              log/            one file a part, and the API server's audit log
+              bin/            kubectl and helm
+              cache/          helm's and kubectl's caches
 """
 
 from __future__ import annotations
@@ -110,13 +110,14 @@ class ClusterFolder:
 
     def make(self) -> None:
         """Make the folder and its sub-folders, each readable by its owner only."""
-        for folder in ("", "kubeconfig", "etcd", "agent", "run", "log", "bin", "helm"):
+        for folder in ("", "kubeconfig", "etcd", "agent", "run", "log", "bin", "cache"):
             (self.path / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
             (self.path / folder).chmod(0o700)
 
     def remove(self) -> None:
         """Remove the folder with all data in it."""
-        shutil.rmtree(self.path, ignore_errors=False) if self.path.exists() else None
+        if self.path.exists():
+            shutil.rmtree(self.path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -209,7 +210,9 @@ def _ports_of(network: Network) -> list[int]:
 def _free_pod_network(root: Path) -> IPv4Network:
     """A /24 of loopback that no cluster beside this one has. 127.0.x is the machine's own."""
     taken = {
-        Network.model_validate_json(file.read_text()).pods for file in root.glob("*/network.json") if file.is_file()
+        Network.model_validate_json(file.read_text()).pods
+        for file in root.glob("*/network.json")
+        if file.is_file()
     }
     while True:
         network = IPv4Network(f"127.{random.randint(16, 250)}.{random.randint(0, 255)}.0/24")

@@ -19,7 +19,10 @@ def write_kubeconfigs(folder: ClusterFolder, network: Network) -> bool:
 def _render(folder: ClusterFolder, network: Network, user: str) -> str:
     name = f"moe-{folder.name}"
     pair = str(folder.certificates / f"{user}.pem")
-    cluster = {"server": network.api_url, "certificate-authority": str(folder.certificates / "cluster-ca.pem")}
+    cluster = {
+        "server": network.api_url,
+        "certificate-authority": str(folder.certificates / "cluster-ca.pem"),
+    }
     return yaml.safe_dump(
         {
             "apiVersion": "v1",

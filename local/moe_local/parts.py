@@ -11,8 +11,9 @@ from moe_local.api import Endpoint
 from moe_local.certificates import SERVICE_ACCOUNTS
 from moe_local.folder import ClusterFolder, Network
 
-LOG_LIMIT_BYTES = 20 << 20
-"""A log longer than this is moved aside when its part is started again."""
+ETCD, API_SERVER = "etcd", "kube-apiserver"
+CONTROLLER_MANAGER, SCHEDULER = "kube-controller-manager", "kube-scheduler"
+NODE_AGENT = "node-agent"
 
 CONTROLLERS = (
     "*",
@@ -45,38 +46,23 @@ class Part:
     """How long it may take to end when asked to."""
 
 
-def make_parts(folder: ClusterFolder, network: Network, binary: Path) -> tuple[Part, ...]:
+def make_parts(folder: ClusterFolder, network: Network) -> tuple[Part, ...]:
     """Every part, in the order in which they start; they stop in the opposite one.
 
     The API server has to go before etcd: without etcd its graceful stop hangs.
     """
-    program = str(binary)
+    agent = (sys.executable, "-m", "moe_local.agent", "--config", str(folder.agent_config))
     return (
-        Part("etcd", (program, *_etcd(folder, network)), _health(folder, network.etcd, "/readyz", "etcd"), 10),
+        Part(ETCD, _etcd(folder, network), _health(folder, network.etcd, "/readyz", "etcd"), 10),
+        Part(API_SERVER, _apiserver(folder, network), _health(folder, network.apiserver, "/readyz"), 15),
         Part(
-            "kube-apiserver",
-            (program, *_apiserver(folder, network)),
-            _health(folder, network.apiserver, "/readyz"),
-            15,
-        ),
-        Part(
-            "kube-controller-manager",
-            (program, *_controller_manager(folder, network)),
+            CONTROLLER_MANAGER,
+            _controller_manager(folder, network),
             _health(folder, network.controller_manager, "/healthz"),
             10,
         ),
-        Part(
-            "kube-scheduler",
-            (program, *_scheduler(folder, network)),
-            _health(folder, network.scheduler, "/readyz"),
-            10,
-        ),
-        Part(
-            "node-agent",
-            (sys.executable, "-m", "moe_local.agent", "--config", str(folder.agent_config)),
-            _health(folder, network.agent, "/healthz", "agent"),
-            25,
-        ),
+        Part(SCHEDULER, _scheduler(folder, network), _health(folder, network.scheduler, "/readyz"), 10),
+        Part(NODE_AGENT, agent, _health(folder, network.agent, "/healthz", "agent"), 25),
     )
 
 
@@ -86,16 +72,18 @@ def _health(folder: ClusterFolder, port: int, path: str, door: str = "cluster") 
     # The agent's serving certificate comes from the cluster's authority; only its clients have one of their own.
     authority = "etcd" if door == "etcd" else "cluster"
     endpoint = Endpoint(
-        port, authority=folder.certificates / f"{authority}-ca.pem", pair=folder.certificates / f"{pairs[door]}.pem"
+        port,
+        authority=folder.certificates / f"{authority}-ca.pem",
+        pair=folder.certificates / f"{pairs[door]}.pem",
     )
     return lambda: endpoint.healthy(path)
 
 
-def _etcd(folder: ClusterFolder, network: Network) -> list[str]:
+def _etcd(folder: ClusterFolder, network: Network) -> tuple[str, ...]:
     pair, authority = _pem(folder, "etcd"), _pem(folder, "etcd-ca")
     client, peer = f"https://127.0.0.1:{network.etcd}", f"https://127.0.0.1:{network.etcd_peer}"
-    return [
-        "etcd",
+    return (
+        str(folder.programs / "etcd"),
         "--name=moe",
         f"--data-dir={folder.path / 'etcd'}",
         f"--listen-client-urls={client}",
@@ -112,14 +100,14 @@ def _etcd(folder: ClusterFolder, network: Network) -> list[str]:
         f"--peer-trusted-ca-file={authority}",
         "--peer-client-cert-auth",
         "--log-level=warn",
-    ]
+    )
 
 
-def _apiserver(folder: ClusterFolder, network: Network) -> list[str]:
+def _apiserver(folder: ClusterFolder, network: Network) -> tuple[str, ...]:
     serving, service_accounts = _pem(folder, "apiserver"), str(folder.certificates / SERVICE_ACCOUNTS)
     to_etcd, to_agent = _pem(folder, "apiserver-to-etcd"), _pem(folder, "apiserver-to-agent")
-    return [
-        "kube-apiserver",
+    return (
+        str(folder.programs / "kube-apiserver"),
         f"--etcd-servers=https://127.0.0.1:{network.etcd}",
         f"--etcd-cafile={_pem(folder, 'etcd-ca')}",
         f"--etcd-certfile={to_etcd}",
@@ -147,13 +135,13 @@ def _apiserver(folder: ClusterFolder, network: Network) -> list[str]:
         "--audit-log-maxsize=50",
         "--audit-log-maxbackup=2",
         "--profiling=false",
-    ]
+    )
 
 
-def _controller_manager(folder: ClusterFolder, network: Network) -> list[str]:
+def _controller_manager(folder: ClusterFolder, network: Network) -> tuple[str, ...]:
     kubeconfig = folder.kubeconfig("kube-controller-manager")
-    return [
-        "kube-controller-manager",
+    return (
+        str(folder.programs / "kube-controller-manager"),
         *_component(folder, kubeconfig, network.controller_manager),
         f"--root-ca-file={_pem(folder, 'cluster-ca')}",
         f"--service-account-private-key-file={folder.certificates / SERVICE_ACCOUNTS}",
@@ -163,17 +151,17 @@ def _controller_manager(folder: ClusterFolder, network: Network) -> list[str]:
         # Upstream's 20 requests a second are meant for shared control planes; here they only add waiting.
         "--kube-api-qps=200",
         "--kube-api-burst=300",
-    ]
+    )
 
 
-def _scheduler(folder: ClusterFolder, network: Network) -> list[str]:
+def _scheduler(folder: ClusterFolder, network: Network) -> tuple[str, ...]:
     kubeconfig = folder.kubeconfig("kube-scheduler")
-    return ["kube-scheduler", *_component(folder, kubeconfig, network.scheduler)]
+    return (str(folder.programs / "kube-scheduler"), *_component(folder, kubeconfig, network.scheduler))
 
 
-def _component(folder: ClusterFolder, kubeconfig: Path, port: int) -> list[str]:
+def _component(folder: ClusterFolder, kubeconfig: Path, port: int) -> tuple[str, ...]:
     serving = _pem(folder, "serving")
-    return [
+    return (
         f"--kubeconfig={kubeconfig}",
         f"--authentication-kubeconfig={kubeconfig}",
         f"--authorization-kubeconfig={kubeconfig}",
@@ -183,7 +171,7 @@ def _component(folder: ClusterFolder, kubeconfig: Path, port: int) -> list[str]:
         f"--tls-cert-file={serving}",
         f"--tls-private-key-file={serving}",
         "--profiling=false",
-    ]
+    )
 
 
 def _pem(folder: ClusterFolder, name: str) -> str:

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,6 +85,14 @@ class Process:
         return True
 
     @property
+    def arguments(self) -> tuple[str, ...]:
+        """What it was started with."""
+        try:
+            return tuple(psutil.Process(self.pid).cmdline())
+        except psutil.NoSuchProcess:
+            return ()
+
+    @property
     def rss_bytes(self) -> int:
         """Resident memory."""
         try:
@@ -139,7 +148,5 @@ def _state_and_start(pid: int) -> tuple[bool, int]:
 
 def _collect(pid: int) -> None:
     """Collect the exit status if it is our own child (where up and down are called from one process)."""
-    try:
+    with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        pass

@@ -1,0 +1,201 @@
+"""`moectl local`: a small cluster on this machine."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from moe_local.cluster import ClusterStatus, LocalCluster, PartStatus
+
+# moe_local is imported where it is used: a plain client does not have its packages.
+
+app = typer.Typer(no_args_is_help=True)
+
+Name = Annotated[str, typer.Option("--name", help="Which cluster; several can run side by side.")]
+
+
+class Output(StrEnum):
+    """How a status is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+@app.command()
+def up(
+    name: Name = "moe",
+    operator: Annotated[bool, typer.Option(help="Install the chart and wait for the operator.")] = True,
+    values: Annotated[
+        list[Path] | None,
+        typer.Option("--values", "-f", help="File with further values for the chart; repeatable."),
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="IMAGE=FOLDER: an environment (a folder with bin/) that stands for an image; repeatable."
+        ),
+    ] = None,
+) -> None:
+    """Start the cluster, or what is missing of it, and wait until it is ready."""
+    with _errors_told():
+        cluster = _cluster(name)
+        _warn_of_missing(cluster)
+        images = dict(_image(option) for option in image or [])
+        signal.signal(signal.SIGTERM, _interrupt)
+        console = Console(highlight=False)
+        with console.status("starting") as spinner:
+            cluster.up(
+                operator=operator,
+                values=values or [],
+                images=images,
+                on_step=lambda step, seconds: _tell_step(console, step, seconds),
+                progress=spinner.update if console.is_terminal else console.print,
+            )
+        console.print(f'To use it: eval "$(moectl local env --name {name})"')
+
+
+@app.command()
+def down(
+    name: Name = "moe",
+    delete: Annotated[bool, typer.Option("--delete", help="Remove its data as well.")] = False,
+) -> None:
+    """Stop the cluster and every pod on it. Its data stays, unless --delete."""
+    with _errors_told():
+        console = Console(highlight=False)
+        with console.status("stopping"):
+            _cluster(name).down(
+                delete=delete, on_step=lambda step, seconds: _tell_step(console, step, seconds)
+            )
+
+
+@app.command()
+def status(
+    name: Name = "moe",
+    output: Annotated[Output, typer.Option("--output", "-o", help="How to print it.")] = Output.TABLE,
+) -> None:
+    """Show every part of the cluster; exit code 0 only if all of it is well."""
+    with _errors_told():
+        found = _cluster(name).status()
+    if output is Output.JSON:
+        print(json.dumps(_as_json(name, found), indent=2))
+    else:
+        _print_status(name, found)
+    raise typer.Exit(0 if found.well else 1)
+
+
+@app.command()
+def env(name: Name = "moe") -> None:
+    """Print what a shell needs to use this cluster: eval "$(moectl local env)"."""
+    with _errors_told():
+        cluster = _cluster(name)
+        if not cluster.kubeconfig.exists():
+            sys.exit(f"moectl: there is no cluster {name!r}\n  to fix: moectl local up --name {name}")
+        for variable, value in cluster.variables().items():
+            print(f"export {variable}={shlex.quote(value)}")
+        print(f'export PATH={shlex.quote(str(cluster.folder.programs))}:"$PATH"')
+
+
+def _cluster(name: str) -> LocalCluster:
+    from moe_local.cluster import LocalCluster
+
+    return LocalCluster(name)
+
+
+@contextmanager
+def _errors_told() -> Iterator[None]:
+    """An error of the cluster is told in words, with exit code 1."""
+    try:
+        from moe_local.errors import LocalClusterError
+    except ImportError as error:
+        sys.exit(f"moectl: {error}\n  to fix: pip install 'moe-operator[local]'")
+    try:
+        yield
+    except LocalClusterError as error:
+        sys.exit(f"moectl: {error}")
+
+
+def _interrupt(*_: object) -> None:
+    """SIGTERM ends `up` as Ctrl-C does: what it has started is stopped."""
+    raise KeyboardInterrupt
+
+
+def _warn_of_missing(cluster: LocalCluster) -> None:
+    from moe_local.preflight import judge, measure
+
+    for finding in judge(measure(cluster.folder.path, must_build=False)):
+        if not finding.fatal and not cluster.part_pids():
+            print(f"warning: {finding.message}\n  {finding.fix}", file=sys.stderr)
+
+
+def _image(option: str) -> tuple[str, Path]:
+    name, _, folder = option.partition("=")
+    if not (Path(folder) / "bin").is_dir():
+        sys.exit(
+            f"moectl: --image {option}: want IMAGE=FOLDER, where FOLDER has a bin/ with the image's commands"
+        )
+    return name, Path(folder)
+
+
+def _tell_step(console: Console, step: str, seconds: float) -> None:
+    console.print(Text.assemble(("✓ ", "green"), step, (f"  {seconds:.1f} s", "dim")))
+
+
+def _print_status(name: str, status: ClusterStatus) -> None:
+    console = Console(highlight=False)
+    if not status.parts:
+        console.print(f"Cluster {name} has never been up. Start it: moectl local up --name {name}")
+        return
+    table = Table("PART", "PID", "MEMORY", "UP", "STATE", box=None, pad_edge=False, header_style="")
+    for part in status.parts:
+        table.add_row(part.name, *_row(part))
+    console.print(table)
+    operator = {True: "ready", False: "not ready", None: "not installed"}[status.operator_ready]
+    console.print(f"\nnode: {'ready' if status.node_ready else 'not ready'}, operator: {operator}")
+    if not status.well:
+        console.print(f"To repair it: moectl local up --name {name}")
+
+
+def _row(part: PartStatus) -> tuple[str, str, str, Text]:
+    if part.process is None:
+        return "-", "-", "-", Text("stopped", "red")
+    seconds = int((datetime.now(UTC) - part.process.started).total_seconds())
+    age = (
+        f"{seconds // 3600}h{seconds // 60 % 60:02}m"
+        if seconds >= 3600
+        else f"{seconds // 60}m{seconds % 60:02}s"
+    )
+    state = Text("healthy", "green") if part.healthy else Text("unhealthy", "red")
+    return str(part.process.pid), f"{part.process.rss_bytes / 2**20:.0f} MiB", age, state
+
+
+def _as_json(name: str, status: ClusterStatus) -> dict[str, object]:
+    return {
+        "name": name,
+        "well": status.well,
+        "nodeReady": status.node_ready,
+        "operatorReady": status.operator_ready,
+        "parts": [
+            {
+                "name": part.name,
+                "healthy": part.healthy,
+                "pid": part.process.pid if part.process else None,
+                "rssBytes": part.process.rss_bytes if part.process else None,
+                "startedAt": part.process.started.isoformat(timespec="seconds") if part.process else None,
+            }
+            for part in status.parts
+        ],
+    }

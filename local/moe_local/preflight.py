@@ -1,0 +1,126 @@
+"""What this machine must have before a cluster is started on it, each with what to do where it is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from moe_local.errors import LocalClusterError
+
+GIB = 1 << 30
+NEEDED_DISK_BYTES = 1 * GIB
+NEEDED_MEMORY_BYTES = 1 * GIB
+"""The control plane, the node agent and the operator together; what the pods need comes on top."""
+BUILD_DISK_BYTES = 6 * GIB
+"""Go's module and build caches while the control plane is built."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as it should be. Without `fatal`, the cluster works with less."""
+
+    message: str
+    fix: str
+    fatal: bool
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was measured."""
+
+    platform: str
+    python: tuple[int, int]
+    free_disk_bytes: int
+    available_memory_bytes: int
+    may_isolate: bool
+    must_build: bool
+
+
+def measure(folder: Path, *, must_build: bool) -> Machine:
+    """Measure this machine; `folder` need not exist yet."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return Machine(
+        platform=sys.platform,
+        python=sys.version_info[:2],
+        free_disk_bytes=shutil.disk_usage(existing).free,
+        available_memory_bytes=psutil.virtual_memory().available,
+        may_isolate=_may_isolate(),
+        must_build=must_build,
+    )
+
+
+def judge(machine: Machine) -> list[Finding]:
+    """Everything that is wrong, the fatal first."""
+    needed_disk = BUILD_DISK_BYTES if machine.must_build else NEEDED_DISK_BYTES
+    checks = [
+        (
+            machine.platform != "linux",
+            Finding(
+                f"this is {machine.platform}; a local cluster needs Linux's mount namespaces and /proc",
+                "use Linux or WSL2, or a cluster made with kind",
+                fatal=True,
+            ),
+        ),
+        (
+            machine.python < (3, 11),
+            Finding(
+                f"this is Python {machine.python[0]}.{machine.python[1]}; 3.11 or newer is needed",
+                "make the virtual environment with a newer Python (make PYTHON=/path/to/python3.11)",
+                fatal=True,
+            ),
+        ),
+        (
+            machine.free_disk_bytes < needed_disk,
+            Finding(
+                f"{machine.free_disk_bytes / GIB:.1f} GiB of disk are free; {needed_disk / GIB:.0f} GiB are needed"
+                + (" to build the control plane (once)" if machine.must_build else ""),
+                "free some, or set MOE_LOCAL_STATE and XDG_CACHE_HOME to folders on another disk",
+                fatal=True,
+            ),
+        ),
+        (
+            machine.available_memory_bytes < NEEDED_MEMORY_BYTES,
+            Finding(
+                f"{machine.available_memory_bytes / GIB:.1f} GiB of memory are available; the cluster's own parts "
+                f"take up to {NEEDED_MEMORY_BYTES / GIB:.0f} GiB",
+                "end other programs, or give the virtual machine more memory",
+                fatal=False,
+            ),
+        ),
+        (
+            not machine.may_isolate,
+            Finding(
+                "this machine refuses mount namespaces (`unshare`); pods run without a file system of their own",
+                "nothing needs to be done; paths and names reach the pods through environment variables instead",
+                fatal=False,
+            ),
+        ),
+    ]
+    return sorted((finding for failed, finding in checks if failed), key=lambda finding: not finding.fatal)
+
+
+def require_fit(folder: Path, *, must_build: bool) -> None:
+    """Raise LocalClusterError for the first fatal finding."""
+    for finding in judge(measure(folder, must_build=must_build)):
+        if finding.fatal:
+            raise LocalClusterError(finding.message, fix=finding.fix)
+
+
+def _may_isolate() -> bool:
+    """Whether a process may have a mount namespace: root by itself, others in a user namespace of theirs."""
+    as_root = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    try:
+        return (
+            subprocess.run(
+                ["unshare", *as_root, "--mount", "true"], capture_output=True, check=False
+            ).returncode
+            == 0
+        )
+    except FileNotFoundError:
+        return False
