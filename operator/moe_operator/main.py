@@ -1,6 +1,6 @@
 """Console script `moe-operator`: reads the configuration, takes the Lease, primes the cache, and works.
 
-    moe-operator --config FILE [--namespace NAME]... [--port 8080]
+    moe-operator --config FILE [--namespace NAME]... [--metrics-port 8080] [--health-port 8081]
 
 It runs in a cluster by its service account, elsewhere by KUBECONFIG. SIGTERM ends it cleanly; kill -9 at
 any point loses nothing.
@@ -8,13 +8,14 @@ any point loses nothing.
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import platform
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Hashable
+from collections.abc import AsyncIterator, Coroutine, Hashable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,8 @@ class Operator:
             oldest_seconds=self.queue.oldest_seconds,
             sweep_age=self.lister.sweep_age,
             longest_sweep_age=3 * config.sweep_seconds + 60,
-            exposition=self._exposition,
         )
+        self.metrics.refresh = self._refresh_metrics
         self._last_event = time.monotonic()
 
     async def run(self) -> None:
@@ -96,7 +97,7 @@ class Operator:
         finally:
             await self.lease.release(self.lease_api)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close all connections."""
         for part in (self.api, self.lease_api, self.probes):
             await part.close()
@@ -155,12 +156,11 @@ class Operator:
         expert = self.cache.get("Expert", key.namespace, key.name)
         return (key.namespace, expert["spec"].get("pool", "") if expert else "")
 
-    def _exposition(self) -> bytes:
+    def _refresh_metrics(self) -> None:
         self.metrics.queue_depth.set(len(self.queue))
         self.metrics.queue_oldest.set(self.queue.oldest_seconds())
         self.metrics.event_age.set(time.monotonic() - self._last_event)
         self.metrics.count_phases(self.cache)
-        return self.metrics.exposition()
 
 
 async def _first_of(*works: Coroutine[Any, Any, Any]) -> None:
@@ -173,24 +173,35 @@ async def _first_of(*works: Coroutine[Any, Any, Any]) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
-        task.result()
+        if not task.cancelled():  # kopf cancels what it finds when a signal ends it.
+            task.result()
 
 
-async def serve(config: OperatorConfig, port: int) -> None:
+async def serve(config: OperatorConfig, metrics_port: int, health_port: int) -> None:
     """Run the operator and its HTTP endpoints until a signal comes."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     operator = Operator(config, load_connection())
-    runner = web.AppRunner(operator.liveness.application(), access_log=None)
+    async with (
+        contextlib.aclosing(operator),
+        _listening(operator.metrics.application(), metrics_port),
+        _listening(operator.liveness.application(), health_port),
+    ):
+        log.info("moe-operator %s at %s", version("moe-operator"), operator.connection.server)
+        await _first_of(operator.run(), stop.wait())
+
+
+@contextlib.asynccontextmanager
+async def _listening(app: web.Application, port: int) -> AsyncIterator[None]:
+    """Serve an application on the pod's address."""
+    runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
         await web.TCPSite(runner, os.environ.get("POD_IP") or "127.0.0.1", port).start()
-        log.info("moe-operator %s at %s", version("moe-operator"), operator.connection.server)
-        await _first_of(operator.run(), stop.wait())
+        yield
     finally:
         await runner.cleanup()
-        await operator.close()
 
 
 def read_config(path: Path, namespaces: list[str]) -> OperatorConfig:
@@ -212,8 +223,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--namespace", action="append", default=[], help="watch this namespace only; may be repeated"
     )
+    parser.add_argument("--metrics-port", type=int, default=8080, help="of /metrics; default: 8080")
     parser.add_argument(
-        "--port", type=int, default=8080, help="of /healthz, /readyz and /metrics; default: 8080"
+        "--health-port", type=int, default=8081, help="of /healthz and /readyz; default: 8081"
     )
     parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     arguments = parser.parse_args()
@@ -231,7 +243,7 @@ def main() -> None:
     except (OSError, yaml.YAMLError, ValidationError) as error:
         sys.exit(f"moe-operator: {arguments.config} cannot be used: {error}")
     try:
-        asyncio.run(serve(config, arguments.port))
+        asyncio.run(serve(config, arguments.metrics_port, arguments.health_port))
     except LeaseLost as error:
         log.error("%s: this process ends", error)
         sys.exit(1)

@@ -29,15 +29,7 @@ from moe_trainer.job_report import Progress
 Model = TypeVar("Model", bound=ApiModel)
 
 #: Kinds that the operator makes for an Expert or a pool.
-CHILDREN = (
-    "ExpertRevision",
-    "Job",
-    "Deployment",
-    "Service",
-    "ConfigMap",
-    "ServiceAccount",
-    "PersistentVolumeClaim",
-)
+CHILDREN = ("ExpertRevision", "Job", "Deployment", "Service", "ConfigMap", "PersistentVolumeClaim")
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The operator's own HTTP endpoints: /healthz proves progress, /readyz that the cache is primed, /metrics."""
+"""The operator's probes: /healthz proves progress, /readyz that the cache is primed."""
 
 from collections.abc import Callable
 
@@ -17,19 +17,17 @@ class Liveness:
         oldest_seconds: Callable[[], float],
         sweep_age: Callable[[], float],
         longest_sweep_age: float,
-        exposition: Callable[[], bytes],
     ) -> None:
         """Read the queue's oldest item and the age of the newest complete sweep when asked."""
         self.ready = False
         self._oldest_seconds = oldest_seconds
         self._sweep_age = sweep_age
         self._longest_sweep_age = longest_sweep_age
-        self._exposition = exposition
 
     def problem(self) -> str | None:
         """Return why the operator makes no progress, or None if it does."""
         if not self.ready:
-            return None  # The startup is bounded by the readiness probe.
+            return None  # Waiting for the Lease or for the API server is no reason to start over.
         oldest, sweep = self._oldest_seconds(), self._sweep_age()
         if oldest > LONGEST_WAIT:
             return f"a key has waited for {oldest:.0f} s, more than {LONGEST_WAIT:.0f} s"
@@ -40,13 +38,7 @@ class Liveness:
     def application(self) -> web.Application:
         """Return the endpoints."""
         app = web.Application()
-        app.add_routes(
-            [
-                web.get("/healthz", self._healthz),
-                web.get("/readyz", self._readyz),
-                web.get("/metrics", self._metrics),
-            ]
-        )
+        app.add_routes([web.get("/healthz", self._healthz), web.get("/readyz", self._readyz)])
         return app
 
     async def _healthz(self, _: web.Request) -> web.Response:
@@ -55,6 +47,3 @@ class Liveness:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         return web.Response(text="ready" if self.ready else "priming", status=200 if self.ready else 503)
-
-    async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._exposition(), headers={"Content-Type": "text/plain; version=0.0.4"})

@@ -1,17 +1,19 @@
 """Prometheus metrics of the operator. Labels are bounded: kinds and phases, never names of objects."""
 
 from collections import Counter as Tally
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from moe_operator.cluster.cache import Cache
 
 
 class Metrics:
-    """All series, in a registry of their own."""
+    """All series, in a registry of their own; ``refresh`` is called before they are read."""
 
     def __init__(self) -> None:
+        self.refresh: Callable[[], None] = lambda: None
         self.registry = CollectorRegistry()
         self.reconcile_seconds = Histogram(
             "moe_operator_reconcile_seconds",
@@ -51,9 +53,16 @@ class Metrics:
         for phase in seen | tally.keys():
             self._phases.labels(phase).set(tally[phase])
 
-    def exposition(self) -> bytes:
-        """Return all series as text."""
-        return generate_latest(self.registry)
+    def application(self) -> web.Application:
+        """Return the endpoint /metrics."""
+        app = web.Application()
+        app.add_routes([web.get("/metrics", self._exposition)])
+        return app
+
+    async def _exposition(self, _: web.Request) -> web.Response:
+        self.refresh()
+        text = generate_latest(self.registry)
+        return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4"})
 
 
 def _phases(cache: Cache) -> Iterable[str]:

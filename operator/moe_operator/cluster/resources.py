@@ -48,7 +48,6 @@ POD = Resource("v1", "Pod", "pods")
 DEPLOYMENT = Resource("apps/v1", "Deployment", "deployments")
 SERVICE = Resource("v1", "Service", "services")
 CONFIG_MAP = Resource("v1", "ConfigMap", "configmaps")
-SERVICE_ACCOUNT = Resource("v1", "ServiceAccount", "serviceaccounts")
 #: A pool may use a claim that its owner made, so all of a namespace are read.
 CLAIM = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims", owned=False)
 
@@ -62,7 +61,6 @@ WATCHED = (
     DEPLOYMENT,
     SERVICE,
     CONFIG_MAP,
-    SERVICE_ACCOUNT,
     CLAIM,
 )
 _BY_KIND = {resource.kind: resource for resource in WATCHED}
