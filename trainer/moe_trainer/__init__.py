@@ -1,0 +1,1 @@
+"""Snapshots, trains, evaluates, distils and serves Experts. Knows torch, never Kubernetes."""
