@@ -3,8 +3,9 @@
 from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
+from pydantic.config import JsonDict
 
 
 class ApiModel(BaseModel):
@@ -16,9 +17,35 @@ class ApiModel(BaseModel):
 #: Names that children derive theirs from: at most 40 characters.
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$", max_length=40)]
 
+
+def cel(*rules: tuple[str, str]) -> JsonDict:
+    """Return the schema extra of CEL rules: each what has to hold, and what to say where it does not."""
+    return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in rules]}
+
+
+def _beneath(path: str) -> str:
+    """Refuse what the API server refuses by CEL: whatever wrote the object, no path leaves its store."""
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"path {path!r} must be relative and without '..': name files beneath the store")
+    return path
+
+
 #: A path beneath a store or a claim: relative, no `..`.
 StorePath = Annotated[
-    str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9_*?.\[\]-][A-Za-z0-9_*?./\[\] -]*$")
+    str,
+    Field(
+        min_length=1,
+        max_length=256,
+        pattern=r"^[A-Za-z0-9_*?./\[\] -]+$",
+        json_schema_extra=cel(
+            ("!self.startsWith('/')", "path must be relative: leave out the leading '/'"),
+            (
+                "!self.split('/').exists(part, part == '..')",
+                "path must not contain '..': name files beneath the store",
+            ),
+        ),
+    ),
+    AfterValidator(_beneath),
 ]
 
 DigestText = Annotated[str, Field(max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")]
@@ -44,4 +71,6 @@ class Interval(ApiModel):
     value: float = Field(description="The estimate.")
     lower: float = Field(description="Lower end of the 95 % interval.")
     upper: float = Field(description="Upper end of the 95 % interval.")
-    clusters: int | None = Field(default=None, description="Clusters of near-duplicate documents it rests on.")
+    clusters: int | None = Field(
+        default=None, description="Clusters of near-duplicate documents it rests on."
+    )

@@ -118,8 +118,7 @@ def without_defaults(schema: Schema) -> Schema:
 
 def object_schema(kind: Kind) -> Schema:
     """Return the schema of a whole object: apiVersion, kind, metadata, spec, status."""
-    schema = structural_schema(kind.model.model_fields["spec"].annotation or BaseModel)
-    status = structural_schema(kind.model.model_fields["status"].annotation or BaseModel)
+    spec, status = (structural_schema(_part(kind, name)) for name in ("spec", "status"))
     result: Schema = {
         "description": kind.model.__doc__,
         "type": "object",
@@ -128,14 +127,23 @@ def object_schema(kind: Kind) -> Schema:
             "apiVersion": {"type": "string", "description": f"Version of the API: {GROUP}/{VERSION}."},
             "kind": {"type": "string", "description": f"{kind.name}."},
             "metadata": {"type": "object"},
-            "spec": schema,
+            "spec": spec,
             "status": without_defaults(status),
         },
     }
     if kind.short_name_rule:
-        result["properties"]["metadata"]["properties"] = {"name": {"type": "string", "pattern": _NAME_PATTERN}}
+        result["properties"]["metadata"]["properties"] = {
+            "name": {"type": "string", "pattern": _NAME_PATTERN}
+        }
         result["x-kubernetes-validations"] = [_NAME_RULE]
     return result
+
+
+def _part(kind: Kind, name: str) -> type[BaseModel]:
+    part = kind.model.model_fields[name].annotation
+    if not (isinstance(part, type) and issubclass(part, BaseModel)):
+        raise ValueError(f"{kind.name}.{name} must be a model, not {part!r}")
+    return part
 
 
 def custom_resource_definition(kind: Kind) -> Schema:
@@ -160,7 +168,10 @@ def custom_resource_definition(kind: Kind) -> Schema:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{kind.plural}.{GROUP}", "labels": {"app.kubernetes.io/part-of": "moe-operator"}},
+        "metadata": {
+            "name": f"{kind.plural}.{GROUP}",
+            "labels": {"app.kubernetes.io/part-of": "moe-operator"},
+        },
         "spec": {
             "group": GROUP,
             "scope": "Namespaced",

@@ -2,22 +2,23 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from moe_operator.api.base import ApiModel, DigestText, Name, ObjectMeta
+from moe_operator.api.base import ApiModel, DigestText, Name, ObjectMeta, cel
 from moe_operator.api.conditions import Condition
-from moe_operator.api.expert import cel
 
 
 class Storage(ApiModel):
     """Where snapshots, checkpoints, weights and evidence live."""
 
-    model_config = {
-        "json_schema_extra": cel(
-            "has(self.size) != has(self.claim)",
-            "storage needs exactly one of size and claim: keep one and remove the other",
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "has(self.size) != has(self.claim)",
+                "storage needs exactly one of size and claim: keep one and remove the other",
+            )
         )
-    }
+    )
 
     size: str | None = Field(
         default=None,
@@ -32,7 +33,9 @@ class Storage(ApiModel):
         description="A PersistentVolumeClaim of this namespace to use instead.",
     )
     storage_class: str | None = Field(
-        default=None, max_length=253, description="StorageClass of the claim. Default: the cluster's default class."
+        default=None,
+        max_length=253,
+        description="StorageClass of the claim. Default: the cluster's default class.",
     )
     access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = Field(
         default="ReadWriteOnce",
@@ -43,18 +46,25 @@ class Storage(ApiModel):
 class Evaluation(ApiModel):
     """How Experts of the pool are measured. Fixed: scores would not compare otherwise."""
 
-    model_config = {
-        "json_schema_extra": cel(
-            "self.holdout == oldSelf.holdout && self.salt == oldSelf.salt",
-            "evaluation.holdout and evaluation.salt are immutable, since every score rests on them: create another pool",
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "self.holdout == oldSelf.holdout && self.salt == oldSelf.salt",
+                "evaluation.holdout and evaluation.salt are immutable, since every score rests on them: create another pool",
+            )
         )
-    }
+    )
 
     holdout: float = Field(
-        default=0.1, gt=0, le=0.5, description="Share of near-duplicate clusters held out. Immutable. Default: 0.1."
+        default=0.1,
+        gt=0,
+        le=0.5,
+        description="Share of near-duplicate clusters held out. Immutable. Default: 0.1.",
     )
     salt: str = Field(
-        default="moe", max_length=64, description="Mixed into the hash that picks held-out clusters. Immutable. Default: moe."
+        default="moe",
+        max_length=64,
+        description="Mixed into the hash that picks held-out clusters. Immutable. Default: moe.",
     )
 
 
@@ -68,7 +78,8 @@ class Routing(ApiModel):
         "Default: Distilled; Posterior serves until the table exists.",
     )
     fallback: Name | None = Field(
-        default=None, description="The Expert that takes a request which cannot be scored. Default: the first by name."
+        default=None,
+        description="The Expert that takes a request which cannot be scored. Default: the first by name.",
     )
 
 
@@ -106,7 +117,9 @@ class TableStatus(ApiModel):
     path: str = Field(max_length=512, description="Beneath the pool's store.")
     digest: DigestText = Field(description="Its content address.")
     roster: str = Field(max_length=71, description="Digest of the roster and matrix it was made from.")
-    experts: list[Name] = Field(default_factory=list, max_length=64, description="Experts that it tells apart.")
+    experts: list[Name] = Field(
+        default_factory=list, max_length=64, description="Experts that it tells apart."
+    )
     accuracy: float = Field(description="Share of segments sent to the Expert that codes them best.")
     routed_bits_per_byte: float = Field(description="Bits per byte of the routed pool.")
     oracle_bits_per_byte: float = Field(description="Bits per byte if every segment went to its best Expert.")
@@ -119,8 +132,15 @@ class RoutingStatus(ApiModel):
     strategy: str = Field(default="", max_length=40, description="The strategy in force.")
     digest: DigestText | None = Field(default=None, description="Digest of the newest routing policy.")
     reported_by: int = Field(default=0, description="Gateway pods that report that digest.")
+    revisions: dict[str, str] = Field(
+        default_factory=dict,
+        max_length=64,
+        description="Expert to the revision that every ready gateway is known to send its requests to.",
+    )
     table: TableStatus | None = Field(default=None, description="The table of the Distilled strategy.")
-    url: str | None = Field(default=None, max_length=512, description="Address of the gateway inside the cluster.")
+    url: str | None = Field(
+        default=None, max_length=512, description="Address of the gateway inside the cluster."
+    )
 
 
 class ExpertPoolStatus(ApiModel):

@@ -3,11 +3,11 @@
 from enum import StrEnum
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from moe_operator.api.base import ApiModel, DigestText, Interval, Name, ObjectMeta
+from moe_operator.api.base import ApiModel, DigestText, Interval, Name, ObjectMeta, cel
 from moe_operator.api.conditions import Condition
-from moe_operator.api.expert import Scores, WindowStatus, cel
+from moe_operator.api.expert import Scores, WindowStatus
 
 
 class Cause(StrEnum):
@@ -61,8 +61,12 @@ class TrainingInput(ApiModel):
 class Inputs(ApiModel):
     """What the identity of a revision is made of. Images, kernels and hardware are provenance instead."""
 
-    parent: ParentRef | None = Field(default=None, description="Artefact it starts from; absent for a preset.")
-    preset: str | None = Field(default=None, max_length=40, description="Architecture it starts from, without a parent.")
+    parent: ParentRef | None = Field(
+        default=None, description="Artefact it starts from; absent for a preset."
+    )
+    preset: str | None = Field(
+        default=None, max_length=40, description="Architecture it starts from, without a parent."
+    )
     data: SnapshotInput = Field(description="What it learns from.")
     training: TrainingInput = Field(description="How it learns.")
     seed: int = Field(description="Seed of initialisation and batch order.")
@@ -72,19 +76,29 @@ class Inputs(ApiModel):
 class ExpertRevisionSpec(ApiModel):
     """Everything that was decided when the revision was made; immutable."""
 
-    model_config = {"json_schema_extra": cel("self == oldSelf", "an ExpertRevision is immutable: change the Expert instead")}
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            ("self == oldSelf", "an ExpertRevision is immutable: change the Expert instead"),
+        )
+    )
 
     expert: Name = Field(description="The Expert it belongs to.")
-    expert_uid: str = Field(alias="expertUID", max_length=64, description="UID of that Expert; its folder in the store.")
+    expert_uid: str = Field(
+        alias="expertUID", max_length=64, description="UID of that Expert; its folder in the store."
+    )
     pool: Name = Field(description="The pool of that Expert.")
     number: int = Field(ge=1, description="Counts up per Expert.")
     cause: Cause = Field(description="Why it was made.")
     inputs: Inputs = Field(description="What its identity is made of.")
     inputs_digest: DigestText = Field(description="Digest of `inputs`.")
     anchor: WindowStatus = Field(description="The Expert's first holdout.")
-    newest: WindowStatus | None = Field(default=None, description="Its newest holdout, if it is not the anchor.")
+    newest: WindowStatus | None = Field(
+        default=None, description="Its newest holdout, if it is not the anchor."
+    )
     suite: list[HoldoutInput] = Field(
-        default_factory=list, max_length=16, description="The anchors of the pool's domains when it was made; frozen."
+        default_factory=list,
+        max_length=16,
+        description="The anchors of the pool's domains when it was made; frozen.",
     )
     suite_digest: DigestText = Field(description="Digest of the suite.")
 
@@ -99,7 +113,9 @@ class ArtefactStatus(ApiModel):
     tokens: int = Field(description="Tokens trained on.")
     final_loss: float = Field(description="Mean training cross-entropy of the last interval, nats per token.")
     parameters: int = Field(description="Weights in all.")
-    resumed_from: int = Field(default=0, description="Step of the checkpoint that the last attempt resumed from.")
+    resumed_from: int = Field(
+        default=0, description="Step of the checkpoint that the last attempt resumed from."
+    )
 
 
 class DecisionStatus(ApiModel):
@@ -121,12 +137,18 @@ class Evidence(ApiModel):
     current: str | None = Field(default=None, max_length=63, description="The revision it was compared with.")
     delta: float = Field(description="Margin of the gate.")
     noise_floor: float = Field(description="Difference of two scorings of the same weights.")
-    decisions: list[DecisionStatus] = Field(default_factory=list, max_length=8, description="The comparisons.")
+    decisions: list[DecisionStatus] = Field(
+        default_factory=list, max_length=8, description="The comparisons."
+    )
     scores: Scores = Field(default_factory=Scores, description="Scores on the frozen suite.")
     row: dict[str, float] = Field(
-        default_factory=dict, max_length=16, description="Row of the matrix: bits per byte by domain of the suite."
+        default_factory=dict,
+        max_length=16,
+        description="Row of the matrix: bits per byte by domain of the suite.",
     )
-    base_row: dict[str, float] = Field(default_factory=dict, max_length=16, description="The base's row, likewise.")
+    base_row: dict[str, float] = Field(
+        default_factory=dict, max_length=16, description="The base's row, likewise."
+    )
 
 
 class Verdict(ApiModel):
@@ -156,7 +178,9 @@ class ExpertRevisionStatus(ApiModel):
     evidence: Evidence | None = Field(default=None, description="What was measured.")
     verdict: Verdict | None = Field(default=None, description="What the gate decided.")
     provenance: dict[str, str] = Field(
-        default_factory=dict, max_length=16, description="Images, profile and operator version: recorded, not identity."
+        default_factory=dict,
+        max_length=16,
+        description="Images, profile and operator version: recorded, not identity.",
     )
 
 

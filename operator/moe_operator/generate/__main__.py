@@ -37,9 +37,14 @@ def write(root: Path, files: dict[str, str]) -> None:
 def main() -> None:
     """Write or check; exit code 1 where `--check` finds something out of date."""
     parser = argparse.ArgumentParser(prog="python -m moe_operator.generate", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; fail where a file is out of date")
     parser.add_argument(
-        "--root", type=Path, default=Path(__file__).resolve().parents[3], help="the repository (default: this one)"
+        "--check", action="store_true", help="change nothing; fail where a file is out of date"
+    )
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path(__file__).resolve().parents[3],
+        help="the repository (default: this one)",
     )
     arguments = parser.parse_args()
     if not (arguments.root / "pyproject.toml").is_file():

@@ -11,13 +11,17 @@ HEADER = "# Generated from operator/moe_operator/api by `make generate`. Do not 
 
 def crd_files() -> dict[str, str]:
     """Return path to text of every CRD, as `kubectl apply --server-side -f crds/` takes it."""
-    return {f"crds/{plural}.yaml": HEADER + to_yaml(crd) for plural, crd in custom_resource_definitions().items()}
+    return {
+        f"crds/{plural}.yaml": HEADER + to_yaml(crd) for plural, crd in custom_resource_definitions().items()
+    }
 
 
 def chart_crd_files() -> dict[str, str]:
     """Return path to text of the chart's copies: installed by `crds.enabled`, spared by `crds.keep`."""
     folder = "charts/moe-operator/templates/crds"
-    return {f"{folder}/{plural}.yaml": _template(crd) for plural, crd in custom_resource_definitions().items()}
+    return {
+        f"{folder}/{plural}.yaml": _template(crd) for plural, crd in custom_resource_definitions().items()
+    }
 
 
 def to_yaml(value: Any) -> str:
@@ -28,7 +32,9 @@ def to_yaml(value: Any) -> str:
 def _template(crd: dict[str, Any]) -> str:
     spec = to_yaml({"spec": crd["spec"]})
     if "{{" in spec:
-        raise ValueError(f"{crd['metadata']['name']}: '{{{{' in a description would be read as a template by helm")
+        raise ValueError(
+            f"{crd['metadata']['name']}: '{{{{' in a description would be read as a template by helm"
+        )
     return (
         "{{- if .Values.crds.enabled }}\n"
         + HEADER

@@ -46,9 +46,11 @@ def _rules(schema: dict[str, Any]) -> str:
     messages = [rule["message"] for rule in _all_rules(schema)]
     if not messages:
         return ""
-    return "Refused on `kubectl apply`, besides values out of bounds:\n\n" + "".join(
-        f"- {message}\n" for message in messages
-    ) + "\n"
+    return (
+        "Refused on `kubectl apply`, besides values out of bounds:\n\n"
+        + "".join(f"- {message}\n" for message in messages)
+        + "\n"
+    )
 
 
 def _all_rules(schema: dict[str, Any]) -> Iterator[dict[str, str]]:
@@ -61,9 +63,16 @@ def _all_rules(schema: dict[str, Any]) -> Iterator[dict[str, str]]:
 
 def _table(schema: dict[str, Any], *, defaults: bool = True) -> str:
     last = " Default |" if defaults else ""
-    lines = [f"| Field | Type | Bounds |{last} Description |", "|---|---|---|---|" + ("---|" if defaults else "")]
+    lines = [
+        f"| Field | Type | Bounds |{last} Description |",
+        "|---|---|---|---|" + ("---|" if defaults else ""),
+    ]
     for name, field, required in _fields(schema, prefix=""):
-        cells = [f"`{name}`" + (" **required**" if required and defaults else ""), _type(field), _bounds(field)]
+        cells = [
+            f"`{name}`" + (" **required**" if required and defaults else ""),
+            _type(field),
+            _bounds(field),
+        ]
         if defaults:
             cells.append(_default(field))
         cells.append(_cell(field["description"]))

@@ -28,7 +28,9 @@ class Images(ConfigModel):
     gateway: ImageName = Field(description="The pools' gateways.")
     trainer: ImageName = Field(description="Jobs and expert servers; a profile may name another.")
     pull_policy: str = Field(
-        default="IfNotPresent", json_schema_extra={"enum": ["Always", "IfNotPresent", "Never"]}, description="For all."
+        default="IfNotPresent",
+        json_schema_extra={"enum": ["Always", "IfNotPresent", "Never"]},
+        description="For all.",
     )
     pull_secrets: list[str] = Field(default_factory=list, description="Names of Secrets to pull with.")
 
@@ -37,14 +39,18 @@ class Crds(ConfigModel):
     """How the custom resource definitions are installed."""
 
     enabled: bool = Field(default=True, description="Install and upgrade them with the chart.")
-    keep: bool = Field(default=True, description="Keep them, and every Expert, when the chart is uninstalled.")
+    keep: bool = Field(
+        default=True, description="Keep them, and every Expert, when the chart is uninstalled."
+    )
 
 
 class OperatorPod(ConfigModel):
     """The operator's Deployment."""
 
     workers: int = Field(default=8, ge=1, le=256, description="Objects that are looked at concurrently.")
-    sweep_seconds: float = Field(default=300, gt=0, description="Seconds between sweeps for missed deletions.")
+    sweep_seconds: float = Field(
+        default=300, gt=0, description="Seconds between sweeps for missed deletions."
+    )
     lease_seconds: float = Field(default=15, ge=5, description="Seconds a Lease is held without renewal.")
     resources: dict[str, Any] = Field(default_factory=dict, description=_OBJECT)
     node_selector: dict[str, str] = Field(default_factory=dict, description=_OBJECT)
@@ -52,7 +58,9 @@ class OperatorPod(ConfigModel):
     affinity: dict[str, Any] = Field(default_factory=dict, description=_OBJECT)
     priority_class_name: str = Field(default="", description=_OBJECT)
     pod_labels: dict[str, str] = Field(default_factory=dict, description="Further labels of the pod.")
-    pod_annotations: dict[str, str] = Field(default_factory=dict, description="Further annotations of the pod.")
+    pod_annotations: dict[str, str] = Field(
+        default_factory=dict, description="Further annotations of the pod."
+    )
 
 
 class ServiceAccount(ConfigModel):
@@ -67,7 +75,9 @@ class Rbac(ConfigModel):
     """What the operator and users may do."""
 
     create: bool = Field(default=True, description="Make the operator's roles and bindings.")
-    aggregate: bool = Field(default=True, description="Add the custom resources to the roles view, edit and admin.")
+    aggregate: bool = Field(
+        default=True, description="Add the custom resources to the roles view, edit and admin."
+    )
 
 
 class PodMonitor(ConfigModel):
@@ -111,15 +121,22 @@ class Values(ConfigModel):
     presets: list[str] = Field(default_factory=list, description="Presets that base.preset may name.")
     profiles: dict[str, Profile | None] = Field(description="Hardware by name; null takes a preset out.")
     stores: dict[str, Store | None] = Field(default_factory=dict, description="Data stores by name.")
-    service_account: ServiceAccount = Field(default_factory=ServiceAccount, description="Who the operator is.")
+    service_account: ServiceAccount = Field(
+        default_factory=ServiceAccount, description="Who the operator is."
+    )
     rbac: Rbac = Field(default_factory=Rbac, description="What it may do.")
     metrics: Metrics = Field(default_factory=Metrics, description="How it is watched.")
     network_policy: NetworkPolicy = Field(default_factory=NetworkPolicy, description="What may reach it.")
     #: Helm passes this key to every chart.
-    global_: dict[str, Any] = Field(default_factory=dict, alias="global", description="Passed by parent charts; unused.")
+    global_: dict[str, Any] = Field(
+        default_factory=dict, alias="global", description="Passed by parent charts; unused."
+    )
 
 
 def values_schema_file() -> dict[str, str]:
     """Return path to text of the chart's schema."""
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Values.model_json_schema(by_alias=True)}
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Values.model_json_schema(by_alias=True),
+    }
     return {"charts/moe-operator/values.schema.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"}
