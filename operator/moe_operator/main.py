@@ -89,11 +89,11 @@ class Operator:
         self.metrics.refresh = self._refresh_metrics
         self._last_event = time.monotonic()
 
-    async def run(self) -> None:
-        """Work until a signal comes; raises LeaseLost."""
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until cancelled; ``stop`` is set where kopf gets the signal. Raises LeaseLost."""
         await self.lease.acquire(self.lease_api)
         try:
-            await _first_of(self._work(), self.lease.keep(self.lease_api))
+            await _first_of(self._work(stop), self.lease.keep(self.lease_api))
         finally:
             await self.lease.release(self.lease_api)
 
@@ -114,14 +114,11 @@ class Operator:
         self.liveness.ready = True
         log.info("primed in %.2f s", time.monotonic() - started)
 
-    async def _work(self) -> None:
-        """Run the watches, the workers, the sweep and the probes; the first to end ends all.
-
-        kopf takes the signals over and ends when one comes.
-        """
+    async def _work(self, stop: asyncio.Event) -> None:
+        """Run the watches, the workers, the sweep and the probes; the first to end ends all."""
         await self._start()
         watching = kopf.operator(
-            registry=registry_of(self.connection, self._observe),
+            registry=registry_of(self.connection, self._observe, stop.set),
             settings=settings_of(),
             standalone=True,
             clusterwide=not self.config.namespaces,
@@ -189,7 +186,7 @@ async def serve(config: OperatorConfig, metrics_port: int, health_port: int) -> 
         _listening(operator.liveness.application(), health_port),
     ):
         log.info("moe-operator %s at %s", version("moe-operator"), operator.connection.server)
-        await _first_of(operator.run(), stop.wait())
+        await _first_of(operator.run(stop), stop.wait())
 
 
 @contextlib.asynccontextmanager

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 import aiohttp
@@ -78,6 +79,7 @@ class ApiClient:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=connection.ssl_context(), limit=32),
             timeout=aiohttp.ClientTimeout(total=REQUEST_SECONDS, sock_connect=5),
+            headers={"User-Agent": f"{FIELD_MANAGER}/{version('moe-operator')}"},
         )
 
     async def close(self) -> None:

@@ -9,6 +9,7 @@ Lease over at once: its predecessor is dead.
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,8 +36,17 @@ class LeaseNotRenewed(Exception):
 class Lease:
     """The operator's Lease, by one holder's name."""
 
-    def __init__(self, *, namespace: str, name: str, holder: str, seconds: float) -> None:
+    def __init__(
+        self,
+        *,
+        namespace: str,
+        name: str,
+        holder: str,
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Hold the Lease ``namespace/name`` as ``holder`` for ``seconds`` after each renewal."""
+        self._clock = clock
         self._namespace = namespace
         self._name = name
         self._holder = holder
@@ -48,7 +58,7 @@ class Lease:
 
     def check(self) -> None:
         """Raise LeaseNotRenewed unless the Lease is surely held; asked before every write."""
-        if time.monotonic() > self._good_until:
+        if self._clock() > self._good_until:
             raise LeaseNotRenewed(f"the Lease {self._namespace}/{self._name} was not renewed in time")
 
     async def acquire(self, api: ApiClient) -> None:
@@ -67,7 +77,7 @@ class Lease:
 
     async def release(self, api: ApiClient) -> None:
         """Let the next operator start at once."""
-        if self._live is not None and time.monotonic() < self._good_until:
+        if self._live is not None and self._clock() < self._good_until:
             try:
                 await api.replace(LEASE, {**self._live, "spec": {**self._live["spec"], "holderIdentity": ""}})
             except (ApiError, aiohttp.ClientError, TimeoutError) as error:
@@ -76,7 +86,7 @@ class Lease:
 
     async def _try(self, api: ApiClient) -> bool:
         """Take or renew the Lease; return whether it is ours now. Raises LeaseLost if it went to another."""
-        started = time.monotonic()
+        started = self._clock()
         try:
             live = await self._read(api)
             if live is not None and not self._is_free(live):
@@ -109,8 +119,8 @@ class Lease:
             return True
         sign = f"{holder} {spec.get('renewTime')}"
         if sign != self._seen[0]:
-            self._seen = (sign, time.monotonic())
-        return time.monotonic() - self._seen[1] > float(spec.get("leaseDurationSeconds") or self._seconds)
+            self._seen = (sign, self._clock())
+        return self._clock() - self._seen[1] > float(spec.get("leaseDurationSeconds") or self._seconds)
 
     def _manifest(self, live: Manifest | None) -> dict[str, Any]:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -16,10 +16,13 @@ from moe_operator.cluster.resources import WATCHED, Resource
 Observe = Callable[[Resource, dict[str, Any], bool], None]
 
 
-def registry_of(connection: Connection, observe: Observe) -> kopf.OperatorRegistry:
-    """Return the handlers: one login, and one event handler for each kind in ``WATCHED``."""
+def registry_of(
+    connection: Connection, observe: Observe, on_stop: Callable[[], None]
+) -> kopf.OperatorRegistry:
+    """Return the handlers: a login, one event handler for each kind in ``WATCHED``, and the end."""
     registry = kopf.OperatorRegistry()
     kopf.on.login(registry=registry)(_login(connection))
+    kopf.on.cleanup(registry=registry)(_cleanup(on_stop))
     for resource in WATCHED:
         watch = kopf.on.event(resource.group, resource.version, resource.plural, registry=registry)
         watch(_event(resource, observe))
@@ -50,6 +53,13 @@ def _login(connection: Connection) -> Callable[..., kopf.ConnectionInfo]:
         return connection.for_kopf()
 
     return login
+
+
+def _cleanup(on_stop: Callable[[], None]) -> Callable[..., Any]:
+    async def cleanup(**_: Any) -> None:
+        on_stop()
+
+    return cleanup
 
 
 def _event(resource: Resource, observe: Observe) -> Callable[..., Any]:
