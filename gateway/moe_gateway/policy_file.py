@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from moe_gateway.routing_policy import DistilledTable, RoutingPolicy, digest_of, parse_routing_policy
+from moe_gateway.strategies import ngram_table
 from moe_gateway.strategies.context import Table
 
 log = logging.getLogger(__name__)
@@ -118,7 +119,8 @@ class PolicyFile:
         try:
             if not path.resolve().is_relative_to(self._store.resolve()):
                 raise BadPolicy(f"table: {reference.path} leads out of the store")
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                data = file.read(ngram_table.MAX_TABLE_BYTES + 1)
         except OSError as error:
             raise BadPolicy(f"table: {reference.path} cannot be read: {error.strerror}") from None
         found = digest_of(data)
@@ -126,8 +128,6 @@ class PolicyFile:
             raise BadPolicy(
                 f"table: {reference.path} has digest {found}, the policy names {reference.digest}"
             )
-        from moe_gateway.strategies import ngram_table
-
         try:
             return ngram_table.load(data)
         except ValueError as error:
