@@ -70,7 +70,7 @@ class AgentConfig(_Part):
     )
     kubeconfig: AbsolutePath = Field(
         description="How to reach the API server: certificate-authority, client-certificate and client-key, as files. "
-        "The user is system:node:<node name> of the group system:nodes, bound to the role of permissions.py."
+        "The user is system:node:<node name>, of the group system:nodes."
     )
     state_dir: AbsolutePath = Field(
         description="The agent's own folder (made with mode 0700): pods and volumes."

@@ -233,17 +233,17 @@ def main() -> None:
         child = os.fork()
         if child == 0:
             try:
-                target = {"source": folder, "target": "/moe/trial/mount", "readOnly": True}
+                mounts: list[Mount] = [{"source": folder, "target": "/moe/trial/mount", "readOnly": True}]
                 os.mkdir(f"{folder}/root")
                 enter_new(
                     {
                         "root": f"{folder}/root",
                         "hostname": "trial",
                         "hidden": [],
-                        "mounts": [target],
+                        "mounts": mounts,
                         "keep": [],
                     }
-                )  # type: ignore[list-item]
+                )
                 os.listdir("/moe/trial/mount")
                 os._exit(0)
             except OSError as error:

@@ -43,13 +43,11 @@ class Launch(TypedDict):
 
 
 class Execution(TypedDict):
-    """A command to run beside a running container (an exec probe or hook)."""
+    """A command to run beside a running container (an exec probe or hook): same namespaces, variables and folder."""
 
     command: list[str]
-    environment: dict[str, str]
-    workingDirectory: str
     main: int
-    """Process whose namespaces are entered; 0 for none."""
+    """The container's own process."""
 
 
 class ProcessRecord(TypedDict):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from moe_local.agent.config import BackOff
 from moe_local.agent.pod import Container, Pod
-from moe_local.agent.state import ContainerState, Decision, Phase, PodState
+from moe_local.agent.state import Decision, Phase, PodState
 
 
 def is_sidecar(pod: Pod, container: Container) -> bool:
@@ -131,8 +131,3 @@ def final_phase(pod: Pod, state: PodState) -> Phase:
     """Succeeded iff every container proper ended with exit status 0."""
     exits = [state.containers[c.name].exit for c in pod.spec.containers]
     return "Succeeded" if all(e is not None and e.code == 0 for e in exits) else "Failed"
-
-
-def fresh_states(pod: Pod) -> dict[str, ContainerState]:
-    """Containers of which nothing has run yet."""
-    return {c.name: ContainerState(c.name) for c in pod.all_containers()}

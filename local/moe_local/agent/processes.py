@@ -128,7 +128,7 @@ def outcome(folder: Path) -> ExitRecord | Lost:
 
 async def start(folder: Path, launch: Launch) -> Running:
     """Start a container's command; returns when it runs. Raises StartError if it cannot, OSError on a full disk."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     try:

@@ -243,7 +243,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _isolation() -> Any:
-    """isolation.py lies beside this file; it is loaded only in the child, to keep the supervisor small."""
+    """isolation.py lies beside this file, which is not imported as part of a package."""
     sys.path.append(posixpath.dirname(posixpath.abspath(__file__)))
     import isolation  # type: ignore[import-not-found]
 
@@ -263,27 +263,23 @@ def _execute(command: list[str], environment: dict[str, str], directory: str) ->
         raise FileNotFoundError(2, "no such command in the image (or on PATH)", command[0]) from None
 
 
-def _adopt_orphans() -> None:
-    """In a child, to leave ctypes out of this process, is impossible: the setting is not inherited."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
-
-
 def main() -> None:
     """See the module's docstring."""
     if sys.argv[1] == "execute":
         execution: Execution = json.load(sys.stdin)
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-        if execution["main"]:
-            _isolation().enter_existing(execution["main"])
-        _execute(execution["command"], execution["environment"], execution["workingDirectory"])
+        beside = f"/proc/{execution['main']}"
+        with open(f"{beside}/environ", "rb") as listing:
+            pairs = [entry.partition(b"=") for entry in listing.read().split(b"\0") if entry]
+        _isolation().enter_existing(execution["main"])
+        environment = {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+        _execute(execution["command"], environment, f"{beside}/cwd")
     try:
         launch: Launch = json.load(sys.stdin)
     except ValueError:
         sys.exit("the agent ended before it had said what to start")
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-    _adopt_orphans()
+    _isolation().adopt_orphans()
     Supervisor(sys.argv[2], launch).run()
 
 

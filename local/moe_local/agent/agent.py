@@ -1,0 +1,313 @@
+"""The agent as a whole: gives every pod of the node a worker, and tells workers what changes around them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+from collections.abc import Coroutine, Iterable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from pydantic import ValidationError
+
+from moe_local.agent import quantity
+from moe_local.agent.api_client import JSON, APIClient, APIError
+from moe_local.agent.config import AgentConfig
+from moe_local.agent.events import Events
+from moe_local.agent.names import Addresses, Member, Names, Service, cluster_names
+from moe_local.agent.node import Node, measured_capacity
+from moe_local.agent.pod import Pod
+from moe_local.agent.processes import Running, attempts, find, read_record
+from moe_local.agent.provisioner import Provisioner
+from moe_local.agent.sandbox import why_not_isolated
+from moe_local.agent.server import LogServer
+from moe_local.agent.state import End
+from moe_local.agent.worker import NodeContext, PodWorker
+
+log = logging.getLogger(__name__)
+
+REGISTER_RETRY_SECONDS = 0.5
+LEFTOVER_GRACE = 5.0
+
+
+class Agent:
+    """One node. `run` returns when it is told to stop (`stop`) and its pods have ended."""
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        self._workers: dict[str, PodWorker] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._services: dict[str, Service] = {}
+        self._addresses = Addresses(config.pod_network)
+        self._names_stale = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._capacity: dict[str, str] = {}
+
+    def stop(self) -> None:
+        """Stop all pods' processes gracefully, then return from `run`."""
+        self._stopped.set()
+
+    async def run(self) -> None:
+        """Be the node. Raises OSError if the port or the state folder cannot be had, ValueError for a bad kubeconfig."""
+        self._config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._config.state_dir.chmod(0o700)
+        self._capacity = measured_capacity(self._config.state_dir) | self._config.capacity
+        not_isolated = await self._try_isolation()
+        async with APIClient(self._config.kubeconfig) as client, aiohttp.ClientSession() as session:
+            self._context = self._make_context(client, session, isolated=not not_isolated)
+            node = Node(self._config, client, capacity=self._capacity, not_isolated=not_isolated)
+            server = LogServer(self._config, self)
+            await server.start()
+            background = [asyncio.create_task(self._serve(work)) for work in self._work(client, node)]
+            await self._stopped.wait()
+            await self._drain()
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            await server.stop()
+
+    def _make_context(
+        self, client: APIClient, session: aiohttp.ClientSession, *, isolated: bool
+    ) -> NodeContext:
+        address = urlsplit(client.server)
+        return NodeContext(
+            config=self._config,
+            client=client,
+            events=Events(client, self._config.node_name),
+            session=session,
+            isolated=isolated,
+            api_host=address.hostname or "127.0.0.1",
+            api_port=address.port or 443,
+            capacity=self._capacity,
+            names=self._names_for,
+            names_changed=self._names_stale.set,
+        )
+
+    async def _try_isolation(self) -> str:
+        """'' if pods get mount namespaces, else why not. Raises OSError if they must and cannot."""
+        if self._config.isolation == "none":
+            return "the agent's configuration says so"
+        problem = await asyncio.to_thread(why_not_isolated)
+        if problem and self._config.isolation == "mount-namespace":
+            raise OSError(f"isolation: mount-namespace is configured, but this machine refuses it: {problem}")
+        return problem
+
+    def _work(self, client: APIClient, node: Node) -> list[Coroutine[Any, Any, None]]:
+        provisioner = Provisioner(client, self._config.state_dir / "volumes", self._config.node_name)
+        return [
+            self._register_then_beat(node),
+            self._watch_pods(client),
+            self._watch_services(client),
+            self._watch_config_maps(client),
+            provisioner.provision(),
+            provisioner.reclaim(),
+            self._write_names(),
+        ]
+
+    async def _serve(self, work: Coroutine[Any, Any, None]) -> None:
+        """A part of the agent that fails ends the agent: started again, it finds everything as it was."""
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            log.exception("a part of the agent failed; pods go on")
+            raise SystemExit(1) from None
+
+    async def _register_then_beat(self, node: Node) -> None:
+        while True:
+            try:
+                await node.register()
+                break
+            except APIError as error:
+                log.info("waiting for the API server: %s", error)
+                await asyncio.sleep(REGISTER_RETRY_SECONDS)
+        await node.heartbeat()
+
+    # Pods
+
+    async def _watch_pods(self, client: APIClient) -> None:
+        selector = f"spec.nodeName={self._config.node_name}"
+        async for event in client.watch("/api/v1/pods", fieldSelector=selector):
+            if event.kind == "listed":
+                await self._remove_all_but({item["metadata"]["uid"] for item in event.objects})
+                self._claim_addresses(event.objects)
+            for item in event.objects:
+                self._take(item, gone=event.kind == "deleted")
+
+    def _claim_addresses(self, items: Iterable[JSON]) -> None:
+        """Pods keep their addresses over a restart of the agent; new ones must not get them first."""
+        for item in items:
+            uid = item["metadata"]["uid"]
+            record = read_record(self._folder / uid / "pod.json")
+            if record and uid not in self._workers and not self._addresses.claim(record["address"]):
+                log.warning("pod %s had address %s, which is not free", uid, record["address"])
+
+    @property
+    def _folder(self) -> Path:
+        return self._config.state_dir / "pods"
+
+    def _take(self, item: JSON, *, gone: bool) -> None:
+        """Hand a pod, as it is now, to its worker."""
+        worker = self._workers.get(item["metadata"]["uid"])
+        if gone:
+            if worker:
+                worker.remove()
+            return
+        try:
+            pod = Pod.model_validate(item)
+        except ValidationError as error:
+            log.error("pod %s cannot be understood: %s", item["metadata"]["name"], error)
+            return
+        if worker:
+            worker.update(pod)
+        else:
+            self._start_worker(pod)
+
+    def _start_worker(self, pod: Pod) -> None:
+        record = read_record(self._folder / pod.uid / "pod.json")
+        refusal = None if record or pod.ended else self._admit(pod)
+        try:
+            address = str(record["address"]) if record else self._addresses.take()
+        except RuntimeError as error:
+            address, refusal = "", End(0, "OutOfpods", str(error), "Failed")
+        worker = PodWorker(pod, address, self._context, refusal)
+        self._workers[pod.uid] = worker
+        self._tasks[pod.uid] = asyncio.create_task(self._serve(self._work_on(worker)))
+
+    async def _work_on(self, worker: PodWorker) -> None:
+        await worker.run()
+        del self._workers[worker.pod.uid], self._tasks[worker.pod.uid]
+        if worker.state.address:
+            self._addresses.give_back(worker.state.address)
+        self._names_stale.set()
+
+    def _admit(self, pod: Pod) -> End | None:
+        """Why the node has no room for a pod that the scheduler has sent; None if it has."""
+        others = [w.pod for w in self._workers.values() if w.holds_resources]
+        return refusal(pod, others, self._capacity)
+
+    async def _remove_all_but(self, uids: set[str]) -> None:
+        """Pods that were deleted while nobody looked: told to their workers, or ended here if there is none."""
+        for uid, worker in self._workers.items():
+            if uid not in uids:
+                worker.remove()
+        if not self._folder.is_dir():
+            return
+        for folder in self._folder.iterdir():
+            if folder.name not in uids and folder.name not in self._workers:
+                await end_leftover(folder)
+
+    async def _drain(self) -> None:
+        for worker in list(self._workers.values()):
+            worker.drain(self._config.drain_seconds)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._config.drain_seconds + 1.5
+        while loop.time() < deadline and any(not worker.at_rest for worker in self._workers.values()):
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3 if self._workers else 0)  # the last statuses go out
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+        for worker in self._workers.values():
+            worker.leave()
+
+    # What surrounds pods
+
+    async def _watch_services(self, client: APIClient) -> None:
+        async for event in client.watch("/api/v1/services"):
+            if event.kind == "listed":
+                self._services.clear()
+            for item in event.objects:
+                if event.kind == "deleted":
+                    self._services.pop(item["metadata"]["uid"], None)
+                else:
+                    self._services[item["metadata"]["uid"]] = Service.parse(item)
+            self._names_stale.set()
+
+    async def _watch_config_maps(self, client: APIClient) -> None:
+        async for event in client.watch("/api/v1/configmaps"):
+            for item in event.objects:
+                meta = item["metadata"]
+                for worker in self._workers.values():
+                    worker.source_changed("configmaps", meta["namespace"], meta["name"])
+
+    def _names_for(self, reader: Member) -> Names:
+        members = [w.member() for w in self._workers.values() if w.state.address and not w.pod.ended]
+        return cluster_names(self._services.values(), members, reader=reader)
+
+    async def _write_names(self) -> None:
+        """Keep every pod's hosts file up to date; changes that come together are written together."""
+        while True:
+            await self._names_stale.wait()
+            self._names_stale.clear()
+            for worker in list(self._workers.values()):
+                if worker.state.sandboxed and not worker.at_rest:
+                    worker.write_hosts()
+            await asyncio.sleep(0.02)
+
+    # Logs (server.LogSource)
+
+    def _find(self, namespace: str, name: str) -> PodWorker | None:
+        found = [w for w in self._workers.values() if w.pod.key == (namespace, name)]
+        return found[-1] if found else None
+
+    def container_folder(self, namespace: str, pod: str, container: str) -> Path | None:
+        """Where the attempts of a container lie."""
+        worker = self._find(namespace, pod)
+        known = worker is not None and container in worker.runs
+        return worker.folder / "containers" / container if worker and known else None
+
+    def is_running(self, namespace: str, pod: str, container: str, attempt: int) -> bool:
+        """Whether that attempt still runs."""
+        worker = self._find(namespace, pod)
+        state = worker.runs[container].state if worker else None
+        return state is not None and state.running and state.attempt == attempt
+
+
+def requests(pod: Pod) -> dict[str, Decimal]:
+    """What a pod takes of the node: its containers together, or its greediest init container."""
+    total: dict[str, Decimal] = {}
+    for container in pod.spec.containers:
+        for name, amount in container.resources.requested().items():
+            total[name] = total.get(name, Decimal(0)) + quantity.parse(amount)
+    for container in pod.spec.init_containers:
+        for name, amount in container.resources.requested().items():
+            total[name] = max(total.get(name, Decimal(0)), quantity.parse(amount))
+    return total
+
+
+def refusal(pod: Pod, others: list[Pod], capacity: dict[str, str]) -> End | None:
+    """Why a pod does not fit beside the others, in the kubelet's words; None if it does."""
+    wanted = requests(pod) | {"pods": Decimal(1)}
+    used: dict[str, Decimal] = {"pods": Decimal(len(others))}
+    for other in others:
+        for name, amount in requests(other).items():
+            used[name] = used.get(name, Decimal(0)) + amount
+    for name, amount in wanted.items():
+        room = quantity.parse(capacity.get(name, "0"))
+        taken = used.get(name, Decimal(0))
+        if amount and taken + amount > room:
+            text = f"Node didn't have enough resource: {name}, requested: {amount}, used: {taken}, capacity: {room}"
+            return End(0, f"OutOf{name}", text, "Failed")
+    return None
+
+
+async def end_leftover(folder: Path) -> None:
+    """End what still runs of a pod whose object is gone, then remove its folder."""
+    containers = folder / "containers"
+    for container in containers.iterdir() if containers.is_dir() else ():
+        for number in attempts(container):
+            found = await find(container / str(number))
+            if isinstance(found, Running):
+                found.terminate()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(found.ended(), LEFTOVER_GRACE)
+                found.kill()
+                await found.ended()
+    shutil.rmtree(folder, ignore_errors=True)

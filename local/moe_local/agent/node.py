@@ -1,0 +1,192 @@
+"""The Node object: what this machine offers, that it is well, and the Lease that says the agent lives."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import shutil
+import time
+from pathlib import Path
+
+from moe_local.agent.api_client import JSON, APIClient, APIError, ConflictError, NotFoundError
+from moe_local.agent.config import AgentConfig
+from moe_local.agent.status import NODE_ADDRESS, timestamp
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS = 40
+STATUS_EVERY = 30
+"""How many heartbeats pass between reports of the whole status; the Lease is renewed with each."""
+KUBELET_VERSION = "v1.36.3"
+MOST_PODS = "110"
+
+
+def measured_capacity(state_dir: Path) -> dict[str, str]:
+    """What this machine has."""
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "cpu": str(len(os.sched_getaffinity(0))),
+        "memory": f"{pages // 1024}Ki",
+        "pods": MOST_PODS,
+        "ephemeral-storage": f"{shutil.disk_usage(state_dir).total // 1024}Ki",
+    }
+
+
+def _machine() -> JSON:
+    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    return {
+        "machineID": "",
+        "systemUUID": "",
+        "bootID": _read("/proc/sys/kernel/random/boot_id"),
+        "kernelVersion": platform.release(),
+        "osImage": platform.platform(terse=True),
+        "containerRuntimeVersion": "moe-local://1",
+        "kubeletVersion": KUBELET_VERSION,
+        "kubeProxyVersion": "",
+        "operatingSystem": "linux",
+        "architecture": architecture,
+    }
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+class Node:
+    """Registers this node and keeps it alive in the eyes of the cluster."""
+
+    def __init__(
+        self, config: AgentConfig, client: APIClient, *, capacity: dict[str, str], not_isolated: str
+    ) -> None:
+        self._config = config
+        self._client = client
+        self._capacity = capacity
+        self._not_isolated = not_isolated
+        self._path = f"/api/v1/nodes/{config.node_name}"
+        self._uid = ""
+
+    def manifest(self, now: float) -> JSON:
+        """The Node as it is made."""
+        machine = _machine()
+        return {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {
+                "name": self._config.node_name,
+                "labels": {
+                    **self._config.node_labels,
+                    "moe-operator.dev/local": "true",
+                    "kubernetes.io/hostname": self._config.node_name,
+                    "kubernetes.io/os": machine["operatingSystem"],
+                    "kubernetes.io/arch": machine["architecture"],
+                },
+                "annotations": {"moe-operator.dev/isolation": self._isolation},
+            },
+            "status": self.status(now, before={}),
+        }
+
+    @property
+    def _isolation(self) -> str:
+        return "none" if self._not_isolated else "mount-namespace"
+
+    def status(self, now: float, before: JSON) -> JSON:
+        """Capacity, address, and conditions whose lastTransitionTime is kept where they have not changed."""
+        isolation_message = (
+            f"isolation: none, paths are rewritten instead: {self._not_isolated}"
+            if self._not_isolated
+            else "isolation: mount-namespace"
+        )
+        conditions = [
+            ("MemoryPressure", "False", "KubeletHasSufficientMemory", "the agent watches no memory"),
+            ("DiskPressure", "False", "KubeletHasNoDiskPressure", "the agent watches no disk"),
+            ("PIDPressure", "False", "KubeletHasSufficientPID", "the agent watches no process ids"),
+            ("MountNamespaces", "False" if self._not_isolated else "True", "Tried", isolation_message),
+            ("Ready", "True", "KubeletReady", "the node agent runs pods as processes"),
+        ]
+        old = {c["type"]: c for c in before.get("conditions") or []}
+        return {
+            "capacity": self._capacity,
+            "allocatable": self._capacity,
+            "addresses": [
+                {"type": "InternalIP", "address": NODE_ADDRESS},
+                {"type": "Hostname", "address": self._config.node_name},
+            ],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": self._config.listen_port}},
+            "nodeInfo": _machine(),
+            "conditions": [
+                {
+                    "type": kind,
+                    "status": value,
+                    "reason": reason,
+                    "message": message,
+                    "lastHeartbeatTime": timestamp(now),
+                    "lastTransitionTime": old[kind]["lastTransitionTime"]
+                    if old.get(kind, {}).get("status") == value
+                    else timestamp(now),
+                }
+                for kind, value, reason, message in conditions
+            ],
+        }
+
+    async def register(self) -> None:
+        """Make the Node, or bring the one of an earlier run up to date. Raises APIError."""
+        manifest = self.manifest(time.time())
+        try:
+            node = await self._client.create("/api/v1/nodes", manifest)
+        except ConflictError:
+            await self._client.patch(self._path, {"metadata": manifest["metadata"]})
+            node = await self._report()
+        self._uid = node["metadata"]["uid"]
+
+    async def _report(self) -> JSON:
+        before = (await self._client.get(self._path)).get("status") or {}
+        return await self._client.patch(f"{self._path}/status", {"status": self.status(time.time(), before)})
+
+    async def _renew(self) -> None:
+        """Renew the node's Lease."""
+        leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+        moment = time.time()
+        spec = {
+            "holderIdentity": self._config.node_name,
+            "leaseDurationSeconds": LEASE_SECONDS,
+            "renewTime": f"{timestamp(moment)[:-1]}.{int(moment % 1 * 1e6):06d}Z",
+        }
+        try:
+            await self._client.patch(f"{leases}/{self._config.node_name}", {"spec": spec})
+        except NotFoundError:
+            owner = {"apiVersion": "v1", "kind": "Node", "name": self._config.node_name, "uid": self._uid}
+            body = {
+                "metadata": {"name": self._config.node_name, "ownerReferences": [owner]},
+                "spec": spec,
+            }
+            await self._client.create(leases, body)
+
+    async def heartbeat(self) -> None:
+        """Report for ever; a Node that somebody deleted is made again. Never raises APIError."""
+        beats = 0
+        while True:
+            try:
+                await self._renew()
+                node = await self._client.get(self._path) if beats % STATUS_EVERY else await self._report()
+                ready = next((c for c in node["status"]["conditions"] if c["type"] == "Ready"), None)
+                if not ready or ready["status"] != "True":
+                    await self._report()
+                beats += 1
+            except NotFoundError:
+                beats = 0
+                await self._try_register()
+            except APIError as error:
+                beats = 0
+                log.warning("heartbeat: %s", error)
+            await asyncio.sleep(self._config.heartbeat_seconds)
+
+    async def _try_register(self) -> None:
+        try:
+            await self.register()
+        except APIError as error:
+            log.warning("cannot register the node: %s", error)

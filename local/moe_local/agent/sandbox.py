@@ -1,0 +1,150 @@
+"""What a container is started with: its command and files, isolated or (where this machine refuses) rewritten."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from moe_local.agent.config import AgentConfig, Image
+from moe_local.agent.environment import command, complete, rewrite
+from moe_local.agent.launch import Launch, Mount
+from moe_local.agent.pod import Container, Pod
+from moe_local.agent.processes import LOG_BYTES, PYTHON
+
+ISOLATION = Path(__file__).with_name("isolation.py")
+TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
+TERMINATION_LOG = "MOE_TERMINATION_LOG"
+"""Our own containers write their termination message where this says; needed where paths are rewritten."""
+
+
+def why_not_isolated() -> str:
+    """Try a mount namespace on this machine; '' if it works, else what was refused."""
+    trial = subprocess.run([*PYTHON, str(ISOLATION)], capture_output=True, text=True, timeout=30, check=False)
+    lines = (trial.stdout + trial.stderr).strip().splitlines()
+    return "" if trial.returncode == 0 else (lines[-1] if lines else f"exit status {trial.returncode}")
+
+
+def find_image(images: Mapping[str, Image], name: str) -> Image | None:
+    """The environment for an image name, with its tag or without."""
+    base, colon, tag = name.rpartition(":")
+    untagged = base if colon and "/" not in tag else name
+    return images.get(name) or images.get(untagged)
+
+
+@functools.cache
+def needed_folders(environment: Path) -> tuple[str, ...]:
+    """Folders that the programs of an environment are made of: itself, its interpreter, and editable packages."""
+    folders = [environment]
+    settings = environment / "pyvenv.cfg"
+    if settings.exists():
+        pairs = [line.partition("=") for line in settings.read_text().splitlines()]
+        folders += [Path(value.strip()).parent for key, _, value in pairs if key.strip() == "home"]
+    for path_file in environment.glob("lib/python3*/site-packages/*.pth"):
+        folders += [Path(line) for line in path_file.read_text().splitlines() if line.startswith("/")]
+    return tuple(str(folder) for folder in folders if folder.is_dir() and folder != Path("/"))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Folders of one attempt of a container."""
+
+    pod_folder: Path
+    attempt_folder: Path
+
+    @property
+    def temporary(self) -> Path:
+        """Its /tmp."""
+        return self.attempt_folder / "tmp"
+
+    @property
+    def termination_log(self) -> Path:
+        """Where its last words go."""
+        return self.attempt_folder / "termination-log"
+
+    @property
+    def hosts(self) -> Path:
+        """Its /etc/hosts, one for the whole pod."""
+        return self.pod_folder / "hosts"
+
+    def own_mounts(self, container: Container) -> list[Mount]:
+        """What every container has, whatever its pod says."""
+        return [
+            {"source": str(self.temporary), "target": "/tmp", "readOnly": False},
+            {"source": str(self.hosts), "target": "/etc/hosts", "readOnly": False},
+            {
+                "source": str(self.termination_log),
+                "target": container.termination_message_path,
+                "readOnly": False,
+            },
+        ]
+
+
+def isolated(
+    pod: Pod,
+    container: Container,
+    *,
+    image: Image,
+    variables: Mapping[str, str],
+    mounts: list[Mount],
+    place: Place,
+    config: AgentConfig,
+) -> Launch:
+    """Everything at the paths the pod asks for."""
+    targets = {mount["target"] for mount in mounts}
+    own = [mount for mount in place.own_mounts(container) if mount["target"] not in targets]
+    return {
+        "command": command(container, variables),
+        "environment": complete(variables, image_bin=f"{image.environment}/bin", home="/tmp"),
+        "workingDirectory": container.working_dir or "/",
+        "logBytes": LOG_BYTES,
+        "sandbox": {
+            "root": str(place.pod_folder / "root"),
+            "hostname": pod.hostname,
+            "hidden": [str(path) for path in config.hidden_paths],
+            "mounts": own + mounts,
+            "keep": list(needed_folders(image.environment)),
+        },
+    }
+
+
+def rewritten(
+    container: Container,
+    *,
+    image: Image,
+    variables: Mapping[str, str],
+    mounts: list[Mount],
+    peers: Mapping[str, str],
+    place: Place,
+    kubeconfig: Path | None,
+) -> Launch:
+    """Everything at its real path: values that name a mount or a peer are changed to name the real folder or address.
+
+    Names are those known when the container starts. Read-only mounts stay writable.
+    """
+    folders = {mount["target"]: mount["source"] for mount in place.own_mounts(container) + mounts}
+    changed = {name: rewrite(value, folders, peers) for name, value in variables.items()}
+    changed.setdefault(TERMINATION_LOG, str(place.termination_log))
+    if kubeconfig:
+        changed.setdefault("KUBECONFIG", str(kubeconfig))
+    home = str(place.temporary)
+    return {
+        "command": [rewrite(part, folders, peers) for part in command(container, variables)],
+        "environment": complete(changed, image_bin=f"{image.environment}/bin", home=home),
+        "workingDirectory": rewrite(container.working_dir, folders, {}) or home,
+        "logBytes": LOG_BYTES,
+        "sandbox": None,
+    }
+
+
+def kubeconfig_for(token_folder: Path, server: str) -> str:
+    """A kubeconfig for a pod that cannot see its service account at the usual place."""
+    return f"""apiVersion: v1
+kind: Config
+clusters: [{{name: local, cluster: {{server: "{server}", certificate-authority: "{token_folder}/ca.crt"}}}}]
+users: [{{name: pod, user: {{tokenFile: "{token_folder}/token"}}}}]
+contexts: [{{name: pod, context: {{cluster: local, user: pod}}}}]
+current-context: pod
+"""
