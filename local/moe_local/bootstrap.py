@@ -26,8 +26,13 @@ def bootstrap_manifests() -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(text))
 
 
+def path_of(manifest: dict[str, Any]) -> str:
+    """Where the API server keeps this object."""
+    collection = _COLLECTIONS[manifest["apiVersion"], manifest["kind"]]
+    return f"{collection}/{manifest['metadata']['name']}"
+
+
 def apply_bootstrap(api: AdminAPI) -> None:
     """Apply them; doing so again changes nothing."""
     for manifest in bootstrap_manifests():
-        collection = _COLLECTIONS[manifest["apiVersion"], manifest["kind"]]
-        api.apply(f"{collection}/{manifest['metadata']['name']}", manifest)
+        api.apply(path_of(manifest), manifest)
