@@ -48,6 +48,9 @@ StorePath = Annotated[
     AfterValidator(_beneath),
 ]
 
+#: A line of text in a map of a status.
+ShortText = Annotated[str, Field(max_length=1024)]
+
 DigestText = Annotated[str, Field(max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")]
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from moe_operator.api.base import ApiModel, DigestText, Interval, Name, ObjectMeta, StorePath, cel
+from moe_operator.api.base import ApiModel, DigestText, Interval, Name, ObjectMeta, ShortText, StorePath, cel
 from moe_operator.api.conditions import Condition
 
 
@@ -346,7 +346,7 @@ class Scores(ApiModel):
         default=None, description="Mean over other domains of b_expert - b_base."
     )
     next_byte_accuracy: float | None = Field(default=None, description="Share of bytes predicted first.")
-    absent: dict[str, str] = Field(
+    absent: dict[str, ShortText] = Field(
         default_factory=dict, max_length=16, description="Scores that could not be computed, and why."
     )
 

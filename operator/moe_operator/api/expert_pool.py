@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from moe_operator.api.base import ApiModel, DigestText, Name, ObjectMeta, cel
+from moe_operator.api.base import ApiModel, DigestText, Name, ObjectMeta, ShortText, cel
 from moe_operator.api.conditions import Condition
 
 
@@ -132,7 +132,7 @@ class RoutingStatus(ApiModel):
     strategy: str = Field(default="", max_length=40, description="The strategy in force.")
     digest: DigestText | None = Field(default=None, description="Digest of the newest routing policy.")
     reported_by: int = Field(default=0, description="Gateway pods that report that digest.")
-    revisions: dict[str, str] = Field(
+    revisions: dict[str, ShortText] = Field(
         default_factory=dict,
         max_length=64,
         description="Expert to the revision that every ready gateway is known to send its requests to.",

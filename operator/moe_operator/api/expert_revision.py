@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from moe_operator.api.base import ApiModel, DigestText, Interval, Name, ObjectMeta, cel
+from moe_operator.api.base import ApiModel, DigestText, Interval, Name, ObjectMeta, ShortText, cel
 from moe_operator.api.conditions import Condition
 from moe_operator.api.expert import Scores, WindowStatus
 
@@ -177,7 +177,7 @@ class ExpertRevisionStatus(ApiModel):
     artefact: ArtefactStatus | None = Field(default=None, description="The weights.")
     evidence: Evidence | None = Field(default=None, description="What was measured.")
     verdict: Verdict | None = Field(default=None, description="What the gate decided.")
-    provenance: dict[str, str] = Field(
+    provenance: dict[str, ShortText] = Field(
         default_factory=dict,
         max_length=16,
         description="Images, profile and operator version: recorded, not identity.",
