@@ -218,7 +218,9 @@ async def open_gateway(
     policies.refresh()
     connector = aiohttp.TCPConnector(limit=0, use_dns_cache=False)
     async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
-        backends = Backends(session, balancer or Balancer(), on_retry=lambda expert: metrics.retries.labels(expert).inc())
+        backends = Backends(
+            session, balancer or Balancer(), on_retry=lambda expert: metrics.retries.labels(expert).inc()
+        )
         watching = asyncio.create_task(policies.watch())
         try:
             yield Gateway(policies, ApiKeys(keys_path), backends, metrics)

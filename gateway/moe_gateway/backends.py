@@ -141,7 +141,7 @@ class Backends:
             raise TooSlow(f"{expert.name} sent nothing for {read_seconds:g} s") from None
         except aiohttp.ClientConnectorError as error:
             raise _Unanswered(f"{replica.url}: {error.os_error.strerror}") from None
-        except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, _Unanswered) as error:
+        except (aiohttp.ClientError, _Unanswered) as error:
             _close(response)
             raise _Unanswered(f"{replica.url}: {error or type(error).__name__}") from None
         except BaseException:

@@ -88,7 +88,10 @@ class PolicyFile:
         """Refresh for ever."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
-            self.refresh()
+            try:
+                self.refresh()
+            except Exception:  # Whatever a file holds, the next one must be looked at.
+                log.exception("looking at the policy at %s failed", self._path)
 
     def _load(self, text: str) -> None:
         digest = digest_of(text.strip().encode())

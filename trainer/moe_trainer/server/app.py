@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from moe_trainer.serve_config import ServeConfig
-from moe_trainer.server.engine import Engine, Finished, Generation, PromptScored, QueueFull, Ticket
+from moe_trainer.server.engine import Engine, Finished, Generated, Generation, QueueFull, Ticket
 from moe_trainer.server.metrics import Metrics
 from moe_trainer.server.requests import BadRequest, parse_chat, parse_completion, plan_generation
 from moe_trainer.server.responses import (
@@ -231,7 +231,7 @@ class ExpertServer:
                     continue
                 if event == Finished("error"):
                     raise EngineFailed
-                if first and not isinstance(event, PromptScored):
+                if first and isinstance(event, Generated):
                     self._metrics.first_token_seconds.observe(time.monotonic() - started)
                     first = False
                 piece = choice.take(event)
