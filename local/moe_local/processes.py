@@ -41,10 +41,10 @@ class Process:
     def recorded(cls, record: Path) -> Process | None:
         """The process of this record if it still runs, else None."""
         try:
-            boot, pid, start = record.read_text().split()
+            boot, pid, start_ticks = record.read_text().split()
+            process = cls(boot, int(pid), int(start_ticks))
         except (FileNotFoundError, ValueError):
             return None
-        process = cls(boot, int(pid), int(start))
         return process if process.runs() else None
 
     def runs(self) -> bool:
@@ -87,10 +87,7 @@ class Process:
     @property
     def arguments(self) -> tuple[str, ...]:
         """What it was started with."""
-        try:
-            return tuple(psutil.Process(self.pid).cmdline())
-        except psutil.NoSuchProcess:
-            return ()
+        return _arguments(self.pid)
 
     @property
     def rss_bytes(self) -> int:
@@ -125,12 +122,19 @@ def start(
             cwd=folder,
             start_new_session=True,
         )
-    while not record.exists() and child.poll() is None:
+    while child.poll() is None and not (record.exists() and _arguments(child.pid) == tuple(argv)):
         time.sleep(0.001)
     # From here on the record speaks for the child; without this, Popen would warn that it still runs.
     child.returncode = 0
     boot, pid, ticks = record.read_text().split()
     return Process(boot, int(pid), int(ticks))
+
+
+def _arguments(pid: int) -> tuple[str, ...]:
+    try:
+        return tuple(Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")[:-1])
+    except (FileNotFoundError, ProcessLookupError):
+        return ()
 
 
 def _boot() -> str:
