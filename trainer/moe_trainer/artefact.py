@@ -15,8 +15,6 @@ from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moe_trainer.formats import Digest
@@ -24,6 +22,7 @@ from moe_trainer.manifest import corrupt, new_folder, read_manifest, verify
 from moe_trainer.model import Model
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.moe_layer import Backend
+from moe_trainer.tensors import load_tensors, save_tensors
 from moe_trainer.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
@@ -34,7 +33,7 @@ REPORT = "report.json"
 def write(folder: Path, model: Model, tokenizer: Tokenizer, report: str) -> Digest:
     """Commit an artefact and return its digest; if ``folder`` is committed already, that one stays."""
     with new_folder(folder, "artefact") as working:
-        save_file(to_disk(model), working / WEIGHTS, metadata={"format": "pt"})
+        save_tensors(working / WEIGHTS, to_disk(model))
         (working / CONFIG).write_text(_indented(model.config.to_hugging_face()))
         (working / "generation_config.json").write_text(_indented(_generation_config(model.config)))
         (working / REPORT).write_text(report)
@@ -55,11 +54,7 @@ def load(folder: Path, digest: Digest | None, backend: Backend = "torch") -> tup
         first = error.errors()[0]
         raise corrupt(folder, f"{CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     model = Model(config, backend)
-    try:
-        tensors = load_file(folder / WEIGHTS)
-    except SafetensorError as error:
-        raise corrupt(folder, f"{WEIGHTS}: {error}") from None
-    from_disk(model, tensors, folder)
+    from_disk(model, load_tensors(folder / WEIGHTS), folder)
     return model.eval(), Tokenizer.load(folder)
 
 

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, Format
 from moe_trainer.manifest import is_committed, new_folder, verify
 from moe_trainer.optimization import AdamW
+from moe_trainer.tensors import load_tensors, save_tensors
 
 KEPT = 2
 _TENSORS = "state.safetensors"
@@ -54,7 +54,7 @@ def save(folder: Path, inputs: Digest, model: nn.Module, optimizer: AdamW, curve
         tensors[f"second_moment.{name}"] = optimizer.second_moments[name]
     state = CheckpointState(inputs=inputs, step=step, validations=curve.validations)
     with new_folder(folder / f"step-{step:08}", "checkpoint") as working:
-        save_file(tensors, working / _TENSORS)
+        save_tensors(working / _TENSORS, tensors)
         (working / _STATE).write_text(state.to_json())
     for old in _newest_first(folder)[KEPT:]:
         shutil.rmtree(old)
@@ -70,13 +70,13 @@ def restore(folder: Path, inputs: Digest, model: nn.Module, optimizer: AdamW) ->
         try:
             verify(candidate)
             state = CheckpointState.model_validate_json((candidate / _STATE).read_text())
+            tensors = load_tensors(candidate / _TENSORS)
         except (JobError, ValueError) as error:
             skipped.append(f"{candidate.name}: {error}")
             continue
         if state.inputs != inputs:
             skipped.append(f"{candidate.name}: it was made from other inputs ({state.inputs})")
             continue
-        tensors = load_file(candidate / _TENSORS)
         _load(tensors, state.step, model, optimizer)
         return Curve(tensors["losses"].tolist(), state.validations), skipped
     return Curve(), skipped

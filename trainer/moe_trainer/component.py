@@ -33,6 +33,7 @@ def train(
         cpu: CPU cores of each node, where the scheduler has no profile that says so
         gpu: devices of each node, likewise
         memory_mb: memory of each node in MB, likewise
+
     """
     command = ["moe-trainer", "train"]
     if nodes * processes > 1:
