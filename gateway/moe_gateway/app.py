@@ -55,6 +55,7 @@ class Gateway:
             web.post("/v1/chat/completions", self._guarded(self._complete)),
             web.post("/v1/route", self._guarded(self._route)),
             web.get("/v1/models", self._guarded(self._models)),
+            web.route("*", "/v1/{rest:.*}", self._guarded(self._unknown)),
             web.get("/policy", self._policy),
             web.get("/metrics", self._exposition),
             web.get("/healthz", self._healthz),
@@ -154,6 +155,9 @@ class Gateway:
             for name in model_names(loaded)
         ]
         return web.json_response({"object": "list", "data": models})
+
+    async def _unknown(self, request: web.Request, loaded: LoadedPolicy) -> web.Response:
+        raise ApiError(404, f"there is no {request.method} {request.path} here", code="unknown_endpoint")
 
     async def _policy(self, request: web.Request) -> web.Response:
         """Say which policy is in effect; `digest` is null until it is in full effect, its table loaded."""

@@ -106,7 +106,7 @@ class PolicyFile:
         try:
             table = self._table(policy.table)
         except BadPolicy:
-            if self.current is None:
+            if self.current is None or not self.current.complete:
                 self.current = LoadedPolicy(policy, digest, table=None, complete=False)
             raise
         self.current = LoadedPolicy(policy, digest, table)

@@ -40,6 +40,13 @@ async def test_messages_must_be_there_for_a_chat(world):
         assert (status, answer["error"]["param"]) == (400, "messages")
 
 
+async def test_an_unknown_endpoint_is_a_404_in_the_same_shape(world):
+    gateway = await world.gateway(world.policy(await world.expert("code")))
+    status, _, answer = await gateway.answer("/v1/embeddings", {"model": "pool", "input": "x"})
+    assert (status, answer["error"]["code"]) == (404, "unknown_endpoint")
+    assert answer["error"]["message"] == "there is no POST /v1/embeddings here"
+
+
 async def test_a_body_above_the_limit_is_a_413_however_it_comes(world):
     expert = await world.expert("code")
     gateway = await world.gateway(world.policy(expert, limits={"maxBodyBytes": 2000}))

@@ -113,6 +113,12 @@ async def test_a_gateway_that_starts_beside_a_broken_table_serves_by_the_fallbac
     assert (headers["x-moe-expert"], headers["x-moe-strategy"]) == ("general", "Fallback")
     assert (await gateway.answer("/v1/completions", {"model": "code", "prompt": "x"}))[0] == 200
 
+    renamed = policy.model_copy(update={"pool": "renamed"})
+    gateway.write(renamed)
+    async with asyncio.timeout(5):
+        while (await gateway.get("/policy"))["pool"] != "renamed":
+            await asyncio.sleep(0.02)
+
 
 async def test_a_table_that_is_named_rightly_but_is_no_table_is_refused(world, distilled, digest):
     good = distilled(_table(mathematics="theorem", code="import os"))

@@ -173,7 +173,7 @@ class ExpertServer:
         """Answer a request, whole or as a stream; errors have OpenAI's shape."""
         started = time.monotonic()
         try:
-            plan = make_plan(await request.read())
+            plan = make_plan(await _read_body(request))
             ticket = self._engine.submit(plan.generations)
             if plan.stream:
                 return await self._stream(request, plan, ticket, started)
@@ -243,6 +243,14 @@ class ExpertServer:
         finally:
             ticket.cancel()
             self._metrics.generation_tokens.inc(sum(choice.completion_tokens for choice in plan.choices))
+
+
+async def _read_body(request: web.Request) -> bytes:
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        message = f"the body is larger than {MAX_BODY_BYTES} bytes"
+        raise BadRequest(message, code="request_too_large", status=413) from None
 
 
 _FAILED = BadRequest(

@@ -47,9 +47,10 @@ class PromptScored:
 
 @dataclass(frozen=True)
 class Generated:
-    """One more token."""
+    """One more token, with its log-probability where that was asked for."""
 
-    token: TokenLogprob
+    token: int
+    scored: TokenLogprob | None
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,8 @@ class Engine:
         self._free_rows = list(range(max_batch))
         self._cache = KVCache(model.config, max_batch, max_context)
         self._end = model.config.eos_token_id
-        self._never = [t for t in (model.config.bos_token_id, model.config.pad_token_id) if t is not None]
+        never = (model.config.bos_token_id, model.config.pad_token_id)
+        self._never = torch.tensor([token for token in never if token is not None], dtype=torch.long)
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -224,17 +226,16 @@ class Engine:
 
     def _take_token(self, sequence: _Sequence, logits_V: Tensor) -> None:
         """Choose a sequence's next token, report it, and finish the sequence where that ends it."""
-        logits_V[self._never] = -torch.inf
         generation = sequence.generation
-        token = choose(logits_V, generation.sampling, sequence.generator)
+        allowed_V = logits_V.index_fill(0, self._never, -torch.inf)
+        token = choose(allowed_V, generation.sampling, sequence.generator)
         if token == self._end:
             self._finish(sequence, "stop")
             return
         sequence.next_token = token
         sequence.generated += 1
         top = generation.logprobs
-        scored = score(logits_V[None], [token], top)[0] if top is not None else TokenLogprob(token, 0.0, 0)
-        sequence.emit(Generated(scored))
+        sequence.emit(Generated(token, None if top is None else score(logits_V[None], [token], top)[0]))
         if sequence.generated >= generation.max_tokens:
             self._finish(sequence, "length")
 

@@ -19,7 +19,7 @@ Json = dict[str, Any]
 class Piece:
     """What one event adds to a choice: text, the tokens it is made of, and why the choice ends.
 
-    `offset` is the number of the choice's characters before it.
+    `tokens` is empty where no log-probabilities were asked for. `offset` is the number of the choice's characters before it.
     """
 
     text: str
@@ -55,12 +55,13 @@ class Choice:
                 self.ended = True
                 return self._piece(self.stream.end(), self._take_unsent(), event.reason)
             case Generated():
-                return self._take_token(event.token)
+                return self._take_token(event)
 
-    def _take_token(self, token: TokenLogprob) -> Piece:
+    def _take_token(self, event: Generated) -> Piece:
         self.completion_tokens += 1
-        self._unsent.append(token)
-        text = self.stream.push(self.tokenizer.decode_bytes([token.token]))
+        if event.scored is not None:
+            self._unsent.append(event.scored)
+        text = self.stream.push(self.tokenizer.decode_bytes([event.token]))
         if self.stream.stopped:
             self.ended = True
             return self._piece(text, self._take_unsent(), "stop")
