@@ -147,8 +147,8 @@ class APIClient:
                     listed = await self.request("GET", path + _query(selectors))
                     version = listed["metadata"]["resourceVersion"]
                     yield Event("listed", listed.get("items") or [])
-                async for event, version in self._follow(path, selectors, version):  # noqa: B020
-                    pause = RECONNECT_SECONDS
+                async for event, reached in self._follow(path, selectors, version):
+                    version, pause = reached, RECONNECT_SECONDS
                     if event:
                         yield event
             except APIError as error:

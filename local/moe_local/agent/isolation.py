@@ -51,7 +51,7 @@ def _call(function: str, *arguments: object) -> None:
 
 
 def mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
-    """mount(2); raises OSError naming the target."""
+    """Mount something; raises OSError naming the target."""
     try:
         _call("mount", source, target, kind, ctypes.c_ulong(flags), data)
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections import deque
 from collections.abc import Iterator
@@ -34,11 +35,7 @@ class Line:
 
 def read_file(path: Path) -> Iterator[Line]:
     """Every whole line of one file; nothing if it does not exist."""
-    try:
-        file = open(path, "rb")
-    except FileNotFoundError:
-        return
-    with file:
+    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
         for raw in file:
             if raw.endswith(b"\n"):
                 yield Line.parse(raw)
@@ -60,7 +57,7 @@ class Follower:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "log"
-        self._file = open(self._path, "rb")
+        self._file = open(self._path, "rb")  # noqa: SIM115 (open for as long as it is followed)
         self._rest = b""
 
     def new_lines(self) -> Iterator[Line]:
@@ -73,7 +70,7 @@ class Follower:
         if renamed:
             yield from self._drain()  # lines that came between the last read and the renaming
             self._file.close()
-            self._file = open(self._path, "rb")
+            self._file = open(self._path, "rb")  # noqa: SIM115 (open for as long as it is followed)
             yield from self._drain()
 
     def _inode(self) -> int:
