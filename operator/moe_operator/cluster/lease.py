@@ -64,7 +64,7 @@ class Lease:
     async def acquire(self, api: ApiClient) -> None:
         """Wait until the Lease is ours."""
         announced = False
-        while not await self._try(api):
+        while not await self.try_once(api):
             if not announced:
                 log.info("waiting for the Lease %s/%s", self._namespace, self._name)
                 announced = True
@@ -73,7 +73,7 @@ class Lease:
     async def keep(self, api: ApiClient) -> None:
         """Renew for ever; raises LeaseLost."""
         while True:
-            await asyncio.sleep(self._seconds / 3 if await self._try(api) else RETRY_SECONDS)
+            await asyncio.sleep(self._seconds / 3 if await self.try_once(api) else RETRY_SECONDS)
 
     async def release(self, api: ApiClient) -> None:
         """Let the next operator start at once."""
@@ -84,7 +84,7 @@ class Lease:
                 log.warning("the Lease was not released: %s", error)
         self._good_until = 0.0
 
-    async def _try(self, api: ApiClient) -> bool:
+    async def try_once(self, api: ApiClient) -> bool:
         """Take or renew the Lease; return whether it is ours now. Raises LeaseLost if it went to another."""
         started = self._clock()
         try:

@@ -62,12 +62,12 @@ class Reconciler:
             key = await self._queue.take()
             started = time.monotonic()
             try:
-                await self._look_at(key)
+                await self.look_at(key)
             finally:
                 self._queue.done(key)
                 self._metrics.reconcile_seconds.labels(key.kind).observe(time.monotonic() - started)
 
-    async def _look_at(self, key: Key) -> None:
+    async def look_at(self, key: Key) -> None:
         """Reconcile a key; whatever fails is tried again later."""
         try:
             requeue = await self._reconcile(key)

@@ -65,29 +65,18 @@ def _own_keys(kind: str, namespace: str, manifest: Manifest) -> set[Key]:
 
 def _weight(kind: str, manifest: Manifest | None) -> Any:
     """Return the part of an object that its pool's other Experts depend on."""
-    if manifest is None:
+    if kind not in ("Expert", "Job") or manifest is None:
         return None
-    status = manifest.get("status") or {}
-    if kind == "Expert":
-        return (
-            manifest["metadata"]["uid"],
-            manifest["metadata"].get("deletionTimestamp"),
-            status.get("snapshot"),
-            status.get("currentRevision"),
-            _stalled(status),
-        )
+    uid, status = manifest["metadata"]["uid"], manifest.get("status") or {}
     if kind == "Job":
-        conditions = status.get("conditions") or []
-        finished = any(
-            item["type"] in ("Complete", "Failed") and item["status"] == "True" for item in conditions
-        )
-        return (manifest["metadata"]["uid"], finished, manifest["spec"].get("suspend"))
-    return ()
+        return uid, _holds(status, "Complete"), _holds(status, "Failed"), manifest["spec"].get("suspend")
+    deleted = manifest["metadata"].get("deletionTimestamp")
+    return uid, deleted, status.get("snapshot"), status.get("currentRevision"), _holds(status, "Stalled")
 
 
-def _stalled(status: Manifest) -> str:
+def _holds(status: Manifest, type_: str) -> bool:
     conditions = status.get("conditions") or []
-    return next((item["status"] for item in conditions if item["type"] == "Stalled"), "")
+    return any(item["type"] == type_ and item["status"] == "True" for item in conditions)
 
 
 def _pool_and_experts(namespace: str, pool: str, lookup: Lookup) -> Iterator[Key]:

@@ -1,0 +1,133 @@
+import pytest
+from pydantic import ValidationError
+
+from moe_operator.cluster.gather import Answers, gather_expert, gather_pool
+from moe_operator.state import Key
+
+DIGEST = "sha256:" + "0" * 64
+E, P = Key("Expert", "ns", "e"), Key("ExpertPool", "ns", "p")
+
+
+def a_revision(make, name, number, *, owner, expert="e"):
+    window = {"path": "w", "digest": DIGEST, "clusters": 20, "segments": 9}
+    training = {
+        "learningRate": 0.1,
+        "maxEpochs": 1,
+        "batchTokens": 1,
+        "weightDecay": 0,
+        "loadBalancingLossWeight": 0,
+    }
+    training |= {"auxiliaryLossWeight": 0, "validationEvery": 1, "checkpointEvery": 1}
+    spec = {
+        "expert": expert,
+        "expertUID": owner,
+        "pool": "p",
+        "number": number,
+        "cause": "SpecChanged",
+        "inputs": {
+            "preset": "tiny",
+            "data": {"path": "s", "digest": DIGEST},
+            "training": training,
+            "seed": 0,
+        },
+        "inputsDigest": DIGEST,
+        "anchor": window,
+        "suiteDigest": DIGEST,
+    }
+    return make("ExpertRevision", name, spec=spec, owner=owner)
+
+
+def a_job(make, name, *, owner, expert="e", role="train", finished=False):
+    status = {"conditions": [{"type": "Complete", "status": "True"}]} if finished else {}
+    return make(
+        "Job", name, pool="p", expert=expert, role=role, owner=owner, spec={"suspend": False}, status=status
+    )
+
+
+def test_an_expert_that_is_gone_has_no_state(cache):
+    assert gather_expert(E, cache, Answers()) is None
+    assert gather_pool(P, cache, Answers()) is None
+
+
+def test_children_of_a_namesake_are_not_its_own(cache, make, expert):
+    cache.put(expert("e", uid="new"))
+    cache.put(a_revision(make, "e-1", 1, owner="old"))
+    cache.put(a_job(make, "e-1-a1", owner="old"))
+    cache.put(a_revision(make, "e-2", 1, owner="new"))
+    cache.put(a_job(make, "e-2-a1", owner="new"))
+    state = gather_expert(E, cache, Answers())
+    assert [revision.metadata.name for revision in state.revisions] == ["e-2"]
+    assert [job.name for job in state.jobs] == ["e-2-a1"]
+    assert set(state.live) == {("ExpertRevision", "e-2"), ("Job", "e-2-a1")}
+    assert {job.name for job in state.pool_jobs} == {"e-1-a1", "e-2-a1"}, (
+        "what runs takes its place, whoever's"
+    )
+
+
+def test_revisions_come_in_order_of_their_numbers(cache, make, expert):
+    cache.put(expert("e", uid="E"))
+    for number in (10, 9, 2):
+        cache.put(a_revision(make, f"e-{number}", number, owner="E"))
+    state = gather_expert(E, cache, Answers())
+    assert [revision.spec.number for revision in state.revisions] == [2, 9, 10]
+
+
+def test_finished_jobs_take_no_place_in_the_pool(cache, make, expert):
+    cache.put(expert("e", uid="E"))
+    cache.put(a_job(make, "running", owner="x", expert="other"))
+    cache.put(a_job(make, "done", owner="x", expert="other", finished=True))
+    state = gather_expert(E, cache, Answers())
+    assert dict(state.job_experts) == {"running": "other"}
+
+
+def test_the_base_revision_is_the_bases_current_one(cache, make, expert):
+    cache.put(expert("e", spec={"base": {"expert": "general"}}))
+    cache.put(expert("general", uid="G"))
+    cache.put(a_revision(make, "general-1", 1, owner="G", expert="general"))
+    assert gather_expert(E, cache, Answers()).base_revision is None
+    cache.put(expert("general", uid="G", version=2, status={"currentRevision": "general-1"}))
+    assert gather_expert(E, cache, Answers()).base_revision.metadata.name == "general-1"
+
+
+def test_an_invalid_object_is_an_error_for_its_own_key_only(cache, expert, pool):
+    cache.put(pool("p"))
+    cache.put(expert("e"))
+    cache.put(expert("broken", spec={"seed": -1}))
+    assert set(gather_expert(E, cache, Answers()).peers) == {"e"}
+    assert set(gather_pool(P, cache, Answers()).experts) == {"e"}
+    with pytest.raises(ValidationError, match="seed"):
+        gather_expert(Key("Expert", "ns", "broken"), cache, Answers())
+
+
+def test_the_claim_is_the_pools_own_or_the_one_it_names(cache, make, expert, pool):
+    cache.put(expert("e"))
+    cache.put(pool("p"))
+    cache.put(make("PersistentVolumeClaim", "p-store", status={"phase": "Bound"}))
+    state = gather_expert(E, cache, Answers())
+    assert (state.claim, state.store_bound) == ("p-store", True)
+    cache.put(pool("p", spec={"storage": {"claim": "shared"}}, version=2))
+    state = gather_expert(E, cache, Answers())
+    assert (state.claim, state.store_bound) == ("shared", False)
+    assert gather_pool(P, cache, Answers()).claim_phase is None
+
+
+def test_a_job_whose_role_was_edited_away_is_left_out(cache, make, expert):
+    cache.put(expert("e", uid="E"))
+    cache.put(a_job(make, "odd", owner="E", role=None))
+    assert gather_expert(E, cache, Answers()).jobs == ()
+
+
+def test_servers_and_their_pods_belong_to_their_revision(cache, make, expert, pool):
+    cache.put(pool("p"))
+    cache.put(expert("e", uid="E"))
+    for revision in ("e-1", "e-2"):
+        spec = {"replicas": 1, "template": {"spec": {"containers": [{}]}}}
+        marks = {"pool": "p", "expert": "e", "role": "server", "revision": revision}
+        cache.put(make("Deployment", revision, owner="E", spec=spec, **marks))
+        cache.put(make("Pod", f"{revision}-x", status={}, **marks))
+    state = gather_expert(E, cache, Answers())
+    assert {server.revision: [pod.name for pod in server.pods] for server in state.servers} == {
+        "e-1": ["e-1-x"],
+        "e-2": ["e-2-x"],
+    }
+    assert set(gather_pool(P, cache, Answers()).servers) == {"e-1", "e-2"}

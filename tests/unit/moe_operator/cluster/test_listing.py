@@ -1,0 +1,74 @@
+import asyncio
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from moe_operator.cluster import listing
+from moe_operator.cluster.api_client import ApiError
+from moe_operator.cluster.listing import Lister
+from moe_operator.cluster.resources import JOB
+
+
+@pytest.fixture
+def repairs():
+    return Counter("repairs", "", registry=CollectorRegistry())
+
+
+@pytest.fixture
+def lister(api, cache, repairs):
+    return Lister(api, cache, (), repairs)
+
+
+def count(repairs):
+    return repairs._value.get()
+
+
+async def test_priming_reads_every_kind(api, cache, lister, make, expert, pool):
+    for item in (expert("e"), pool("p"), make("Job", "j"), make("Pod", "x")):
+        api.add(item)
+    await lister.prime()
+    for kind in ("Expert", "ExpertPool", "Job", "Pod"):
+        assert len(list(cache.all(kind))) == 1, kind
+
+
+async def test_priming_waits_until_the_kinds_are_installed(api, cache, lister, expert, monkeypatch):
+    monkeypatch.setattr(listing, "RETRY_SECONDS", 0)
+    api.add(expert("e"))
+    api.fail_next = ApiError(404, "NotFound", "the server could not find the requested resource")
+    await asyncio.wait_for(lister.prime(), 1)
+    assert cache.get("Expert", "ns", "e")
+
+
+async def test_a_sweep_drops_what_is_gone(api, cache, lister, make, repairs):
+    cache.put(api.add(make("Job", "kept")))
+    cache.put(api.add(make("Job", "gone")))
+    del api.objects["Job", "ns", "gone"]
+    await lister.sweep_once(JOB, "")
+    assert [item["metadata"]["name"] for item in cache.all("Job")] == ["kept"]
+    assert count(repairs) == 1
+
+
+async def test_a_sweep_keeps_what_was_made_after_its_list(api, cache, lister, make, repairs):
+    cache.put(make("Job", "new", version=api.version + 5))
+    await lister.sweep_once(JOB, "")
+    assert cache.get("Job", "ns", "new")
+    assert count(repairs) == 0
+
+
+async def test_a_sweep_reads_what_the_watch_missed(api, cache, lister, make, repairs):
+    cache.put(api.add(make("Job", "old", spec={"suspend": True})))
+    api.add(make("Job", "old", spec={"suspend": False}))
+    api.add(make("Job", "unseen"))
+    await lister.sweep_once(JOB, "")
+    assert cache.get("Job", "ns", "old")["spec"]["suspend"] is False
+    assert cache.get("Job", "ns", "unseen")
+    assert count(repairs) == 2
+
+
+async def test_a_sweep_of_what_is_known_changes_nothing(api, cache, lister, make, repairs):
+    cache.put(api.add(make("Job", "a")))
+    heard = []
+    cache.listen(lambda old, new: heard.append(new))
+    await lister.sweep_once(JOB, "")
+    assert heard == []
+    assert count(repairs) == 0

@@ -1,0 +1,27 @@
+from prometheus_client import generate_latest
+
+from moe_operator.cluster.metrics import Metrics
+
+
+def exposed(metrics):
+    return generate_latest(metrics.registry).decode()
+
+
+def test_experts_are_counted_by_phase_and_an_empty_phase_goes_to_zero(cache, expert):
+    metrics = Metrics()
+    cache.put(expert("a", status={"phase": "Training"}))
+    cache.put(expert("b"))
+    metrics.count_phases(cache)
+    assert 'moe_operator_experts{phase="Training"} 1.0' in exposed(metrics)
+    assert 'moe_operator_experts{phase="Pending"} 1.0' in exposed(metrics)
+    cache.put(expert("a", status={"phase": "Serving"}, version=2))
+    metrics.count_phases(cache)
+    assert 'moe_operator_experts{phase="Training"} 0.0' in exposed(metrics)
+    assert 'moe_operator_experts{phase="Serving"} 1.0' in exposed(metrics)
+
+
+def test_no_name_of_an_object_is_a_label(cache, expert):
+    metrics = Metrics()
+    cache.put(expert("a-very-special-name"))
+    metrics.count_phases(cache)
+    assert "a-very-special-name" not in exposed(metrics)

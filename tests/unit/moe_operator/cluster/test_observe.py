@@ -1,0 +1,149 @@
+import json
+
+import pytest
+
+from moe_operator.cluster.observe import observed_gateway, observed_job, observed_pod, observed_server
+from moe_trainer.job_report import Failure
+
+DIGEST = "sha256:" + "0" * 64
+
+
+def conditions(*types):
+    return [{"type": type_, "status": "True", "reason": "R", "message": "M"} for type_ in types]
+
+
+def ended(message="", code=0, reason="Completed"):
+    return [{"state": {"terminated": {"exitCode": code, "reason": reason, "message": message}}}]
+
+
+def a_job(make, *, suspend=False, types=()):
+    return make(
+        "Job",
+        "j",
+        role="train",
+        revision="e-1",
+        spec={"suspend": suspend},
+        status={"conditions": conditions(*types)},
+    )
+
+
+@pytest.mark.parametrize(
+    ("suspend", "types", "state"),
+    [
+        (True, (), "Suspended"),
+        (True, ("Suspended",), "Suspended"),
+        (False, (), "Running"),
+        (False, ("FailureTarget",), "Running"),
+        (False, ("SuccessCriteriaMet",), "Running"),
+        (False, ("SuccessCriteriaMet", "Complete"), "Succeeded"),
+        (False, ("FailureTarget", "Failed"), "Failed"),
+    ],
+)
+def test_the_state_of_a_job(make, suspend, types, state):
+    job = observed_job(a_job(make, suspend=suspend, types=types), [], None)
+    assert job.state == state
+    assert job.failure == (("R", "M") if state == "Failed" else None)
+
+
+def test_the_headline_of_the_newest_pod_that_left_one(make):
+    def pod(name, day, message, code):
+        status = {"phase": "Failed", "containerStatuses": ended(message, code)}
+        return make("Pod", name, created=f"2026-01-0{day}T00:00:00Z", status=status)
+
+    def failure(text):
+        return Failure(reason="LossNotFinite", message=text).to_json()
+
+    pods = [pod("b", 2, failure("new"), 1), pod("a", 1, failure("old"), 1), pod("c", 3, "no headline", 137)]
+    job = observed_job(a_job(make), pods, None)
+    assert isinstance(job.headline, Failure)
+    assert job.headline.message == "new"
+    assert [pod.name for pod in job.pods] == ["a", "b", "c"]
+
+
+def test_an_unreadable_headline_is_none(make):
+    pods = [make("Pod", "a", status={"phase": "Succeeded", "containerStatuses": ended('{"kind": "train"')})]
+    assert observed_job(a_job(make), pods, None).headline is None
+
+
+UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
+
+
+def waits(reason, message=""):
+    return [{"state": {"waiting": {"reason": reason, "message": message}}}]
+
+
+@pytest.mark.parametrize(
+    ("status", "waiting"),
+    [
+        ({"phase": "Pending", "conditions": [UNSCHEDULABLE]}, ("Unschedulable", "0/1 nodes")),
+        ({"phase": "Pending", "containerStatuses": waits("ErrImagePull", "no")}, ("ErrImagePull", "no")),
+        ({"phase": "Pending", "containerStatuses": waits("ContainerCreating")}, None),
+        (
+            {"phase": "Running", "containerStatuses": waits("CrashLoopBackOff", "x")},
+            ("CrashLoopBackOff", "x"),
+        ),
+        ({}, None),
+    ],
+)
+def test_why_a_pod_waits(make, status, waiting):
+    assert observed_pod(make("Pod", "a", status=status)).waiting == waiting
+
+
+def test_how_a_pod_ended(make):
+    status = {
+        "phase": "Failed",
+        "containerStatuses": ended("last words", 137, "OOMKilled"),
+        "conditions": conditions("DisruptionTarget"),
+    }
+    pod = observed_pod(make("Pod", "a", status=status))
+    assert (pod.exit_code, pod.exit_reason, pod.message, pod.disrupted) == (
+        137,
+        "OOMKilled",
+        "last words",
+        True,
+    )
+
+
+def a_server(make, *, replicas=1, status=None, config=None):
+    env = [{"name": "MOE_SERVE_CONFIG", "value": config or json.dumps({"artefact": {"digest": DIGEST}})}]
+    template = {"spec": {"containers": [{"env": env}]}}
+    return make(
+        "Deployment",
+        "e-1",
+        role="server",
+        revision="e-1",
+        spec={"replicas": replicas, "template": template},
+        status=status or {},
+    )
+
+
+def test_a_server_says_what_its_containers_were_told(make):
+    server = observed_server(a_server(make), [])
+    assert (server.revision, server.digest) == ("e-1", DIGEST)
+    assert observed_server(a_server(make, config="broken"), []).digest == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "updated"),
+    [
+        ({"observedGeneration": 1, "updatedReplicas": 1, "replicas": 1}, True),
+        ({"observedGeneration": 0, "updatedReplicas": 1, "replicas": 1}, False),
+        ({"observedGeneration": 1, "updatedReplicas": 1, "replicas": 2}, False),
+        ({}, False),
+    ],
+)
+def test_a_server_is_updated_once_its_controller_says_so(make, status, updated):
+    assert observed_server(a_server(make, status=status), []).updated is updated
+
+
+def test_a_ready_gateway_that_has_not_answered_reports_none(make):
+    ready = {"phase": "Running", "conditions": conditions("Ready")}
+    pods = [
+        make("Pod", "a", uid="1", status=ready),
+        make("Pod", "b", uid="2", status=ready),
+        make("Pod", "c", uid="3", status={"phase": "Pending"}),
+        make("Pod", "d", uid="4", status=ready, deleted="2026-01-01T00:00:00Z"),
+    ]
+    gateway = observed_gateway(make("Deployment", "g", spec={}), pods, {"1": "sha256:x"})
+    assert dict(gateway.reported) == {"a": "sha256:x", "b": None}
+    assert not observed_gateway(None, [], {}).exists
