@@ -150,6 +150,9 @@ def _routed_text(fields: _Fields, said: list[str]) -> str | None:
 
 def _bad_field(error: ValidationError) -> ApiError:
     first = error.errors(include_url=False, include_input=False)[0]
-    param = str(first["loc"][0])
-    path = ".".join(str(part) for part in first["loc"])
-    return ApiError(400, f"{path}: {first['msg']}", param=param)
+    # Branches of a union are in the location too, as types; a client knows its own fields only.
+    path = [str(part) for part in first["loc"] if isinstance(part, int) or part in _FIELD_NAMES]
+    return ApiError(400, f"{'.'.join(path)}: {first['msg']}", param=path[0])
+
+
+_FIELD_NAMES = {*_Fields.model_fields, *_Message.model_fields, *_Part.model_fields}

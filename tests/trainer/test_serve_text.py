@@ -1,6 +1,6 @@
 """Streaming text: whole characters, and nothing of a stop string."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_trainer.server.text import TextStream
@@ -11,6 +11,7 @@ def _pieces(stream, data):
     return [*pieces, stream.end()]
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers(1, 7))
 def test_any_text_arrives_whole_however_its_bytes_are_cut(text, size):
     stream, data = TextStream(), text.encode("utf-8", "replace")
@@ -39,6 +40,7 @@ def test_what_only_began_like_a_stop_string_is_sent_after_all():
     assert not stream.stopped
 
 
+@settings(deadline=None)
 @given(
     st.text(alphabet="ab", max_size=30), st.lists(st.text(alphabet="ab", min_size=1, max_size=4), max_size=3)
 )

@@ -4,7 +4,7 @@ import asyncio
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_gateway.routing_policy import RoutedExpert, RoutingPolicy
@@ -65,6 +65,7 @@ def test_temperature_takes_confidence_away_and_changes_no_choice():
     assert soft.confidence == pytest.approx(1 / (1 + math.exp(-1)))
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from("abcdef"), st.floats(-1e6, 0), min_size=1),
     st.floats(0.1, 100),
@@ -123,6 +124,7 @@ async def test_distilled_falls_back_where_it_cannot_know(table, text, because):
     assert because in decision.why
 
 
+@settings(deadline=None)
 @given(st.text(), st.integers(1, 20))
 def test_the_end_of_a_text_is_whole_characters_within_the_limit(text, limit):
     end = last_bytes(text, limit)

@@ -183,5 +183,10 @@ def _bad_field(error: ValidationError) -> BadRequest:
     first = error.errors(include_url=False, include_input=False)[0]
     if not first["loc"]:
         return BadRequest(f"the body is not a JSON object: {first['msg']}")
-    path = ".".join(str(part) for part in first["loc"])
-    return BadRequest(f"{path}: {first['msg']}", str(first["loc"][0]))
+    # Branches of a union are in the location too, as types; a client knows its own fields only.
+    path = [str(part) for part in first["loc"] if isinstance(part, int) or part in _FIELD_NAMES]
+    return BadRequest(f"{'.'.join(path)}: {first['msg']}", path[0])
+
+
+_MODELS = (CompletionRequest, ChatRequest, Message, _Part, StreamOptions)
+_FIELD_NAMES = {name for model in _MODELS for name in model.model_fields}
