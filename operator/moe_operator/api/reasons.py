@@ -11,7 +11,7 @@ class Reason(StrEnum):
 
     meaning: str
 
-    def __new__(cls, value: str, meaning: str) -> "Reason":
+    def __new__(cls, value: str, meaning: str = "") -> "Reason":
         """Attach the meaning to the member."""
         member = str.__new__(cls, value)
         member._value_ = value

@@ -1,0 +1,28 @@
+"""The distill Job: turns the matrix of a pool into the table of the Distilled strategy, on plain CPU."""
+
+from typing import Any
+
+from moe_operator.api.expert_pool import ExpertPool
+from moe_operator.builders.job import trainer_job
+from moe_operator.builders.metadata import child_labels
+from moe_operator.builders.pod import Workload, config_text
+from moe_operator.config import OperatorConfig, Profile
+from moe_operator.state import Role
+from moe_trainer.job_config import DistillJob
+
+
+def build_distill_job(
+    *, name: str, pool: ExpertPool, job: DistillJob, claim: str, profile: Profile, config: OperatorConfig
+) -> dict[str, Any]:
+    """Return the Job."""
+    labels = child_labels(pool=pool.metadata.name, role=Role.DISTILL)
+    work = Workload(
+        name="distill",
+        image=profile.image or config.images.trainer,
+        command=("moe-trainer", "distill"),
+        env={"MOE_JOB_CONFIG": config_text(job)},
+        profile=profile,
+        images=config.images,
+        claim=claim,
+    )
+    return trainer_job(name=name, owner=pool, labels=labels, job=job, work=work, config=config)

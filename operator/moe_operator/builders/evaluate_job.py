@@ -1,0 +1,30 @@
+"""The evaluate Job: measures a candidate against its current revision and its base."""
+
+from typing import Any
+
+from moe_operator.api.expert import Expert
+from moe_operator.builders.job import trainer_job
+from moe_operator.builders.metadata import child_labels
+from moe_operator.builders.pod import Workload, config_text
+from moe_operator.config import OperatorConfig, Profile
+from moe_operator.state import Role
+from moe_trainer.job_config import EvaluateJob
+
+
+def build_evaluate_job(
+    *, name: str, expert: Expert, job: EvaluateJob, claim: str, profile: Profile, config: OperatorConfig
+) -> dict[str, Any]:
+    """Return the Job; it runs on one device of the profile that the revision was trained on."""
+    labels = child_labels(
+        pool=expert.spec.pool, role=Role.EVALUATE, expert=expert.metadata.name, revision=job.revision
+    )
+    work = Workload(
+        name="evaluate",
+        image=profile.image or config.images.trainer,
+        command=("moe-trainer", "evaluate"),
+        env={"MOE_JOB_CONFIG": config_text(job)},
+        profile=profile,
+        images=config.images,
+        claim=claim,
+    )
+    return trainer_job(name=name, owner=expert, labels=labels, job=job, work=work, config=config)

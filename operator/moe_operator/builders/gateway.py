@@ -1,0 +1,108 @@
+"""The pool's gateway: a Deployment, a headless Service, and the ConfigMap with its routing policy."""
+
+from typing import Any
+
+from moe_gateway.routing_policy import RoutingPolicy
+from moe_operator.api.expert_pool import ExpertPool
+from moe_operator.api.labels import POOL, ROLE
+from moe_operator.builders.metadata import child_labels, child_metadata
+from moe_operator.builders.pod import GATEWAY_PORT, Workload, pod_spec
+from moe_operator.config import OperatorConfig, Profile
+from moe_operator.state import Role
+
+POLICY_KEY = "policy.json"
+_POLICY_FOLDER = "/moe/policy"
+
+#: Gateways run no model: their share of a node is fixed rather than a hardware profile.
+_PROFILE = Profile(
+    description="the gateway",
+    requests={"cpu": "50m", "memory": "96Mi"},
+    limits={"memory": "512Mi"},
+)
+
+#: Seconds a gateway has to finish requests after SIGTERM.
+GRACE_SECONDS = 60
+
+
+def gateway_url(*, name: str, namespace: str) -> str:
+    """Return where the gateway answers inside the cluster."""
+    return f"http://{name}.{namespace}.svc:{GATEWAY_PORT}"
+
+
+def gateway_selector(*, pool: str) -> dict[str, str]:
+    """Return the labels that select the gateway's pods."""
+    return {POOL: pool, ROLE: Role.GATEWAY.value}
+
+
+def build_policy(*, name: str, pool: ExpertPool, policy: RoutingPolicy) -> dict[str, Any]:
+    """Return the ConfigMap that gateways mount and read again whenever it changes."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": child_metadata(
+            name=name, owner=pool, labels=child_labels(pool=pool.metadata.name, role=Role.GATEWAY)
+        ),
+        "data": {POLICY_KEY: policy.to_json()},
+    }
+
+
+def build_gateway(
+    *, name: str, pool: ExpertPool, policy_name: str, claim: str, config: OperatorConfig
+) -> dict[str, Any]:
+    """Return the Deployment; a rollout never takes a gateway away before the next one is ready."""
+    labels = child_labels(pool=pool.metadata.name, role=Role.GATEWAY)
+    work = Workload(
+        name="gateway",
+        image=config.images.gateway,
+        command=("moe-gateway",),
+        env={"MOE_ROUTING_POLICY": f"{_POLICY_FOLDER}/{POLICY_KEY}", "PORT": str(GATEWAY_PORT)},
+        profile=_PROFILE,
+        images=config.images,
+        claim=claim,
+        store_read_only=True,
+        ports={"http": GATEWAY_PORT},
+        restart_policy="Always",
+        grace_seconds=GRACE_SECONDS,
+        container={
+            "readinessProbe": _probe("/readyz", period=1, failures=3),
+            "livenessProbe": _probe("/healthz", period=10, failures=6),
+        },
+        volumes={"policy": (_POLICY_FOLDER, {"configMap": {"name": policy_name}})},
+    )
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": child_metadata(name=name, owner=pool, labels=labels),
+        "spec": {
+            "replicas": pool.spec.gateway.replicas,
+            "revisionHistoryLimit": 2,
+            "selector": {"matchLabels": gateway_selector(pool=pool.metadata.name)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "template": {"metadata": {"labels": labels}, "spec": pod_spec(work)},
+        },
+    }
+
+
+def build_gateway_service(*, name: str, pool: ExpertPool) -> dict[str, Any]:
+    """Return the headless Service that clients reach the gateway by."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": child_metadata(
+            name=name, owner=pool, labels=child_labels(pool=pool.metadata.name, role=Role.GATEWAY)
+        ),
+        "spec": {
+            "clusterIP": "None",
+            "selector": gateway_selector(pool=pool.metadata.name),
+            "ports": [{"name": "http", "port": GATEWAY_PORT, "targetPort": GATEWAY_PORT, "protocol": "TCP"}],
+        },
+    }
+
+
+def _probe(path: str, *, period: int, failures: int) -> dict[str, Any]:
+    return {
+        "httpGet": {"path": path, "port": GATEWAY_PORT},
+        "periodSeconds": period,
+        "failureThreshold": failures,
+        "timeoutSeconds": 2,
+    }

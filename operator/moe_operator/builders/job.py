@@ -1,0 +1,84 @@
+"""The batch/v1 Job around a pod: suspended when made, one try, failed at once by "your input is wrong"."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from moe_operator.api.expert import Expert
+from moe_operator.api.expert_pool import ExpertPool
+from moe_operator.api.labels import CONFIG_DIGEST
+from moe_operator.builders.metadata import child_metadata
+from moe_operator.builders.pod import Workload, pod_spec
+from moe_operator.config import OperatorConfig
+from moe_trainer.formats import Format
+from moe_trainer.job_report import EXIT_INPUT_ERROR
+
+#: Kueue admits Jobs of the queue in this label; the operator then never touches ``suspend``.
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+
+#: The kubelet's and the scheduler's mark on pods that were evicted, preempted or lost with their node.
+_DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
+
+
+def job_manifest(
+    *,
+    name: str,
+    owner: Expert | ExpertPool,
+    labels: Mapping[str, str],
+    config_digest: str,
+    pod: Mapping[str, Any],
+    config: OperatorConfig,
+    replicas: int = 1,
+    indexed: bool = False,
+) -> dict[str, Any]:
+    """Return a suspended Job of one attempt.
+
+    Attempts are the operator's: every lost or failed pod ends the Job (``backoffLimit: 0``), and the next
+    attempt is another Job that resumes. A pod that failed with EXIT_INPUT_ERROR fails the Job by rule, so
+    that the reason of its Failed condition says so even when no pod is left to ask.
+    """
+    job_labels = {**labels, QUEUE_LABEL: config.queue} if config.queue else dict(labels)
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": child_metadata(
+            name=name, owner=owner, labels=job_labels, annotations={CONFIG_DIGEST: config_digest}
+        ),
+        "spec": {
+            "suspend": True,
+            "backoffLimit": 0,
+            "completions": replicas,
+            "parallelism": replicas,
+            "completionMode": "Indexed" if indexed else "NonIndexed",
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {
+                "rules": [
+                    {
+                        "action": "FailJob",
+                        "onExitCodes": {"operator": "In", "values": [EXIT_INPUT_ERROR]},
+                    },
+                    {"action": "Count", "onPodConditions": [_DISRUPTED]},
+                ]
+            },
+            "template": {"metadata": {"labels": dict(labels)}, "spec": dict(pod)},
+        },
+    }
+
+
+def trainer_job(
+    *,
+    name: str,
+    owner: Expert | ExpertPool,
+    labels: Mapping[str, str],
+    job: Format,
+    work: Workload,
+    config: OperatorConfig,
+) -> dict[str, Any]:
+    """Return a Job of one pod that runs one command of the trainer."""
+    return job_manifest(
+        name=name,
+        owner=owner,
+        labels=labels,
+        config_digest=job.content_digest(),
+        pod=pod_spec(work),
+        config=config,
+    )

@@ -1,0 +1,170 @@
+"""What every pod has in common: a restricted security context, the volumes, and what the environment says.
+
+A container gets every path, port and address by environment variables and finds nothing else out:
+
+    MOE_STORE            the pool's store              MOE_JOB_CONFIG     what a Job is asked (JSON)
+    MOE_SOURCES          data, one folder a source     MOE_SERVE_CONFIG   what a server serves (JSON)
+    MOE_SCRATCH          a folder that goes with it    MOE_ROUTING_POLICY path of the gateway's policy
+    MOE_TERMINATION_LOG  where the headline goes       MOE_PROGRESS_PORT  where training tells its progress
+    POD_IP, PORT         where to listen               OMP_NUM_THREADS    threads of a process
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from moe_operator.config import Images, Profile
+from moe_trainer.formats import Format
+
+STORE_PATH = "/moe/store"
+SOURCES_PATH = "/moe/sources"
+SCRATCH_PATH = "/moe/scratch"
+TERMINATION_LOG = "/dev/termination-log"
+
+SERVER_PORT = 8000
+GATEWAY_PORT = 8080
+PROGRESS_PORT = 8090
+#: Name of the container port that rank 0 of a training Job tells its progress on.
+PROGRESS_PORT_NAME = "progress"
+
+#: Everything runs as this user and group; a claim is made writable for the group.
+USER = 65532
+
+#: Seconds from SIGTERM to SIGKILL for Jobs: time to write a checkpoint.
+JOB_GRACE_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class SourceMount:
+    """A claim that data is read from, mounted read-only in the folder ``root`` beneath MOE_SOURCES."""
+
+    root: str
+    claim: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """One container and where it runs; ``pod_spec`` makes the rest."""
+
+    name: str
+    image: str
+    command: Sequence[str]
+    env: Mapping[str, str]
+    profile: Profile
+    images: Images
+    claim: str
+    store_read_only: bool = False
+    sources: tuple[SourceMount, ...] = ()
+    #: Devices of the profile's kind that the pod asks for; a profile without devices ignores it.
+    devices: int = 1
+    ports: Mapping[str, int] = field(default_factory=dict)
+    restart_policy: str = "Never"
+    grace_seconds: int = JOB_GRACE_SECONDS
+    #: Further fields of the container (probes) and volumes by name with their mount path.
+    container: Mapping[str, Any] = field(default_factory=dict)
+    volumes: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
+
+
+def config_text(config: Format) -> str:
+    """Return a config as JSON for an environment variable.
+
+    ``$`` is written as an escape: TorchX and Kubernetes would take what follows it for a variable.
+    """
+    return config.to_json().replace("$", "\\u0024")
+
+
+def pod_spec(work: Workload) -> dict[str, Any]:
+    """Return the spec of a pod that runs one container under Pod Security's `restricted`."""
+    volumes, mounts = _volumes(work)
+    spec: dict[str, Any] = {
+        "restartPolicy": work.restart_policy,
+        "terminationGracePeriodSeconds": work.grace_seconds,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(work, mounts)],
+        "volumes": volumes,
+    }
+    if work.images.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in work.images.pull_secrets]
+    if work.profile.node_selector:
+        spec["nodeSelector"] = dict(work.profile.node_selector)
+    if work.profile.tolerations:
+        spec["tolerations"] = [dict(item) for item in work.profile.tolerations]
+    return spec
+
+
+def _container(work: Workload, mounts: list[dict[str, Any]]) -> dict[str, Any]:
+    container: dict[str, Any] = {
+        "name": work.name,
+        "image": work.image,
+        "imagePullPolicy": work.images.pull_policy,
+        "command": list(work.command),
+        "env": _environment(work),
+        "resources": _resources(work.profile, work.devices),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "terminationMessagePath": TERMINATION_LOG,
+        "terminationMessagePolicy": "File",
+        "volumeMounts": mounts,
+    }
+    if work.ports:
+        container["ports"] = [
+            {"name": name, "containerPort": port, "protocol": "TCP"} for name, port in work.ports.items()
+        ]
+    container.update(work.container)
+    return container
+
+
+def _environment(work: Workload) -> list[dict[str, Any]]:
+    values = {
+        "MOE_STORE": STORE_PATH,
+        "MOE_SCRATCH": SCRATCH_PATH,
+        "MOE_TERMINATION_LOG": TERMINATION_LOG,
+        # The root file system is read-only: caches and temporary files go to the scratch folder.
+        "HOME": SCRATCH_PATH,
+        "TMPDIR": SCRATCH_PATH,
+        "OMP_NUM_THREADS": str(work.profile.threads),
+    }
+    if work.sources:
+        values["MOE_SOURCES"] = SOURCES_PATH
+    values.update(work.env)
+    address = {"name": "POD_IP", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "status.podIP"}}}
+    return [address, *({"name": name, "value": value} for name, value in values.items())]
+
+
+def _resources(profile: Profile, devices: int) -> dict[str, Any]:
+    requests, limits = dict(profile.requests), dict(profile.limits)
+    if profile.device:
+        # An extended resource cannot be overcommitted: its request is its limit.
+        requests[profile.device] = limits[profile.device] = str(devices)
+    return {key: value for key, value in (("requests", requests), ("limits", limits)) if value}
+
+
+def _volumes(work: Workload) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    store: dict[str, Any] = {"name": "store", "mountPath": STORE_PATH}
+    if work.store_read_only:
+        store["readOnly"] = True
+    volumes: list[dict[str, Any]] = [
+        {"name": "store", "persistentVolumeClaim": {"claimName": work.claim}},
+        {"name": "scratch", "emptyDir": {}},
+    ]
+    mounts = [store, {"name": "scratch", "mountPath": SCRATCH_PATH}]
+    for number, source in enumerate(work.sources):
+        name = f"source-{number}"
+        volumes.append({"name": name, "persistentVolumeClaim": {"claimName": source.claim, "readOnly": True}})
+        mounts.append({"name": name, "mountPath": f"{SOURCES_PATH}/{source.root}", "readOnly": True})
+    for name, (path, volume) in work.volumes.items():
+        volumes.append({"name": name, **volume})
+        mounts.append({"name": name, "mountPath": path, "readOnly": True})
+    return volumes, mounts

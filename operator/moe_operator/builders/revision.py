@@ -1,0 +1,20 @@
+"""The ExpertRevision object."""
+
+from typing import Any
+
+from moe_operator.api.expert import Expert
+from moe_operator.api.expert_revision import ExpertRevisionSpec
+from moe_operator.api.labels import API_VERSION, INPUTS
+from moe_operator.builders.metadata import child_labels, child_metadata
+
+
+def build_revision(*, name: str, expert: Expert, spec: ExpertRevisionSpec) -> dict[str, Any]:
+    """Return the revision; the label carries the digest of its inputs, shortened."""
+    labels = child_labels(pool=expert.spec.pool, expert=expert.metadata.name)
+    labels[INPUTS] = spec.inputs_digest.removeprefix("sha256:")[:16]
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "ExpertRevision",
+        "metadata": child_metadata(name=name, owner=expert, labels=labels),
+        "spec": spec.model_dump(mode="json", by_alias=True, exclude_none=True),
+    }

@@ -1,0 +1,110 @@
+"""The servers of one served revision: a Deployment, and a headless Service that names its pods."""
+
+import json
+from typing import Any
+
+from moe_operator.api.expert import Expert
+from moe_operator.api.labels import EXPERT, GROUP, REVISION, ROLE
+from moe_operator.builders.metadata import child_labels, child_metadata
+from moe_operator.builders.pod import SERVER_PORT, Workload, config_text, pod_spec
+from moe_operator.config import OperatorConfig, Profile
+from moe_operator.state import Role
+from moe_trainer.serve_config import ServeConfig
+
+#: On the Deployment: the pod template as it was made, for the template of a served revision is frozen. An
+#: operator upgrade restarts no server, and an edit by hand is put back to what is written here.
+TEMPLATE = f"{GROUP}/template"
+
+#: On the Deployment: digest of the served artefact.
+ARTEFACT = f"{GROUP}/artefact"
+
+#: Seconds a server has to finish requests after SIGTERM; ServeConfig's drain is shorter.
+GRACE_SECONDS = 40
+
+
+def server_url(*, revision: str, namespace: str) -> str:
+    """Return where the servers of a revision answer inside the cluster; every address is a replica."""
+    return f"http://{revision}.{namespace}.svc:{SERVER_PORT}"
+
+
+def server_selector(*, expert: str, revision: str) -> dict[str, str]:
+    """Return the labels that select the pods of one revision's servers."""
+    return {EXPERT: expert, REVISION: revision, ROLE: Role.SERVER.value}
+
+
+def build_server(
+    *,
+    expert: Expert,
+    serve: ServeConfig,
+    replicas: int,
+    claim: str,
+    profile: Profile,
+    config: OperatorConfig,
+) -> dict[str, Any]:
+    """Return the Deployment; its pods are ready once they answer with the artefact's digest."""
+    name, revision = expert.metadata.name, serve.revision
+    labels = child_labels(pool=expert.spec.pool, role=Role.SERVER, expert=name, revision=revision)
+    template = {"metadata": {"labels": labels}, "spec": pod_spec(_workload(serve, claim, profile, config))}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": child_metadata(
+            name=revision,
+            owner=expert,
+            labels=labels,
+            annotations={
+                ARTEFACT: serve.artefact.digest,
+                TEMPLATE: json.dumps(template, sort_keys=True, separators=(",", ":")),
+            },
+        ),
+        "spec": {
+            "replicas": replicas,
+            "revisionHistoryLimit": 1,
+            "selector": {"matchLabels": server_selector(expert=name, revision=revision)},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "template": template,
+        },
+    }
+
+
+def build_server_service(*, expert: Expert, revision: str) -> dict[str, Any]:
+    """Return the headless Service: the gateway balances over the addresses itself."""
+    name = expert.metadata.name
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": child_metadata(
+            name=revision,
+            owner=expert,
+            labels=child_labels(pool=expert.spec.pool, role=Role.SERVER, expert=name, revision=revision),
+        ),
+        "spec": {
+            "clusterIP": "None",
+            "selector": server_selector(expert=name, revision=revision),
+            "ports": [{"name": "http", "port": SERVER_PORT, "targetPort": SERVER_PORT, "protocol": "TCP"}],
+        },
+    }
+
+
+def _workload(serve: ServeConfig, claim: str, profile: Profile, config: OperatorConfig) -> Workload:
+    ready = {"httpGet": {"path": f"/ready?digest={serve.artefact.digest}", "port": SERVER_PORT}}
+    alive = {"httpGet": {"path": "/health", "port": SERVER_PORT}}
+    return Workload(
+        name="server",
+        image=profile.image or config.images.trainer,
+        command=("moe-trainer", "serve"),
+        env={"MOE_SERVE_CONFIG": config_text(serve), "PORT": str(SERVER_PORT)},
+        profile=profile,
+        images=config.images,
+        claim=claim,
+        store_read_only=True,
+        ports={"http": SERVER_PORT},
+        restart_policy="Always",
+        grace_seconds=GRACE_SECONDS,
+        container={
+            # Loading weights may take minutes: until it is up once, nothing restarts it.
+            "startupProbe": {**alive, "periodSeconds": 1, "failureThreshold": 1800, "timeoutSeconds": 2},
+            "readinessProbe": {**ready, "periodSeconds": 1, "failureThreshold": 3, "timeoutSeconds": 2},
+            "livenessProbe": {**alive, "periodSeconds": 10, "failureThreshold": 6, "timeoutSeconds": 5},
+        },
+    )

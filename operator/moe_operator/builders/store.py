@@ -1,0 +1,28 @@
+"""The pool's claim. It has no owner: deleting a pool deletes no weights."""
+
+from typing import Any
+
+from moe_operator.api.expert_pool import ExpertPool
+from moe_operator.builders.metadata import child_labels
+from moe_operator.state import Role
+
+
+def build_store(*, name: str, pool: ExpertPool) -> dict[str, Any]:
+    """Return the PersistentVolumeClaim of a pool that asks for one by ``storage.size``."""
+    storage = pool.spec.storage
+    spec: dict[str, Any] = {
+        "accessModes": [storage.access_mode],
+        "resources": {"requests": {"storage": storage.size}},
+    }
+    if storage.storage_class is not None:
+        spec["storageClassName"] = storage.storage_class
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {
+            "name": name,
+            "namespace": pool.metadata.namespace,
+            "labels": child_labels(pool=pool.metadata.name, role=Role.STORE),
+        },
+        "spec": spec,
+    }

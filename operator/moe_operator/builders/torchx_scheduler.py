@@ -1,0 +1,97 @@
+"""TorchX's last step for us: an AppDef becomes one batch/v1 Indexed Job.
+
+TorchX's own Kubernetes scheduler makes Volcano Jobs and speaks to the API server; this one makes the
+manifest and stops there, because only cluster/ sends anything. It is used by ``build_training_job``, and
+by anyone who passes ``{"moe": create_scheduler}`` as scheduler factories to a TorchX Runner for a dry run.
+
+Imported where it is needed and not before: torchx is no part of an idle operator's memory.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torchx.schedulers.api import DescribeAppResponse, ListAppResponse, Scheduler
+from torchx.specs import AppDef, AppDryRunInfo, Role, macros
+
+from moe_operator.api.expert import Expert
+from moe_operator.builders.job import job_manifest
+from moe_operator.builders.pod import PROGRESS_PORT, PROGRESS_PORT_NAME, Workload, pod_spec
+from moe_operator.config import OperatorConfig, Profile
+
+#: The Job controller sets it in the pods of an Indexed Job.
+_INDEX = "$(JOB_COMPLETION_INDEX)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """What the AppDef does not say: whose Job it is, and where it runs."""
+
+    owner: Expert
+    labels: Mapping[str, str]
+    config_digest: str
+    claim: str
+    profile: Profile
+    devices: int
+    config: OperatorConfig
+
+
+#: The one run option: a JobOptions.
+JOB = "job"
+
+
+class IndexedJobScheduler(Scheduler[Mapping[str, Any]]):  # type: ignore[misc]  # torchx is not typed
+    """Renders AppDefs with one role; submits, lists and cancels nothing."""
+
+    def _submit_dryrun(self, app: AppDef, cfg: Mapping[str, Any]) -> AppDryRunInfo[dict[str, Any]]:
+        """Return the manifest of the Job that ``app`` describes."""
+        if len(app.roles) != 1:
+            raise ValueError(f"{app.name} has {len(app.roles)} roles; an Indexed Job runs one")
+        values = macros.Values(img_root="", app_id=app.name, replica_id=_INDEX, rank0_env="TORCHX_RANK0_HOST")
+        manifest = _manifest(app.name, values.apply(app.roles[0]), cfg[JOB])
+        return AppDryRunInfo(manifest, lambda request: json.dumps(request, indent=2))
+
+    def schedule(self, dryrun_info: AppDryRunInfo[dict[str, Any]]) -> str:
+        """Refuse: the operator applies the manifest itself."""
+        raise NotImplementedError("the operator creates Jobs; take the manifest from dryrun_info.request")
+
+    def describe(self, app_id: str) -> DescribeAppResponse | None:
+        """Return None: this scheduler keeps no record of Jobs."""
+        return None
+
+    def list(self) -> list[ListAppResponse]:
+        """Return nothing, for the same reason."""
+        return []
+
+    def _cancel_existing(self, app_id: str) -> None:
+        raise NotImplementedError("the operator deletes Jobs")
+
+
+def create_scheduler(session_name: str, **_: object) -> IndexedJobScheduler:
+    """Return a scheduler; the signature is that of TorchX's scheduler factories."""
+    return IndexedJobScheduler("moe", session_name)
+
+
+def _manifest(name: str, role: Role, options: JobOptions) -> dict[str, Any]:
+    work = Workload(
+        name=role.name,
+        image=role.image,
+        command=(role.entrypoint, *role.args),
+        env={**role.env, "MOE_PROGRESS_PORT": str(PROGRESS_PORT)},
+        profile=options.profile,
+        images=options.config.images,
+        claim=options.claim,
+        devices=options.devices,
+        ports={PROGRESS_PORT_NAME: PROGRESS_PORT},
+    )
+    return job_manifest(
+        name=name,
+        owner=options.owner,
+        labels=options.labels,
+        config_digest=options.config_digest,
+        pod=pod_spec(work),
+        config=options.config,
+        replicas=role.num_replicas,
+        indexed=True,
+    )

@@ -1,0 +1,118 @@
+"""Which suspended Jobs of a pool may start now. Where a Kueue queue is set, it decides, and this does not.
+
+snapshots   one at a time, for they append to one registry of held-out documents: domains before the
+bases they branch from, mixtures last and only once the domains' first snapshots are taken
+others      as many training and evaluate Jobs as the budget allows, evaluation first: what is begun is
+finished before more is begun; distill Jobs are small and always start
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from moe_operator.api.expert import Expert
+from moe_operator.planner.blockage import blocked
+from moe_operator.planner.suite import awaited_domains, snapshot_is_coming
+from moe_operator.state import ObservedJob, PoolState, Role
+
+#: A mixture's snapshot waits this long after the newest Expert was made: more may come in the same apply.
+QUIET = timedelta(seconds=5)
+
+#: A snapshot that cannot start hands its turn on after this long.
+TURN = timedelta(seconds=60)
+
+
+@dataclass(frozen=True)
+class Admission:
+    """Jobs to start, Jobs whose turn is over, and when to look again."""
+
+    start: tuple[ObservedJob, ...] = ()
+    #: Snapshot Jobs to delete: they are made again, suspended, at the end of the queue.
+    yield_turn: tuple[ObservedJob, ...] = ()
+    wait: float | None = None
+
+
+def admit(state: PoolState, *, now: datetime) -> Admission:
+    """Return what may start; nothing does while the pool is paused."""
+    if state.pool.spec.paused:
+        return Admission()
+    jobs = [job for job in state.jobs if not job.deleting and job.state in ("Suspended", "Running")]
+    snapshots = _admit_snapshot([job for job in jobs if job.role is Role.SNAPSHOT], state.experts, now=now)
+    others = _admit_training(jobs, state)
+    distills = tuple(job for job in jobs if job.role is Role.DISTILL and job.suspended)
+    return Admission(snapshots.start + others + distills, snapshots.yield_turn, snapshots.wait)
+
+
+def _admit_snapshot(
+    jobs: Sequence[ObservedJob], experts: Mapping[str, Expert], *, now: datetime
+) -> Admission:
+    running = [job for job in jobs if not job.suspended]
+    queue = sorted((job for job in jobs if _may_start(job, experts)), key=lambda job: _turn(job, experts))
+    if running:
+        over = [job for job in running if queue and _turn_is_over(job, now)]
+        return Admission(yield_turn=tuple(over), wait=TURN.total_seconds() if queue else None)
+    for job in queue:
+        wait = _must_wait(experts.get(job.expert), experts, now)
+        if wait is None:
+            return Admission(start=(job,))
+    return Admission(wait=QUIET.total_seconds() if queue else None)
+
+
+def _must_wait(expert: Expert | None, experts: Mapping[str, Expert], now: datetime) -> float | None:
+    """Return how long a snapshot waits for others that may still come before it, or None."""
+    if expert is None:
+        return None
+    children = [peer for peer in experts.values() if peer.spec.base.expert == expert.metadata.name]
+    before = (
+        children
+        if expert.spec.domain
+        else [*children, *map(experts.__getitem__, awaited_domains(experts.values()))]
+    )
+    if any(snapshot_is_coming(peer) for peer in before):
+        return QUIET.total_seconds()
+    if expert.spec.domain is None:
+        newest = max(
+            (
+                peer.metadata.creation_timestamp
+                for peer in experts.values()
+                if peer.metadata.creation_timestamp
+            ),
+            default=None,
+        )
+        if newest is not None and now < newest + QUIET:
+            return (newest + QUIET - now).total_seconds()
+    return None
+
+
+def _turn(job: ObservedJob, experts: Mapping[str, Expert]) -> tuple[bool, int, datetime, str]:
+    expert = experts.get(job.expert)
+    mixture = expert is not None and expert.spec.domain is None
+    return (mixture, _height(job.expert, experts), job.created, job.name)
+
+
+def _height(name: str, experts: Mapping[str, Expert], seen: frozenset[str] = frozenset()) -> int:
+    """Return how many generations branch from an Expert; a cycle ends the count."""
+    children = [peer.metadata.name for peer in experts.values() if peer.spec.base.expert == name]
+    return max(
+        (1 + _height(child, experts, seen | {name}) for child in children if child not in seen), default=0
+    )
+
+
+def _turn_is_over(job: ObservedJob, now: datetime) -> bool:
+    started = max((pod.created for pod in job.pods), default=None)
+    return started is not None and blocked(job.pods) is not None and now >= started + TURN
+
+
+def _admit_training(jobs: Sequence[ObservedJob], state: PoolState) -> tuple[ObservedJob, ...]:
+    heavy = [job for job in jobs if job.role in (Role.TRAIN, Role.EVALUATE)]
+    room = state.pool.spec.budget.training_jobs - sum(not job.suspended for job in heavy)
+    queue = sorted(
+        (job for job in heavy if _may_start(job, state.experts)),
+        key=lambda job: (job.role is Role.TRAIN, job.created, job.name),
+    )
+    return tuple(queue[: max(room, 0)])
+
+
+def _may_start(job: ObservedJob, experts: Mapping[str, Expert]) -> bool:
+    expert = experts.get(job.expert)
+    return job.suspended and expert is not None and not expert.spec.paused

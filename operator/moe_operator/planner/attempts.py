@@ -1,0 +1,162 @@
+"""What has become of a piece of work that Jobs attempt: shared by snapshot, train, evaluate and distill.
+
+An attempt is one Job. Lost and failed attempts are followed by another until the work is done, its input
+is found wrong, or too many incidents have happened. Disruptions (evicted, preempted, node lost) and a full
+disk are nobody's fault and are not counted as incidents. A Job that succeeded but left no readable headline
+is made again: its command finds its own result and reports it once more.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from moe_operator.api.reasons import Reason
+from moe_operator.planner.names import attempt_of
+from moe_operator.state import AnyHeadline, ObservedJob, ObservedPod
+from moe_trainer.job_report import EXIT_INPUT_ERROR, Failure
+
+#: Incidents after which work without a limit of its own is given up.
+DEFAULT_LIMIT = 4
+
+#: First and longest wait before another attempt; it doubles from one to the next.
+FIRST_DELAY = timedelta(seconds=10)
+LONGEST_DELAY = timedelta(minutes=5)
+
+#: How long the pod of a finished Job may take to show its headline: Jobs and Pods are watched apart.
+HEADLINE_GRACE = timedelta(seconds=10)
+
+#: Reason of a Job's Failed condition when a pod failure policy decided, that is: EXIT_INPUT_ERROR.
+POD_FAILURE_POLICY = "PodFailurePolicy"
+
+
+@dataclass(frozen=True)
+class Incident:
+    """Why an attempt failed, and whether the next one would fail the same way."""
+
+    reason: Reason
+    message: str
+    final: bool = False
+    counts: bool = True
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where a piece of work stands, and which attempt comes next if one does.
+
+    state     Wanted: make attempt ``number`` now. Backoff: make it in ``wait`` seconds.
+              Ending: the last attempt's pods are still there. Running: ``job`` is under way, or queued.
+              Done: ``headline`` is its result. Failed: given up, ``incident`` says why.
+    """
+
+    state: Literal["Wanted", "Backoff", "Ending", "Running", "Done", "Failed"]
+    number: int
+    job: ObservedJob | None = None
+    headline: AnyHeadline | None = None
+    incident: Incident | None = None
+    wait: float | None = None
+
+
+def assess(
+    jobs: Sequence[ObservedJob],
+    *,
+    expect: type[AnyHeadline],
+    now: datetime,
+    made: int = 0,
+    limit: int = DEFAULT_LIMIT,
+    orphans: Sequence[ObservedPod] = (),
+) -> Work:
+    """Return where the work of ``jobs`` stands.
+
+    ``expect`` is the kind of headline that is a result; ``made`` attempts are known even if their Jobs are
+    gone; no attempt follows while ``orphans``, pods of Jobs that are gone, are alive.
+    """
+    ordered = sorted(jobs, key=lambda job: attempt_of(job.name))
+    done = next(
+        (job for job in ordered if job.state == "Succeeded" and isinstance(job.headline, expect)), None
+    )
+    if done is not None:
+        return Work("Done", attempt_of(done.name), job=done, headline=done.headline)
+    following = max([made, *(attempt_of(job.name) for job in ordered)]) + 1
+    if not ordered:
+        alive = any(_alive(pod) for pod in orphans)
+        return Work("Ending" if alive else "Wanted", following)
+    newest = ordered[-1]
+    number = attempt_of(newest.name)
+    if newest.state in ("Suspended", "Running"):
+        return Work("Ending" if newest.deleting else "Running", number, job=newest)
+    if _may_still_report(newest, now):
+        return Work("Ending", number, job=newest, wait=HEADLINE_GRACE.total_seconds())
+    return _after_failure(ordered, following, now=now, limit=limit, orphans=orphans)
+
+
+def incident_of(job: ObservedJob) -> Incident:
+    """Return why a finished Job without a result counts as failed."""
+    if isinstance(job.headline, Failure):
+        reason = _known(job.headline.reason)
+        return Incident(
+            reason,
+            job.headline.message,
+            final=not job.headline.retryable,
+            counts=reason is not Reason.DISK_FULL,
+        )
+    if any(pod.disrupted for pod in job.pods):
+        return Incident(Reason.RETRYING, f"{job.name} was evicted, preempted or lost its node", counts=False)
+    words = last_words(job)
+    if job.state == "Succeeded":
+        return Incident(Reason.JOB_FAILED, f"{job.name} succeeded but left no readable report{words}")
+    code = next((pod.exit_code for pod in job.pods if pod.exit_code), None)
+    final = code == EXIT_INPUT_ERROR or (job.failure is not None and job.failure[0] == POD_FAILURE_POLICY)
+    return Incident(Reason.JOB_FAILED, f"{job.name} failed{words}", final=final)
+
+
+def last_words(job: ObservedJob) -> str:
+    """Return the exit code and the last words of a Job's newest finished pod, as the end of a sentence."""
+    finished = [pod for pod in job.pods if pod.exit_code is not None]
+    if not finished:
+        return f": {job.failure[1]}" if job.failure else ""
+    pod = max(finished, key=lambda item: item.created)
+    why = f" ({pod.exit_reason})" if pod.exit_reason else ""
+    words = pod.message.strip()[-500:]
+    return f" with exit code {pod.exit_code}{why}" + (f": {words}" if words else "")
+
+
+def _may_still_report(job: ObservedJob, now: datetime) -> bool:
+    if job.headline is not None or job.finished is None:
+        return False
+    told = any(pod.exit_code is not None for pod in job.pods)
+    return not told and now < job.finished + HEADLINE_GRACE
+
+
+def _after_failure(
+    jobs: Sequence[ObservedJob],
+    number: int,
+    *,
+    now: datetime,
+    limit: int,
+    orphans: Sequence[ObservedPod],
+) -> Work:
+    newest = jobs[-1]
+    incident = incident_of(newest)
+    incidents = sum(incident_of(job).counts for job in jobs)
+    if incident.final or (incident.counts and incidents >= limit):
+        return Work("Failed", attempt_of(newest.name), job=newest, incident=incident)
+    if any(_alive(pod) for pod in (*newest.pods, *orphans)):
+        return Work("Ending", number, job=newest, incident=incident)
+    ended = newest.finished or newest.created
+    delay = min(FIRST_DELAY * 2 ** min(len(jobs) - 1, 10), LONGEST_DELAY)
+    wait = (ended + delay - now).total_seconds()
+    if wait > 0:
+        return Work("Backoff", number, job=newest, incident=incident, wait=wait)
+    return Work("Wanted", number, job=newest, incident=incident)
+
+
+def _alive(pod: ObservedPod) -> bool:
+    return pod.phase in ("Pending", "Running", "Unknown")
+
+
+def _known(reason: str) -> Reason:
+    try:
+        return Reason(reason)
+    except ValueError:
+        return Reason.JOB_FAILED

@@ -1,0 +1,70 @@
+"""What an Expert branches from: its pinned base, or a preset.
+
+The first revision pins the promoted revision of the base. A later revision of the base retrains nobody;
+only another base in the spec is looked up anew. Experts depend on the base's artefact, never on its object:
+the pin is read from their own revisions, which carry it.
+"""
+
+from dataclasses import dataclass
+
+from moe_operator.api.conditions import Condition, ConditionType, condition
+from moe_operator.api.expert_revision import Cause, ParentRef
+from moe_operator.api.reasons import Reason
+from moe_operator.planner.lineage import parent_ref
+from moe_operator.planner.names import expert_of
+from moe_operator.state import ExpertState
+
+
+@dataclass(frozen=True)
+class BaseDecision:
+    """The base: a parent, or a preset, or neither while it is awaited."""
+
+    condition: Condition
+    ready: bool
+    parent: ParentRef | None = None
+    preset: str | None = None
+
+
+def decide_base(state: ExpertState) -> BaseDecision:
+    """Return what revisions for a changed spec start from."""
+    base = state.expert.spec.base
+    if base.expert is None:
+        message = f"initialised from the preset {base.preset}"
+        return BaseDecision(_say(state, True, Reason.FROM_PRESET, message), ready=True, preset=base.preset)
+    pinned = pinned_base(state)
+    if pinned is None and state.base_revision is not None:
+        pinned = parent_ref(state.base_revision)
+    if pinned is not None:
+        message = f"branches from {pinned.revision}"
+        return BaseDecision(_say(state, True, Reason.BASE_PINNED, message), ready=True, parent=pinned)
+    return BaseDecision(
+        _say(state, False, Reason.WAITING_FOR_BASE, _why_not(state, base.expert)), ready=False
+    )
+
+
+def pinned_base(state: ExpertState) -> ParentRef | None:
+    """Return the revision of the spec's base that this Expert already branched from."""
+    for revision in reversed(state.revisions):
+        parent = revision.spec.inputs.parent
+        if (
+            revision.spec.cause is Cause.SPEC_CHANGED
+            and parent is not None
+            and expert_of(parent.revision) == state.expert.spec.base.expert
+        ):
+            return parent
+    return None
+
+
+def _why_not(state: ExpertState, name: str) -> str:
+    peer = state.peers.get(name)
+    text = f"the base {name} has no promoted revision yet"
+    if peer is not None and peer.status.phase:
+        text += f"; it is {peer.status.phase}"
+        if peer.status.reason:
+            text += f" ({peer.status.reason})"
+    return text
+
+
+def _say(state: ExpertState, status: bool, reason: Reason, message: str) -> Condition:
+    generation = state.expert.metadata.generation
+    return condition(ConditionType.BASE_MODEL_READY, status, reason, message, generation=generation)

@@ -1,0 +1,19 @@
+"""What keeps the pods of a Job or of a server from running, in the words of the scheduler and the kubelet."""
+
+from collections.abc import Sequence
+
+from moe_operator.state import ObservedPod
+
+#: What the kubelet says of a container that is merely on its way.
+_ON_ITS_WAY = {"ContainerCreating", "PodInitializing"}
+
+
+def blocked(pods: Sequence[ObservedPod]) -> str | None:
+    """Return why none of the pods runs, or None if one does or none has said anything."""
+    living = [pod for pod in pods if pod.phase in ("Pending", "Running", "Unknown") and not pod.deleting]
+    stuck = [pod for pod in living if pod.waiting is not None and pod.waiting[0] not in _ON_ITS_WAY]
+    if not stuck or any(pod.ready or (pod.phase == "Running" and pod.waiting is None) for pod in living):
+        return None
+    pod = max(stuck, key=lambda item: item.created)
+    reason, message = pod.waiting or ("", "")
+    return f"pod {pod.name}: {reason}" + (f": {message}" if message else "")

@@ -1,0 +1,209 @@
+"""The data of an Expert: is a snapshot wanted, is one on its way, what does the newest one hold?
+
+A request is what was asked of a snapshot: a digest of sources, filters and runID, and the refresh slot (the
+number of whole refresh periods since the Expert was made). A changed digest is a request at once; a new
+slot is one only while no revision is in the making, or a long training would never come to its end.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from moe_operator.api.conditions import Condition, ConditionType, condition
+from moe_operator.api.expert import Expert, SnapshotStatus, WindowStatus
+from moe_operator.api.expert_pool import ExpertPool
+from moe_operator.api.reasons import Reason
+from moe_operator.builders.snapshot_job import build_snapshot_job
+from moe_operator.config import OperatorConfig, Profile
+from moe_operator.planner.attempts import Work, assess
+from moe_operator.planner.blockage import blocked
+from moe_operator.planner.job_configs import snapshot_job, source_mounts
+from moe_operator.planner.names import snapshot_job_name
+from moe_operator.state import ExpertState, Manifest, ObservedJob, Role
+from moe_trainer.formats import canonical_json, digest_of
+from moe_trainer.job_report import SnapshotHeadline, Window
+
+#: Seconds between two readings of the sources.
+REFRESH_SECONDS = {"hourly": 3600, "daily": 86_400, "weekly": 604_800}
+
+#: How many refresh slots an unfinished snapshot is looked for in.
+_SLOTS_BACK = 8
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a snapshot; its text stands in the status and names the Job."""
+
+    digest: str
+    slot: int
+
+    def __str__(self) -> str:
+        return f"{self.digest}-{self.slot}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Request":
+        """Return the request of a text; one that cannot be read equals no other."""
+        digest, _, slot = text.rpartition("-")
+        return cls(digest, int(slot)) if slot.isdigit() else cls(text, 0)
+
+
+@dataclass(frozen=True)
+class DataDecision:
+    """Where the data stands."""
+
+    condition: Condition
+    #: The newest snapshot, for the status.
+    snapshot: SnapshotStatus | None
+    #: Whether it is the answer to what the spec asks now: only then may a revision rest on it.
+    answers: bool
+    #: Seconds until time alone changes the decision.
+    wait: float | None = None
+    #: Set where a snapshot is wanted.
+    request: Request | None = None
+    work: Work | None = None
+
+
+def request_of(expert: Expert, *, now: datetime) -> Request:
+    """Return what the spec asks for now."""
+    asked = {
+        "uid": expert.metadata.uid,
+        "data": expert.spec.data.model_dump(mode="json", exclude={"refresh"}, exclude_defaults=True),
+        "runID": expert.spec.run_id,
+    }
+    return Request(digest_of(canonical_json(asked)).removeprefix("sha256:")[:16], _slot(expert, now)[0])
+
+
+def decide_data(state: ExpertState, *, busy: bool, now: datetime) -> DataDecision:
+    """Return where the data stands; ``busy`` says that a revision is in the making."""
+    expert = state.expert
+    held = expert.status.snapshot
+    asked, last = request_of(expert, now=now), Request.parse(held.request) if held else None
+    _, until_next = _slot(expert, now)
+    same_question = last is not None and last.digest == asked.digest
+    if held is not None and last is not None and same_question and (asked.slot <= last.slot or busy):
+        return DataDecision(_taken(expert, held), held, answers=True, wait=until_next)
+    asked = _under_way(state, asked, last)
+    jobs = jobs_of_request(state.jobs, expert, asked)
+    work = assess(jobs, expect=SnapshotHeadline, now=now)
+    if work.state == "Done" and isinstance(work.headline, SnapshotHeadline) and work.job is not None:
+        taken = _snapshot_status(work.headline, job=work.job.name, request=asked, now=now)
+        return DataDecision(_taken(expert, taken), taken, answers=True, wait=until_next)
+    return DataDecision(
+        _pending(expert, work),
+        held,
+        answers=same_question,
+        wait=work.wait,
+        request=asked,
+        work=work,
+    )
+
+
+def jobs_of_request(jobs: Sequence[ObservedJob], expert: Expert, request: Request) -> list[ObservedJob]:
+    """Return the Jobs made for a request."""
+    name = snapshot_job_name(expert.metadata.name, str(request), 1)
+    return [
+        job
+        for job in jobs
+        if job.role is Role.SNAPSHOT and (job.name == name or job.name.startswith(f"{name}-r"))
+    ]
+
+
+def new_snapshot_job(
+    state: ExpertState, pool: ExpertPool, request: Request, attempt: int, config: OperatorConfig
+) -> Manifest:
+    """Return the Job that answers a request."""
+    expert = state.expert
+    return build_snapshot_job(
+        name=snapshot_job_name(expert.metadata.name, str(request), attempt),
+        expert=expert,
+        job=snapshot_job(expert, pool),
+        claim=state.claim,
+        sources=source_mounts(expert, config),
+        profile=plain_profile(config),
+        config=config,
+    )
+
+
+def plain_profile(config: OperatorConfig) -> Profile:
+    """Return the profile of Jobs that need no accelerator: ``cpu``, else any without a device."""
+    plain = [profile for profile in config.profiles.values() if not profile.device]
+    return config.profiles.get("cpu") or next(iter(plain), Profile())
+
+
+def _under_way(state: ExpertState, asked: Request, last: Request | None) -> Request:
+    """Return the request that Jobs already work for, if only its slot is older: reading may take longer."""
+    since = last.slot + 1 if last is not None and last.digest == asked.digest else 0
+    for slot in range(asked.slot, max(since, asked.slot - _SLOTS_BACK) - 1, -1):
+        request = Request(asked.digest, slot)
+        if any(job.state != "Failed" for job in jobs_of_request(state.jobs, state.expert, request)):
+            return request
+    return asked
+
+
+def _slot(expert: Expert, now: datetime) -> tuple[int, float | None]:
+    """Return the number of the refresh period that ``now`` is in, and the seconds until the next."""
+    period = REFRESH_SECONDS.get(expert.spec.data.refresh)
+    created = expert.metadata.creation_timestamp
+    if period is None or created is None:
+        return 0, None
+    age = max((now - created).total_seconds(), 0.0)
+    slot = int(age // period)
+    return slot, (slot + 1) * period - age
+
+
+def _snapshot_status(
+    headline: SnapshotHeadline, *, job: str, request: Request, now: datetime
+) -> SnapshotStatus:
+    dropped = dict(sorted(headline.dropped.items(), key=lambda item: (-item[1], item[0]))[:32])
+    return SnapshotStatus(
+        digest=headline.digest,
+        path=headline.path,
+        job=job,
+        request=str(request),
+        documents=headline.documents,
+        train_bytes=headline.train_bytes,
+        dropped=dropped,
+        anchor=_window_status(headline.anchor),
+        newest=_window_status(headline.newest) if headline.newest else None,
+        time=now.replace(microsecond=0).isoformat(),
+    )
+
+
+def _window_status(window: Window) -> WindowStatus:
+    return WindowStatus(
+        path=window.path, digest=window.digest, clusters=window.clusters, segments=window.segments
+    )
+
+
+def _taken(expert: Expert, snapshot: SnapshotStatus) -> Condition:
+    window = snapshot.newest or snapshot.anchor
+    message = (
+        f"{snapshot.documents} documents, {snapshot.train_bytes} bytes to train on; "
+        f"{window.clusters} clusters held out in the newest window"
+    )
+    if snapshot.dropped:
+        counts = ", ".join(f"{count} {reason}" for reason, count in snapshot.dropped.items())
+        message += f"; dropped: {counts}"
+    return _say(expert, True, Reason.SNAPSHOT_TAKEN, message)
+
+
+def _pending(expert: Expert, work: Work) -> Condition:
+    if work.state == "Failed" and work.incident is not None:
+        message = (
+            f"{work.incident.message}. Correct the data or the spec; then change spec.runID to read it again"
+        )
+        return _say(expert, False, work.incident.reason, message)
+    if work.incident is not None:
+        return _say(expert, False, Reason.RETRYING, f"{work.incident.message}; attempt {work.number} follows")
+    if work.job is None or work.job.suspended:
+        return _say(
+            expert, False, Reason.WAITING_FOR_DATA, "the snapshot is queued: a pool takes one at a time"
+        )
+    why = blocked(work.job.pods)
+    if why is not None:
+        return _say(expert, False, Reason.WAITING_FOR_CAPACITY, why)
+    return _say(expert, False, Reason.SNAPSHOT_RUNNING, f"{work.job.name} reads the sources")
+
+
+def _say(expert: Expert, status: bool, reason: Reason, message: str) -> Condition:
+    return condition(ConditionType.DATA_READY, status, reason, message, generation=expert.metadata.generation)

@@ -1,0 +1,153 @@
+"""The table of the Distilled strategy: which one is wanted, and the Job that makes it.
+
+A table is made from a roster (the revisions that should serve) and a suite (the holdouts that all of them
+were measured on). It is wanted anew whenever either changes, once no Expert is on the way to its first
+revision: a pool that has just been applied makes one table and not one after each Expert.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from moe_operator.api.conditions import ConditionType, find_condition
+from moe_operator.api.expert import Expert
+from moe_operator.api.expert_pool import TableStatus
+from moe_operator.api.expert_revision import ExpertRevision, HoldoutInput
+from moe_operator.builders.distill_job import build_distill_job
+from moe_operator.config import OperatorConfig
+from moe_operator.planner.attempts import Work, assess
+from moe_operator.planner.data import plain_profile
+from moe_operator.planner.job_configs import distill_job
+from moe_operator.planner.names import distill_job_name
+from moe_operator.planner.retention import job_ref
+from moe_operator.planner.routing import MAX_EXPERTS, serving_revision
+from moe_operator.state import Manifest, ObjectRef, ObservedJob, PoolState, Role
+from moe_trainer.formats import canonical_json, digest_of
+from moe_trainer.job_report import DistillHeadline
+
+
+@dataclass(frozen=True)
+class Roster:
+    """What a table is made from."""
+
+    members: tuple[tuple[Expert, ExpertRevision], ...]
+    suite: tuple[HoldoutInput, ...]
+
+    def digest(self) -> str:
+        """Return what a table of this roster is known by."""
+        members = [[expert.metadata.name, parent_digest(revision)] for expert, revision in self.members]
+        return digest_of(canonical_json([members, [item.window.digest for item in self.suite]]))
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """The table for the status, and what is to be made or deleted."""
+
+    table: TableStatus | None
+    create: tuple[Manifest, ...] = ()
+    delete: tuple[ObjectRef, ...] = ()
+    work: Work | None = None
+
+
+def plan_distillation(state: PoolState, claim: str, config: OperatorConfig, now: datetime) -> Distillation:
+    """Return the table to use now, and the Job that makes the one that is wanted."""
+    table = state.pool.status.routing.table
+    roster = roster_of(state)
+    if state.pool.spec.routing.strategy != "Distilled" or roster is None:
+        return Distillation(table, delete=_delete(state, keep=()))
+    digest = roster.digest()
+    if table is not None and table.roster == digest:
+        return Distillation(table, delete=_delete(state, keep=_jobs(state, digest)[-1:]))
+    jobs = _jobs(state, digest)
+    work = assess(jobs, expect=DistillHeadline, now=now)
+    if work.state == "Done" and isinstance(work.headline, DistillHeadline):
+        return Distillation(_table(work.headline, roster), work=work)
+    create: tuple[Manifest, ...] = ()
+    if work.state == "Wanted" and not state.pool.spec.paused and not _first_revisions_coming(state):
+        manifest = build_distill_job(
+            name=distill_job_name(state.pool.metadata.name, digest, work.number),
+            pool=state.pool,
+            job=distill_job(state.pool, list(roster.members), list(roster.suite)),
+            claim=claim,
+            profile=plain_profile(config),
+            config=config,
+        )
+        create = (manifest,)
+    return Distillation(table, create, _delete(state, keep=jobs), work)
+
+
+def roster_of(state: PoolState) -> Roster | None:
+    """Return the roster of a pool, or None where there is nothing to tell apart."""
+    members = []
+    for name in sorted(state.experts):
+        expert = state.experts[name]
+        revision = serving_revision(expert, state.revisions)
+        if (
+            revision is not None
+            and expert.metadata.deletion_timestamp is None
+            and expert.spec.serving.replicas
+        ):
+            members.append((expert, revision))
+    members = members[:MAX_EXPERTS]
+    suite = _measured_by_all([revision for _, revision in members])
+    return Roster(tuple(members), tuple(suite)) if len(members) > 1 and suite else None
+
+
+def parent_digest(revision: ExpertRevision) -> str:
+    """Return the digest of a revision's artefact, or an empty text."""
+    return revision.status.artefact.digest if revision.status.artefact is not None else ""
+
+
+def _measured_by_all(revisions: list[ExpertRevision]) -> list[HoldoutInput]:
+    """Return the domains' anchors that every revision was measured on: the Job can score nothing itself."""
+    suites = [
+        {item.window.digest: item for item in revision.spec.suite if item.domain} for revision in revisions
+    ]
+    if not suites:
+        return []
+    common = set.intersection(*(set(suite) for suite in suites))
+    return sorted((suites[0][digest] for digest in common), key=lambda item: (item.domain or "", item.expert))
+
+
+def _first_revisions_coming(state: PoolState) -> bool:
+    def coming(expert: Expert) -> bool:
+        reconciling = find_condition(expert.status.conditions, ConditionType.RECONCILING)
+        return (
+            expert.status.current_revision is None
+            and expert.metadata.deletion_timestamp is None
+            and not expert.spec.paused
+            and (reconciling is None or reconciling.status == "True")
+        )
+
+    return any(coming(expert) for expert in state.experts.values())
+
+
+def _table(headline: DistillHeadline, roster: Roster) -> TableStatus:
+    return TableStatus(
+        path=headline.path,
+        digest=headline.digest,
+        roster=roster.digest(),
+        experts=[expert.metadata.name for expert, _ in roster.members],
+        accuracy=headline.accuracy,
+        routed_bits_per_byte=headline.routed_bits_per_byte,
+        oracle_bits_per_byte=headline.oracle_bits_per_byte,
+        random_bits_per_byte=headline.random_bits_per_byte,
+    )
+
+
+def _jobs(state: PoolState, roster: str) -> tuple[ObservedJob, ...]:
+    name = distill_job_name(state.pool.metadata.name, roster, 1)
+    return tuple(
+        job
+        for job in state.jobs
+        if job.role is Role.DISTILL and (job.name == name or job.name.startswith(f"{name}-r"))
+    )
+
+
+def _delete(state: PoolState, *, keep: tuple[ObservedJob, ...]) -> tuple[ObjectRef, ...]:
+    kept = {job.name for job in keep}
+    namespace = state.pool.metadata.namespace
+    return tuple(
+        job_ref(job, namespace)
+        for job in state.jobs
+        if job.role is Role.DISTILL and job.name not in kept and not job.deleting
+    )

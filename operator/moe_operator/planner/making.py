@@ -1,0 +1,271 @@
+"""Making a revision: train, evaluate, judge. Each step rests on what the API objects say and nothing else.
+
+Waiting      the gate could decide nothing even if it were trained (holdout too small, window used up)
+Training     attempts, until one reports an artefact
+Evaluating   attempts, until one reports evidence
+Decided      the gate ruled; a ruling is renewed only where the spec's own part of the gate changed
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from moe_operator.api.base import Interval
+from moe_operator.api.expert import Scores
+from moe_operator.api.expert_pool import ExpertPool
+from moe_operator.api.expert_revision import (
+    ArtefactStatus,
+    DecisionStatus,
+    Evidence,
+    ExpertRevision,
+    ExpertRevisionStatus,
+    ParentRef,
+    Verdict,
+)
+from moe_operator.api.reasons import Reason
+from moe_operator.builders.evaluate_job import build_evaluate_job
+from moe_operator.builders.training_job import build_training_job
+from moe_operator.config import OperatorConfig
+from moe_operator.planner.attempts import Work, assess
+from moe_operator.planner.job_configs import evaluate_job, train_job
+from moe_operator.planner.names import evaluate_job_name, training_job_name
+from moe_operator.planner.promotion import Candidate, Ruling, judge, too_small, used_up, uses_of
+from moe_operator.planner.targets import judge_targets
+from moe_operator.state import ExpertState, Manifest, ObservedJob, Role
+from moe_trainer.job_report import EvaluateHeadline, TrainHeadline
+
+Stage = Literal["Waiting", "Training", "Evaluating", "Decided"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a revision is made with."""
+
+    state: ExpertState
+    pool: ExpertPool
+    config: OperatorConfig
+    now: datetime
+    #: False while paused or stalled: what runs goes on, nothing new starts.
+    may_start: bool
+    current: ExpertRevision | None
+    base: ParentRef | None
+
+
+@dataclass(frozen=True)
+class Making:
+    """How far a revision is, and what comes next."""
+
+    revision: ExpertRevision
+    stage: Stage
+    status: ExpertRevisionStatus
+    work: Work | None = None
+    create: tuple[Manifest, ...] = ()
+    wait: float | None = None
+
+
+def make(revision: ExpertRevision, context: Context) -> Making:
+    """Return the next step of a revision."""
+    status = revision.status
+    ruling = _ruled_before_training(revision, context)
+    if ruling is not None:
+        return Making(revision, "Waiting", _with_verdict(status, ruling, context))
+    if status.verdict is not None and status.verdict.outcome == "Failed":
+        return Making(revision, "Decided", status)
+    if status.artefact is None:
+        made = _train(revision, context)
+        if made.status.artefact is None:
+            return made
+        revision = revision.model_copy(update={"status": made.status})
+    if revision.status.evidence is None:
+        made = _evaluate(revision, context)
+        if made.status.evidence is None:
+            return made
+        revision = revision.model_copy(update={"status": made.status})
+    return _decide(revision, context)
+
+
+def jobs_of(state: ExpertState, role: Role, revision: str) -> list[ObservedJob]:
+    """Return the Jobs of one role that work for a revision."""
+    return [job for job in state.jobs if job.role is role and job.revision == revision]
+
+
+def _ruled_before_training(revision: ExpertRevision, context: Context) -> Ruling | None:
+    if revision.status.evidence is not None:
+        return None
+    spec = revision.spec
+    return too_small(spec.anchor, spec.newest) or used_up(uses_of(revision, context.state.revisions))
+
+
+def _train(revision: ExpertRevision, context: Context) -> Making:
+    state, name = context.state, revision.metadata.name
+    work = assess(
+        jobs_of(state, Role.TRAIN, name),
+        expect=TrainHeadline,
+        now=context.now,
+        made=revision.status.attempts,
+        limit=state.expert.spec.training.max_attempts,
+        orphans=state.orphan_pods,
+    )
+    status = revision.status
+    if work.state == "Done" and isinstance(work.headline, TrainHeadline):
+        artefact = _artefact(work.headline)
+        status = status.model_copy(
+            update={"artefact": artefact, "attempts": max(status.attempts, work.number)}
+        )
+        return Making(revision, "Training", status, work)
+    profile = context.config.profiles.get(state.expert.spec.training.resources.profile)
+    create: tuple[Manifest, ...] = ()
+    if work.state == "Wanted" and context.may_start and profile is not None:
+        job = train_job(state.expert, context.pool, revision, work.number)
+        create = (
+            build_training_job(
+                name=training_job_name(name, work.number),
+                expert=state.expert,
+                job=job,
+                claim=state.claim,
+                profile=profile,
+                config=context.config,
+            ),
+        )
+    if create or work.state == "Running":
+        status = status.model_copy(update={"attempts": max(status.attempts, work.number)})
+    return _attempted(revision, "Training", status, work, create, context)
+
+
+def _evaluate(revision: ExpertRevision, context: Context) -> Making:
+    state, name = context.state, revision.metadata.name
+    work = assess(jobs_of(state, Role.EVALUATE, name), expect=EvaluateHeadline, now=context.now)
+    status = revision.status
+    if work.state == "Done" and isinstance(work.headline, EvaluateHeadline):
+        evidence = _evidence(work.headline, context.current)
+        return Making(revision, "Evaluating", status.model_copy(update={"evidence": evidence}), work)
+    profile = context.config.profiles.get(state.expert.spec.training.resources.profile)
+    create: tuple[Manifest, ...] = ()
+    if work.state == "Wanted" and context.may_start and profile is not None:
+        job = evaluate_job(
+            state.expert,
+            context.pool,
+            revision,
+            current=context.current,
+            base=context.base,
+            uses=uses_of(revision, state.revisions),
+        )
+        create = (
+            build_evaluate_job(
+                name=evaluate_job_name(name, work.number),
+                expert=state.expert,
+                job=job,
+                claim=state.claim,
+                profile=profile,
+                config=context.config,
+            ),
+        )
+    return _attempted(revision, "Evaluating", status, work, create, context)
+
+
+def _attempted(
+    revision: ExpertRevision,
+    stage: Stage,
+    status: ExpertRevisionStatus,
+    work: Work,
+    create: Sequence[Manifest],
+    context: Context,
+) -> Making:
+    if work.state == "Failed" and work.incident is not None:
+        incident = work.incident
+        what = "training" if stage == "Training" else "evaluation"
+        message = (
+            f"{what} failed for good: {incident.message}. These inputs are not tried again: change the spec "
+            "or the data, or set a new spec.runID"
+        )
+        status = status.model_copy(
+            update={"verdict": _failed(what, incident.reason, message, status.verdict, context.now)}
+        )
+        return Making(revision, "Decided", status, work)
+    return Making(revision, stage, status, work, tuple(create), work.wait)
+
+
+def _decide(revision: ExpertRevision, context: Context) -> Making:
+    """Ask the gate, and ask it again where the spec's own part of it may have changed."""
+    status, expert = revision.status, context.state.expert
+    settled = status.verdict is not None and status.verdict.outcome == "Promoted"
+    if settled or status.evidence is None:
+        return Making(revision, "Decided", status)
+    ruling = judge(
+        Candidate(
+            name=revision.metadata.name,
+            cause=revision.spec.cause,
+            first=status.evidence.current is None,
+            evidence=status.evidence,
+            promotion=expert.spec.promotion,
+            targets=judge_targets(expert.spec.targets, status.evidence.scores),
+        )
+    )
+    return Making(revision, "Decided", _with_verdict(status, ruling, context))
+
+
+def _with_verdict(status: ExpertRevisionStatus, ruling: Ruling, context: Context) -> ExpertRevisionStatus:
+    verdict = Verdict(
+        outcome=ruling.outcome,
+        clause=ruling.clause,
+        reason=ruling.reason,
+        message=ruling.message[:2048],
+        final=ruling.final,
+        time=_time(context.now),
+    )
+    return status.model_copy(update={"verdict": _same_time(verdict, status.verdict)})
+
+
+def _failed(clause: str, reason: Reason, message: str, before: Verdict | None, now: datetime) -> Verdict:
+    verdict = Verdict(
+        outcome="Failed", clause=clause, reason=reason, message=message[:2048], final=True, time=_time(now)
+    )
+    return _same_time(verdict, before)
+
+
+def _same_time(verdict: Verdict, before: Verdict | None) -> Verdict:
+    """Return the verdict with the time of ``before`` if it says the same: looking again is no decision."""
+    if before is not None and verdict.model_copy(update={"time": before.time}) == before:
+        return before
+    return verdict
+
+
+def _artefact(headline: TrainHeadline) -> ArtefactStatus:
+    return ArtefactStatus(
+        path=headline.path,
+        digest=headline.digest,
+        report=headline.report,
+        steps=headline.steps,
+        tokens=headline.tokens,
+        final_loss=headline.final_loss,
+        parameters=headline.parameters,
+        resumed_from=headline.resumed_from,
+    )
+
+
+def _evidence(headline: EvaluateHeadline, current: ExpertRevision | None) -> Evidence:
+    def interval(name: str) -> Interval | None:
+        measured = getattr(headline, name)
+        return Interval.model_validate(measured.model_dump()) if measured is not None else None
+
+    absent = {name: why[:256] for name, why in list(headline.absent.items())[:16]}
+    return Evidence(
+        report=headline.report,
+        current=current.metadata.name if current is not None else None,
+        delta=headline.delta,
+        noise_floor=headline.noise_floor,
+        decisions=[DecisionStatus.model_validate(item.model_dump()) for item in headline.decisions[:8]],
+        scores=Scores(
+            bits_per_byte=interval("bits_per_byte"),
+            gain=interval("gain"),
+            specialization_score=interval("specialization_score"),
+            forgetting=interval("forgetting"),
+            next_byte_accuracy=headline.next_byte_accuracy,
+            absent=absent,
+        ),
+    )
+
+
+def _time(now: datetime) -> str:
+    return now.replace(microsecond=0).isoformat()

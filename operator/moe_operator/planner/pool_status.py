@@ -1,0 +1,158 @@
+"""The status of a pool: conditions, columns and events."""
+
+from datetime import datetime
+
+from moe_gateway.routing_policy import RoutingPolicy
+from moe_operator.api.conditions import Condition, ConditionType, condition, merge_conditions
+from moe_operator.api.expert import Expert
+from moe_operator.api.expert_pool import ExpertPoolStatus, RoutingStatus
+from moe_operator.api.reasons import Reason
+from moe_operator.builders.gateway import gateway_selector, gateway_url
+from moe_operator.planner.blockage import blocked
+from moe_operator.planner.distillation import Distillation
+from moe_operator.planner.names import gateway_name
+from moe_operator.planner.routing import silent_gateways
+from moe_operator.state import Event, PoolState
+
+
+def pool_status(
+    state: PoolState, policy: RoutingPolicy | None, distillation: Distillation, *, now: datetime
+) -> ExpertPoolStatus:
+    """Return the whole status of the pool."""
+    before = state.pool.status
+    storage, experts, gateway = _storage(state), _experts(state), _gateway(state, policy)
+    conditions = [*_kstatus(state, storage, experts, gateway), storage, experts, gateway]
+    if state.pool.spec.paused:
+        conditions.append(_say(state, ConditionType.PAUSED, True, Reason.PAUSED, "spec.paused is true"))
+    ready = conditions[0]
+    return ExpertPoolStatus(
+        observed_generation=state.pool.metadata.generation,
+        phase="Paused" if state.pool.spec.paused else ("Ready" if ready.status == "True" else "Progressing"),
+        reason=ready.reason,
+        conditions=list(merge_conditions(before.conditions, conditions, now=now)),
+        experts=f"{len(_serving(state))}/{len(state.experts)}",
+        routing=_routing(state, policy, distillation),
+        replicas=state.gateway.desired_replicas,
+        selector=",".join(
+            f"{key}={value}" for key, value in sorted(gateway_selector(pool=state.pool.metadata.name).items())
+        ),
+    )
+
+
+def pool_events(before: ExpertPoolStatus, after: ExpertPoolStatus) -> tuple[Event, ...]:
+    """Return what is worth telling of the step from one status to the next."""
+    events = []
+    if after.routing.strategy != before.routing.strategy:
+        events.append(Event(Reason.PROGRESSING, f"requests are routed by {after.routing.strategy}"))
+    table = after.routing.table
+    if table is not None and table != before.routing.table:
+        message = (
+            f"a table for {', '.join(table.experts)} was distilled: {table.accuracy:.1%} of segments go to the "
+            f"Expert that codes them best; {table.routed_bits_per_byte:.3f} bits per byte against "
+            f"{table.oracle_bits_per_byte:.3f} of the oracle"
+        )
+        events.append(Event(Reason.EVALUATED, message))
+    return tuple(events)
+
+
+def _routing(state: PoolState, policy: RoutingPolicy | None, distillation: Distillation) -> RoutingStatus:
+    before = state.pool.status.routing
+    if policy is None:
+        return RoutingStatus(table=distillation.table)
+    digest = policy.digest()
+    silent = silent_gateways(state, digest)
+    # Without a ready gateway nobody sends anything anywhere else.
+    known = not silent and (state.gateway.ready_replicas == len(state.gateway.reported))
+    routed = {entry.name: entry.revision for entry in policy.experts}
+    metadata = state.pool.metadata
+    return RoutingStatus(
+        strategy=policy.strategy,
+        digest=digest,
+        reported_by=len(state.gateway.reported) - len(silent),
+        revisions=routed if known and state.gateway.exists else before.revisions,
+        table=distillation.table,
+        url=gateway_url(name=gateway_name(metadata.name), namespace=metadata.namespace),
+    )
+
+
+def _storage(state: PoolState) -> Condition:
+    type_ = ConditionType.STORAGE_READY
+    if state.claim_phase == "Bound":
+        return _say(state, type_, True, Reason.READY, "the claim is bound")
+    phase = state.claim_phase or "missing"
+    message = f"the claim is {phase}; a class that waits for its first consumer binds it with the first Job"
+    return _say(state, type_, False, Reason.WAITING_FOR_STORAGE, message)
+
+
+def _experts(state: PoolState) -> Condition:
+    type_, serving = ConditionType.EXPERTS_READY, set(_serving(state))
+    if not state.experts:
+        return _say(state, type_, False, Reason.PENDING, "no Expert names this pool yet")
+    rest = [_word(expert) for name, expert in sorted(state.experts.items()) if name not in serving]
+    if not rest:
+        return _say(state, type_, True, Reason.READY, f"all {len(serving)} Experts serve")
+    return _say(state, type_, False, Reason.PROGRESSING, f"not serving: {', '.join(rest)}")
+
+
+def _gateway(state: PoolState, policy: RoutingPolicy | None) -> Condition:
+    type_, gateway = ConditionType.GATEWAY_READY, state.gateway
+    if policy is None:
+        return _say(state, type_, False, Reason.NOT_SERVING, "no Expert serves yet, so there is no gateway")
+    if state.pool.spec.gateway.replicas == 0:
+        return _say(state, type_, False, Reason.NOT_SERVING, "spec.gateway.replicas is 0")
+    if gateway.ready_replicas == 0:
+        why = blocked(gateway.pods)
+        words = "the gateway is starting" + (f"; {why}" if why else "")
+        return _say(state, type_, False, Reason.WAITING_FOR_GATEWAY, words)
+    silent = silent_gateways(state, policy.digest())
+    if silent or len(gateway.reported) < gateway.ready_replicas:
+        words = f"{', '.join(silent) or 'a gateway'} does not report the newest routing policy yet"
+        return _say(state, type_, False, Reason.WAITING_FOR_GATEWAY, words)
+    message = f"{len(gateway.reported)} gateways route to {len(policy.experts)} Experts by {policy.strategy}"
+    return _say(state, type_, True, Reason.READY, message)
+
+
+def _kstatus(
+    state: PoolState, storage: Condition, experts: Condition, gateway: Condition
+) -> tuple[Condition, Condition, Condition]:
+    """Return Ready, Reconciling, Stalled. A pool does not stall; the Experts that do are named."""
+    lacking = next((item for item in (gateway, experts, storage) if item.status != "True"), None)
+    if lacking is None:
+        ready = _say(state, ConditionType.READY, True, Reason.READY, experts.message)
+    else:
+        ready = _say(state, ConditionType.READY, False, Reason(lacking.reason), lacking.message)
+    moving = [
+        name
+        for name, expert in sorted(state.experts.items())
+        if any(
+            item.type == ConditionType.RECONCILING and item.status == "True"
+            for item in expert.status.conditions
+        )
+    ]
+    busy = bool(moving) or gateway.reason == Reason.WAITING_FOR_GATEWAY
+    words = f"under way: {', '.join(moving)}" if moving else (gateway.message if busy else "")
+    reason = Reason.PROGRESSING if busy else Reason.SETTLED
+    return (
+        ready,
+        _say(state, ConditionType.RECONCILING, busy, reason, words),
+        _say(state, ConditionType.STALLED, False, Reason.SETTLED, ""),
+    )
+
+
+def _serving(state: PoolState) -> list[str]:
+    return [
+        name
+        for name, expert in state.experts.items()
+        if any(
+            item.type == ConditionType.SERVING and item.status == "True" for item in expert.status.conditions
+        )
+    ]
+
+
+def _word(expert: Expert) -> str:
+    status = expert.status
+    return expert.metadata.name + (f" ({status.phase}: {status.reason})" if status.phase else "")
+
+
+def _say(state: PoolState, type_: ConditionType, status: bool, reason: Reason, message: str) -> Condition:
+    return condition(type_, status, reason, message, generation=state.pool.metadata.generation)

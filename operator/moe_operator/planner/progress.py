@@ -1,0 +1,47 @@
+"""What the PROGRESS and ETA columns say. Coarse on purpose: a status is written only when they change."""
+
+from moe_operator.api.expert import TrainingStatus
+from moe_trainer.job_report import Progress
+
+
+def training_status(
+    progress: Progress | None, *, attempt: int, before: TrainingStatus | None
+) -> TrainingStatus | None:
+    """Return the progress of a training attempt.
+
+    ``before``, what the status says now, is kept as it is until the percentage or the ETA moves: the steps
+    and the loss beside them would change every time one looks.
+    """
+    if progress is None:
+        return before if before is not None and before.attempt == attempt else TrainingStatus(attempt=attempt)
+    summary, eta = percent(progress.step, progress.max_steps), eta_text(progress.eta_seconds)
+    if before is not None and (before.attempt, before.summary, before.eta) == (attempt, summary, eta):
+        return before
+    return TrainingStatus(
+        summary=summary,
+        eta=eta,
+        step=progress.step,
+        max_steps=progress.max_steps,
+        loss=progress.loss,
+        bits_per_byte=progress.bits_per_byte,
+        tokens_per_second=progress.tokens_per_second,
+        attempt=attempt,
+    )
+
+
+def percent(step: int, steps: int) -> str:
+    """Return whole percents, rounded down, or nothing while the number of steps is not known."""
+    return f"{min(100 * step // steps, 100)}%" if steps > 0 else ""
+
+
+def eta_text(seconds: float | None) -> str:
+    """Return a duration in its largest unit, coarse enough not to flicker; nothing if it is not known."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{max(10 * round(seconds / 10), 5)}s"
+    if seconds < 3600:
+        return f"{round(seconds / 60)}m"
+    if seconds < 36_000:
+        return f"{seconds / 3600:.1f}h"
+    return f"{round(seconds / 3600)}h"

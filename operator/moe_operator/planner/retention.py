@@ -1,0 +1,42 @@
+"""Which Jobs may go: those that nobody waits for any more, once what they found out is in a status.
+
+The newest finished Jobs stay, for their logs. Failed attempts stay until their work is done or given up:
+they are how attempts are counted.
+"""
+
+from moe_operator.planner.data import DataDecision, jobs_of_request
+from moe_operator.state import ExpertState, ObjectRef, ObservedJob, Role
+
+
+def superfluous_jobs(
+    state: ExpertState, *, data: DataDecision, subject: str | None, decided: bool
+) -> tuple[ObjectRef, ...]:
+    """Return Jobs to delete.
+
+    ``subject`` is the revision that matters now. While it is not ``decided`` which one that is, because
+    the data is being read again, no Job of a revision is given up.
+    """
+    namespace = state.expert.metadata.namespace
+    gone = [job for job in _old_snapshots(state, data) if not job.deleting]
+    if decided:
+        gone += [
+            job
+            for job in state.jobs
+            if job.role in (Role.TRAIN, Role.EVALUATE) and job.revision != subject and not job.deleting
+        ]
+    return tuple(job_ref(job, namespace) for job in gone)
+
+
+def job_ref(job: ObservedJob, namespace: str) -> ObjectRef:
+    """Return a Job by name and uid, so that no namesake is meant."""
+    return ObjectRef("batch/v1", "Job", namespace, job.name, job.uid)
+
+
+def _old_snapshots(state: ExpertState, data: DataDecision) -> list[ObservedJob]:
+    recorded = state.expert.status.snapshot
+    kept = {recorded.job} if recorded is not None else set()
+    if data.snapshot is not None:
+        kept.add(data.snapshot.job)
+    if data.request is not None:
+        kept |= {job.name for job in jobs_of_request(state.jobs, state.expert, data.request)}
+    return [job for job in state.jobs if job.role is Role.SNAPSHOT and job.name not in kept]

@@ -1,0 +1,86 @@
+"""Targets: each is judged by the unfavourable end of the interval of its score."""
+
+from collections.abc import Sequence
+
+from moe_operator.api.base import Interval
+from moe_operator.api.conditions import Condition, ConditionType, condition
+from moe_operator.api.expert import Expert, Scores, Targets, TargetStatus
+from moe_operator.api.reasons import Reason
+
+#: Scores that are absent because the Expert gained nothing: their targets are missed, not unknown.
+NO_GAIN = "NoGain"
+
+
+def judge_targets(targets: Targets, scores: Scores | None) -> list[TargetStatus]:
+    """Return each target of the spec with what was measured; ``met`` is absent where nothing was."""
+    results = []
+    measured = scores or Scores()
+    for name, wanted, interval, at_least in (
+        ("specializationScore", targets.specialization_score, measured.specialization_score, True),
+        ("gain", targets.gain, measured.gain, True),
+        ("bitsPerByte", targets.bits_per_byte, measured.bits_per_byte, False),
+    ):
+        if wanted is not None:
+            gained_nothing = measured.absent.get(name, "").startswith(NO_GAIN)
+            results.append(_judge(name, wanted, interval, at_least, missed=gained_nothing))
+    return results
+
+
+def targets_summary(results: Sequence[TargetStatus]) -> str:
+    """Return what the TARGETS column shows: how many are met of how many."""
+    return f"{sum(result.met is True for result in results)}/{len(results)}" if results else ""
+
+
+def targets_condition(expert: Expert, results: Sequence[TargetStatus], scores: Scores | None) -> Condition:
+    """Return TargetsMet: True where all are met, False where one is missed, else Unknown."""
+    if not results:
+        return _say(expert, True, Reason.NO_TARGETS, "spec.targets is empty")
+    if scores is None:
+        return _say(expert, None, Reason.TARGETS_UNKNOWN, "no promoted revision has been measured yet")
+    missed = [result for result in results if result.met is False]
+    unknown = [result for result in results if result.met is None]
+    if missed:
+        return _say(expert, False, Reason.TARGETS_MISSED, "; ".join(map(_words, missed)))
+    if unknown:
+        reasons = (
+            f"{item.name} is absent: {scores.absent.get(item.name, 'not measured')}" for item in unknown
+        )
+        return _say(expert, None, Reason.TARGETS_UNKNOWN, "; ".join(reasons))
+    return _say(expert, True, Reason.TARGETS_MET, "; ".join(map(_words, results)))
+
+
+def score_summary(scores: Scores | None, *, domain: str | None) -> str:
+    """Return what the SCORE column shows: the specialization score, or bits per byte of a mixture."""
+    if scores is None:
+        return ""
+    if domain is not None:
+        score = scores.specialization_score
+        return _interval(score) if score else ""
+    return f"{scores.bits_per_byte.value:.2f} bits/byte" if scores.bits_per_byte else ""
+
+
+def _judge(
+    name: str, wanted: float, interval: Interval | None, at_least: bool, *, missed: bool
+) -> TargetStatus:
+    if interval is None:
+        return TargetStatus(name=name, wanted=wanted, met=False if missed else None)
+    measured = interval.lower if at_least else interval.upper
+    met = measured >= wanted if at_least else measured <= wanted
+    return TargetStatus(name=name, wanted=wanted, measured=measured, met=met)
+
+
+def _words(result: TargetStatus) -> str:
+    end, sign = ("upper", "at most") if result.name == "bitsPerByte" else ("lower", "at least")
+    if result.measured is None:
+        return f"{result.name}: {sign} {result.wanted:g} wanted, but the Expert gains nothing over its base"
+    return f"{result.name}: {end} end {result.measured:.3f}, {sign} {result.wanted:g} wanted"
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.value:.2f} [{interval.lower:.2f}, {interval.upper:.2f}]"
+
+
+def _say(expert: Expert, status: bool | None, reason: Reason, message: str) -> Condition:
+    return condition(
+        ConditionType.TARGETS_MET, status, reason, message, generation=expert.metadata.generation
+    )
