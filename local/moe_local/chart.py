@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 from collections.abc import Callable, Sequence
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,11 @@ def install_chart(folder: ClusterFolder, api: AdminAPI, helm: Helm, values: Sequ
                 f"--values {file}: there is no such file", fix="give the path of a YAML file"
             )
     digest, remembered = chart_digest(CHART, files), _remembered(folder)
-    if remembered.exists() and remembered.read_text() == digest and _deployments(api):
+    if (
+        remembered.exists()
+        and remembered.read_text() == digest
+        and _listed(api, "/apis/apps/v1", "deployments")
+    ):
         return False
     api.delete_all(f"/api/v1/namespaces/{NAMESPACE}/secrets", PENDING)
     arguments = ["upgrade", "--install", RELEASE, str(CHART), "--namespace", NAMESPACE, "--create-namespace"]
@@ -64,18 +69,23 @@ def chart_digest(chart: Path, values: Sequence[Path]) -> str:
 
 
 def operator_ready(api: AdminAPI) -> bool:
-    """Whether every Deployment of the release has all its replicas, and of its newest generation."""
-    deployments = _deployments(api)
-    return bool(deployments) and all(_complete(deployment) for deployment in deployments)
+    """Whether the Deployment has all its replicas, of its newest generation, and each answers that it is ready.
+
+    The pods are asked, because after a restart of the whole cluster their status is what it was before.
+    """
+    deployments = _listed(api, "/apis/apps/v1", "deployments")
+    pods = _listed(api, "/api/v1", "pods") if deployments else []
+    return bool(pods) and all(map(_complete, deployments)) and all(map(_answers, pods))
 
 
 def _remembered(folder: ClusterFolder) -> Path:
     return folder.path / "chart.digest"
 
 
-def _deployments(api: AdminAPI) -> list[dict[str, Any]]:
+def _listed(api: AdminAPI, group: str, kind: str) -> list[dict[str, Any]]:
+    """The release's own objects of a kind; pools' gateways and servers have other labels."""
     selector = f"app.kubernetes.io%2Finstance%3D{RELEASE}"
-    listing = api.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments?labelSelector={selector}")
+    listing = api.get(f"{group}/namespaces/{NAMESPACE}/{kind}?labelSelector={selector}")
     return list(listing["items"]) if listing else []
 
 
@@ -87,3 +97,20 @@ def _complete(deployment: dict[str, Any]) -> bool:
         and status.get("readyReplicas", 0) >= wanted
         and status.get("replicas", 0) == wanted
     )
+
+
+def _answers(pod: dict[str, Any]) -> bool:
+    """Whether the pod's readiness probe, made from here, succeeds."""
+    container = pod["spec"]["containers"][0]
+    probe = container["readinessProbe"]["httpGet"]
+    ports = {port.get("name"): port["containerPort"] for port in container.get("ports", [])}
+    connection = HTTPConnection(
+        pod["status"].get("podIP", ""), ports.get(probe["port"], probe["port"]), timeout=2
+    )
+    try:
+        connection.request("GET", probe["path"])
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -22,6 +22,7 @@ from moe_local.containers import stop_containers
 from moe_local.errors import LocalClusterError
 from moe_local.folder import ClusterFolder, Network, choose_network, load_network, write_private
 from moe_local.kubeconfig import write_kubeconfigs
+from moe_local.node import node_ready
 from moe_local.parts import API_SERVER, AUDIT_POLICY, NODE_AGENT, Part, make_parts
 from moe_local.preflight import require_fit
 from moe_local.processes import Process, start
@@ -110,7 +111,7 @@ class LocalCluster:
                 clock.done(f"node {NODE_NAME} is ready")
             started.clear()  # from here on, what runs is worth keeping: it says why the operator does not start
             if node and operator:
-                self._wait_until("the operator", self.operator_ready)
+                self._wait_for_operator()
                 clock.done("the operator is ready")
 
     def down(self, *, delete: bool = False, on_step: OnStep = lambda step, seconds: None) -> None:
@@ -171,10 +172,9 @@ class LocalCluster:
         )
 
     def node_ready(self) -> bool:
-        """Whether the node says that it can run pods."""
-        node = self._api().get(f"/api/v1/nodes/{NODE_NAME}")
-        conditions = node["status"].get("conditions", []) if node else []
-        return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+        """Whether the node says that it can run pods, and has said so since its agent was started."""
+        agent = self._process(NODE_AGENT)
+        return agent is not None and node_ready(self._api(), since=agent.started)
 
     def operator_ready(self) -> bool:
         """Whether the operator is installed and all of it is ready."""
@@ -245,6 +245,19 @@ class LocalCluster:
             if time.monotonic() > deadline:
                 log = self.folder.log(part.name if part else API_SERVER)
                 raise _not_started(f"{what} was not ready after {START_SECONDS:.0f} s", log)
+            time.sleep(0.05)
+
+    def _wait_for_operator(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not self.operator_ready():
+            if time.monotonic() > deadline:
+                logs = ("logs", f"deployment/{chart.RELEASE}", "-n", chart.NAMESPACE)
+                words = self.kubectl(*logs, "--tail=5", check=False)
+                raise LocalClusterError(
+                    f"the operator was not ready after {START_SECONDS:.0f} s; the end of its log:\n"
+                    f"{words.stdout or words.stderr}",
+                    fix=f"the cluster still runs; look at `kubectl {' '.join(logs)}` and `kubectl get events -A`",
+                )
             time.sleep(0.05)
 
     @contextmanager

@@ -2,6 +2,9 @@
 
 import copy
 import subprocess
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +27,13 @@ READY: dict[str, Any] = {
 class API:
     """Stands for the API server: what it lists, and what it was asked to delete."""
 
-    def __init__(self, *deployments: dict[str, Any]) -> None:
+    def __init__(self, *deployments: dict[str, Any], pods: tuple[dict[str, Any], ...] = ()) -> None:
         self.deployments = list(deployments)
+        self.pods = list(pods)
         self.deleted: list[str] = []
 
     def get(self, path: str) -> dict[str, Any] | None:
-        return {"items": self.deployments} if "deployments" in path else None
+        return {"items": self.deployments if "deployments" in path else self.pods}
 
     def delete_all(self, path: str, selector: str) -> None:
         self.deleted.append(path)
@@ -54,6 +58,30 @@ def folder(tmp_path: Path) -> ClusterFolder:
     folder = ClusterFolder(tmp_path / "first")
     folder.make()
     return folder
+
+
+class Healthy(BaseHTTPRequestHandler):
+    """Answers 200 to its readiness probe only."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/readyz" else 404)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def healthy_pod() -> Iterator[dict[str, Any]]:
+    """A pod whose readiness probe succeeds, as the API server shows it."""
+    with HTTPServer(("127.0.0.1", 0), Healthy) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        container = {
+            "ports": [{"name": "health", "containerPort": server.server_port}],
+            "readinessProbe": {"httpGet": {"path": "/readyz", "port": "health"}},
+        }
+        yield {"spec": {"containers": [container]}, "status": {"podIP": "127.0.0.1"}}
+        server.shutdown()
 
 
 def test_the_same_chart_with_the_same_values_is_installed_once(folder: ClusterFolder):
@@ -95,11 +123,20 @@ def test_a_missing_values_file_is_named(folder: ClusterFolder, tmp_path: Path):
     ("field", "value"),
     [("observedGeneration", 1), ("readyReplicas", 0), ("updatedReplicas", 0), ("replicas", 2)],
 )
-def test_an_operator_that_is_half_rolled_out_is_not_ready(field: str, value: int):
+def test_an_operator_that_is_half_rolled_out_is_not_ready(
+    healthy_pod: dict[str, Any], field: str, value: int
+):
     deployment = copy.deepcopy(READY)
     deployment["status"][field] = value
-    assert operator_ready(API(READY)) is True
-    assert operator_ready(API(READY, deployment)) is False
+    assert operator_ready(API(READY, pods=(healthy_pod,))) is True
+    assert operator_ready(API(deployment, pods=(healthy_pod,))) is False
+
+
+def test_an_operator_whose_status_is_of_yesterday_is_not_ready(healthy_pod: dict[str, Any]):
+    gone = copy.deepcopy(healthy_pod)
+    gone["status"] = {}
+    assert operator_ready(API(READY, pods=(gone,))) is False
+    assert operator_ready(API(READY)) is False
     assert operator_ready(API()) is False
 
 

@@ -1,0 +1,22 @@
+"""Whether the node is there now, rather than was when the cluster last ran."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from moe_local.api import AdminAPI
+from moe_local.certificates import NODE_NAME
+
+CLOCK_RESOLUTION = timedelta(seconds=1)
+"""Process start times and the kernel's boot time are only so exact."""
+
+
+def node_ready(api: AdminAPI, *, since: datetime) -> bool:
+    """Whether the node says that it can run pods, and its agent has renewed its Lease since then."""
+    node = api.get(f"/api/v1/nodes/{NODE_NAME}")
+    lease = api.get(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NODE_NAME}")
+    if node is None or lease is None:
+        return False
+    conditions = {item["type"]: item["status"] for item in node["status"].get("conditions", [])}
+    renewed = datetime.fromisoformat(lease["spec"]["renewTime"])
+    return conditions.get("Ready") == "True" and renewed > since - CLOCK_RESOLUTION
