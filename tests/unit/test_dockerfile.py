@@ -56,6 +56,8 @@ def test_whatever_is_copied_exists_and_is_not_ignored() -> None:
 
 
 def test_every_package_of_the_wheel_is_copied_into_the_build() -> None:
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][
+        "wheel"
+    ]
     copied = {line.split()[1] for line in stages()["build"] if line.startswith("COPY ")}
     assert {Path(package).parts[0] for package in packages["packages"]} <= copied

@@ -36,7 +36,11 @@ def nodes(schema: Schema, path: str = "") -> Iterator[tuple[str, Schema]]:
 def fields(kind: Kind, *parts: str) -> list[tuple[str, Schema]]:
     """Every part of a kind's spec and status with its path."""
     properties = object_schema(kind)["properties"]
-    return [item for part in parts or ("spec", "status") for item in nodes(properties[part], f"{kind.name}.{part}")]
+    return [
+        item
+        for part in parts or ("spec", "status")
+        for item in nodes(properties[part], f"{kind.name}.{part}")
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -125,7 +129,9 @@ def test_conditions_merge_by_type() -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_columns_scale_and_selectable_fields_point_at_fields_that_exist(kind: Kind) -> None:
     version = custom_resource_definition(kind)["spec"]["versions"][0]
-    known = {path for path, _ in nodes(version["schema"]["openAPIV3Schema"])} | {".metadata.creationTimestamp"}
+    known = {path for path, _ in nodes(version["schema"]["openAPIV3Schema"])} | {
+        ".metadata.creationTimestamp"
+    }
     paths = [column["jsonPath"] for column in version["additionalPrinterColumns"]]
     paths += [field["jsonPath"] for field in version.get("selectableFields", [])]
     paths += version["subresources"].get("scale", {}).values()
@@ -198,5 +204,8 @@ def test_a_keyword_that_kubernetes_does_not_know_is_refused() -> None:
 
 
 def test_defaults_are_taken_out_at_every_depth() -> None:
-    deep = {"type": "array", "items": {"type": "object", "properties": {"x": {"type": "string", "default": "a"}}}}
+    deep = {
+        "type": "array",
+        "items": {"type": "object", "properties": {"x": {"type": "string", "default": "a"}}},
+    }
     assert without_defaults(deep)["items"]["properties"]["x"] == {"type": "string"}

@@ -1,0 +1,304 @@
+"""What the chart makes of its values, and that the API server, RBAC and Pod Security take it."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from moe_local.cluster import LocalCluster
+from moe_operator.cluster.metrics import Metrics
+from moe_operator.cluster.resources import EVENT, WATCHED
+from moe_operator.config import OperatorConfig
+from moe_operator.generate.values import Values
+from pydantic import BaseModel
+
+CHART = Path(__file__).parents[2] / "charts" / "moe-operator"
+
+Render = Callable[..., list[dict[str, Any]]]
+Object = dict[str, Any]
+
+
+def of_kind(objects: list[Object], kind: str) -> list[Object]:
+    """The objects of a kind."""
+    return [item for item in objects if item["kind"] == kind]
+
+
+def config_of(objects: list[Object]) -> OperatorConfig:
+    """What the operator would read."""
+    (config,) = of_kind(objects, "ConfigMap")
+    return OperatorConfig.model_validate(yaml.safe_load(config["data"]["config.yaml"]))
+
+
+def test_the_operator_can_read_what_the_chart_writes(render: Render) -> None:
+    config = config_of(render())
+    assert set(config.profiles) == {"cpu", "nvidia", "gke-tpu-v5e"}
+    assert config.profiles["nvidia"].device == "nvidia.com/gpu"
+    assert config.profiles["gke-tpu-v5e"].node_selector["cloud.google.com/gke-tpu-topology"] == "2x4"
+    assert config.stores["corpora"].claim == "corpora"
+    assert config.images.trainer == "moe-operator/trainer:0.1.0"
+
+
+def test_a_preset_is_taken_out_by_null_and_another_profile_added(render: Render) -> None:
+    profiles = {"nvidia": None, "big": {"requests": {"cpu": "32"}, "image": "team/trainer:2"}}
+    config = config_of(render({"profiles": profiles, "stores": {"corpora": None}}))
+    assert set(config.profiles) == {"cpu", "gke-tpu-v5e", "big"}
+    assert config.profiles["big"].image == "team/trainer:2"
+    assert config.stores == {}
+
+
+def test_every_value_of_the_operator_reaches_it(render: Render) -> None:
+    values = {
+        "queue": "trainings",
+        "presets": ["tiny", "small"],
+        "namespaces": ["a", "b"],
+        "operator": {"workers": 3, "sweepSeconds": 60, "leaseSeconds": 20},
+        "images": {"pullSecrets": ["key"], "pullPolicy": "Always", "gateway": {"tag": "9"}},
+    }
+    config = config_of(render(values))
+    assert (config.queue, config.presets, config.namespaces) == ("trainings", ("tiny", "small"), ("a", "b"))
+    assert (config.workers, config.sweep_seconds, config.lease_seconds) == (3, 60, 20)
+    assert (config.images.pull_secrets, config.images.pull_policy) == (("key",), "Always")
+    assert config.images.gateway == "moe-operator/gateway:9"
+
+
+def test_a_changed_configuration_starts_the_operator_again(render: Render) -> None:
+    def template(values: Object) -> Object:
+        (deployment,) = of_kind(render(values), "Deployment")
+        return dict(deployment["spec"]["template"])
+
+    assert template({}) == template({"metrics": {"service": False}})
+    assert template({}) != template({"presets": ["tiny", "small"]})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"profils": {}}, "profils"),
+        ({"profiles": {"cpu": {"thread": 2}}}, "thread"),
+        ({"operator": {"workers": 0}}, "workers"),
+        ({"images": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
+    ],
+)
+def test_a_misspelt_or_bad_value_is_refused_by_name(render: Render, values: Object, message: str) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        render(values)
+    assert message in caught.value.stderr
+
+
+def test_values_yaml_documents_every_value() -> None:
+    written = yaml.safe_load((CHART / "values.yaml").read_text())
+    assert set(_keys(Values)) - {"global"} <= set(_flat(written)), "a value is missing from values.yaml"
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{field.alias or name}"
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _keys(inner, f"{path}.")
+        else:
+            yield path
+
+
+def _flat(value: Object, prefix: str = "") -> Iterator[str]:
+    for key, child in value.items():
+        yield f"{prefix}{key}"
+        if isinstance(child, dict):
+            yield from _flat(child, f"{prefix}{key}.")
+
+
+def rules_of(objects: list[Object], kind: str, name: str) -> list[Object]:
+    """The rules of a role."""
+    return next(list(item["rules"]) for item in of_kind(objects, kind) if item["metadata"]["name"] == name)
+
+
+def test_the_operator_may_read_what_it_watches_and_has_no_wildcard_and_no_secrets(render: Render) -> None:
+    rules = rules_of(render(), "ClusterRole", "moe-operator")
+    allowed = {
+        (group, resource): set(rule["verbs"])
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+    for resource in WATCHED:
+        assert {"get", "list", "watch"} <= allowed[(resource.group, resource.plural)], resource.plural
+    assert "create" in allowed[(EVENT.group, EVENT.plural)]
+    for (group, resource_name), verbs in allowed.items():
+        assert "*" not in (group, resource_name) and "*" not in verbs
+        assert resource_name not in ("secrets", "pods/exec", "nodes", "namespaces")
+    for kind in ("experts", "expertpools"):
+        assert allowed[("moe-operator.dev", kind)] == {"get", "list", "watch"}, "a spec belongs to its author"
+
+
+def test_a_list_of_namespaces_gives_rights_in_those_only(render: Render) -> None:
+    objects = render({"namespaces": ["a", "b"]})
+    assert {item["metadata"]["name"] for item in of_kind(objects, "ClusterRole")} == {
+        "moe-operator-view",
+        "moe-operator-edit",
+    }
+    assert of_kind(objects, "ClusterRoleBinding") == []
+    roles = {(item["metadata"]["namespace"], item["metadata"]["name"]) for item in of_kind(objects, "Role")}
+    assert roles == {("a", "moe-operator"), ("b", "moe-operator"), ("moe-system", "moe-operator-lease")}
+
+
+def test_crds_are_kept_or_left_out_as_asked(render: Render) -> None:
+    kind = "CustomResourceDefinition"
+    assert len(of_kind(render(), kind)) == 3
+    for crd in of_kind(render(), kind):
+        assert crd["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+    for crd in of_kind(render({"crds": {"keep": False}}), kind):
+        assert "annotations" not in crd["metadata"]
+    assert of_kind(render({"crds": {"enabled": False}}), kind) == []
+
+
+def test_the_charts_crds_are_those_of_the_folder(render: Render) -> None:
+    for crd in of_kind(render(), "CustomResourceDefinition"):
+        file = CHART.parents[1] / "crds" / f"{crd['spec']['names']['plural']}.yaml"
+        assert yaml.safe_load(file.read_text())["spec"] == crd["spec"]
+
+
+def test_monitors_alerts_and_network_policy_come_when_asked_for(render: Render) -> None:
+    kinds = {"PodMonitor", "PrometheusRule", "NetworkPolicy"}
+    assert not kinds & {item["kind"] for item in render()}
+    labels = {"release": "prometheus"}
+    values = {
+        "metrics": {
+            "podMonitor": {"enabled": True, "labels": labels},
+            "prometheusRule": {"enabled": True, "labels": labels},
+        },
+        "networkPolicy": {"enabled": True},
+    }
+    objects = render(values)
+    assert kinds <= {item["kind"] for item in objects}
+    assert len(of_kind(objects, "PodMonitor")) == 2
+    for item in of_kind(objects, "PodMonitor") + of_kind(objects, "PrometheusRule"):
+        assert item["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_alerts_name_series_that_the_operator_has(render: Render) -> None:
+    families = Metrics().registry.collect()
+    series = {f"{family.name}_total" if family.type == "counter" else family.name for family in families}
+    (rule,) = of_kind(render({"metrics": {"prometheusRule": {"enabled": True}}}), "PrometheusRule")
+    for alert in rule["spec"]["groups"][0]["rules"]:
+        named = set(re.findall(r"moe_operator_[a-z_]+", alert["expr"]))
+        assert named and named <= series, alert["alert"]
+
+
+@pytest.fixture(scope="module")
+def installed(cluster: LocalCluster, programs: Path) -> LocalCluster:
+    """The chart, installed by helm into a namespace under Pod Security's `restricted`."""
+    helm(
+        cluster,
+        programs,
+        "upgrade",
+        "--install",
+        "moe-operator",
+        str(CHART),
+        "-n",
+        "moe-system",
+        "--set",
+        "crds.enabled=false",
+    )
+    return cluster
+
+
+def helm(cluster: LocalCluster, programs: Path, *arguments: str) -> str:
+    """Run helm on the cluster."""
+    environment = os.environ | cluster.variables()
+    command = [str(programs / "helm"), *arguments]
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+def test_the_operators_pod_passes_pod_security(installed: LocalCluster) -> None:
+    """Under `enforce=restricted` a pod is made only if it passes."""
+    installed.kubectl(
+        "wait", "-n", "moe-system", "--for=condition=PodScheduled=false", "pod", "--timeout=20s",
+        "-l", "app.kubernetes.io/instance=moe-operator",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource", "namespace", "allowed"),
+    [
+        ("list", "experts.moe-operator.dev", "team", True),
+        ("patch", "experts.moe-operator.dev", "team", False),
+        ("patch", "experts.moe-operator.dev/status", "team", True),
+        ("create", "jobs.batch", "team", True),
+        ("get", "secrets", "team", False),
+        ("delete", "persistentvolumeclaims", "team", False),
+        ("update", "leases.coordination.k8s.io", "moe-system", True),
+        ("update", "leases.coordination.k8s.io", "team", False),
+        ("create", "pods", "team", False),
+    ],
+)
+def test_what_the_operators_account_may_do(
+    installed: LocalCluster, verb: str, resource: str, namespace: str, allowed: bool
+) -> None:
+    assert (
+        can(installed, "system:serviceaccount:moe-system:moe-operator", verb, resource, namespace) is allowed
+    )
+
+
+def can(cluster: LocalCluster, user: str, verb: str, resource: str, namespace: str) -> bool:
+    """Whether RBAC lets a user do something."""
+    resource, _, subresource = resource.partition("/")
+    extra = ["--subresource", subresource] if subresource else []
+    command = ("auth", "can-i", verb, resource, "-n", namespace, "--as", user, *extra)
+    return cluster.kubectl(*command, check=False).stdout.strip() == "yes"
+
+
+def test_the_clusters_own_roles_cover_experts(installed: LocalCluster) -> None:
+    for user, role in (("reader", "view"), ("writer", "edit")):
+        binding = f"{user}-{role}"
+        installed.kubectl(
+            "create", "rolebinding", binding, "-n", "team", f"--clusterrole={role}", f"--user={user}"
+        )
+    experts, revisions = "experts.moe-operator.dev", "expertrevisions.moe-operator.dev"
+    assert can(installed, "reader", "get", experts, "team")
+    assert not can(installed, "reader", "create", experts, "team")
+    assert can(installed, "writer", "create", experts, "team")
+    assert can(installed, "writer", "get", revisions, "team")
+    assert not can(installed, "writer", "create", revisions, "team")
+
+
+def test_upgrading_to_the_same_changes_nothing_and_uninstalling_leaves_the_crds(
+    installed: LocalCluster, programs: Path
+) -> None:
+    def deployment() -> Object:
+        live = json.loads(
+            installed.kubectl("get", "-n", "moe-system", "deployment/moe-operator", "-o", "json").stdout
+        )
+        return dict(live["spec"])
+
+    before = deployment()
+    helm(
+        installed,
+        programs,
+        "upgrade",
+        "moe-operator",
+        str(CHART),
+        "-n",
+        "moe-system",
+        "--reset-then-reuse-values",
+    )
+    assert deployment() == before
+    helm(
+        installed,
+        programs,
+        "upgrade",
+        "moe-operator",
+        str(CHART),
+        "-n",
+        "moe-system",
+        "--set",
+        "crds.enabled=true",
+        "--take-ownership",
+    )
+    helm(installed, programs, "uninstall", "moe-operator", "-n", "moe-system")
+    names = installed.kubectl("get", "crd", "-o", "name").stdout
+    assert "experts.moe-operator.dev" in names

@@ -1,0 +1,186 @@
+"""What `kubectl apply` says to good and bad manifests: the real API server, the real CRDs."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from moe_local.cluster import LocalCluster
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+POOL: dict[str, Any] = {
+    "apiVersion": "moe-operator.dev/v1alpha1",
+    "kind": "ExpertPool",
+    "metadata": {"name": "pool", "namespace": "team"},
+    "spec": {"storage": {"size": "1Gi"}},
+}
+EXPERT: dict[str, Any] = {
+    "apiVersion": "moe-operator.dev/v1alpha1",
+    "kind": "Expert",
+    "metadata": {"name": "law", "namespace": "team"},
+    "spec": {
+        "pool": "pool",
+        "domain": "law",
+        "base": {"expert": "general"},
+        "data": {"sources": [{"store": "corpora", "path": "law/*.txt"}]},
+    },
+}
+
+Change = Callable[[dict[str, Any]], Any]
+
+
+def changed(manifest: dict[str, Any], change: Change) -> dict[str, Any]:
+    """A copy of a manifest with a change made to it."""
+    result = copy.deepcopy(manifest)
+    change(result)
+    return result
+
+
+def refusal(cluster: LocalCluster, manifest: dict[str, Any]) -> str:
+    """What the API server says to a manifest; empty where it would take it."""
+    arguments = ("apply", "--server-side", "--dry-run=server", "-f", "-")
+    return cluster.kubectl(*arguments, check=False, stdin=json.dumps(manifest)).stderr
+
+
+@pytest.mark.parametrize("folder", sorted(path.name for path in EXAMPLES.glob("*/")))
+def test_every_example_is_accepted(cluster: LocalCluster, folder: str) -> None:
+    cluster.kubectl("apply", "--server-side", "--dry-run=server", "-n", "team", "-f", str(EXAMPLES / folder))
+
+
+def _source(**fields: str) -> Change:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["spec"]["data"]["sources"] = [{"store": "corpora", "path": "a.txt"} | fields]
+
+    return change
+
+
+def _spec(**fields: Any) -> Change:
+    return lambda manifest: manifest["spec"].update(fields)
+
+
+REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
+    ("a name of 41 characters", EXPERT, lambda m: m["metadata"].update(name="a" * 41), "must have at most 40 characters"),
+    ("a pool's name of 41 characters", POOL, lambda m: m["metadata"].update(name="a" * 41), "must have at most 40 characters"),
+    ("a name that starts with a digit", EXPERT, lambda m: m["metadata"].update(name="1law"), "metadata.name in body should match"),
+    ("a target of 1.2", EXPERT, _spec(targets={"specializationScore": 1.2}), "spec.targets.specializationScore in body should be less than or equal to 1"),
+    ("a target that needs a domain", EXPERT, lambda m: (m["spec"].pop("domain"), _spec(targets={"specializationScore": 0.9})(m)), "needs a domain"),
+    ("300 KB in a list", EXPERT, lambda m: m["spec"]["data"].update(sources=[{"store": "corpora", "path": "a" * 250}] * 1200), "Too many: 1200: must have at most 32 items"),
+    ("300 KB in a text", EXPERT, _spec(runID="r" * 300_000), "spec.runID: Too long"),
+    ("a path with ..", EXPERT, _source(path="law/../../etc/passwd"), "path must not contain '..'"),
+    ("an absolute path", EXPERT, _source(path="/etc/passwd"), "path must be relative"),
+    ("a source of two kinds", EXPERT, _source(claim="text"), "exactly one of store and claim"),
+    ("no base", EXPERT, _spec(base={}), "exactly one of expert and preset"),
+    ("two bases", EXPERT, _spec(base={"expert": "general", "preset": "tiny"}), "exactly one of expert and preset"),
+    ("no source", EXPERT, lambda m: m["spec"]["data"].update(sources=[]), "should have at least 1 items"),
+    ("a quoted number", EXPERT, _spec(training={"learningRate": "0.1"}), "expected numeric"),
+    ("a misspelt field", EXPERT, _spec(trainning={}), "spec.trainning: field not declared in schema"),
+    ("two kinds of storage", POOL, lambda m: m["spec"]["storage"].update(claim="x"), "exactly one of size and claim"),
+    ("a size without a unit", POOL, _spec(storage={"size": "20"}), "spec.storage.size in body should match"),
+    ("a holdout of 0", POOL, _spec(evaluation={"holdout": 0}), "spec.evaluation.holdout in body should be greater than 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("manifest", "change", "message"),
+    [pytest.param(manifest, change, message, id=name) for name, manifest, change, message in REFUSED],
+)
+def test_a_bad_manifest_is_refused_with_the_field_and_the_fix(
+    cluster: LocalCluster, manifest: dict[str, Any], change: Change, message: str
+) -> None:
+    assert refusal(cluster, manifest) == ""
+    assert message in refusal(cluster, changed(manifest, change))
+
+
+@pytest.fixture(scope="module")
+def stored(cluster: LocalCluster) -> LocalCluster:
+    """The pool and the Expert, made for real."""
+    for manifest in (POOL, EXPERT):
+        cluster.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(manifest))
+    return cluster
+
+
+@pytest.mark.parametrize(
+    ("object_", "patch", "message"),
+    [
+        ("expert/law", {"pool": "other"}, "pool is immutable"),
+        ("expert/law", {"domain": "physics"}, "domain is immutable"),
+        ("expert/law", {"domain": None}, "domain is immutable"),
+        ("expertpool/pool", {"evaluation": {"salt": "other"}}, "immutable, since every score rests on them"),
+        ("expertpool/pool", {"evaluation": {"holdout": 0.2}}, "immutable, since every score rests on them"),
+    ],
+)
+def test_what_scores_rest_on_cannot_change(
+    stored: LocalCluster, object_: str, patch: dict[str, Any], message: str
+) -> None:
+    body = json.dumps({"spec": patch})
+    answer = stored.kubectl("patch", "-n", "team", object_, "--type=merge", "-p", body, check=False)
+    assert answer.returncode != 0 and message in answer.stderr
+
+
+def test_everything_else_of_an_expert_can_change(stored: LocalCluster) -> None:
+    body = json.dumps({"spec": {"runID": "again", "seed": 7, "paused": True, "training": {"maxSteps": 10}}})
+    stored.kubectl("patch", "-n", "team", "expert/law", "--type=merge", "-p", body)
+
+
+def test_defaults_are_filled_in_at_every_depth(stored: LocalCluster) -> None:
+    spec = json.loads(stored.kubectl("get", "-n", "team", "expert/law", "-o", "json").stdout)["spec"]
+    assert spec["training"]["resources"] == {"profile": "cpu", "nodes": 1, "devicesPerNode": 1}
+    assert spec["serving"] == {"profile": "cpu", "replicas": 1}
+
+
+def test_an_expert_scales_by_its_scale_subresource(stored: LocalCluster) -> None:
+    stored.kubectl("scale", "-n", "team", "expert/law", "--replicas=3")
+    path = "{.spec.serving.replicas}"
+    assert stored.kubectl("get", "-n", "team", "expert/law", "-o", f"jsonpath={path}").stdout == "3"
+
+
+def test_kubectl_lists_by_short_name_category_and_field(stored: LocalCluster) -> None:
+    listed = stored.kubectl("get", "exp", "-n", "team").stdout
+    assert listed.split()[:10] == [
+        "NAME", "DOMAIN", "POOL", "PHASE", "READY", "PROGRESS", "ETA", "SCORE", "TARGETS", "REASON",
+    ]  # fmt: skip
+    assert "law" in stored.kubectl("get", "exp", "-n", "team", "--field-selector", "spec.domain=law").stdout
+    assert "law" not in stored.kubectl("get", "exp", "-n", "team", "--field-selector", "spec.domain=x").stdout
+    both = stored.kubectl("get", "moe", "-n", "team", "-o", "name").stdout
+    assert both.split() == ["expertpool.moe-operator.dev/pool", "expert.moe-operator.dev/law"]
+
+
+def test_the_base_column_shows_an_expert_and_a_preset(stored: LocalCluster) -> None:
+    wide = stored.kubectl("get", "exp", "-n", "team", "-o", "wide").stdout.splitlines()
+    start = wide[0].index("BASE")
+    assert wide[1][start:].split()[0] == "general"
+
+
+def test_kubectl_explains_fields_with_their_defaults(cluster: LocalCluster) -> None:
+    text = cluster.kubectl("explain", "expert.spec.training.learningRate").stdout
+    assert "Peak learning rate of AdamW" in text and "Default: 0.001" in text
+
+
+def test_a_revision_is_immutable(cluster: LocalCluster) -> None:
+    digest = "sha256:" + "0" * 64
+    window = {"path": "w", "digest": digest, "clusters": 20, "segments": 20}
+    training = {
+        "learningRate": 0.1, "maxEpochs": 1, "batchTokens": 64, "weightDecay": 0, "loadBalancingLossWeight": 0,
+        "auxiliaryLossWeight": 0, "validationEvery": 1, "checkpointEvery": 1,
+    }  # fmt: skip
+    inputs = {"data": {"path": "d", "digest": digest}, "training": training, "seed": 0}
+    spec = {
+        "expert": "law", "expertUID": "u", "pool": "pool", "number": 1, "cause": "SpecChanged", "inputs": inputs,
+        "inputsDigest": digest, "anchor": window, "suiteDigest": digest,
+    }  # fmt: skip
+    manifest = POOL | {
+        "kind": "ExpertRevision",
+        "metadata": {"name": "law-1", "namespace": "team"},
+        "spec": spec,
+    }
+    cluster.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(manifest))
+    body = json.dumps({"spec": {"number": 2}})
+    answer = cluster.kubectl("patch", "-n", "team", "exprev/law-1", "--type=merge", "-p", body, check=False)
+    assert "an ExpertRevision is immutable: change the Expert instead" in answer.stderr
+    status = json.dumps({"status": {"attempts": 1}})
+    cluster.kubectl(
+        "patch", "-n", "team", "exprev/law-1", "--subresource=status", "--type=merge", "-p", status
+    )
