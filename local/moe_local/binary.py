@@ -139,10 +139,9 @@ def _build(target: Path, toolchain: Toolchain, progress: Progress) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     progress("downloading the control plane's sources")
     packages = _packages_to_compile(go)
-    with tempfile.TemporaryDirectory(prefix=".build-", dir=target.parent) as folder:
-        built = Path(folder) / target.name
-        _compile(go, built, packages, progress)
-        built.replace(target)
+    built = target.with_suffix(".new")  # the lock is held: nobody else builds here
+    _compile(go, built, packages, progress)
+    built.replace(target)
 
 
 def _packages_to_compile(go: Path) -> int:
@@ -167,12 +166,15 @@ def _compile(go: Path, built: Path, packages: int, progress: Progress) -> None:
         text=True,
     )
     lines: list[str] = []
+    told = 0
     try:
         assert build.stderr is not None
         for line in build.stderr:  # one line for each compiled package
             lines.append(line)
-            if len(lines) % 20 == 0:
-                progress(f"building the control plane: {min(99, 100 * len(lines) // max(packages, 1))} %")
+            percent = min(95, 5 * (20 * len(lines) // max(packages, 1)))  # linking takes the rest
+            if percent > told:
+                told = percent
+                progress(f"building the control plane: {percent} %")
         if build.wait() != 0:
             raise _failed("building the control plane", "".join(lines[-20:]))
     finally:

@@ -344,7 +344,9 @@ def _agent_config(folder: ClusterFolder, network: Network, images: Mapping[str, 
         client_ca=folder.certificates / "agent-ca.pem",
         images={name: Image(environment=path.absolute()) for name, path in environments.items()},
         pod_network=network.pods,
-        hidden_paths=(folder.certificates,),
+        hidden_paths=(
+            folder.path.parent,
+        ),  # every cluster's keys; a pod's own volumes are mounted all the same
         # A person watches: what crashed because its peer was not there yet is tried again soon.
         back_off=BackOff(initial=2, maximum=60),
     )

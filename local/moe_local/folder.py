@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from moe_local.errors import LocalClusterError
 
@@ -162,7 +162,7 @@ def load_network(folder: ClusterFolder) -> Network | None:
     """The network of a cluster that has been up before, else None."""
     if not folder.network_file.exists():
         return None
-    return Network.model_validate_json(folder.network_file.read_text())
+    return _read_network(folder.network_file)
 
 
 def choose_network(folder: ClusterFolder, *, rechoose: bool) -> Network:
@@ -204,6 +204,16 @@ def port_is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def _read_network(file: Path) -> Network:
+    try:
+        return Network.model_validate_json(file.read_text())
+    except ValidationError as error:
+        raise LocalClusterError(
+            f"{file} is damaged: {error}",
+            fix=f"remove the folder {file.parent}, and with it the cluster's data",
+        ) from None
 
 
 def _ports_of(network: Network) -> list[int]:

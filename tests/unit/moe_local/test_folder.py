@@ -110,6 +110,12 @@ def test_a_port_that_was_taken_meanwhile_is_chosen_again_but_only_while_nothing_
     assert again.pods == network.pods, "volumes and pods of before keep their addresses"
 
 
+def test_a_damaged_network_file_is_named_with_the_way_out(folder: ClusterFolder):
+    folder.network_file.write_text('{"etcd": "not a port"')
+    with pytest.raises(LocalClusterError, match=r"(?s)network\.json is damaged.*remove the folder"):
+        choose_network(folder, rechoose=True)
+
+
 def test_pods_of_clusters_side_by_side_have_networks_of_their_own(folder: ClusterFolder):
     networks = []
     for name in ("first", "second", "third"):
