@@ -43,7 +43,7 @@ def run(job: EvaluateJob, environment: Environment) -> EvaluateHeadline:
     if manifest.is_committed(folder):
         manifest.verify(folder)
     else:
-        report = Evaluation(job, environment.store).report()
+        report = Evaluation(job, environment).report()
         with manifest.new_folder(folder, "evaluation") as working:
             manifest.write_file(working / REPORT, report.to_json().encode())
     text = (folder / REPORT).read_bytes()
@@ -53,10 +53,11 @@ def run(job: EvaluateJob, environment: Environment) -> EvaluateHeadline:
 class Evaluation:
     """One run of an evaluate Job over the folders of a store."""
 
-    def __init__(self, job: EvaluateJob, root: Path) -> None:
+    def __init__(self, job: EvaluateJob, environment: Environment) -> None:
         self.job = job
-        self.root = root
-        self.matrix = Matrix(root, job.pool_uid)
+        self.root = environment.store
+        self.threads = environment.threads
+        self.matrix = Matrix(self.root, job.pool_uid)
         self.models = [model for model in (job.candidate, job.current, job.base) if model]
         #: The holdouts of the comparisons, own anchor first, then the rest of the suite; none twice.
         holdouts = [*(comparison.holdout for comparison in job.comparisons), *job.suite]
@@ -114,6 +115,7 @@ class Evaluation:
         if stale:
             from moe_trainer import artefact, scorer  # torch: seconds that a renewed report does not need
 
+            scorer.use_threads(self.threads)
             loaded, tokenizer = artefact.load(self.root / model.path, model.digest)
             for holdout in stale:
                 started = time.process_time()

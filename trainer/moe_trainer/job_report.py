@@ -124,6 +124,12 @@ class DistillHeadline(Format):
     oracle_bits_per_byte: float
     random_bits_per_byte: float
     accuracy: float = Field(description="Share of segments sent to the Expert that codes them best.")
+    posterior_bits_per_byte: float | None = Field(
+        default=None, description="What Posterior would have cost on the same segments."
+    )
+    posterior_temperature: float | None = Field(
+        default=None, description="For RoutingPolicy.temperature; fitted by likelihood."
+    )
 
 
 Headline = Annotated[

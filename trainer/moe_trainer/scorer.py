@@ -17,6 +17,11 @@ from moe_trainer.tokenizer import Tokenizer
 BATCH = 32
 
 
+def use_threads(threads: int) -> None:
+    """Set how many threads torch computes with: part of what makes scores repeat bit for bit."""
+    torch.set_num_threads(threads)
+
+
 @torch.inference_mode()
 def score(model: Model, tokenizer: Tokenizer, segments: Sequence[Segment], key: CellKey) -> Cell:
     """Return the cell of a model on a holdout's segments.

@@ -15,7 +15,7 @@ from itertools import islice
 from moe_trainer.data.snapshot_layout import Document
 
 SEGMENT_BYTES = 256
-CONTEXT_BYTES = 64
+CONTEXT_BYTES = 128
 MAX_SEGMENTS = 256
 
 #: A tail that is shorter than this is left out, unless it is all that a document has.

@@ -1,0 +1,176 @@
+"""A pool without a cluster: runs the trainer's commands one after the other on folders of this machine.
+
+Benchmarks use it to measure what the commands find, with the configs that the operator would write.
+"""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moe_trainer.formats import digest_of
+from moe_trainer.job_config import (
+    ArtefactRef,
+    Comparison,
+    DistillJob,
+    EvaluateJob,
+    ExpertRef,
+    HoldoutRef,
+    HoldoutRule,
+    SnapshotJob,
+    SnapshotRef,
+    Source,
+    TrainingSpec,
+    TrainJob,
+)
+from moe_trainer.job_report import (
+    DistillHeadline,
+    EvaluateHeadline,
+    Failure,
+    SnapshotHeadline,
+    TrainHeadline,
+    parse_headline,
+)
+
+PRESET = "tiny"
+
+
+@dataclass
+class Expert:
+    """What is known of one Expert of the pool."""
+
+    ref: ExpertRef
+    data: SnapshotRef
+    anchor: HoldoutRef
+    revision: ArtefactRef | None = None
+
+
+@dataclass
+class PoolOnDisk:
+    """Experts by name, and the CPU seconds that each kind of Job has used."""
+
+    folder: Path
+    holdout: HoldoutRule
+    experts: dict[str, Expert] = field(default_factory=dict)
+    cpu_seconds: Counter[str] = field(default_factory=Counter)
+
+    def snapshot(self, name: str, domain: str | None, sources: tuple[Source, ...]) -> SnapshotHeadline:
+        """Take the snapshot of an Expert's data."""
+        ref = ExpertRef(name=name, uid=f"uid-{name}", domain=domain)
+        found = self._run(SnapshotJob(pool_uid="pool", expert=ref, sources=sources, holdout=self.holdout))
+        assert isinstance(found, SnapshotHeadline)
+        self.experts[name] = Expert(
+            ref=ref,
+            data=SnapshotRef(path=found.path, digest=found.digest),
+            anchor=HoldoutRef(domain=domain, expert=name, path=found.anchor.path, digest=found.anchor.digest),
+        )
+        return found
+
+    def train(self, name: str, training: TrainingSpec, base: str | None, seed: int = 1) -> TrainHeadline:
+        """Train an Expert's first revision, from another Expert's or from the preset."""
+        expert = self.experts[name]
+        parent = self.experts[base].revision if base else None
+        asked = TrainJob(
+            pool_uid="pool",
+            expert=expert.ref,
+            revision=f"{name}-1",
+            attempt=1,
+            inputs_digest=digest_of(f"{name} {parent} {training.to_json()} {seed}"),
+            parent=parent,
+            preset=None if parent else PRESET,
+            data=expert.data,
+            training=training,
+            seed=seed,
+        )
+        found = self._run(asked)
+        assert isinstance(found, TrainHeadline)
+        ancestry = (*(parent.ancestry if parent else ()), expert.data)
+        expert.revision = ArtefactRef(
+            revision=asked.revision, path=found.path, digest=found.digest, ancestry=ancestry
+        )
+        return found
+
+    def evaluate(self, name: str, base: str | None) -> EvaluateHeadline:
+        """Evaluate an Expert's first revision on the anchors of all domains."""
+        expert = self.experts[name]
+        assert expert.revision
+        found = self._run(
+            EvaluateJob(
+                pool_uid="pool",
+                expert=expert.ref,
+                revision=expert.revision.revision,
+                candidate=expert.revision,
+                base=self.experts[base].revision if base else None,
+                comparisons=(Comparison(holdout=expert.anchor, role="anchor"),),
+                suite=self.suite(),
+            )
+        )
+        assert isinstance(found, EvaluateHeadline)
+        return found
+
+    def distill(self) -> DistillHeadline:
+        """Make the table of the Distilled strategy for all Experts."""
+        found = self._run(
+            DistillJob(
+                pool_uid="pool",
+                roster=tuple(expert.revision for expert in self.experts.values() if expert.revision),
+                experts=tuple(expert.ref for expert in self.experts.values()),
+                suite=self.suite(),
+            )
+        )
+        assert isinstance(found, DistillHeadline)
+        return found
+
+    def suite(self) -> tuple[HoldoutRef, ...]:
+        """Return the anchors of all domains."""
+        return tuple(expert.anchor for expert in self.experts.values() if expert.ref.domain)
+
+    @property
+    def store(self) -> Path:
+        """The pool's store."""
+        return self.folder / "store"
+
+    def _run(self, job: Any) -> Any:
+        """Run a command as a container would, and return its headline; raises RuntimeError if it fails."""
+        self.store.mkdir(parents=True, exist_ok=True)
+        headline = self.folder / "termination-log"
+        environment = os.environ | {
+            "MOE_JOB_CONFIG": job.to_json(),
+            "MOE_STORE": str(self.store),
+            "MOE_SOURCES": str(self.folder / "sources"),
+            "MOE_TERMINATION_LOG": str(headline),
+            "OMP_NUM_THREADS": "1",
+        }
+        before = _children_cpu_seconds()
+        subprocess.run(
+            [sys.executable, "-m", "moe_trainer.main", job.kind], env=environment, check=False, stdout=sys.stderr
+        )
+        self.cpu_seconds[job.kind] += _children_cpu_seconds() - before
+        found = parse_headline(headline.read_text())
+        if isinstance(found, Failure):
+            raise RuntimeError(f"{job.kind}: {found.reason}: {found.message}")
+        return found
+
+
+def machine() -> dict[str, Any]:
+    """Return the machine in general terms: what a figure depends on, nothing that identifies it."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {"cores": os.cpu_count(), "memoryGiB": round(memory / 2**30), "python": sys.version.split()[0]}
+
+
+def write_result(name: str, result: dict[str, Any]) -> None:
+    """Write a benchmark's raw result beside the others."""
+    path = Path(__file__).parent / "results" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+    print(f"written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}", file=sys.stderr)
+
+
+def _children_cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

@@ -1,0 +1,117 @@
+"""Distil a table from real cells, and let the gateway's own code score with it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from tests.trainer.evaluation.conftest import DOMAINS, Pool
+
+from moe_gateway.strategies import ngram_table
+from moe_trainer import distill, evaluate
+from moe_trainer.data.snapshot_layout import read_documents
+from moe_trainer.failure import JobError
+from moe_trainer.formats import digest_of
+from moe_trainer.job_config import Comparison, DistillJob, EvaluateJob
+from moe_trainer.job_report import DistillHeadline
+from moe_trainer.segments import cut
+
+ROSTER = (*DOMAINS, "general")
+
+
+def job(pool: Pool) -> DistillJob:
+    return DistillJob(
+        pool_uid="pool",
+        roster=tuple(pool.models[f"{name}-1"] for name in ROSTER),
+        experts=tuple(pool.experts[name] for name in ROSTER),
+        suite=tuple(pool.anchors[domain] for domain in DOMAINS),
+    )
+
+
+@pytest.fixture(scope="session")
+def scored_pool(pool: Pool) -> Pool:
+    """The pool with every cell of its matrix filled."""
+    for name in ROSTER:
+        evaluate.run(
+            EvaluateJob(
+                pool_uid="pool",
+                expert=pool.experts[name],
+                revision=f"{name}-1",
+                candidate=pool.models[f"{name}-1"],
+                comparisons=(Comparison(holdout=pool.anchors[name], role="anchor"),),
+                suite=tuple(pool.anchors[domain] for domain in DOMAINS),
+            ),
+            pool.environment,
+        )
+    return pool
+
+
+@pytest.fixture(scope="session")
+def headline(scored_pool: Pool) -> DistillHeadline:
+    """What a distill Job reports."""
+    return distill.run(job(scored_pool), scored_pool.environment)
+
+
+def test_the_route_lies_between_the_oracle_and_a_random_one(headline: DistillHeadline) -> None:
+    oracle, routed, blind = (
+        headline.oracle_bits_per_byte,
+        headline.routed_bits_per_byte,
+        headline.random_bits_per_byte,
+    )
+    assert oracle <= routed < oracle + 0.25 * (blind - oracle)
+    assert headline.posterior_bits_per_byte and oracle <= headline.posterior_bits_per_byte < blind
+    assert headline.accuracy > 0.8
+
+
+def test_the_gateway_loads_the_table_and_sends_each_domain_to_its_expert(
+    scored_pool: Pool, headline: DistillHeadline
+) -> None:
+    data = (scored_pool.environment.store / headline.path).read_bytes()
+    assert digest_of(data) == headline.digest
+    assert len(data) <= ngram_table.MAX_TABLE_BYTES
+    table = ngram_table.load(data)
+    for domain in DOMAINS:
+        right = 0
+        segments = cut(read_documents(scored_pool.path(scored_pool.anchors[domain])))
+        for segment in segments:
+            probabilities = table.score(segment.text.decode())
+            assert set(probabilities) == set(ROSTER)
+            right += max(probabilities, key=probabilities.__getitem__) == domain
+        assert right > 0.8 * len(segments)
+
+
+def test_the_same_job_makes_the_same_table(scored_pool: Pool, headline: DistillHeadline) -> None:
+    assert distill.run(job(scored_pool), scored_pool.environment) == headline
+
+
+def test_a_holdout_that_some_expert_was_not_scored_on_is_left_out(
+    scored_pool: Pool, headline: DistillHeadline
+) -> None:
+    unscored = scored_pool.anchors["general"]  # only general was scored on its own mixture
+    asked = job(scored_pool)
+    found = distill.run(asked.model_copy(update={"suite": (*asked.suite, unscored)}), scored_pool.environment)
+    report = json.loads((scored_pool.environment.store / found.path).with_name("report.json").read_text())
+    assert report["leftOut"] == ["general"]
+    assert found.oracle_bits_per_byte == headline.oracle_bits_per_byte
+
+
+def test_without_any_complete_column_it_says_who_must_be_evaluated(scored_pool: Pool) -> None:
+    asked = job(scored_pool).model_copy(update={"suite": (scored_pool.anchors["general"],)})
+    with pytest.raises(JobError, match=r"CellsMissing: .*birds-1.*Evaluate those revisions first"):
+        distill.run(asked, scored_pool.environment)
+
+
+def test_distilling_imports_no_torch() -> None:
+    code = "import sys, moe_trainer.distill; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_altered_training_text_is_refused(scored_pool: Pool) -> None:
+    documents = scored_pool.path(scored_pool.snapshots["birds"]) / "documents.jsonl"
+    before = documents.read_bytes()
+    try:
+        documents.write_bytes(before + b"\n")
+        with pytest.raises(JobError, match=r"ArtefactCorrupt: .*documents\.jsonl"):
+            distill.run(job(scored_pool), scored_pool.environment)
+    finally:
+        documents.write_bytes(before)

@@ -1,0 +1,246 @@
+"""``moe-trainer distill``: from the matrix's cells to the small table of the Distilled strategy. No torch.
+
+    text      prompts from the training side of each domain, labelled with the domain's Expert
+    refine    the contexts of held-out segments, labelled by which Experts code the segments best
+    judge     cross-fitted by cluster: route on the context, score the segment that follows it
+    calibrate the temperature, on the cross-fitted logits
+
+The very same cells say what other routes would have cost: the best possible one (oracle), a random one,
+and Posterior, which asks every Expert for the likelihood of the context.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from moe_trainer import manifest, store
+from moe_trainer.data.snapshot_layout import read_documents
+from moe_trainer.environment import Environment
+from moe_trainer.failure import JobError
+from moe_trainer.formats import Format, digest_of
+from moe_trainer.job_config import DistillJob, HoldoutRef
+from moe_trainer.job_report import DistillHeadline
+from moe_trainer.matrix import Array, Cell, Matrix
+from moe_trainer.ngram_fit import NgramModel, Prompts, fit_temperature, softmax
+from moe_trainer.segments import CONTEXT_BYTES, SCORER, cut
+from moe_trainer.statistics.bootstrap import seed_of
+
+TABLE = "table.json"
+REPORT = "report.json"
+
+#: Prompts cut from the training text of one Expert; and passes over them.
+TEXT_PROMPTS = 3000
+TEXT_EPOCHS = 2
+#: Passes over the contexts of the held-out segments.
+REFINE_EPOCHS = 2
+#: Parts that clusters are dealt into: each is judged by a model that was refined on the others.
+FOLDS = 5
+#: Nats by which an Expert must code a segment worse for its share of the label to fall by e.
+LABEL_NATS = 4.0
+
+
+class Route(Format):
+    """What a way of routing costs on the judged segments."""
+
+    bits_per_byte: float = Field(description="Of the segments, each coded by the Expert that it is sent to.")
+    accuracy: float | None = Field(
+        default=None, description="Share of segments sent to the Expert that codes them best."
+    )
+    temperature: float | None = Field(
+        default=None, description="Divides the logits so that the probabilities are calibrated; fitted by likelihood."
+    )
+
+
+class DistillReport(Format):
+    """Everything a distill Job found."""
+
+    job: DistillJob
+    scorer: str = Field(description="Version of segments and scoring.")
+    prompt_bytes: int = Field(description="Bytes that are routed on; the segment after them is scored.")
+    segments: int
+    clusters: int
+    left_out: tuple[str, ...] = Field(description="Holdouts that some Expert of the roster was not scored on.")
+    distilled: Route = Field(description="The table, cross-fitted by cluster.")
+    posterior: Route = Field(description="The Expert under which the prompt is most likely.")
+    oracle: Route = Field(description="The best Expert for each segment: the bound of every route.")
+    random: Route = Field(description="Every Expert as often.")
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Held-out segments that every Expert of the roster was scored on.
+
+    Attributes:
+        contexts: the bytes before each segment: the prompt that is routed on.
+        sizes_S: bytes of each segment.
+        nats_SE: negative log-likelihood of each segment under each Expert.
+        context_nats_SE: likewise of the contexts alone.
+        folds_S: the part that each segment's cluster was dealt into.
+        clusters: how many clusters there are.
+
+    """
+
+    contexts: Sequence[bytes]
+    sizes_S: Array
+    nats_SE: Array
+    context_nats_SE: Array
+    folds_S: npt.NDArray[np.intp]
+    clusters: int
+
+    @property
+    def labels_SE(self) -> Array:
+        """How probable each Expert should be: near to the best, in nats, is nearly as good."""
+        return softmax(-self.nats_SE / LABEL_NATS)
+
+    def route(self, choice_S: npt.NDArray[np.intp], temperature: float | None = None) -> Route:
+        """Return what it costs to send each segment to its choice."""
+        chosen_S = self.nats_SE[np.arange(len(choice_S)), choice_S]
+        right_S = chosen_S == self.nats_SE.min(axis=1)
+        return Route(
+            bits_per_byte=self._bits_per_byte(chosen_S), accuracy=float(right_S.mean()), temperature=temperature
+        )
+
+    def random_route(self) -> Route:
+        """Return what it costs, on average, to choose blindly."""
+        return Route(bits_per_byte=self._bits_per_byte(self.nats_SE.mean(axis=1)))
+
+    def _bits_per_byte(self, nats_S: Array) -> float:
+        return float(nats_S.sum() / math.log(2) / self.sizes_S.sum())
+
+
+def run(job: DistillJob, environment: Environment) -> DistillHeadline:
+    """Fit the table, judge it, and commit both.
+
+    Raises JobError: CellsMissing if no holdout of the suite was scored with every Expert of the roster,
+    ArtefactCorrupt if a holdout or snapshot is not what its manifest says.
+    """
+    segments, left_out = read_segments(job, environment.store)
+    text = prompts_from_text(job, environment.store)
+    contexts = Prompts.of(segments.contexts, segments.labels_SE)
+    generator = np.random.default_rng(seed_of("distill", job.to_json()))
+    started = NgramModel.empty(len(job.roster)).fitted(text, TEXT_EPOCHS, generator)
+    judged_SE = cross_fitted(started, contexts, segments.folds_S, generator)
+    temperature = fit_temperature(judged_SE, contexts.targets_PE)
+    model = started.fitted(contexts, REFINE_EPOCHS, generator)
+    table = model.to_file([expert.name for expert in job.experts], temperature).to_json().encode()
+    report = DistillReport(
+        job=job,
+        scorer=SCORER,
+        prompt_bytes=CONTEXT_BYTES,
+        segments=len(segments.contexts),
+        clusters=segments.clusters,
+        left_out=tuple(left_out),
+        distilled=segments.route(judged_SE.argmax(axis=1), temperature),
+        posterior=segments.route(
+            segments.context_nats_SE.argmin(axis=1),
+            fit_temperature(-segments.context_nats_SE, contexts.targets_PE),
+        ),
+        oracle=segments.route(segments.nats_SE.argmin(axis=1)),
+        random=segments.random_route(),
+    )
+    return _commit(job, environment.store, table, report)
+
+
+def read_segments(job: DistillJob, root: Path) -> tuple[Segments, list[str]]:
+    """Return the segments of complete columns of the matrix, and the holdouts that are left out."""
+    matrix = Matrix(root, job.pool_uid)
+    complete: list[tuple[HoldoutRef, list[Cell]]] = []
+    left_out = []
+    for holdout in job.suite:
+        column = [matrix.read(matrix.key(revision, holdout)) for revision in job.roster]
+        cells = [cell for cell in column if cell]
+        if len(cells) == len(column):
+            complete.append((holdout, cells))
+        else:
+            left_out.append(holdout.expert)
+    if not complete:
+        raise JobError(
+            "CellsMissing",
+            f"no holdout of the suite ({', '.join(left_out) or 'which is empty'}) was scored with all of "
+            f"{', '.join(revision.revision for revision in job.roster)}. Evaluate those revisions first.",
+        )
+    contexts, clusters = [], []
+    for holdout, _ in complete:
+        manifest.verify(root / holdout.path, holdout.digest)
+        for segment in cut(read_documents(root / holdout.path)):
+            contexts.append(segment.context)
+            clusters.append(f"{holdout.digest} {segment.cluster}")
+    return Segments(
+        contexts=contexts,
+        sizes_S=np.concatenate([cells[0].sizes_S for _, cells in complete]),
+        nats_SE=np.concatenate([np.stack([cell.nats_S for cell in cells], axis=1) for _, cells in complete]),
+        context_nats_SE=np.concatenate(
+            [np.stack([cell.context_nats for cell in cells], axis=1) for _, cells in complete]
+        ),
+        folds_S=np.array([seed_of("fold", cluster) % FOLDS for cluster in clusters]),
+        clusters=len(set(clusters)),
+    ), left_out
+
+
+def prompts_from_text(job: DistillJob, root: Path) -> Prompts:
+    """Return prompts cut from the training side of each domain, labelled with the domain's Expert.
+
+    An Expert without a domain gives none: its text is a mixture of the others'.
+    """
+    texts: list[bytes] = []
+    labels: list[int] = []
+    for place, (expert, revision) in enumerate(zip(job.experts, job.roster, strict=True)):
+        if expert.domain is None or not revision.ancestry:
+            continue
+        own = root / revision.ancestry[-1].path
+        manifest.verify(own)
+        documents = [document.text.encode() for document in read_documents(own)]
+        drawn = _draw_prompts(documents, np.random.default_rng(seed_of("prompts", revision.ancestry[-1].digest)))
+        texts.extend(drawn)
+        labels.extend([place] * len(drawn))
+    return Prompts.of(texts, np.eye(len(job.roster))[np.array(labels, dtype=np.intp)])
+
+
+def cross_fitted(
+    started: NgramModel, contexts: Prompts, folds_S: npt.NDArray[np.intp], generator: np.random.Generator
+) -> Array:
+    """Return logits for each context from a model that was not refined on its cluster."""
+    logits_SE = np.zeros_like(contexts.targets_PE)
+    for fold in range(FOLDS):
+        held_S = folds_S == fold
+        if held_S.any():
+            refined = started.fitted(contexts.only(~held_S), REFINE_EPOCHS, generator)
+            logits_SE[held_S] = refined.logits(contexts.only(held_S).buckets_P)
+    return logits_SE
+
+
+def _draw_prompts(documents: Sequence[bytes], generator: np.random.Generator) -> list[bytes]:
+    """Return pieces of documents, from half to twice the usual prompt long, every byte as likely a start."""
+    ends_D = np.cumsum([len(document) for document in documents])
+    prompts = []
+    for at in generator.integers(0, ends_D[-1], TEXT_PROMPTS):
+        document = int(np.searchsorted(ends_D, at, side="right"))
+        start = int(at) - int(ends_D[document]) + len(documents[document])
+        length = int(generator.integers(CONTEXT_BYTES // 2, 2 * CONTEXT_BYTES))
+        prompts.append(documents[document][start : start + length])
+    return prompts
+
+
+def _commit(job: DistillJob, root: Path, table: bytes, report: DistillReport) -> DistillHeadline:
+    digest = digest_of(table)
+    folder = store.table(job.pool_uid, digest)
+    with manifest.new_folder(root / folder, "table") as working:
+        manifest.write_file(working / TABLE, table)
+        manifest.write_file(working / REPORT, report.to_json().encode())
+    manifest.verify(root / folder)  # an equal table may have been there before
+    return DistillHeadline(
+        report=digest_of((root / folder / REPORT).read_bytes()),
+        path=f"{folder}/{TABLE}",
+        digest=digest,
+        routed_bits_per_byte=report.distilled.bits_per_byte,
+        oracle_bits_per_byte=report.oracle.bits_per_byte,
+        random_bits_per_byte=report.random.bits_per_byte,
+        posterior_bits_per_byte=report.posterior.bits_per_byte,
+        accuracy=report.distilled.accuracy,
+        posterior_temperature=report.posterior.temperature,
+    )
