@@ -1,0 +1,255 @@
+"""Pods on a real API server with its controllers and scheduler, run by the real node agent."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import pytest
+import yaml
+
+from moe_local.agent.config import AgentConfig, BackOff, Image
+from moe_local.api import AdminAPI
+from moe_local.cluster import LocalCluster
+from moe_local.folder import load_network
+
+T = TypeVar("T")
+JSON = dict[str, Any]
+IMAGE = "moe-test/python"
+NOBODY = 65534
+
+
+def wait_for(what: str, look: Callable[[], T | None], seconds: float = 15) -> T:
+    """What `look` finds, as soon as it finds something."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.05)
+
+
+class Space:
+    """One namespace and what a test does in it."""
+
+    def __init__(self, cluster: LocalCluster, api: AdminAPI, name: str) -> None:
+        self.cluster, self.api, self.name = cluster, api, name
+
+    def apply(self, *manifests: JSON) -> None:
+        text = yaml.safe_dump_all(manifests)
+        self.cluster.kubectl("apply", "-n", self.name, "-f", "-", stdin=text)
+
+    def kubectl(self, *arguments: str) -> str:
+        return self.cluster.kubectl("-n", self.name, *arguments).stdout
+
+    def get(self, kind: str, name: str) -> JSON | None:
+        group = {"jobs": "/apis/batch/v1", "deployments": "/apis/apps/v1"}.get(kind, "/api/v1")
+        return self.api.get(f"{group}/namespaces/{self.name}/{kind}/{name}")
+
+    def pods(self, selector: str = "") -> list[JSON]:
+        found = self.api.get(f"/api/v1/namespaces/{self.name}/pods?labelSelector={selector}")
+        return list(found["items"]) if found else []
+
+    def pod(self, name: str) -> JSON | None:
+        return self.get("pods", name)
+
+    def run(self, name: str, script: str, **fields: Any) -> None:
+        """Apply a pod."""
+        self.apply(pod(name, script, **fields))
+
+    def wait_phase(self, name: str, phase: str, seconds: float = 15) -> JSON:
+        def look() -> JSON | None:
+            found = self.pod(name)
+            return found if found and found.get("status", {}).get("phase") == phase else None
+
+        return wait_for(f"pod {name} is {phase}", look, seconds)
+
+    def wait_ready(self, name: str, value: str = "True", seconds: float = 15) -> JSON:
+        def look() -> JSON | None:
+            found = self.pod(name)
+            return found if found and condition(found, "Ready") == value else None
+
+        return wait_for(f"pod {name} has Ready={value}", look, seconds)
+
+    def wait_gone(self, name: str, seconds: float = 15) -> None:
+        wait_for(f"pod {name} is gone", lambda: self.pod(name) is None, seconds)
+
+    def logs(self, name: str, *options: str) -> str:
+        return self.kubectl("logs", name, *options)
+
+    def wait_log(self, name: str, text: str, seconds: float = 15) -> str:
+        def look() -> str | None:
+            log = self.cluster.kubectl("-n", self.name, "logs", name, check=False).stdout
+            return log if text in log else None
+
+        return wait_for(f"{text!r} in the log of {name}", look, seconds)
+
+
+def condition(found: JSON, kind: str) -> str | None:
+    conditions = found.get("status", {}).get("conditions") or []
+    return next((str(c["status"]) for c in conditions if c["type"] == kind), None)
+
+
+def container_status(found: JSON, index: int = 0) -> JSON:
+    return dict(found["status"]["containerStatuses"][index])
+
+
+def container(script: str, name: str = "main", **fields: Any) -> JSON:
+    shell = "sh" if not script.startswith("import ") else "python3"
+    return {"name": name, "image": IMAGE, "command": [shell, "-c", script], **fields}
+
+
+def pod(
+    name: str, script: str, *, spec: JSON | None = None, labels: JSON | None = None, **fields: Any
+) -> JSON:
+    """A pod with one container; `fields` are the container's."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": labels or {}},
+        "spec": {
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 2,
+            "containers": [container(script, **fields)],
+            **(spec or {}),
+        },
+    }
+
+
+def processes_with(marker: str) -> list[psutil.Process]:
+    """Every process, supervisors aside, that was started with this text among its arguments."""
+    return [
+        p for p in psutil.process_iter(["cmdline"]) if any(marker in part for part in p.info["cmdline"] or [])
+    ]
+
+
+@pytest.fixture(scope="session")
+def cluster(state_root: Path) -> Iterator[LocalCluster]:
+    cluster = LocalCluster("agent")
+    cluster.up(operator=False, images={IMAGE: Path(sys.prefix)})
+    yield cluster
+    cluster.down(delete=True)
+
+
+@pytest.fixture(scope="session")
+def api(cluster: LocalCluster) -> AdminAPI:
+    network = load_network(cluster.folder)
+    assert network
+    certificates = cluster.folder.certificates
+    return AdminAPI(
+        network.apiserver, authority=certificates / "cluster-ca.pem", pair=certificates / "admin.pem"
+    )
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def space(cluster: LocalCluster, api: AdminAPI) -> Iterator[Space]:
+    """A namespace of the test's own."""
+    name = f"test-{next(_numbers)}"
+    cluster.kubectl("create", "namespace", name)
+    found = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+    wait_for("the default service account", lambda: api.get(found))
+    yield Space(cluster, api, name)
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+class SecondAgent:
+    """Another node of the same cluster, with a configuration of its own."""
+
+    def __init__(self, cluster: LocalCluster, folder: Path, user: int | None, **changes: Any) -> None:
+        self.name = f"second-{next(_numbers)}"
+        self._folder, self._user = folder, user
+        kubeconfig = yaml.safe_load(cluster.kubeconfig.read_text())
+        for part in (kubeconfig["clusters"][0]["cluster"], kubeconfig["users"][0]["user"]):
+            for key in part.keys() - {"server"}:
+                part[key] = str(self._copy(Path(part[key])))
+        certificates = cluster.folder.certificates
+        serving = self._copy(certificates / "agent-serving.pem")
+        (folder / "kubeconfig").write_text(json.dumps(kubeconfig))
+        self.config = AgentConfig(
+            node_name=self.name,
+            kubeconfig=folder / "kubeconfig",
+            state_dir=folder / "state",
+            listen_port=_free_port(),
+            serving_certificate=serving,
+            serving_key=serving,
+            client_ca=self._copy(certificates / "agent-ca.pem"),
+            images={IMAGE: Image(environment=Path(sys.prefix))},
+            pod_network=f"127.{200 + next(_numbers) % 50}.0.0/24",  # type: ignore[arg-type]
+            back_off=BackOff(initial=1, maximum=2),
+            heartbeat_seconds=2,
+            **changes,
+        )
+        (folder / "agent.json").write_text(self.config.model_dump_json(by_alias=True))
+        if user is not None:
+            for path in (folder, *folder.iterdir()):
+                os.chown(path, user, user)
+        self.start()
+
+    def _copy(self, source: Path) -> Path:
+        target = self._folder / source.name
+        target.write_bytes(source.read_bytes())
+        return target
+
+    def start(self) -> None:
+        with open(self._folder / "agent.log", "ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "moe_local.agent", "--config", str(self._folder / "agent.json")],
+                stderr=log,
+                cwd="/",
+                user=self._user,
+                group=self._user,
+                extra_groups=None if self._user is None else [],
+            )
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture
+def second_agent(
+    cluster: LocalCluster, api: AdminAPI, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., SecondAgent]]:
+    """Makes further nodes; pods reach them by `nodeName`."""
+    agents: list[SecondAgent] = []
+
+    def make(*, user: int | None = None, **changes: Any) -> SecondAgent:
+        folder = tmp_path_factory.mktemp("node")
+        for parent in itertools.takewhile(lambda p: p != Path("/tmp"), folder.parents):
+            if user is not None and parent.owner() == Path.home().owner():
+                parent.chmod(parent.stat().st_mode | 0o011)
+        agent = SecondAgent(cluster, folder, user, **changes)
+        agents.append(agent)
+
+        def look() -> bool:
+            assert agent.process.poll() is None, (folder / "agent.log").read_text()
+            node = api.get(f"/api/v1/nodes/{agent.name}")
+            return node is not None and condition(node, "Ready") == "True"
+
+        wait_for(f"node {agent.name} is ready", look)
+        return agent
+
+    yield make
+    for agent in agents:
+        agent.stop()
+        cluster.kubectl("delete", "node", agent.name, "--wait=false")

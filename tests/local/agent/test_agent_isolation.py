@@ -1,0 +1,74 @@
+"""Nodes that isolate pods in other ways: as an ordinary user, and not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import NOBODY, SecondAgent, Space, wait_for
+
+MakeAgent = Callable[..., SecondAgent]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the other tests run as an ordinary user already")
+def test_an_ordinary_user_isolates_pods_too(space: Space, second_agent: MakeAgent) -> None:
+    agent = second_agent(user=NOBODY, isolation="mount-namespace", hidden_paths=(Path("/usr/share"),))
+    mounts = [
+        {"name": "s", "mountPath": "/moe/store"},
+        {"name": "r", "mountPath": "/moe/read", "readOnly": True},
+    ]
+    volumes = [{"name": "s", "emptyDir": {}}, {"name": "r", "emptyDir": {}}]
+    probe = {"exec": {"command": ["test", "-e", "/moe/store/x"]}, "periodSeconds": 1}
+    script = "id -u; ls /usr/share | wc -l; touch /moe/store/x; touch /moe/read/x || echo refused; sleep 60"
+    spec = {"nodeName": agent.name, "volumes": volumes}
+    space.run("user", script, spec=spec, volumeMounts=mounts, readinessProbe=probe)
+    space.wait_ready("user")
+    assert space.logs("user").splitlines()[:2] == [str(NOBODY), "0"]
+    assert "refused" in space.logs("user")
+
+
+def test_without_isolation_paths_and_peers_are_rewritten(space: Space, second_agent: MakeAgent) -> None:
+    agent = second_agent(isolation="none")
+    node = space.api.get(f"/api/v1/nodes/{agent.name}") or {}
+    assert node["metadata"]["annotations"]["moe-operator.dev/isolation"] == "none"
+    assert any("isolation: none" in c["message"] for c in node["status"]["conditions"])
+    service = {"selector": {"app": "peer"}, "clusterIP": "None"}
+    space.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "peer"}, "spec": service})
+    volumes = [{"name": "s", "emptyDir": {}}]
+    spec = {"nodeName": agent.name, "volumes": volumes}
+    mounts = [{"name": "s", "mountPath": "/moe/store"}]
+    space.run("peer", "sleep 60", labels={"app": "peer"}, spec=spec)
+    address = space.wait_ready("peer")["status"]["podIP"]
+    script = """import json, os
+json.dump(dict(os.environ), open(os.environ["MOE_STORE"] + "/environment", "w"))
+open(os.environ["MOE_TERMINATION_LOG"], "w").write(open(os.environ["MOE_FILE"]).read())
+"""
+    env = [
+        {"name": "MOE_STORE", "value": "/moe/store"},
+        {"name": "MOE_FILE", "value": "/moe/store/environment"},
+        {"name": "MOE_PEER", "value": "http://peer:8080/v1"},
+    ]
+    space.run("plain", script, spec=spec, volumeMounts=mounts, env=env)
+    found = space.wait_phase("plain", "Succeeded")
+    seen = json.loads(found["status"]["containerStatuses"][0]["state"]["terminated"]["message"])
+    assert seen["MOE_PEER"] == f"http://{address}:8080/v1"
+    assert seen["MOE_STORE"].startswith(str(agent.config.state_dir))
+    assert seen["KUBECONFIG"].startswith(str(agent.config.state_dir))
+
+
+def test_a_silent_node_is_not_ready_until_its_agent_is_back(space: Space, second_agent: MakeAgent) -> None:
+    agent = second_agent(isolation="none")
+    agent.process.kill()
+    agent.process.wait()
+
+    def ready() -> str:
+        node = space.api.get(f"/api/v1/nodes/{agent.name}") or {}
+        return str(next(c["status"] for c in node["status"]["conditions"] if c["type"] == "Ready"))
+
+    wait_for("the node is not ready", lambda: ready() == "Unknown", seconds=60)
+    agent.start()
+    wait_for("the node is ready", lambda: ready() == "True")

@@ -1,0 +1,200 @@
+"""The order of starts and ends, restarts, probes, and pods that change while others look."""
+
+from __future__ import annotations
+
+import json
+import time
+
+from .conftest import JSON, Space, container, container_status, pod, processes_with, wait_for
+
+SHARED = {"volumes": [{"name": "shared", "emptyDir": {}}]}
+MOUNT = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
+
+
+def deployment(name: str, script: str, *, replicas: int = 2, **fields: object) -> JSON:
+    template = pod("x", script, **fields)
+    template["spec"]["restartPolicy"] = "Always"
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {"metadata": {"labels": {"app": name}}, "spec": template["spec"]},
+        },
+    }
+
+
+def headless(name: str) -> JSON:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name},
+        "spec": {"clusterIP": "None", "selector": {"app": name}, "ports": [{"port": 8080}]},
+    }
+
+
+def test_init_containers_go_first_and_a_sidecar_ends_last(space: Space) -> None:
+    say = "echo {} >> /shared/order"
+    init = [
+        container(say.format("first"), "first", **MOUNT),
+        container(
+            f"{say.format('side')}; trap '{say.format('side-ends')}; cp /shared/order /dev/termination-log; exit 0' TERM;"
+            " while :; do sleep 0.05; done",
+            "side",
+            restartPolicy="Always",
+            startupProbe={"exec": {"command": ["grep", "side", "/shared/order"]}, "periodSeconds": 1},
+            **MOUNT,
+        ),
+        container(say.format("last"), "last", **MOUNT),
+    ]
+    space.run("ordered", say.format("main"), spec={**SHARED, "initContainers": init}, **MOUNT)
+    found = space.wait_phase("ordered", "Succeeded")
+    side = next(s for s in found["status"]["initContainerStatuses"] if s["name"] == "side")
+    assert side["state"]["terminated"]["message"].split() == ["first", "side", "last", "main", "side-ends"]
+
+
+def test_a_crashing_container_is_started_again_and_its_last_log_is_kept(space: Space) -> None:
+    script = (
+        "n=$(cat /shared/n 2>/dev/null || echo 0); echo $((n+1)) > /shared/n; echo attempt $n; [ $n = 2 ]"
+    )
+    space.run("crashes", script, spec={**SHARED, "restartPolicy": "OnFailure"}, **MOUNT)
+
+    def backing_off() -> bool:
+        found = space.pod("crashes") or {}
+        statuses = found.get("status", {}).get("containerStatuses") or [{"state": {}}]
+        return statuses[0]["state"].get("waiting", {}).get("reason") == "CrashLoopBackOff"
+
+    wait_for("the back-off", backing_off)
+    assert space.logs("crashes", "--previous") == "attempt 0\n"
+    found = container_status(space.wait_phase("crashes", "Succeeded"))
+    assert found["restartCount"] == 2
+    assert found["lastState"]["terminated"]["exitCode"] == 1
+    assert space.logs("crashes") == "attempt 2\n"
+
+
+def test_readiness_follows_its_probe_and_names_follow_readiness(space: Space) -> None:
+    probe = {"exec": {"command": ["test", "-e", "/shared/ready"]}, "periodSeconds": 1, "failureThreshold": 1}
+    space.apply(headless("flag"))
+    flips = "sleep 1; touch /shared/ready; sleep 3; rm /shared/ready; sleep 60"
+    space.run("flag", flips, labels={"app": "flag"}, readinessProbe=probe, spec=SHARED, **MOUNT)
+    watch = """import socket, time
+seen = None
+while True:
+    try:
+        found = socket.gethostbyname("flag")
+    except OSError:
+        found = "nobody"
+    if found != seen:
+        print(found, flush=True)
+        seen = found
+    time.sleep(0.02)
+"""
+    space.run("looks", watch)
+    space.wait_ready("flag", "False")
+    address = space.wait_ready("flag", "True")["status"]["podIP"]
+    space.wait_log("looks", f"nobody\n{address}\n", seconds=2)
+    space.wait_ready("flag", "False")
+    space.wait_log("looks", f"nobody\n{address}\nnobody\n", seconds=2)
+
+
+def test_a_failed_liveness_probe_restarts_the_container(space: Space) -> None:
+    probe = {"tcpSocket": {"port": 9}, "periodSeconds": 1, "failureThreshold": 2}
+    space.run(
+        "sick",
+        "trap 'exit 0' TERM; while :; do sleep 0.05; done",
+        livenessProbe=probe,
+        spec={"restartPolicy": "Always"},
+    )
+    wait_for(
+        "a restart",
+        lambda: (
+            container_status(space.pod("sick") or {})["restartCount"] >= 1 if ran(space, "sick") else None
+        ),
+    )
+    events = json.loads(
+        space.kubectl("get", "events", "-o", "json", "--field-selector=involvedObject.name=sick")
+    )
+    told = {(e["reason"], e["message"]) for e in events["items"]}
+    assert ("Killing", "Container main failed liveness probe, will be restarted") in told
+    assert any(reason == "Unhealthy" and "dial tcp 127." in message for reason, message in told)
+
+
+def ran(space: Space, name: str) -> bool:
+    found = space.pod(name)
+    return bool(found and found["status"].get("containerStatuses"))
+
+
+def test_a_deployment_rolls_over_and_leaves_no_process_behind(space: Space) -> None:
+    serve = 'cd /tmp; echo {0} > version; exec python3 -m http.server --bind "$POD_IP" 8080 --directory /tmp # {0}'
+    env = [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
+    probe = {"httpGet": {"port": "http", "path": "/version"}, "periodSeconds": 1}
+    fields = {"env": env, "readinessProbe": probe, "ports": [{"name": "http", "containerPort": 8080}]}
+    ask = """import time, urllib.request
+while True:
+    try:
+        print(urllib.request.urlopen("http://web:8080/version", timeout=2).read().decode().strip(), flush=True)
+    except OSError as error:
+        print("failed", error, flush=True)
+    time.sleep(0.05)
+"""
+    space.apply(headless("web"), deployment("web", serve.format("one"), **fields))
+    space.kubectl("rollout", "status", "deployment/web", "--timeout=20s")
+    space.run("asks", ask)
+    space.wait_log("asks", "one\n")
+    before = {p["status"]["podIP"] for p in space.pods("app=web")}
+    space.apply(deployment("web", serve.format("two"), **fields))
+    space.kubectl("rollout", "status", "deployment/web", "--timeout=20s")
+    wait_for("the old pods are gone", lambda: len(space.pods("app=web")) == 2)
+    space.wait_log("asks", "two\n")
+    assert not before & {p["status"]["podIP"] for p in space.pods("app=web")}
+    assert not any(processes_with(f"--bind {address}") for address in before)
+    assert not any(processes_with(address) for address in before)
+
+
+def test_an_ending_pod_runs_its_hook_then_gets_sigterm_then_is_killed_with_all_it_started(
+    space: Space,
+) -> None:
+    script = "echo up; trap 'echo terminated' TERM; (setsid sleep 98765 &) ; while :; do sleep 0.05; done"
+    hook = {
+        "preStop": {
+            "exec": {
+                "command": ["sh", "-c", "echo hook > /proc/1/fd/1 2>/dev/null; echo hook > /shared/hook"]
+            }
+        }
+    }
+    space.run("stubborn", script, lifecycle=hook, spec=SHARED, **MOUNT)
+    space.wait_log("stubborn", "up")
+    wait_for("its grandchild runs", lambda: processes_with("98765"))
+    uid = (space.pod("stubborn") or {})["metadata"]["uid"]
+    folder = space.cluster.folder.path / "agent" / "pods" / uid
+    began = time.monotonic()
+    space.kubectl("delete", "pod", "stubborn", "--wait=false")
+    wait_for("the hook has run", lambda: (folder / "volumes/shared/hook").exists(), seconds=2)
+    wait_for(
+        "it got SIGTERM", lambda: "terminated" in (folder / "containers/main/1/log").read_text(), seconds=2
+    )
+    space.wait_gone("stubborn")
+    assert 1.5 < time.monotonic() - began < 4
+    assert not processes_with("98765")
+    wait_for("its folder is gone", lambda: not folder.exists())
+
+
+def test_a_deadline_ends_a_pod(space: Space) -> None:
+    space.run("slow", "sleep 60", spec={"activeDeadlineSeconds": 1})
+    found = space.wait_phase("slow", "Failed")
+    assert found["status"]["reason"] == "DeadlineExceeded"
+    assert container_status(found)["state"]["terminated"]["exitCode"] == 143
+
+
+def test_a_forced_deletion_kills_at_once(space: Space) -> None:
+    space.run(
+        "forced",
+        "trap '' TERM; while :; do sleep 0.05; done # 76543",
+        spec={"terminationGracePeriodSeconds": 60},
+    )
+    space.wait_phase("forced", "Running")
+    assert processes_with("76543")
+    space.kubectl("delete", "pod", "forced", "--grace-period=0", "--force")
+    wait_for("its process is gone", lambda: not processes_with("76543"), seconds=5)
