@@ -11,10 +11,10 @@ from typing import Any
 from moe_operator.api import labels
 from moe_operator.cluster.api_client import ApiClient, ApiError
 from moe_operator.cluster.cache import Cache
-from moe_operator.cluster.drift import drifted, stamped
 from moe_operator.cluster.events import EventSender
 from moe_operator.cluster.resources import controller_uid, ref_of, resource_of
 from moe_operator.state import Manifest, ObjectRef, Plan, StatusWrite
+from moe_operator.subset import is_subset
 
 
 class Outdated(Exception):
@@ -68,18 +68,21 @@ class Applier:
             live = await self._api.get(resource, ref.namespace, ref.name)
             self._cache.put(live)
         _check_same(manifest, live)
-        if drifted(manifest["metadata"].get("labels") or {}, live["metadata"].get("labels") or {}):
+        if not is_subset(manifest["metadata"]["labels"], live["metadata"].get("labels") or {}):
             change = {"metadata": {"labels": manifest["metadata"]["labels"]}}
             self._cache.put(await self._api.merge(resource, ref, change))
 
     async def _apply(self, manifest: Manifest) -> None:
-        desired, ref = stamped(manifest), ref_of(manifest)
+        resource, ref = resource_of(manifest["kind"]), ref_of(manifest)
         live = self._live(ref)
         if live is not None:
             _check_owner(manifest, live)
-            if not drifted(desired, live):
+            if is_subset(manifest, live):
                 return
-        self._cache.put(await self._api.apply(resource_of(ref.kind), desired))
+        answer = await self._api.apply(resource, manifest)
+        if not is_subset(manifest, answer):  # Somebody else added to a list of ours: it is put back whole.
+            answer = await self._api.merge(resource, ref, manifest)
+        self._cache.put(answer)
 
     async def _set(self, ref: ObjectRef, field: str, value: Any, *, subresource: str = "") -> None:
         """Set one field of the spec, unless the object has that value already."""

@@ -13,13 +13,21 @@ from moe_operator.api.expert import Expert
 from moe_operator.api.expert_pool import ExpertPool
 from moe_operator.api.expert_revision import ExpertRevision
 from moe_operator.cluster.cache import Cache
-from moe_operator.cluster.observe import job_state, observed_gateway, observed_job, observed_server
+from moe_operator.cluster.observe import (
+    job_state,
+    observed_gateway,
+    observed_job,
+    observed_pod,
+    observed_server,
+)
+from moe_operator.cluster.resources import controller_uid
 from moe_operator.state import (
     ExpertState,
     Key,
     Manifest,
     ObservedGateway,
     ObservedJob,
+    ObservedPod,
     ObservedServer,
     PoolState,
     Role,
@@ -80,6 +88,7 @@ def gather_expert(key: Key, cache: Cache, answers: Answers) -> ExpertState | Non
         store_bound=bound,
         claim=claim,
         gateway=_gateway(cache, key.namespace, pool_name, answers),
+        orphan_pods=_orphan_pods(cache, key),
     )
 
 
@@ -102,7 +111,7 @@ def gather_pool(key: Key, cache: Cache, answers: Answers) -> PoolState | None:
         experts=_parsed(cache, cache.of_pool("Expert", key.namespace, key.name), Expert),
         revisions=_parsed(cache, cache.of_pool("ExpertRevision", key.namespace, key.name), ExpertRevision),
         servers={server.revision: server for server in servers},
-        jobs=_jobs(cache, (item for (kind, _), item in live.items() if kind == "Job"), answers),
+        jobs=_jobs(cache, cache.of_pool("Job", key.namespace, key.name), answers),
         live=live,
         claim_phase=(claim.get("status") or {}).get("phase", "Pending") if claim else None,
         gateway=_gateway(cache, key.namespace, key.name, answers),
@@ -154,6 +163,13 @@ def _jobs(cache: Cache, jobs: Iterable[Manifest], answers: Answers) -> tuple[Obs
 def _job(cache: Cache, job: Manifest, answers: Answers) -> ObservedJob:
     uid = job["metadata"]["uid"]
     return observed_job(job, cache.of_controller("Pod", uid), answers.progress.get(uid))
+
+
+def _orphan_pods(cache: Cache, key: Key) -> tuple[ObservedPod, ...]:
+    """Return the pods of an Expert's Jobs whose Job is gone; until they are, the next attempt waits."""
+    pods = [pod for pod in cache.of_expert("Pod", key.namespace, key.name) if not _is_server(pod)]
+    jobs = {job["metadata"]["uid"] for job in cache.of_expert("Job", key.namespace, key.name)}
+    return tuple(observed_pod(pod) for pod in pods if controller_uid(pod) not in jobs)
 
 
 def _server(cache: Cache, deployment: Manifest) -> ObservedServer:

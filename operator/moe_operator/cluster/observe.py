@@ -26,6 +26,7 @@ def observed_job(job: Manifest, pods: Sequence[Manifest], progress: Progress | N
     metadata, status = job["metadata"], job.get("status") or {}
     observed = _by_age(pods)
     failed = _true_condition(status, "Failed")
+    end = failed or _true_condition(status, "Complete")
     return ObservedJob(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -40,6 +41,8 @@ def observed_job(job: Manifest, pods: Sequence[Manifest], progress: Progress | N
         pods=observed,
         headline=_newest_headline(observed),
         progress=progress,
+        expert=_label(job, labels.EXPERT),
+        finished=_time(end["lastTransitionTime"]) if end and end.get("lastTransitionTime") else None,
     )
 
 

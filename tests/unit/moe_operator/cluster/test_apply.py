@@ -91,6 +91,28 @@ async def test_an_edited_object_is_put_back(applier, api, cache, about, make):
     assert api.objects["ConfigMap", "ns", "policy"]["data"] == {"a": "1"}
 
 
+async def test_what_somebody_added_to_a_list_is_taken_out(applier, api, cache, about, make):
+    """Server-side apply leaves list items of other field managers; the API in memory merges like it."""
+
+    def deployment(env):
+        spec = {"template": {"spec": {"containers": [{"name": "server", "env": env}]}}}
+        manifest = make("Deployment", "e-1", owner="E", spec=spec)
+        for field in ("uid", "resourceVersion", "creationTimestamp", "generation"):
+            del manifest["metadata"][field]
+        return manifest
+
+    class LikeServerSide(type(api)):
+        async def apply(self, resource, manifest):
+            self.writes.append(("apply", "Deployment", "e-1"))
+            return self.add(self.objects["Deployment", "ns", "e-1"])
+
+    api.__class__ = LikeServerSide
+    cache.put(api.add(deployment([{"name": "A", "value": "1"}, {"name": "ADDED", "value": "2"}])))
+    await applier.carry_out(Plan(apply=(deployment([{"name": "A", "value": "1"}]),)), about)
+    live = api.objects["Deployment", "ns", "e-1"]["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert live == [{"name": "A", "value": "1"}]
+
+
 async def test_an_object_of_another_owner_is_not_taken_over(applier, api, cache, about, make):
     cache.put(api.add(config_map(make, owner="F")))
     with pytest.raises(NameTaken, match="another owner"):
