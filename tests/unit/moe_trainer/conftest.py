@@ -79,6 +79,8 @@ def prose() -> Callable[[int, str], list[str]]:
     """Documents that share no three words: 60 words each, drawn from a hash of topic and number."""
 
     def write(count: int, topic: str = "prose") -> list[str]:
-        return [" ".join(f"{topic}{document}w{word * 7 % 61}" for word in range(60)) for document in range(count)]
+        return [
+            " ".join(f"{topic}{document}w{word * 7 % 61}" for word in range(60)) for document in range(count)
+        ]
 
     return write

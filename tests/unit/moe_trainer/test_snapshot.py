@@ -128,7 +128,9 @@ def test_an_ancestor_that_trained_on_a_holdout_is_found_out(place: Place, prose:
 def test_every_drop_is_counted_under_its_reason(place: Place, prose: Prose) -> None:
     good = prose(20)
     noise = ["#!/" * 200 + str(n) for n in range(3)]
-    place.jsonl("prose", [*({"text": t} for t in [*good, good[0], "short", good[1] + " a copy", *noise]), "{broken"])
+    place.jsonl(
+        "prose", [*({"text": t} for t in [*good, good[0], "short", good[1] + " a copy", *noise]), "{broken"]
+    )
     filters = (
         Filter(name="length", min=20),
         Filter(name="characterRatio", min=0.6),

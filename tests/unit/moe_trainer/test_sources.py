@@ -33,7 +33,15 @@ def test_text_files_are_documents_in_the_order_of_their_names(tmp_path: Path) ->
 
 
 def test_jsonl_records_are_documents_and_each_bad_line_is_counted_by_its_reason(tmp_path: Path) -> None:
-    lines = [b'{"text": "one"}', b'{"text": "tw', b'{"text": 3}', b"[1]", b"", b'{"text": " "}', b'{"text": "two"}']
+    lines = [
+        b'{"text": "one"}',
+        b'{"text": "tw',
+        b'{"text": 3}',
+        b"[1]",
+        b"",
+        b'{"text": " "}',
+        b'{"text": "two"}',
+    ]
     lines += [b'{"text": "three"}', b'{"text": "four"}', b'{"text": "a\\u0000b"}', b'{"text": "\\ud800"}']
     lines += [json.dumps({"text": f"more {n}"}).encode() for n in range(5)]
     write(tmp_path, "r.jsonl", b"\n".join(lines))
@@ -56,7 +64,9 @@ def test_another_field_can_hold_the_text(tmp_path: Path) -> None:
         ({"a.txt": b"good", "b.txt": b"\xff", "c.txt": b"\0"}, "DataUnreadable"),
     ],
 )
-def test_a_source_of_no_use_fails_with_its_reason(tmp_path: Path, files: dict[str, bytes], reason: str) -> None:
+def test_a_source_of_no_use_fails_with_its_reason(
+    tmp_path: Path, files: dict[str, bytes], reason: str
+) -> None:
     (tmp_path / "corpora").mkdir()
     for name, data in files.items():
         write(tmp_path, name, data)
@@ -79,7 +89,7 @@ def test_a_source_that_is_half_broken_is_read(tmp_path: Path) -> None:
 
 
 def test_a_root_that_is_not_mounted_is_missing_data(tmp_path: Path) -> None:
-    with pytest.raises(JobError, match="DataMissing.*not mounted"):
+    with pytest.raises(JobError, match=r"DataMissing.*not mounted"):
         read(tmp_path, source("*.txt"))
 
 

@@ -1,0 +1,128 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from moe_trainer import artefact
+from moe_trainer.failure import JobError
+from moe_trainer.formats import Digest
+from moe_trainer.manifest import read_manifest, verify
+from moe_trainer.model import Model, initialise
+from moe_trainer.tokenizer import Tokenizer
+
+from .conftest import SMALL
+
+
+@pytest.fixture
+def written(tmp_path: Path, small_model: Model) -> tuple[Path, Digest]:
+    folder = tmp_path / "a1"
+    return folder, artefact.write(folder, small_model, Tokenizer(), "{}")
+
+
+def test_what_is_loaded_is_what_was_written_bit_for_bit(
+    written: tuple[Path, Digest], small_model: Model
+) -> None:
+    model, tokenizer = artefact.load(*written)
+    ids = torch.tensor([tokenizer.encode("every bit")])
+    assert torch.equal(model(ids), small_model(ids))
+    assert model.config == SMALL
+    assert not model.training
+
+
+def test_an_artefact_is_never_overwritten(written: tuple[Path, Digest]) -> None:
+    other = Model(SMALL)
+    initialise(other, seed=1)
+    assert artefact.write(written[0], other, Tokenizer(), "{}") == written[1]
+    verify(*written)
+
+
+def test_tensors_have_the_names_of_qwen3_moe(written: tuple[Path, Digest]) -> None:
+    names = set(load_file(written[0] / "model.safetensors"))
+    layer = "model.layers.1."
+    assert {
+        "model.embed_tokens.weight",
+        "model.norm.weight",
+        layer + "input_layernorm.weight",
+        layer + "post_attention_layernorm.weight",
+        layer + "self_attn.q_norm.weight",
+        layer + "self_attn.o_proj.weight",
+        layer + "mlp.gate.weight",
+        layer + "mlp.experts.3.gate_proj.weight",
+        layer + "mlp.experts.3.down_proj.weight",
+    } <= names
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "report.json"])
+def test_one_altered_byte_in_any_file_is_found(written: tuple[Path, Digest], name: str) -> None:
+    path = written[0] / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(JobError, match=f"ArtefactCorrupt.*{name}") as failed:
+        artefact.load(*written)
+    assert not failed.value.retryable
+
+
+def test_a_truncated_or_missing_file_is_found(written: tuple[Path, Digest]) -> None:
+    weights = written[0] / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(JobError, match=r"ArtefactCorrupt.*model.safetensors"):
+        artefact.load(*written)
+    weights.unlink()
+    with pytest.raises(JobError, match=r"ArtefactCorrupt.*model.safetensors is missing"):
+        artefact.load(*written)
+
+
+def test_another_manifest_than_the_one_asked_for_is_refused(written: tuple[Path, Digest]) -> None:
+    folder, digest = written
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "report.json").write_text("{ }")
+    (folder / "manifest.json").write_text(json.dumps(manifest | {"files": {}}))
+    with pytest.raises(JobError, match=f"ArtefactCorrupt.*not the expected {digest}"):
+        artefact.load(folder, digest)
+
+
+def test_a_folder_without_a_manifest_does_not_exist(written: tuple[Path, Digest]) -> None:
+    (written[0] / "manifest.json").unlink()
+    with pytest.raises(JobError, match=r"ArtefactCorrupt.*never committed"):
+        artefact.load(*written)
+
+
+def test_a_manifest_that_names_files_elsewhere_is_refused(written: tuple[Path, Digest]) -> None:
+    manifest = json.loads((written[0] / "manifest.json").read_text())
+    manifest["files"]["../outside"] = manifest["files"]["config.json"]
+    (written[0] / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(JobError, match=r"ArtefactCorrupt.*outside of it"):
+        read_manifest(written[0])
+
+
+def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path, small_model: Model) -> None:
+    for change in ("shape", "name"):
+        folder = tmp_path / change
+        tensors = artefact.to_disk(small_model)
+        if change == "shape":
+            tensors["model.norm.weight"] = torch.ones(31)
+        else:
+            tensors["model.odd.weight"] = tensors.pop("model.norm.weight")
+        with pytest.raises(JobError, match=r"ArtefactCorrupt.*(model.norm.weight|model.odd.weight)"):
+            artefact.from_disk(small_model, tensors, folder)
+
+
+def test_another_tokenizer_is_refused(
+    tmp_path: Path, small_model: Model, written: tuple[Path, Digest]
+) -> None:
+    path = written[0] / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model": {"type": "WordLevel"}}))
+    with pytest.raises(JobError, match="TokenizerUnsupported"):
+        Tokenizer.load(written[0])
+
+
+def test_pickled_weights_are_not_even_opened(tmp_path: Path, written: tuple[Path, Digest]) -> None:
+    folder = written[0]
+    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
+    artefact.load(*written)
+    save_file({"x": torch.zeros(1)}, folder / "model.safetensors")
+    with pytest.raises(JobError, match="ArtefactCorrupt"):
+        artefact.load(*written)

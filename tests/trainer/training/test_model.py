@@ -1,0 +1,154 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from moe_trainer import artefact
+from moe_trainer.model import KVCache, Model, initialise
+from moe_trainer.model_config import ModelConfig
+from moe_trainer.moe_layer import MoELayer, reference_experts, sorted_experts
+from moe_trainer.presets import PRESETS, preset
+from moe_trainer.tokenizer import Tokenizer
+
+from .conftest import SMALL
+
+
+def tokens(rows: int, length: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, 256, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def test_transformers_loads_an_artefact_and_computes_the_same_logits(tmp_path: Path) -> None:
+    import transformers
+
+    model = Model(preset("tiny"))
+    initialise(model, seed=0)
+    artefact.write(tmp_path / "artefact", model.eval(), Tokenizer(), "{}")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "artefact").eval()
+    ids = tokens(2, 100)
+    with torch.inference_mode():
+        torch.testing.assert_close(theirs(ids).logits, model(ids), atol=2e-5, rtol=1e-4)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "artefact")
+    text = "naïve  \n\tπ≈3.14159 🙂 \x01"
+    assert tokenizer.encode(text) == Tokenizer().encode(text)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.parametrize("skew", [0.0, 50.0])
+def test_the_quick_backend_computes_what_the_reference_does_with_every_gradient(skew: float) -> None:
+    torch.manual_seed(0)
+    layer = MoELayer(SMALL).double()
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    with torch.no_grad():
+        layer.gate.weight[0] += skew  # nearly all tokens to one in-layer expert, some get none
+    results = {}
+    for backend in ("reference", "torch"):
+        layer.backend = backend  # type: ignore[assignment]
+        x_ND = torch.randn(
+            50, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+        ).requires_grad_()
+        y_ND, _ = layer(x_ND)
+        (y_ND * torch.linspace(-1, 1, 50)[:, None]).sum().backward()
+        results[backend] = [y_ND.detach(), x_ND.grad, *(p.grad.clone() for p in layer.parameters())]  # type: ignore[union-attr]
+        layer.zero_grad()
+    for ours, reference in zip(results["torch"], results["reference"], strict=True):
+        torch.testing.assert_close(ours, reference, atol=1e-12, rtol=1e-10)
+
+
+def test_no_token_is_dropped_when_all_choose_the_same_experts() -> None:
+    x_ND = torch.randn(40, 8)
+    gate_up, down = torch.randn(4, 12, 8), torch.randn(4, 8, 6)
+    experts_NK = torch.tensor([[3, 1]]).repeat(40, 1)
+    weights_NK = torch.rand(40, 2)
+    arguments = (x_ND, experts_NK, weights_NK, gate_up, down)
+    torch.testing.assert_close(
+        sorted_experts(*arguments), reference_experts(*arguments), atol=1e-4, rtol=1e-4
+    )
+    assert sorted_experts(*arguments).abs().sum(dim=1).min() > 0
+
+
+@pytest.mark.parametrize("renormalise", [True, False])
+def test_the_weights_of_a_token_sum_to_one_only_if_the_config_says_so(renormalise: bool) -> None:
+    layer = MoELayer(SMALL.model_copy(update={"norm_topk_prob": renormalise}))
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    x_ND = torch.randn(5, 32)
+    y_ND, routing = layer(x_ND)
+    weights_NK = routing.probabilities_NE.gather(1, routing.experts_NK)
+    if renormalise:
+        weights_NK = weights_NK / weights_NK.sum(dim=1, keepdim=True)
+    expected = reference_experts(x_ND, routing.experts_NK, weights_NK, layer.gate_up_E2FD, layer.down_EDF)
+    torch.testing.assert_close(y_ND, expected)
+
+
+def test_a_token_never_sees_those_after_it(small_model: Model) -> None:
+    ids = tokens(1, 30)
+    changed = ids.clone()
+    changed[0, 20:] = (changed[0, 20:] + 1) % 256
+    before, after = small_model(ids), small_model(changed)
+    torch.testing.assert_close(before[:, :20], after[:, :20])
+    assert not torch.allclose(before[:, 20:], after[:, 20:])
+
+
+def test_decoding_with_a_cache_gives_the_logits_of_whole_sequences(small_model: Model) -> None:
+    ids = tokens(3, 40)
+    whole = small_model(ids)
+    cache = KVCache(SMALL, rows=5, max_length=40)
+    rows = torch.tensor([4, 0, 2])
+    prompts = [7, 12, 3]
+    with torch.inference_mode():
+        for sequence, (row, length) in enumerate(zip(rows.tolist(), prompts, strict=True)):
+            logits = small_model(ids[sequence : sequence + 1, :length], cache, torch.tensor([row]))
+            torch.testing.assert_close(logits[0], whole[sequence, :length], atol=1e-5, rtol=1e-4)
+        for place in range(28):
+            at = torch.tensor([length + place for length in prompts])
+            logits = small_model(ids.gather(1, at[:, None]), cache, rows)
+            torch.testing.assert_close(logits[:, 0], whole[torch.arange(3), at], atol=1e-5, rtol=1e-4)
+    assert cache.lengths_R.tolist() == [40, 0, 31, 0, 35]
+
+
+def test_a_row_can_be_used_again_after_it_was_freed(small_model: Model) -> None:
+    cache, row = KVCache(SMALL, rows=1, max_length=20), torch.tensor([0])
+    with torch.inference_mode():
+        small_model(tokens(1, 20, seed=1), cache, row)
+        cache.lengths_R[0] = 0
+        logits = small_model(tokens(1, 9), cache, row)
+    torch.testing.assert_close(logits, small_model(tokens(1, 9)), atol=1e-5, rtol=1e-4)
+
+
+def test_more_tokens_than_the_context_are_an_error(small_model: Model) -> None:
+    with pytest.raises(ValueError, match="65 tokens do not fit into a context of 64"):
+        small_model(tokens(1, 65))
+    cache = KVCache(SMALL, rows=1, max_length=10)
+    with pytest.raises(ValueError, match="11 tokens do not fit into a context of 10"):
+        small_model(tokens(1, 11), cache)
+
+
+def test_a_seed_decides_every_bit_of_a_new_model() -> None:
+    models = [Model(SMALL) for _ in range(3)]
+    for model, seed in zip(models, (1, 1, 2), strict=True):
+        initialise(model, seed)
+    first, same, other = (artefact.to_disk(model) for model in models)
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not torch.equal(first["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
+
+
+def test_every_preset_can_be_made_and_holds_a_scored_segment() -> None:
+    for config in PRESETS.values():
+        assert config.max_position_embeddings >= 256 + 128
+        assert config.vocab_size >= Tokenizer.vocab_size
+        assert sum(p.numel() for p in Model(config).parameters()) < 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_key_value_heads": 3}, "multiple of num_key_value_heads"),
+        ({"num_experts_per_tok": 5}, "must not exceed num_experts"),
+        ({"head_dim": 7}, "head_dim must be even"),
+        ({"hidden_size": 0}, "hidden_size"),
+    ],
+)
+def test_sizes_that_do_not_fit_together_are_refused(change: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelConfig(**(SMALL.model_dump() | change))
