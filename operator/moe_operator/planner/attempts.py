@@ -93,7 +93,7 @@ def assess(
 def incident_of(job: ObservedJob) -> Incident:
     """Return why a finished Job without a result counts as failed."""
     if isinstance(job.headline, Failure):
-        reason = _known(job.headline.reason)
+        reason = known_reason(job.headline.reason)
         return Incident(
             reason,
             job.headline.message,
@@ -155,7 +155,8 @@ def _alive(pod: ObservedPod) -> bool:
     return pod.phase in ("Pending", "Running", "Unknown")
 
 
-def _known(reason: str) -> Reason:
+def known_reason(reason: str) -> Reason:
+    """Return the reason that a Job or a server gave, or JobFailed for one that this API does not know."""
     try:
         return Reason(reason)
     except ValueError:

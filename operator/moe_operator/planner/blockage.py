@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from moe_operator.state import ObservedPod
+from moe_trainer.job_report import Failure, parse_headline
 
 #: What the kubelet says of a container that is merely on its way.
 _ON_ITS_WAY = {"ContainerCreating", "PodInitializing"}
@@ -17,3 +18,17 @@ def blocked(pods: Sequence[ObservedPod]) -> str | None:
     pod = max(stuck, key=lambda item: item.created)
     reason, message = pod.waiting or ("", "")
     return f"pod {pod.name}: {reason}" + (f": {message}" if message else "")
+
+
+def server_failure(pods: Sequence[ObservedPod]) -> Failure | None:
+    """Return why servers cannot load their weights, where one said so as it ended and none runs."""
+    if any(pod.ready for pod in pods):
+        return None
+    for pod in sorted(pods, key=lambda item: item.created, reverse=True):
+        try:
+            headline = parse_headline(pod.message)
+        except ValueError:
+            continue
+        if isinstance(headline, Failure) and not headline.retryable:
+            return headline
+    return None

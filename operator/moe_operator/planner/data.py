@@ -1,4 +1,4 @@
-"""The data of an Expert: is a snapshot wanted, is one on its way, what does the newest one hold?
+"""The data of an Expert: whether a snapshot is wanted or on its way, and what the newest one holds.
 
 A request is what was asked of a snapshot: a digest of sources, filters and runID, and the refresh slot (the
 number of whole refresh periods since the Expert was made). A changed digest is a request at once; a new

@@ -10,11 +10,13 @@ next plan starts from those.
 from dataclasses import dataclass
 from datetime import datetime
 
+from moe_operator.api.expert_revision import ExpertRevision
 from moe_operator.builders.revision import build_revision
 from moe_operator.config import OperatorConfig
 from moe_operator.planner.base import BaseDecision, decide_base, pinned_base
 from moe_operator.planner.data import DataDecision, decide_data, new_snapshot_job
 from moe_operator.planner.expert_status import Decisions, expert_events, expert_status
+from moe_operator.planner.lineage import by_name
 from moe_operator.planner.making import Context, Making, make
 from moe_operator.planner.names import revision_name
 from moe_operator.planner.retention import superfluous_jobs
@@ -50,7 +52,7 @@ def plan_expert(state: ExpertState, config: OperatorConfig, now: datetime) -> Pl
     finding = validate(state, config)
     paused = expert.spec.paused or (state.pool is not None and state.pool.spec.paused)
     work = _plan_work(state, config, now, may_start=finding is None and not paused)
-    rollout = plan_rollout(state, work.wanted.current, config)
+    rollout = plan_rollout(state, work.wanted.current, _starting(state, work), config)
     decisions = Decisions(
         state=state,
         finding=finding,
@@ -113,6 +115,14 @@ def _plan_work(state: ExpertState, config: OperatorConfig, now: datetime, *, may
             name = revision_name(state.expert.metadata.name, spec.number)
             create.append(build_revision(name=name, expert=state.expert, spec=spec))
     return _Work(data, base, wanted, awaited, making, tuple(create))
+
+
+def _starting(state: ExpertState, work: _Work) -> ExpertRevision | None:
+    """Return the revision whose servers start before it is promoted, once its evidence is written down."""
+    if work.making is None or work.making.stage != "Starting":
+        return None
+    recorded = by_name(state.revisions)[work.making.revision.metadata.name].status.evidence
+    return work.making.revision if recorded is not None else None
 
 
 def _is_busy(wanted: Wanted) -> bool:

@@ -98,6 +98,7 @@ def expert_events(decisions: Decisions, status: ExpertStatus) -> tuple[Event, ..
     before = decisions.state.expert.status
     events = [
         *_data_events(decisions, status),
+        *_revision_events(decisions, status),
         *_making_events(decisions),
         *_stall_events(before.conditions, status.conditions),
     ]
@@ -108,11 +109,15 @@ def expert_events(decisions: Decisions, status: ExpertStatus) -> tuple[Event, ..
         domain = decisions.state.expert.spec.domain
         message = f"domain {domain} is also that of {', '.join(same_domain)}; routing treats them as twins"
         events.append(Event(Reason.TWIN_DOMAIN, message, "Warning"))
-    if status.latest_revision and status.latest_revision != before.latest_revision:
-        revision = by_name(decisions.state.revisions)[status.latest_revision]
-        message = f"{status.latest_revision} was made because: {revision.spec.cause}"
-        events.append(Event(Reason.REVISION_CREATED, message))
     return tuple(events)
+
+
+def _revision_events(decisions: Decisions, status: ExpertStatus) -> list[Event]:
+    name = status.latest_revision
+    if name is None or name == decisions.state.expert.status.latest_revision:
+        return []
+    cause = by_name(decisions.state.revisions)[name].spec.cause
+    return [Event(Reason.REVISION_CREATED, f"{name} was made; cause: {cause}")]
 
 
 def _data_events(decisions: Decisions, status: ExpertStatus) -> list[Event]:
@@ -130,14 +135,14 @@ def _making_events(decisions: Decisions) -> list[Event]:
     if making is None:
         return []
     events, name = [], making.revision.metadata.name
-    before, after = making.revision.status, making.status
+    after = making.status
     live = by_name(decisions.state.revisions)[name].status
     if after.attempts > live.attempts:
         events.append(Event(Reason.TRAINING_STARTED, f"attempt {after.attempts} at {name}"))
     if after.artefact is not None and live.artefact is None:
         events.append(Event(Reason.TRAINED, f"{name}: {after.artefact.steps} steps"))
     verdict = after.verdict
-    if verdict is not None and verdict != live.verdict and verdict != before.verdict:
+    if verdict is not None and verdict != live.verdict:
         kind: Literal["Normal", "Warning"] = "Normal" if verdict.outcome == "Promoted" else "Warning"
         events.append(Event(Reason(verdict.reason), f"{name}: {verdict.message}"[:1000], kind))
     return events
@@ -227,8 +232,7 @@ def _under_way(decisions: Decisions) -> tuple[Reason, str] | None:
     if not decisions.base.ready:
         return Reason(decisions.base.condition.reason), decisions.base.condition.message
     if decisions.making is not None and decisions.making.status.verdict is None:
-        stage = _trained(decisions) if decisions.making.stage == "Training" else _evaluated(decisions)
-        return Reason(stage.reason), stage.message
+        return _made(decisions, decisions.making)
     if decisions.wanted.inputs is not None:
         awaited = ", ".join(decisions.awaited)
         words = f"waits for the first snapshots of {awaited}" if awaited else "a new revision is being made"
@@ -237,6 +241,14 @@ def _under_way(decisions: Decisions) -> tuple[Reason, str] | None:
     if rollout.reason in (Reason.WAITING_FOR_SERVER, Reason.WAITING_FOR_GATEWAY):
         return Reason(rollout.reason), rollout.message
     return None
+
+
+def _made(decisions: Decisions, making: Making) -> tuple[Reason, str]:
+    if making.stage == "Starting":
+        name = decisions.newest_name
+        return Reason.WAITING_FOR_SERVER, f"a server of {name} starts; it gets no traffic before it answers"
+    stage = _trained(decisions) if making.stage == "Training" else _evaluated(decisions)
+    return Reason(stage.reason), stage.message
 
 
 def _trained(decisions: Decisions) -> Condition:

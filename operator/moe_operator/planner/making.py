@@ -23,19 +23,19 @@ from moe_operator.api.expert_revision import (
     ParentRef,
     Verdict,
 )
-from moe_operator.api.reasons import Reason
 from moe_operator.builders.evaluate_job import build_evaluate_job
 from moe_operator.builders.training_job import build_training_job
 from moe_operator.config import OperatorConfig
-from moe_operator.planner.attempts import Work, assess
+from moe_operator.planner.attempts import Work, assess, known_reason
+from moe_operator.planner.blockage import server_failure
 from moe_operator.planner.job_configs import evaluate_job, train_job
 from moe_operator.planner.names import evaluate_job_name, training_job_name
 from moe_operator.planner.promotion import Candidate, Ruling, judge, too_small, used_up, uses_of
 from moe_operator.planner.targets import judge_targets
-from moe_operator.state import ExpertState, Manifest, ObservedJob, Role
+from moe_operator.state import ExpertState, Manifest, ObservedJob, ObservedServer, Role
 from moe_trainer.job_report import EvaluateHeadline, TrainHeadline
 
-Stage = Literal["Waiting", "Training", "Evaluating", "Decided"]
+Stage = Literal["Waiting", "Training", "Evaluating", "Starting", "Decided"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,11 @@ def make(revision: ExpertRevision, context: Context) -> Making:
 def jobs_of(state: ExpertState, role: Role, revision: str) -> list[ObservedJob]:
     """Return the Jobs of one role that work for a revision."""
     return [job for job in state.jobs if job.role is role and job.revision == revision]
+
+
+def server_of(state: ExpertState, revision: str) -> ObservedServer | None:
+    """Return the servers of a revision, unless they are going away."""
+    return next((item for item in state.servers if item.revision == revision and not item.deleting), None)
 
 
 def _ruled_before_training(revision: ExpertRevision, context: Context) -> Ruling | None:
@@ -179,10 +184,8 @@ def _attempted(
             f"{what} failed for good: {incident.message}. These inputs are not tried again: change the spec "
             "or the data, or set a new spec.runID"
         )
-        status = status.model_copy(
-            update={"verdict": _failed(what, incident.reason, message, status.verdict, context.now)}
-        )
-        return Making(revision, "Decided", status, work)
+        ruling = Ruling("Failed", what, incident.reason, message)
+        return Making(revision, "Decided", _with_verdict(status, ruling, context), work)
     return Making(revision, stage, status, work, tuple(create), work.wait)
 
 
@@ -202,7 +205,19 @@ def _decide(revision: ExpertRevision, context: Context) -> Making:
             targets=judge_targets(expert.spec.targets, status.evidence.scores),
         )
     )
+    if ruling.outcome == "Promoted" and _must_start(context.state):
+        server = server_of(context.state, revision.metadata.name)
+        if server is not None and (failure := server_failure(server.pods)) is not None:
+            message = f"no server can load {revision.metadata.name}: {failure.message}"
+            ruling = Ruling("Failed", "loads", known_reason(failure.reason), message)
+        elif server is None or server.ready_replicas == 0:
+            return Making(revision, "Starting", status.model_copy(update={"verdict": None}))
     return Making(revision, "Decided", _with_verdict(status, ruling, context))
+
+
+def _must_start(state: ExpertState) -> bool:
+    """Say whether a promoted revision would serve: one behind a pin, or of an Expert at zero, would not."""
+    return state.expert.spec.serving.replicas > 0 and state.expert.spec.revision is None
 
 
 def _with_verdict(status: ExpertRevisionStatus, ruling: Ruling, context: Context) -> ExpertRevisionStatus:
@@ -212,16 +227,9 @@ def _with_verdict(status: ExpertRevisionStatus, ruling: Ruling, context: Context
         reason=ruling.reason,
         message=ruling.message[:2048],
         final=ruling.final,
-        time=_time(context.now),
+        time=context.now.replace(microsecond=0).isoformat(),
     )
     return status.model_copy(update={"verdict": _same_time(verdict, status.verdict)})
-
-
-def _failed(clause: str, reason: Reason, message: str, before: Verdict | None, now: datetime) -> Verdict:
-    verdict = Verdict(
-        outcome="Failed", clause=clause, reason=reason, message=message[:2048], final=True, time=_time(now)
-    )
-    return _same_time(verdict, before)
 
 
 def _same_time(verdict: Verdict, before: Verdict | None) -> Verdict:
@@ -265,7 +273,3 @@ def _evidence(headline: EvaluateHeadline, current: ExpertRevision | None) -> Evi
             absent=absent,
         ),
     )
-
-
-def _time(now: datetime) -> str:
-    return now.replace(microsecond=0).isoformat()

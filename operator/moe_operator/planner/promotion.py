@@ -1,6 +1,6 @@
 """The promotion gate decides whether a candidate takes the place of the current revision.
 
-It reads numbers from the evidence that the evaluate Job wrote, and nothing else. Its clauses, in order:
+It reads numbers from the evidence that the evaluate Job wrote and decides nothing by itself. Its clauses, in order:
 
     window      on the newest holdout, the upper bound of mean ln(b_candidate / b_current) is
                     at most -delta   for new data: training on it must have helped
@@ -10,6 +10,7 @@ It reads numbers from the evidence that the evaluate Job wrote, and nothing else
                 made of junk likes a model trained on junk
     forgetting  where spec.promotion.maxForgetting is set: the upper end of forgetting is at most that
     targets     where spec.promotion.enforcement is Serve: a first revision meets every target
+    loads       a server loads it and answers with its digest, without traffic yet (making.py sees to that)
 
 A clause passes, refuses for good (these inputs are not tried again), or waits (for data). delta is
 max(0.5 %, twice the noise floor). The k-th use of a holdout tests at alpha = 0.05 * 6 / (pi^2 k^2), so that
@@ -60,7 +61,7 @@ class Candidate:
 class Ruling:
     """What the gate says; ``clause`` is the one that decided, ``final`` that these inputs are not tried again."""
 
-    outcome: Literal["Promoted", "Refused", "Waiting"]
+    outcome: Literal["Promoted", "Refused", "Waiting", "Failed"]
     clause: str
     reason: Reason
     message: str

@@ -15,7 +15,8 @@ from moe_operator.api.expert_revision import ExpertRevision
 from moe_operator.api.reasons import Reason
 from moe_operator.builders.server import build_server, build_server_service, server_url
 from moe_operator.config import OperatorConfig
-from moe_operator.planner.blockage import blocked
+from moe_operator.planner.attempts import known_reason
+from moe_operator.planner.blockage import blocked, server_failure
 from moe_operator.planner.drift import frozen, is_subset
 from moe_operator.planner.lineage import by_name, is_promoted
 from moe_operator.state import Event, ExpertState, Manifest, ObservedServer
@@ -38,17 +39,27 @@ def target_revision(state: ExpertState, current: ExpertRevision | None) -> Exper
     return pinned if pinned is not None and is_promoted(pinned) else current
 
 
-def plan_rollout(state: ExpertState, current: ExpertRevision | None, config: OperatorConfig) -> Rollout:
-    """Return the servers of the revision that should serve, and how far they are."""
+def plan_rollout(
+    state: ExpertState,
+    current: ExpertRevision | None,
+    starting: ExpertRevision | None,
+    config: OperatorConfig,
+) -> Rollout:
+    """Return the servers of the revision that should serve, and of one that must show that it loads."""
     target = target_revision(state, current)
+    first, events = _changed(state, starting, config) if starting is not None else ((), ())
     if target is None:
-        return Rollout(
-            _say(state.expert, False, Reason.NOT_SERVING, "no revision has been promoted yet"), None
-        )
+        said = _say(state.expert, False, Reason.NOT_SERVING, "no revision has been promoted yet")
+        return Rollout(said, None, first, events)
     name = target.metadata.name
     server = next((item for item in state.servers if item.name == name and not item.deleting), None)
-    apply, events = _changed(state, target, config)
-    return Rollout(_condition(state, name, server), _status(state, target, server), apply, events)
+    apply, news = _changed(state, target, config)
+    return Rollout(
+        _condition(state, name, server),
+        _status(state, target, server),
+        (*first, *apply),
+        (*events, *news),
+    )
 
 
 def _changed(
@@ -128,6 +139,9 @@ def _condition(state: ExpertState, name: str, server: ObservedServer | None) -> 
     if expert.spec.serving.replicas == 0:
         return _say(expert, False, Reason.NOT_SERVING, "spec.serving.replicas is 0")
     if server is None or server.ready_replicas == 0:
+        failure = server_failure(server.pods) if server is not None else None
+        if failure is not None:
+            return _say(expert, False, known_reason(failure.reason), failure.message)
         why = blocked(server.pods) if server is not None else None
         words = f"the server of {name} is starting" + (f"; {why}" if why else "")
         return _say(expert, False, Reason.WAITING_FOR_SERVER, words)

@@ -14,6 +14,7 @@ from moe_operator.api.conditions import ConditionType, find_condition
 from moe_operator.api.expert import Expert
 from moe_operator.api.expert_pool import TableStatus
 from moe_operator.api.expert_revision import ExpertRevision
+from moe_operator.api.reasons import Reason
 from moe_operator.builders.gateway import POLICY_KEY
 from moe_operator.builders.server import server_url
 from moe_operator.planner.lineage import is_promoted
@@ -88,9 +89,17 @@ def drained_servers(state: PoolState, policy: RoutingPolicy, now: datetime) -> l
     wanted = {entry.revision for entry in policy.experts}
     targets = (serving_revision(expert, state.revisions) for expert in state.experts.values())
     wanted |= {revision.metadata.name for revision in targets if revision is not None}
+    wanted |= {name for name, revision in state.revisions.items() if _must_show_that_it_loads(revision)}
     return [
         server for server in state.servers.values() if server.revision not in wanted and not server.deleting
     ]
+
+
+def _must_show_that_it_loads(revision: ExpertRevision) -> bool:
+    """Say whether servers of a revision are up to decide on its promotion."""
+    ready = find_condition(revision.status.conditions, ConditionType.READY)
+    superseded = ready is not None and ready.reason == Reason.SUPERSEDED
+    return revision.status.evidence is not None and revision.status.verdict is None and not superseded
 
 
 def _in_order(state: PoolState) -> list[Expert]:
