@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from moe_local.binary import ensure_controlplane
 from moe_local.cluster import LocalCluster
 

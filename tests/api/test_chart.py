@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
+
 from moe_local.cluster import LocalCluster
 from moe_operator.cluster.metrics import Metrics
 from moe_operator.cluster.resources import EVENT, WATCHED
 from moe_operator.config import OperatorConfig
 from moe_operator.generate.values import Values
-from pydantic import BaseModel
 
 CHART = Path(__file__).parents[2] / "charts" / "moe-operator"
 

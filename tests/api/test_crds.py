@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from moe_local.cluster import LocalCluster
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -50,36 +51,43 @@ def test_every_example_is_accepted(cluster: LocalCluster, folder: str) -> None:
     cluster.kubectl("apply", "--server-side", "--dry-run=server", "-n", "team", "-f", str(EXAMPLES / folder))
 
 
-def _source(**fields: str) -> Change:
-    def change(manifest: dict[str, Any]) -> None:
-        manifest["spec"]["data"]["sources"] = [{"store": "corpora", "path": "a.txt"} | fields]
-
-    return change
+def _sources(count: int = 1, **fields: str) -> Change:
+    return _spec(data={"sources": [{"store": "corpora", "path": "a.txt"} | fields] * count})
 
 
 def _spec(**fields: Any) -> Change:
     return lambda manifest: manifest["spec"].update(fields)
 
 
+def _name(name: str) -> Change:
+    return lambda manifest: manifest["metadata"].update(name=name)
+
+
+def _target_without_domain(manifest: dict[str, Any]) -> None:
+    del manifest["spec"]["domain"]
+    manifest["spec"]["targets"] = {"specializationScore": 0.9}
+
+
+#: What is wrong, with which manifest, the change that makes it so, and what is said.
 REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
-    ("a name of 41 characters", EXPERT, lambda m: m["metadata"].update(name="a" * 41), "must have at most 40 characters"),
-    ("a pool's name of 41 characters", POOL, lambda m: m["metadata"].update(name="a" * 41), "must have at most 40 characters"),
-    ("a name that starts with a digit", EXPERT, lambda m: m["metadata"].update(name="1law"), "metadata.name in body should match"),
-    ("a target of 1.2", EXPERT, _spec(targets={"specializationScore": 1.2}), "spec.targets.specializationScore in body should be less than or equal to 1"),
-    ("a target that needs a domain", EXPERT, lambda m: (m["spec"].pop("domain"), _spec(targets={"specializationScore": 0.9})(m)), "needs a domain"),
-    ("300 KB in a list", EXPERT, lambda m: m["spec"]["data"].update(sources=[{"store": "corpora", "path": "a" * 250}] * 1200), "Too many: 1200: must have at most 32 items"),
+    ("a name of 41 characters", EXPERT, _name("a" * 41), "must have at most 40 characters"),
+    ("a pool's name of 41 characters", POOL, _name("a" * 41), "must have at most 40 characters"),
+    ("a name that starts with a digit", EXPERT, _name("1law"), "metadata.name in body should match"),
+    ("a target of 1.2", EXPERT, _spec(targets={"specializationScore": 1.2}), "should be less than or equal to 1"),
+    ("a target that needs a domain", EXPERT, _target_without_domain, "needs a domain: set spec.domain"),
+    ("300 KB in a list", EXPERT, _sources(1200, path="a" * 250), "Too many: 1200: must have at most 32 items"),
     ("300 KB in a text", EXPERT, _spec(runID="r" * 300_000), "spec.runID: Too long"),
-    ("a path with ..", EXPERT, _source(path="law/../../etc/passwd"), "path must not contain '..'"),
-    ("an absolute path", EXPERT, _source(path="/etc/passwd"), "path must be relative"),
-    ("a source of two kinds", EXPERT, _source(claim="text"), "exactly one of store and claim"),
+    ("a path with ..", EXPERT, _sources(path="law/../../etc/passwd"), "path must not contain '..'"),
+    ("an absolute path", EXPERT, _sources(path="/etc/passwd"), "path must be relative"),
+    ("a source of two kinds", EXPERT, _sources(claim="text"), "exactly one of store and claim"),
+    ("no source", EXPERT, _sources(0), "should have at least 1 items"),
     ("no base", EXPERT, _spec(base={}), "exactly one of expert and preset"),
     ("two bases", EXPERT, _spec(base={"expert": "general", "preset": "tiny"}), "exactly one of expert and preset"),
-    ("no source", EXPERT, lambda m: m["spec"]["data"].update(sources=[]), "should have at least 1 items"),
     ("a quoted number", EXPERT, _spec(training={"learningRate": "0.1"}), "expected numeric"),
     ("a misspelt field", EXPERT, _spec(trainning={}), "spec.trainning: field not declared in schema"),
-    ("two kinds of storage", POOL, lambda m: m["spec"]["storage"].update(claim="x"), "exactly one of size and claim"),
+    ("two kinds of storage", POOL, _spec(storage={"size": "1Gi", "claim": "x"}), "exactly one of size and claim"),
     ("a size without a unit", POOL, _spec(storage={"size": "20"}), "spec.storage.size in body should match"),
-    ("a holdout of 0", POOL, _spec(evaluation={"holdout": 0}), "spec.evaluation.holdout in body should be greater than 0"),
+    ("a holdout of 0", POOL, _spec(evaluation={"holdout": 0}), "should be greater than 0"),
 ]  # fmt: skip
 
 

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import pytest
+from pydantic import BaseModel, Field
+
 from moe_operator.api.crd import (
     Schema,
     custom_resource_definition,
@@ -12,7 +14,6 @@ from moe_operator.api.crd import (
     without_defaults,
 )
 from moe_operator.api.kinds import EXPERT, EXPERT_POOL, EXPERT_REVISION, KINDS, Kind
-from pydantic import BaseModel, Field
 
 #: What a structural schema of apiextensions.k8s.io/v1 may contain, of what we use.
 STRUCTURAL = {
