@@ -99,12 +99,12 @@ class LocalCluster:
             clock.done("keys, ports and configuration are ready")
             self._start([etcd], started, clock)
             self._start([apiserver], started, clock)
-            apply_bootstrap(self._api())
+            apply_bootstrap(self.api())
             if not node:
                 others = [part for part in others if part.name != NODE_AGENT]
             self._start(others, started, clock)
             self._wait_until("the default service account", self._has_service_account)
-            if node and operator and chart.install_chart(self.folder, self._api(), self._helm, values):
+            if node and operator and chart.install_chart(self.folder, self.api(), self._helm, values):
                 clock.done("chart moe-operator is installed")
             if node:
                 self._wait_until(f"node {NODE_NAME}", self.node_ready)
@@ -133,6 +133,18 @@ class LocalCluster:
     ) -> subprocess.CompletedProcess[str]:
         """Run kubectl as administrator; raises CalledProcessError where it fails and `check` is on."""
         return self._run("kubectl", arguments, check=check, stdin=stdin)
+
+    def api(self) -> AdminAPI:
+        """The API server, as administrator."""
+        network = load_network(self.folder)
+        if network is None:
+            raise LocalClusterError(
+                f"there is no cluster {self.folder.name!r}", fix=f"moectl local up --name {self.folder.name}"
+            )
+        certificates = self.folder.certificates
+        return AdminAPI(
+            network.apiserver, authority=certificates / "cluster-ca.pem", pair=certificates / "admin.pem"
+        )
 
     def variables(self) -> dict[str, str]:
         """Environment variables with which kubectl and helm mean this cluster and write nowhere else."""
@@ -174,11 +186,11 @@ class LocalCluster:
     def node_ready(self) -> bool:
         """Whether the node says that it can run pods, and has said so since its agent was started."""
         agent = self._process(NODE_AGENT)
-        return agent is not None and node_ready(self._api(), since=agent.started)
+        return agent is not None and node_ready(self.api(), since=agent.started)
 
     def operator_ready(self) -> bool:
         """Whether the operator is installed and all of it is ready."""
-        return chart.operator_ready(self._api())
+        return chart.operator_ready(self.api())
 
     def _find_or_build(self, progress: Progress) -> Path:
         found = find_controlplane()
@@ -276,7 +288,7 @@ class LocalCluster:
 
     def _has_service_account(self) -> bool:
         """Pods are refused in a namespace until the controller manager has made this."""
-        return self._api().get("/api/v1/namespaces/default/serviceaccounts/default") is not None
+        return self.api().get("/api/v1/namespaces/default/serviceaccounts/default") is not None
 
     def _parts(self) -> tuple[Part, ...]:
         network = load_network(self.folder)
@@ -291,17 +303,6 @@ class LocalCluster:
 
     def _process(self, part: str) -> Process | None:
         return Process.recorded(self._record(part))
-
-    def _api(self) -> AdminAPI:
-        network = load_network(self.folder)
-        if network is None:
-            raise LocalClusterError(
-                f"there is no cluster {self.folder.name!r}", fix=f"moectl local up --name {self.folder.name}"
-            )
-        certificates = self.folder.certificates
-        return AdminAPI(
-            network.apiserver, authority=certificates / "cluster-ca.pem", pair=certificates / "admin.pem"
-        )
 
     def _helm(self, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
         return self._run("helm", arguments, check=False)
