@@ -3,13 +3,13 @@
 A completion changes nothing on a server, so a request may be sent again until the first byte of an
 answer has arrived. That is what makes a handover without a failed request: a connection that is refused
 or dropped, and a server that is about to stop (503), are tried anew at whatever address the policy names
-by then.
+by then. But a request that servers keep dropping may be what kills them, so that is tried a few times only.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -23,6 +23,8 @@ from moe_gateway.routing_policy import RoutedExpert
 PATIENCE_SECONDS = 5.0
 #: Seconds between two looks where no replica is left to try.
 PAUSE_SECONDS = 0.1
+#: Times that a request may be lost after it was sent, before it is given up.
+MAX_DROPS = 3
 #: Seconds until a connection that is not accepted counts as refused.
 CONNECT_SECONDS = 1.0
 
@@ -37,6 +39,20 @@ class TooSlow(Exception):
 
 class _Unanswered(Exception):
     """A replica gave no answer, so another may be asked."""
+
+
+class _Dropped(_Unanswered):
+    """A replica took the request and ended the connection."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request to an Expert's server; `whole` waits for all of the answer, not only its beginning."""
+
+    path: str
+    body: bytes
+    whole: bool
+    read_seconds: float
 
 
 @dataclass(frozen=True)
@@ -65,88 +81,79 @@ class Backends:
 
     @asynccontextmanager
     async def ask(
-        self,
-        target: Callable[[], RoutedExpert],
-        path: str,
-        body: bytes,
-        *,
-        whole: bool,
-        read_seconds: float,
-        patience_seconds: float | None = None,
+        self, target: Callable[[], RoutedExpert], question: Question, *, patience_seconds: float | None = None
     ) -> AsyncIterator[Answer]:
         """Yield the first answer that begins; leaving the block drops what is left of it.
 
-        `target` is asked again at every attempt, so that it can name a newer revision. `whole` waits for
-        all of the answer. Raises Unreachable or TooSlow.
+        `target` is asked again at every attempt, so that it can name a newer revision. With a patience of
+        0 every replica is tried once. Raises Unreachable or TooSlow.
         """
         patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
+        with ExitStack() as held:
+            answer = await self._search(target, question, patience, held)
+            held.callback(answer.response.close)
+            yield answer
+
+    async def _search(
+        self, target: Callable[[], RoutedExpert], question: Question, patience: float, held: ExitStack
+    ) -> Answer:
+        """Try replica after replica; `held` counts the request as in flight for as long as it is open."""
         deadline = time.monotonic() + patience
         tried: set[Replica] = set()
-        trouble = "its name has no address"
-        attempts = 0
-        while True:
+        trouble: _Unanswered = _Unanswered("its name has no address")
+        attempts = drops = 0
+        while drops < MAX_DROPS:
             expert = target()
-            url = URL(expert.url)
-            replica = await self._balancer.pick(url.host or "", url.port or 80, avoid=tried)
-            if replica is not None:
-                attempts += 1
-                if attempts > 1:
-                    self._on_retry(expert.name)
-                with self._balancer.in_flight(replica):
-                    try:
-                        answer = await self._begin(expert, replica, url, path, body, whole, read_seconds)
-                    except _Unanswered as error:
-                        trouble = str(error)
-                        tried.add(replica)
-                        self._balancer.failed(replica)
-                    else:
-                        try:
-                            yield answer
-                        finally:
-                            answer.response.close()
-                        return
-            elif time.monotonic() >= deadline:
-                raise Unreachable(f"no server of {expert.name} answered in {patience:g} s: {trouble}")
-            else:
+            replica = await self._pick(expert, tried)
+            if replica is None:
+                if time.monotonic() >= deadline:
+                    raise Unreachable(f"no server of {expert.name} answered in {patience:g} s: {trouble}")
                 tried.clear()
                 await asyncio.sleep(PAUSE_SECONDS)
+                continue
+            attempts += 1
+            if attempts > 1:
+                self._on_retry(expert.name)
+            try:
+                with ExitStack() as attempt:
+                    attempt.enter_context(self._balancer.in_flight(replica))
+                    answer = await self._begin(expert, replica, question)
+                    held.push(attempt.pop_all())
+                    return answer
+            except _Unanswered as error:
+                trouble = error
+                tried.add(replica)
+                self._balancer.failed(replica)
+                drops += isinstance(error, _Dropped)
+        raise Unreachable(f"{drops} servers of {target().name} dropped the request: {trouble}")
 
-    async def _begin(
-        self,
-        expert: RoutedExpert,
-        replica: Replica,
-        url: URL,
-        path: str,
-        body: bytes,
-        whole: bool,
-        read_seconds: float,
-    ) -> Answer:
+    async def _pick(self, expert: RoutedExpert, tried: set[Replica]) -> Replica | None:
+        url = URL(expert.url)
+        return await self._balancer.pick(url.host or "", url.port or 80, avoid=tried)
+
+    async def _begin(self, expert: RoutedExpert, replica: Replica, question: Question) -> Answer:
         """Send the request to one replica and wait for the first bytes of its answer."""
-        response: aiohttp.ClientResponse | None = None
-        try:
-            response = await self._session.post(
-                f"{replica.url}{path}",
-                data=body,
-                headers={"Host": url.authority, "Content-Type": "application/json"},
-                timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=CONNECT_SECONDS, sock_read=read_seconds
-                ),
-                allow_redirects=False,
-            )
-            _check_is_meant(expert, response)
-            first = await (response.read() if whole else response.content.readany())
+        timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=question.read_seconds)
+        headers = {"Host": URL(expert.url).authority, "Content-Type": "application/json"}
+        url = f"{replica.url}{question.path}"
+        with ExitStack() as opened:
+            try:
+                response = await self._session.post(
+                    url, data=question.body, headers=headers, timeout=timeout, allow_redirects=False
+                )
+                opened.callback(response.close)
+                _check_is_meant(expert, response)
+                first = await (response.read() if question.whole else response.content.readany())
+            except aiohttp.SocketTimeoutError:
+                raise TooSlow(f"{expert.name} sent nothing for {question.read_seconds:g} s") from None
+            except aiohttp.ConnectionTimeoutError:
+                raise _Unanswered(f"{replica.url}: not accepted within {CONNECT_SECONDS:g} s") from None
+            except aiohttp.ClientConnectorError as error:
+                raise _Unanswered(f"{replica.url}: {error.os_error.strerror}") from None
+            except aiohttp.ClientError as error:
+                raise _Dropped(f"{replica.url}: {error or type(error).__name__}") from None
+            opened.pop_all()
             return Answer(expert, response, first)
-        except aiohttp.SocketTimeoutError:
-            _close(response)
-            raise TooSlow(f"{expert.name} sent nothing for {read_seconds:g} s") from None
-        except aiohttp.ClientConnectorError as error:
-            raise _Unanswered(f"{replica.url}: {error.os_error.strerror}") from None
-        except (aiohttp.ClientError, _Unanswered) as error:
-            _close(response)
-            raise _Unanswered(f"{replica.url}: {error or type(error).__name__}") from None
-        except BaseException:
-            _close(response)
-            raise
 
 
 def _check_is_meant(expert: RoutedExpert, response: aiohttp.ClientResponse) -> None:
@@ -156,8 +163,3 @@ def _check_is_meant(expert: RoutedExpert, response: aiohttp.ClientResponse) -> N
     revision = response.headers.get("x-moe-revision", expert.revision)
     if revision != expert.revision:
         raise _Unanswered(f"the server serves {revision}, not {expert.revision}")
-
-
-def _close(response: aiohttp.ClientResponse | None) -> None:
-    if response is not None:
-        response.close()

@@ -6,7 +6,7 @@ import time
 import aiohttp
 from aiohttp import web
 
-from moe_gateway.backends import Answer, Backends, TooSlow, Unreachable
+from moe_gateway.backends import Answer, Backends, Question, TooSlow, Unreachable
 from moe_gateway.decision import Decision
 from moe_gateway.metrics import Metrics
 from moe_gateway.openai import ApiError, Call
@@ -26,18 +26,18 @@ class Proxy:
     async def forward(
         self, request: web.Request, call: Call, decision: Decision, loaded: LoadedPolicy, started: float
     ) -> web.StreamResponse:
-        """Return the Expert's answer; raises ApiError (502, 503, 504) where there is none.
+        """Return the Expert's answer; raises ApiError (503, 504) where there is none.
 
         `started` is the monotonic time at which the request came.
         """
+        question = Question(
+            request.path,
+            call.body_for(decision.expert),
+            whole=not call.stream,
+            read_seconds=loaded.policy.limits.timeout_seconds,
+        )
         try:
-            async with self._backends.ask(
-                lambda: self._newest(decision.expert, loaded),
-                request.path,
-                call.body_for(decision.expert),
-                whole=not call.stream,
-                read_seconds=loaded.policy.limits.timeout_seconds,
-            ) as answer:
+            async with self._backends.ask(lambda: self._newest(decision.expert, loaded), question) as answer:
                 self._metrics.first_byte_seconds.labels(decision.expert).observe(time.monotonic() - started)
                 headers = _headers(answer, decision, loaded)
                 response: web.StreamResponse

@@ -3,7 +3,7 @@
 import json
 from http import HTTPStatus
 
-from moe_gateway.backends import Backends
+from moe_gateway.backends import Backends, Question
 from moe_gateway.conversations import Conversations
 from moe_gateway.decision import Decision
 from moe_gateway.openai import ApiError, Call
@@ -52,14 +52,8 @@ class Routing:
     async def _log_likelihood(self, expert: RoutedExpert, text: str) -> float:
         """Return log p(text) in nats, by the OpenAI API: an echo of the prompt, nothing generated."""
         body = {"model": expert.name, "prompt": text, "max_tokens": 0, "echo": True, "logprobs": 0}
-        async with self._backends.ask(
-            lambda: expert,
-            "/v1/completions",
-            json.dumps(body).encode(),
-            whole=True,
-            read_seconds=60,
-            patience_seconds=0,
-        ) as answer:
+        question = Question("/v1/completions", json.dumps(body).encode(), whole=True, read_seconds=60)
+        async with self._backends.ask(lambda: expert, question, patience_seconds=0) as answer:
             if answer.response.status != HTTPStatus.OK:
                 raise NotScored(f"{expert.name} answered {answer.response.status}")
             logprobs = json.loads(answer.first)["choices"][0]["logprobs"]["token_logprobs"]

@@ -54,6 +54,19 @@ async def test_a_connection_dropped_before_the_first_byte_is_tried_elsewhere(wor
     assert len(second.served) == 8
 
 
+async def test_a_request_that_every_server_drops_is_given_up(world):
+    gateway, first, second = await _two_replicas(world)
+
+    async def drop(request):
+        request.transport.close()
+
+    first.trouble = second.trouble = drop
+    status, _, answer = await gateway.answer("/v1/completions", ASK | {"model": "code"})
+    assert (status, answer["error"]["code"]) == (503, "expert_unreachable")
+    assert "3 servers of code dropped the request" in answer["error"]["message"]
+    assert len(first.requests) + len(second.requests) == 3
+
+
 async def test_a_server_that_is_stopping_is_passed_over(world):
     gateway, first, second = await _two_replicas(world)
 

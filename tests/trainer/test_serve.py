@@ -305,6 +305,24 @@ async def test_more_requests_than_may_wait_are_a_429(store):
     assert refused["error"]["code"] == "too_many_requests"
 
 
+async def test_scoring_a_prompt_does_not_wait_for_a_row(store):
+    async with running(store, max_batch=1) as client:
+        body = json.dumps(
+            {"model": "maths", "prompt": "x", "max_tokens": 250, "temperature": 0, "stream": True}
+        )
+        async with client.session.post(client.url + "/v1/completions", data=body) as response:
+            await response.content.readline()
+            scored = await client.complete(prompt="abc", max_tokens=0, echo=True, logprobs=0)
+            assert client.engine.load().running == 1
+            assert len(scored["choices"][0]["logprobs"]["token_logprobs"]) == 3
+
+
+async def test_a_temperature_next_to_nothing_is_greedy(client):
+    ask = {"prompt": "x", "max_tokens": 10}
+    answers = [await client.complete(**ask, temperature=t) for t in (0, 1e-300, 0.0009)]
+    assert answers[0]["choices"] == answers[1]["choices"] == answers[2]["choices"]
+
+
 async def test_a_client_that_leaves_frees_its_row(store):
     async with running(store, max_batch=1) as client:
         body = json.dumps({"model": "maths", "prompt": "x", "max_tokens": 250, "stream": True, "seed": 1})

@@ -2,7 +2,8 @@
 
 Every turn of the worker lets at most one waiting sequence in (its prompt runs through the model and
 fills a row of the cache) and then takes one token of every running sequence in one forward pass. So a
-long prompt delays the others by one pass at most, and a finished sequence makes room at once.
+long prompt delays the others by one pass at most, and a finished sequence makes room at once. A prompt
+that is only scored needs no row, so routing by likelihood goes on while all rows are busy.
 """
 
 import asyncio
@@ -192,24 +193,32 @@ class Engine:
             return not self._queue.stopping
 
     def _admit(self) -> None:
-        """Let one waiting sequence in, if a row is free."""
-        with self._queue.changed:
-            while self._queue.waiting and self._queue.waiting[0].cancelled:
-                self._queue.waiting.popleft()
-            if not self._queue.waiting or not self._free_rows:
-                return
-            sequence = self._queue.waiting.popleft()
+        """Let one waiting sequence in: the first that needs no row, or has a free one."""
+        sequence = self._next_waiting()
+        if sequence is None:
+            return
+        self._running.append(sequence)
+        generation, prompt_1T = sequence.generation, torch.tensor([sequence.generation.prompt])
+        if generation.max_tokens:
             sequence.row = self._free_rows.pop()
-            self._running.append(sequence)
-        prompt = sequence.generation.prompt
-        logits_TV = self._model(torch.tensor([prompt]), self._cache, torch.tensor([sequence.row]))[0]
-        if sequence.generation.prompt_logprobs is not None:
-            scored = score(logits_TV[:-1], prompt[1:], sequence.generation.prompt_logprobs)
-            sequence.emit(PromptScored(tuple(scored)))
-        if sequence.generation.max_tokens == 0:
-            self._finish(sequence, "length")
+            logits_TV = self._model(prompt_1T, self._cache, torch.tensor([sequence.row]))[0]
         else:
+            logits_TV = self._model(prompt_1T)[0]
+        if generation.prompt_logprobs is not None:
+            scored = score(logits_TV[:-1], generation.prompt[1:], generation.prompt_logprobs)
+            sequence.emit(PromptScored(tuple(scored)))
+        if generation.max_tokens:
             self._take_token(sequence, logits_TV[-1])
+        else:
+            self._finish(sequence, "length")
+
+    def _next_waiting(self) -> _Sequence | None:
+        with self._queue.changed:
+            waiting = [sequence for sequence in self._queue.waiting if not sequence.cancelled]
+            admissible = (s for s in waiting if self._free_rows or not s.generation.max_tokens)
+            chosen = next(admissible, None)
+            self._queue.waiting = deque(sequence for sequence in waiting if sequence is not chosen)
+            return chosen
 
     def _step(self) -> None:
         """Take the next token of every running sequence."""
@@ -241,6 +250,7 @@ class Engine:
 
     def _finish(self, sequence: _Sequence, reason: Literal["stop", "length", "error"]) -> None:
         self._running.remove(sequence)
-        self._cache.lengths_R[sequence.row] = 0
-        self._free_rows.append(sequence.row)
+        if sequence.row >= 0:
+            self._cache.lengths_R[sequence.row] = 0
+            self._free_rows.append(sequence.row)
         sequence.emit(Finished(reason))

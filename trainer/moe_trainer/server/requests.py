@@ -12,6 +12,9 @@ from moe_trainer.tokenizer import Tokenizer
 #: Tokens generated where a completion does not say how many (OpenAI's default).
 DEFAULT_MAX_TOKENS = 16
 
+#: Below it the most probable token is taken: dividing by less would overflow.
+SMALLEST_TEMPERATURE = 0.001
+
 _Count = Annotated[int, Field(strict=True, ge=0)]
 _Stop = Annotated[StrictStr, Field(min_length=1, max_length=256)]
 
@@ -53,7 +56,8 @@ class _Request(BaseModel):
     def sampling(self) -> Sampling:
         """Return how tokens are chosen."""
         seed = None if self.seed is None else self.seed % (1 << 63)
-        return Sampling(self.temperature, self.top_p, seed)
+        temperature = self.temperature if self.temperature >= SMALLEST_TEMPERATURE else 0.0
+        return Sampling(temperature, self.top_p, seed)
 
     def stops(self) -> tuple[str, ...]:
         """Return the stop strings."""
