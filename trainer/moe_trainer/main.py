@@ -55,20 +55,19 @@ def _run_job(kind: str) -> int:
 
 
 def _read_job(kind: str, text: str) -> Any:
-    """Return the config of a Job; raises JobError (InvalidConfig) that names the field."""
+    """Return the config of a Job; raises JobError (InvalidConfig, PathNotAllowed) that names the field."""
     try:
         job = parse_job_config(text)
     except ValidationError as error:
         first = error.errors()[0]
+        refused_path = first["type"] == "value_error" and first["loc"][-1:] == ("path",)
         where = ".".join(map(str, first["loc"])) or "the text"
         raise JobError(
-            "InvalidConfig", f"MOE_JOB_CONFIG: {where}: {first['msg']}, got {first['input']!r:.100}"
+            "PathNotAllowed" if refused_path else "InvalidConfig",
+            f"MOE_JOB_CONFIG: {where}: {first['msg']}, got {first['input']!r:.100}",
         ) from None
     if job.kind != kind:
-        reason = (
-            "PathNotAllowed" if first["type"] == "value_error" and "path" in first["loc"] else "InvalidConfig"
-        )
-        raise JobError(reason, f"MOE_JOB_CONFIG is for {job.kind!r}, but the command is {kind!r}.")
+        raise JobError("InvalidConfig", f"MOE_JOB_CONFIG is for {job.kind!r}, but the command is {kind!r}.")
     return job
 
 

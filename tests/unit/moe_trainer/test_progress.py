@@ -1,0 +1,48 @@
+import json
+import urllib.error
+import urllib.request
+
+import pytest
+
+from moe_trainer.job_report import Progress
+from moe_trainer.progress import ProgressServer, metrics
+
+
+def get(server: ProgressServer, path: str) -> str:
+    text: str = urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=5).read().decode()
+    return text
+
+
+def test_the_newest_progress_is_answered() -> None:
+    with ProgressServer("127.0.0.1", 0) as server:
+        server.publish(Progress(step=1, max_steps=10))
+        server.publish(Progress(step=3, max_steps=10, loss=2.5))
+        assert json.loads(get(server, "/progress")) == {"step": 3, "maxSteps": 10, "loss": 2.5}
+        assert "moe_trainer_loss 2.5\n" in get(server, "/metrics")
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            get(server, "/anything")
+
+
+def test_without_a_port_nothing_listens() -> None:
+    with ProgressServer("127.0.0.1", None) as server:
+        server.publish(Progress(step=1, max_steps=10))
+        assert server.port is None
+
+
+def test_what_is_not_known_is_absent_from_the_metrics() -> None:
+    text = metrics(Progress(step=1, max_steps=10))
+    assert "moe_trainer_step 1" in text
+    assert "loss" not in text
+
+
+def test_every_field_of_progress_is_a_metric() -> None:
+    full = Progress(
+        step=1,
+        max_steps=2,
+        loss=1.0,
+        bits_per_byte=1.0,
+        tokens_per_second=1.0,
+        eta_seconds=1.0,
+        load_max_violation=1.0,
+    )
+    assert metrics(full).count("# TYPE") == len(Progress.model_fields)
