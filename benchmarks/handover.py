@@ -191,13 +191,12 @@ async def on_a_cluster(
 
 
 def _gateway_url(kubectl: Sequence[str], pool: str) -> str:
-    pods = json.loads(_run([*kubectl, "get", "pods", "-l", f"moe-operator.dev/pool={pool}", "-o", "json"]))[
-        "items"
-    ]
+    selector = f"moe-operator.dev/pool={pool},moe-operator.dev/role=gateway"
+    pods = json.loads(_run([*kubectl, "get", "pods", "-l", selector, "-o", "json"]))["items"]
     for pod in pods:
-        container = pod["spec"]["containers"][0]
-        if container["name"] == "gateway" and pod["status"].get("podIP"):
-            return f"http://{pod['status']['podIP']}:{container['ports'][0]['containerPort']}"
+        address, port = pod["status"].get("podIP"), pod["spec"]["containers"][0]["ports"][0]["containerPort"]
+        if address:
+            return f"http://{address}:{port}"
     raise SystemExit(f"the pool {pool!r} has no running gateway")
 
 
