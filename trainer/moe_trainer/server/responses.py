@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from moe_trainer.server.engine import Event, Finished, Generated, PromptScored
 from moe_trainer.server.sampling import TokenLogprob
@@ -91,8 +91,8 @@ class Choice:
 class Shape(Protocol):
     """How one endpoint writes its answers."""
 
-    whole_kind: str
-    piece_kind: str
+    whole_kind: ClassVar[str]
+    piece_kind: ClassVar[str]
 
     def whole(self, choice: Choice, piece: Piece) -> Json:
         """Return a finished choice."""
@@ -108,8 +108,8 @@ class CompletionShape:
     tokenizer: Tokenizer
     logprobs: int | None
     prompt_logprobs: int | None
-    whole_kind: str = "text_completion"
-    piece_kind: str = "text_completion"
+    whole_kind: ClassVar[str] = "text_completion"
+    piece_kind: ClassVar[str] = "text_completion"
 
     def whole(self, choice: Choice, piece: Piece) -> Json:
         """Return a finished choice."""
@@ -139,8 +139,8 @@ class ChatShape:
 
     tokenizer: Tokenizer
     logprobs: int | None
-    whole_kind: str = "chat.completion"
-    piece_kind: str = "chat.completion.chunk"
+    whole_kind: ClassVar[str] = "chat.completion"
+    piece_kind: ClassVar[str] = "chat.completion.chunk"
 
     def whole(self, choice: Choice, piece: Piece) -> Json:
         """Return a finished choice."""
