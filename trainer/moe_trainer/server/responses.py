@@ -150,7 +150,7 @@ class ChatShape:
     def piece(self, choice: Choice, piece: Piece) -> Json:
         """Return a piece of a choice that is being streamed."""
         delta = {"content": piece.text}
-        if choice.completion_tokens <= 1 and piece.offset == 0:
+        if piece.offset == 0:  # A piece is sent only with text or as the last, so this is the first one.
             delta["role"] = "assistant"
         return self._choice(choice, piece) | {"delta": delta}
 
