@@ -72,13 +72,13 @@ class PoolOnDisk:
         return found
 
     def train(self, name: str, training: TrainingSpec, base: str | None, seed: int = 1) -> TrainHeadline:
-        """Train an Expert's first revision, from another Expert's or from the preset."""
+        """Train a revision of an Expert, from another Expert's or from the preset; it becomes the revision."""
         expert = self.experts[name]
         parent = self.experts[base].revision if base else None
         asked = TrainJob(
             pool_uid="pool",
             expert=expert.ref,
-            revision=f"{name}-1",
+            revision=f"{name}-{seed}",
             attempt=1,
             inputs_digest=digest_of(f"{name} {parent} {training.to_json()} {seed}"),
             parent=parent,
@@ -95,8 +95,8 @@ class PoolOnDisk:
         )
         return found
 
-    def evaluate(self, name: str, base: str | None) -> EvaluateHeadline:
-        """Evaluate an Expert's first revision on the anchors of all domains."""
+    def evaluate(self, name: str, base: str | None, current: ArtefactRef | None = None) -> EvaluateHeadline:
+        """Evaluate an Expert's revision on the anchors of all domains, against its base or another revision."""
         expert = self.experts[name]
         assert expert.revision
         found = self._run(
@@ -105,6 +105,7 @@ class PoolOnDisk:
                 expert=expert.ref,
                 revision=expert.revision.revision,
                 candidate=expert.revision,
+                current=current,
                 base=self.experts[base].revision if base else None,
                 comparisons=(Comparison(holdout=expert.anchor, role="anchor"),),
                 suite=self.suite(),

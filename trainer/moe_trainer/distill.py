@@ -24,11 +24,13 @@ from moe_trainer.environment import Environment
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Format, digest_of
 from moe_trainer.job_config import DistillJob, HoldoutRef
-from moe_trainer.job_report import DistillHeadline
+from moe_trainer.job_report import DistillHeadline, Interval
 from moe_trainer.matrix import Array, Cell, Matrix
 from moe_trainer.ngram_fit import NgramModel, Prompts, fit_temperature, softmax
+from moe_trainer.scores import interval
 from moe_trainer.segments import CONTEXT_BYTES, SCORER, cut
-from moe_trainer.statistics.bootstrap import seed_of
+from moe_trainer.statistics.bootstrap import Ratio, bootstrap, seed_of
+from moe_trainer.statistics.clustered import Clustered
 
 TABLE = "table.json"
 REPORT = "report.json"
@@ -48,6 +50,7 @@ class Route(Format):
     """What a way of routing costs on the judged segments."""
 
     bits_per_byte: float = Field(description="Of the segments, each coded by the Expert that it is sent to.")
+    against_oracle: Interval = Field(description="Those bits over the oracle's; 1 is the best possible.")
     accuracy: float | None = Field(
         default=None, description="Share of segments sent to the Expert that codes them best."
     )
@@ -89,8 +92,12 @@ class Segments:
     sizes_S: Array
     nats_SE: Array
     context_nats_SE: Array
-    folds_S: npt.NDArray[np.intp]
-    clusters: int
+    clusters: Sequence[str]
+
+    @property
+    def folds_S(self) -> npt.NDArray[np.intp]:
+        """The part that each segment's cluster is dealt into."""
+        return np.array([seed_of("fold", cluster) % FOLDS for cluster in self.clusters])
 
     @property
     def labels_SE(self) -> Array:
@@ -100,17 +107,20 @@ class Segments:
     def route(self, choice_S: npt.NDArray[np.intp], temperature: float | None = None) -> Route:
         """Return what it costs to send each segment to its choice."""
         chosen_S = self.nats_SE[np.arange(len(choice_S)), choice_S]
-        right_S = chosen_S == self.nats_SE.min(axis=1)
-        return Route(
-            bits_per_byte=self._bits_per_byte(chosen_S), accuracy=float(right_S.mean()), temperature=temperature
-        )
+        right = float((chosen_S == self.nats_SE.min(axis=1)).mean())
+        return self._route(chosen_S).model_copy(update={"accuracy": right, "temperature": temperature})
 
     def random_route(self) -> Route:
         """Return what it costs, on average, to choose blindly."""
-        return Route(bits_per_byte=self._bits_per_byte(self.nats_SE.mean(axis=1)))
+        return self._route(self.nats_SE.mean(axis=1))
 
-    def _bits_per_byte(self, nats_S: Array) -> float:
-        return float(nats_S.sum() / math.log(2) / self.sizes_S.sum())
+    def _route(self, nats_S: Array) -> Route:
+        spent = Clustered.of(nats_S, self.clusters).sums_G
+        best = Clustered.of(self.nats_SE.min(axis=1), self.clusters).sums_G
+        return Route(
+            bits_per_byte=float(nats_S.sum() / math.log(2) / self.sizes_S.sum()),
+            against_oracle=interval(bootstrap(Ratio(spent, best), seed=seed_of("route", *self.clusters))),
+        )
 
 
 def run(job: DistillJob, environment: Environment) -> DistillHeadline:
@@ -133,7 +143,7 @@ def run(job: DistillJob, environment: Environment) -> DistillHeadline:
         scorer=SCORER,
         prompt_bytes=CONTEXT_BYTES,
         segments=len(segments.contexts),
-        clusters=segments.clusters,
+        clusters=len(set(segments.clusters)),
         left_out=tuple(left_out),
         distilled=segments.route(judged_SE.argmax(axis=1), temperature),
         posterior=segments.route(
@@ -177,8 +187,7 @@ def read_segments(job: DistillJob, root: Path) -> tuple[Segments, list[str]]:
         context_nats_SE=np.concatenate(
             [np.stack([cell.context_nats for cell in cells], axis=1) for _, cells in complete]
         ),
-        folds_S=np.array([seed_of("fold", cluster) % FOLDS for cluster in clusters]),
-        clusters=len(set(clusters)),
+        clusters=clusters,
     ), left_out
 
 

@@ -38,7 +38,7 @@ class Prompts:
 
     def only(self, chosen_P: npt.NDArray[np.bool_]) -> "Prompts":
         """Return the chosen prompts."""
-        return Prompts([self.buckets_P[i] for i in np.flatnonzero(chosen_P)], self.targets_PE[chosen_P])
+        return Prompts([self.buckets_P[i] for i in np.flatnonzero(chosen_P).tolist()], self.targets_PE[chosen_P])
 
 
 @dataclass
