@@ -65,7 +65,7 @@ queue: {{ .Values.queue | quote }}
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [moe-operator.dev]
   resources: [expertpools/status, experts/status, expertrevisions/status]
-  verbs: [get, update, patch]
+  verbs: [patch]
 # Jobs that read data, train, evaluate and distill; their pods are only looked at.
 - apiGroups: [batch]
   resources: [jobs]
@@ -73,15 +73,15 @@ queue: {{ .Values.queue | quote }}
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
-# Servers and gateways.
+# Servers and gateways, their addresses, and the routing policies.
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [apps]
   resources: [deployments/scale]
-  verbs: [get, patch]
+  verbs: [patch]
 - apiGroups: [""]
-  resources: [services, configmaps, serviceaccounts]
+  resources: [services, configmaps]
   verbs: [get, list, watch, create, patch, delete]
 # A pool's claim is made and never deleted: it holds the weights.
 - apiGroups: [""]
