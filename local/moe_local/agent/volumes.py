@@ -319,7 +319,7 @@ class PodVolumes:
         return [
             {
                 "source": str(self._source(mount, variables)),
-                "target": os.path.normpath("/" + mount.mount_path),
+                "target": os.path.normpath("/" + mount.mount_path.lstrip("/")),
                 "readOnly": mount.read_only or mount.name in self.read_only,
             }
             for mount in container.volume_mounts

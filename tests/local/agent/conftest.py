@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import subprocess
 import sys
 import time
@@ -24,7 +23,6 @@ from moe_local.folder import load_network
 T = TypeVar("T")
 JSON = dict[str, Any]
 IMAGE = "moe-test/python"
-NOBODY = 65534
 
 
 def wait_for(what: str, look: Callable[[], T | None], seconds: float = 15) -> T:
@@ -167,9 +165,9 @@ def space(cluster: LocalCluster, api: AdminAPI) -> Iterator[Space]:
 class SecondAgent:
     """Another node of the same cluster, with a configuration of its own."""
 
-    def __init__(self, cluster: LocalCluster, folder: Path, user: int | None, **changes: Any) -> None:
+    def __init__(self, cluster: LocalCluster, folder: Path, through: tuple[str, ...], **changes: Any) -> None:
         self.name = f"second-{next(_numbers)}"
-        self._folder, self._user = folder, user
+        self._folder, self._through = folder, through
         kubeconfig = yaml.safe_load(cluster.kubeconfig.read_text())
         for part in (kubeconfig["clusters"][0]["cluster"], kubeconfig["users"][0]["user"]):
             for key in part.keys() - {"server"}:
@@ -192,9 +190,6 @@ class SecondAgent:
             **changes,
         )
         (folder / "agent.json").write_text(self.config.model_dump_json(by_alias=True))
-        if user is not None:
-            for path in (folder, *folder.iterdir()):
-                os.chown(path, user, user)
         self.start()
 
     def _copy(self, source: Path) -> Path:
@@ -205,12 +200,16 @@ class SecondAgent:
     def start(self) -> None:
         with open(self._folder / "agent.log", "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "moe_local.agent", "--config", str(self._folder / "agent.json")],
+                [
+                    *self._through,
+                    sys.executable,
+                    "-m",
+                    "moe_local.agent",
+                    "--config",
+                    str(self._folder / "agent.json"),
+                ],
                 stderr=log,
                 cwd="/",
-                user=self._user,
-                group=self._user,
-                extra_groups=None if self._user is None else [],
             )
 
     def stop(self) -> None:
@@ -233,12 +232,9 @@ def second_agent(
     """Makes further nodes; pods reach them by `nodeName`."""
     agents: list[SecondAgent] = []
 
-    def make(*, user: int | None = None, **changes: Any) -> SecondAgent:
+    def make(*, through: tuple[str, ...] = (), **changes: Any) -> SecondAgent:
         folder = tmp_path_factory.mktemp("node")
-        for parent in itertools.takewhile(lambda p: p != Path("/tmp"), folder.parents):
-            if user is not None and parent.owner() == Path.home().owner():
-                parent.chmod(parent.stat().st_mode | 0o011)
-        agent = SecondAgent(cluster, folder, user, **changes)
+        agent = SecondAgent(cluster, folder, through, **changes)
         agents.append(agent)
 
         def look() -> bool:

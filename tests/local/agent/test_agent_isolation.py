@@ -7,16 +7,20 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
-from .conftest import NOBODY, SecondAgent, Space, wait_for
+from .conftest import SecondAgent, Space, wait_for
 
 MakeAgent = Callable[..., SecondAgent]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="the other tests run as an ordinary user already")
-def test_an_ordinary_user_isolates_pods_too(space: Space, second_agent: MakeAgent) -> None:
-    agent = second_agent(user=NOBODY, isolation="mount-namespace", hidden_paths=(Path("/usr/share"),))
+def test_who_has_no_capability_isolates_pods_in_a_user_namespace(
+    space: Space, second_agent: MakeAgent
+) -> None:
+    powerless = ("setpriv", "--bounding-set=-all,+setfcap", "--inh-caps=-all", "--no-new-privs")
+    agent = second_agent(
+        through=powerless if os.geteuid() == 0 else (),
+        isolation="mount-namespace",
+        hidden_paths=(Path("/usr/share"),),
+    )
     mounts = [
         {"name": "s", "mountPath": "/moe/store"},
         {"name": "r", "mountPath": "/moe/read", "readOnly": True},
@@ -27,7 +31,7 @@ def test_an_ordinary_user_isolates_pods_too(space: Space, second_agent: MakeAgen
     spec = {"nodeName": agent.name, "volumes": volumes}
     space.run("user", script, spec=spec, volumeMounts=mounts, readinessProbe=probe)
     space.wait_ready("user")
-    assert space.logs("user").splitlines()[:2] == [str(NOBODY), "0"]
+    assert space.logs("user").splitlines()[:2] == [str(os.geteuid()), "0"]
     assert "refused" in space.logs("user")
 
 
@@ -53,6 +57,7 @@ open(os.environ["MOE_TERMINATION_LOG"], "w").write(open(os.environ["MOE_FILE"]).
         {"name": "MOE_PEER", "value": "http://peer:8080/v1"},
     ]
     space.run("plain", script, spec=spec, volumeMounts=mounts, env=env)
+
     found = space.wait_phase("plain", "Succeeded")
     seen = json.loads(found["status"]["containerStatuses"][0]["state"]["terminated"]["message"])
     assert seen["MOE_PEER"] == f"http://{address}:8080/v1"
