@@ -125,7 +125,7 @@ class Cluster:
                 _preload_content=False,
                 _request_timeout=30,
             )
-            answer: dict[str, Any] = json.loads(response[0].data)
+            answer: dict[str, Any] = json.loads(response.data)
             return answer
         except ApiException as error:
             raise _client_error(error) from None

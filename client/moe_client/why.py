@@ -62,22 +62,18 @@ def _kind_of(expert: Expert) -> str:
 
 
 def _trouble(conditions: Sequence[Condition]) -> Iterator[str]:
-    """The conditions that explain what is not as wanted, with what each reason means."""
+    """The overall state with what its reason means, then every condition that is not as wanted."""
     ready = find_condition(conditions, ConditionType.READY)
-    shown = set()
+    if ready is not None:
+        yield f"Ready is {ready.status} ({ready.reason}): {ready.message}."
+        if ready.status != "True":
+            yield f"  {_meaning(ready.reason)}"
+    told = {ready.message} if ready is not None else set()
     for item in conditions:
-        bad = (
-            item.status == "True"
-            if item.type in (ConditionType.STALLED, ConditionType.PAUSED)
-            else item.status == "False"
-        )
-        if item.type == ConditionType.RECONCILING or not bad or item.message in shown:
-            continue
-        shown.add(item.message)
-        yield f"{item.type} is {item.status} ({item.reason}): {item.message}"
-        yield f"  {_meaning(item.reason)}"
-    if ready is not None and ready.status == "True":
-        yield f"Ready: {ready.message}"
+        bad = "True" if item.type in (ConditionType.STALLED, ConditionType.PAUSED) else "False"
+        if item.type != ConditionType.RECONCILING and item.status == bad and item.message not in told:
+            told.add(item.message)
+            yield f"  {item.type} is {item.status} ({item.reason}): {item.message}."
 
 
 def _meaning(reason: str) -> str:

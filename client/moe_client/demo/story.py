@@ -30,6 +30,8 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "01-first-pool"
 VICTIM = "speeches"
 #: Seconds after which the demo gives up waiting and says where things stand.
 PATIENCE = 1800.0
+#: Seconds after which a stalled Expert is not just early.
+SETTLING = 20.0
 
 T = TypeVar("T")
 
@@ -103,13 +105,15 @@ def claim_folder(cluster: Cluster, claim: str) -> Path:
 
 
 def watch_until_ready(screen: Screen, cluster: Cluster) -> None:
-    """Show the table until every Expert is Ready; raises DemoError if one is stalled."""
-    deadline = time.monotonic() + PATIENCE
+    """Show the table until every Expert is Ready; raises DemoError if one stays stalled."""
+    started = time.monotonic()
 
     def draw() -> tuple[Table, bool]:
         experts = cluster.all(Expert)
+        waited = time.monotonic() - started
         for expert in experts:
-            if _is(expert, ConditionType.STALLED) or time.monotonic() > deadline:
+            # An Expert that is applied before its base is stalled for a moment.
+            if (_is(expert, ConditionType.STALLED) and waited > SETTLING) or waited > PATIENCE:
                 story = why_expert(expert, cluster.revisions(expert.metadata.name))
                 raise DemoError("\n".join(["the demo cannot go on.", *story]))
         return experts_table(experts), all(_is(item, ConditionType.READY) for item in experts)

@@ -18,15 +18,15 @@ def test_a_stalled_expert_says_the_message_and_what_the_reason_means(expert_mani
         "phase": "Stalled",
         "conditions": [
             {
-                "type": "Stalled",
-                "status": "True",
+                "type": "Ready",
+                "status": "False",
                 "reason": "UnknownProfile",
                 "message": "profile 'h200' is not one of cpu",
             }
         ],
     }
     text = story(expert_manifest)
-    assert "Stalled is True (UnknownProfile): profile 'h200' is not one of cpu" in text
+    assert "Ready is False (UnknownProfile): profile 'h200' is not one of cpu" in text
     assert "The message lists those there are" in text
 
 
