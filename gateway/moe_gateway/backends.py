@@ -81,16 +81,15 @@ class Backends:
 
     @asynccontextmanager
     async def ask(
-        self, target: Callable[[], RoutedExpert], question: Question, *, patience_seconds: float | None = None
+        self, target: Callable[[], RoutedExpert], question: Question, *, patience_seconds: float
     ) -> AsyncIterator[Answer]:
         """Yield the first answer that begins; leaving the block drops what is left of it.
 
         `target` is asked again at every attempt, so that it can name a newer revision. With a patience of
         0 every replica is tried once. Raises Unreachable or TooSlow.
         """
-        patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
         with ExitStack() as held:
-            answer = await self._search(target, question, patience, held)
+            answer = await self._search(target, question, patience_seconds, held)
             held.callback(answer.response.close)
             yield answer
 

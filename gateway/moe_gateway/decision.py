@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-#: What settled a request. Pinned: the client named the Expert. Fallback: the strategy could not decide.
+#: What settled a request. Pinned: the client named the Expert. Fallback: the strategy could not decide, or
+#: nobody answers for the Expert it chose.
 #: Conversation: it stayed with the Expert that answered before.
 SettledBy = Literal["Distilled", "Posterior", "Pinned", "Fallback", "Conversation"]
 
@@ -13,7 +14,7 @@ SettledBy = Literal["Distilled", "Posterior", "Pinned", "Fallback", "Conversatio
 class Decision:
     """The outcome of routing one request.
 
-    `confidence` is the calibrated probability of the chosen Expert, absent where nothing measured it.
+    `confidence` is the probability of the chosen Expert, absent where nothing measured it.
     `bits_per_byte` is how well each Expert codes the routed text, where the strategy measured that.
     """
 

@@ -51,7 +51,7 @@ class Metrics:
         )
         self.confidence = Histogram(
             "moe_gateway_route_confidence",
-            "Calibrated probability of the chosen Expert.",
+            "Probability of the chosen Expert.",
             ("expert",),
             buckets=_SHARES,
             registry=self.registry,

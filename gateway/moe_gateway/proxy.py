@@ -2,16 +2,21 @@
 
 import json
 import time
+from functools import partial
 
 import aiohttp
 from aiohttp import web
 
-from moe_gateway.backends import Answer, Backends, Question, TooSlow, Unreachable
+from moe_gateway.backends import PATIENCE_SECONDS, Answer, Backends, Question, TooSlow, Unreachable
 from moe_gateway.decision import Decision
 from moe_gateway.metrics import Metrics
 from moe_gateway.openai import ApiError, Call
 from moe_gateway.policy_file import LoadedPolicy, PolicyFile
-from moe_gateway.routing_policy import RoutedExpert
+from moe_gateway.routing_policy import RoutedExpert, RoutingPolicy
+from moe_gateway.strategies.context import fall_back
+
+#: Seconds for which a routed request looks for a replica of its Expert before the fallback is asked.
+PATIENCE_BEFORE_FALLBACK_SECONDS = 2.0
 
 
 class Proxy:
@@ -26,34 +31,48 @@ class Proxy:
     async def forward(
         self, request: web.Request, call: Call, decision: Decision, loaded: LoadedPolicy, started: float
     ) -> web.StreamResponse:
-        """Return the Expert's answer; raises ApiError (503, 504) where there is none.
+        """Return the Expert's answer, or the fallback's where nobody answers for a routed request.
 
-        `started` is the monotonic time at which the request came.
+        Raises ApiError (503, 504) where there is none. `started` is the monotonic time at which the
+        request came.
         """
-        question = Question(
-            request.path,
-            call.body_for(decision.expert),
-            whole=not call.stream,
-            read_seconds=loaded.policy.limits.timeout_seconds,
-        )
+        instead = _fallback_for(decision, loaded.policy)
+        patience = PATIENCE_SECONDS if instead is None else PATIENCE_BEFORE_FALLBACK_SECONDS
         try:
-            async with self._backends.ask(lambda: self._newest(decision.expert, loaded), question) as answer:
-                self._metrics.first_byte_seconds.labels(decision.expert).observe(time.monotonic() - started)
-                headers = _headers(answer, decision, loaded)
-                response: web.StreamResponse
-                if call.stream:
-                    response = await _stream(request, answer, headers)
-                else:
-                    response = web.Response(body=answer.first, status=answer.response.status, headers=headers)
-                code = str(answer.response.status)
+            return await self._forward_to(request, call, decision, loaded, started, patience)
         except Unreachable as error:
+            if instead is not None:
+                return await self.forward(request, call, instead, loaded, started)
             raise ApiError(
                 503, str(error), kind="server_error", code="expert_unreachable", retry_after=1
             ) from None
         except TooSlow as error:
             raise ApiError(504, str(error), kind="server_error", code="timeout") from None
-        self._metrics.requests.labels(decision.expert, decision.strategy, code).inc()
-        self._metrics.seconds.labels(decision.expert).observe(time.monotonic() - started)
+
+    async def _forward_to(
+        self,
+        request: web.Request,
+        call: Call,
+        decision: Decision,
+        loaded: LoadedPolicy,
+        started: float,
+        patience: float,
+    ) -> web.StreamResponse:
+        name, limits = decision.expert, loaded.policy.limits
+        question = Question(
+            request.path, call.body_for(name), whole=not call.stream, read_seconds=limits.timeout_seconds
+        )
+        target = partial(self._newest, name, loaded)
+        async with self._backends.ask(target, question, patience_seconds=patience) as answer:
+            self._metrics.first_byte_seconds.labels(name).observe(time.monotonic() - started)
+            headers = _headers(answer, decision, loaded)
+            response: web.StreamResponse
+            if call.stream:
+                response = await _stream(request, answer, headers)
+            else:
+                response = web.Response(body=answer.first, status=answer.response.status, headers=headers)
+        self._metrics.requests.labels(name, decision.strategy, str(answer.response.status)).inc()
+        self._metrics.seconds.labels(name).observe(time.monotonic() - started)
         return response
 
     def _newest(self, name: str, loaded: LoadedPolicy) -> RoutedExpert:
@@ -62,6 +81,13 @@ class Proxy:
         expert = current.policy.expert(name) or loaded.policy.expert(name)
         assert expert is not None, "decisions name Experts of the policy they were made by"
         return expert
+
+
+def _fallback_for(decision: Decision, policy: RoutingPolicy) -> Decision | None:
+    """Return whom to ask where nobody answers for the chosen Expert; a pinned Expert is never replaced."""
+    if decision.strategy == "Pinned" or policy.fallback in (None, decision.expert):
+        return None
+    return fall_back(policy, f"nobody answers for {decision.expert}")
 
 
 def _headers(answer: Answer, decision: Decision, loaded: LoadedPolicy) -> dict[str, str]:

@@ -87,7 +87,7 @@ async def test_the_answer_of_another_revision_at_the_address_is_not_used(world):
 
 
 async def test_an_expert_nobody_answers_for_is_a_503_that_says_so(world, monkeypatch):
-    monkeypatch.setattr("moe_gateway.backends.PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr("moe_gateway.proxy.PATIENCE_SECONDS", 0.3)
     expert = await world.expert("code")
     gateway = await world.gateway(world.policy(expert))
     await expert.stop()
@@ -98,6 +98,30 @@ async def test_an_expert_nobody_answers_for_is_a_503_that_says_so(world, monkeyp
     assert headers["Retry-After"] == "1"
     assert answer["error"]["code"] == "expert_unreachable"
     assert "no server of code answered in 0.3 s" in answer["error"]["message"]
+
+
+async def test_the_fallback_answers_a_routed_request_that_its_expert_cannot_and_never_a_pinned_one(
+    world, monkeypatch
+):
+    monkeypatch.setattr("moe_gateway.proxy.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("moe_gateway.proxy.PATIENCE_BEFORE_FALLBACK_SECONDS", 0.2)
+    code = await world.expert("code", words=("def ",))
+    general = await world.expert("general")
+    gateway = await world.gateway(world.policy(code, general, fallback="general"))
+
+    async def serve_no_text(request):
+        body = code.requests[-1]
+        return None if body.get("echo") else web.json_response({}, status=503)
+
+    code.trouble = serve_no_text
+    for stream in (False, True):
+        ask = {"model": "pool", "prompt": "def f():", "stream": stream}
+        async with gateway.post("/v1/completions", ask) as response:
+            assert response.status == 200
+            assert response.headers["x-moe-expert"] == "general"
+            assert response.headers["x-moe-strategy"] == "Fallback"
+            assert "x-moe-confidence" not in response.headers
+    assert (await gateway.answer("/v1/completions", ask | {"model": "code"}))[0] == 503
 
 
 async def test_an_answer_that_breaks_off_ends_with_an_error_and_without_done(world):
