@@ -67,38 +67,38 @@ def reference_experts(
     y_ND = torch.zeros_like(x_ND)
     for expert in range(gate_up_E2FD.shape[0]):
         token, slot = torch.where(experts_NK == expert)
-        out = _swiglu(x_ND[token], gate_up_E2FD[expert], down_EDF[expert])
-        y_ND = y_ND.index_add(0, token, out * weights_NK[token, slot, None])
+        gate_SF, up_SF = (x_ND[token] @ gate_up_E2FD[expert].T).chunk(2, dim=-1)
+        out_SD = (F.silu(gate_SF) * up_SF) @ down_EDF[expert].T
+        y_ND = y_ND.index_add(0, token, weights_NK[token, slot, None] * out_SD)
     return y_ND
 
 
 def sorted_experts(
     x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor, gate_up_E2FD: Tensor, down_EDF: Tensor
 ) -> Tensor:
-    """Sort the slots by expert, so that each expert multiplies one contiguous slice, and sum them back."""
-    active = experts_NK.shape[1]
-    expert_S = experts_NK.flatten()
-    order_S = expert_S.argsort(stable=True)
-    counts = torch.bincount(expert_S, minlength=gate_up_E2FD.shape[0]).tolist()
-    slices = torch.split(x_ND[order_S // active], counts)
+    """Sort the slots by expert, so that each expert multiplies one contiguous slice, and add them up.
+
+    The slots' weights are applied before the last product, where rows are F and not D wide.
+    """
+    order_S = experts_NK.flatten().argsort(stable=True)
+    token_S = order_S // experts_NK.shape[1]
+    counts = torch.bincount(experts_NK.flatten(), minlength=gate_up_E2FD.shape[0]).tolist()
+    parts = torch.split(x_ND.index_select(0, token_S), counts)
+    weights = torch.split(weights_NK.flatten()[order_S, None], counts)
     out_SD = torch.cat(
         [
-            _swiglu(part, gate_up_2FD, down_DF)
-            for part, gate_up_2FD, down_DF in zip(
-                slices, gate_up_E2FD.unbind(), down_EDF.unbind(), strict=True
+            _swiglu(part_SD, gate_up_2FD, down_DF, weight_S1)
+            for part_SD, weight_S1, gate_up_2FD, down_DF in zip(
+                parts, weights, gate_up_E2FD.unbind(), down_EDF.unbind(), strict=True
             )
-            if part.shape[0]
         ]
     )
-    back_S = torch.empty_like(order_S)
-    back_S[order_S] = torch.arange(order_S.shape[0], device=order_S.device)
-    out_NKD = out_SD[back_S].view(*experts_NK.shape, -1)
-    return torch.einsum("nkd,nk->nd", out_NKD, weights_NK)
+    return torch.zeros_like(x_ND).index_add(0, token_S, out_SD)
 
 
-def _swiglu(x_SD: Tensor, gate_up_2FD: Tensor, down_DF: Tensor) -> Tensor:
+def _swiglu(x_SD: Tensor, gate_up_2FD: Tensor, down_DF: Tensor, weight_S1: Tensor) -> Tensor:
     gate_SF, up_SF = F.linear(x_SD, gate_up_2FD).chunk(2, dim=-1)
-    return F.linear(F.silu(gate_SF) * up_SF, down_DF)
+    return F.linear(F.silu(gate_SF) * up_SF * weight_S1, down_DF)
 
 
 BACKENDS: dict[Backend, ExpertsFunction] = {"reference": reference_experts, "torch": sorted_experts}

@@ -56,6 +56,7 @@ def test_the_quick_backend_computes_what_the_reference_does_with_every_gradient(
 
 
 def test_no_token_is_dropped_when_all_choose_the_same_experts() -> None:
+    torch.manual_seed(0)
     x_ND = torch.randn(40, 8)
     gate_up, down = torch.randn(4, 12, 8), torch.randn(4, 8, 6)
     experts_NK = torch.tensor([[3, 1]]).repeat(40, 1)
@@ -69,10 +70,11 @@ def test_no_token_is_dropped_when_all_choose_the_same_experts() -> None:
 
 @pytest.mark.parametrize("renormalise", [True, False])
 def test_the_weights_of_a_token_sum_to_one_only_if_the_config_says_so(renormalise: bool) -> None:
-    layer = MoELayer(SMALL.model_copy(update={"norm_topk_prob": renormalise}))
+    torch.manual_seed(0)
+    layer = MoELayer(SMALL.model_copy(update={"norm_topk_prob": renormalise})).double()
     for parameter in layer.parameters():
-        torch.nn.init.normal_(parameter)
-    x_ND = torch.randn(5, 32)
+        torch.nn.init.normal_(parameter, std=0.3)
+    x_ND = torch.randn(5, 32, dtype=torch.float64)
     y_ND, routing = layer(x_ND)
     weights_NK = routing.probabilities_NE.gather(1, routing.experts_NK)
     if renormalise:
