@@ -1,0 +1,40 @@
+"""The golden manifests of the builders: the API server takes them, and their pods pass Pod Security's `restricted`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from moe_local.cluster import LocalCluster
+
+GOLDEN = Path(__file__).parents[1] / "unit" / "moe_operator" / "builders" / "golden"
+
+
+def manifests() -> list[Any]:
+    """Every golden manifest, named by its file, kind and name."""
+    return [
+        pytest.param(manifest, id=f"{file.stem}-{manifest['kind']}-{manifest['metadata']['name']}")
+        for file in sorted(GOLDEN.rglob("*.yaml"))
+        for manifest in yaml.safe_load_all(file.read_text())
+        if isinstance(manifest, dict) and "kind" in manifest
+    ]
+
+
+@pytest.mark.parametrize("manifest", manifests())
+def test_the_api_server_takes_what_the_builders_make(cluster: LocalCluster, manifest: dict[str, Any]) -> None:
+    dry_run(cluster, manifest)
+    template = manifest.get("spec", {}).get("template")
+    if template:
+        pod = {"metadata": {"name": "pod", "labels": template["metadata"].get("labels", {})}}
+        dry_run(cluster, {"apiVersion": "v1", "kind": "Pod", **pod, "spec": template["spec"]})
+
+
+def dry_run(cluster: LocalCluster, manifest: dict[str, Any]) -> None:
+    """Have the API server check a manifest in a namespace under `restricted`, strictly, and say nothing of warnings."""
+    here = manifest | {"metadata": manifest["metadata"] | {"namespace": "team"}}
+    answer = cluster.kubectl(
+        "create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=json.dumps(here), check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert "Warning" not in answer.stderr, answer.stderr
