@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from moe_operator.api.expert import Expert
 from moe_operator.planner.blockage import blocked
-from moe_operator.planner.suite import awaited_domains, snapshot_is_coming
+from moe_operator.planner.suite import awaited_domains, snapshot_is_blocked, snapshot_is_coming
 from moe_operator.state import ObservedJob, PoolState, Role
 
 #: A mixture's snapshot waits this long after the newest Expert was made: more may come in the same apply.
@@ -84,10 +84,11 @@ def _must_wait(expert: Expert | None, experts: Mapping[str, Expert], now: dateti
     return None
 
 
-def _turn(job: ObservedJob, experts: Mapping[str, Expert]) -> tuple[bool, int, datetime, str]:
+def _turn(job: ObservedJob, experts: Mapping[str, Expert]) -> tuple[bool, bool, int, datetime, str]:
     expert = experts.get(job.expert)
+    blocked_before = expert is not None and snapshot_is_blocked(expert)
     mixture = expert is not None and expert.spec.domain is None
-    return (mixture, _height(job.expert, experts), job.created, job.name)
+    return (blocked_before, mixture, _height(job.expert, experts), job.created, job.name)
 
 
 def _height(name: str, experts: Mapping[str, Expert], seen: frozenset[str] = frozenset()) -> int:

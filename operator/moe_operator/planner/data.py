@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from moe_operator.api.conditions import Condition, ConditionType, condition
+from moe_operator.api.conditions import Condition, ConditionType, condition, find_condition
 from moe_operator.api.expert import Expert, SnapshotStatus, WindowStatus
 from moe_operator.api.expert_pool import ExpertPool
 from moe_operator.api.reasons import Reason
@@ -196,6 +196,10 @@ def _pending(expert: Expert, work: Work) -> Condition:
     if work.incident is not None:
         return _say(expert, False, Reason.RETRYING, f"{work.incident.message}; attempt {work.number} follows")
     if work.job is None or work.job.suspended:
+        before = find_condition(expert.status.conditions, ConditionType.DATA_READY)
+        if before is not None and before.reason == Reason.WAITING_FOR_CAPACITY:
+            # It had its turn and could not start: others go first, and wait for it no more.
+            return _say(expert, False, Reason.WAITING_FOR_CAPACITY, before.message)
         return _say(
             expert, False, Reason.WAITING_FOR_DATA, "the snapshot is queued: a pool takes one at a time"
         )

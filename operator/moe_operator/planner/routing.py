@@ -24,6 +24,9 @@ from moe_operator.state import ObservedServer, PoolState
 #: After every gateway has the new policy, how long old servers stay for requests just sent to them.
 DRAIN = timedelta(seconds=3)
 
+#: How long after its promotion a revision's servers are spared though no Expert names it yet.
+TAKEN_UP = timedelta(minutes=1)
+
 #: Experts in one policy.
 MAX_EXPERTS = 64
 
@@ -89,17 +92,20 @@ def drained_servers(state: PoolState, policy: RoutingPolicy, now: datetime) -> l
     wanted = {entry.revision for entry in policy.experts}
     targets = (serving_revision(expert, state.revisions) for expert in state.experts.values())
     wanted |= {revision.metadata.name for revision in targets if revision is not None}
-    wanted |= {name for name, revision in state.revisions.items() if _must_show_that_it_loads(revision)}
+    wanted |= {name for name, revision in state.revisions.items() if _about_to_serve(revision, now)}
     return [
         server for server in state.servers.values() if server.revision not in wanted and not server.deleting
     ]
 
 
-def _must_show_that_it_loads(revision: ExpertRevision) -> bool:
-    """Say whether servers of a revision are up to decide on its promotion."""
-    ready = find_condition(revision.status.conditions, ConditionType.READY)
+def _about_to_serve(revision: ExpertRevision, now: datetime) -> bool:
+    """Say whether servers of a revision are up to show that it loads, or its Expert is yet to hear of it."""
+    status = revision.status
+    if status.verdict is not None:
+        return is_promoted(revision) and now < datetime.fromisoformat(status.verdict.time) + TAKEN_UP
+    ready = find_condition(status.conditions, ConditionType.READY)
     superseded = ready is not None and ready.reason == Reason.SUPERSEDED
-    return revision.status.evidence is not None and revision.status.verdict is None and not superseded
+    return status.evidence is not None and not superseded
 
 
 def _in_order(state: PoolState) -> list[Expert]:

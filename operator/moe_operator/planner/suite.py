@@ -50,5 +50,10 @@ def snapshot_is_coming(expert: Expert) -> bool:
     stalled = find_condition(expert.status.conditions, ConditionType.STALLED)
     if stalled is not None and stalled.status == "True":
         return False
+    return not snapshot_is_blocked(expert)
+
+
+def snapshot_is_blocked(expert: Expert) -> bool:
+    """Say whether the last try at a snapshot could not start or failed for a passing cause."""
     data = find_condition(expert.status.conditions, ConditionType.DATA_READY)
-    return data is None or data.reason not in _BLOCKED
+    return data is not None and data.status == "False" and data.reason in _BLOCKED

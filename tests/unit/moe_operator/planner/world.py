@@ -1,6 +1,6 @@
 """A world in memory: objects as an API server would hold them, Jobs that finish, servers that get ready.
 
-It applies Plans write by write, so that a test can cut one off anywhere as a killed operator would, and it
+It applies Plans write by write, so that a test can kill the operator between any two of them, and it
 checks the invariants at every write. The trainer is played from the Jobs' own manifests: configs are parsed
 out of the environment, and headlines go back as a pod would leave them.
 """
@@ -9,7 +9,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from moe_gateway.routing_policy import RoutingPolicy, parse_routing_policy
@@ -52,7 +52,7 @@ from moe_trainer.job_report import (
     Window,
 )
 
-START = datetime(2026, 11, 21, 12, 0, tzinfo=timezone.utc)
+START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 POOL = "first-pool"
 NAMESPACE = "default"
 
@@ -60,7 +60,9 @@ CONFIG = OperatorConfig(
     images=Images(trainer="moe-operator/trainer:0.1.0", gateway="moe-operator/gateway:0.1.0"),
     profiles={
         "cpu": Profile(requests={"cpu": "1", "memory": "1Gi"}),
-        "nvidia": Profile(device="nvidia.com/gpu", tolerations=({"key": "nvidia.com/gpu", "operator": "Exists"},)),
+        "nvidia": Profile(
+            device="nvidia.com/gpu", tolerations=({"key": "nvidia.com/gpu", "operator": "Exists"},)
+        ),
     },
     stores={"corpora": Store(claim="corpora")},
 )
@@ -88,7 +90,10 @@ class World:
         self.events: list[tuple[str, Event]] = []
         self.writes = 0
         self.created: list[str] = []
-        self.cut_after: int | None = None
+        #: Numbers of writes after which the operator is killed; each is used up once.
+        self.kills: list[int] = []
+        #: Where set: a fork after every write, each of them what a kill at that point leaves behind.
+        self.history: list[World] | None = None
         #: What the sources of an Expert hold: another version is other data.
         self.data: dict[str, int] = {}
         self.clusters = 30
@@ -98,8 +103,21 @@ class World:
         self.fate: dict[str, Any] = {}
         #: Pods of these Jobs cannot be scheduled.
         self.unschedulable: set[str] = set()
+        self._parsed: dict[tuple[str, str, str], Any] = {}
         self._uids = 0
         self._version = 0
+
+    def fork(self) -> "World":
+        """Return a world that goes its own way from here; an operator that starts in it knows nothing else."""
+        other = copy.copy(self)
+        other.objects = copy.deepcopy(self.objects)
+        other._parsed, other.history, other.kills = {}, None, []
+        for name in ("pods", "ready", "reported", "data", "fate"):
+            setattr(other, name, dict(getattr(self, name)))
+        for name in ("events", "created"):
+            setattr(other, name, list(getattr(self, name)))
+        other.junk, other.unschedulable = set(self.junk), set(self.unschedulable)
+        return other
 
     # -- what users and other hands do
 
@@ -148,7 +166,11 @@ class World:
     def expert_state(self, name: str) -> ExpertState:
         """Return what gather would."""
         expert = self._model(Expert, "Expert", name)
-        pool = self._model(ExpertPool, "ExpertPool", expert.spec.pool) if self._has("ExpertPool", expert.spec.pool) else None
+        pool = (
+            self._model(ExpertPool, "ExpertPool", expert.spec.pool)
+            if self._has("ExpertPool", expert.spec.pool)
+            else None
+        )
         own = {
             (kind, key): manifest
             for (kind, key), manifest in self.objects.items()
@@ -231,7 +253,9 @@ class World:
 
     def revisions(self, expert: str) -> list[str]:
         """Return the names of an Expert's revisions."""
-        return sorted(n for n, r in self._models(ExpertRevision, "ExpertRevision").items() if r.spec.expert == expert)
+        return sorted(
+            n for n, r in self._models(ExpertRevision, "ExpertRevision").items() if r.spec.expert == expert
+        )
 
     def condition(self, expert: str, type_: str) -> tuple[str, str, str]:
         """Return status, reason and message of a condition."""
@@ -241,7 +265,7 @@ class World:
     # -- what the operator does
 
     def reconcile(self, kind: str, name: str) -> Plan:
-        """Plan one key and apply the plan, as far as the cut allows."""
+        """Plan one key and apply the plan, up to the next kill."""
         plan = self.plan(kind, name)
         self.apply(name, plan)
         return plan
@@ -253,14 +277,17 @@ class World:
         return plan_expert(self.expert_state(name), self.config, self.now)
 
     def apply(self, owner: str, plan: Plan) -> None:
-        """Apply a plan write by write; a cut drops the rest of it once, like a kill."""
+        """Apply a plan write by write; a kill drops the rest of it, and what comes next looks at everything."""
         for write in self._writes(plan):
-            if self.cut_after is not None and self.writes >= self.cut_after:
-                self.cut_after = None
+            if self.kills and self.writes >= self.kills[0]:
+                self.kills.pop(0)
+                self._version += 1
                 return
             self.writes += 1
             self._do(write)
             self.check()
+            if self.history is not None:
+                self.history.append(self.fork())
         self.events += [(owner, event) for event in plan.events]
 
     def keys(self) -> list[tuple[str, str]]:
@@ -271,7 +298,7 @@ class World:
         """Reconcile what changed or asked to be looked at again, until nothing is left but far dates.
 
         As the real queue does: a key is planned when any object changed, or when its requeue is due. Time
-        jumps to the next due date when nothing moves, and not beyond an hour.
+        jumps to the next due date when nothing moves, and not beyond half an hour.
         """
         due: dict[tuple[str, str], datetime] = {}
         seen = -1
@@ -285,7 +312,7 @@ class World:
                         due[key] = self.now + timedelta(seconds=plan.requeue)
             if self.tick() or seen != self._version:
                 continue
-            soon = [date for date in due.values() if date < self.now + timedelta(hours=1)]
+            soon = [date for date in due.values() if date < self.now + timedelta(minutes=30)]
             if not soon:
                 return count
             self.now = max(self.now, min(soon))
@@ -298,7 +325,11 @@ class World:
         self.now += timedelta(seconds=seconds)
         moved = False
         for (kind, name), manifest in list(self.objects.items()):
-            if kind == "Job" and not manifest["spec"]["suspend"] and "state" not in manifest.get("status", {}):
+            if (
+                kind == "Job"
+                and not manifest["spec"]["suspend"]
+                and "state" not in manifest.get("status", {})
+            ):
                 moved |= self._run(name, manifest)
             if kind == "Deployment":
                 moved |= self._start_servers(name, manifest)
@@ -322,7 +353,9 @@ class World:
         if pod is None:
             waiting = ("Unschedulable", "0/1 nodes are available") if name in self.unschedulable else None
             phase = "Pending" if waiting else "Running"
-            self.pods[name] = ObservedPod(f"{name}-x", self._uid(), phase, not waiting, None, self.now, waiting=waiting)
+            self.pods[name] = ObservedPod(
+                f"{name}-x", self._uid(), phase, not waiting, None, self.now, waiting=waiting
+            )
             return True
         if pod.waiting is not None:
             if name in self.unschedulable:
@@ -413,7 +446,9 @@ class World:
                 holdout=holdout,
                 uses=uses,
                 alpha=0.03,
-                interval=Interval(value=upper - 0.02, lower=upper - 0.04, upper=upper, clusters=self.clusters),
+                interval=Interval(
+                    value=upper - 0.02, lower=upper - 0.04, upper=upper, clusters=self.clusters
+                ),
                 upper=upper,
                 against=against,  # type: ignore[arg-type]
             )
@@ -425,7 +460,9 @@ class World:
             noise_floor=0.0,
             bits_per_byte=Interval(value=2.0, lower=1.9, upper=2.1, clusters=30),
             gain=Interval(value=0.2, lower=0.15, upper=0.25, clusters=30) if job.base else None,
-            specialization_score=Interval(value=0.97, lower=0.93, upper=0.99, clusters=30) if job.expert.domain else None,
+            specialization_score=Interval(value=0.97, lower=0.93, upper=0.99, clusters=30)
+            if job.expert.domain
+            else None,
             suite=digest("suite"),
         )
 
@@ -454,6 +491,7 @@ class World:
             self._write_status(item)
         elif verb == "delete" and (item.kind, item.name) in self.objects:
             self._named(item)
+            self._check_deletion(item)
             self.delete(item.kind, item.name)
 
     def _server_side_apply(self, item: dict[str, Any]) -> None:
@@ -503,10 +541,14 @@ class World:
         return (kind, name) in self.objects
 
     def _model(self, type_: Any, kind: str, name: str) -> Any:
-        return type_.model_validate(self.objects[kind, name])
+        manifest = self.objects[kind, name]
+        key = (kind, name, manifest["metadata"]["resourceVersion"])
+        if key not in self._parsed:
+            self._parsed[key] = type_.model_validate(manifest)
+        return self._parsed[key]
 
     def _models(self, type_: Any, kind: str) -> dict[str, Any]:
-        return {name: type_.model_validate(m) for (k, name), m in self.objects.items() if k == kind}
+        return {name: self._model(type_, kind, name) for k, name in list(self.objects) if k == kind}
 
     def _gateway(self) -> ObservedGateway:
         name = f"{POOL}-gateway"
@@ -556,10 +598,15 @@ class World:
             if identity in seen:
                 raise Broken(f"two revisions have the inputs of {revision.metadata.name}")
             seen.add(identity)
+
+    def _check_deletion(self, item: ObjectRef) -> None:
         policy = self.policy()
-        for entry in policy.experts if policy else ():
-            if not self._has("Deployment", entry.revision):
-                raise Broken(f"requests go to {entry.revision}, whose servers are gone")
+        if item.kind != "Deployment" or policy is None:
+            return
+        if item.name in [entry.revision for entry in policy.experts]:
+            raise Broken(f"{item.name} is deleted although requests go to it")
+        if set(self.reported.values()) - {policy.digest()}:
+            raise Broken(f"{item.name} is deleted before every gateway has the new policy")
 
     def end_state(self) -> dict[str, Any]:
         """Return what a run ends in, without what depends on the way there: times, uids, versions."""
