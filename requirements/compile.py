@@ -30,7 +30,8 @@ def compile_file(name: str, *arguments: str, text: str | None = None) -> None:
     path = f"requirements/{name}.txt"
     command = [
         "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes",
-        "--no-emit-index-url", "--no-annotate", "--custom-compile-command", "make requirements", *arguments, "--output-file", path,
+        "--no-emit-index-url", "--no-annotate", "--custom-compile-command", "make requirements", *arguments,
+        "--output-file", path,
     ]  # fmt: skip
     subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=True, input=text, text=True)
     print(f"wrote {path}")

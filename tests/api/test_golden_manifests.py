@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from moe_local.cluster import LocalCluster
 
 GOLDEN = Path(__file__).parents[1] / "unit" / "moe_operator" / "builders" / "golden"

@@ -37,7 +37,9 @@ class Condition(ApiModel):
     status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
     reason: str = Field(max_length=128, description="One CamelCase word; docs/reasons.md explains each.")
     message: str = Field(default="", max_length=4096, description="What, why, and what to do next.")
-    observed_generation: int = Field(default=0, ge=0, description="Generation of the object it was computed from.")
+    observed_generation: int = Field(
+        default=0, ge=0, description="Generation of the object it was computed from."
+    )
     last_transition_time: datetime | None = Field(default=None, description="When `status` last changed.")
 
 

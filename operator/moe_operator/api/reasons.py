@@ -34,46 +34,132 @@ class Reason(StrEnum):
     NO_TARGETS = "NoTargets", "The spec sets no targets."
     # -- waiting
     PENDING = "Pending", "Not looked at yet. Nothing to do."
-    WAITING_FOR_POOL = "WaitingForPool", "spec.pool names a pool that does not exist in this namespace. Create it, or correct the name."
+    WAITING_FOR_POOL = (
+        "WaitingForPool",
+        "spec.pool names a pool that does not exist in this namespace. Create it, or correct the name.",
+    )
     WAITING_FOR_STORAGE = "WaitingForStorage", "The pool's claim is not bound. See `kubectl describe pvc`."
-    WAITING_FOR_BASE = "WaitingForBase", "The base Expert has no promoted revision yet. It is trained first; nothing to do unless the base itself is stalled."
-    WAITING_FOR_DATA = "WaitingForData", "The snapshot Job is running or queued. A pool's snapshots run one at a time, domains before the bases they branch from."
+    WAITING_FOR_BASE = (
+        "WaitingForBase",
+        "The base Expert has no promoted revision yet. It is trained first; nothing to do unless the base"
+        " itself is stalled.",
+    )
+    WAITING_FOR_DATA = (
+        "WaitingForData",
+        "The snapshot Job is running or queued. A pool's snapshots run one at a time, domains before the "
+        "bases they branch from.",
+    )
     SNAPSHOT_RUNNING = "SnapshotRunning", "The snapshot Job is reading the sources."
     TRAINING = "Training", "The training Job runs; PROGRESS and ETA say how far it is."
-    EVALUATING = "Evaluating", "The evaluate Job measures the candidate against its current revision and its base."
+    EVALUATING = (
+        "Evaluating",
+        "The evaluate Job measures the candidate against its current revision and its base.",
+    )
     WAITING_FOR_SERVER = "WaitingForServer", "The server of the promoted revision is starting."
     WAITING_FOR_GATEWAY = "WaitingForGateway", "The gateway has not yet reported the newest routing policy."
-    WAITING_FOR_CAPACITY = "WaitingForCapacity", "No node has room for the Job's pod now. See the message for what the scheduler said."
-    HOLDOUT_TOO_SMALL = "HoldoutTooSmall", "Fewer than 20 held-out clusters: no decision can be made. Add data; nothing is refused for good."
-    WINDOW_USED_UP = "WindowUsedUp", "The holdout was used for five decisions. The next one waits for new data."
+    WAITING_FOR_CAPACITY = (
+        "WaitingForCapacity",
+        "No node has room for the Job's pod now. See the message for what the scheduler said.",
+    )
+    HOLDOUT_TOO_SMALL = (
+        "HoldoutTooSmall",
+        "Fewer than 20 held-out clusters: no decision can be made. Add data; nothing is refused for good.",
+    )
+    WINDOW_USED_UP = (
+        "WindowUsedUp",
+        "The holdout was used for five decisions. The next one waits for new data.",
+    )
     RETRYING = "Retrying", "An attempt failed for a passing cause and is made again. See the message."
-    PAUSED = "Paused", "spec.paused is true: no new work starts, what serves goes on. Set it to false to continue."
+    PAUSED = (
+        "Paused",
+        "spec.paused is true: no new work starts, what serves goes on. Set it to false to continue.",
+    )
     NOT_SERVING = "NotServing", "No revision has been promoted yet."
-    TARGETS_UNKNOWN = "TargetsUnknown", "A target could not be judged yet; the message names the score and why it is absent."
+    TARGETS_UNKNOWN = (
+        "TargetsUnknown",
+        "A target could not be judged yet; the message names the score and why it is absent.",
+    )
     # -- refused or failed
-    TARGETS_MISSED = "TargetsMissed", "A target is missed; the message names it, what was wanted and what was measured."
-    PROMOTION_REFUSED = "PromotionRefused", "The gate refused the newest revision; the message names the clause, the numbers and the interval. The last good revision goes on serving."
-    UNKNOWN_PROFILE = "UnknownProfile", "training.resources.profile names no hardware profile of this installation. The message lists those there are."
-    UNKNOWN_STORE = "UnknownStore", "A source names no data store that this namespace may use. The message lists those there are."
+    TARGETS_MISSED = (
+        "TargetsMissed",
+        "A target is missed; the message names it, what was wanted and what was measured.",
+    )
+    PROMOTION_REFUSED = (
+        "PromotionRefused",
+        "The gate refused the newest revision; the message names the clause, the numbers and the "
+        "interval. The last good revision goes on serving.",
+    )
+    UNKNOWN_PROFILE = (
+        "UnknownProfile",
+        "training.resources.profile names no hardware profile of this installation. The message lists "
+        "those there are.",
+    )
+    UNKNOWN_STORE = (
+        "UnknownStore",
+        "A source names no data store that this namespace may use. The message lists those there are.",
+    )
     UNKNOWN_REVISION = "UnknownRevision", "spec.revision names no promotable revision of this Expert."
     UNKNOWN_PRESET = "UnknownPreset", "base.preset names no preset. The message lists those there are."
     BASE_CYCLE = "BaseCycle", "The bases form a cycle; the message spells it. Point one of them elsewhere."
-    BASE_NOT_FOUND = "BaseNotFound", "base.expert names no Expert of this pool. Create it, or correct the name."
-    EXCEEDS_BUDGET = "ExceedsBudget", "What is asked for can never fit the pool's budget. Raise the budget or ask for less."
-    PATH_NOT_ALLOWED = "PathNotAllowed", "A source's path is absolute, contains `..` or is a link that leads out of its store."
+    BASE_NOT_FOUND = (
+        "BaseNotFound",
+        "base.expert names no Expert of this pool. Create it, or correct the name.",
+    )
+    EXCEEDS_BUDGET = (
+        "ExceedsBudget",
+        "What is asked for can never fit the pool's budget. Raise the budget or ask for less.",
+    )
+    PATH_NOT_ALLOWED = (
+        "PathNotAllowed",
+        "A source's path is absolute, contains `..` or is a link that leads out of its store.",
+    )
     DATA_MISSING = "DataMissing", "No file matches a source's path."
-    DATA_EMPTY = "DataEmpty", "The sources hold no text after filtering. The message has the counts by reason."
-    DATA_UNREADABLE = "DataUnreadable", "Most of a source is binary or broken. The message names the file and the counts."
-    LOSS_NOT_FINITE = "LossNotFinite", "The loss became NaN or infinite; the message names the step. Lower the learning rate, or look at the data."
-    DISK_FULL = "DiskFull", "The store is full. Grow the claim; the last good checkpoint is kept and the attempt is made again."
-    ARTEFACT_CORRUPT = "ArtefactCorrupt", "Stored weights do not match their manifest. Nothing loads them; restore the files or train again with a new spec.runID."
-    JOB_FAILED = "JobFailed", "A Job failed; the message has the exit code and the last words of its container."
+    DATA_EMPTY = (
+        "DataEmpty",
+        "The sources hold no text after filtering. The message has the counts by reason.",
+    )
+    DATA_UNREADABLE = (
+        "DataUnreadable",
+        "Most of a source is binary or broken. The message names the file and the counts.",
+    )
+    LOSS_NOT_FINITE = (
+        "LossNotFinite",
+        "The loss became NaN or infinite; the message names the step. Lower the learning rate, or look at"
+        " the data.",
+    )
+    DISK_FULL = (
+        "DiskFull",
+        "The store is full. Grow the claim; the last good checkpoint is kept and the attempt is made again.",
+    )
+    ARTEFACT_CORRUPT = (
+        "ArtefactCorrupt",
+        "Stored weights do not match their manifest. Nothing loads them; restore the files or train again"
+        " with a new spec.runID.",
+    )
+    JOB_FAILED = (
+        "JobFailed",
+        "A Job failed; the message has the exit code and the last words of its container.",
+    )
     CHILD_EDITED = "ChildEdited", "An object of the operator was changed by hand; it was put back."
-    INTERNAL_ERROR = "InternalError", "The operator could not process this object; the message has the error. Others are not affected. Please report it."
-    NAME_CONFLICT = "NameConflict", "The Expert has the name of its pool, so that `model` in a request could not tell them apart. Create it under another name."
-    SUPERSEDED = "Superseded", "The spec or the data changed before the revision was decided; a newer one took its place."
+    INTERNAL_ERROR = (
+        "InternalError",
+        "The operator could not process this object; the message has the error. Others are not affected. "
+        "Please report it.",
+    )
+    NAME_CONFLICT = (
+        "NameConflict",
+        "The Expert has the name of its pool, so that `model` in a request could not tell them apart. "
+        "Create it under another name.",
+    )
+    SUPERSEDED = (
+        "Superseded",
+        "The spec or the data changed before the revision was decided; a newer one took its place.",
+    )
     # -- warnings and news (events)
-    TWIN_DOMAIN = "TwinDomain", "Another Expert of the pool has the same domain. That is legal; routing treats them as twins."
+    TWIN_DOMAIN = (
+        "TwinDomain",
+        "Another Expert of the pool has the same domain. That is legal; routing treats them as twins.",
+    )
     REVISION_CREATED = "RevisionCreated", "New inputs: a revision was made for them."
     TRAINING_STARTED = "TrainingStarted", "The training Job was created."
     DATA_UNCHANGED = "DataUnchanged", "The new snapshot has the digest of the old one; nothing is trained."
