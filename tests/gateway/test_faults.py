@@ -147,7 +147,7 @@ async def test_an_answer_that_breaks_off_ends_with_an_error_and_without_done(wor
 
 async def test_a_server_that_sends_nothing_is_a_504(world):
     expert = await world.expert("code", hold=asyncio.Event())
-    gateway = await world.gateway(world.policy(expert, limits={"timeoutSeconds": 0.2}))
+    gateway = await world.gateway(world.policy(expert, limits={"timeoutSeconds": 0.5}))
 
     status, _, answer = await gateway.answer("/v1/completions", ASK | {"model": "code"})
 
@@ -156,7 +156,7 @@ async def test_a_server_that_sends_nothing_is_a_504(world):
 
 async def test_a_stream_that_stalls_ends_with_an_error(world):
     expert = await world.expert("code", hold=asyncio.Event())
-    gateway = await world.gateway(world.policy(expert, limits={"timeoutSeconds": 0.2}))
+    gateway = await world.gateway(world.policy(expert, limits={"timeoutSeconds": 0.5}))
 
     async with gateway.post("/v1/completions", ASK | {"model": "code", "stream": True}) as response:
         text = await response.text()
