@@ -16,7 +16,6 @@ gate_simulation.py: benchmarks/results/segment_losses.json.
 import argparse
 import hashlib
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -182,4 +181,4 @@ def split_sources() -> dict[str, tuple[Source, ...]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -23,6 +23,10 @@ RESAMPLES = 20_000
 TAIL = 0.025
 
 
+#: A spread this small beside the estimate is what floating point leaves of clusters that all agree.
+_ROUNDING = 1e-12
+
+
 @dataclass(frozen=True)
 class Bootstrap:
     """An estimate with the distribution of its pivot.
@@ -94,9 +98,10 @@ def bootstrap(*samples: Ratio, seed: int, resamples: int = RESAMPLES) -> Bootstr
         drawn_B, spread_B = _ratio_and_variance(resample(clusters, generator, resamples), sample)
         estimates_B += drawn_B
         variances_B += spread_B
+    error = float(np.sqrt(variance))
     return Bootstrap(
         estimate=float(estimate / len(samples)),
-        standard_error=float(np.sqrt(variance) / len(samples)),
+        standard_error=0.0 if error < _ROUNDING * abs(estimate) else error / len(samples),
         pivots_B=pivots(estimates_B - estimate, np.sqrt(variances_B)),
         clusters=min(len(sample.numerators_G) for sample in samples),
     )
