@@ -1,0 +1,68 @@
+"""One real cluster for the session: control plane, node agent, and the operator installed by its chart."""
+
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from moe_local.cluster import LocalCluster
+
+# stage.py and the small trainer's environment.py lie beside the tests and are imported by their names.
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "small_trainer")]
+
+from environment import make_environment
+from stage import Stage
+
+REAL = "moe-operator/real-trainer"
+
+VALUES = f"""
+profiles:
+  # The small trainer: light, so that several Experts train at once on two cores.
+  cpu:
+    requests: {{cpu: 20m, memory: 32Mi}}
+    limits: {{memory: 1Gi}}
+  # The real one, for the tests that are marked real_training.
+  real:
+    description: The real trainer.
+    image: {REAL}:test
+    requests: {{cpu: 200m, memory: 256Mi}}
+    limits: {{memory: 4Gi}}
+    threads: 1
+operator:
+  sweepSeconds: 20
+  leaseSeconds: 6
+"""
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """Start the cluster, with the small trainer as the trainer's image."""
+    root = tmp_path_factory.mktemp("cluster")
+    values = root / "values.yaml"
+    values.write_text(VALUES)
+    images = {"moe-operator/trainer": make_environment(root / "small-trainer"), REAL: Path(sys.prefix)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOE_LOCAL_STATE", str(root / "state"))
+        cluster = LocalCluster("tests")
+        try:
+            cluster.up(values=[values], images=images)
+            cluster.again = lambda: cluster.up(values=[values], images=images)
+            yield cluster
+        finally:
+            cluster.down(delete=True)
+
+
+@pytest.fixture(scope="session")
+def new_stage(cluster: LocalCluster) -> Callable[[str], Stage]:
+    """Make a namespace of a name that no other test has."""
+    numbers = itertools.count(1)
+    return lambda name: Stage(cluster, f"{name}-{next(numbers)}")
+
+
+@pytest.fixture
+def stage(new_stage: Callable[[str], Stage], request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """A namespace of the test's own; its Experts and pools go with the test."""
+    stage = new_stage("test")
+    yield stage
+    stage.clear()
