@@ -5,8 +5,8 @@
 Each run starts from an empty state folder (the control plane's binary is built already, the page cache is warm),
 then starts the running cluster again, then stops it. Times are those of the command, from its start to its end.
 Memory is the sum of resident sets, pages that processes share counted in each: what the parts, the supervisors of
-the containers and the operator have. upCpuSeconds is the CPU time of all of it up to then, helm and moectl included: it depends less
-on what else the machine does (loadBefore). Idle CPU is what the processes used in 20 s of an idle cluster.
+the containers and the operator have. upCpuSeconds is the CPU time of all of it up to then, helm and moectl included:
+it depends less on what else the machine does (loadBefore). Idle CPU is what the processes used in 20 s without work.
 """
 
 import argparse

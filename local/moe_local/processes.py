@@ -122,8 +122,12 @@ def start(
             cwd=folder,
             start_new_session=True,
         )
-    while child.poll() is None and not (record.exists() and _arguments(child.pid) == tuple(argv)):
-        time.sleep(0.001)
+    try:
+        while child.poll() is None and not (record.exists() and _arguments(child.pid) == tuple(argv)):
+            time.sleep(0.001)
+    except BaseException:  # Ctrl-C before there is a record to find it by
+        child.kill()
+        raise
     # From here on the record speaks for the child; without this, Popen would warn that it still runs.
     child.returncode = 0
     boot, pid, ticks = record.read_text().split()

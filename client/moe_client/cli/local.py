@@ -55,9 +55,8 @@ def up(
         cluster = _cluster(name)
         _warn_of_missing(cluster)
         images = dict(_image(option) for option in image or [])
-        signal.signal(signal.SIGTERM, _interrupt)
         console = Console(highlight=False)
-        with console.status("starting") as spinner:
+        with _interruptible_once(console), console.status("starting") as spinner:
             cluster.up(
                 operator=operator,
                 values=values or [],
@@ -128,9 +127,24 @@ def _errors_told() -> Iterator[None]:
         sys.exit(f"moectl: {error}")
 
 
-def _interrupt(*_: object) -> None:
-    """SIGTERM ends `up` as Ctrl-C does: what it has started is stopped."""
-    raise KeyboardInterrupt
+@contextmanager
+def _interruptible_once(console: Console) -> Iterator[None]:
+    """SIGTERM ends `up` as Ctrl-C does; a second one does not end the stopping of what was started."""
+
+    def interrupt(*_: object) -> None:
+        for number in previous:
+            signal.signal(number, signal.SIG_IGN)
+        console.print("interrupted: stopping what was started")
+        raise KeyboardInterrupt
+
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in previous:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _warn_of_missing(cluster: LocalCluster) -> None:
