@@ -272,4 +272,6 @@ def _evidence(headline: EvaluateHeadline, current: ExpertRevision | None) -> Evi
             next_byte_accuracy=headline.next_byte_accuracy,
             absent=absent,
         ),
+        row=headline.row,
+        base_row=headline.base_row,
     )
