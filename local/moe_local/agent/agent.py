@@ -6,16 +6,15 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import Coroutine, Iterable
-from decimal import Decimal
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 from pydantic import ValidationError
 
-from moe_local.agent import quantity
+from moe_local.agent.admission import refusal
 from moe_local.agent.api_client import JSON, APIClient, APIError
 from moe_local.agent.config import AgentConfig
 from moe_local.agent.events import Events
@@ -33,6 +32,10 @@ log = logging.getLogger(__name__)
 
 REGISTER_RETRY_SECONDS = 0.5
 LEFTOVER_GRACE = 5.0
+FAULT_SECONDS = 1.0
+
+Part = Callable[[], Awaitable[None]]
+"""Something the agent does for as long as it lives."""
 
 
 class Agent:
@@ -58,12 +61,12 @@ class Agent:
         self._config.state_dir.chmod(0o700)
         self._capacity = measured_capacity(self._config.state_dir) | self._config.capacity
         not_isolated = await self._try_isolation()
-        async with APIClient(self._config.kubeconfig) as client, aiohttp.ClientSession() as session:
+        async with APIClient(self._config.kubeconfig) as client, _probing_session() as session:
             self._context = self._make_context(client, session, isolated=not not_isolated)
             node = Node(self._config, client, capacity=self._capacity, not_isolated=not_isolated)
             server = LogServer(self._config, self)
             await server.start()
-            background = [asyncio.create_task(self._serve(work)) for work in self._work(client, node)]
+            background = [asyncio.create_task(_for_ever(part)) for part in self._parts(client, node)]
             await self._stopped.wait()
             await self._drain()
             for task in background:
@@ -97,27 +100,17 @@ class Agent:
             raise OSError(f"isolation: mount-namespace is configured, but this machine refuses it: {problem}")
         return problem
 
-    def _work(self, client: APIClient, node: Node) -> list[Coroutine[Any, Any, None]]:
+    def _parts(self, client: APIClient, node: Node) -> list[Part]:
         provisioner = Provisioner(client, self._config.state_dir / "volumes", self._config.node_name)
         return [
-            self._register_then_beat(node),
-            self._watch_pods(client),
-            self._watch_services(client),
-            self._watch_config_maps(client),
-            provisioner.provision(),
-            provisioner.reclaim(),
-            self._write_names(),
+            partial(self._register_then_beat, node),
+            partial(self._watch_pods, client),
+            partial(self._watch_services, client),
+            partial(self._watch_config_maps, client),
+            provisioner.provision,
+            provisioner.reclaim,
+            self._write_names,
         ]
-
-    async def _serve(self, work: Coroutine[Any, Any, None]) -> None:
-        """A part of the agent that fails ends the agent: started again, it finds everything as it was."""
-        try:
-            await work
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
-            log.exception("a part of the agent failed; pods go on")
-            raise SystemExit(1) from None
 
     async def _register_then_beat(self, node: Node) -> None:
         while True:
@@ -166,19 +159,19 @@ class Agent:
             return
         if worker:
             worker.update(pod)
-        else:
+        elif not self._stopped.is_set():
             self._start_worker(pod)
 
     def _start_worker(self, pod: Pod) -> None:
         record = read_record(self._folder / pod.uid / "pod.json")
-        refusal = None if record or pod.ended else self._admit(pod)
+        refused = None if record or pod.ended else self._admit(pod)
         try:
             address = str(record["address"]) if record else self._addresses.take()
         except RuntimeError as error:
-            address, refusal = "", End(0, "OutOfpods", str(error), "Failed")
-        worker = PodWorker(pod, address, self._context, refusal)
+            address, refused = "", End(0, "OutOfpods", str(error), "Failed")
+        worker = PodWorker(pod, address, self._context, refused)
         self._workers[pod.uid] = worker
-        self._tasks[pod.uid] = asyncio.create_task(self._serve(self._work_on(worker)))
+        self._tasks[pod.uid] = asyncio.create_task(self._work_on(worker))
 
     async def _work_on(self, worker: PodWorker) -> None:
         await worker.run()
@@ -199,9 +192,8 @@ class Agent:
                 worker.remove()
         if not self._folder.is_dir():
             return
-        for folder in self._folder.iterdir():
-            if folder.name not in uids and folder.name not in self._workers:
-                await end_leftover(folder)
+        left = [f for f in self._folder.iterdir() if f.name not in uids and f.name not in self._workers]
+        await asyncio.gather(*(end_leftover(folder) for folder in left))
 
     async def _drain(self) -> None:
         for worker in list(self._workers.values()):
@@ -270,32 +262,21 @@ class Agent:
         return state is not None and state.running and state.attempt == attempt
 
 
-def requests(pod: Pod) -> dict[str, Decimal]:
-    """What a pod takes of the node: its containers together, or its greediest init container."""
-    total: dict[str, Decimal] = {}
-    for container in pod.spec.containers:
-        for name, amount in container.resources.requested().items():
-            total[name] = total.get(name, Decimal(0)) + quantity.parse(amount)
-    for container in pod.spec.init_containers:
-        for name, amount in container.resources.requested().items():
-            total[name] = max(total.get(name, Decimal(0)), quantity.parse(amount))
-    return total
+async def _for_ever(part: Part) -> None:
+    """Keep a part of the agent at work: whatever it trips over, it lists the world again and goes on."""
+    while True:
+        try:
+            await part()
+        except Exception:
+            log.exception("a fault of the agent; that part of it starts again")
+            await asyncio.sleep(FAULT_SECONDS)
 
 
-def refusal(pod: Pod, others: list[Pod], capacity: dict[str, str]) -> End | None:
-    """Why a pod does not fit beside the others, in the kubelet's words; None if it does."""
-    wanted = requests(pod) | {"pods": Decimal(1)}
-    used: dict[str, Decimal] = {"pods": Decimal(len(others))}
-    for other in others:
-        for name, amount in requests(other).items():
-            used[name] = used.get(name, Decimal(0)) + amount
-    for name, amount in wanted.items():
-        room = quantity.parse(capacity.get(name, "0"))
-        taken = used.get(name, Decimal(0))
-        if amount and taken + amount > room:
-            text = f"Node didn't have enough resource: {name}, requested: {amount}, used: {taken}, capacity: {room}"
-            return End(0, f"OutOf{name}", text, "Failed")
-    return None
+def _probing_session() -> aiohttp.ClientSession:
+    """Probes make a new connection each, as a kubelet's do, and keep no cookies."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(force_close=True), cookie_jar=aiohttp.DummyCookieJar()
+    )
 
 
 async def end_leftover(folder: Path) -> None:

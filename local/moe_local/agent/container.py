@@ -45,6 +45,7 @@ class ContainerRun:
         folder: Path,
         pod_uid: str,
         back_off: BackOff,
+        grace: float,
         changed: Callable[[], None],
         tell: Tell,
     ) -> None:
@@ -53,6 +54,8 @@ class ContainerRun:
         self._folder = folder
         self._pod_uid = pod_uid
         self._back_off = back_off
+        self._grace = grace
+        self._adopted = False
         self._changed = changed
         self._tell = tell
         self._process: Running | None = None
@@ -111,8 +114,9 @@ class ContainerRun:
 
     async def adopt(self, prober: probes.Prober) -> None:
         """Take over what an earlier run of the agent has left: attempts that ended, and one that still runs."""
-        numbers = attempts(self._folder)
-        for number in numbers:
+        if self._adopted:
+            return
+        for number in attempts(self._folder):
             folder = self._folder / str(number)
             found = await find(folder)
             if found is None:
@@ -123,10 +127,10 @@ class ContainerRun:
             self.state.attempt = number
             self.state.previous, self.state.exit = self.state.exit or self.state.previous, None
             if isinstance(found, Running):
-                started = (folder / "process.json").stat().st_mtime
-                self._run(found, started, prober)
+                self._run(found, found.started_at, prober)
             else:
                 self._end(self._exit(found, number))
+        self._adopted = True
 
     async def _await_end(self, process: Running) -> None:
         ended = await process.ended()
@@ -288,7 +292,8 @@ class ContainerRun:
         grace = probe.termination_grace_period_seconds
         name = self.container.name
         self.stop(
-            30.0 if grace is None else grace, f"Container {name} failed {kind} probe, will be restarted"
+            self._grace if grace is None else grace,
+            f"Container {name} failed {kind} probe, will be restarted",
         )
 
     def set_problem(self, problem: Problem, retry_at: float) -> None:

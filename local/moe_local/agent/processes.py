@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -48,6 +49,13 @@ def read_record(path: Path) -> dict[str, Any] | None:
         return cast(dict[str, Any], json.loads(text)) if text else None
     except (OSError, ValueError):
         return None
+
+
+def write_record(path: Path, record: Mapping[str, object]) -> None:
+    """Write all of a record or nothing, wherever this process is killed."""
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps(record))
+    temporary.rename(path)
 
 
 def _locked_elsewhere(folder: Path) -> bool:
@@ -93,6 +101,12 @@ class Running:
         """Process id of the command, 0 until it has started."""
         record = read_record(self.folder / "process.json")
         return int(record["main"]) if record else 0
+
+    @property
+    def started_at(self) -> float:
+        """When the command was started, in seconds since the epoch."""
+        record = read_record(self.folder / "process.json")
+        return float(record["startedAt"]) if record else (self.folder / "lock").stat().st_mtime
 
     async def ended(self) -> ExitRecord | Lost:
         """Wait for the end; also kills what an ended supervisor could not."""
@@ -161,12 +175,8 @@ async def _hand_over(child: subprocess.Popen[bytes], launch: Launch) -> bytes:
     """Give the supervisor its task, then wait for its word that the command runs; b'' if it ended instead."""
     assert child.stdin and child.stdout
     loop = asyncio.get_running_loop()
-
-    def write() -> None:
-        with contextlib.suppress(BrokenPipeError), child.stdin as stdin:  # type: ignore[union-attr]
-            stdin.write(json.dumps(launch).encode())
-
-    await loop.run_in_executor(None, write)
+    with contextlib.suppress(BrokenPipeError), child.stdin as stdin:
+        stdin.write(json.dumps(launch).encode())
     word: asyncio.Future[bytes] = loop.create_future()
     descriptor = child.stdout.fileno()
 

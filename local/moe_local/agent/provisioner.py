@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from moe_local.agent.api_client import JSON, APIClient, APIError, ConflictError, NotFoundError
@@ -43,7 +44,7 @@ class Provisioner:
                 for volume in event.objects:
                     await self._again_until_done(self._reclaim, volume)
 
-    async def _again_until_done(self, work, item: JSON) -> None:  # type: ignore[no-untyped-def]
+    async def _again_until_done(self, work: Callable[[JSON], Awaitable[None]], item: JSON) -> None:
         while True:
             try:
                 await work(item)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moe_local.agent.config import AgentConfig, Image
-from moe_local.agent.environment import command, complete, rewrite
+from moe_local.agent.environment import ConfigurationError, command, complete, rewrite
 from moe_local.agent.launch import Launch, Mount
 from moe_local.agent.pod import Container, Pod
 from moe_local.agent.processes import LOG_BYTES, PYTHON
@@ -27,11 +27,19 @@ def why_not_isolated() -> str:
     return "" if trial.returncode == 0 else (lines[-1] if lines else f"exit status {trial.returncode}")
 
 
-def find_image(images: Mapping[str, Image], name: str) -> Image | None:
-    """The environment for an image name, with its tag or without."""
+class ImageError(ConfigurationError):
+    """The node has no such image; it will not come by waiting."""
+
+
+def find_image(images: Mapping[str, Image], name: str) -> Image:
+    """The environment for an image name, with its tag or without. Raises ImageError."""
     base, colon, tag = name.rpartition(":")
     untagged = base if colon and "/" not in tag else name
-    return images.get(name) or images.get(untagged)
+    found = images.get(name) or images.get(untagged)
+    if found is None:
+        known = ", ".join(sorted(images)) or "none"
+        raise ImageError(f'image "{name}" is not in this node\'s table of images ({known})')
+    return found
 
 
 @functools.cache
@@ -53,6 +61,11 @@ class Place:
 
     pod_folder: Path
     attempt_folder: Path
+
+    def make(self) -> None:
+        """Make what the container's own mounts show."""
+        self.temporary.mkdir(parents=True, exist_ok=True)
+        self.termination_log.touch()
 
     @property
     def temporary(self) -> Path:
@@ -118,7 +131,7 @@ def rewritten(
     mounts: list[Mount],
     peers: Mapping[str, str],
     place: Place,
-    kubeconfig: Path | None,
+    server: str,
 ) -> Launch:
     """Everything at its real path: values that name a mount or a peer are changed to name the real folder or address.
 
@@ -127,7 +140,9 @@ def rewritten(
     folders = {mount["target"]: mount["source"] for mount in place.own_mounts(container) + mounts}
     changed = {name: rewrite(value, folders, peers) for name, value in variables.items()}
     changed.setdefault(TERMINATION_LOG, str(place.termination_log))
-    if kubeconfig:
+    if token_folder := folders.get(TOKEN_FOLDER):
+        kubeconfig = place.attempt_folder / "kubeconfig"
+        kubeconfig.write_text(kubeconfig_for(token_folder, server))
         changed.setdefault("KUBECONFIG", str(kubeconfig))
     home = str(place.temporary)
     return {
@@ -139,7 +154,7 @@ def rewritten(
     }
 
 
-def kubeconfig_for(token_folder: Path, server: str) -> str:
+def kubeconfig_for(token_folder: str, server: str) -> str:
     """A kubeconfig for a pod that cannot see its service account at the usual place."""
     return f"""apiVersion: v1
 kind: Config

@@ -130,9 +130,11 @@ class LogServer:
         numbers = attempts(folder) if folder else []
         if options.previous:
             numbers = numbers[:-1]
-        if not folder or not numbers:
-            which = "previous terminated container" if options.previous else "container"
-            raise web.HTTPNotFound(text=f'{which} "{container}" in pod "{pod}" not found')
+        if folder is None:
+            raise web.HTTPNotFound(text=f'container "{container}" in pod "{pod}" is not on this node')
+        if not numbers:
+            what = "has not run before" if options.previous else "is waiting to start"
+            raise web.HTTPBadRequest(text=f'container "{container}" in pod "{pod}" {what}')
         response = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await response.prepare(request)
         await self._send(

@@ -141,6 +141,12 @@ def conditions(pod: Pod, state: PodState, decision: Decision, now: float) -> lis
     return [_condition(before.get(kind, {}), kind, met, why, pod, now) for kind, met, why in wanted]
 
 
+def condition_value(status: JSON, kind: str) -> str | None:
+    """Status of one condition; None if there is none of that type."""
+    found = [str(c["status"]) for c in status.get("conditions") or [] if c["type"] == kind]
+    return found[0] if found else None
+
+
 def _init_done(pod: Pod, container: Container, state: PodState) -> bool:
     current = state.containers[container.name]
     if is_sidecar(pod, container):

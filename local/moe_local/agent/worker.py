@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
 import aiohttp
@@ -30,9 +30,9 @@ from moe_local.agent.lifecycle import decide
 from moe_local.agent.names import Member, Names, hosts_file
 from moe_local.agent.pod import Container, Pod
 from moe_local.agent.probes import Prober
-from moe_local.agent.processes import read_record
+from moe_local.agent.processes import read_record, write_record
 from moe_local.agent.state import Decision, End, PodState, Problem
-from moe_local.agent.status import NODE_ADDRESS, pod_status
+from moe_local.agent.status import NODE_ADDRESS, condition_value, pod_status
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ class PodWorker:
                 folder=self.folder / "containers" / c.name,
                 pod_uid=pod.uid,
                 back_off=node.config.back_off,
+                grace=pod.spec.termination_grace_period_seconds,
                 changed=self._on_change,
                 tell=self._tell,
             )
@@ -89,6 +90,8 @@ class PodWorker:
         self._status: JSON = pod.status
         self._removed = False
         self._stale_volumes = False
+        self._restored = False
+        self._starting = False
         self._retry = RETRY_SECONDS
         self._secrets_at = time.time() + SECRETS_SECONDS
         self._awake = asyncio.Event()
@@ -97,12 +100,15 @@ class PodWorker:
 
     def update(self, pod: Pod) -> None:
         """The object has changed."""
-        self.pod = pod
-        ready = _condition(self._published or {}, "Ready")
-        if self._published is not None and _condition(pod.status, "Ready") != ready:
-            self._published = None  # somebody else, such as the node controller, has written it
-        if any(v.downward_api or v.projected for v in pod.spec.volumes):
+        if (pod.metadata.labels, pod.metadata.annotations) != (
+            self.pod.metadata.labels,
+            self.pod.metadata.annotations,
+        ):
             self._stale_volumes = True
+        self.pod = pod
+        ready = condition_value(self._published or {}, "Ready")
+        if self._published is not None and condition_value(pod.status, "Ready") != ready:
+            self._published = None  # somebody else, such as the node controller, has written it
         self._on_change()
 
     def remove(self) -> None:
@@ -130,7 +136,7 @@ class PodWorker:
     @property
     def at_rest(self) -> bool:
         """Whether none of its containers runs."""
-        return not any(run.state.running for run in self.runs.values())
+        return not self._starting and not any(run.state.running for run in self.runs.values())
 
     @property
     def holds_resources(self) -> bool:
@@ -172,19 +178,24 @@ class PodWorker:
 
     async def run(self) -> None:
         """Work until the object is gone and nothing of the pod is left."""
-        await self._restore()
-        while not (self._removed and self.at_rest):
+        while not (self._removed and self.at_rest and self._restored):
             self._awake.clear()
+            wait: float | None = None
             try:
+                if not self._restored:
+                    await self._restore()
                 wait = await self._step()
             except (APIError, OSError) as error:
                 log.warning("%s: %s", self._name, error)
+                wait = self._next_retry()
+            except Exception:  # one pod that the agent trips over must not take the others along
+                log.exception("%s: a fault of the agent; trying again", self._name)
                 wait = self._next_retry()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._awake.wait(), wait)
         for run in self.runs.values():
             run.cancel()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
     def leave(self) -> None:
         """Stop watching without touching what runs."""
@@ -194,16 +205,17 @@ class PodWorker:
     async def _restore(self) -> None:
         """Find what an earlier run of the agent has left of this pod."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        record = {"namespace": self.pod.key[0], "name": self.pod.key[1], "address": self.state.address}
-        (self.folder / "pod.json").write_text(json.dumps(record))
+        if not (self.folder / "pod.json").exists():
+            record = {"namespace": self.pod.key[0], "name": self.pod.key[1], "address": self.state.address}
+            write_record(self.folder / "pod.json", record)
         ended = read_record(self.folder / "end.json")
         if ended and not self.state.end:
             self.state.end = End(**ended)
-        for container in self.pod.all_containers():
-            await self.runs[container.name].adopt(self._prober)
-        started = self.pod.status.get("startTime")
-        if started:
-            self.state.admitted_at = time.mktime(time.strptime(started, "%Y-%m-%dT%H:%M:%SZ")) - time.timezone
+        for run in self.runs.values():
+            await run.adopt(self._prober)
+        if started := self.pod.status.get("startTime"):
+            self.state.admitted_at = datetime.fromisoformat(started).timestamp()
+        self._restored = True
 
     async def _step(self) -> float | None:
         """Do what is to be done now; returns how many seconds to sleep at most."""
@@ -220,7 +232,8 @@ class PodWorker:
             self.runs[name].stop(self._grace(), f"Stopping container {name}")
         if self.state.end:
             for run in self.runs.values():
-                run.kill_within(self._grace() if run.state.stopping else 3600)
+                if run.state.stopping:
+                    run.kill_within(self._grace())
         await self._publish(decision)
         if decision.final and self.pod.metadata.deletion_timestamp:
             await self._node.client.delete(self.pod.path, uid=self.pod.uid, grace=0)
@@ -271,7 +284,7 @@ class PodWorker:
         """End the pod for a reason that must survive a kill of the agent."""
         self.state.end = end
         with contextlib.suppress(OSError):
-            (self.folder / "end.json").write_text(json.dumps(asdict(end)))
+            write_record(self.folder / "end.json", asdict(end))
 
     def _grace(self) -> float:
         return self.state.end.grace if self.state.end else self.pod.spec.termination_grace_period_seconds
@@ -283,7 +296,6 @@ class PodWorker:
         try:
             await self._volumes.prepare(self.pod, self._facts)
             (self.folder / "root").mkdir(exist_ok=True)
-            self.write_hosts()
             self.state.sandboxed = True
         except (ConfigurationError, APIError, OSError) as error:
             for name in waiting:
@@ -291,37 +303,35 @@ class PodWorker:
 
     async def _start(self, names: tuple[str, ...]) -> None:
         """Start containers; one that cannot be started gets a problem and is tried again later."""
+        self.write_hosts()
         for name in names:
+            self._starting = True
             try:
                 launch = await self._launch(self.runs[name].container)
-                if launch:
-                    await self.runs[name].begin(launch, self._prober)
-                    self._retry = RETRY_SECONDS
+                await self.runs[name].begin(launch, self._prober)
+                self._retry = RETRY_SECONDS
             except (ConfigurationError, APIError, OSError) as error:
                 self._cannot_start(name, error)
+            finally:
+                self._starting = False
 
     def _cannot_start(self, name: str, error: Exception) -> None:
+        permanent = isinstance(error, sandbox.ImageError)
+        reason = "ErrImageNeverPull" if permanent else "CreateContainerConfigError"
         retry_at = time.time() + self._next_retry()
-        self.runs[name].set_problem(Problem("CreateContainerConfigError", str(error)), retry_at)
+        self.runs[name].set_problem(Problem(reason, str(error), permanent), retry_at)
         self._tell("Warning", "Failed" if self.state.sandboxed else "FailedMount", f"Error: {error}")
 
-    async def _launch(self, container: Container) -> Launch | None:
-        """What to start a container with; None (with a problem set) if there is no such image."""
+    async def _launch(self, container: Container) -> Launch:
+        """What to start a container with. Raises ConfigurationError or one of its kinds, APIError, OSError."""
         run = self.runs[container.name]
         image = sandbox.find_image(self._node.config.images, container.image)
-        if image is None:
-            known = ", ".join(sorted(self._node.config.images)) or "none"
-            text = f'image "{container.image}" is not in this node\'s table of images ({known})'
-            run.set_problem(Problem("ErrImageNeverPull", text, permanent=True), 0.0)
-            self._tell("Warning", "ErrImageNeverPull", text)
-            return None
         wanted = environment.references(container)
         sources = await volumes.fetch(self._node.client, self.pod.metadata.namespace, wanted)
         variables = environment.resolve(self.pod, container, self._facts, sources)
         mounts = self._volumes.mounts(container, variables)
         place = sandbox.Place(self.folder, run.next_folder)
-        place.temporary.mkdir(parents=True, exist_ok=True)
-        place.termination_log.touch()
+        place.make()
         if self._node.isolated:
             return sandbox.isolated(
                 self.pod,
@@ -340,16 +350,8 @@ class PodWorker:
             mounts=mounts,
             peers=peers,
             place=place,
-            kubeconfig=self._kubeconfig({m["target"]: m["source"] for m in mounts}),
+            server=self._node.client.server,
         )
-
-    def _kubeconfig(self, folders: Mapping[str, str]) -> Path | None:
-        token_folder = folders.get(sandbox.TOKEN_FOLDER)
-        if token_folder is None:
-            return None
-        path = self.folder / "kubeconfig"
-        path.write_text(sandbox.kubeconfig_for(Path(token_folder), self._node.client.server))
-        return path
 
     async def _refresh_volumes(self) -> None:
         self._stale_volumes = False
@@ -358,6 +360,9 @@ class PodWorker:
             await self._volumes.refresh(self.pod, self._facts)
         except ConfigurationError as error:
             self._tell("Warning", "FailedMount", str(error))  # what was there before stays
+        except (APIError, OSError):
+            self._stale_volumes = True
+            raise
 
     async def _publish(self, decision: Decision) -> None:
         """Tell the API server, if it does not know already. A final phase is never changed again."""
@@ -392,8 +397,3 @@ class PodWorker:
 def pod_folder(state_dir: Path, uid: str) -> Path:
     """Where everything of one pod lies."""
     return state_dir / "pods" / uid
-
-
-def _condition(status: JSON, kind: str) -> str | None:
-    found = [c["status"] for c in status.get("conditions") or [] if c["type"] == kind]
-    return found[0] if found else None

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from moe_local.agent.config import AgentConfig, Image
-from moe_local.agent.sandbox import find_image, needed_folders
+from moe_local.agent.sandbox import ImageError, find_image, needed_folders
 
 COMPLETE: dict[str, Any] = {
     "nodeName": "local",
@@ -53,8 +53,11 @@ def test_images_are_found_with_their_tag_or_without() -> None:
     assert find_image(images, "moe-operator/trainer:1") == plain
     assert find_image(images, "moe-operator/trainer:2") == tagged
     assert find_image(images, "host:5000/x") == plain
-    assert find_image(images, "host:5000/y") is None
-    assert find_image(images, "trainer") is None
+    for unknown in ("host:5000/y", "trainer"):
+        with pytest.raises(
+            ImageError, match=f'"{unknown}" is not in this node\'s table of images .host:5000/x, '
+        ):
+            find_image(images, unknown)
 
 
 def test_an_environment_is_its_folder_its_interpreter_and_its_editable_packages(tmp_path: Path) -> None:

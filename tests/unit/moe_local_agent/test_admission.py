@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moe_local.agent import quantity
-from moe_local.agent.agent import refusal, requests
+from moe_local.agent.admission import refusal, requests
 
 CAPACITY = {"cpu": "2", "memory": "4Gi", "pods": "3"}
 
