@@ -80,7 +80,7 @@ def one_write_at_a_time(world: World) -> None:
     quiet = 0
     for _ in range(3000):
         before = world.writes
-        for key in world.keys():
+        for key in world.subjects():
             world.kills = [world.writes + 1]
             world.reconcile(*key)
         world.kills = []
@@ -131,14 +131,14 @@ def test_whatever_happens_it_settles_where_a_calm_world_would(acts: list[tuple[s
     assert sorted(world.servers()) == sorted(
         [status.current_revision, world.status("general").current_revision]
     )
-    for key in world.keys():
+    for key in world.subjects():
         plan = world.plan(*key)
         assert (plan.create, plan.apply, plan.resume, plan.delete, plan.statuses) == ((),) * 5
 
 
 def perform(world: World, act: str, number: int) -> None:
     """Do one thing to the world."""
-    keys = world.keys()
+    keys = world.subjects()
     if act == "reconcile":
         world.reconcile(*keys[number % len(keys)])
     elif act == "kill":

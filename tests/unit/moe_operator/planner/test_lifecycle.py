@@ -47,7 +47,7 @@ def test_a_pool_of_experts_ends_up_serving_and_routed_by_the_distilled_table(ser
 
 def test_a_settled_world_is_planned_without_a_single_write(served: World) -> None:
     served.now += timedelta(minutes=5)
-    for key in served.keys():
+    for key in served.subjects():
         plan = served.plan(*key)
         assert (plan.create, plan.apply, plan.resume, plan.delete, plan.statuses, plan.events) == ((),) * 6
 
@@ -206,7 +206,7 @@ def test_a_paused_pool_starts_no_job() -> None:
     world.pool(paused=True)
     world.expert("general")
     world.settle()
-    assert [name for name in world.created] == []
+    assert world.created == []
     world.pool(paused=False)
     world.settle()
     assert world.status("general").phase == "Serving"
@@ -330,7 +330,7 @@ def test_a_snapshot_that_cannot_be_scheduled_hands_its_turn_on() -> None:
     name = next(iter(world.plan("Expert", "aaa").create))["metadata"]["name"]
     world.unschedulable.add(name)
     for _ in range(400):
-        for key in world.keys():
+        for key in world.subjects():
             world.reconcile(*key)
         world.tick(1)
     assert world.status("general").phase == "Serving"
@@ -393,10 +393,10 @@ def test_a_deleted_training_job_is_followed_by_the_next_attempt() -> None:
     world.pool()
     world.expert("general")
     while ("Job", "general-1-a1") not in world.objects:
-        for key in world.keys():
+        for key in world.subjects():
             world.reconcile(*key)
         world.tick()
-    for key in world.keys():
+    for key in world.subjects():
         world.reconcile(*key)
     world.delete("Job", "general-1-a1")
     world.settle()
@@ -430,7 +430,7 @@ def test_twins_work_and_the_second_is_warned_of_once() -> None:
 def test_a_superseded_revision_gives_its_job_up_and_can_be_taken_up_again(served: World) -> None:
     served.change("code", seed=1)
     while ("Job", "code-2-a1") not in served.objects:
-        for key in served.keys():
+        for key in served.subjects():
             served.reconcile(*key)
     served.change("code", seed=2)
     served.settle()
@@ -449,7 +449,7 @@ def test_a_queue_of_kueue_is_left_to_start_jobs() -> None:
     world.pool()
     world.expert("general")
     for _ in range(20):
-        for key in world.keys():
+        for key in world.subjects():
             assert world.reconcile(*key).resume == ()
         world.tick()
     (job,) = [item for (kind, _), item in world.objects.items() if kind == "Job"]
@@ -464,7 +464,7 @@ def test_the_pool_starts_no_more_training_than_its_budget_allows() -> None:
         world.expert(name)
     busiest = 0
     for _ in range(60):
-        for key in world.keys():
+        for key in world.subjects():
             world.reconcile(*key)
         world.tick()
         running = [

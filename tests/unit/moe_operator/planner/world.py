@@ -290,7 +290,7 @@ class World:
                 self.history.append(self.fork())
         self.events += [(owner, event) for event in plan.events]
 
-    def keys(self) -> list[tuple[str, str]]:
+    def subjects(self) -> list[tuple[str, str]]:
         """Return what there is to reconcile."""
         return [key for key in sorted(self.objects) if key[0] in ("Expert", "ExpertPool")]
 
@@ -304,7 +304,7 @@ class World:
         seen = -1
         for count in range(rounds):
             changed, seen = seen != self._version, self._version
-            for key in self.keys():
+            for key in self.subjects():
                 if self._has(*key) and (changed or self.now >= due.get(key, self.now + timedelta(days=1))):
                     plan = self.reconcile(*key)
                     due.pop(key, None)

@@ -1,0 +1,235 @@
+"""Makes the golden manifests from the builders; run it to write them anew."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from moe_gateway.routing_policy import RoutedExpert, RoutingPolicy
+from moe_operator.api.expert import Expert
+from moe_operator.api.expert_pool import ExpertPool
+from moe_operator.api.expert_revision import ExpertRevisionSpec
+from moe_operator.builders.distill_job import build_distill_job
+from moe_operator.builders.evaluate_job import build_evaluate_job
+from moe_operator.builders.gateway import build_gateway, build_gateway_service, build_policy
+from moe_operator.builders.pod import SourceMount
+from moe_operator.builders.revision import build_revision
+from moe_operator.builders.server import build_server, build_server_service, server_url
+from moe_operator.builders.snapshot_job import build_snapshot_job
+from moe_operator.builders.store import build_store
+from moe_operator.builders.training_job import build_training_job
+from moe_operator.config import OperatorConfig
+from moe_trainer.job_config import DistillJob, EvaluateJob, SnapshotJob, TrainJob
+from moe_trainer.serve_config import ServeConfig, ServedArtefact
+
+FOLDER = Path(__file__).parent / "golden"
+CHART_VALUES = Path(__file__).parents[4] / "charts/moe-operator/values.yaml"
+CLAIM = "first-pool-store"
+TEXT = "a" * 64
+DIGEST = f"sha256:{TEXT}"
+
+
+def chart_config() -> OperatorConfig:
+    """Return the operator's config with the profiles and stores of the chart's values."""
+    values = yaml.safe_load(CHART_VALUES.read_text())
+    return OperatorConfig.model_validate(
+        {
+            "images": {"trainer": "moe-operator/trainer:0.1.0", "gateway": "moe-operator/gateway:0.1.0"},
+            "profiles": values["profiles"],
+            "stores": values["stores"],
+        }
+    )
+
+
+def an_expert(profile: str, devices: int = 1) -> Expert:
+    """Return an Expert that trains and serves on a profile."""
+    return Expert.model_validate(
+        {
+            "metadata": {"name": "mathematics", "namespace": "research", "uid": "expert-uid"},
+            "spec": {
+                "pool": "first-pool",
+                "domain": "mathematics",
+                "base": {"expert": "general"},
+                "data": {"sources": [{"store": "corpora", "path": "mathematics/*.jsonl", "format": "jsonl"}]},
+                "training": {"resources": {"profile": profile, "devicesPerNode": devices}},
+                "serving": {"profile": profile},
+            },
+        }
+    )
+
+
+def a_pool() -> ExpertPool:
+    """Return a pool."""
+    return ExpertPool.model_validate(
+        {
+            "metadata": {"name": "first-pool", "namespace": "research", "uid": "pool-uid"},
+            "spec": {"storage": {"size": "20Gi"}},
+        }
+    )
+
+
+EXPERT_REF = {"name": "mathematics", "uid": "expert-uid", "domain": "mathematics"}
+SNAPSHOT = {"path": "pools/pool-uid/experts/expert-uid/snapshots/aaaaaaaaaaaaaaaa", "digest": DIGEST}
+WINDOW = {"path": "pools/pool-uid/experts/expert-uid/holdouts/aaaaaaaaaaaaaaaa", "digest": DIGEST}
+PARENT = {"revision": "general-1", "path": "pools/pool-uid/general-1", "digest": DIGEST}
+CANDIDATE = {"revision": "mathematics-1", "path": "pools/pool-uid/mathematics-1", "digest": DIGEST}
+HOLDOUT = {"domain": "mathematics", "expert": "mathematics", **WINDOW}
+SNAPSHOT_JOB = SnapshotJob.model_validate(
+    {
+        "poolUid": "pool-uid",
+        "expert": EXPERT_REF,
+        "sources": [{"root": "corpora", "path": "mathematics/*.jsonl", "format": "jsonl"}],
+        "holdout": {"fraction": 0.1, "salt": "moe"},
+    }
+)
+TRAIN_JOB = TrainJob.model_validate(
+    {
+        "poolUid": "pool-uid",
+        "expert": EXPERT_REF,
+        "revision": "mathematics-1",
+        "attempt": 1,
+        "inputsDigest": DIGEST,
+        "parent": PARENT,
+        "data": SNAPSHOT,
+        "training": {},
+        "seed": 0,
+    }
+)
+EVALUATE_JOB = EvaluateJob.model_validate(
+    {
+        "poolUid": "pool-uid",
+        "expert": EXPERT_REF,
+        "revision": "mathematics-1",
+        "candidate": CANDIDATE,
+        "base": PARENT,
+        "comparisons": [{"holdout": HOLDOUT, "role": "anchor"}],
+        "suite": [HOLDOUT],
+    }
+)
+DISTILL_JOB = DistillJob.model_validate(
+    {"poolUid": "pool-uid", "roster": [CANDIDATE], "experts": [EXPERT_REF], "suite": [HOLDOUT]}
+)
+SERVE = ServeConfig(
+    expert="mathematics",
+    domain="mathematics",
+    revision="mathematics-1",
+    artefact=ServedArtefact(path="pools/pool-uid/mathematics-1", digest=DIGEST),
+)
+REVISION = ExpertRevisionSpec.model_validate(
+    {
+        "expert": "mathematics",
+        "expertUID": "expert-uid",
+        "pool": "first-pool",
+        "number": 1,
+        "cause": "SpecChanged",
+        "inputs": {
+            "parent": PARENT,
+            "data": SNAPSHOT,
+            "training": {
+                "learningRate": 0.001,
+                "maxEpochs": 1,
+                "batchTokens": 4096,
+                "weightDecay": 0.1,
+                "loadBalancingLossWeight": 0.01,
+                "auxiliaryLossWeight": 0.001,
+                "validationEvery": 100,
+                "checkpointEvery": 50,
+            },
+            "seed": 0,
+        },
+        "inputsDigest": DIGEST,
+        "anchor": {**WINDOW, "clusters": 31, "segments": 256},
+        "suiteDigest": DIGEST,
+    }
+)
+
+
+def on_profile(profile: str, devices: int = 1) -> list[dict[str, Any]]:
+    """Return what runs on an Expert's profile: training, evaluation, server."""
+    config, expert = chart_config(), an_expert(profile, devices)
+    hardware = config.profiles[profile]
+    return [
+        build_training_job(
+            name="mathematics-1-a1",
+            expert=expert,
+            job=TRAIN_JOB,
+            claim=CLAIM,
+            profile=hardware,
+            config=config,
+        ),
+        build_evaluate_job(
+            name="mathematics-1-e1",
+            expert=expert,
+            job=EVALUATE_JOB,
+            claim=CLAIM,
+            profile=hardware,
+            config=config,
+        ),
+        build_server(expert=expert, serve=SERVE, replicas=1, claim=CLAIM, profile=hardware, config=config),
+    ]
+
+
+def on_cpu() -> list[dict[str, Any]]:
+    """Return everything for a pool of one Expert."""
+    config, expert, pool = chart_config(), an_expert("cpu"), a_pool()
+    cpu = config.profiles["cpu"]
+    snapshot = build_snapshot_job(
+        name="mathematics-snapshot-0a1b2c3d",
+        expert=expert,
+        job=SNAPSHOT_JOB,
+        claim=CLAIM,
+        sources=(SourceMount(root="corpora", claim="corpora"),),
+        profile=cpu,
+        config=config,
+    )
+    policy = RoutingPolicy(
+        pool="first-pool",
+        strategy="Posterior",
+        experts=(
+            RoutedExpert(
+                name="mathematics",
+                domain="mathematics",
+                revision="mathematics-1",
+                digest=DIGEST,
+                url=server_url(revision="mathematics-1", namespace="research"),
+            ),
+        ),
+    )
+    distill = build_distill_job(
+        name="first-pool-distill-0a1b2c3d",
+        pool=pool,
+        job=DISTILL_JOB,
+        claim=CLAIM,
+        profile=cpu,
+        config=config,
+    )
+    return [
+        build_store(name=CLAIM, pool=pool),
+        snapshot,
+        build_revision(name="mathematics-1", expert=expert, spec=REVISION),
+        *on_profile("cpu"),
+        build_server_service(expert=expert, revision="mathematics-1"),
+        distill,
+        build_policy(name="first-pool-routing", pool=pool, policy=policy),
+        build_gateway(
+            name="first-pool-gateway", pool=pool, policy_name="first-pool-routing", claim=CLAIM, config=config
+        ),
+        build_gateway_service(name="first-pool-gateway", pool=pool),
+    ]
+
+
+def golden_texts() -> dict[str, str]:
+    """Return the text of each golden file."""
+    files = {
+        "cpu.yaml": on_cpu(),
+        "nvidia.yaml": on_profile("nvidia"),
+        "gke-tpu.yaml": on_profile("gke-tpu-v5e", devices=8),
+    }
+    return {
+        name: yaml.safe_dump_all(manifests, sort_keys=False, width=110) for name, manifests in files.items()
+    }
+
+
+if __name__ == "__main__":
+    for name, text in golden_texts().items():
+        (FOLDER / name).write_text(text)

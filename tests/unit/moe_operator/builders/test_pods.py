@@ -1,0 +1,136 @@
+"""What holds of every pod, whatever it runs."""
+
+import json
+from typing import Any
+
+import pytest
+from golden_manifests import CLAIM, TRAIN_JOB, a_pool, an_expert, chart_config, on_cpu, on_profile
+
+from moe_operator.builders.gateway import build_gateway
+from moe_operator.builders.pod import config_text
+from moe_operator.builders.server import TEMPLATE
+from moe_operator.builders.training_job import build_training_job
+from moe_trainer.job_config import HoldoutRule, TrainJob, parse_job_config
+
+WORKLOADS = [
+    pytest.param(manifest, id=f"{manifest['kind']}-{manifest['metadata']['name']}")
+    for manifest in [*on_cpu(), *on_profile("nvidia")]
+    if "template" in manifest.get("spec", {})
+]
+
+
+def container(manifest: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = manifest["spec"]["template"]["spec"]["containers"][0]
+    return found
+
+
+def environment(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {item["name"]: item.get("value") for item in container(manifest)["env"]}
+
+
+@pytest.mark.parametrize("manifest", WORKLOADS)
+def test_pods_are_restricted_and_hold_no_credentials(manifest: dict[str, Any]) -> None:
+    spec = manifest["spec"]["template"]["spec"]
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    security = container(manifest)["securityContext"]
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["readOnlyRootFilesystem"] is True
+    assert security["capabilities"] == {"drop": ["ALL"]}
+
+
+@pytest.mark.parametrize("manifest", WORKLOADS)
+def test_pods_listen_on_their_own_address_and_write_to_their_own_folder(manifest: dict[str, Any]) -> None:
+    values = environment(manifest)
+    assert "POD_IP" in values
+    assert values["TMPDIR"] == values["HOME"] == "/moe/scratch"
+
+
+@pytest.mark.parametrize("manifest", WORKLOADS)
+def test_every_object_is_found_by_its_labels_and_goes_with_its_owner(manifest: dict[str, Any]) -> None:
+    metadata = manifest["metadata"]
+    assert metadata["labels"]["app.kubernetes.io/managed-by"] == "moe-operator"
+    assert metadata["ownerReferences"][0]["controller"] is True
+    assert manifest["spec"]["template"]["metadata"]["labels"].items() <= metadata["labels"].items()
+
+
+def test_the_pools_claim_has_no_owner_so_that_weights_outlive_the_pool() -> None:
+    claim = next(item for item in on_cpu() if item["kind"] == "PersistentVolumeClaim")
+    assert "ownerReferences" not in claim["metadata"]
+
+
+def test_jobs_are_made_suspended_with_one_try_and_fail_at_once_on_wrong_input() -> None:
+    for job in (item for item in on_cpu() if item["kind"] == "Job"):
+        assert job["spec"]["suspend"] is True
+        assert job["spec"]["backoffLimit"] == 0
+        assert job["spec"]["podFailurePolicy"]["rules"][0] == {
+            "action": "FailJob",
+            "onExitCodes": {"operator": "In", "values": [64]},
+        }
+
+
+def test_sources_are_mounted_read_only() -> None:
+    snapshot = next(item for item in on_cpu() if item["metadata"]["name"].startswith("mathematics-snapshot"))
+    mount = next(item for item in container(snapshot)["volumeMounts"] if item["name"] == "source-0")
+    assert mount == {"name": "source-0", "mountPath": "/moe/sources/corpora", "readOnly": True}
+
+
+def test_servers_and_gateways_cannot_write_to_the_store() -> None:
+    for manifest in (item for item in on_cpu() if item["kind"] == "Deployment"):
+        mount = next(item for item in container(manifest)["volumeMounts"] if item["name"] == "store")
+        assert mount["readOnly"] is True
+
+
+def test_a_server_is_ready_only_with_the_digest_of_its_artefact() -> None:
+    server = on_profile("cpu")[2]
+    path = container(server)["readinessProbe"]["httpGet"]["path"]
+    assert path.startswith("/ready?digest=sha256:")
+    assert json.loads(server["metadata"]["annotations"][TEMPLATE]) == server["spec"]["template"]
+
+
+def test_training_is_an_indexed_job_that_runs_plain_python_and_tells_its_progress() -> None:
+    job = on_profile("cpu")[0]
+    assert job["spec"]["completionMode"] == "Indexed"
+    assert container(job)["command"] == ["moe-trainer", "train"]
+    assert container(job)["ports"] == [{"name": "progress", "containerPort": 8090, "protocol": "TCP"}]
+    assert environment(job)["MOE_PROGRESS_PORT"] == "8090"
+    assert isinstance(parse_job_config(environment(job)["MOE_JOB_CONFIG"]), TrainJob)
+
+
+@pytest.mark.parametrize(
+    ("profile", "device", "devices"), [("nvidia", "nvidia.com/gpu", 4), ("gke-tpu-v5e", "google.com/tpu", 8)]
+)
+def test_a_profile_gives_devices_selectors_and_tolerations(profile: str, device: str, devices: int) -> None:
+    hardware = chart_config().profiles[profile]
+    for manifest in on_profile(profile, devices)[:1]:
+        spec = manifest["spec"]["template"]["spec"]
+        assert container(manifest)["resources"]["limits"][device] == str(devices)
+        assert container(manifest)["resources"]["requests"][device] == str(devices)
+        assert spec["tolerations"] == [dict(item) for item in hardware.tolerations]
+        assert spec.get("nodeSelector", {}) == hardware.node_selector
+
+
+def test_text_of_a_user_is_no_variable_to_torchx_or_kubernetes() -> None:
+    rule = HoldoutRule(fraction=0.1, salt="$(POD_IP) ${app_id}")
+    assert "$" not in config_text(rule)
+    assert HoldoutRule.model_validate_json(config_text(rule)) == rule
+
+
+def test_a_profile_may_bring_its_own_image() -> None:
+    config = chart_config()
+    expert = an_expert("cpu")
+    profile = config.profiles["cpu"].model_copy(update={"image": "registry.example/trainer:tpu"})
+    job = build_training_job(
+        name="mathematics-1-a1", expert=expert, job=TRAIN_JOB, claim=CLAIM, profile=profile, config=config
+    )
+    assert container(job)["image"] == "registry.example/trainer:tpu"
+
+
+def test_pull_secrets_are_referred_to_by_name() -> None:
+    config = chart_config()
+    config = config.model_copy(
+        update={"images": config.images.model_copy(update={"pull_secrets": ("mirror",)})}
+    )
+    gateway = build_gateway(name="g", pool=a_pool(), policy_name="p", claim=CLAIM, config=config)
+    assert gateway["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "mirror"}]
