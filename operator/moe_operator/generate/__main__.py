@@ -4,12 +4,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from moe_operator.generate.manifests import chart_crd_files, crd_files
+from moe_operator.generate.manifests import MARK, chart_crd_files, crd_files
 from moe_operator.generate.pages import reason_page, reference_pages
 from moe_operator.generate.values import values_schema_file
 
-#: Folders where a file that is not generated (any more) is out of date too.
-OWNED = ("crds", "charts/moe-operator/templates/crds", "docs/reference")
+#: Where a file that bears our mark but is not generated any more is out of date too.
+FOLDERS = ("crds", "charts/moe-operator/templates/crds", "docs/reference")
 
 
 def generated_files() -> dict[str, str]:
@@ -20,12 +20,15 @@ def generated_files() -> dict[str, str]:
 def out_of_date(root: Path, files: dict[str, str]) -> list[str]:
     """Return the paths whose text differs, is missing, or should not be there."""
     differing = [path for path, text in files.items() if _read(root / path) != text]
-    present = [str(path.relative_to(root)) for folder in OWNED for path in (root / folder).glob("*.*")]
-    return sorted(differing + [path for path in present if path not in files])
+    present = [
+        path for folder in FOLDERS for path in (root / folder).glob("*.*") if MARK in (_read(path) or "")
+    ]
+    left_over = [str(path.relative_to(root)) for path in present if str(path.relative_to(root)) not in files]
+    return sorted(differing + left_over)
 
 
 def write(root: Path, files: dict[str, str]) -> None:
-    """Make the files as they should be, and remove those in our folders that should not be there."""
+    """Make the files as they should be, and remove what is left over from before."""
     for path in out_of_date(root, files):
         if path in files:
             (root / path).parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,9 @@ import yaml
 
 from moe_operator.api.crd import custom_resource_definitions
 
-HEADER = "# Generated from operator/moe_operator/api by `make generate`. Do not edit.\n"
+#: What every generated file says at its top.
+MARK = "Generated from operator/moe_operator/api by `make generate`. Do not edit."
+HEADER = f"# {MARK}\n"
 
 
 def crd_files() -> dict[str, str]:

@@ -7,8 +7,9 @@ from moe_operator.api.crd import object_schema
 from moe_operator.api.kinds import KINDS, Kind
 from moe_operator.api.labels import API_VERSION, CATEGORY
 from moe_operator.api.reasons import Reason
+from moe_operator.generate.manifests import MARK
 
-_NOTE = "<!-- Generated from operator/moe_operator/api by `make generate`. Do not edit. -->\n"
+_NOTE = f"<!-- {MARK} -->\n"
 
 
 def reference_pages() -> dict[str, str]:

@@ -8,6 +8,7 @@ import yaml
 from moe_operator.api.kinds import EXPERT, KINDS
 from moe_operator.api.reasons import Reason
 from moe_operator.generate import __main__ as generate
+from moe_operator.generate.manifests import MARK
 
 ROOT = Path(__file__).parents[4]
 
@@ -43,7 +44,8 @@ def test_an_edited_a_missing_and_a_left_over_file_are_found_and_put_right(
 ) -> None:
     (checkout / "crds/experts.yaml").write_text("edited")
     (checkout / "docs/reasons.md").unlink()
-    (checkout / "crds/experttransfers.yaml").write_text("of a kind that is gone")
+    (checkout / "crds/experttransfers.yaml").write_text(f"# {MARK}\nof a kind that is gone")
+    (checkout / "docs/reference/moectl.md").write_text("Written by hand.")
     assert generate.out_of_date(checkout, files) == [
         "crds/experts.yaml",
         "crds/experttransfers.yaml",
@@ -52,6 +54,7 @@ def test_an_edited_a_missing_and_a_left_over_file_are_found_and_put_right(
     generate.write(checkout, files)
     assert generate.out_of_date(checkout, files) == []
     assert not (checkout / "crds/experttransfers.yaml").exists()
+    assert (checkout / "docs/reference/moectl.md").exists()
 
 
 def test_check_fails_and_names_the_file(
