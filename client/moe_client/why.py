@@ -78,7 +78,7 @@ def _trouble(conditions: Sequence[Condition]) -> Iterator[str]:
 
 def _meaning(reason: str) -> str:
     try:
-        return Reason(reason).meaning  # type: ignore[call-arg]
+        return Reason(reason).meaning
     except ValueError:
         return "This reason is newer than this moectl."
 

@@ -19,7 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from moe_local.cluster import ClusterStatus, LocalCluster, PartStatus
+    from moe_local.cluster import LocalCluster
+    from moe_local.status import ClusterStatus, PartStatus
 
 # moe_local is imported where it is used: a plain client does not have its packages.
 
