@@ -2,7 +2,7 @@
 
 | Change | Looked at again |
 |---|---|
-| an Expert | itself and its pool; its peers, if its data, current revision or existence changed |
+| an Expert | itself and its pool; its peers, if its spec, data, current revision or existence changed |
 | an ExpertRevision | its Expert and pool |
 | a pool | itself and its Experts |
 | a Job | its Expert and pool; the pool's other Experts, if it starts or stops taking a place |
@@ -70,8 +70,12 @@ def _weight(kind: str, manifest: Manifest | None) -> Any:
     uid, status = manifest["metadata"]["uid"], manifest.get("status") or {}
     if kind == "Job":
         return uid, _holds(status, "Complete"), _holds(status, "Failed"), manifest["spec"].get("suspend")
-    deleted = manifest["metadata"].get("deletionTimestamp")
-    return uid, deleted, status.get("snapshot"), status.get("currentRevision"), _holds(status, "Stalled")
+    generation, deleted = (
+        manifest["metadata"].get("generation"),
+        manifest["metadata"].get("deletionTimestamp"),
+    )
+    news = status.get("snapshot"), status.get("currentRevision"), _holds(status, "Stalled")
+    return uid, generation, deleted, news
 
 
 def _holds(status: Manifest, type_: str) -> bool:
