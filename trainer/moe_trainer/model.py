@@ -175,18 +175,18 @@ class Model(nn.Module):
 def initialise(model: Model, seed: int) -> None:
     """Set all parameters from a seed: normal with the config's standard deviation, norms to 1.
 
-    What writes into the residual stream is scaled down by sqrt(2 * layers), as in GPT-2.
+    What writes into the residual stream starts at zero, so that a new model predicts from the last token
+    alone and each layer adds to that as it learns.
     """
     generator = torch.Generator().manual_seed(seed)
-    std = model.config.initializer_range
-    into_residual = std / (2 * model.config.num_hidden_layers) ** 0.5
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 1:
                 parameter.fill_(1.0)
+            elif name.endswith(("o_proj.weight", "down_EDF")):
+                parameter.zero_()
             else:
-                narrow = name.endswith(("o_proj.weight", "down_EDF"))
-                parameter.normal_(0.0, into_residual if narrow else std, generator=generator)
+                parameter.normal_(0.0, model.config.initializer_range, generator=generator)
 
 
 def _rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:

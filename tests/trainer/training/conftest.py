@@ -26,7 +26,7 @@ from moe_trainer.job_config import (
     TrainJob,
 )
 from moe_trainer.job_report import SnapshotHeadline, TrainHeadline
-from moe_trainer.model import Model, initialise
+from moe_trainer.model import Model
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.tokenizer import Tokenizer
 
@@ -52,9 +52,16 @@ def one_thread() -> None:
 
 @pytest.fixture
 def small_model() -> Model:
-    model = Model(SMALL)
-    initialise(model, seed=0)
-    return model.eval()
+    return everywhere_random(Model(SMALL)).eval()
+
+
+def everywhere_random(model: Model) -> Model:
+    """Return the model with no parameter at zero or one, so that every part of it shows in the logits."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(1.0 if parameter.dim() == 1 else 0.0, 0.2, generator=generator)
+    return model
 
 
 @dataclass

@@ -10,7 +10,7 @@ from moe_trainer.moe_layer import MoELayer, reference_experts, sorted_experts
 from moe_trainer.presets import PRESETS, preset
 from moe_trainer.tokenizer import Tokenizer
 
-from .conftest import SMALL
+from .conftest import SMALL, everywhere_random
 
 
 def tokens(rows: int, length: int, seed: int = 0) -> torch.Tensor:
@@ -20,13 +20,12 @@ def tokens(rows: int, length: int, seed: int = 0) -> torch.Tensor:
 def test_transformers_loads_an_artefact_and_computes_the_same_logits(tmp_path: Path) -> None:
     import transformers
 
-    model = Model(preset("tiny"))
-    initialise(model, seed=0)
+    model = everywhere_random(Model(preset("tiny")))
     artefact.write(tmp_path / "artefact", model.eval(), Tokenizer(), "{}")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "artefact").eval()
     ids = tokens(2, 100)
     with torch.inference_mode():
-        torch.testing.assert_close(theirs(ids).logits, model(ids), atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(theirs(ids).logits, model(ids), atol=1e-4, rtol=1e-4)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "artefact")
     text = "naïve  \n\tπ≈3.14159 🙂 \x01"
     assert tokenizer.encode(text) == Tokenizer().encode(text)
@@ -137,7 +136,7 @@ def test_a_seed_decides_every_bit_of_a_new_model() -> None:
 
 def test_every_preset_can_be_made_and_holds_a_scored_segment() -> None:
     for config in PRESETS.values():
-        assert config.max_position_embeddings >= 256 + 128
+        assert config.max_position_embeddings >= 128 + 256
         assert config.vocab_size >= Tokenizer.vocab_size
         assert sum(p.numel() for p in Model(config).parameters()) < 2_000_000
 
