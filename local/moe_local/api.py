@@ -27,12 +27,18 @@ class Endpoint:
         self._pair = pair
 
     def request(
-        self, method: str, path: str, body: Body | None = None, *, content_type: str = "application/json"
+        self,
+        method: str,
+        path: str,
+        body: Body | None = None,
+        *,
+        content_type: str = "application/json",
+        timeout: float = 10,
     ) -> tuple[int, str]:
         """Status and text of the answer; raises OSError or HTTPException where there is none."""
         context = ssl.create_default_context(cafile=str(self._authority))
         context.load_cert_chain(str(self._pair))
-        connection = HTTPSConnection("127.0.0.1", self._port, timeout=10, context=context)
+        connection = HTTPSConnection("127.0.0.1", self._port, timeout=timeout, context=context)
         try:
             content = None if body is None else json.dumps(body)
             connection.request(method, path, body=content, headers={"Content-Type": content_type})
@@ -44,7 +50,7 @@ class Endpoint:
     def healthy(self, path: str) -> bool:
         """Whether a health check answers 200."""
         try:
-            return self.request("GET", path)[0] == 200
+            return self.request("GET", path, timeout=2)[0] == 200
         except (OSError, HTTPException):
             return False
 

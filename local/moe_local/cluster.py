@@ -5,61 +5,36 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from moe_local import chart
-from moe_local.agent.config import AgentConfig, BackOff, Image
 from moe_local.api import AdminAPI
-from moe_local.binary import PROGRAMS, Progress, ensure_controlplane, find_controlplane
+from moe_local.binary import Progress, ensure_controlplane, find_controlplane
 from moe_local.bootstrap import apply_bootstrap
-from moe_local.certificates import NODE_NAME, ensure_certificates
+from moe_local.certificates import NODE_NAME
+from moe_local.configuration import configure
 from moe_local.containers import stop_containers
-from moe_local.errors import LocalClusterError
-from moe_local.folder import ClusterFolder, Network, choose_network, load_network, write_private
-from moe_local.kubeconfig import write_kubeconfigs
+from moe_local.errors import LocalClusterError, OperatorNotReadyError
+from moe_local.folder import ClusterFolder, choose_network, load_network
 from moe_local.node import node_ready
-from moe_local.parts import API_SERVER, AUDIT_POLICY, NODE_AGENT, Part, make_parts
+from moe_local.parts import API_SERVER, CONTROLLER_MANAGER, NODE_AGENT, Part, make_parts
 from moe_local.preflight import require_fit
 from moe_local.processes import Process, start
+from moe_local.status import ClusterStatus, PartStatus
 
 START_SECONDS = 60.0
 """How long one part, the node or the operator may take to be ready on a busy machine."""
 
-IMAGES = ("moe-operator/operator", "moe-operator/gateway", "moe-operator/trainer")
+STUCK_SECONDS = 10.0
+"""How long a part that runs already may take to say that it is healthy before it is started again."""
+
+POLL_SECONDS = 0.05
 
 OnStep = Callable[[str, float], None]
 """Told each finished step, in words, and how many seconds it took."""
-
-
-@dataclass(frozen=True)
-class PartStatus:
-    """How one process of the cluster is; `process` is None where it does not run."""
-
-    name: str
-    process: Process | None
-    healthy: bool
-
-
-@dataclass(frozen=True)
-class ClusterStatus:
-    """How the whole cluster is."""
-
-    parts: tuple[PartStatus, ...]
-    """Empty where the cluster has never been up."""
-    node_ready: bool
-    operator_ready: bool | None
-    """None where the operator was never installed."""
-
-    @property
-    def well(self) -> bool:
-        """Whether nothing is wrong."""
-        parts_well = bool(self.parts) and all(part.healthy for part in self.parts)
-        return parts_well and self.node_ready and self.operator_ready is not False
 
 
 class LocalCluster:
@@ -90,7 +65,10 @@ class LocalCluster:
         says which environment (a folder with bin/) stands for an image, beside the three of this project, which are
         the environment that Python runs in now. `progress` hears of long waits.
 
-        Raises LocalClusterError. Whatever goes wrong, or Ctrl-C, stops the processes that this call started.
+        What is given holds until the next `up`, which may say otherwise.
+
+        Raises LocalClusterError. Whatever goes wrong, or Ctrl-C, stops the processes that this call started, except
+        where the operator alone is not ready (OperatorNotReadyError): what runs then says why.
         """
         with self.folder.locked(), self._undone_on_failure() as started:
             clock = _Clock(on_step)
@@ -102,13 +80,14 @@ class LocalCluster:
             if not node:
                 others = [part for part in others if part.name != NODE_AGENT]
             self._start(others, started, clock)
-            self._wait_until("the default service account", self._has_service_account)
+            self._wait_until(
+                "the default service account", self._has_service_account, part=CONTROLLER_MANAGER
+            )
             if node and operator and chart.install_chart(self.folder, self.api(), self._helm, values):
                 clock.done("chart moe-operator is installed")
             if node:
-                self._wait_until(f"node {NODE_NAME}", self.node_ready)
+                self._wait_until(f"node {NODE_NAME}", self.node_ready, part=NODE_AGENT)
                 clock.done(f"node {NODE_NAME} is ready")
-            started.clear()  # from here on, what runs is worth keeping: it says why the operator does not start
             if node and operator:
                 self._wait_for_operator()
                 clock.done("the operator is ready")
@@ -200,15 +179,9 @@ class LocalCluster:
         """Write everything that the parts read, and stop those that run with something else."""
         self.folder.make()
         network = choose_network(self.folder, rechoose=not self.part_pids())
-        ensure_certificates(self.folder.certificates)
-        write_kubeconfigs(self.folder, network)
-        write_private(self.folder.path / "audit-policy.yaml", AUDIT_POLICY)
-        for program in PROGRAMS:
-            _link(self.folder.programs / program, binary)
-        parts = make_parts(self.folder, network)
-        agent = _agent_config(self.folder, network, images)
-        if write_private(self.folder.agent_config, agent.model_dump_json(indent=2, by_alias=True)):
+        if configure(self.folder, network, binary, images):
             self._end_for_restart(NODE_AGENT)
+        parts = make_parts(self.folder, network)
         for part in parts:
             if (process := self._process(part.name)) and process.arguments != part.argv:
                 self._end_for_restart(part.name)
@@ -220,13 +193,15 @@ class LocalCluster:
             self.kill(part)
 
     def _start(self, parts: Sequence[Part], started: list[Part], clock: _Clock) -> None:
-        """Start those of these parts that do not run, all at once, and wait until all of them are healthy."""
+        """Start those of these parts that do not run or are stuck, all at once; wait until all are healthy."""
         for part in parts:
+            if self._process(part.name) and not self._healthy_within(part, STUCK_SECONDS):
+                self._end_for_restart(part.name)
             if self._process(part.name) is None:
                 started.append(part)
                 self._spawn(part)
         for part in parts:
-            self._wait_until(part.name, part.healthy, part)
+            self._wait_until(part.name, part.healthy, part=part.name)
         names = [part.name for part in parts]
         clock.done(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} healthy")
 
@@ -248,15 +223,23 @@ class LocalCluster:
             folder=self.folder.path,
         )
 
-    def _wait_until(self, what: str, ready: Callable[[], bool], part: Part | None = None) -> None:
+    def _wait_until(self, what: str, ready: Callable[[], bool], *, part: str) -> None:
+        """Wait for something that this part has to bring about; raises LocalClusterError with the end of its log."""
         deadline = time.monotonic() + START_SECONDS
         while not ready():
-            if part and self._process(part.name) is None:
-                raise _not_started(f"{what} ended as soon as it was started", self.folder.log(part.name))
+            if self._process(part) is None:
+                raise _told_by(self.folder.log(part), f"{part} ended as soon as it was started")
             if time.monotonic() > deadline:
-                log = self.folder.log(part.name if part else API_SERVER)
-                raise _not_started(f"{what} was not ready after {START_SECONDS:.0f} s", log)
-            time.sleep(0.05)
+                raise _told_by(self.folder.log(part), f"{what} was not ready after {START_SECONDS:.0f} s")
+            time.sleep(POLL_SECONDS)
+
+    def _healthy_within(self, part: Part, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while not part.healthy():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+        return True
 
     def _wait_for_operator(self) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -264,12 +247,12 @@ class LocalCluster:
             if time.monotonic() > deadline:
                 logs = ("logs", f"deployment/{chart.RELEASE}", "-n", chart.NAMESPACE)
                 words = self.kubectl(*logs, "--tail=5", check=False)
-                raise LocalClusterError(
+                raise OperatorNotReadyError(
                     f"the operator was not ready after {START_SECONDS:.0f} s; the end of its log:\n"
                     f"{words.stdout or words.stderr}",
                     fix=f"the cluster still runs; look at `kubectl {' '.join(logs)}` and `kubectl get events -A`",
                 )
-            time.sleep(0.05)
+            time.sleep(POLL_SECONDS)
 
     @contextmanager
     def _undone_on_failure(self) -> Iterator[list[Part]]:
@@ -277,6 +260,8 @@ class LocalCluster:
         started: list[Part] = []
         try:
             yield started
+        except OperatorNotReadyError:
+            raise
         except BaseException:
             for part in reversed(started):
                 if process := self._process(part.name):
@@ -332,32 +317,6 @@ class _Clock:
         self._last = now
 
 
-def _agent_config(folder: ClusterFolder, network: Network, images: Mapping[str, Path]) -> AgentConfig:
-    environments = {**dict.fromkeys(IMAGES, Path(sys.prefix)), **images}
-    return AgentConfig(
-        node_name=NODE_NAME,
-        kubeconfig=folder.kubeconfig("agent"),
-        state_dir=folder.path / "agent",
-        listen_port=network.agent,
-        serving_certificate=folder.certificates / "agent-serving.pem",
-        serving_key=folder.certificates / "agent-serving.pem",
-        client_ca=folder.certificates / "agent-ca.pem",
-        images={name: Image(environment=path.absolute()) for name, path in environments.items()},
-        pod_network=network.pods,
-        hidden_paths=(
-            folder.path.parent,
-        ),  # every cluster's keys; a pod's own volumes are mounted all the same
-        # A person watches: what crashed because its peer was not there yet is tried again soon.
-        back_off=BackOff(initial=2, maximum=60),
-    )
-
-
-def _link(link: Path, target: Path) -> None:
-    if not link.is_symlink() or link.readlink() != target:
-        link.unlink(missing_ok=True)
-        link.symlink_to(target)
-
-
-def _not_started(what: str, log: Path) -> LocalClusterError:
+def _told_by(log: Path, what: str) -> LocalClusterError:
     last = "\n".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else ""
     return LocalClusterError(f"{what}; the end of its log:\n{last}", fix=f"read {log}, then try again")

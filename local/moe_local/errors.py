@@ -12,3 +12,7 @@ class LocalClusterError(Exception):
 
     def __str__(self) -> str:
         return f"{self.args[0]}\n  to fix: {self.fix}"
+
+
+class OperatorNotReadyError(LocalClusterError):
+    """The cluster runs, but the operator on it does not get ready."""

@@ -99,6 +99,11 @@ class ClusterFolder:
         return self.path / "log" / "audit.jsonl"
 
     @property
+    def audit_policy(self) -> Path:
+        """Which requests go into the audit log."""
+        return self.path / "audit-policy.yaml"
+
+    @property
     def programs(self) -> Path:
         """A folder for PATH, with kubectl and helm."""
         return self.path / "bin"

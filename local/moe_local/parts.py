@@ -130,7 +130,7 @@ def _apiserver(folder: ClusterFolder, network: Network) -> tuple[str, ...]:
         f"--service-account-key-file={service_accounts}",
         f"--service-account-signing-key-file={service_accounts}",
         "--endpoint-reconciler-type=none",
-        f"--audit-policy-file={folder.path / 'audit-policy.yaml'}",
+        f"--audit-policy-file={folder.audit_policy}",
         f"--audit-log-path={folder.audit_log}",
         "--audit-log-maxsize=50",
         "--audit-log-maxbackup=2",

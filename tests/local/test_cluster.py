@@ -63,6 +63,15 @@ def test_a_part_that_was_killed_comes_back_alone_with_all_data(cluster: LocalClu
     assert cluster.kubectl("get", "configmap", f"before-{part}", "-o", "jsonpath={.data.a}").stdout == "b"
 
 
+def test_a_part_that_hangs_is_started_again(cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch):
+    before = cluster.part_pids()
+    os.kill(before["kube-scheduler"], signal.SIGSTOP)
+    monkeypatch.setattr("moe_local.cluster.STUCK_SECONDS", 0.5)
+    cluster.up(node=False)
+    after = cluster.part_pids()
+    assert {name for name in after if after[name] != before[name]} == {"kube-scheduler"}
+
+
 def test_everything_killed_at_once_comes_back_with_all_data(cluster: LocalCluster):
     cluster.kubectl("create", "configmap", "before-all", "--from-literal=a=b")
     for part in cluster.part_pids():
@@ -246,7 +255,7 @@ def test_an_interrupted_repair_leaves_what_ran_before(cluster: LocalCluster, tmp
     cluster.kill("kube-scheduler")
     (cluster.folder.path / "bin" / "kube-scheduler").unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("moe_local.cluster.PROGRAMS", ())  # so that up does not put it back
+        patch.setattr("moe_local.configuration.PROGRAMS", ())  # so that up does not put it back
         with pytest.raises(LocalClusterError, match="kube-scheduler ended"):
             cluster.up(node=False)
     after = cluster.part_pids()

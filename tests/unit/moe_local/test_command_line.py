@@ -8,9 +8,10 @@ import pytest
 from typer.testing import CliRunner
 
 from moe_client.cli.local import app
-from moe_local.cluster import ClusterStatus, LocalCluster, PartStatus
+from moe_local.cluster import LocalCluster
 from moe_local.errors import LocalClusterError
 from moe_local.processes import Process
+from moe_local.status import ClusterStatus, PartStatus
 
 RUNNING = Process("boot", 1, 1)
 
