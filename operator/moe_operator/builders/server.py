@@ -15,6 +15,9 @@ from moe_trainer.serve_config import ServeConfig
 #: operator upgrade restarts no server, and an edit by hand is put back to what is written here.
 TEMPLATE = f"{GROUP}/template"
 
+#: On the Deployment: the hardware profile that the template was made for; another one thaws it.
+PROFILE = f"{GROUP}/profile"
+
 #: On the Deployment: digest of the served artefact.
 ARTEFACT = f"{GROUP}/artefact"
 
@@ -54,6 +57,7 @@ def build_server(
             labels=labels,
             annotations={
                 ARTEFACT: serve.artefact.digest,
+                PROFILE: expert.spec.serving.profile,
                 TEMPLATE: json.dumps(template, sort_keys=True, separators=(",", ":")),
             },
         ),

@@ -2,7 +2,7 @@
 
 import json
 
-from moe_operator.builders.server import TEMPLATE
+from moe_operator.builders.server import PROFILE, TEMPLATE
 from moe_operator.state import Manifest
 from moe_operator.subset import is_subset, quantity
 
@@ -14,10 +14,11 @@ def frozen(desired: Manifest, live: Manifest | None) -> Manifest:
 
     The template of a served revision never changes: a newer operator would write another one, and servers
     must not restart for that. An edit by hand shows against the template that was recorded, and is undone.
+    Only another hardware profile in the spec makes a new one.
     """
-    recorded = ((live or {}).get("metadata") or {}).get("annotations", {}).get(TEMPLATE)
-    if recorded is None:
+    annotations = ((live or {}).get("metadata") or {}).get("annotations") or {}
+    recorded, metadata = annotations.get(TEMPLATE), desired["metadata"]
+    if recorded is None or annotations.get(PROFILE) != metadata["annotations"][PROFILE]:
         return desired
-    metadata = dict(desired["metadata"])
-    metadata["annotations"] = {**metadata.get("annotations", {}), TEMPLATE: recorded}
+    metadata = {**metadata, "annotations": {**metadata["annotations"], TEMPLATE: recorded}}
     return {**desired, "metadata": metadata, "spec": {**desired["spec"], "template": json.loads(recorded)}}

@@ -9,10 +9,11 @@ Decided      the gate ruled; a ruling is renewed only where the spec's own part 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from importlib.metadata import version
 from typing import Literal
 
 from moe_operator.api.base import Interval
-from moe_operator.api.expert import Scores
+from moe_operator.api.expert import Expert, Scores
 from moe_operator.api.expert_pool import ExpertPool
 from moe_operator.api.expert_revision import (
     ArtefactStatus,
@@ -25,7 +26,7 @@ from moe_operator.api.expert_revision import (
 )
 from moe_operator.builders.evaluate_job import build_evaluate_job
 from moe_operator.builders.training_job import build_training_job
-from moe_operator.config import OperatorConfig
+from moe_operator.config import OperatorConfig, Profile
 from moe_operator.planner.attempts import Work, assess, known_reason
 from moe_operator.planner.blockage import server_failure
 from moe_operator.planner.job_configs import evaluate_job, train_job
@@ -104,12 +105,13 @@ def _ruled_before_training(revision: ExpertRevision, context: Context) -> Ruling
 
 def _train(revision: ExpertRevision, context: Context) -> Making:
     state, name = context.state, revision.metadata.name
+    expert = state.expert
     work = assess(
         jobs_of(state, Role.TRAIN, name),
         expect=TrainHeadline,
         now=context.now,
         made=revision.status.attempts,
-        limit=state.expert.spec.training.max_attempts,
+        limit=expert.spec.training.max_attempts,
         orphans=state.orphan_pods,
     )
     status = revision.status
@@ -133,6 +135,7 @@ def _train(revision: ExpertRevision, context: Context) -> Making:
                 config=context.config,
             ),
         )
+        status = status.model_copy(update={"provenance": _provenance(expert, profile, context.config)})
     if create or work.state == "Running":
         status = status.model_copy(update={"attempts": max(status.attempts, work.number)})
     return _attempted(revision, "Training", status, work, create, context)
@@ -237,6 +240,17 @@ def _same_time(verdict: Verdict, before: Verdict | None) -> Verdict:
     if before is not None and verdict.model_copy(update={"time": before.time}) == before:
         return before
     return verdict
+
+
+def _provenance(expert: Expert, profile: Profile, config: OperatorConfig) -> dict[str, str]:
+    """Return what the newest attempt runs on: recorded, and no part of the revision's identity."""
+    resources = expert.spec.training.resources
+    return {
+        "image": profile.image or config.images.trainer,
+        "profile": resources.profile,
+        "devices": str(resources.nodes * resources.devices_per_node if profile.device else 0),
+        "operator": version("moe-operator"),
+    }
 
 
 def _artefact(headline: TrainHeadline) -> ArtefactStatus:

@@ -61,15 +61,15 @@ def _routing(state: PoolState, policy: RoutingPolicy | None, distillation: Disti
         return RoutingStatus(table=distillation.table)
     digest = policy.digest()
     silent = silent_gateways(state, digest)
-    # Without a ready gateway nobody sends anything anywhere else.
-    known = not silent and (state.gateway.ready_replicas == len(state.gateway.reported))
+    ready, asked = state.gateway.ready_replicas, state.pool.spec.gateway.replicas
+    known = not silent and ready == len(state.gateway.reported) and (ready > 0 or asked == 0)
     routed = {entry.name: entry.revision for entry in policy.experts}
     metadata = state.pool.metadata
     return RoutingStatus(
         strategy=policy.strategy,
         digest=digest,
         reported_by=len(state.gateway.reported) - len(silent),
-        revisions=routed if known and state.gateway.exists else before.revisions,
+        revisions=routed if known else before.revisions,
         table=distillation.table,
         url=gateway_url(name=gateway_name(metadata.name), namespace=metadata.namespace),
     )
@@ -99,7 +99,7 @@ def _gateway(state: PoolState, policy: RoutingPolicy | None) -> Condition:
     if policy is None:
         return _say(state, type_, False, Reason.NOT_SERVING, "no Expert serves yet, so there is no gateway")
     if state.pool.spec.gateway.replicas == 0:
-        return _say(state, type_, False, Reason.NOT_SERVING, "spec.gateway.replicas is 0")
+        return _say(state, type_, True, Reason.READY, "spec.gateway.replicas is 0: no gateway is asked for")
     if gateway.ready_replicas == 0:
         why = blocked(gateway.pods)
         words = "the gateway is starting" + (f"; {why}" if why else "")
@@ -108,7 +108,12 @@ def _gateway(state: PoolState, policy: RoutingPolicy | None) -> Condition:
     if silent or len(gateway.reported) < gateway.ready_replicas:
         words = f"{', '.join(silent) or 'a gateway'} does not report the newest routing policy yet"
         return _say(state, type_, False, Reason.WAITING_FOR_GATEWAY, words)
-    message = f"{len(gateway.reported)} gateways route to {len(policy.experts)} Experts by {policy.strategy}"
+    message = f"{len(policy.experts)} Experts answer by {policy.strategy} on {len(gateway.reported)} gateways"
+    fallback = state.pool.spec.routing.fallback
+    if fallback is not None and policy.fallback is None:
+        message += (
+            f"; spec.routing.fallback is {fallback!r}, which does not serve: the first by name stands in"
+        )
     return _say(state, type_, True, Reason.READY, message)
 
 

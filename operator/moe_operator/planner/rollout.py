@@ -70,6 +70,8 @@ def _changed(
         state.expert.status.serving is not None
         and state.expert.status.serving.revision == target.metadata.name
     )
+    metadata = state.expert.metadata
+    spec_changed = metadata.generation != state.expert.status.observed_generation
     apply, events = [], []
     for desired in _desired(state, target, config):
         kind, name = desired["kind"], desired["metadata"]["name"]
@@ -83,7 +85,7 @@ def _changed(
             events.append(
                 Event(Reason.CHILD_RESTORED, f"{kind} {name} was gone and is made again", "Warning")
             )
-        elif live is not None and not _only_scaled(desired, live, state.expert):
+        elif live is not None and not spec_changed:
             events.append(Event(Reason.CHILD_EDITED, f"{kind} {name} was changed and is put back", "Warning"))
     return tuple(apply), tuple(events)
 
@@ -108,14 +110,6 @@ def _desired(state: ExpertState, target: ExpertRevision, config: OperatorConfig)
         config=config,
     )
     return [deployment, build_server_service(expert=expert, revision=target.metadata.name)]
-
-
-def _only_scaled(desired: Manifest, live: Manifest, expert: Expert) -> bool:
-    """Say whether nothing but the replicas differ, and the spec asked for that: no edit by hand."""
-    if desired["kind"] != "Deployment" or expert.metadata.generation == expert.status.observed_generation:
-        return False
-    unscaled = {key: value for key, value in desired["spec"].items() if key != "replicas"}
-    return is_subset({**desired, "spec": unscaled}, live)
 
 
 def _status(state: ExpertState, target: ExpertRevision, server: ObservedServer | None) -> ServingStatus:

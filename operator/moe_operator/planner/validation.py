@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from moe_operator.api.expert import Expert
 from moe_operator.api.reasons import Reason
 from moe_operator.config import OperatorConfig, Store
+from moe_operator.planner.base import pinned_base
 from moe_operator.state import ExpertState
 
 
@@ -134,7 +135,8 @@ def _bases_make_no_cycle(state: ExpertState, config: OperatorConfig) -> Finding 
 
 def _base_exists(state: ExpertState, config: OperatorConfig) -> Finding | None:
     base = state.expert.spec.base.expert
-    if base is None or base in state.peers:
+    # An Expert that branched already needs its base's artefact, not its object.
+    if base is None or base in state.peers or pinned_base(state) is not None:
         return None
     return Finding(
         Reason.BASE_NOT_FOUND,
