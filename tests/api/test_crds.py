@@ -59,6 +59,10 @@ def _spec(**fields: Any) -> Change:
     return lambda manifest: manifest["spec"].update(fields)
 
 
+def _filter(**fields: Any) -> Change:
+    return lambda manifest: manifest["spec"]["data"].update(filters=[fields])
+
+
 def _name(name: str) -> Change:
     return lambda manifest: manifest["metadata"].update(name=name)
 
@@ -81,6 +85,9 @@ REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("an absolute path", EXPERT, _sources(path="/etc/passwd"), "path must be relative"),
     ("a source of two kinds", EXPERT, _sources(claim="text"), "exactly one of store and claim"),
     ("no source", EXPERT, _sources(0), "should have at least 1 items"),
+    ("a filter without bounds", EXPERT, _filter(name="length"), "the filter has no bound"),
+    ("a filter with another's bound", EXPERT, _filter(name="length", threshold=0.8), "remove the other"),
+    ("a filter the wrong way round", EXPERT, _filter(name="length", min=9, max=1), "min is larger than max"),
     ("no base", EXPERT, _spec(base={}), "exactly one of expert and preset"),
     ("two bases", EXPERT, _spec(base={"expert": "general", "preset": "tiny"}), "exactly one of expert and preset"),
     ("a quoted number", EXPERT, _spec(training={"learningRate": "0.1"}), "expected numeric"),

@@ -71,21 +71,41 @@ class DataSource(ApiModel):
 class DataFilter(ApiModel):
     """A rule that drops documents; drops are counted under its name."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "self.name == 'nearDuplicate' ? !has(self.min) && !has(self.max) : !has(self.threshold)",
+                "min and max belong to length and characterRatio, threshold to nearDuplicate: remove the other",
+            ),
+            (
+                "self.name == 'nearDuplicate' || has(self.min) || has(self.max)",
+                "the filter has no bound: give min, max or both",
+            ),
+            ("!has(self.min) || !has(self.max) || self.min <= self.max", "min is larger than max: swap them"),
+        )
+    )
+
     name: Literal["length", "characterRatio", "nearDuplicate"] = Field(
         description="`length`: bytes of a document. `characterRatio`: share of letters, digits and spaces. "
         "`nearDuplicate`: estimated Jaccard similarity to a document already kept."
     )
     min: float | None = Field(
-        default=None, ge=0, le=1e12, description="Smallest value kept (bytes, or 0 to 1)."
+        default=None,
+        ge=0,
+        le=1e12,
+        description="Smallest value kept: bytes, or a share of 0 to 1. Default: any.",
     )
     max: float | None = Field(
-        default=None, ge=0, le=1e12, description="Largest value kept (bytes, or 0 to 1)."
+        default=None,
+        ge=0,
+        le=1e12,
+        description="Largest value kept: bytes, or a share of 0 to 1. Default: any.",
     )
     threshold: float | None = Field(
         default=None,
-        gt=0,
+        ge=0.5,
         le=1,
-        description="nearDuplicate: similarity from which on the later document is dropped.",
+        description="nearDuplicate: similarity from which on the later document is dropped. Default: 0.8.",
     )
 
 
