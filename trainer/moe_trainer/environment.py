@@ -18,6 +18,7 @@ class Environment:
     pod_ip: str = "127.0.0.1"
     progress_port: int | None = None
     threads: int = 1
+    processes: int = 1
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> "Environment":
@@ -32,7 +33,6 @@ class Environment:
             raise JobError(
                 "InvalidEnvironment", f"MOE_PROGRESS_PORT is {port!r}: it must be a port, 0 to 65535."
             )
-        threads = variables.get("OMP_NUM_THREADS", "")
         return cls(
             store=Path(store),
             sources=_optional_path(variables, "MOE_SOURCES"),
@@ -40,10 +40,16 @@ class Environment:
             termination_log=Path(variables.get("MOE_TERMINATION_LOG") or "/dev/termination-log"),
             pod_ip=variables.get("POD_IP") or "127.0.0.1",
             progress_port=int(port) if port else None,
-            threads=int(threads) if threads.isdigit() and int(threads) else 1,
+            threads=_count(variables, "OMP_NUM_THREADS"),
+            processes=_count(variables, "WORLD_SIZE"),
         )
 
 
 def _optional_path(variables: Mapping[str, str], name: str) -> Path | None:
     value = variables.get(name)
     return Path(value) if value else None
+
+
+def _count(variables: Mapping[str, str], name: str) -> int:
+    value = variables.get(name, "")
+    return max(1, int(value)) if value.isdigit() else 1

@@ -73,6 +73,12 @@ def run(job: TrainJob, environment: Environment) -> TrainHeadline:
     done = _finished(environment.store, revision, job)
     if done:
         return done
+    if environment.processes > 1:
+        raise JobError(
+            "InvalidConfig",
+            f"training was started in {environment.processes} processes, but this version trains in one: "
+            "set training.resources.nodes to 1.",
+        )
     torch.set_num_threads(environment.threads)
     training = prepare(job, environment.store)
     checkpoints = environment.store / revision / "checkpoints"

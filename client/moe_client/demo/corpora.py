@@ -15,6 +15,7 @@ import ast
 import hashlib
 import importlib
 import json
+import os
 import random
 import sysconfig
 from collections.abc import Callable, Iterator, Sequence
@@ -153,9 +154,9 @@ def _docstrings(source: str) -> str:
 
 
 def _python_files(root: Path) -> Iterator[Path]:
-    for path in root.rglob("*.py"):
-        if not _SKIPPED_FOLDERS.intersection(path.relative_to(root).parts):
-            yield path
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(set(folders) - _SKIPPED_FOLDERS)
+        yield from (Path(folder, name) for name in files if name.endswith(".py"))
 
 
 def _package(module: str, distribution: str) -> Path:

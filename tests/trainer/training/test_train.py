@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from moe_trainer import checkpoint
+from moe_trainer import checkpoint, train
+from moe_trainer.environment import Environment
 from moe_trainer.failure import JobError, from_exception
 from moe_trainer.job_report import TrainHeadline
 from moe_trainer.manifest import verify
@@ -246,6 +247,11 @@ def test_wrong_inputs_fail_at_once_and_for_good(pool: Pool, change: str, reason:
     with pytest.raises(JobError) as failed:
         pool.train(job)
     assert (failed.value.reason, failed.value.exit_code) == (reason, 64)
+
+
+def test_several_processes_are_refused_instead_of_training_apart(pool: Pool) -> None:
+    with pytest.raises(JobError, match=r"InvalidConfig.*8 processes"):
+        train.run(pool.job(), Environment.read({"MOE_STORE": str(pool.store), "WORLD_SIZE": "8"}))
 
 
 def test_progress_is_answered_over_http_while_it_trains(pool: Pool, free_port: int) -> None:
