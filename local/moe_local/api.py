@@ -69,14 +69,21 @@ class AdminAPI(Endpoint):
     def apply(self, path: str, manifest: Body) -> None:
         """Server-side apply; raises LocalClusterError with the server's words where it is refused."""
         query = f"?fieldManager={FIELD_MANAGER}&force=true"
-        status, text = self.request(
-            "PATCH", path + query, manifest, content_type="application/apply-patch+yaml"
-        )
-        if status >= 300:
-            raise LocalClusterError(
-                f"PATCH {path} was answered {status}: {text[:500]}", fix="see the log of the API server"
-            )
+        self._write("PATCH", path + query, manifest, content_type="application/apply-patch+yaml")
 
     def delete_all(self, path: str, selector: str) -> None:
         """Delete every object of a collection that the label selector (already quoted) matches."""
-        self.request("DELETE", f"{path}?labelSelector={selector}")
+        self._write("DELETE", f"{path}?labelSelector={selector}")
+
+    def _write(
+        self, method: str, path: str, body: Body | None = None, *, content_type: str = "application/json"
+    ) -> None:
+        try:
+            status, text = self.request(method, path, body, content_type=content_type)
+        except (OSError, HTTPException) as error:
+            status, text = 0, str(error)
+        if not 200 <= status < 300:
+            what = f"was answered {status}" if status else "was not answered"
+            raise LocalClusterError(
+                f"{method} {path} {what}: {text[:500]}", fix="see the log of the API server, then try again"
+            )

@@ -25,7 +25,7 @@ from moe_local.preflight import require_fit
 from moe_local.processes import Process, start
 from moe_local.status import ClusterStatus, PartStatus
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 """How long one part, the node or the operator may take to be ready on a busy machine."""
 
 STUCK_SECONDS = 10.0

@@ -133,7 +133,7 @@ def test_etcd_answers_nobody_but_the_api_server(cluster: LocalCluster, pair: str
         finally:
             connection.close()
 
-    with pytest.raises(OSError, match=r"(?i)alert|reset|eof|certificate"):
+    with pytest.raises(OSError, match=r"(?i)alert|reset|eof|certificate|closed"):
         ask(pair)
     assert ask("apiserver-to-etcd.pem") == 200
 

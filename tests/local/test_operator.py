@@ -1,8 +1,10 @@
 """A whole small cluster, node and operator included: faults that leave pods running, and what stopping leaves."""
 
 import os
+import ssl
 import subprocess
 from collections.abc import Iterator
+from http.client import HTTPSConnection
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from moe_local import chart
 from moe_local.cluster import LocalCluster
 from moe_local.containers import find_supervisors
+from moe_local.folder import load_network
 from moe_local.processes import Process
 
 
@@ -29,6 +32,20 @@ def containers(cluster: LocalCluster) -> set[int]:
 def test_all_of_it_is_well_and_the_operator_runs_as_a_pod(cluster: LocalCluster):
     assert cluster.status().well
     assert len(containers(cluster)) == 1
+
+
+@pytest.mark.parametrize("pair", [None, "admin.pem", "apiserver-to-etcd.pem"])
+def test_the_agent_answers_nobody_but_the_api_server(cluster: LocalCluster, pair: str | None):
+    certificates = cluster.folder.certificates
+    context = ssl.create_default_context(cafile=str(certificates / "cluster-ca.pem"))
+    if pair:
+        context.load_cert_chain(str(certificates / pair))
+    port = load_network(cluster.folder).agent
+    connection = HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
+    with pytest.raises(OSError, match=r"(?i)alert|reset|eof|certificate|closed"):
+        connection.request("GET", "/healthz")
+        connection.getresponse()
+    connection.close()
 
 
 def test_up_again_touches_neither_the_release_nor_a_pod(cluster: LocalCluster):

@@ -126,6 +126,10 @@ def _errors_told() -> Iterator[None]:
         yield
     except LocalClusterError as error:
         sys.exit(f"moectl: {error}")
+    except OSError as error:  # no space, no permission, no file
+        sys.exit(
+            f"moectl: {error}\n  to fix: see that this user can write there and that the disk is not full"
+        )
 
 
 @contextmanager

@@ -90,6 +90,17 @@ def test_an_error_of_the_cluster_is_told_with_its_fix_and_without_a_traceback(
     assert "Traceback" not in result.output
 
 
+def test_a_full_disk_is_told_with_the_file_and_without_a_traceback(monkeypatch: pytest.MonkeyPatch):
+    def fail(self: LocalCluster, **options: object) -> None:
+        raise OSError(28, "No space left on device", "/state/moe/network.json")
+
+    monkeypatch.setattr(LocalCluster, "up", fail)
+    result = CliRunner().invoke(app, ["up"])
+    assert result.exit_code == 1
+    assert "No space left on device: '/state/moe/network.json'" in result.output
+    assert "Traceback" not in result.output
+
+
 def test_a_wrong_name_is_told_with_the_rule():
     result = CliRunner().invoke(app, ["down", "--name", "../etc"])
     assert result.exit_code == 1
