@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,7 @@ def kind(docker: str, programs: Path, tmp_path_factory: pytest.TempPathFactory) 
     try:
         cluster.create()
         for target in TARGETS:
-            image = f"moe-operator/{target}:0.1.0"
+            image = f"moe-operator/{target}:{version('moe-operator')}"
             subprocess.run([docker, "build", "--target", target, "--tag", image, str(ROOT)], check=True)
             cluster.load_docker_image(image)
         yield cluster

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,9 @@ def fill(kind: KindCluster, text: Path) -> None:
     """Put the demo's text into the claim `corpora`."""
     write_corpora(text)
     kind.kubectl("apply", "-f", str(EXAMPLE / "00-corpora.yaml"))
-    kind.kubectl("apply", "-f", "-", input=yaml.safe_dump(filler("moe-operator/trainer:0.1.0")))
+    kind.kubectl(
+        "apply", "-f", "-", input=yaml.safe_dump(filler(f"moe-operator/trainer:{version('moe-operator')}"))
+    )
     kind.kubectl("wait", "--for=condition=Ready", "pod/filler", "--timeout=300s")
     for folder in sorted(text.iterdir()):
         kind.kubectl("cp", str(folder), f"filler:/corpora/{folder.name}")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = (
@@ -102,3 +103,15 @@ def test_every_console_script_names_a_function_that_exists() -> None:
         (folder,) = [ROOT / program for program in PROGRAMS if program.endswith(package)]
         source = folder.joinpath(*module.split(".")[1:]).with_suffix(".py").read_text()
         assert re.search(rf"^def {function}\(|^{function} = ", source, flags=re.MULTILINE), target
+
+
+def test_the_chart_installs_this_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    chart = yaml.safe_load((ROOT / "charts" / "moe-operator" / "Chart.yaml").read_text())
+    assert chart["appVersion"] == chart["version"] == project["version"]
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in (file for file in tracked() if file.suffix == ".md"):
+        for target in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"

@@ -14,7 +14,8 @@ _NOTE = f"<!-- {MARK} -->\n"
 
 def reference_pages() -> dict[str, str]:
     """Return path to text of the page of each kind."""
-    return {f"docs/reference/{kind.singular}.md": _page(kind) for kind in KINDS}
+    pages = {f"docs/reference/{kind.singular}.md": _page(kind) for kind in KINDS}
+    return pages | {"docs/reference/README.md": _index()}
 
 
 def reason_page() -> dict[str, str]:
@@ -26,6 +27,18 @@ def reason_page() -> dict[str, str]:
         "what, why, and what to do next.\n\n"
         f"| Reason | What it means and what to do |\n|---|---|\n{rows}\n"
     }
+
+
+def _index() -> str:
+    rows = "".join(
+        f"| [{kind.name}]({kind.singular}.md) | {kind.short} | {kind.model.__doc__} |\n" for kind in KINDS
+    )
+    return (
+        f"{_NOTE}\n# Reference\n\nThe kinds of `{API_VERSION}`; `kubectl explain` says the same.\n\n"
+        f"| Kind | Short name | What it is |\n|---|---|---|\n{rows}\n"
+        "Elsewhere: [reasons](../reasons.md) of conditions and events, "
+        "[values](../../charts/moe-operator/values.yaml) of the chart.\n"
+    )
 
 
 def _page(kind: Kind) -> str:

@@ -5,7 +5,7 @@ only what the chart adds stands here.
 """
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -27,10 +27,8 @@ class Images(ConfigModel):
     operator: ImageName = Field(description="The operator itself.")
     gateway: ImageName = Field(description="The pools' gateways.")
     trainer: ImageName = Field(description="Jobs and expert servers; a profile may name another.")
-    pull_policy: str = Field(
-        default="IfNotPresent",
-        json_schema_extra={"enum": ["Always", "IfNotPresent", "Never"]},
-        description="For all.",
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        default="IfNotPresent", description="For all."
     )
     pull_secrets: list[str] = Field(default_factory=list, description="Names of Secrets to pull with.")
 
@@ -47,6 +45,9 @@ class Crds(ConfigModel):
 class OperatorPod(ConfigModel):
     """The operator's Deployment."""
 
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="What is logged."
+    )
     workers: int = Field(default=8, ge=1, le=256, description="Objects that are looked at concurrently.")
     sweep_seconds: float = Field(
         default=300, gt=0, description="Seconds between sweeps for missed deletions."
