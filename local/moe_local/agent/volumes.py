@@ -239,8 +239,9 @@ class PodVolumes:
 
     async def refresh(self, pod: Pod, facts: Facts) -> None:
         """Bring those made of the API's objects up to date."""
-        sources = await fetch(self._client, pod.metadata.namespace, references(pod))
-        await self._renew_tokens(pod)
+        sources, _ = await asyncio.gather(
+            fetch(self._client, pod.metadata.namespace, references(pod)), self._renew_tokens(pod)
+        )
         for volume in pod.spec.volumes:
             if is_made_of_objects(volume):
                 write(self.folders[volume.name], payload(pod, volume, facts, sources, self._tokens))

@@ -37,7 +37,7 @@ from moe_local.agent.status import NODE_ADDRESS, condition_value, pod_status
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
-MOST_RETRY_SECONDS = 20.0
+MOST_RETRY_SECONDS = 5.0
 SECRETS_SECONDS = 20.0
 """How often mounted Secrets are read again: only a watch of all Secrets would tell at once."""
 NODE_SHUTDOWN = "Pod was terminated in response to node shutdown."

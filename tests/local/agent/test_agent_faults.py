@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from moe_local.cluster import LocalCluster
 
-from .conftest import Space, condition, container_status, processes_with, wait_for
+from .conftest import IMAGE, JSON, SecondAgent, Space, condition, container_status, processes_with, wait_for
+
+SHARED: JSON = {
+    "spec": {"volumes": [{"name": "shared", "emptyDir": {}}]},
+    "volumeMounts": [{"name": "shared", "mountPath": "/shared"}],
+}
 
 
 def restart(cluster: LocalCluster) -> None:
-    cluster.up(
-        operator=False, images={"moe-test/python": __import__("pathlib").Path(__import__("sys").prefix)}
-    )
+    cluster.up(operator=False, images={IMAGE: Path(sys.prefix)})
 
 
 def test_a_killed_agent_finds_its_pods_again_and_starts_none_twice(space: Space) -> None:
@@ -52,14 +59,9 @@ def test_a_killed_agent_finds_its_pods_again_and_starts_none_twice(space: Space)
     assert space.logs("stays") == "begun\nover\n"
 
 
-SHARED = {
-    "spec": {"volumes": [{"name": "shared", "emptyDir": {}}]},
-    "volumeMounts": [{"name": "shared", "mountPath": "/shared"}],
-}
-
-
-def folder_of(space: Space, name: str):  # type: ignore[no-untyped-def]
-    return space.cluster.folder.path / "agent" / "pods" / (space.pod(name) or {})["metadata"]["uid"]
+def folder_of(space: Space, name: str) -> Path:
+    uid = str((space.pod(name) or {})["metadata"]["uid"])
+    return space.cluster.folder.path / "agent" / "pods" / uid
 
 
 def test_a_lost_supervisor_is_a_disruption_and_takes_its_container_along(space: Space) -> None:
@@ -73,6 +75,42 @@ def test_a_lost_supervisor_is_a_disruption_and_takes_its_container_along(space: 
     assert condition(found, "DisruptionTarget") == "True"
     assert container_status(found)["state"]["terminated"]["exitCode"] == 137
     wait_for("nothing of it is left", lambda: not processes_with(f"sleep 60 # lost-{space.name}"))
+
+
+def test_what_ends_while_the_api_server_is_away_is_told_when_it_is_back(space: Space) -> None:
+    space.run("ends", "until [ -e /shared/end ]; do sleep 0.02; done; exit 7", **SHARED)
+    space.wait_ready("ends")
+    folder = folder_of(space, "ends")
+    space.cluster.kill("kube-apiserver")
+    (folder / "volumes/shared/end").touch()
+    wait_for("it has ended", lambda: (folder / "containers/main/1/exit.json").read_text().strip())
+    restart(space.cluster)
+    assert container_status(space.wait_phase("ends", "Failed"))["state"]["terminated"]["exitCode"] == 7
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_full_disk_hides_no_exit_and_is_survived(
+    space: Space, second_agent: Callable[..., SecondAgent], tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=True)
+    try:
+        agent = second_agent(isolation="none", state_dir=disk)
+        there: JSON = {**SHARED, "spec": {**SHARED["spec"], "nodeName": agent.name}}
+        env = [{"name": "FILL", "value": "/shared/fill"}]
+        space.run(
+            "fills", "dd if=/dev/zero of=$FILL 2>/dev/null; yes full | head -9999; exit 5", **there, env=env
+        )
+        found = container_status(space.wait_phase("fills", "Failed"))
+        assert (found["state"]["terminated"]["exitCode"], found["restartCount"]) == (5, 0)
+        space.run("next", "echo fine", **there)
+        space.kubectl("delete", "pod", "fills")
+        space.wait_phase("next", "Succeeded")
+        assert space.logs("next") == "fine\n"
+        agent.stop()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 @pytest.mark.parametrize("policy", ["Never", "Always"])

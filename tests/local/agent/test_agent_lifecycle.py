@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from typing import Any
 
 from .conftest import JSON, Space, container, container_status, pod, processes_with, wait_for
 
@@ -11,7 +12,7 @@ SHARED = {"volumes": [{"name": "shared", "emptyDir": {}}]}
 MOUNT = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
 
 
-def deployment(name: str, script: str, *, replicas: int = 2, **fields: object) -> JSON:
+def deployment(name: str, script: str, *, replicas: int = 2, **fields: Any) -> JSON:
     template = pod("x", script, **fields)
     template["spec"]["restartPolicy"] = "Always"
     return {
@@ -64,7 +65,7 @@ def test_a_crashing_container_is_started_again_and_its_last_log_is_kept(space: S
     def backing_off() -> bool:
         found = space.pod("crashes") or {}
         statuses = found.get("status", {}).get("containerStatuses") or [{"state": {}}]
-        return statuses[0]["state"].get("waiting", {}).get("reason") == "CrashLoopBackOff"
+        return bool(statuses[0]["state"].get("waiting", {}).get("reason") == "CrashLoopBackOff")
 
     wait_for("the back-off", backing_off)
     assert space.logs("crashes", "--previous") == "attempt 0\n"
@@ -130,7 +131,7 @@ def test_a_deployment_rolls_over_and_leaves_no_process_behind(space: Space) -> N
     serve = 'cd /tmp; echo {0} > version; exec python3 -m http.server --bind "$POD_IP" 8080 --directory /tmp # {0}'
     env = [{"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}]
     probe = {"httpGet": {"port": "http", "path": "/version"}, "periodSeconds": 1}
-    fields = {"env": env, "readinessProbe": probe, "ports": [{"name": "http", "containerPort": 8080}]}
+    fields: JSON = {"env": env, "readinessProbe": probe, "ports": [{"name": "http", "containerPort": 8080}]}
     ask = """import time, urllib.request
 while True:
     try:

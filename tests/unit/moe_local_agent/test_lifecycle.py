@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -122,3 +123,44 @@ def test_the_wait_doubles_to_the_maximum_and_a_long_run_resets_it() -> None:
         wait = next_back_off(wait, 1.0, config)
     assert waits == [0, 10, 20, 40, 80, 160, 300, 300]
     assert next_back_off(300, 600, config) == 0
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_containers_do_the_pod_comes_to_an_end_in_order(seed: int) -> None:
+    """A pod of random containers, each ending with random exit statuses, on a clock of its own."""
+    dice = random.Random(seed)
+    kinds = dice.choices([{}, {"restartPolicy": "Always"}], k=dice.randint(0, 3))
+    init = [{"name": f"i{n}", **kind} for n, kind in enumerate(kinds)]
+    mains = [{"name": f"m{n}"} for n in range(dice.randint(1, 3))]
+    policy = dice.choice(["Never", "OnFailure"])
+    spec = {"restartPolicy": policy, "initContainers": init, "containers": mains}
+    pod = Pod.model_validate({"metadata": {"name": "p", "uid": "u"}, "spec": spec})
+    state, now = state_of(pod), NOW
+    order: list[str] = []
+    for _ in range(500):
+        decision = decide(pod, state, now)
+        if decision.final:
+            break
+        for name in decision.start:
+            current = state.containers[name]
+            assert not current.running
+            current.attempt, current.started_at, current.exit, current.started = (
+                current.attempt + 1,
+                now,
+                None,
+                True,
+            )
+            order.append(name)
+        alive = [c for c in state.containers.values() if c.running]
+        ending = [state.containers[name] for name in decision.stop]
+        for current in ending or dice.sample(alive, k=min(dice.randint(0, 1), len(alive))):
+            code = 143 if ending else dice.choice([0, 0, 1])
+            current.exit, current.retry_at = Exit(code, now, now, "Error"), now + dice.randint(0, 3)
+        now += 1
+    assert decision.final
+    assert decide(pod, state, now).start == ()
+    begun = [name for name in dict.fromkeys(order) if name.startswith("i")]
+    assert begun == [c["name"] for c in init][: len(begun)]
+    if decision.phase == "Succeeded":
+        ends = [state.containers[c["name"]].exit for c in mains]
+        assert all(end and end.code == 0 for end in ends)
