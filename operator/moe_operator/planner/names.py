@@ -4,7 +4,8 @@ import re
 
 from moe_trainer.formats import digest_of
 
-_ATTEMPT = re.compile(r"-[aer]([0-9]+)$")
+#: After a revision's number, or after a digest: where neither stands before it, it is part of a digest.
+_ATTEMPT = re.compile(r"(?:-[0-9]+-[ae]|-[0-9a-f]{8}-r)([0-9]+)$")
 
 
 def revision_name(expert: str, number: int) -> str:

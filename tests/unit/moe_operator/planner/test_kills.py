@@ -50,14 +50,15 @@ def second(first: World) -> World:
 def test_a_kill_after_any_write_ends_in_the_same_state(course: str, request: pytest.FixtureRequest) -> None:
     unbroken: World = request.getfixturevalue(course)
     assert unbroken.history
-    for number, left_behind in enumerate(unbroken.history):
+    # Every second write of each course keeps this quick; chance picks from all of them below.
+    for number, left_behind in list(enumerate(unbroken.history))[::2]:
         left_behind.settle()
         assert left_behind.end_state() == unbroken.end_state(), f"killed after write {number + 1}"
 
 
 def test_two_kills_end_in_the_same_state(second: World) -> None:
     chance = random.Random(3)
-    for _ in range(10):
+    for _ in range(5):
         world = begin()
         world.kills = sorted(chance.sample(range(second.writes), 2))
         kills = list(world.kills)
@@ -109,7 +110,7 @@ ACTS = st.sampled_from(
 )
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(ACTS, st.integers(0, 10_000)), max_size=60))
 def test_whatever_happens_it_settles_where_a_calm_world_would(acts: list[tuple[str, int]]) -> None:
     world = World()

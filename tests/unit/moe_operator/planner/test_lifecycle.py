@@ -329,7 +329,7 @@ def test_a_snapshot_that_cannot_be_scheduled_hands_its_turn_on() -> None:
     world.expert("general")
     name = next(iter(world.plan("Expert", "aaa").create))["metadata"]["name"]
     world.unschedulable.add(name)
-    for _ in range(400):
+    for _ in range(160):
         for key in world.subjects():
             world.reconcile(*key)
         world.tick(1)

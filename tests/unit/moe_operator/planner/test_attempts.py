@@ -1,0 +1,108 @@
+"""What has become of a piece of work, from the Jobs that attempted it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from moe_operator.api.reasons import Reason
+from moe_operator.planner.attempts import LONGEST_DELAY, assess
+from moe_operator.state import ObservedJob, ObservedPod, Role
+from moe_trainer.job_report import Failure, TrainHeadline
+
+NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+DIGEST = "sha256:" + "0" * 64
+DONE = TrainHeadline(report=DIGEST, path="p", digest=DIGEST, steps=1, tokens=1, final_loss=1.0, parameters=1)
+
+
+def pod(phase: str = "Failed", **fields: Any) -> ObservedPod:
+    return ObservedPod("p", "u", phase, False, None, NOW, **fields)
+
+
+def job(attempt: int = 1, state: str = "Failed", **fields: Any) -> ObservedJob:
+    fields.setdefault("finished", NOW - timedelta(hours=1) if state in ("Failed", "Succeeded") else None)
+    return ObservedJob(
+        name=f"code-1-a{attempt}",
+        uid=f"u{attempt}",
+        role=Role.TRAIN,
+        revision="code-1",
+        config_digest="",
+        created=NOW - timedelta(hours=2),
+        suspended=state == "Suspended",
+        state=state,  # type: ignore[arg-type]
+        **fields,
+    )
+
+
+def work(*jobs: ObservedJob, **options: Any) -> Any:
+    return assess(jobs, expect=TrainHeadline, now=NOW, **options)
+
+
+def test_nothing_made_yet_is_wanted() -> None:
+    assert (work().state, work().number) == ("Wanted", 1)
+
+
+def test_attempts_whose_jobs_are_gone_are_counted() -> None:
+    assert work(made=3).number == 4
+
+
+def test_a_result_counts_whatever_came_after() -> None:
+    found = work(job(1, "Succeeded", headline=DONE), job(2, "Running"))
+    assert (found.state, found.number) == ("Done", 1)
+
+
+def test_a_job_under_way_is_waited_for() -> None:
+    assert work(job(1), job(2, "Running")).state == "Running"
+    assert work(job(1, "Suspended")).state == "Running"
+
+
+def test_the_next_attempt_comes_only_when_the_old_pods_are_gone() -> None:
+    assert work(job(pods=(pod("Running"),))).state == "Ending"
+    assert work(orphans=[pod("Running")]).state == "Ending"
+    assert work(job(pods=(pod("Failed", exit_code=1),))).state == "Wanted"
+
+
+def test_an_input_error_fails_at_once() -> None:
+    by_headline = work(job(headline=Failure(reason="LossNotFinite", message="step 7")))
+    assert (by_headline.state, by_headline.incident.reason) == ("Failed", Reason.LOSS_NOT_FINITE)
+    assert work(job(pods=(pod(exit_code=64),))).state == "Failed"
+    assert work(job(failure=("PodFailurePolicy", "exit code 64"))).state == "Failed"
+
+
+def test_incidents_are_limited_and_disruptions_are_not() -> None:
+    lost = [job(attempt, pods=(pod(exit_code=137, disrupted=True),)) for attempt in range(1, 9)]
+    assert work(*lost, limit=2).state == "Wanted"
+    failed = [job(attempt, pods=(pod(exit_code=1),)) for attempt in (1, 2)]
+    assert work(*failed, limit=2).state == "Failed"
+    assert work(*failed, limit=3).number == 3
+
+
+def test_a_full_disk_is_waited_out() -> None:
+    full = [
+        job(attempt, headline=Failure(reason="DiskFull", message="", retryable=True))
+        for attempt in range(1, 9)
+    ]
+    assert work(*full, limit=2).state == "Wanted"
+
+
+def test_waits_double_and_are_capped() -> None:
+    waits = []
+    for count in range(1, 12):
+        jobs = [job(attempt, pods=(pod(exit_code=1),), finished=NOW) for attempt in range(1, count + 1)]
+        waits.append(work(*jobs, limit=99).wait)
+    assert waits[:3] == [10, 20, 40]
+    assert waits[-1] == LONGEST_DELAY.total_seconds()
+
+
+def test_a_headline_may_come_a_little_after_the_end_of_its_job() -> None:
+    assert work(job(1, "Succeeded", finished=NOW)).state == "Ending"
+    assert work(job(1, "Succeeded", finished=NOW - timedelta(seconds=11))).state != "Ending"
+
+
+def test_a_success_without_a_readable_report_is_an_incident() -> None:
+    found = work(job(1, "Succeeded", pods=(pod("Succeeded", exit_code=0),)))
+    assert (found.state, found.number) == ("Wanted", 2)
+    assert "no readable report" in found.incident.message
+
+
+def test_the_last_words_of_a_pod_are_passed_on() -> None:
+    found = work(job(pods=(pod(exit_code=137, exit_reason="OOMKilled", message="before the end\n"),)))
+    assert "exit code 137 (OOMKilled): before the end" in found.incident.message

@@ -1,0 +1,42 @@
+"""Is a live object still as it was made?"""
+
+import json
+
+import pytest
+
+from moe_operator.builders.server import PROFILE, TEMPLATE
+from moe_operator.planner.drift import frozen, is_subset
+
+
+@pytest.mark.parametrize(
+    ("desired", "live", "same"),
+    [
+        ({"a": 1}, {"a": 1, "b": 2}, True),
+        ({"a": 1}, {"a": 2}, False),
+        ({"a": 1}, {}, False),
+        ({"a": [{"x": 1}]}, {"a": [{"x": 1, "y": 2}]}, True),
+        ({"a": [1]}, {"a": [1, 2]}, False),
+        ({"a": {}}, {}, True),
+        ({"requests": {"cpu": "0.5"}}, {"requests": {"cpu": "500m"}}, True),
+        ({"limits": {"memory": "1024Mi"}}, {"limits": {"memory": "1Gi"}}, True),
+        ({"limits": {"memory": "1Gi"}}, {"limits": {"memory": "1G"}}, False),
+        ({"limits": {"memory": "1Gi"}}, {"limits": {}}, False),
+    ],
+)
+def test_desired_must_be_a_subset_of_live(desired: object, live: object, same: bool) -> None:
+    assert is_subset(desired, live) is same
+
+
+def deployment(image: str, profile: str = "cpu") -> dict[str, object]:
+    template = {"spec": {"image": image}}
+    annotations = {TEMPLATE: json.dumps(template), PROFILE: profile}
+    return {"metadata": {"annotations": annotations}, "spec": {"template": template}}
+
+
+def test_the_template_of_a_served_revision_stays_as_it_was_made() -> None:
+    assert frozen(deployment("new"), deployment("old")) == deployment("old")
+    assert frozen(deployment("new"), None) == deployment("new")
+
+
+def test_another_profile_in_the_spec_makes_a_new_template() -> None:
+    assert frozen(deployment("new", "gpu"), deployment("old", "cpu")) == deployment("new", "gpu")

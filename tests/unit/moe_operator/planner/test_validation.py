@@ -1,0 +1,93 @@
+"""What cannot work as it is written stalls with a message that names the field, the value and what there is."""
+
+from typing import Any
+
+import pytest
+from world import World
+
+from moe_operator.planner.validation import twins, validate
+
+
+def finding(**spec: Any) -> Any:
+    world = World()
+    world.pool(**spec.pop("pool_spec", {}))
+    world.expert("general")
+    world.tick()
+    world.expert("code", **spec)
+    return validate(world.expert_state("code"), world.config)
+
+
+def test_a_sound_expert_has_no_finding() -> None:
+    assert finding() is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason", "parts"),
+    [
+        ({"data": {"sources": [{"store": "corpus", "path": "x"}]}}, "UnknownStore", ["'corpus'", "corpora"]),
+        ({"training": {"resources": {"profile": "tpu"}}}, "UnknownProfile", ["'tpu'", "cpu, nvidia"]),
+        ({"serving": {"profile": "tpu"}}, "UnknownProfile", ["spec.serving.profile"]),
+        ({"base": {"preset": "huge"}}, "UnknownPreset", ["'huge'", "tiny"]),
+        ({"base": {"expert": "nobody"}}, "BaseNotFound", ["'nobody'", "general"]),
+        ({"base": {"expert": "code"}}, "BaseCycle", ["code -> code"]),
+        ({"revision": "code-7"}, "UnknownRevision", ["'code-7'", "none"]),
+        ({"pool": "second"}, "WaitingForPool", ["'second'", "default"]),
+        ({"pool_spec": {"budget": {"replicas": 1}}}, "ExceedsBudget", ["spec.budget.replicas is 1"]),
+    ],
+)
+def test_findings_say_what_why_and_what_there_is(spec: dict[str, Any], reason: str, parts: list[str]) -> None:
+    found = finding(**spec)
+    assert found.reason == reason
+    for part in parts:
+        assert part in found.message
+
+
+def test_a_store_of_other_namespaces_is_unknown() -> None:
+    world = World()
+    stores = {"corpora": world.config.stores["corpora"].model_copy(update={"namespaces": ("elsewhere",)})}
+    world.config = world.config.model_copy(update={"stores": stores})
+    world.pool()
+    world.expert("general")
+    found = validate(world.expert_state("general"), world.config)
+    assert found is not None
+    assert found.reason == "UnknownStore"
+
+
+def test_a_longer_cycle_is_spelled_out() -> None:
+    world = World()
+    world.pool()
+    for name, base in (("a", "b"), ("b", "c"), ("c", "a")):
+        world.expert(name, base={"expert": base})
+    found = validate(world.expert_state("a"), world.config)
+    assert found is not None
+    assert "a -> b -> c -> a" in found.message
+
+
+def test_an_expert_that_branched_already_outlives_its_base() -> None:
+    world = World()
+    world.pool()
+    world.expert("general")
+    world.expert("code")
+    world.settle()
+    world.delete("Expert", "general")
+    world.change("code", seed=1)
+    world.settle()
+    assert world.status("code").serving.revision == "code-2"
+
+
+def test_an_expert_with_the_name_of_its_pool_is_refused() -> None:
+    world = World()
+    world.pool()
+    world.expert("first-pool", domain="code", base={"preset": "tiny"})
+    world.settle()
+    assert world.condition("first-pool", "Stalled")[1] == "NameConflict"
+
+
+def test_twins_are_found_and_mixtures_are_none() -> None:
+    world = World()
+    world.pool()
+    world.expert("general")
+    world.expert("code")
+    world.expert("coding", domain="code")
+    assert twins(world.expert_state("code")) == ["coding"]
+    assert twins(world.expert_state("general")) == []
