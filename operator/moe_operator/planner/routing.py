@@ -92,17 +92,21 @@ def drained_servers(state: PoolState, policy: RoutingPolicy, now: datetime) -> l
     wanted = {entry.revision for entry in policy.experts}
     targets = (serving_revision(expert, state.revisions) for expert in state.experts.values())
     wanted |= {revision.metadata.name for revision in targets if revision is not None}
-    wanted |= {name for name, revision in state.revisions.items() if _about_to_serve(revision, now)}
+    wanted |= {name for name, revision in state.revisions.items() if _about_to_serve(state, revision, now)}
     return [
         server for server in state.servers.values() if server.revision not in wanted and not server.deleting
     ]
 
 
-def _about_to_serve(revision: ExpertRevision, now: datetime) -> bool:
+def _about_to_serve(state: PoolState, revision: ExpertRevision, now: datetime) -> bool:
     """Say whether servers of a revision are up to show that it loads, or its Expert is yet to hear of it."""
     status = revision.status
     if status.verdict is not None:
-        return is_promoted(revision) and now < datetime.fromisoformat(status.verdict.time) + TAKEN_UP
+        expert = state.experts.get(revision.spec.expert)
+        current = state.revisions.get(expert.status.current_revision or "") if expert is not None else None
+        newer = current is None or revision.spec.number > current.spec.number
+        recent = now < datetime.fromisoformat(status.verdict.time) + TAKEN_UP
+        return is_promoted(revision) and newer and recent
     ready = find_condition(status.conditions, ConditionType.READY)
     superseded = ready is not None and ready.reason == Reason.SUPERSEDED
     return status.evidence is not None and not superseded
