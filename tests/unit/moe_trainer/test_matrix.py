@@ -48,7 +48,9 @@ def test_pools_do_not_share_cells(matrix: Matrix) -> None:
     assert Matrix(matrix.store, "other").read(matrix.key(MODEL, HOLDOUT)) is None
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-10], lambda b: b.replace(b"412", b"312"), lambda b: b"", lambda b: b"\xff" + b])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-10], lambda b: b.replace(b"412", b"312"), lambda b: b"", lambda b: b"\xff" + b]
+)
 def test_a_damaged_cell_counts_as_absent(matrix: Matrix, damage: object) -> None:
     matrix.write(cell(matrix))
     (path,) = (matrix.store / "pools/pool/cells").iterdir()

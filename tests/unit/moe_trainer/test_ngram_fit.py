@@ -67,4 +67,6 @@ def test_cross_entropy_of_certainty_is_zero_and_of_ignorance_ln_2() -> None:
 
 def test_an_empty_prompt_is_allowed() -> None:
     given = Prompts.of([b"", b"text"], np.eye(2))
-    assert np.isfinite(NgramModel.empty(2).fitted(given, 1, np.random.default_rng(0)).logits(given.buckets_P)).all()
+    assert np.isfinite(
+        NgramModel.empty(2).fitted(given, 1, np.random.default_rng(0)).logits(given.buckets_P)
+    ).all()

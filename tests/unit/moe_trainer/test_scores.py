@@ -57,7 +57,9 @@ def test_a_decision_is_negative_where_the_candidate_is_better() -> None:
 
 def test_later_uses_of_a_window_ask_for_more() -> None:
     bounds = [
-        scores.decide(noisy(90, 1), noisy(100, 2), role="window", holdout=DIGEST, uses=uses, against="base").upper
+        scores.decide(
+            noisy(90, 1), noisy(100, 2), role="window", holdout=DIGEST, uses=uses, against="base"
+        ).upper
         for uses in range(1, 6)
     ]
     assert bounds == sorted(bounds)
@@ -67,7 +69,9 @@ def test_later_uses_of_a_window_ask_for_more() -> None:
 
 def test_all_uses_of_a_window_together_err_at_most_five_percent() -> None:
     alphas = [
-        scores.decide(noisy(90, 1), noisy(100, 2), role="anchor", holdout=DIGEST, uses=k, against="base").alpha
+        scores.decide(
+            noisy(90, 1), noisy(100, 2), role="anchor", holdout=DIGEST, uses=k, against="base"
+        ).alpha
         for k in range(1, 6)
     ]
     assert sum(alphas) < 0.05

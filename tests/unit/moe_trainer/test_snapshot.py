@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from moe_trainer import store
+from moe_trainer.contamination import tainted_clusters
 from moe_trainer.data import holdouts
-from moe_trainer.data.holdouts import contaminated_clusters, read_registry, read_windows
+from moe_trainer.data.holdouts import read_registry, read_windows
 from moe_trainer.data.snapshot_layout import read_documents, read_record
 from moe_trainer.failure import JobError
 from moe_trainer.job_config import Filter, Source
@@ -110,7 +111,7 @@ def test_what_one_expert_holds_out_no_other_expert_of_the_pool_trains_on(place: 
     assert general.dropped["heldOutElsewhere"] == len(held)
     trained = texts(place, general.path)
     assert not any(text.startswith(tuple(held)) for text in trained)
-    assert not contaminated_clusters(place.store / domain.anchor.path, [place.store / general.path])
+    assert not tainted_clusters(place.store / domain.anchor.path, [place.store / general.path])
 
 
 def test_an_ancestor_that_trained_on_a_holdout_is_found_out(place: Place, prose: Prose) -> None:
@@ -120,7 +121,7 @@ def test_an_ancestor_that_trained_on_a_holdout_is_found_out(place: Place, prose:
     place.text("prose", [*documents, *prose(40, "unseen")])
     domain = place.snapshot(place.job("prose"))
     anchor = place.store / domain.anchor.path
-    dirty = contaminated_clusters(anchor, [place.store / general.path])
+    dirty = tainted_clusters(anchor, [place.store / general.path])
     assert dirty == {d.cluster for d in read_documents(anchor) if d.text in documents}
     assert 0 < len(dirty) < domain.anchor.clusters
 

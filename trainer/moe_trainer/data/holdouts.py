@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from moe_trainer.data.minhash import SCHEME, NearDuplicates
-from moe_trainer.data.snapshot_layout import Fingerprint, read_fingerprints
+from moe_trainer.data.minhash import SCHEME
+from moe_trainer.data.snapshot_layout import Fingerprint
 from moe_trainer.data.splitting import Member
 from moe_trainer.failure import JobError
 from moe_trainer.job_report import Window
@@ -92,18 +92,6 @@ def append_to_registry(path: Path, fingerprints: Iterable[Fingerprint]) -> None:
         file.write(b"\n" + new)  # the newline ends a line that a kill may have cut short
         file.flush()
         os.fsync(file.fileno())
-
-
-def contaminated_clusters(holdout: Path, trained_on: Iterable[Path]) -> set[str]:
-    """Return the clusters of a holdout of which a snapshot's training side has a near-duplicate.
-
-    ``trained_on`` are the snapshots in the ancestry of a model. Verify the folders first.
-    """
-    seen = NearDuplicates()
-    for snapshot in trained_on:
-        for fingerprint in read_fingerprints(snapshot):
-            seen.add(f"{snapshot.name}/{fingerprint.document}", fingerprint.signature_bytes())
-    return {f.cluster for f in read_fingerprints(holdout) if seen.like(f.signature_bytes())}
 
 
 def encoded(signature: bytes) -> str:
