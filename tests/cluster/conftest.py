@@ -36,8 +36,8 @@ operator:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """Start the cluster, with the small trainer as the trainer's image."""
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], LocalCluster]]:
+    """Start the cluster, or what of it does not run, with the small trainer as the trainer's image."""
     root = tmp_path_factory.mktemp("cluster")
     values = root / "values.yaml"
     values.write_text(VALUES)
@@ -45,12 +45,19 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOE_LOCAL_STATE", str(root / "state"))
         cluster = LocalCluster("tests")
-        try:
+
+        def up() -> LocalCluster:
             cluster.up(values=[values], images=images)
-            cluster.again = lambda: cluster.up(values=[values], images=images)
-            yield cluster
-        finally:
-            cluster.down(delete=True)
+            return cluster
+
+        yield up
+        cluster.down(delete=True)
+
+
+@pytest.fixture(scope="session")
+def cluster(start: Callable[[], LocalCluster]) -> LocalCluster:
+    """Return the one cluster of the session."""
+    return start()
 
 
 @pytest.fixture(scope="session")

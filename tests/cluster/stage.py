@@ -44,7 +44,11 @@ class Stage:
         self.cluster = cluster
         self.namespace = namespace
         enforce = {"pod-security.kubernetes.io/enforce": "restricted"}
-        manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": enforce}}
+        manifest = {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": namespace, "labels": enforce},
+        }
         cluster.api().apply(f"/api/v1/namespaces/{namespace}", manifest)
         claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
         self.apply("PersistentVolumeClaim", "corpora", claim)
@@ -83,7 +87,9 @@ class Stage:
 
     def names(self, kind: str, start: str = "") -> list[str]:
         """Return the names of all objects of a kind that start with some letters."""
-        return sorted(item["metadata"]["name"] for item in self.all(kind) if item["metadata"]["name"].startswith(start))
+        return sorted(
+            item["metadata"]["name"] for item in self.all(kind) if item["metadata"]["name"].startswith(start)
+        )
 
     # -- what users make
 
@@ -95,7 +101,13 @@ class Stage:
     def expert(self, name: str, *, pool: str = "pool", folder: str = "", **spec: Any) -> None:
         """Apply an Expert from a preset that learns from the files of its own name, or of another folder."""
         source = {"store": "corpora", "path": f"{folder or name}/*.txt"}
-        given = {"pool": pool, "domain": name, "base": {"preset": "tiny"}, "data": {"sources": [source]}, **spec}
+        given = {
+            "pool": pool,
+            "domain": name,
+            "base": {"preset": "tiny"},
+            "data": {"sources": [source]},
+            **spec,
+        }
         self.apply("Expert", name, {key: value for key, value in given.items() if value is not None})
 
     def write(self, folder: str, documents: int = 150, *, seed: int = 0) -> None:
@@ -123,7 +135,9 @@ class Stage:
         conditions = live.get("status", {}).get("conditions", [])
         return next((item for item in conditions if item["type"] == type_), {})
 
-    def wait_for(self, name: str, type_: str, status: str = "True", *, reason: str = "", **options: Any) -> Json:
+    def wait_for(
+        self, name: str, type_: str, status: str = "True", *, reason: str = "", **options: Any
+    ) -> Json:
         """Wait until an object's condition has a status, and a reason where one is given; return it."""
 
         def holds() -> Json | None:
@@ -172,11 +186,18 @@ class Stage:
         for kind in ("ExpertPool", "Expert", "ExpertRevision", "Job", "Pod"):
             for item in self.all(kind):
                 status = item.get("status", {})
-                said = {condition["type"]: condition.get("message", "") for condition in status.get("conditions", [])}
+                said = {
+                    condition["type"]: condition.get("message", "")
+                    for condition in status.get("conditions", [])
+                }
                 ready = said.get("Ready") or said.get("Failed") or said.get("PodScheduled") or ""
                 name = item["metadata"]["name"]
-                lines.append(f"{kind} {name}: {status.get('phase', '')} {status.get('reason', '')} {ready[:300]}")
-        log = self.cluster.kubectl("logs", "-n", "moe-system", "deploy/moe-operator", "--tail=15", check=False)
+                lines.append(
+                    f"{kind} {name}: {status.get('phase', '')} {status.get('reason', '')} {ready[:300]}"
+                )
+        log = self.cluster.kubectl(
+            "logs", "-n", "moe-system", "deploy/moe-operator", "--tail=15", check=False
+        )
         return "\n".join([*lines, "operator:", log.stdout])
 
     def _request(self, verb: str, path: str, body: Mapping[str, Any], kind: str = "application/json") -> None:

@@ -59,7 +59,9 @@ def _write_bad_data(stage: Stage) -> None:
         ("egg", "BaseCycle", "egg -> hen -> egg"),
     ],
 )
-def test_what_refers_to_nothing_is_stalled_with_what_there_is(stage: Stage, name: str, reason: str, words: str):
+def test_what_refers_to_nothing_is_stalled_with_what_there_is(
+    stage: Stage, name: str, reason: str, words: str
+):
     stalled = stage.wait_for(name, "Stalled", reason=reason)
     assert words in stalled["message"]
     assert stage.condition(name, "Ready")["status"] == "False"
@@ -90,7 +92,9 @@ def test_half_broken_records_are_counted_and_the_rest_is_used(stage: Stage):
 
 
 def test_a_holdout_that_is_too_small_waits_for_data_and_refuses_nothing(stage: Stage):
-    stage.wait("a verdict", lambda: stage.status("too-small-1", "ExpertRevision").get("verdict"), 2 * PATIENCE)
+    stage.wait(
+        "a verdict", lambda: stage.status("too-small-1", "ExpertRevision").get("verdict"), 2 * PATIENCE
+    )
     verdict = stage.status("too-small-1", "ExpertRevision")["verdict"]
     assert (verdict["outcome"], verdict["reason"], verdict["final"]) == ("Waiting", "HoldoutTooSmall", False)
     assert stage.status("too-small").get("currentRevision") is None
@@ -130,7 +134,8 @@ def test_a_target_beyond_its_range_is_refused(stage: Stage):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [({"domain": "other"}, "domain is immutable"), ({"pool": "other"}, "pool is immutable")]
+    ("change", "words"),
+    [({"domain": "other"}, "domain is immutable"), ({"pool": "other"}, "pool is immutable")],
 )
 def test_what_is_immutable_stays(stage: Stage, change: dict[str, str], words: str):
     with pytest.raises(Refused, match=words):

@@ -66,7 +66,9 @@ class Training:
             left = (self.steps - self.step) * (SLOW_SECONDS if self.behaviour == Behaviour.SLOW else 0)
             loss = 5.5 - 3 * self.step / self.steps
             progress.publish(
-                Progress(step=self.step, max_steps=self.steps, loss=loss, eta_seconds=left, tokens_per_second=1e4)
+                Progress(
+                    step=self.step, max_steps=self.steps, loss=loss, eta_seconds=left, tokens_per_second=1e4
+                )
             )
 
     def _take_step(self) -> None:

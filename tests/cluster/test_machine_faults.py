@@ -1,0 +1,138 @@
+"""Parts of the machinery killed while Experts train: nothing is lost and nothing is done twice."""
+
+import collections
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from moe_local.cluster import LocalCluster
+from small_trainer.behaviour import Behaviour
+from stage import Stage, operator_processes
+
+LONG = {"maxSteps": 60, "checkpointEvery": 5}
+
+
+def wait_step(stage: Stage, name: str, step: int) -> None:
+    stage.wait(
+        f"{name} at step {step}", lambda: stage.status(name).get("training", {}).get("step", 0) >= step
+    )
+
+
+def assert_nothing_twice(stage: Stage, name: str) -> None:
+    """One revision, one Job for each piece of work, and all of them the Expert's own."""
+    assert stage.names("ExpertRevision", f"{name}-") == [f"{name}-1"]
+    revision = stage.status(f"{name}-1", "ExpertRevision")
+    assert revision["verdict"]["outcome"] == "Promoted"
+    jobs = stage.names("Job", f"{name}-")
+    assert len([job for job in jobs if job.startswith(f"{name}-snapshot-")]) == 1
+    assert [job for job in jobs if job.startswith(f"{name}-1-e")] == [f"{name}-1-e1"]
+
+
+@pytest.fixture(params=["node-agent", "kube-apiserver", "etcd", "kube-controller-manager"])
+def part(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+def test_a_part_of_the_cluster_killed_while_training(stage: Stage, part: str, start: Callable[[], LocalCluster]):
+    stage.write("text")
+    stage.pool()
+    stage.expert("text", seed=Behaviour.SLOW, training=LONG)
+    wait_step(stage, "text", 7)
+    stage.cluster.kill(part)
+    start()
+    stage.wait_ready("text")
+    assert_nothing_twice(stage, "text")
+    assert stage.names("Job", "text-1-a") == ["text-1-a1"]
+    assert stage.status("text-1", "ExpertRevision")["artefact"]["resumedFrom"] == 0, (
+        "training went on all the time"
+    )
+
+
+def test_the_operator_killed_while_training(stage: Stage):
+    stage.write("text")
+    stage.pool()
+    stage.expert("text", seed=Behaviour.SLOW, training=LONG)
+    wait_step(stage, "text", 7)
+    (process,) = operator_processes(stage.cluster)
+    process.send_signal(signal.SIGKILL)
+    stage.wait_ready("text")
+    assert_nothing_twice(stage, "text")
+    assert stage.names("Job", "text-1-a") == ["text-1-a1"]
+
+
+class TestMortalOperator:
+    """The operator dies after every few writes of an Expert's whole life, from snapshot to gateway."""
+
+    @pytest.fixture
+    def alone(self, cluster: LocalCluster) -> Iterator[None]:
+        """Stop the installed operator, so that only the mortal one acts."""
+        scale = ("scale", "-n", "moe-system", "deploy/moe-operator")
+        cluster.kubectl(*scale, "--replicas=0")
+        deadline = time.monotonic() + 30
+        while operator_processes(cluster):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield
+        cluster.kubectl(*scale, "--replicas=1")
+        cluster.kubectl("rollout", "status", "-n", "moe-system", "deploy/moe-operator", "--timeout=60s")
+
+    def test_it_dies_after_every_few_writes(self, stage: Stage, alone: None, tmp_path: Path):
+        config = tmp_path / "config.yaml"
+        text = stage.cluster.kubectl(
+            "get", "cm", "-n", "moe-system", "moe-operator", "-o", "jsonpath={.data.config\\.yaml}"
+        )
+        config.write_text(text.stdout)
+        stage.write("text")
+        stage.pool()
+        stage.expert("text", training={"maxSteps": 10})
+        writes: list[str] = []
+        for life in itertools.cycle((1, 2, 1, 3)):
+            writes += self._live(stage, config, life)
+            if stage.condition("text", "Ready").get("status") == "True":
+                break
+            assert len(writes) < 100, writes
+        deaths = collections.Counter(line.partition(" ")[0] for line in writes)
+        assert len(writes) >= 12, deaths
+        assert_nothing_twice(stage, "text")
+        assert stage.names("Job", "text-1-a") == ["text-1-a1"]
+        creations = [line for line in writes if line.startswith("POST") and "/events" not in line]
+        assert len(stage.names("Job")) + len(stage.names("ExpertRevision")) == len(creations)
+
+    def _live(self, stage: Stage, config: Path, life: int) -> list[str]:
+        """Run the operator until its writes are used up, or the Expert is ready; return its writes."""
+        environment = {
+            **os.environ,
+            "KUBECONFIG": str(stage.cluster.kubeconfig),
+            "POD_NAME": "mortal",
+            "POD_NAMESPACE": stage.namespace,
+        }
+        program = str(Path(__file__).with_name("mortal_operator.py"))
+        command = [
+            sys.executable,
+            program,
+            str(life),
+            "--config",
+            str(config),
+            "--namespace",
+            stage.namespace,
+        ]
+        command += ["--metrics-port", "0", "--health-port", "0"]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                stage.wait(
+                    "the operator's death",
+                    lambda: (
+                        process.poll() is not None or stage.condition("text", "Ready").get("status") == "True"
+                    ),
+                )
+            finally:
+                process.kill()
+            assert process.stdout is not None
+            return process.stdout.read().splitlines()

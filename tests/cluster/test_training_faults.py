@@ -1,0 +1,174 @@
+"""What can go wrong with the Jobs, the store and the children of an Expert, each beside a good neighbour."""
+
+import signal
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+from small_trainer.behaviour import Behaviour
+from stage import PATIENCE, Stage
+
+#: A training long enough to be caught in the act: 40 steps of a tenth of a second.
+LONG = {"maxSteps": 40, "checkpointEvery": 5}
+
+
+@pytest.fixture(scope="module")
+def stage(new_stage: Callable[[str], Stage]) -> Iterator[Stage]:
+    """Experts that train at once; three of them are struck as soon as they have something to lose."""
+    stage = new_stage("faults")
+    stage.write("text")
+    stage.pool(budget={"trainingJobs": 8})
+    train(stage, "nan", seed=Behaviour.NAN)
+    train(stage, "disk", seed=Behaviour.DISK_FULL_ONCE, training={"maxSteps": 20, "checkpointEvery": 5})
+    strikes = {"broken": kill_trainer, "jobless": delete_job, "phoenix": make_again}
+    for name in ("unbroken", *strikes):
+        train(stage, name, seed=Behaviour.SLOW, training=LONG)
+
+    def strike() -> bool:
+        for name in list(strikes):
+            if stage.status(name).get("training", {}).get("step", 0) >= 7:
+                strikes.pop(name)(stage, name)
+        return not strikes
+
+    stage.wait("all trainings to be struck", strike)
+    yield stage
+    stage.clear()
+
+
+def train(stage: Stage, name: str, **spec: object) -> None:
+    """Apply an Expert that learns the common text."""
+    stage.expert(name, folder="text", **spec)
+
+
+def kill_trainer(stage: Stage, name: str) -> None:
+    """SIGKILL the process that trains an Expert."""
+    process = next(process for process in psutil.process_iter(["cmdline"]) if trains(process, f"{name}-1"))
+    process.send_signal(signal.SIGKILL)
+
+
+def trains(process: psutil.Process, revision: str) -> bool:
+    """Say whether a process is the training of a revision."""
+    arguments = process.info["cmdline"] or []
+    if arguments[-1:] != ["train"] or not arguments[-2].endswith("moe-trainer"):
+        return False
+    return f'"revision":"{revision}"' in process.environ().get("MOE_JOB_CONFIG", "")
+
+
+def delete_job(stage: Stage, name: str) -> None:
+    """Delete the Job that trains an Expert."""
+    stage.delete("Job", f"{name}-1-a1")
+
+
+def make_again(stage: Stage, name: str) -> None:
+    """Delete an Expert and make it again under its name."""
+    stage.delete("Expert", name)
+    train(stage, name, seed=Behaviour.SLOW, training=LONG)
+
+
+def digest(stage: Stage, revision: str) -> str:
+    """Return the digest of what a revision made."""
+    found: str = stage.status(revision, "ExpertRevision")["artefact"]["digest"]
+    return found
+
+
+def test_a_loss_that_is_not_finite_ends_the_revision_for_good(stage: Stage):
+    stalled = stage.wait_for("nan", "Stalled", reason="LossNotFinite")
+    assert "loss is nan" in stalled["message"]
+    verdict = stage.status("nan-1", "ExpertRevision")["verdict"]
+    assert (verdict["outcome"], verdict["final"]) == ("Failed", True)
+    assert stage.names("Job", "nan-1-a") == ["nan-1-a1"]
+
+
+def test_after_a_full_disk_the_next_attempt_goes_on_where_it_stopped(stage: Stage):
+    stage.wait_ready("disk")
+    assert stage.status("disk-1", "ExpertRevision")["artefact"]["resumedFrom"] == 10
+    messages = [item["message"] for item in stage.all("Event") if item["involvedObject"]["name"] == "disk"]
+    assert any("attempt 2" in message for message in messages)
+
+
+def test_a_killed_trainer_resumes_exactly(stage: Stage):
+    for name in ("unbroken", "broken"):
+        stage.wait_ready(name)
+    assert stage.status("broken-1", "ExpertRevision")["artefact"]["resumedFrom"] >= 5
+    assert digest(stage, "broken-1") == digest(stage, "unbroken-1")
+    assert stage.names("ExpertRevision", "broken-") == ["broken-1"]
+
+
+def test_a_deleted_training_job_is_made_again_and_resumes(stage: Stage):
+    stage.wait_ready("jobless")
+    assert stage.status("jobless-1", "ExpertRevision")["artefact"]["resumedFrom"] >= 5
+    assert stage.names("ExpertRevision", "jobless-") == ["jobless-1"]
+
+
+def test_an_expert_deleted_while_training_and_made_again_starts_anew(stage: Stage):
+    phoenix = stage.wait_ready("phoenix")
+    artefact = stage.status("phoenix-1", "ExpertRevision")["artefact"]
+    assert phoenix["metadata"]["uid"] in artefact["path"]
+    assert artefact["resumedFrom"] == 0
+    jobs = [item for item in stage.all("Job") if item["metadata"]["name"].startswith("phoenix-")]
+    owners = {owner["uid"] for item in jobs for owner in item["metadata"]["ownerReferences"]}
+    assert owners == {phoenix["metadata"]["uid"]}
+
+
+class TestServing:
+    """What serves is put back, and never loads what is not what its digest says."""
+
+    @pytest.fixture(scope="class")
+    def served(self, stage: Stage) -> str:
+        """An Expert that serves; its name."""
+        train(stage, "served")
+        stage.wait_ready("served")
+        return "served"
+
+    def test_a_deleted_deployment_is_made_again(self, stage: Stage, served: str):
+        uid = (stage.get("Deployment", "served-1") or {})["metadata"]["uid"]
+        stage.delete("Deployment", "served-1")
+
+        def again() -> bool:
+            live = stage.get("Deployment", "served-1")
+            return (
+                live is not None
+                and live["metadata"]["uid"] != uid
+                and live.get("status", {}).get("readyReplicas") == 1
+            )
+
+        stage.wait("a new Deployment that is ready", again)
+        stage.wait_ready(served)
+
+    def test_an_edited_deployment_is_put_back(self, stage: Stage, served: str):
+        before = (stage.get("Deployment", "served-1") or {})["spec"]["template"]
+        containers = [{**before["spec"]["containers"][0], "command": ["sleep", "1000"]}]
+        stage.patch("Deployment", "served-1", {"spec": {"template": {"spec": {"containers": containers}}}})
+        stage.wait(
+            "the template to be put back",
+            lambda: (stage.get("Deployment", "served-1") or {})["spec"]["template"] == before,
+        )
+        stage.wait_ready(served)
+
+    def test_a_deleted_policy_and_gateway_are_made_again(self, stage: Stage, served: str):
+        stage.delete("ConfigMap", "pool-routing")
+        stage.delete("Deployment", "pool-gateway")
+        stage.wait("the policy", lambda: stage.get("ConfigMap", "pool-routing"))
+        stage.wait(
+            "the gateway",
+            lambda: (stage.get("Deployment", "pool-gateway") or {}).get("status", {}).get("readyReplicas"),
+        )
+
+    def test_altered_weights_are_never_loaded(self, stage: Stage, served: str):
+        artefact = stage.status("served-1", "ExpertRevision")["artefact"]
+        weights = stage.volume("pool-store") / artefact["path"] / "weights.npy"
+        good = weights.read_bytes()
+        weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+        for pod in stage.all("Pod"):
+            if (
+                pod["metadata"]["labels"].get("moe-operator.dev/revision") == "served-1"
+                and pod["status"]["phase"] == "Running"
+            ):
+                stage.delete("Pod", pod["metadata"]["name"])
+        told = stage.wait(
+            "corrupt weights to be told",
+            lambda: "ArtefactCorrupt" in str(stage.status(served)) and stage.status(served),
+        )
+        assert told["serving"]["readyReplicas"] == 0
+        weights.write_bytes(good)
+        stage.wait_ready(served, 2 * PATIENCE)
