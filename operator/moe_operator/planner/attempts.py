@@ -23,6 +23,9 @@ DEFAULT_LIMIT = 4
 FIRST_DELAY = timedelta(seconds=10)
 LONGEST_DELAY = timedelta(minutes=5)
 
+#: Seconds after which the end of old pods is looked for again, should their news be lost.
+ENDING_SECONDS = 5.0
+
 #: How long the pod of a finished Job may take to show its headline: Jobs and Pods are watched apart.
 HEADLINE_GRACE = timedelta(seconds=10)
 
@@ -80,7 +83,7 @@ def assess(
     following = max([made, *(attempt_of(job.name) for job in ordered)]) + 1
     if not ordered:
         alive = any(_alive(pod) for pod in orphans)
-        return Work("Ending" if alive else "Wanted", following)
+        return Work("Ending", following, wait=ENDING_SECONDS) if alive else Work("Wanted", following)
     newest = ordered[-1]
     number = attempt_of(newest.name)
     if newest.state in ("Suspended", "Running"):
@@ -142,7 +145,7 @@ def _after_failure(
     if incident.final or (incident.counts and incidents >= limit):
         return Work("Failed", attempt_of(newest.name), job=newest, incident=incident)
     if any(_alive(pod) for pod in (*newest.pods, *orphans)):
-        return Work("Ending", number, job=newest, incident=incident)
+        return Work("Ending", number, job=newest, incident=incident, wait=ENDING_SECONDS)
     ended = newest.finished or newest.created
     delay = min(FIRST_DELAY * 2 ** min(len(jobs) - 1, 10), LONGEST_DELAY)
     wait = (ended + delay - now).total_seconds()

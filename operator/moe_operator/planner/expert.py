@@ -15,7 +15,9 @@ from moe_operator.builders.revision import build_revision
 from moe_operator.config import OperatorConfig
 from moe_operator.planner.base import BaseDecision, decide_base, pinned_base
 from moe_operator.planner.data import DataDecision, decide_data, new_snapshot_job
-from moe_operator.planner.expert_status import Decisions, expert_events, expert_status
+from moe_operator.planner.decisions import Decisions
+from moe_operator.planner.expert_events import expert_events
+from moe_operator.planner.expert_status import expert_status
 from moe_operator.planner.lineage import by_name
 from moe_operator.planner.making import Context, Making, make
 from moe_operator.planner.names import revision_name

@@ -20,7 +20,7 @@ def pool_status(
 ) -> ExpertPoolStatus:
     """Return the whole status of the pool."""
     before = state.pool.status
-    storage, experts, gateway = _storage(state), _experts(state), _gateway(state, policy)
+    storage, experts, gateway = _storage(state), _experts(state), _gateway(state, policy, distillation)
     conditions = [*_kstatus(state, storage, experts, gateway), storage, experts, gateway]
     if state.pool.spec.paused:
         conditions.append(_say(state, ConditionType.PAUSED, True, Reason.PAUSED, "spec.paused is true"))
@@ -94,7 +94,7 @@ def _experts(state: PoolState) -> Condition:
     return _say(state, type_, False, Reason.PROGRESSING, f"not serving: {', '.join(rest)}")
 
 
-def _gateway(state: PoolState, policy: RoutingPolicy | None) -> Condition:
+def _gateway(state: PoolState, policy: RoutingPolicy | None, distillation: Distillation) -> Condition:
     type_, gateway = ConditionType.GATEWAY_READY, state.gateway
     if policy is None:
         return _say(state, type_, False, Reason.NOT_SERVING, "no Expert serves yet, so there is no gateway")

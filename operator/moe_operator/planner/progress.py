@@ -13,7 +13,9 @@ def training_status(
     and the loss beside them would change every time one looks.
     """
     if progress is None:
-        return before if before is not None and before.attempt == attempt else TrainingStatus(attempt=attempt)
+        # A full bar is that of the revision before.
+        same = before is not None and before.attempt == attempt and before.summary != "100%"
+        return before if same else TrainingStatus(attempt=attempt)
     summary, eta = percent(progress.step, progress.max_steps), eta_text(progress.eta_seconds)
     if before is not None and (before.attempt, before.summary, before.eta) == (attempt, summary, eta):
         return before
