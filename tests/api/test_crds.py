@@ -105,8 +105,12 @@ REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
 def test_a_bad_manifest_is_refused_with_the_field_and_the_fix(
     cluster: LocalCluster, manifest: dict[str, Any], change: Change, message: str
 ) -> None:
-    assert refusal(cluster, manifest) == ""
     assert message in refusal(cluster, changed(manifest, change))
+
+
+@pytest.mark.parametrize("manifest", (POOL, EXPERT), ids=lambda manifest: manifest["kind"])
+def test_the_same_manifests_unchanged_are_accepted(cluster: LocalCluster, manifest: dict[str, Any]) -> None:
+    assert refusal(cluster, manifest) == ""
 
 
 @pytest.fixture(scope="module")
@@ -125,14 +129,27 @@ def stored(cluster: LocalCluster) -> LocalCluster:
         ("expert/law", {"domain": None}, "domain is immutable"),
         ("expertpool/pool", {"evaluation": {"salt": "other"}}, "immutable, since every score rests on them"),
         ("expertpool/pool", {"evaluation": {"holdout": 0.2}}, "immutable, since every score rests on them"),
+        ("expertpool/pool", {"storage": {"size": None, "claim": "x"}}, "storage.claim is immutable"),
+        ("expertpool/pool", {"storage": {"accessMode": "ReadWriteMany"}}, "accessMode are immutable"),
+        (
+            "expertpool/pool",
+            {"storage": {"storageClass": "fast"}},
+            "storageClass and accessMode are immutable",
+        ),
+        ("expertpool/pool", {"storage": {"size": "1000Mi"}}, "storage.size cannot shrink"),
     ],
 )
-def test_what_scores_rest_on_cannot_change(
+def test_what_scores_and_weights_rest_on_cannot_change(
     stored: LocalCluster, object_: str, patch: dict[str, Any], message: str
 ) -> None:
     body = json.dumps({"spec": patch})
     answer = stored.kubectl("patch", "-n", "team", object_, "--type=merge", "-p", body, check=False)
     assert answer.returncode != 0 and message in answer.stderr
+
+
+def test_a_pools_storage_can_grow(stored: LocalCluster) -> None:
+    body = json.dumps({"spec": {"storage": {"size": "2Gi"}}})
+    stored.kubectl("patch", "-n", "team", "expertpool/pool", "--type=merge", "-p", body)
 
 
 def test_everything_else_of_an_expert_can_change(stored: LocalCluster) -> None:

@@ -18,11 +18,14 @@ from moe_operator.api.labels import CATEGORY, GROUP, VERSION
 #: A JSON schema, or a part of one.
 Schema = dict[str, Any]
 
+#: The keyword of CEL rules.
+_RULES = "x-kubernetes-validations"
+
 #: Keywords that pass through unchanged.
 _KEPT = (
     "description", "type", "format", "enum", "pattern", "minLength", "maxLength", "minItems", "maxItems",
     "minProperties", "maxProperties", "minimum", "maximum", "required",
-    "x-kubernetes-validations", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
+    _RULES, "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
 )  # fmt: skip
 
 #: Keywords that pydantic writes and that Kubernetes needs neither itself nor in another form.
@@ -52,7 +55,7 @@ class _WithNestedDefaults(GenerateJsonSchema):
 def structural_schema(model: type[BaseModel]) -> Schema:
     """Return the structural schema of a model, references in place.
 
-    Raises ValueError for what a structural schema cannot say (unions, recursion, unknown keywords).
+    Raises ValueError for what a structural schema cannot say: unions, and keywords that Kubernetes does not know.
     """
     document = model.model_json_schema(by_alias=True, schema_generator=_WithNestedDefaults)
     return _structural(document, document.get("$defs", {}), path=model.__name__)
@@ -84,7 +87,7 @@ def _structural(node: Mapping[str, Any], definitions: Mapping[str, Any], *, path
 
 
 def _resolved(node: Mapping[str, Any], definitions: Mapping[str, Any], *, path: str) -> Mapping[str, Any]:
-    """Put a reference in its place and drop the null of an optional; what stands beside them wins."""
+    """Put a reference in its place and drop the null of an optional; what stands beside them wins, rules add up."""
     while "$ref" in node or "anyOf" in node:
         beside = {key: value for key, value in node.items() if key not in ("$ref", "anyOf")}
         if "$ref" in node:
@@ -94,7 +97,8 @@ def _resolved(node: Mapping[str, Any], definitions: Mapping[str, Any], *, path: 
             if len(options) != 1:
                 raise ValueError(f"{path}: a structural schema has no union of {len(options)} types")
             inner = options[0]
-        node = {**inner, **beside}
+        rules = [*inner.get(_RULES, []), *beside.get(_RULES, [])]
+        node = {**inner, **beside, **({_RULES: rules} if rules else {})}
     return node
 
 
@@ -135,7 +139,7 @@ def object_schema(kind: Kind) -> Schema:
         result["properties"]["metadata"]["properties"] = {
             "name": {"type": "string", "pattern": _NAME_PATTERN}
         }
-        result["x-kubernetes-validations"] = [_NAME_RULE]
+        result[_RULES] = [_NAME_RULE]
     return result
 
 

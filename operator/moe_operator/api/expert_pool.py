@@ -16,7 +16,21 @@ class Storage(ApiModel):
             (
                 "has(self.size) != has(self.claim)",
                 "storage needs exactly one of size and claim: keep one and remove the other",
-            )
+            ),
+            (
+                "has(self.claim) == has(oldSelf.claim) && (!has(self.claim) || self.claim == oldSelf.claim)",
+                "storage.claim is immutable, since all weights and evidence live there: create another pool",
+            ),
+            (
+                "has(self.storageClass) == has(oldSelf.storageClass) && self.accessMode == oldSelf.accessMode"
+                " && (!has(self.storageClass) || self.storageClass == oldSelf.storageClass)",
+                "storage.storageClass and accessMode are immutable, as a claim's are: create another pool",
+            ),
+            (
+                "!has(self.size) || !has(oldSelf.size)"
+                " || quantity(self.size).compareTo(quantity(oldSelf.size)) >= 0",
+                "storage.size cannot shrink, since a claim cannot: give the old size or more",
+            ),
         )
     )
 
@@ -24,7 +38,7 @@ class Storage(ApiModel):
         default=None,
         max_length=20,
         pattern=r"^[1-9][0-9]*(Mi|Gi|Ti)$",
-        description="Size of a claim that the operator makes, for example `20Gi`.",
+        description="Size of a claim that the operator makes, for example `20Gi`. It can grow.",
     )
     claim: str | None = Field(
         default=None,

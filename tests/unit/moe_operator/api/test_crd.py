@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from moe_operator.api.base import cel
 from moe_operator.api.crd import (
     Schema,
     custom_resource_definition,
@@ -175,6 +176,17 @@ def test_a_reference_is_put_in_place_and_the_description_beside_it_wins() -> Non
         "required": ["y"],
         "properties": {"y": {"type": "boolean"}},
     }
+
+
+def test_rules_of_a_model_and_of_the_field_that_holds_it_add_up() -> None:
+    class Inner(BaseModel):
+        """The inner model."""
+
+        model_config = ConfigDict(json_schema_extra=cel(("has(self.y)", "of the model")))
+        y: bool
+
+    rules = schema_of(Inner, json_schema_extra=cel(("self.y", "of the field")))["x-kubernetes-validations"]
+    assert [rule["message"] for rule in rules] == ["of the model", "of the field"]
 
 
 def test_exclusive_bounds_take_the_form_of_openapi_3_0() -> None:
