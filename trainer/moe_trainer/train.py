@@ -7,17 +7,11 @@ the newest good checkpoint is gone on from, with the same batches and, on one ki
 bits as a run that was never interrupted.
 """
 
-import json
 import math
-import platform
 import shutil
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import Tensor
@@ -33,13 +27,15 @@ from moe_trainer.formats import Digest, canonical_json, digest_of
 from moe_trainer.job_config import TrainJob
 from moe_trainer.job_report import Progress, TrainHeadline
 from moe_trainer.losses import load_balancing_loss, load_max_violation, router_z_loss
-from moe_trainer.manifest import corrupt, is_committed, read_manifest, sha256_of_file, verify
+from moe_trainer.manifest import corrupt, verify
 from moe_trainer.model import Model, initialise
 from moe_trainer.moe_layer import Routing
 from moe_trainer.optimization import AdamW, learning_rate
 from moe_trainer.presets import preset
 from moe_trainer.progress import ProgressServer
+from moe_trainer.termination import Stop, stop_on_sigterm
 from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.train_report import Provenance, TrainReport, TrainResult, commit, finished
 
 #: Seconds between lines in the log.
 LOG_SECONDS = 1.0
@@ -66,11 +62,16 @@ class Run:
         """Steps done."""
         return len(self.curve.losses)
 
+    @property
+    def parameters(self) -> int:
+        """Numbers that are trained."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
 
 def run(job: TrainJob, environment: Environment) -> TrainHeadline:
     """Train, or find that it was done, and return what was made."""
     revision = store.revision(job.pool_uid, job.expert.uid, job.inputs_digest)
-    done = _finished(environment.store, revision, job)
+    done = finished(environment.store, revision, job.attempt)
     if done:
         return done
     if environment.processes > 1:
@@ -89,14 +90,15 @@ def run(job: TrainJob, environment: Environment) -> TrainHeadline:
     for reason in training.skipped:
         print(f"checkpoint skipped: {reason}", flush=True)
     print(
-        f"{job.revision}: {sum(p.numel() for p in training.model.parameters())} parameters, "
-        f"{training.steps} steps of {training.batches.rows * training.batches.context} tokens, "
+        f"{job.revision}: {training.parameters} parameters, "
+        f"{training.steps} steps of {training.batches.tokens} tokens, "
         f"from step {training.resumed_from}",
         flush=True,
     )
-    with ProgressServer(environment.pod_ip, environment.progress_port) as progress, _termination() as stop:
+    with ProgressServer(environment.pod_ip, environment.progress_port) as progress, stop_on_sigterm() as stop:
         train(training, checkpoints, progress, stop)
-    headline = _commit(training, environment.store, f"{revision}/a{job.attempt}")
+    folder = f"{revision}/a{job.attempt}"
+    headline = commit(environment.store, folder, training.model, training.tokenizer, _report(training))
     shutil.rmtree(checkpoints, ignore_errors=True)
     return headline
 
@@ -140,7 +142,7 @@ def training_inputs(job: TrainJob) -> Digest:
     return digest_of(canonical_json([parent, job.data.digest, training, job.seed]))
 
 
-def train(training: Run, checkpoints: Path, progress: ProgressServer, stop: "Stop") -> None:
+def train(training: Run, checkpoints: Path, progress: ProgressServer, stop: Stop) -> None:
     """Take all steps that are left; checkpoint, validate and report on the way."""
     spec = training.job.training
     inputs = training_inputs(training.job)
@@ -208,92 +210,25 @@ def _validate(training: Run) -> None:
     training.curve.validations[training.step] = float(nats) / (math.log(2) * count)
 
 
-def _commit(training: Run, root: Path, folder: str) -> TrainHeadline:
-    """Write the artefact with its report."""
-    job, losses = training.job, training.curve.losses
-    if is_committed(root / folder):
-        raise TransientError(
-            "ArtefactCorrupt", f"{folder} exists and is damaged; the next attempt writes beside it."
-        )
-    every = job.training.validation_every
-    tail = losses[-(len(losses) % every or every) :]
-    result = {
-        "steps": training.step,
-        "tokens": training.step * training.batches.rows * training.batches.context,
-        "finalLoss": sum(tail) / len(tail),
-        "validationBitsPerByte": training.curve.validations.get(training.step),
-        "parameters": sum(p.numel() for p in training.model.parameters()),
-        "resumedFrom": training.resumed_from,
-    }
-    report = {
-        "job": job.model_dump(mode="json", by_alias=True, exclude_none=True),
-        "result": {name: value for name, value in result.items() if value is not None},
-        "losses": losses,
-        "validations": training.curve.validations,
-        "skippedCheckpoints": training.skipped,
-        "provenance": _provenance(),
-    }
-    artefact.write(root / folder, training.model, training.tokenizer, json.dumps(report, sort_keys=True))
-    return _headline(root, folder)
-
-
-def _finished(root: Path, revision: str, job: TrainJob) -> TrainHeadline | None:
-    """Return the headline of an artefact that an attempt has committed, or None."""
-    for attempt in range(1, job.attempt + 1):
-        folder = f"{revision}/a{attempt}"
-        if is_committed(root / folder):
-            try:
-                verify(root / folder)
-            except JobError as error:
-                print(f"attempt {attempt} left an artefact that cannot be used: {error}", flush=True)
-            else:
-                print(f"attempt {attempt} has finished already: {folder}", flush=True)
-                return _headline(root, folder)
-    return None
-
-
-def _headline(root: Path, folder: str) -> TrainHeadline:
-    report = root / folder / artefact.REPORT
-    result = json.loads(report.read_text())["result"]
-    return TrainHeadline(
-        report="sha256:" + sha256_of_file(report),
-        path=folder,
-        digest=read_manifest(root / folder)[1],
-        **result,
+def _report(training: Run) -> TrainReport:
+    losses, every = training.curve.losses, training.job.training.validation_every
+    last_interval = losses[-(len(losses) % every or every) :]
+    result = TrainResult(
+        steps=training.step,
+        tokens=training.step * training.batches.tokens,
+        final_loss=sum(last_interval) / len(last_interval),
+        validation_bits_per_byte=training.curve.validations.get(training.step),
+        parameters=training.parameters,
+        resumed_from=training.resumed_from,
     )
-
-
-def _provenance() -> dict[str, object]:
-    """Return where and with what the weights were made; never part of a revision's identity."""
-    return {
-        "cpuSeconds": round(time.process_time(), 2),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
-
-
-@dataclass
-class Stop:
-    """Whether SIGTERM has asked the run to end."""
-
-    requested: bool = False
-
-
-@contextmanager
-def _termination() -> Iterator[Stop]:
-    """Turn SIGTERM into a request that the loop sees after its step."""
-    stop = Stop()
-
-    def ask(_signal: int, _frame: FrameType | None) -> None:
-        stop.requested = True
-
-    before = signal.signal(signal.SIGTERM, ask)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return TrainReport(
+        job=training.job,
+        result=result,
+        losses=tuple(losses),
+        validations=training.curve.validations,
+        skipped_checkpoints=tuple(training.skipped),
+        provenance=Provenance.here(),
+    )
 
 
 class _Clock:
@@ -316,7 +251,7 @@ class _Clock:
             max_steps=training.steps,
             loss=training.curve.losses[-1],
             bits_per_byte=next(reversed(training.curve.validations.values()), None),
-            tokens_per_second=rate * training.batches.rows * training.batches.context,
+            tokens_per_second=rate * training.batches.tokens,
             eta_seconds=(training.steps - training.step) / rate,
             load_max_violation=training.max_violation,
         )

@@ -86,7 +86,7 @@ def unbroken(pool: Pool) -> TrainHeadline:
         ("manifest", "_write_manifest", 2, 3),  # all files of a checkpoint written, its manifest not
         ("checkpoint", "_newest_first", 4, 9),  # after a checkpoint, before the oldest is dropped
         ("manifest", "_write_manifest", 4, 9),  # all files of the artefact written, its manifest not
-        ("train", "_headline", 1, 0),  # the artefact is committed, its headline not left
+        ("train_report", "headline", 1, 0),  # the artefact is committed, its headline not left
     ],
 )
 def test_killed_anywhere_twice_the_run_ends_as_if_unbroken(

@@ -36,6 +36,11 @@ class Batches:
         self._seed = seed
         self._epochs: dict[int, tuple[int, list[int]]] = {}
 
+    @property
+    def tokens(self) -> int:
+        """Tokens that one step predicts."""
+        return self.rows * self.context
+
     def steps(self, epochs: float) -> int:
         """Return the number of steps in some epochs, rounded up."""
         return max(1, math.ceil(epochs * self.blocks / self.rows))

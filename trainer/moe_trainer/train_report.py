@@ -1,0 +1,97 @@
+"""What a training run leaves beside its weights: ``report.json``, and the headline made of it."""
+
+import platform
+import time
+from pathlib import Path
+
+import torch
+from pydantic import Field
+
+from moe_trainer import artefact
+from moe_trainer.failure import JobError, TransientError
+from moe_trainer.formats import Format
+from moe_trainer.job_config import TrainJob
+from moe_trainer.job_report import TrainHeadline
+from moe_trainer.manifest import is_committed, read_manifest, sha256_of_file, verify
+from moe_trainer.model import Model
+from moe_trainer.tokenizer import Tokenizer
+
+
+class TrainResult(Format):
+    """The figures of a run, under the names that its headline gives them."""
+
+    steps: int
+    tokens: int
+    final_loss: float
+    validation_bits_per_byte: float | None = None
+    parameters: int
+    resumed_from: int
+
+
+class Provenance(Format):
+    """Where and with what the weights were made; never part of a revision's identity."""
+
+    cpu_seconds: float = Field(description="Of the attempt that finished.")
+    machine: str
+    python: str
+    threads: int
+    torch: str
+
+    @classmethod
+    def here(cls) -> "Provenance":
+        """Return this process's."""
+        return cls(
+            cpu_seconds=round(time.process_time(), 2),
+            machine=platform.machine(),
+            python=platform.python_version(),
+            threads=torch.get_num_threads(),
+            torch=torch.__version__,
+        )
+
+
+class TrainReport(Format):
+    """All that is known about a run."""
+
+    job: TrainJob
+    result: TrainResult
+    losses: tuple[float, ...] = Field(description="Cross-entropy of every step, nats per token.")
+    validations: dict[int, float] = Field(description="Step to bits per byte.")
+    skipped_checkpoints: tuple[str, ...] = Field(description="Checkpoints that were damaged, and how.")
+    provenance: Provenance
+
+
+def commit(root: Path, folder: str, model: Model, tokenizer: Tokenizer, report: TrainReport) -> TrainHeadline:
+    """Write the artefact with its report."""
+    if is_committed(root / folder):
+        raise TransientError(
+            "ArtefactCorrupt", f"{folder} exists and is damaged; the next attempt writes beside it."
+        )
+    artefact.write(root / folder, model, tokenizer, report.to_json())
+    return headline(root, folder)
+
+
+def finished(root: Path, revision: str, attempts: int) -> TrainHeadline | None:
+    """Return the headline of the artefact that one of a revision's attempts has committed, or None."""
+    for attempt in range(1, attempts + 1):
+        folder = f"{revision}/a{attempt}"
+        if is_committed(root / folder):
+            try:
+                verify(root / folder)
+            except JobError as error:
+                print(f"attempt {attempt} left an artefact that cannot be used: {error}", flush=True)
+            else:
+                print(f"attempt {attempt} has finished already: {folder}", flush=True)
+                return headline(root, folder)
+    return None
+
+
+def headline(root: Path, folder: str) -> TrainHeadline:
+    """Return what the operator is told about an artefact."""
+    path = root / folder / artefact.REPORT
+    result = TrainReport.model_validate_json(path.read_text()).result
+    return TrainHeadline(
+        report="sha256:" + sha256_of_file(path),
+        path=folder,
+        digest=read_manifest(root / folder)[1],
+        **result.model_dump(),
+    )
