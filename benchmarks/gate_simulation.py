@@ -36,7 +36,9 @@ RESAMPLES = 1999
 
 def main() -> None:
     """Simulate every recorded pair and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--draws", type=int, default=2000, help="simulated decisions of each pair and size")
     draws = parser.parse_args().draws
     losses = json.loads(LOSSES.read_text())
@@ -49,7 +51,8 @@ def main() -> None:
     ]
     nominal = {f"use{uses}": alpha(uses) for uses in USES} | {"missed": 0.05}
     write_result(
-        "gate_simulation", {"machine": machine(), "draws": draws, "nominal": nominal, "means": means(rows), "rows": rows}
+        "gate_simulation",
+        {"machine": machine(), "draws": draws, "nominal": nominal, "means": means(rows), "rows": rows},
     )
     print(json.dumps(means(rows), indent=1))
 
@@ -112,7 +115,8 @@ def means(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     rates = [name for name, value in rows[0].items() if isinstance(value, float)]
     return {
         str(size): {
-            rate: round(float(np.mean([row[rate] for row in rows if row["clusters"] == size])), 4) for rate in rates
+            rate: round(float(np.mean([row[rate] for row in rows if row["clusters"] == size])), 4)
+            for rate in rates
         }
         for size in SIZES
     }

@@ -149,7 +149,10 @@ class PoolOnDisk:
         }
         before = _children_cpu_seconds()
         subprocess.run(
-            [sys.executable, "-m", "moe_trainer.main", job.kind], env=environment, check=False, stdout=sys.stderr
+            [sys.executable, "-m", "moe_trainer.main", job.kind],
+            env=environment,
+            check=False,
+            stdout=sys.stderr,
         )
         self.cpu_seconds[job.kind] += _children_cpu_seconds() - before
         found = parse_headline(headline.read_text())
@@ -169,7 +172,10 @@ def write_result(name: str, result: dict[str, Any]) -> None:
     path = Path(__file__).parent / "results" / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
-    print(f"written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}", file=sys.stderr)
+    print(
+        f"written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}",
+        file=sys.stderr,
+    )
 
 
 def _children_cpu_seconds() -> float:

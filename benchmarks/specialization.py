@@ -37,9 +37,13 @@ SPLITS = ("split-a", "split-b", "split-c")
 
 def main() -> None:
     """Run both experiments and write their results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--folder", type=Path, help="keep everything here instead of in a temporary folder")
-    parser.add_argument("--steps-scale", type=float, default=1.0, help="fraction of the example's steps, to try it")
+    parser.add_argument(
+        "--steps-scale", type=float, default=1.0, help="fraction of the example's steps, to try it"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
@@ -125,7 +129,9 @@ def segment_losses(pool: PoolOnDisk) -> dict[str, Any]:
 def example_specs() -> dict[str, dict[str, Any]]:
     """Return the spec of each Expert of the example, by name; the domains before their base."""
     documents = [
-        document for path in sorted(EXAMPLE.glob("*.yaml")) for document in yaml.safe_load_all(path.read_text())
+        document
+        for path in sorted(EXAMPLE.glob("*.yaml"))
+        for document in yaml.safe_load_all(path.read_text())
     ]
     specs = {d["metadata"]["name"]: d["spec"] for d in documents if d["kind"] == "Expert"}
     return dict(sorted(specs.items(), key=lambda item: item[0] == BASE))

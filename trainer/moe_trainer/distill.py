@@ -55,7 +55,8 @@ class Route(Format):
         default=None, description="Share of segments sent to the Expert that codes them best."
     )
     temperature: float | None = Field(
-        default=None, description="Divides the logits so that the probabilities are calibrated; fitted by likelihood."
+        default=None,
+        description="Divides the logits so that the probabilities are calibrated; fitted by likelihood.",
     )
 
 
@@ -67,7 +68,9 @@ class DistillReport(Format):
     prompt_bytes: int = Field(description="Bytes that are routed on; the segment after them is scored.")
     segments: int
     clusters: int
-    left_out: tuple[str, ...] = Field(description="Holdouts that some Expert of the roster was not scored on.")
+    left_out: tuple[str, ...] = Field(
+        description="Holdouts that some Expert of the roster was not scored on."
+    )
     distilled: Route = Field(description="The table, cross-fitted by cluster.")
     posterior: Route = Field(description="The Expert under which the prompt is most likely.")
     oracle: Route = Field(description="The best Expert for each segment: the bound of every route.")
@@ -204,7 +207,9 @@ def prompts_from_text(job: DistillJob, root: Path) -> Prompts:
         own = root / revision.ancestry[-1].path
         manifest.verify(own)
         documents = [document.text.encode() for document in read_documents(own)]
-        drawn = _draw_prompts(documents, np.random.default_rng(seed_of("prompts", revision.ancestry[-1].digest)))
+        drawn = _draw_prompts(
+            documents, np.random.default_rng(seed_of("prompts", revision.ancestry[-1].digest))
+        )
         texts.extend(drawn)
         labels.extend([place] * len(drawn))
     return Prompts.of(texts, np.eye(len(job.roster))[np.array(labels, dtype=np.intp)])

@@ -119,7 +119,9 @@ class Evaluation:
             loaded, tokenizer = artefact.load(self.root / model.path, model.digest)
             for holdout in stale:
                 started = time.process_time()
-                cell = scorer.score(loaded, tokenizer, self._segments(holdout), self.matrix.key(model, holdout))
+                cell = scorer.score(
+                    loaded, tokenizer, self._segments(holdout), self.matrix.key(model, holdout)
+                )
                 self.matrix.write(cell)
                 cells[holdout.digest] = cell
                 print(

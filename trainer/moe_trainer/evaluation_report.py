@@ -18,7 +18,9 @@ class HoldoutRow(Format):
     opponent: Interval | None = Field(default=None, description="What stood for the current revision.")
     base: Interval | None = None
     gain: Interval | None = Field(default=None, description="Mean ln(b_base / b_candidate).")
-    absent: dict[str, str] = Field(default_factory=dict, description="Score name to the reason for its absence.")
+    absent: dict[str, str] = Field(
+        default_factory=dict, description="Score name to the reason for its absence."
+    )
 
 
 class EvaluationReport(Format):
@@ -36,7 +38,9 @@ class EvaluationReport(Format):
     specialization_score: Interval | None = None
     forgetting: Interval | None = None
     next_byte_accuracy: float | None = None
-    absent: dict[str, str] = Field(default_factory=dict, description="Score name to the reason for its absence.")
+    absent: dict[str, str] = Field(
+        default_factory=dict, description="Score name to the reason for its absence."
+    )
     suite: Digest
 
     def headline(self, digest: Digest) -> EvaluateHeadline:

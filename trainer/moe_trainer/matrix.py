@@ -28,7 +28,9 @@ class CellKey(Format):
     artefact: Digest
     holdout: Digest
     scorer: str = SCORER
-    device: str = Field(default="cpu", description="Device class: scores of one are not mixed with another's.")
+    device: str = Field(
+        default="cpu", description="Device class: scores of one are not mixed with another's."
+    )
 
 
 class Cell(Format):

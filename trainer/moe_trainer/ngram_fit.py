@@ -34,11 +34,15 @@ class Prompts:
     def of(cls, texts: Sequence[bytes], targets_PE: Array) -> "Prompts":
         """Hash texts; an empty one counts as a single zero byte, so that every prompt has an n-gram."""
         buckets = buckets_for(targets_PE.shape[1])
-        return cls([np.asarray(buckets_of(text or b"\0", buckets), dtype=np.intp) for text in texts], targets_PE)
+        return cls(
+            [np.asarray(buckets_of(text or b"\0", buckets), dtype=np.intp) for text in texts], targets_PE
+        )
 
     def only(self, chosen_P: npt.NDArray[np.bool_]) -> "Prompts":
         """Return the chosen prompts."""
-        return Prompts([self.buckets_P[i] for i in np.flatnonzero(chosen_P).tolist()], self.targets_PE[chosen_P])
+        return Prompts(
+            [self.buckets_P[i] for i in np.flatnonzero(chosen_P).tolist()], self.targets_PE[chosen_P]
+        )
 
 
 @dataclass

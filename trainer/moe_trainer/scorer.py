@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from moe_trainer.failure import JobError
 from moe_trainer.matrix import Cell, CellKey
 from moe_trainer.model import Model
 from moe_trainer.segments import Segment
@@ -26,8 +27,17 @@ def use_threads(threads: int) -> None:
 def score(model: Model, tokenizer: Tokenizer, segments: Sequence[Segment], key: CellKey) -> Cell:
     """Return the cell of a model on a holdout's segments.
 
-    Batches depend on nothing but the segments, so scoring twice on one CPU gives the same bits.
+    Batches depend on nothing but the segments, so scoring twice on one CPU gives the same bits. Raises
+    JobError (ContextTooShort) if the model cannot see a whole segment with its context.
     """
+    room = model.config.max_position_embeddings
+    longest = max(map(_length, segments), default=0)
+    if longest > room:
+        raise JobError(
+            "ContextTooShort",
+            f"the model's context is {room} tokens, and a segment with its context is {longest} bytes: a "
+            "model that is to be evaluated needs max_position_embeddings of at least that.",
+        )
     nats, context_nats, hits = [0.0] * len(segments), [0.0] * len(segments), [0] * len(segments)
     order = sorted(range(len(segments)), key=lambda i: (-_length(segments[i]), i))
     for start in range(0, len(order), BATCH):

@@ -26,6 +26,9 @@ MIN_CLUSTERS = 20
 #: A window is used for at most this many decisions; then the gate waits for a new one.
 MAX_USES = 5
 
+#: Enough that alpha of the fifth use of a window (0.0012) has two dozen pivots beyond it.
+DECISION_RESAMPLES = 20_000
+
 #: Smallest difference that counts, of ln(b): 0.5 %.
 SMALLEST_DELTA = 0.005
 
@@ -120,17 +123,22 @@ def decide(
 ) -> Decision:
     """Compare candidate and current: the mean of ln(b_candidate / b_current), negative is better."""
     if uses > MAX_USES:
-        raise Absent(f"WindowUsedUp: this would be decision {uses} on one holdout; at most {MAX_USES} are made")
+        raise Absent(
+            f"WindowUsedUp: this would be decision {uses} on one holdout; at most {MAX_USES} are made"
+        )
     alpha = 0.05 * 6 / (math.pi**2 * uses**2)  # summed over all uses of a window: at most 0.05
     differences = candidate.per_cluster(log_ratios(candidate, current))
-    resampled = bootstrap(_mean(differences), seed=_seed("decision", candidate, current))
+    seed = _seed("decision", candidate, current)
+    resampled = bootstrap(_mean(differences), seed=seed, resamples=DECISION_RESAMPLES)
     shown, upper = interval(resampled), _finite(resampled.upper(alpha))
     return Decision(
         role=role, holdout=holdout, uses=uses, alpha=alpha, interval=shown, upper=upper, against=against
     )
 
 
-def specialization_score(own: Clustered, others: Sequence[Clustered], own_gain: Interval, delta: float) -> Interval:
+def specialization_score(
+    own: Clustered, others: Sequence[Clustered], own_gain: Interval, delta: float
+) -> Interval:
     """Return the mean over other domains of P(a(own) > a(d)), ties one half.
 
     Args:
@@ -155,9 +163,7 @@ def forgetting(others: Sequence[tuple[Scored, Scored]]) -> Interval:
     """Return the mean over other domains of b_expert - b_base, from (base, expert) on each anchor."""
     if not others:
         raise Absent("NoOtherDomain: the suite has no other domain to forget")
-    samples = [
-        _per_byte(expert, (expert.nats_S - base.nats_S) / math.log(2)) for base, expert in others
-    ]
+    samples = [_per_byte(expert, (expert.nats_S - base.nats_S) / math.log(2)) for base, expert in others]
     return interval(bootstrap(*samples, seed=_seed("forgetting", *(expert for _, expert in others))))
 
 

@@ -38,7 +38,9 @@ class TableFile(Format):
     buckets: int = Field(ge=2, le=1 << 17, description="N-grams are hashed into this many: a power of two.")
     bias: tuple[float, ...] = Field(description="One an Expert.")
     scale: float = Field(gt=0, le=1e6, description="What a weight of 1 stands for.")
-    temperature: float = Field(gt=0, le=1e6, description="Calibrates the probabilities; fitted by likelihood.")
+    temperature: float = Field(
+        gt=0, le=1e6, description="Calibrates the probabilities; fitted by likelihood."
+    )
     weights: str = Field(description="Base64 of len(experts) rows of `buckets` signed bytes.")
 
     @model_validator(mode="after")

@@ -36,7 +36,9 @@ CONFIG = ModelConfig(
     num_experts=2,
     num_experts_per_tok=1,
     moe_intermediate_size=32,
-    max_position_embeddings=512,
+    max_position_embeddings=384,
+    rope_theta=100.0,
+    initializer_range=0.08,
 )
 
 
@@ -73,14 +75,14 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     return made
 
 
-def write_domain(folder: Path, seed: str, documents: int = 110) -> None:
+def write_domain(folder: Path, seed: str, documents: int = 100) -> None:
     """Write text files in a language of its own: all have the same letters, each another next letter."""
     draw = random.Random(seed)
     folder.mkdir(parents=True)
     following = dict(zip(LETTERS, draw.sample(LETTERS, len(LETTERS)), strict=True))
     for number in range(documents):
         words = []
-        for _ in range(draw.randint(80, 220)):
+        for _ in range(draw.randint(90, 140)):
             word = draw.choice(LETTERS)
             while draw.random() < 0.8:
                 word += following[word[-1]] if draw.random() < 0.7 else draw.choice(LETTERS)
@@ -118,13 +120,16 @@ def train(pool: Pool, expert: str, revision: str, *, steps: int, parent: Artefac
     data = torch.tensor(list(text))
     generator = torch.Generator().manual_seed(7)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, steps)
     for _ in range(steps):
         starts = torch.randint(0, len(data) - 128, (16,), generator=generator)
         ids_BT = torch.stack([data[start : start + 128] for start in starts])
         loss = F.cross_entropy(model(ids_BT[:, :-1]).flatten(0, 1), ids_BT[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        schedule.step()
     path = f"pools/pool/experts/uid-{expert}/revisions/{revision}/a1"
     digest = artefact.write(pool.environment.store / path, model, Tokenizer(), "{}")
     ancestry = (*(parent.ancestry if parent else ()), pool.snapshots[expert])

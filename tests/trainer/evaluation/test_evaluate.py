@@ -14,7 +14,7 @@ from moe_trainer.failure import JobError
 from moe_trainer.job_config import ArtefactRef, Comparison, EvaluateJob
 from moe_trainer.job_report import MAX_HEADLINE_BYTES, Decision, EvaluateHeadline
 from moe_trainer.manifest import new_folder
-from moe_trainer.matrix import Matrix
+from moe_trainer.matrix import Cell, Matrix
 from moe_trainer.segments import cut
 
 
@@ -36,7 +36,9 @@ def own_pool(pool: Pool, tmp_path: Path) -> Pool:
     """A copy of the pool that a test may alter."""
     made_by_tests = shutil.ignore_patterns("cells", "evaluations")
     shutil.copytree(pool.environment.store, tmp_path / "store", ignore=made_by_tests)
-    return dataclasses.replace(pool, environment=dataclasses.replace(pool.environment, store=tmp_path / "store"))
+    return dataclasses.replace(
+        pool, environment=dataclasses.replace(pool.environment, store=tmp_path / "store")
+    )
 
 
 def recommit(folder: Path) -> None:
@@ -72,7 +74,9 @@ def test_a_first_base_is_compared_with_a_byte_unigram_model(pool: Pool) -> None:
     assert decision(headline).against == "unigram"
     assert decision(headline).upper < -headline.delta
     assert headline.gain is None and headline.absent["gain"].startswith("NoBase")
-    assert headline.specialization_score is None and headline.absent["specializationScore"].startswith("Mixture")
+    assert headline.specialization_score is None and headline.absent["specializationScore"].startswith(
+        "Mixture"
+    )
 
 
 def test_a_candidate_equal_to_the_current_one_shows_no_difference_at_all(pool: Pool) -> None:
@@ -85,7 +89,9 @@ def test_another_domains_model_is_worse_than_the_current_one(pool: Pool) -> None
     asked = job(pool, "metals", pool.models["birds-1"], current=pool.models["metals-1"])
     headline = evaluate.run(asked, pool.environment)
     assert decision(headline).interval.lower > headline.delta
-    assert headline.specialization_score is None and headline.absent["specializationScore"].startswith("NoGain")
+    assert headline.specialization_score is None and headline.absent["specializationScore"].startswith(
+        "NoGain"
+    )
 
 
 def test_scoring_twice_gives_the_same_bits(pool: Pool) -> None:
@@ -107,13 +113,52 @@ def test_scores_are_the_likelihood_of_the_bytes_one_by_one(pool: Pool) -> None:
     assert scorer.score(model, tokenizer, [segment], key).nats[0] == pytest.approx(nats, rel=1e-5)
 
 
-def test_a_job_run_again_repeats_itself_and_reuses_the_cells(own_pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_run_again_repeats_itself_and_reuses_the_cells(
+    own_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = job(own_pool, "rivers", own_pool.models["rivers-1"])
     first = evaluate.run(asked, own_pool.environment)
     shutil.rmtree(own_pool.path(own_pool.models["rivers-1"]).parent / "evaluations")
     monkeypatch.setattr(artefact, "load", None)  # nothing may be loaded: every cell is there
     assert evaluate.run(asked, own_pool.environment) == first  # renewed from the cells
     assert evaluate.run(asked, own_pool.environment) == first  # repeated from the report
+
+
+def test_a_job_killed_half_way_goes_on_from_its_cells(
+    own_pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = job(own_pool, "rivers", own_pool.models["rivers-1"])
+    scored: list[str] = []
+    whole = scorer.score
+
+    def score(*arguments: object) -> Cell:
+        if len(scored) == 4:
+            raise KeyboardInterrupt  # stands for a kill: nothing after it runs
+        cell = whole(*arguments)  # type: ignore[arg-type]
+        scored.append(cell.key.content_digest())
+        return cell
+
+    monkeypatch.setattr(scorer, "score", score)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.run(asked, own_pool.environment)
+    before_the_kill = scored.copy()
+    scored.clear()
+    found = evaluate.run(asked, own_pool.environment)
+    assert len(scored) == 2 and not set(scored) & set(before_the_kill)
+    shutil.rmtree(own_pool.environment.store / "pools/pool/cells")
+    shutil.rmtree(own_pool.path(own_pool.models["rivers-1"]).parent / "evaluations")
+    monkeypatch.setattr(scorer, "score", whole)
+    assert evaluate.run(asked, own_pool.environment) == found  # as if it had never been killed
+
+
+def test_of_two_experts_on_one_domain_the_first_anchor_stands_for_both(pool: Pool) -> None:
+    alone = evaluate.run(job(pool, "birds", pool.models["birds-1"]), pool.environment)
+    twin = pool.anchors["general"].model_copy(update={"domain": "metals"})
+    suite = (*(pool.anchors[domain] for domain in DOMAINS), twin)
+    beside = evaluate.run(job(pool, "birds", pool.models["birds-1"], suite=suite), pool.environment)
+    assert beside.specialization_score == alone.specialization_score
+    assert beside.forgetting == alone.forgetting
+    assert beside.suite != alone.suite
 
 
 def test_a_damaged_cell_is_filled_again(own_pool: Pool) -> None:

@@ -26,7 +26,9 @@ def test_the_value_counts_pairs_and_half_the_ties_and_averages_over_domains() ->
 def test_random_splits_of_one_mixture_score_about_a_half() -> None:
     draw, misses = np.random.default_rng(0), 0
     for i in range(150):
-        found = superiority(sample(25, 0, draw), [sample(25, 0, draw), sample(25, 0, draw)], seed=i, resamples=600)
+        found = superiority(
+            sample(25, 0, draw), [sample(25, 0, draw), sample(25, 0, draw)], seed=i, resamples=600
+        )
         misses += not found.lower <= 0.5 <= found.upper
     assert misses / 150 < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 150)
 
@@ -36,7 +38,9 @@ def test_the_interval_holds_the_truth_near_the_edge() -> None:
     truth = 0.5 * (1 + math.erf(3.5 / math.sqrt(2.5) / math.sqrt(2)))
     draw, misses = np.random.default_rng(1), 0
     for i in range(150):
-        found = superiority(sample(25, 3.5, draw), [sample(25, 0, draw), sample(25, 0, draw)], seed=i, resamples=600)
+        found = superiority(
+            sample(25, 3.5, draw), [sample(25, 0, draw), sample(25, 0, draw)], seed=i, resamples=600
+        )
         misses += not found.lower <= truth <= found.upper
         assert 0 < found.lower < found.value <= found.upper <= 1
     assert misses / 150 < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 150)

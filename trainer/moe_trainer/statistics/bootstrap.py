@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-#: Enough that the smallest alpha of the gate (0.0012, the fifth use of a window) has two dozen pivots beyond it.
-RESAMPLES = 20_000
+#: Enough for a 95 % interval: a hundred pivots beyond each side.
+RESAMPLES = 4_000
 
 #: Each side of a 95 % interval.
 TAIL = 0.025

@@ -29,7 +29,9 @@ class Clustered:
     def of(cls, values: Sequence[float] | Array, cluster_ids: Sequence[str]) -> Self:
         """Group values by cluster id; raises ValueError if the lengths differ."""
         if len(values) != len(cluster_ids):
-            raise ValueError(f"{len(values)} values but {len(cluster_ids)} cluster ids: each segment has both")
+            raise ValueError(
+                f"{len(values)} values but {len(cluster_ids)} cluster ids: each segment has both"
+            )
         names, index_S = np.unique(np.asarray(cluster_ids), return_inverse=True)
         return cls(np.asarray(values, dtype=np.float64), index_S, len(names))
 

@@ -16,10 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moe_trainer.statistics.bootstrap import TAIL, Bootstrap, pivots, resample
+from moe_trainer.statistics.bootstrap import RESAMPLES, TAIL, Bootstrap, pivots, resample
 from moe_trainer.statistics.clustered import Array, Clustered
-
-RESAMPLES = 4_000
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,9 @@ class Superiority:
     clusters: int
 
 
-def superiority(own: Clustered, others: Sequence[Clustered], *, seed: int, resamples: int = RESAMPLES) -> Superiority:
+def superiority(
+    own: Clustered, others: Sequence[Clustered], *, seed: int, resamples: int = RESAMPLES
+) -> Superiority:
     """Return the mean over `others` of P(own > other) with its 95 % interval.
 
     Raises:
