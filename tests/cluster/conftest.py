@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from moe_local.cluster import LocalCluster
 
 # stage.py and the small trainer's environment.py lie beside the tests and are imported by their names.
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "small_trainer")]
 
-from environment import make_environment
-from stage import Stage
+from environment import make_environment  # noqa: E402
+from stage import Stage  # noqa: E402
 
 REAL = "moe-operator/real-trainer"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import yaml
+
 from moe_local.cluster import LocalCluster
 
 Json = dict[str, Any]

@@ -129,7 +129,7 @@ def test_a_path_out_of_the_store_is_refused(stage: Stage, path: str):
 
 
 def test_a_target_beyond_its_range_is_refused(stage: Stage):
-    with pytest.raises(Refused, match="specializationScore.*1"):
+    with pytest.raises(Refused, match="specializationScore"):
         stage.expert("ambitious", targets={"specializationScore": 1.2})
 
 

@@ -1,6 +1,5 @@
 """Parts of the machinery killed while Experts train: nothing is lost and nothing is done twice."""
 
-import collections
 import itertools
 import os
 import signal
@@ -11,11 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from moe_local.cluster import LocalCluster
 from small_trainer.behaviour import Behaviour
-from stage import Stage, operator_processes
+from stage import PATIENCE, Stage, operator_processes
 
-LONG = {"maxSteps": 60, "checkpointEvery": 5}
+from moe_local.cluster import LocalCluster
+
+#: Half a minute of training.
+LONG = {"maxSteps": 300, "checkpointEvery": 5}
 
 
 def wait_step(stage: Stage, name: str, step: int) -> None:
@@ -34,37 +35,21 @@ def assert_nothing_twice(stage: Stage, name: str) -> None:
     assert [job for job in jobs if job.startswith(f"{name}-1-e")] == [f"{name}-1-e1"]
 
 
-@pytest.fixture(params=["node-agent", "kube-apiserver", "etcd", "kube-controller-manager"])
-def part(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
-
-
-def test_a_part_of_the_cluster_killed_while_training(stage: Stage, part: str, start: Callable[[], LocalCluster]):
+def test_every_part_is_killed_while_an_expert_trains(stage: Stage, start: Callable[[], LocalCluster]):
     stage.write("text")
     stage.pool()
     stage.expert("text", seed=Behaviour.SLOW, training=LONG)
     wait_step(stage, "text", 7)
-    stage.cluster.kill(part)
-    start()
-    stage.wait_ready("text")
-    assert_nothing_twice(stage, "text")
-    assert stage.names("Job", "text-1-a") == ["text-1-a1"]
-    assert stage.status("text-1", "ExpertRevision")["artefact"]["resumedFrom"] == 0, (
-        "training went on all the time"
-    )
-
-
-def test_the_operator_killed_while_training(stage: Stage):
-    stage.write("text")
-    stage.pool()
-    stage.expert("text", seed=Behaviour.SLOW, training=LONG)
-    wait_step(stage, "text", 7)
+    for part in ("node-agent", "kube-apiserver", "etcd", "kube-controller-manager", "kube-scheduler"):
+        stage.cluster.kill(part)
+        start()
+        assert stage.names("Job", "text-1-a") == ["text-1-a1"], f"{part} was killed"
     (process,) = operator_processes(stage.cluster)
     process.send_signal(signal.SIGKILL)
-    stage.wait_ready("text")
+    stage.wait_ready("text", 2 * PATIENCE)
     assert_nothing_twice(stage, "text")
     assert stage.names("Job", "text-1-a") == ["text-1-a1"]
+    assert stage.status("text-1", "ExpertRevision")["artefact"]["resumedFrom"] == 0, "it trained all the time"
 
 
 class TestMortalOperator:
@@ -93,13 +78,12 @@ class TestMortalOperator:
         stage.pool()
         stage.expert("text", training={"maxSteps": 10})
         writes: list[str] = []
-        for life in itertools.cycle((1, 2, 1, 3)):
+        for life in itertools.cycle((1, 3, 2)):
             writes += self._live(stage, config, life)
             if stage.condition("text", "Ready").get("status") == "True":
                 break
             assert len(writes) < 100, writes
-        deaths = collections.Counter(line.partition(" ")[0] for line in writes)
-        assert len(writes) >= 12, deaths
+        assert len(writes) >= 12, writes
         assert_nothing_twice(stage, "text")
         assert stage.names("Job", "text-1-a") == ["text-1-a1"]
         creations = [line for line in writes if line.startswith("POST") and "/events" not in line]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
 from moe_trainer.formats import Digest
 from moe_trainer.manifest import new_folder, read_manifest, verify
 from moe_trainer.matrix import Cell, CellKey

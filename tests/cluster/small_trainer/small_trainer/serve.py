@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from aiohttp import web
+
 from moe_trainer.failure import from_exception
 from moe_trainer.serve_config import ServeConfig, parse_serve_config
 from small_trainer import model

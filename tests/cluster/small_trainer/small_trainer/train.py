@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 from moe_trainer import store
 from moe_trainer.data.snapshot_layout import read_documents
 from moe_trainer.environment import Environment

@@ -1,0 +1,85 @@
+"""Revisions that follow each other: handed over without a failed request, refused, rolled back."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from load import Load
+from small_trainer.behaviour import Behaviour
+from stage import Stage
+
+
+@pytest.fixture(scope="module")
+def stage(new_stage: Callable[[str], Stage]) -> Iterator[Stage]:
+    """A base and an Expert of a domain that branches from it, both serving."""
+    stage = new_stage("rollout")
+    for folder in ("code", "prose"):
+        stage.write(folder)
+    both = [{"store": "corpora", "path": f"{folder}/*.txt"} for folder in ("code", "prose")]
+    stage.pool()
+    stage.expert("general", domain=None, data={"sources": both})
+    stage.expert("code", base={"expert": "general"}, targets={"gain": 0.01})
+    stage.wait_ready("code")
+    yield stage
+    stage.clear()
+
+
+def test_an_expert_waits_for_its_base_and_gains_over_it(stage: Stage):
+    status = stage.status("code")
+    assert status["baseRevision"] == "general-1"
+    assert status["scores"]["gain"]["lower"] > 0
+    assert status["targets"] == "1/1"
+    evidence = stage.status("code-1", "ExpertRevision")["evidence"]
+    assert evidence["decisions"][0]["against"] == "base"
+
+
+def test_a_new_revision_takes_over_under_load_without_a_failed_request(stage: Stage):
+    with Load(stage, "code") as load:
+        stage.wait("answers", lambda: len(load.answers) > 20)
+        stage.patch("Expert", "code", {"spec": {"runID": "again"}})
+        stage.wait("the new revision to answer", lambda: "code-2" in load.revisions())
+        stage.wait("the old server to go", lambda: stage.get("Deployment", "code-1") is None)
+    assert load.failures == []
+    assert load.revisions() == ["code-1", "code-2"]
+    assert stage.wait_ready("code")["status"]["serving"]["revision"] == "code-2"
+
+
+def test_a_revision_that_is_worse_is_refused_and_the_last_good_one_serves(stage: Stage):
+    stage.patch("Expert", "code", {"spec": {"seed": int(Behaviour.BACKWARDS)}})
+    stage.wait("a verdict", lambda: stage.status("code-3", "ExpertRevision").get("verdict"))
+    verdict = stage.status("code-3", "ExpertRevision")["verdict"]
+    assert (verdict["outcome"], verdict["reason"], verdict["final"]) == ("Refused", "PromotionRefused", True)
+    assert "upper bound" in verdict["message"]
+    assert stage.wait_for("code", "Promoted", "False")["reason"] == "PromotionRefused"
+    assert stage.status("code")["serving"]["revision"] == "code-2"
+    assert stage.get("Deployment", "code-3") is None
+
+
+def test_taking_the_change_back_asks_for_the_old_revision_and_makes_none(stage: Stage):
+    stage.patch("Expert", "code", {"spec": {"seed": 0}})
+    stage.wait_ready("code")
+    assert stage.names("ExpertRevision", "code-") == ["code-1", "code-2", "code-3"]
+
+
+def test_a_rollback_moves_a_pointer_and_makes_nothing(stage: Stage):
+    stage.patch("Expert", "code", {"spec": {"revision": "code-1"}})
+    stage.wait("code-1 to serve", lambda: stage.status("code").get("serving", {}).get("revision") == "code-1")
+    assert stage.names("ExpertRevision", "code-") == ["code-1", "code-2", "code-3"]
+    stage.patch("Expert", "code", {"spec": {"revision": None}})
+    stage.wait("code-2 to serve", lambda: stage.status("code").get("serving", {}).get("revision") == "code-2")
+
+
+def test_new_data_that_is_junk_is_refused_by_the_anchor(stage: Stage):
+    for number in range(400):
+        (stage.data / "code" / f"junk-{number}.txt").write_text(f"{number} " + "0 1 " * 300)
+    stage.patch("Expert", "code", {"spec": {"runID": "junk"}})
+    stage.wait("a verdict", lambda: stage.status("code-4", "ExpertRevision").get("verdict"))
+    verdict = stage.status("code-4", "ExpertRevision")["verdict"]
+    assert verdict["outcome"] in ("Refused", "Waiting"), verdict
+    assert stage.status("code")["serving"]["revision"] == "code-2"
+
+
+def test_scaling_servers_is_seen_by_the_scale_subresource(stage: Stage):
+    stage.cluster.kubectl("scale", "-n", stage.namespace, "expert/code", "--replicas=2")
+    stage.wait("two servers", lambda: stage.status("code").get("replicas") == 2)
+    stage.wait_ready("code")
+    assert stage.get("Deployment", "code-2")["spec"]["replicas"] == 2
