@@ -31,6 +31,8 @@ class Profile(ConfigModel):
     description: str = ""
     #: Extended resource that one device is, for example ``nvidia.com/gpu``; empty: plain CPU.
     device: str = ""
+    #: Devices that a host lends only all together, as hosts of TPUs do; what is asked for is rounded up to it.
+    host_devices: int = Field(default=1, ge=1)
     #: Requests and limits of a container, as in a pod spec.
     requests: dict[str, str] = Field(default_factory=dict)
     limits: dict[str, str] = Field(default_factory=dict)

@@ -11,6 +11,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
+from moe_operator.api.expert import Expert
+from moe_operator.api.expert_pool import ExpertPool
+from moe_operator.api.expert_revision import ExpertRevision
+from moe_operator.api.reasons import Reason
 from moe_trainer.job_report import (
     DistillHeadline,
     EvaluateHeadline,
@@ -19,11 +23,6 @@ from moe_trainer.job_report import (
     SnapshotHeadline,
     TrainHeadline,
 )
-
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import ExpertPool
-from moe_operator.api.expert_revision import ExpertRevision
-from moe_operator.api.reasons import Reason
 
 #: A Kubernetes object as the API server speaks it. Only builders make them, only cluster/ sends them.
 Manifest = Mapping[str, Any]

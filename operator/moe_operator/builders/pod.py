@@ -146,8 +146,9 @@ def _environment(work: Workload) -> list[dict[str, Any]]:
 def _resources(profile: Profile, devices: int) -> dict[str, Any]:
     requests, limits = dict(profile.requests), dict(profile.limits)
     if profile.device:
+        hosts = -(-devices // profile.host_devices)
         # An extended resource cannot be overcommitted: its request is its limit.
-        requests[profile.device] = limits[profile.device] = str(devices)
+        requests[profile.device] = limits[profile.device] = str(hosts * profile.host_devices)
     return {key: value for key, value in (("requests", requests), ("limits", limits)) if value}
 
 

@@ -3,7 +3,7 @@
 from moe_operator.api.conditions import Condition, ConditionType, condition
 from moe_operator.api.expert import Scores
 from moe_operator.api.reasons import Reason
-from moe_operator.planner.attempts import Work
+from moe_operator.planner.attempts import Work, known_reason
 from moe_operator.planner.blockage import blocked
 from moe_operator.planner.decisions import Decisions
 from moe_operator.planner.making import Making
@@ -60,7 +60,7 @@ def stalled(decisions: Decisions) -> tuple[Reason, str] | None:
     if verdict is None or verdict.outcome == "Promoted":
         return None
     if verdict.outcome == "Failed" or decisions.wanted.current is None:
-        return Reason(verdict.reason), verdict.message
+        return known_reason(verdict.reason), verdict.message
     return None
 
 
@@ -99,7 +99,7 @@ def _trained(decisions: Decisions) -> Condition:
         message = f"{name}: {newest.artefact.steps} steps, {newest.artefact.tokens} tokens"
         return _say(decisions, type_, True, Reason.TRAINED, message)
     if newest.verdict is not None:
-        return _say(decisions, type_, False, Reason(newest.verdict.reason), newest.verdict.message)
+        return _say(decisions, type_, False, known_reason(newest.verdict.reason), newest.verdict.message)
     work = decisions.making.work if decisions.making is not None else None
     return _attempt(decisions, type_, Reason.TRAINING, f"training {name}", work)
 
@@ -112,7 +112,7 @@ def _evaluated(decisions: Decisions) -> Condition:
     if newest.evidence is not None:
         return _say(decisions, type_, True, Reason.EVALUATED, f"{name} was measured")
     if newest.verdict is not None:
-        return _say(decisions, type_, False, Reason(newest.verdict.reason), newest.verdict.message)
+        return _say(decisions, type_, False, known_reason(newest.verdict.reason), newest.verdict.message)
     work = decisions.making.work if decisions.making is not None else None
     return _attempt(decisions, type_, Reason.EVALUATING, f"evaluating {name}", work)
 
@@ -145,7 +145,9 @@ def _promoted(decisions: Decisions) -> Condition:
     if newest is None or newest.verdict is None:
         return _say(decisions, type_, False, Reason.PENDING, "the newest revision has not been judged yet")
     verdict = newest.verdict
-    return _say(decisions, type_, verdict.outcome == "Promoted", Reason(verdict.reason), verdict.message)
+    return _say(
+        decisions, type_, verdict.outcome == "Promoted", known_reason(verdict.reason), verdict.message
+    )
 
 
 def _say(

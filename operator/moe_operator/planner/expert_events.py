@@ -6,6 +6,7 @@ from typing import Literal
 from moe_operator.api.conditions import Condition, ConditionType
 from moe_operator.api.expert import ExpertStatus
 from moe_operator.api.reasons import Reason
+from moe_operator.planner.attempts import known_reason
 from moe_operator.planner.decisions import Decisions
 from moe_operator.planner.lineage import by_name
 from moe_operator.planner.validation import twins
@@ -63,7 +64,7 @@ def _making_events(decisions: Decisions) -> list[Event]:
     verdict = after.verdict
     if verdict is not None and verdict != live.verdict:
         kind: Literal["Normal", "Warning"] = "Normal" if verdict.outcome == "Promoted" else "Warning"
-        events.append(Event(Reason(verdict.reason), f"{name}: {verdict.message}"[:1000], kind))
+        events.append(Event(known_reason(verdict.reason), f"{name}: {verdict.message}"[:1000], kind))
     return events
 
 
@@ -75,4 +76,4 @@ def _stall_events(before: Sequence[Condition], after: Sequence[Condition]) -> li
     news = stalled(after)
     if news is None or news == stalled(before):
         return []
-    return [Event(Reason(news[0]), news[1][:1000], "Warning")]
+    return [Event(known_reason(news[0]), news[1][:1000], "Warning")]

@@ -5,6 +5,7 @@ from datetime import datetime
 from moe_operator.api.conditions import Condition, ConditionType, condition, merge_conditions
 from moe_operator.api.expert_revision import ExpertRevision, ExpertRevisionStatus
 from moe_operator.api.reasons import Reason
+from moe_operator.planner.attempts import known_reason
 
 
 def revision_status(
@@ -60,7 +61,7 @@ def _kstatus(status: ExpertRevisionStatus, generation: int) -> tuple[Condition, 
         reason, message = Reason.PROGRESSING, _phase(status).lower()
         ready, reconciling, stalled = False, True, False
     else:
-        reason, message = Reason(verdict.reason), verdict.message
+        reason, message = known_reason(verdict.reason), verdict.message
         ready, reconciling = verdict.outcome == "Promoted", False
         stalled = verdict.outcome == "Failed"
     return (
@@ -76,7 +77,7 @@ def _trained(status: ExpertRevisionStatus, generation: int) -> Condition:
         message = f"{artefact.steps} steps, {artefact.tokens} tokens, final loss {artefact.final_loss:.4f} nats per token"
         return condition(ConditionType.TRAINED, True, Reason.TRAINED, message, generation=generation)
     if status.verdict is not None:
-        reason, message = Reason(status.verdict.reason), status.verdict.message
+        reason, message = known_reason(status.verdict.reason), status.verdict.message
     else:
         reason, message = Reason.TRAINING, f"{status.attempts} attempts made"
     return condition(ConditionType.TRAINED, False, reason, message, generation=generation)
@@ -89,7 +90,7 @@ def _evaluated(status: ExpertRevisionStatus, generation: int) -> Condition:
         message = f"measured against {against}; report {evidence.report[:19]}"
         return condition(ConditionType.EVALUATED, True, Reason.EVALUATED, message, generation=generation)
     if status.verdict is not None:
-        reason, message = Reason(status.verdict.reason), status.verdict.message
+        reason, message = known_reason(status.verdict.reason), status.verdict.message
     else:
         reason, message = (
             Reason.PENDING,
@@ -106,5 +107,5 @@ def _promoted(status: ExpertRevisionStatus, generation: int) -> Condition:
         )
     promoted = verdict.outcome == "Promoted"
     return condition(
-        ConditionType.PROMOTED, promoted, Reason(verdict.reason), verdict.message, generation=generation
+        ConditionType.PROMOTED, promoted, known_reason(verdict.reason), verdict.message, generation=generation
     )

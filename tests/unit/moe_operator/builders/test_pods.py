@@ -111,6 +111,11 @@ def test_a_profile_gives_devices_selectors_and_tolerations(profile: str, device:
         assert spec.get("nodeSelector", {}) == hardware.node_selector
 
 
+def test_a_host_that_lends_its_devices_together_is_asked_for_all_of_them() -> None:
+    for manifest in on_profile("gke-tpu-v5e", 1):
+        assert container(manifest)["resources"]["limits"]["google.com/tpu"] == "8"
+
+
 def test_text_of_a_user_is_no_variable_to_torchx_or_kubernetes() -> None:
     rule = HoldoutRule(fraction=0.1, salt="$(POD_IP) ${app_id}")
     assert "$" not in config_text(rule)

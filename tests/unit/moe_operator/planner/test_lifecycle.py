@@ -50,6 +50,7 @@ def test_a_settled_world_is_planned_without_a_single_write(served: World) -> Non
     for key in served.subjects():
         plan = served.plan(*key)
         assert (plan.create, plan.apply, plan.resume, plan.delete, plan.statuses, plan.events) == ((),) * 6
+        assert plan.requeue is None
 
 
 def test_the_snapshot_job_exists_after_the_first_plan() -> None:
@@ -413,6 +414,14 @@ def test_an_expert_made_again_under_its_name_meets_nothing_of_its_past(served: W
     served.settle()
     assert served.status("code").phase == "Serving"
     assert served.status("code").snapshot.job != old
+
+
+def test_a_verdict_of_a_newer_operator_is_read_by_an_older_one(served: World) -> None:
+    status = served.objects["ExpertRevision", "code-1"]["status"]
+    status["verdict"]["reason"] = "ReasonOfTheFuture"
+    served._touch(served.objects["ExpertRevision", "code-1"])
+    served.settle()
+    assert served.status("code").phase == "Serving"
 
 
 def test_twins_work_and_the_second_is_warned_of_once() -> None:
