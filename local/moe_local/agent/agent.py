@@ -200,9 +200,8 @@ class Agent:
             worker.drain(self._config.drain_seconds)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._config.drain_seconds + 1.5
-        while loop.time() < deadline and any(not worker.at_rest for worker in self._workers.values()):
-            await asyncio.sleep(0.05)
-        await asyncio.sleep(0.3 if self._workers else 0)  # the last statuses go out
+        while loop.time() < deadline and any(not worker.drained for worker in self._workers.values()):
+            await asyncio.sleep(0.02)
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)

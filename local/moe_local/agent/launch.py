@@ -56,6 +56,8 @@ class ProcessRecord(TypedDict):
     supervisor: int
     main: int
     startedAt: float
+    namespace: str
+    """The container's mount namespace; empty where it has none of its own."""
 
 
 class ExitRecord(TypedDict):

@@ -78,10 +78,10 @@ class Prober:
         url = f"{target.scheme.lower()}://{host}:{port_number(target.port, ports)}/{target.path.lstrip('/')}"
         timeout = aiohttp.ClientTimeout(total=seconds)
         headers = {header.name: header.value for header in target.http_headers}
-        no_verification: ssl.SSLContext | bool = target.scheme != "HTTPS"
+        verify: ssl.SSLContext | bool = target.scheme != "HTTPS"  # like the kubelet, which trusts any
         try:
             async with self._session.get(
-                url, timeout=timeout, headers=headers, ssl=no_verification, allow_redirects=False
+                url, timeout=timeout, headers=headers, ssl=verify, allow_redirects=False
             ) as response:
                 body = await response.content.read(DRAIN_BYTES)
                 if 200 <= response.status < 400:

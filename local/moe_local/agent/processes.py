@@ -134,10 +134,18 @@ def outcome(folder: Path) -> ExitRecord | Lost:
         return cast(ExitRecord, record)
     process = cast(ProcessRecord | None, read_record(folder / "process.json"))
     if process:
-        # The command itself dies with its supervisor; this reaches what it had started.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process["main"], signal.SIGKILL)
+        _kill_remains(process)
     return Lost(process["startedAt"] if process else (folder / "lock").stat().st_mtime)
+
+
+def _kill_remains(process: ProcessRecord) -> None:
+    """Kill what outlived a killed supervisor: its command dies with it, but not what that had started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process["main"], signal.SIGKILL)
+    for entry in Path("/proc").iterdir() if process["namespace"] else ():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and os.readlink(entry / "ns/mnt") == process["namespace"]:
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 async def start(folder: Path, launch: Launch) -> Running:
@@ -163,12 +171,11 @@ async def start(folder: Path, launch: Launch) -> Running:
     said = await _hand_over(child, launch)
     if said:
         return running
-    exit_record = await running.ended()
-    if isinstance(exit_record, Lost):
-        raise StartError((folder / "supervisor.log").read_text()[-512:] or "its supervisor was killed")
-    if exit_record["startError"]:
-        raise StartError(exit_record["startError"])
-    return running  # started, but the disk was full for process.json: only its end matters now
+    ended = await running.ended()
+    if isinstance(ended, Lost):
+        text = (folder / "supervisor.log").read_text()[-512:].strip()
+        raise OSError(text or "the container's supervisor was killed before it had started the command")
+    raise StartError(ended["startError"])
 
 
 async def _hand_over(child: subprocess.Popen[bytes], launch: Launch) -> bytes:

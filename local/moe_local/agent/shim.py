@@ -25,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from moe_local.agent.launch import Execution, ExitRecord, Launch
+    from moe_local.agent.launch import Execution, ExitRecord, Launch, ProcessRecord
 
 LONGEST_LINE = 16 * 1024
 START_FAILED = 128
@@ -103,7 +103,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Return when the command has ended, nothing of it is left, and its end is on disk."""
-        _write_record(f"{self._folder}/exit.json", None)
+        self._take_space()
         wake, output, problem = self._start()
         self._announce(problem)
         poll = select.poll()
@@ -123,6 +123,18 @@ class Supervisor:
             self._log.feed(data)
         self._log.finish()
         _write_record(f"{self._folder}/exit.json", self._exit(problem, finished))
+
+    def _take_space(self) -> None:
+        """Write both records blank; where the disk is full, nothing was started and nothing is left."""
+        records = [f"{self._folder}/{name}.json" for name in ("process", "exit")]
+        try:
+            for path in records:
+                _write_record(path, None)
+        except OSError as error:
+            for path in records:
+                if os.path.exists(path):
+                    os.unlink(path)
+            sys.exit(f"{self._folder}: {error.strerror}")
 
     def _start(self) -> tuple[int, int, str]:
         """Fork the command; returns the wake-up pipe, its output, and why it did not start ('' if it did)."""
@@ -151,11 +163,16 @@ class Supervisor:
         """Record the process, then tell the agent, which may be gone."""
         if problem:
             return
-        record = {"supervisor": os.getpid(), "main": self._main, "startedAt": self._started}
-        try:
-            _write_record(f"{self._folder}/process.json", record)
+        record: ProcessRecord = {
+            "supervisor": os.getpid(),
+            "main": self._main,
+            "startedAt": self._started,
+            "namespace": _namespace(self._main) if self._launch["sandbox"] else "",
+        }
+        _write_record(f"{self._folder}/process.json", record)
+        try:  # noqa: SIM105 (contextlib is one import more for every supervisor)
             os.write(1, b"started\n")
-        except OSError:
+        except BrokenPipeError:
             pass
         null = os.open("/dev/null", os.O_RDWR)
         os.dup2(null, 1)
@@ -202,8 +219,25 @@ class Supervisor:
 
 
 def _children() -> list[int]:
-    with open(f"/proc/self/task/{os.getpid()}/children") as listing:
-        return [int(child) for child in listing.read().split()]
+    """Processes whose parent this one is."""
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                after_name = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue  # no process, or one that has just ended
+        if int(after_name[1]) == os.getpid():
+            found.append(int(name))
+    return found
+
+
+def _namespace(process: int) -> str:
+    """The mount namespace of a process, '' if that has ended."""
+    try:
+        return os.readlink(f"/proc/{process}/ns/mnt")
+    except OSError:
+        return ""
 
 
 def _read_rest(output: int) -> bytes:
@@ -247,7 +281,9 @@ def _reason(error: BaseException) -> str:
 
 def _isolation() -> Any:
     """isolation.py lies beside this file, which is not imported as part of a package."""
-    sys.path.append(posixpath.dirname(posixpath.abspath(__file__)))
+    folder = posixpath.dirname(posixpath.abspath(__file__))
+    if folder not in sys.path:
+        sys.path.append(folder)
     import isolation  # type: ignore[import-not-found]
 
     return isolation
@@ -266,6 +302,16 @@ def _execute(command: list[str], environment: dict[str, str], directory: str) ->
         raise FileNotFoundError(2, "no such command in the image (or on PATH)", command[0]) from None
 
 
+def _keep_descriptors_private() -> None:
+    """The lock says that the supervisor lives: no process of the container may inherit it."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            try:
+                os.set_inheritable(int(name), False)
+            except OSError:
+                continue  # the descriptor of this very listing
+
+
 def main() -> None:
     """See the module's docstring."""
     if sys.argv[1] == "execute":
@@ -282,6 +328,7 @@ def main() -> None:
     except ValueError:
         sys.exit("the agent ended before it had said what to start")
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    _keep_descriptors_private()
     _isolation().adopt_orphans()
     Supervisor(sys.argv[2], launch).run()
 

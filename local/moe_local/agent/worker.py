@@ -92,7 +92,9 @@ class PodWorker:
         self._stale_volumes = False
         self._restored = False
         self._starting = False
+        self._told_rest = False
         self._retry = RETRY_SECONDS
+        self._retry_at: float | None = None
         self._secrets_at = time.time() + SECRETS_SECONDS
         self._awake = asyncio.Event()
 
@@ -125,6 +127,8 @@ class PodWorker:
     def drain(self, seconds: float) -> None:
         """Stop the containers because the agent is told to end. Pods that may restart do so when it returns."""
         if self.state.end:
+            for run in self.runs.values():
+                run.kill_within(seconds)
             return
         grace = min(seconds, self.pod.spec.termination_grace_period_seconds)
         if self.pod.spec.restart_policy == "Never":
@@ -137,6 +141,11 @@ class PodWorker:
     def at_rest(self) -> bool:
         """Whether none of its containers runs."""
         return not self._starting and not any(run.state.running for run in self.runs.values())
+
+    @property
+    def drained(self) -> bool:
+        """Whether none of its containers runs and the API server knows."""
+        return self.at_rest and self._told_rest
 
     @property
     def holds_resources(self) -> bool:
@@ -235,18 +244,20 @@ class PodWorker:
                 if run.state.stopping:
                     run.kill_within(self._grace())
         await self._publish(decision)
+        self._told_rest = self.state.end is not None and self.at_rest
         if decision.final and self.pod.metadata.deletion_timestamp:
             await self._node.client.delete(self.pod.path, uid=self.pod.uid, grace=0)
         return 0.0 if decision.start and self.state.sandboxed else self._sleep(decision)
 
     def _sleep(self, decision: Decision) -> float | None:
-        moments = [decision.look_again, self._volumes.renew_at if not self.at_rest else None]
-        if any(kind == "secrets" for kind, _ in volumes.references(self.pod)) and not self.at_rest:
-            moments.append(self._secrets_at)
+        """Until the next wait of a container, renewal of a token or reading of a Secret."""
         now = time.time()
-        for moment in (self._volumes.renew_at, self._secrets_at):
-            if moment is not None and moment <= now:
-                self._stale_volumes = True
+        moments = [decision.look_again, self._retry_at]
+        if not self.at_rest:
+            secrets = any(kind == "secrets" for kind, _ in volumes.references(self.pod))
+            refresh = [self._volumes.renew_at, self._secrets_at if secrets else None]
+            self._stale_volumes |= any(moment is not None and moment <= now for moment in refresh)
+            moments += refresh
         known = [moment for moment in moments if moment is not None]
         return max(0.01, min(known) - now) if known else None
 
@@ -296,10 +307,12 @@ class PodWorker:
         try:
             await self._volumes.prepare(self.pod, self._facts)
             (self.folder / "root").mkdir(exist_ok=True)
-            self.state.sandboxed = True
+            self.state.sandboxed, self._retry_at = True, None
         except (ConfigurationError, APIError, OSError) as error:
             for name in waiting:
                 self._cannot_start(name, error)
+            if not waiting:  # what runs already goes on with the volumes it has
+                self._retry_at = time.time() + self._next_retry()
 
     async def _start(self, names: tuple[str, ...]) -> None:
         """Start containers; one that cannot be started gets a problem and is tried again later."""
@@ -376,7 +389,7 @@ class PodWorker:
         try:
             await self._node.client.patch(f"{self.pod.path}/status", body)
         except (NotFoundError, ConflictError):
-            self._removed = True
+            self.remove()
             return
         self._published, self._status = status, status
         if decision.final:

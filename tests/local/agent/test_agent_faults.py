@@ -65,7 +65,9 @@ def folder_of(space: Space, name: str) -> Path:
 
 
 def test_a_lost_supervisor_is_a_disruption_and_takes_its_container_along(space: Space) -> None:
-    space.run("lost", f"(setsid sleep 60 lost-{space.name} &); sleep 60 # lost-{space.name}")
+    space.run("lost", "(setsid sleep 65432 &); sleep 60")
+    grandchild = lambda: [p for p in processes_with("65432") if p.name() == "sleep"]  # noqa: E731
+    wait_for("its grandchild runs", grandchild)
     space.wait_ready("lost")
     folder = str(folder_of(space, "lost"))
     supervisors = [p for p in processes_with(folder) if "run" in p.cmdline()]
@@ -74,7 +76,7 @@ def test_a_lost_supervisor_is_a_disruption_and_takes_its_container_along(space: 
     found = space.wait_phase("lost", "Failed")
     assert condition(found, "DisruptionTarget") == "True"
     assert container_status(found)["state"]["terminated"]["exitCode"] == 137
-    wait_for("nothing of it is left", lambda: not processes_with(f"sleep 60 # lost-{space.name}"))
+    wait_for("nothing of it is left", lambda: not grandchild())
 
 
 def test_what_ends_while_the_api_server_is_away_is_told_when_it_is_back(space: Space) -> None:
