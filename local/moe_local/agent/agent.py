@@ -107,8 +107,8 @@ class Agent:
             partial(self._watch_pods, client),
             partial(self._watch_services, client),
             partial(self._watch_config_maps, client),
-            provisioner.provision,
-            provisioner.reclaim,
+            provisioner.watch_claims,
+            provisioner.watch_volumes,
             self._write_names,
         ]
 

@@ -30,19 +30,19 @@ class Provisioner:
         self._node_name = node_name
         self._classes: dict[str, JSON] = {}
 
-    async def provision(self) -> None:
+    async def watch_claims(self) -> None:
         """Serve claims for ever."""
         async for event in self._client.watch("/api/v1/persistentvolumeclaims"):
             if event.kind != "deleted":
                 for claim in event.objects:
-                    await self._again_until_done(self._serve, claim)
+                    await self._again_until_done(self.serve, claim)
 
-    async def reclaim(self) -> None:
+    async def watch_volumes(self) -> None:
         """Remove released volumes for ever."""
         async for event in self._client.watch(VOLUMES):
             if event.kind != "deleted":
                 for volume in event.objects:
-                    await self._again_until_done(self._reclaim, volume)
+                    await self._again_until_done(self.reclaim, volume)
 
     async def _again_until_done(self, work: Callable[[JSON], Awaitable[None]], item: JSON) -> None:
         while True:
@@ -65,7 +65,8 @@ class Provisioner:
         found = self._classes[name]
         return found if found["provisioner"] == PROVISIONER else None
 
-    async def _serve(self, claim: JSON) -> None:
+    async def serve(self, claim: JSON) -> None:
+        """Make a folder and a volume for a claim of our class that has none. Raises APIError or OSError."""
         spec, meta = claim["spec"], claim["metadata"]
         if spec.get("volumeName") or meta.get("deletionTimestamp") or not spec.get("storageClassName"):
             return
@@ -105,7 +106,8 @@ class Provisioner:
             },
         }
 
-    async def _reclaim(self, volume: JSON) -> None:
+    async def reclaim(self, volume: JSON) -> None:
+        """Remove a volume of ours and its folder, if its claim is gone and its policy says Delete."""
         meta, spec = volume["metadata"], volume["spec"]
         ours = (meta.get("annotations") or {}).get(PROVISIONED_BY) == PROVISIONER
         released = (volume.get("status") or {}).get("phase") == "Released"

@@ -66,6 +66,7 @@ class Place:
         """Make what the container's own mounts show."""
         self.temporary.mkdir(parents=True, exist_ok=True)
         self.termination_log.touch()
+        self.resolver.write_text("multi on\n")
 
     @property
     def temporary(self) -> Path:
@@ -82,11 +83,17 @@ class Place:
         """Its /etc/hosts, one for the whole pod."""
         return self.pod_folder / "hosts"
 
+    @property
+    def resolver(self) -> Path:
+        """Its /etc/host.conf: a name in the hosts file stands for all of its addresses."""
+        return self.attempt_folder / "host.conf"
+
     def own_mounts(self, container: Container) -> list[Mount]:
         """What every container has, whatever its pod says."""
         return [
             {"source": str(self.temporary), "target": "/tmp", "readOnly": False},
             {"source": str(self.hosts), "target": "/etc/hosts", "readOnly": False},
+            {"source": str(self.resolver), "target": "/etc/host.conf", "readOnly": True},
             {
                 "source": str(self.termination_log),
                 "target": container.termination_message_path,

@@ -66,7 +66,10 @@ def folder_of(space: Space, name: str) -> Path:
 
 def test_a_lost_supervisor_is_a_disruption_and_takes_its_container_along(space: Space) -> None:
     space.run("lost", "(setsid sleep 65432 &); sleep 60")
-    grandchild = lambda: [p for p in processes_with("65432") if p.name() == "sleep"]  # noqa: E731
+
+    def grandchild() -> bool:
+        return any(p.name() == "sleep" for p in processes_with("65432"))
+
     wait_for("its grandchild runs", grandchild)
     space.wait_ready("lost")
     folder = str(folder_of(space, "lost"))

@@ -145,6 +145,10 @@ while True:
     space.run("asks", ask)
     space.wait_log("asks", "one\n")
     before = {p["status"]["podIP"] for p in space.pods("app=web")}
+    all_of = "import socket; print(*sorted({found[4][0] for found in socket.getaddrinfo('web', 8080)}))"
+    space.run("all", all_of)
+    space.wait_phase("all", "Succeeded")
+    assert space.logs("all").split() == sorted(before)
     space.apply(deployment("web", serve.format("two"), **fields))
     space.kubectl("rollout", "status", "deployment/web", "--timeout=20s")
     wait_for("the old pods are gone", lambda: len(space.pods("app=web")) == 2)
