@@ -20,7 +20,9 @@ WATCH_SECONDS = 300
 RECONNECT_SECONDS = 0.5
 MOST_RECONNECT_SECONDS = 5.0
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=20)
-WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=WATCH_SECONDS + 30)
+SILENCE_SECONDS = 150
+"""A watch sends a bookmark about once a minute; one that sends nothing for so long is dead and made again."""
+WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=SILENCE_SECONDS)
 
 
 class APIError(Exception):
