@@ -9,8 +9,9 @@ import pytest
 
 from moe_local.cluster import LocalCluster
 
-# stage.py and the small trainer's environment.py lie beside the tests and are imported by their names.
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "small_trainer")]
+# stage.py, the small trainer's environment.py and the benchmarks are imported by their names.
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE / "small_trainer"), str(HERE.parents[1] / "benchmarks")]
 
 from environment import make_environment  # noqa: E402
 from stage import Stage  # noqa: E402

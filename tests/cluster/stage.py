@@ -8,9 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
-import yaml
-
 from moe_local.cluster import LocalCluster
 
 Json = dict[str, Any]
@@ -213,22 +210,3 @@ def made_up_text(language: str, seed: str, words: int = 120) -> str:
     syllables = ["".join(letters.choices("abcdefghijklmnopqrstuvwxyz", k=3)) for _ in range(12)]
     dice = random.Random(f"{language}/{seed}")
     return " ".join("".join(dice.choices(syllables, k=dice.randint(1, 3))) for _ in range(words)) + "\n"
-
-
-def read_yaml(text: str) -> Json:
-    """Return one YAML document."""
-    value: Json = yaml.safe_load(text)
-    return value
-
-
-def operator_processes(cluster: LocalCluster) -> list[psutil.Process]:
-    """Return the operator's processes that this cluster's node runs."""
-    folder = str(cluster.folder.path)
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        arguments = process.info["cmdline"] or []
-        if any(part.endswith("bin/moe-operator") for part in arguments[:2]):
-            ancestors = [" ".join(parent.cmdline()) for parent in process.parents() if parent.is_running()]
-            if any(folder in line for line in ancestors):
-                found.append(process)
-    return found

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from settled import find_operator
 from small_trainer.behaviour import Behaviour
-from stage import PATIENCE, Stage, operator_processes
+from stage import PATIENCE, Stage
 
 from moe_local.cluster import LocalCluster
 
@@ -44,7 +45,7 @@ def test_every_part_is_killed_while_an_expert_trains(stage: Stage, start: Callab
         stage.cluster.kill(part)
         start()
         assert stage.names("Job", "text-1-a") == ["text-1-a1"], f"{part} was killed"
-    (process,) = operator_processes(stage.cluster)
+    (process,) = find_operator(stage.cluster)
     process.send_signal(signal.SIGKILL)
     stage.wait_ready("text", 2 * PATIENCE)
     assert_nothing_twice(stage, "text")
@@ -61,7 +62,7 @@ class TestMortalOperator:
         scale = ("scale", "-n", "moe-system", "deploy/moe-operator")
         cluster.kubectl(*scale, "--replicas=0")
         deadline = time.monotonic() + 30
-        while operator_processes(cluster):
+        while find_operator(cluster):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         yield
