@@ -182,11 +182,14 @@ class SecondAgent:
             serving_certificate=serving,
             serving_key=serving,
             client_ca=self._copy(certificates / "agent-ca.pem"),
-            images={IMAGE: Image(environment=Path(sys.prefix))},
             pod_network=f"127.{200 + next(_numbers) % 50}.0.0/24",
             back_off=BackOff(initial=1, maximum=2),
             heartbeat_seconds=2,
-            **{"state_dir": folder / "state", **changes},
+            **{
+                "state_dir": folder / "state",
+                "images": {IMAGE: Image(environment=Path(sys.prefix))},
+                **changes,
+            },
         )
         (folder / "agent.json").write_text(self.config.model_dump_json(by_alias=True))
         self.start()

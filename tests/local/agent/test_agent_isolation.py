@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import tempfile
+import venv
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .conftest import SecondAgent, Space, wait_for
+import pytest
+
+from moe_local.agent.config import Image
+
+from .conftest import IMAGE, SecondAgent, Space, wait_for
 
 MakeAgent = Callable[..., SecondAgent]
 
@@ -33,6 +39,34 @@ def test_who_has_no_capability_isolates_pods_in_a_user_namespace(
     space.wait_ready("user")
     assert space.logs("user").splitlines()[:2] == [str(os.geteuid()), "0"]
     assert "refused" in space.logs("user")
+
+
+@pytest.fixture
+def under_tmp() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_an_environment_under_tmp_stays_visible_beneath_the_pods_own_tmp(
+    space: Space, second_agent: MakeAgent, under_tmp: Path
+) -> None:
+    environment, editable = under_tmp / "environment", under_tmp / "checkout"
+    venv.create(environment)
+    editable.mkdir()
+    (editable / "edited.py").write_text("print('edited')")
+    packages = next(environment.glob("lib/python3*/site-packages"))
+    (packages / "edited.pth").write_text(f"{editable}\n")
+    agent = second_agent(isolation="mount-namespace", images={IMAGE: Image(environment=environment)})
+    mounts = [{"name": "t", "mountPath": "/tmp"}]
+    spec = {"nodeName": agent.name, "volumes": [{"name": "t", "emptyDir": {}}]}
+    space.run(
+        "here",
+        "import sys, edited, os; print(sys.prefix, os.listdir('/tmp'))",
+        spec=spec,
+        volumeMounts=mounts,
+    )
+    space.wait_phase("here", "Succeeded")
+    assert space.logs("here") == f"edited\n{environment} ['{under_tmp.name}']\n"
 
 
 def test_without_isolation_paths_and_peers_are_rewritten(space: Space, second_agent: MakeAgent) -> None:
