@@ -1,5 +1,6 @@
 """How the demo speaks: headings, steps with times, a live table, plain lines where nobody watches."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,13 +11,16 @@ from rich.text import Text
 
 #: Seconds between lines of a table that is printed to a file.
 PLAIN_INTERVAL = 30.0
+#: Columns of a file.
+PLAIN_WIDTH = 120
 
 
 class Screen:
     """A terminal, or a log file: the same words, drawn as far as the output allows."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False, soft_wrap=False)
+        terminal = sys.stdout.isatty()
+        self.console = Console(highlight=False, width=None if terminal else PLAIN_WIDTH)
         self._started = time.monotonic()
 
     def heading(self, text: str) -> None:
@@ -27,6 +31,10 @@ class Screen:
         """Print lines as they are."""
         for line in lines:
             self.console.print(line if not isinstance(line, str) else Text(line))
+
+    def command(self, text: str) -> None:
+        """Print what a user would type, in one piece, so that it can be copied."""
+        self.console.print(Text(f"  $ {text}", style="bold"), soft_wrap=True)
 
     @contextmanager
     def step(self, text: str) -> Iterator[None]:

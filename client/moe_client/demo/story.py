@@ -85,7 +85,7 @@ def apply_example(screen: Screen, local: LocalCluster, cluster: Cluster) -> None
         write_junk(folder)
     for corpus in corpora:
         screen.say(f"    {corpus.domain:<12} {corpus.documents:>5} documents  {corpus.bytes / 1e6:5.2f} MB")
-    screen.say("  $ kubectl apply -f examples/01-first-pool/")
+    screen.command("kubectl apply -f examples/01-first-pool/")
     for line in local.kubectl("apply", "-n", NAMESPACE, "-f", str(EXAMPLE)).stdout.splitlines():
         screen.say(f"    {line}")
 
@@ -134,17 +134,17 @@ def scores_table(experts: Sequence[Expert]) -> Table:
     """Return gain, specialization score and targets of each Expert, with 95 % intervals."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in ("EXPERT", "GAIN OVER BASE", "SPECIALIZATION SCORE", "FORGETTING (BITS)", "TARGETS"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
     for expert in experts:
         scores = expert.status.scores
         if scores is None:
             continue
         table.add_row(
             expert.metadata.name,
-            _interval(scores.gain, scores.absent.get("gain")),
-            _interval(scores.specialization_score, scores.absent.get("specializationScore")),
-            _interval(scores.forgetting, scores.absent.get("forgetting")),
-            f"{expert.status.targets or '-'} met",
+            _interval(scores.gain),
+            _interval(scores.specialization_score),
+            _interval(scores.forgetting),
+            f"{expert.status.targets} met" if expert.status.targets else "-",
         )
     return table
 
@@ -173,7 +173,7 @@ def feed_junk(screen: Screen, local: LocalCluster, cluster: Cluster) -> None:
     """Point a serving Expert at junk, wait for the verdict, show clause, numbers and interval."""
     before = cluster.get(Expert, VICTIM).status.current_revision
     patch = '{"spec":{"data":{"sources":[{"store":"corpora","path":"junk/*.txt"}]}}}'
-    screen.say(f"  $ kubectl patch expert {VICTIM} --type=merge -p '{patch}'")
+    screen.command(f"kubectl patch expert {VICTIM} --type=merge -p '{patch}'")
     local.kubectl("patch", "expert", VICTIM, "-n", NAMESPACE, "--type=merge", "-p", patch)
     deadline = time.monotonic() + PATIENCE
 
@@ -230,17 +230,11 @@ def _routed(prompt: Prompt, answer: gateway.Route) -> tuple[Text | str, ...]:
         else Text(f"wrong: {prompt.domain}", style="red")
     )
     sure = f"{bar(answer.confidence, 10)} {answer.confidence:.2f}" if answer.confidence is not None else "-"
-    return Text(" ".join(prompt.text.split())[:56]), answer.expert, sure, mark
+    return Text(" ".join(prompt.text.split())[:48]), answer.expert, sure, mark
 
 
-def _interval(value: Interval | None, absent: str | None) -> str:
-    return (
-        f"{value.value:.3f} [{value.lower:.3f}, {value.upper:.3f}]"
-        if value
-        else f"- ({absent})"
-        if absent
-        else "-"
-    )
+def _interval(value: Interval | None) -> str:
+    return f"{value.value:.3f} [{value.lower:.3f}, {value.upper:.3f}]" if value else "-"
 
 
 def _is(expert: Expert, type_: ConditionType) -> bool:
