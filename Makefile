@@ -42,7 +42,7 @@ packaging: $(VENV)/.ready ## each requirement file installs alone and its progra
 	$(BIN)/python -m pytest -q tests/packaging
 
 cluster: $(VENV)/.ready ## tests on a real API server, scheduler and node agent
-	$(BIN)/python -m pytest -q tests/local tests/cluster tests/kind
+	$(BIN)/python -m pytest -q tests/local tests/api tests/cluster tests/kind
 
 check: $(VENV)/.ready ## ruff, mypy, import contracts, generated files up to date
 	$(BIN)/ruff check .
