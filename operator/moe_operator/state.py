@@ -175,6 +175,8 @@ class PoolState:
     live: Mapping[tuple[str, str], Manifest]
     claim_phase: str | None
     gateway: ObservedGateway
+    #: Pods of snapshot Jobs that live on although their Job is gone: the next snapshot waits for them.
+    orphan_snapshots: tuple[ObservedPod, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

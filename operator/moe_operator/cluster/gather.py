@@ -115,6 +115,7 @@ def gather_pool(key: Key, cache: Cache, answers: Answers) -> PoolState | None:
         live=live,
         claim_phase=(claim.get("status") or {}).get("phase", "Pending") if claim else None,
         gateway=_gateway(cache, key.namespace, key.name, answers),
+        orphan_snapshots=_orphan_snapshots(cache, key),
     )
 
 
@@ -170,6 +171,17 @@ def _orphan_pods(cache: Cache, key: Key) -> tuple[ObservedPod, ...]:
     pods = [pod for pod in cache.of_expert("Pod", key.namespace, key.name) if not _is_server(pod)]
     jobs = {job["metadata"]["uid"] for job in cache.of_expert("Job", key.namespace, key.name)}
     return tuple(observed_pod(pod) for pod in pods if controller_uid(pod) not in jobs)
+
+
+def _orphan_snapshots(cache: Cache, key: Key) -> tuple[ObservedPod, ...]:
+    """Return the pods of a pool's snapshots whose Job is gone; until they are, no other snapshot starts."""
+    pods = cache.of_pool("Pod", key.namespace, key.name)
+    jobs = {job["metadata"]["uid"] for job in cache.of_pool("Job", key.namespace, key.name)}
+    return tuple(
+        observed_pod(pod)
+        for pod in pods
+        if _label(pod, labels.ROLE) == Role.SNAPSHOT and controller_uid(pod) not in jobs
+    )
 
 
 def _server(cache: Cache, deployment: Manifest) -> ObservedServer:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from moe_operator.api.expert import Expert
+from moe_operator.planner.attempts import ENDING_SECONDS, is_alive
 from moe_operator.planner.blockage import blocked
 from moe_operator.planner.suite import awaited_domains, snapshot_is_blocked, snapshot_is_coming
 from moe_operator.state import ObservedJob, PoolState, Role
@@ -36,26 +37,30 @@ def admit(state: PoolState, *, now: datetime) -> Admission:
     """Return what may start; nothing does while the pool is paused."""
     if state.pool.spec.paused:
         return Admission()
-    jobs = [job for job in state.jobs if not job.deleting and job.state in ("Suspended", "Running")]
-    snapshots = _admit_snapshot([job for job in jobs if job.role is Role.SNAPSHOT], state.experts, now=now)
+    unfinished = [job for job in state.jobs if job.state in ("Suspended", "Running")]
+    jobs = [job for job in unfinished if not job.deleting]
+    snapshots = _admit_snapshot(state, [job for job in unfinished if job.role is Role.SNAPSHOT], now=now)
     others = _admit_training(jobs, state)
     distills = tuple(job for job in jobs if job.role is Role.DISTILL and job.suspended)
     return Admission(snapshots.start + others + distills, snapshots.yield_turn, snapshots.wait)
 
 
-def _admit_snapshot(
-    jobs: Sequence[ObservedJob], experts: Mapping[str, Expert], *, now: datetime
-) -> Admission:
-    running = [job for job in jobs if not job.suspended]
+def _admit_snapshot(state: PoolState, jobs: Sequence[ObservedJob], *, now: datetime) -> Admission:
+    experts = state.experts
     queue = sorted((job for job in jobs if _may_start(job, experts)), key=lambda job: _turn(job, experts))
+    if not queue:
+        return Admission()
+    running = [job for job in jobs if not job.suspended]
     if running:
-        over = [job for job in running if queue and _turn_is_over(job, now)]
-        return Admission(yield_turn=tuple(over), wait=TURN.total_seconds() if queue else None)
-    for job in queue:
-        wait = _must_wait(experts.get(job.expert), experts, now)
-        if wait is None:
-            return Admission(start=(job,))
-    return Admission(wait=QUIET.total_seconds() if queue else None)
+        over = tuple(job for job in running if not job.deleting and _turn_is_over(job, now))
+        return Admission(yield_turn=over, wait=TURN.total_seconds())
+    if any(is_alive(pod) for pod in state.orphan_snapshots):
+        return Admission(wait=ENDING_SECONDS)
+    waits = [(job, _must_wait(experts.get(job.expert), experts, now)) for job in queue]
+    free = next((job for job, wait in waits if wait is None), None)
+    if free is not None:
+        return Admission(start=(free,))
+    return Admission(wait=min(wait for _, wait in waits if wait is not None))
 
 
 def _must_wait(expert: Expert | None, experts: Mapping[str, Expert], now: datetime) -> float | None:
@@ -116,4 +121,4 @@ def _admit_training(jobs: Sequence[ObservedJob], state: PoolState) -> tuple[Obse
 
 def _may_start(job: ObservedJob, experts: Mapping[str, Expert]) -> bool:
     expert = experts.get(job.expert)
-    return job.suspended and expert is not None and not expert.spec.paused
+    return job.suspended and not job.deleting and expert is not None and not expert.spec.paused

@@ -82,7 +82,7 @@ def assess(
         return Work("Done", attempt_of(done.name), job=done, headline=done.headline)
     following = max([made, *(attempt_of(job.name) for job in ordered)]) + 1
     if not ordered:
-        alive = any(_alive(pod) for pod in orphans)
+        alive = any(is_alive(pod) for pod in orphans)
         return Work("Ending", following, wait=ENDING_SECONDS) if alive else Work("Wanted", following)
     newest = ordered[-1]
     number = attempt_of(newest.name)
@@ -144,7 +144,7 @@ def _after_failure(
     incidents = sum(incident_of(job).counts for job in jobs)
     if incident.final or (incident.counts and incidents >= limit):
         return Work("Failed", attempt_of(newest.name), job=newest, incident=incident)
-    if any(_alive(pod) for pod in (*newest.pods, *orphans)):
+    if any(is_alive(pod) for pod in (*newest.pods, *orphans)):
         return Work("Ending", number, job=newest, incident=incident, wait=ENDING_SECONDS)
     ended = newest.finished or newest.created
     delay = min(FIRST_DELAY * 2 ** min(len(jobs) - 1, 10), LONGEST_DELAY)
@@ -154,7 +154,8 @@ def _after_failure(
     return Work("Wanted", number, job=newest, incident=incident)
 
 
-def _alive(pod: ObservedPod) -> bool:
+def is_alive(pod: ObservedPod) -> bool:
+    """Say whether a pod runs, or may yet."""
     return pod.phase in ("Pending", "Running", "Unknown")
 
 

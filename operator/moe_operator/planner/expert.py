@@ -23,7 +23,7 @@ from moe_operator.planner.making import Context, Making, make
 from moe_operator.planner.names import revision_name
 from moe_operator.planner.retention import superfluous_jobs
 from moe_operator.planner.revision_status import revision_status, superseded_status
-from moe_operator.planner.rollout import Rollout, plan_rollout
+from moe_operator.planner.rollout import plan_rollout
 from moe_operator.planner.status_writes import status_write
 from moe_operator.planner.suite import awaited_domains
 from moe_operator.planner.validation import validate
@@ -80,7 +80,7 @@ def plan_expert(state: ExpertState, config: OperatorConfig, now: datetime) -> Pl
         ),
         statuses=statuses,
         events=(*expert_events(decisions, status), *rollout.events) if statuses or rollout.events else (),
-        requeue=_earliest(work, rollout),
+        requeue=_earliest(work),
     )
 
 
@@ -155,7 +155,7 @@ def _revision_writes(state: ExpertState, work: _Work, now: datetime) -> tuple[St
     return tuple(write for revision, status in writes for write in status_write(revision, status))
 
 
-def _earliest(work: _Work, rollout: Rollout) -> float | None:
+def _earliest(work: _Work) -> float | None:
     """Return when to look again: the soonest of what time alone will change."""
     waits = [work.data.wait, work.making.wait if work.making is not None else None]
     if work.awaited or not work.base.ready:

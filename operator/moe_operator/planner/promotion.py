@@ -90,7 +90,8 @@ def too_small(anchor: WindowStatus, newest: WindowStatus | None) -> Ruling | Non
                 "holdout",
                 Reason.HOLDOUT_TOO_SMALL,
                 f"{label} has {window.clusters} held-out clusters of near-duplicate documents, and "
-                f"{MIN_CLUSTERS} are needed to decide anything: add data",
+                f"{MIN_CLUSTERS} are needed to decide anything: add data; without data.refresh, change "
+                "spec.runID to have it read",
             )
     return None
 
