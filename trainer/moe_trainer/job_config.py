@@ -27,7 +27,10 @@ class Filter(Format):
     name: Literal["length", "characterRatio", "nearDuplicate"]
     min: float | None = Field(default=None, description="Smallest value kept (length: bytes; ratio: 0..1).")
     max: float | None = Field(default=None, description="Largest value kept (length: bytes; ratio: 0..1).")
-    threshold: float | None = Field(default=None, description="nearDuplicate: estimated Jaccard similarity from which on two documents are one.")
+    threshold: float | None = Field(
+        default=None,
+        description="nearDuplicate: estimated Jaccard similarity from which two documents are one.",
+    )
 
 
 class HoldoutRule(Format):
@@ -91,7 +94,9 @@ class TrainingSpec(Format):
     learning_rate: float = Field(default=0.0003, gt=0, description="Peak learning rate of AdamW.")
     max_steps: int | None = Field(default=None, gt=0, description="Optimizer steps; wins over maxEpochs.")
     max_epochs: float = Field(default=1, gt=0, description="Passes over the training text.")
-    batch_tokens: int = Field(default=4096, gt=0, description="Tokens per optimizer step, over all processes.")
+    batch_tokens: int = Field(
+        default=4096, gt=0, description="Tokens per optimizer step, over all processes."
+    )
     warmup_fraction: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps that warm up.")
     weight_decay: float = Field(default=0.1, ge=0, description="AdamW's decoupled decay of matrices.")
     gradient_clip: float = Field(default=1.0, gt=0, description="Largest global gradient norm.")
@@ -109,10 +114,14 @@ class TrainJob(Format):
     pool_uid: str
     expert: ExpertRef
     revision: str
-    attempt: int = Field(ge=1, description="An attempt after the first resumes from the last good checkpoint.")
+    attempt: int = Field(
+        ge=1, description="An attempt after the first resumes from the last good checkpoint."
+    )
     inputs_digest: Digest = Field(description="Identity of the revision; names its folder in the store.")
     parent: ArtefactRef | None = None
-    preset: str | None = Field(default=None, description="Architecture to initialise when there is no parent.")
+    preset: str | None = Field(
+        default=None, description="Architecture to initialise when there is no parent."
+    )
     data: SnapshotRef
     training: TrainingSpec
     seed: int

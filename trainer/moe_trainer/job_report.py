@@ -70,7 +70,9 @@ class TrainHeadline(Format):
     digest: Digest = Field(description="The artefact's digest: SHA-256 of its manifest.")
     steps: int
     tokens: int
-    final_loss: float = Field(description="Mean training cross-entropy of the last validation interval, nats per token.")
+    final_loss: float = Field(
+        description="Mean training cross-entropy of the last validation interval, nats per token."
+    )
     validation_bits_per_byte: float | None = None
     parameters: int
     resumed_from: int = Field(default=0, description="Step of the checkpoint it resumed from; 0: none.")
@@ -103,13 +105,18 @@ class EvaluateHeadline(Format):
     bits_per_byte: Interval | None = Field(default=None, description="On the own anchor.")
     gain: Interval | None = Field(default=None, description="Mean ln(b_base / b_expert) on the own anchor.")
     specialization_score: Interval | None = None
-    forgetting: Interval | None = Field(default=None, description="Mean over other domains of b_expert - b_base.")
+    forgetting: Interval | None = Field(
+        default=None, description="Mean over other domains of b_expert - b_base."
+    )
     next_byte_accuracy: float | None = None
     row: dict[str, float] = Field(
-        default_factory=dict, description="The candidate's row of the matrix: bits per byte by domain of the suite."
+        default_factory=dict,
+        description="The candidate's row of the matrix: bits per byte by domain of the suite.",
     )
     base_row: dict[str, float] = Field(default_factory=dict, description="The base's row, likewise.")
-    absent: dict[str, str] = Field(default_factory=dict, description="Score name to the reason for its absence.")
+    absent: dict[str, str] = Field(
+        default_factory=dict, description="Score name to the reason for its absence."
+    )
     suite: Digest = Field(description="Digest of the frozen suite.")
 
 
@@ -133,14 +140,17 @@ class DistillHeadline(Format):
 
 
 Headline = Annotated[
-    SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | Failure, Field(discriminator="kind")
+    SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | Failure,
+    Field(discriminator="kind"),
 ]
-_ADAPTER: TypeAdapter[SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | Failure] = TypeAdapter(
-    Headline
+_ADAPTER: TypeAdapter[SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | Failure] = (
+    TypeAdapter(Headline)
 )
 
 
-def parse_headline(text: str) -> SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | Failure:
+def parse_headline(
+    text: str,
+) -> SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | Failure:
     """Return the headline in a termination message; raises pydantic.ValidationError if it is none."""
     return _ADAPTER.validate_json(text)
 
