@@ -9,7 +9,8 @@
     commit             the training side
 
 Each step can be killed and run again: what it wrote is found and kept. Snapshots of one pool must run
-one at a time; the operator sees to that.
+one at a time; the operator sees to that. A snapshot that is reused keeps the exclusions of its day: what
+the pool has held out since then counts as seen by its readers (contamination.py).
 """
 
 import json

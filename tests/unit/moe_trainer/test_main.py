@@ -134,4 +134,4 @@ def test_anything_but_a_command_prints_the_usage(
 def test_neither_snapshots_nor_the_component_import_torch_or_numpy() -> None:
     code = "import sys, moe_trainer.snapshot, moe_trainer.component; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
     environment = {"PATH": os.environ["PATH"]}
-    assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=250).returncode == 0

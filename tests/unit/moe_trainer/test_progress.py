@@ -9,7 +9,7 @@ from moe_trainer.progress import ProgressServer, metrics
 
 
 def get(server: ProgressServer, path: str) -> str:
-    text: str = urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=5).read().decode()
+    text: str = urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}", timeout=60).read().decode()
     return text
 
 

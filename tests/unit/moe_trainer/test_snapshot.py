@@ -265,4 +265,4 @@ def _run_killed(place: Place, step: int) -> int:
         "MOE_TERMINATION_LOG": os.devnull,
     }
     command = [sys.executable, "-c", _KILLED_AT, str(step)]
-    return subprocess.run(command, env=environment, capture_output=True, timeout=60).returncode
+    return subprocess.run(command, env=environment, capture_output=True, timeout=250).returncode
