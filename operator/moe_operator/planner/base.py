@@ -58,7 +58,9 @@ def pinned_base(state: ExpertState) -> ParentRef | None:
 def _why_not(state: ExpertState, name: str) -> str:
     peer = state.peers.get(name)
     text = f"the base {name} has no promoted revision yet"
-    if peer is not None and peer.status.phase:
+    if peer is None:
+        return f"the pool has no Expert {name} yet"
+    if peer.status.phase:
         text += f"; it is {peer.status.phase}"
         if peer.status.reason:
             text += f" ({peer.status.reason})"

@@ -51,7 +51,7 @@ def plan_expert(state: ExpertState, config: OperatorConfig, now: datetime) -> Pl
     expert = state.expert
     if expert.metadata.deletion_timestamp is not None:
         return Plan()
-    finding = validate(state, config)
+    finding = validate(state, config, now=now)
     paused = expert.spec.paused or (state.pool is not None and state.pool.spec.paused)
     work = _plan_work(state, config, now, may_start=finding is None and not paused)
     rollout = plan_rollout(state, work.wanted.current, _starting(state, work), config)

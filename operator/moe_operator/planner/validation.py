@@ -7,12 +7,16 @@ paths, since more than this operator rests on them.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from moe_operator.api.expert import Expert
 from moe_operator.api.reasons import Reason
 from moe_operator.config import OperatorConfig, Store
 from moe_operator.planner.base import pinned_base
 from moe_operator.state import ExpertState
+
+#: How long what an Expert refers to may come after it.
+SAME_APPLY = timedelta(seconds=10)
 
 
 @dataclass(frozen=True)
@@ -26,9 +30,17 @@ class Finding:
 Check = Callable[[ExpertState, OperatorConfig], Finding | None]
 
 
-def validate(state: ExpertState, config: OperatorConfig) -> Finding | None:
-    """Return the first finding, or None."""
-    return next((finding for check in CHECKS if (finding := check(state, config)) is not None), None)
+def validate(state: ExpertState, config: OperatorConfig, *, now: datetime) -> Finding | None:
+    """Return the first finding, or None.
+
+    A base may come a little later in the same apply: while the Expert is young, it waits and is not stalled.
+    """
+    found = (finding for check in CHECKS if (finding := check(state, config)) is not None)
+    created = state.expert.metadata.creation_timestamp
+    young = created is not None and now < created + SAME_APPLY
+    return next(
+        (finding for finding in found if not (young and finding.reason is Reason.BASE_NOT_FOUND)), None
+    )
 
 
 def twins(state: ExpertState) -> list[str]:
