@@ -7,10 +7,13 @@ b_current) of their segments. The differences are shifted so that their mean is 
 then nothing should be promoted, and every promotion is an error. Small holdouts are made by drawing
 clusters from the recorded ones. For each pair and size:
 
-    false     share of draws that the gate promotes, at alpha of the first and third use of a window
-    percentile  the same with the plain percentile bootstrap that scores.md decided against
-    missed    share of two-sided 95 % intervals that miss the truth
-    power     share promoted when the candidate really is 1, 2 or 5 % better than the limit
+    false       share of draws that the gate promotes, at alpha of the first and third use of a window
+    percentile  the same with the plain percentile bootstrap, which is why the gate has another
+    equal       share promoted where the truth is no difference, and the limit the usual -0.5 %
+    missed      share of two-sided 95 % intervals that miss the truth
+    power       share promoted when the candidate really is 1, 2 or 5 % better than the limit
+    skew        of the recorded clusters' means: where one cluster carries the difference, samples without
+                it know nothing of it, and no resampling can be right
 
 Writes benchmarks/results/gate_simulation.json.
 """
@@ -25,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from pool_on_disk import machine, write_result
 
+from moe_trainer.scores import SMALLEST_DELTA
 from moe_trainer.statistics.bootstrap import Ratio, bootstrap
 
 LOSSES = Path(__file__).parent / "results" / "segment_losses.json"
@@ -52,9 +56,9 @@ def main() -> None:
     nominal = {f"use{uses}": alpha(uses) for uses in USES} | {"missed": 0.05}
     write_result(
         "gate_simulation",
-        {"machine": machine(), "draws": draws, "nominal": nominal, "means": means(rows), "rows": rows},
+        {"machine": machine(), "draws": draws, "nominal": nominal, "summary": summary(rows), "rows": rows},
     )
-    print(json.dumps(means(rows), indent=1))
+    print(json.dumps(summary(rows), indent=1))
 
 
 def pairs(anchor: str, models: dict[str, Any]) -> list[tuple[str, str]]:
@@ -72,7 +76,7 @@ def simulate(column: dict[str, Any], candidate: str, current: str, size: int, dr
     generator = np.random.default_rng(7)
     promoted = dict.fromkeys(USES, 0)
     better = dict.fromkeys(BETTER, 0)
-    percentile = missed = 0
+    equal = percentile = missed = 0
     for draw in range(draws):
         chosen = generator.integers(0, len(sums), size)
         sample = Ratio(sums[chosen], counts[chosen])
@@ -81,13 +85,16 @@ def simulate(column: dict[str, Any], candidate: str, current: str, size: int, dr
             promoted[uses] += found.upper(alpha(uses)) <= 0
         for shift in BETTER:
             better[shift] += found.upper(alpha(1)) <= shift
+        equal += found.upper(alpha(1)) <= -SMALLEST_DELTA
         missed += not found.lower(0.025) <= 0 <= found.upper(0.025)
         percentile += percentile_upper(sample, draw, alpha(1)) <= 0
     return {
         **{f"falseUse{uses}": count / draws for uses, count in promoted.items()},
         "falsePercentile": percentile / draws,
+        "equal": equal / draws,
         "missed": missed / draws,
         **{f"power{round(shift * 100)}": count / draws for shift, count in better.items()},
+        "skew": skewness(sums / counts),
     }
 
 
@@ -96,6 +103,11 @@ def by_cluster(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return each cluster's sum and number of values."""
     return np.bincount(clusters, weights=values), np.bincount(clusters).astype(np.float64)
+
+
+def skewness(means: npt.NDArray[np.float64]) -> float:
+    """Return the third standardised moment."""
+    return float(((means - means.mean()) ** 3).mean() / means.std() ** 3)
 
 
 def percentile_upper(sample: Ratio, seed: int, level: float) -> float:
@@ -110,12 +122,15 @@ def alpha(uses: int) -> float:
     return 0.05 * 6 / (math.pi**2 * uses**2)
 
 
-def means(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Return every rate, averaged over the pairs, by the number of clusters."""
+def summary(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return each rate's median and largest value over the pairs, by the number of clusters."""
     rates = [name for name, value in rows[0].items() if isinstance(value, float)]
     return {
         str(size): {
-            rate: round(float(np.mean([row[rate] for row in rows if row["clusters"] == size])), 4)
+            rate: {
+                "median": float(np.median([row[rate] for row in rows if row["clusters"] == size])),
+                "largest": max(row[rate] for row in rows if row["clusters"] == size),
+            }
             for rate in rates
         }
         for size in SIZES
