@@ -26,7 +26,7 @@ from moe_operator.planner.revision_status import revision_status, superseded_sta
 from moe_operator.planner.rollout import plan_rollout
 from moe_operator.planner.status_writes import status_write
 from moe_operator.planner.suite import awaited_domains
-from moe_operator.planner.validation import validate
+from moe_operator.planner.validation import may_pass, validate
 from moe_operator.planner.wanted import Wanted, decide_wanted, new_revision
 from moe_operator.state import ExpertState, Manifest, Plan, StatusWrite
 
@@ -51,13 +51,13 @@ def plan_expert(state: ExpertState, config: OperatorConfig, now: datetime) -> Pl
     expert = state.expert
     if expert.metadata.deletion_timestamp is not None:
         return Plan()
-    finding = validate(state, config, now=now)
+    finding = validate(state, config)
     paused = expert.spec.paused or (state.pool is not None and state.pool.spec.paused)
     work = _plan_work(state, config, now, may_start=finding is None and not paused)
     rollout = plan_rollout(state, work.wanted.current, _starting(state, work), config)
     decisions = Decisions(
         state=state,
-        finding=finding,
+        finding=None if finding is None or may_pass(finding, expert, now=now) else finding,
         paused=paused,
         data=work.data,
         base=work.base,

@@ -30,17 +30,19 @@ class Finding:
 Check = Callable[[ExpertState, OperatorConfig], Finding | None]
 
 
-def validate(state: ExpertState, config: OperatorConfig, *, now: datetime) -> Finding | None:
-    """Return the first finding, or None.
+def validate(state: ExpertState, config: OperatorConfig) -> Finding | None:
+    """Return the first finding, or None."""
+    return next((finding for check in CHECKS if (finding := check(state, config)) is not None), None)
 
-    A base may come a little later in the same apply: while the Expert is young, it waits and is not stalled.
+
+def may_pass(finding: Finding, expert: Expert, *, now: datetime) -> bool:
+    """Say whether a finding may go away by itself: a base may come a little later in the same apply.
+
+    Until then nothing starts, but nobody is told of a mistake either.
     """
-    found = (finding for check in CHECKS if (finding := check(state, config)) is not None)
-    created = state.expert.metadata.creation_timestamp
+    created = expert.metadata.creation_timestamp
     young = created is not None and now < created + SAME_APPLY
-    return next(
-        (finding for finding in found if not (young and finding.reason is Reason.BASE_NOT_FOUND)), None
-    )
+    return young and finding.reason is Reason.BASE_NOT_FOUND
 
 
 def twins(state: ExpertState) -> list[str]:
