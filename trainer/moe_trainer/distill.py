@@ -25,7 +25,7 @@ from moe_trainer.failure import JobError
 from moe_trainer.formats import Format, digest_of
 from moe_trainer.job_config import DistillJob, HoldoutRef
 from moe_trainer.job_report import DistillHeadline, Interval
-from moe_trainer.matrix import Array, Cell, Matrix
+from moe_trainer.matrix import DEVICES, Array, Cell, Matrix
 from moe_trainer.ngram_fit import NgramModel, Prompts, fit_temperature, softmax
 from moe_trainer.scores import interval
 from moe_trainer.segments import CONTEXT_BYTES, SCORER, cut
@@ -159,16 +159,24 @@ def run(job: DistillJob, environment: Environment) -> DistillHeadline:
     return _commit(job, environment.store, table, report)
 
 
+def _column(job: DistillJob, holdout: HoldoutRef, root: Path) -> list[Cell]:
+    """Return all revisions' cells on one holdout, of one device class; nothing if there is no such class."""
+    for device in DEVICES:
+        matrix = Matrix(root, job.pool_uid, device)
+        cells = [matrix.read(matrix.key(revision, holdout)) for revision in job.roster]
+        if all(cells):
+            return [cell for cell in cells if cell]
+    return []
+
+
 def read_segments(job: DistillJob, root: Path) -> tuple[Segments, list[str]]:
     """Return the segments of complete columns of the matrix, and the holdouts that are left out."""
-    matrix = Matrix(root, job.pool_uid)
     complete: list[tuple[HoldoutRef, list[Cell]]] = []
     left_out = []
     for holdout in job.suite:
-        column = [matrix.read(matrix.key(revision, holdout)) for revision in job.roster]
-        cells = [cell for cell in column if cell]
-        if len(cells) == len(column):
-            complete.append((holdout, cells))
+        column = _column(job, holdout, root)
+        if column:
+            complete.append((holdout, column))
         else:
             left_out.append(holdout.expert)
     if not complete:

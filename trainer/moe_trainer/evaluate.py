@@ -7,9 +7,12 @@ were filled and gives the same report, byte for byte.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+
+import numpy as np
 
 from moe_trainer import manifest, store, unigram
 from moe_trainer.contamination import tainted_clusters
@@ -28,9 +31,6 @@ REPORT = "report.json"
 
 #: Cells of one model, by the digest of the holdout.
 Cells = dict[Digest, Cell]
-
-#: Scoring twice on one CPU gives the same bits (tests/trainer/test_evaluate.py): there is no noise.
-NOISE_FLOOR = 0.0
 
 
 def run(job: EvaluateJob, environment: Environment) -> EvaluateHeadline:
@@ -56,8 +56,8 @@ class Evaluation:
     def __init__(self, job: EvaluateJob, environment: Environment) -> None:
         self.job = job
         self.root = environment.store
-        self.threads = environment.threads
-        self.matrix = Matrix(self.root, job.pool_uid)
+        self.scorer = import_module("moe_trainer.scorer")  # torch: a report that exists does not need it
+        self.matrix = Matrix(self.root, job.pool_uid, self.scorer.use_device(environment.threads))
         self.models = [model for model in (job.candidate, job.current, job.base) if model]
         #: The holdouts of the comparisons, own anchor first, then the rest of the suite; none twice.
         holdouts = [*(comparison.holdout for comparison in job.comparisons), *job.suite]
@@ -71,7 +71,7 @@ class Evaluation:
         base = self._cells(self.job.base, self.holdouts) if self.job.base else {}
         against, opponent = self._opponent([h for h in self.holdouts if h.digest in self.compared])
         columns = [self._column(holdout, candidate, opponent, base) for holdout in self.holdouts]
-        return weigh(self.job, columns, against, device=self.matrix.device, noise_floor=NOISE_FLOOR)
+        return weigh(self.job, columns, against, device=self.matrix.device, noise_floor=self._noise_floor())
 
     def _verify(self) -> None:
         """Check every byte that will be read, before any model is loaded."""
@@ -113,23 +113,35 @@ class Evaluation:
             else:
                 cells[holdout.digest] = cell
         if stale:
-            from moe_trainer import artefact, scorer  # torch: seconds that a renewed report does not need
-
-            scorer.use_threads(self.threads)
-            loaded, tokenizer = artefact.load(self.root / model.path, model.digest)
-            for holdout in stale:
-                started = time.process_time()
-                cell = scorer.score(
-                    loaded, tokenizer, self._segments(holdout), self.matrix.key(model, holdout)
-                )
+            for cell in self._score(model, stale):
                 self.matrix.write(cell)
-                cells[holdout.digest] = cell
-                print(
-                    f"scored {model.revision} on {holdout.expert}: {len(cell.nats)} segments, "
-                    f"{time.process_time() - started:.1f} CPU s",
-                    flush=True,
-                )
+                cells[cell.key.holdout] = cell
         return cells
+
+    def _score(self, model: ArtefactRef, holdouts: Sequence[HoldoutRef]) -> Iterator[Cell]:
+        loaded, tokenizer = import_module("moe_trainer.artefact").load(self.root / model.path, model.digest)
+        for holdout in holdouts:
+            started = time.process_time()
+            key = self.matrix.key(model, holdout)
+            cell: Cell = self.scorer.score(loaded, tokenizer, self._segments(holdout), key)
+            print(
+                f"scored {model.revision} on {holdout.expert}: {len(cell.nats)} segments, "
+                f"{time.process_time() - started:.1f} CPU s",
+                flush=True,
+            )
+            yield cell
+
+    def _noise_floor(self) -> float:
+        """How far ln(b) of the current revision on the own anchor moves when it is scored again.
+
+        On a CPU scoring repeats bit for bit (tests/trainer/evaluation), so nothing is scored again there.
+        """
+        if self.matrix.device == "cpu":
+            return 0.0
+        model, anchor = self.job.current or self.job.candidate, self.job.comparisons[0].holdout
+        first = self._cells(model, [anchor])[anchor.digest]
+        (again,) = self._score(model, [anchor])
+        return abs(float(np.log(again.nats_S / first.nats_S).mean()))
 
     def _segments(self, holdout: HoldoutRef) -> list[Segment]:
         return cut(read_documents(self.root / holdout.path))

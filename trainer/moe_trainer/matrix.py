@@ -21,6 +21,9 @@ from moe_trainer.segments import SCORER
 
 Array = npt.NDArray[np.float64]
 
+#: Device classes that models are scored on.
+DEVICES = ("cpu", "cuda")
+
 
 class CellKey(Format):
     """What a cell's scores depend on, and nothing else."""

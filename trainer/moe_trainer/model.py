@@ -178,7 +178,7 @@ def initialise(model: Model, seed: int) -> None:
     What writes into the residual stream starts at zero, so that a new model predicts from the last token
     alone and each layer adds to that as it learns.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 1:
@@ -186,7 +186,8 @@ def initialise(model: Model, seed: int) -> None:
             elif name.endswith(("o_proj.weight", "down_EDF")):
                 parameter.zero_()
             else:
-                parameter.normal_(0.0, model.config.initializer_range, generator=generator)
+                drawn = torch.empty(parameter.shape, device="cpu")  # the same on every device
+                parameter.copy_(drawn.normal_(0.0, model.config.initializer_range, generator=generator))
 
 
 def _rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:

@@ -9,18 +9,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from moe_trainer.device import use_device
 from moe_trainer.failure import JobError
 from moe_trainer.matrix import Cell, CellKey
 from moe_trainer.model import Model
 from moe_trainer.segments import Segment
 from moe_trainer.tokenizer import Tokenizer
 
+__all__ = ["score", "use_device"]
+
 BATCH = 32
-
-
-def use_threads(threads: int) -> None:
-    """Set how many threads torch computes with: part of what makes scores repeat bit for bit."""
-    torch.set_num_threads(threads)
 
 
 @torch.inference_mode()

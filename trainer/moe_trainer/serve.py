@@ -19,6 +19,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from moe_trainer import artefact
+from moe_trainer.device import use_device
 from moe_trainer.failure import JobError, from_exception
 from moe_trainer.job_report import EXIT_OK
 from moe_trainer.serve_config import ServeConfig, parse_serve_config
@@ -95,7 +96,7 @@ async def serve(settings: Settings) -> None:
 def main() -> int:
     """Run the command and return its exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    torch.set_num_threads(1)
+    use_device(threads=1)
     torch.set_num_interop_threads(1)
     try:
         asyncio.run(serve(Settings.read(os.environ)))

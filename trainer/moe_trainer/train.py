@@ -21,6 +21,7 @@ from moe_trainer import artefact, checkpoint, store
 from moe_trainer.checkpoint import Curve
 from moe_trainer.data.batches import Batches, read_streams, validation_blocks
 from moe_trainer.data.snapshot_layout import read_record
+from moe_trainer.device import use_device
 from moe_trainer.environment import Environment
 from moe_trainer.failure import JobError, TransientError
 from moe_trainer.formats import Digest, canonical_json, digest_of
@@ -80,7 +81,7 @@ def run(job: TrainJob, environment: Environment) -> TrainHeadline:
             f"training was started in {environment.processes} processes, but this version trains in one: "
             "set training.resources.nodes to 1.",
         )
-    torch.set_num_threads(environment.threads)
+    use_device(environment.threads)
     training = prepare(job, environment.store)
     checkpoints = environment.store / revision / "checkpoints"
     training.curve, training.skipped = checkpoint.restore(

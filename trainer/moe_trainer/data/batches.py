@@ -60,10 +60,10 @@ class Batches:
 
     def _draw_epoch(self, epoch: int) -> tuple[int, list[int]]:
         """Return where an epoch's first block starts, and the order of its blocks."""
-        generator = torch.Generator().manual_seed(_number(f"{self._seed} epoch {epoch}"))
+        generator = torch.Generator("cpu").manual_seed(_number(f"{self._seed} epoch {epoch}"))
         room = len(self.stream) - 1 - self.blocks * self.context
-        offset = int(torch.randint(room + 1, (), generator=generator))
-        return offset, torch.randperm(self.blocks, generator=generator).tolist()
+        offset = int(torch.randint(room + 1, (), generator=generator, device="cpu"))
+        return offset, torch.randperm(self.blocks, generator=generator, device="cpu").tolist()
 
 
 def read_streams(snapshot: Path, tokenizer: Tokenizer) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from moe_trainer.device import use_device
 from moe_trainer.model import KVCache, Model
 from moe_trainer.server.sampling import Sampling, TokenLogprob, choose, score
 
@@ -177,6 +178,7 @@ class Engine:
         return ticket
 
     def _work(self) -> None:
+        use_device()  # torch keeps the default device by thread
         with torch.inference_mode():
             while self._wait_for_work():
                 try:

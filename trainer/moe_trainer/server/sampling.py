@@ -47,8 +47,8 @@ def choose(logits_V: Tensor, sampling: Sampling, generator: torch.Generator) -> 
         sorted_V, order_V = probabilities_V.sort(descending=True)
         before_V = sorted_V.cumsum(-1) - sorted_V
         kept_V = torch.where(before_V < sampling.top_p, sorted_V, 0.0)
-        return int(order_V[torch.multinomial(kept_V, 1, generator=generator)])
-    return int(torch.multinomial(probabilities_V, 1, generator=generator))
+        return int(order_V[torch.multinomial(kept_V.cpu(), 1, generator=generator)])
+    return int(torch.multinomial(probabilities_V.cpu(), 1, generator=generator))
 
 
 def score(logits_TV: Tensor, tokens: Sequence[int], top: int) -> list[TokenLogprob]:

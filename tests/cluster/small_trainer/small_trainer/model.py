@@ -43,8 +43,9 @@ def load(folder: Path, digest: Digest | None) -> tuple[Counts, None]:
     return np.load(folder / WEIGHTS, allow_pickle=False), None
 
 
-def use_threads(_: int) -> None:
-    """One thread is all there is."""
+def use_device(_: int) -> str:
+    """Say what there is."""
+    return "cpu"
 
 
 def score(counts_PB: Counts, _tokenizer: None, segments: Sequence[Segment], key: CellKey) -> Cell:

@@ -1,0 +1,20 @@
+"""Where tensors live: on the accelerator, if torch finds one, else on the CPU. Imports torch."""
+
+from typing import Literal
+
+import torch
+
+#: Scores of one device class are not mixed with another's: rounding differs.
+DeviceClass = Literal["cpu", "cuda"]
+
+
+def use_device(threads: int = 1) -> DeviceClass:
+    """Make the accelerator the default of everything that follows; on a CPU, compute with ``threads``.
+
+    A whole process works on one device, so nothing else has to name it.
+    """
+    if torch.cuda.is_available():
+        torch.set_default_device("cuda")
+        return "cuda"
+    torch.set_num_threads(threads)
+    return "cpu"
