@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+from torch import nn
 
 #: Scores of one device class are not mixed with another's: rounding differs.
 DeviceClass = Literal["cpu", "cuda"]
@@ -18,3 +19,10 @@ def use_device(threads: int = 1) -> DeviceClass:
         return "cuda"
     torch.set_num_threads(threads)
     return "cpu"
+
+
+def follow(model: nn.Module) -> None:
+    """Make the model's device the default of this thread: torch keeps the default by thread."""
+    device = next(model.parameters()).device
+    if device.type != "cpu":
+        torch.set_default_device(device)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from moe_trainer.device import use_device
+from moe_trainer.device import follow
 from moe_trainer.model import KVCache, Model
 from moe_trainer.server.sampling import Sampling, TokenLogprob, choose, score
 
@@ -178,7 +178,7 @@ class Engine:
         return ticket
 
     def _work(self) -> None:
-        use_device()  # torch keeps the default device by thread
+        follow(self._model)
         with torch.inference_mode():
             while self._wait_for_work():
                 try:
