@@ -143,7 +143,10 @@ class Operator:
             self.cache.put(manifest | {"apiVersion": resource.api_version, "kind": resource.kind})
 
     def _changed(self, old: Manifest | None, new: Manifest | None) -> None:
-        for key in concerned(old, new, self.cache):
+        first, then = concerned(old, new, self.cache)
+        for key in first:
+            self.queue.add(key, ahead=True)
+        for key in then:
             self.queue.add(key)
 
     def _lane_of(self, key: Key) -> Hashable:

@@ -145,10 +145,6 @@ class ExpertState:
     pool_revisions: Mapping[str, ExpertRevision]
     #: Jobs of this Expert.
     jobs: tuple[ObservedJob, ...]
-    #: Jobs of the whole pool that are not finished, for the pool's budget and its serial snapshots.
-    pool_jobs: tuple[ObservedJob, ...]
-    #: Job name to the Expert it works for, for pool_jobs.
-    job_experts: Mapping[str, str]
     servers: tuple[ObservedServer, ...]
     #: Live children to compare with what is desired: (kind, name) to object.
     live: Mapping[tuple[str, str], Manifest]

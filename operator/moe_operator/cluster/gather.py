@@ -14,7 +14,6 @@ from moe_operator.api.expert_pool import ExpertPool
 from moe_operator.api.expert_revision import ExpertRevision
 from moe_operator.cluster.cache import Cache
 from moe_operator.cluster.observe import (
-    job_state,
     observed_gateway,
     observed_job,
     observed_pod,
@@ -63,11 +62,6 @@ def gather_expert(key: Key, cache: Cache, answers: Answers) -> ExpertState | Non
     revisions = [
         pool_revisions[name] for kind, name in own if kind == "ExpertRevision" and name in pool_revisions
     ]
-    running = [
-        job
-        for job in cache.of_pool("Job", key.namespace, pool_name)
-        if job_state(job) in ("Running", "Suspended") and _has_role(job)
-    ]
     claim, bound = _claim(cache, key.namespace, pool_name, pool)
     return ExpertState(
         expert=expert,
@@ -77,8 +71,6 @@ def gather_expert(key: Key, cache: Cache, answers: Answers) -> ExpertState | Non
         base_revision=_base_revision(expert, peers, pool_revisions),
         pool_revisions=pool_revisions,
         jobs=_jobs(cache, (item for (kind, _), item in own.items() if kind == "Job"), answers),
-        pool_jobs=_jobs(cache, running, answers),
-        job_experts={job["metadata"]["name"]: _label(job, labels.EXPERT) for job in running},
         servers=tuple(
             _server(cache, item)
             for (kind, _), item in own.items()

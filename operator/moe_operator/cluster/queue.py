@@ -1,13 +1,16 @@
 """The keys that wait to be looked at: each once, one at a time per lane, failures ever later.
 
 A lane is a pool: its decisions (admission, promotion, routing) are serial, since at most one key of a lane
-is handed out at a time, while other lanes go on. Nothing here knows what a key means.
+is handed out at a time, while other lanes go on. Within a lane, keys whose own objects changed take turns
+with those that are only looked at in case: neither waits for all of the other. Nothing here knows what a
+key means.
 """
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -17,34 +20,57 @@ FIRST_DELAY = 0.25
 LONGEST_DELAY = 60.0
 
 
+@dataclass
+class _Lane(Generic[K]):
+    """The waiting keys of a lane: those that go ahead, and the others."""
+
+    ahead: deque[K] = field(default_factory=deque)
+    others: deque[K] = field(default_factory=deque)
+    #: Whose turn it is where both wait.
+    turn_of_others: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ahead) + len(self.others)
+
+    def pop(self) -> K:
+        """Return the next key."""
+        source = self.others if self.others and (self.turn_of_others or not self.ahead) else self.ahead
+        self.turn_of_others = source is self.ahead
+        return source.popleft()
+
+
 class KeyedQueue(Generic[K]):
     """Waiting keys in lanes, with delays."""
 
     def __init__(self, lane_of: Callable[[K], Hashable]) -> None:
         """Keys with the same ``lane_of`` are handed out one after the other."""
         self._lane_of = lane_of
-        self._waiting: dict[Hashable, deque[K]] = {}
+        self._waiting: dict[Hashable, _Lane[K]] = {}
         self._since: dict[K, float] = {}
         self._busy: dict[Hashable, K] = {}
         self._busy_since: dict[Hashable, float] = {}
-        self._again: set[K] = set()
+        self._again: dict[K, bool] = {}
         self._ready: deque[Hashable] = deque()
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
         self._waiters: deque[asyncio.Future[None]] = deque()
 
-    def add(self, key: K) -> None:
-        """Have a key looked at: now, or once more if it is under way."""
-        lane = self._lane_of(key)
-        if self._busy.get(lane) == key:
-            self._again.add(key)
+    def add(self, key: K, *, ahead: bool = False) -> None:
+        """Have a key looked at: now, or once more if it is under way; ``ahead`` of those that only may need it."""
+        name = self._lane_of(key)
+        if self._busy.get(name) == key:
+            self._again[key] = ahead or self._again.get(key, False)
             return
+        lane = self._waiting.setdefault(name, _Lane())
         if key in self._since:
+            if ahead and key in lane.others:
+                lane.others.remove(key)
+                lane.ahead.append(key)
             return
         self._since[key] = time.monotonic()
-        self._waiting.setdefault(lane, deque()).append(key)
-        if lane not in self._busy and len(self._waiting[lane]) == 1:
-            self._offer(lane)
+        (lane.ahead if ahead else lane.others).append(key)
+        if name not in self._busy and len(lane) == 1:
+            self._offer(name)
 
     def add_after(self, key: K, seconds: float) -> None:
         """Have a key looked at later; of several times the earliest holds."""
@@ -83,8 +109,8 @@ class KeyedQueue(Generic[K]):
                 if waiter in self._waiters:
                     self._waiters.remove(waiter)
         lane = self._ready.popleft()
-        key = self._waiting[lane].popleft()
-        if not self._waiting[lane]:
+        key = self._waiting[lane].pop()
+        if not len(self._waiting[lane]):
             del self._waiting[lane]
         del self._since[key]
         self._busy[lane] = key
@@ -98,8 +124,7 @@ class KeyedQueue(Generic[K]):
         if self._waiting.get(lane):
             self._offer(lane)
         if key in self._again:
-            self._again.discard(key)
-            self.add(key)
+            self.add(key, ahead=self._again.pop(key))
 
     def __len__(self) -> int:
         """Return how many keys wait; those with a delay do not count."""

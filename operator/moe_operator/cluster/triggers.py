@@ -1,20 +1,25 @@
 """Which Experts and pools a change concerns. Pure: the whole table of what causes what.
 
-| Change | Looked at again |
-|---|---|
-| an Expert | itself and its pool; its peers, if its spec, data, current revision or existence changed |
-| an ExpertRevision | its Expert and pool |
-| a pool | itself and its Experts |
-| a Job | its Expert and pool; the pool's other Experts, if it starts or stops taking a place |
-| any other child | its Expert if it has one, and its pool |
-| a claim | the pools that use it, and their Experts |
+| Change | Concerns at once | And then |
+|---|---|---|
+| an Expert | itself and its pool | its peers, if its spec, data, current revision or existence changed |
+| an ExpertRevision, a Job, another child | its Expert if it has one, and its pool | |
+| a pool | itself | its Experts |
+| a claim | the pools that use it | their Experts |
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from moe_operator.api import labels
 from moe_operator.state import Key, Manifest
+
+
+class Concerned(NamedTuple):
+    """Keys to look at again: at once, and after those."""
+
+    first: frozenset[Key] = frozenset()
+    then: frozenset[Key] = frozenset()
 
 
 class Lookup(Protocol):
@@ -27,23 +32,24 @@ class Lookup(Protocol):
         """Return every object of a kind."""
 
 
-def concerned(old: Manifest | None, new: Manifest | None, lookup: Lookup) -> set[Key]:
+def concerned(old: Manifest | None, new: Manifest | None, lookup: Lookup) -> Concerned:
     """Return the keys to look at again after an object changed from ``old`` to ``new``."""
     either = new if new is not None else old
     if either is None:
-        return set()
-    kind = either["kind"]
-    namespace = either["metadata"].get("namespace", "")
+        return Concerned()
+    kind, namespace = either["kind"], either["metadata"].get("namespace", "")
     if kind == "ExpertPool":
-        return set(_pool_and_experts(namespace, either["metadata"]["name"], lookup))
-    if kind == "PersistentVolumeClaim":
-        return set(_claim_users(either, lookup))
-    keys = _own_keys(kind, namespace, either)
-    if _weight(kind, old) != _weight(kind, new):
-        for key in list(keys):
-            if key.kind == "ExpertPool":
-                keys |= set(_pool_and_experts(namespace, key.name, lookup))
-    return keys
+        pools = {either["metadata"]["name"]}
+        first = {Key("ExpertPool", namespace, name) for name in pools}
+    elif kind == "PersistentVolumeClaim":
+        pools = _claim_users(either, lookup)
+        first = {Key("ExpertPool", namespace, name) for name in pools}
+    else:
+        first = _own_keys(kind, namespace, either)
+        changed = kind == "Expert" and _weight(old) != _weight(new)
+        pools = {key.name for key in first if key.kind == "ExpertPool"} if changed else set()
+    then = {key for pool in pools for key in _experts(namespace, pool, lookup)}
+    return Concerned(frozenset(first), frozenset(then - first))
 
 
 def _own_keys(kind: str, namespace: str, manifest: Manifest) -> set[Key]:
@@ -63,19 +69,13 @@ def _own_keys(kind: str, namespace: str, manifest: Manifest) -> set[Key]:
     return keys
 
 
-def _weight(kind: str, manifest: Manifest | None) -> Any:
-    """Return the part of an object that its pool's other Experts depend on."""
-    if kind not in ("Expert", "Job") or manifest is None:
+def _weight(expert: Manifest | None) -> Any:
+    """Return the part of an Expert that its peers depend on."""
+    if expert is None:
         return None
-    uid, status = manifest["metadata"]["uid"], manifest.get("status") or {}
-    if kind == "Job":
-        return uid, _holds(status, "Complete"), _holds(status, "Failed"), manifest["spec"].get("suspend")
-    generation, deleted = (
-        manifest["metadata"].get("generation"),
-        manifest["metadata"].get("deletionTimestamp"),
-    )
+    metadata, status = expert["metadata"], expert.get("status") or {}
     news = status.get("snapshot"), status.get("currentRevision"), _holds(status, "Stalled")
-    return uid, generation, deleted, news
+    return metadata["uid"], metadata.get("generation"), metadata.get("deletionTimestamp"), news
 
 
 def _holds(status: Manifest, type_: str) -> bool:
@@ -83,18 +83,17 @@ def _holds(status: Manifest, type_: str) -> bool:
     return any(item["type"] == type_ and item["status"] == "True" for item in conditions)
 
 
-def _pool_and_experts(namespace: str, pool: str, lookup: Lookup) -> Iterator[Key]:
-    yield Key("ExpertPool", namespace, pool)
+def _experts(namespace: str, pool: str, lookup: Lookup) -> Iterator[Key]:
     for expert in lookup.of_pool("Expert", namespace, pool):
         yield Key("Expert", namespace, expert["metadata"]["name"])
 
 
-def _claim_users(claim: Manifest, lookup: Lookup) -> Iterator[Key]:
+def _claim_users(claim: Manifest, lookup: Lookup) -> set[str]:
+    """Return the pools that a claim was made for, or that name it."""
     metadata = claim["metadata"]
     pools = {(metadata.get("labels") or {}).get(labels.POOL, "")}
     for pool in lookup.all("ExpertPool"):
         same_namespace = pool["metadata"]["namespace"] == metadata["namespace"]
         if same_namespace and pool["spec"].get("storage", {}).get("claim") == metadata["name"]:
             pools.add(pool["metadata"]["name"])
-    for name in pools - {""}:
-        yield from _pool_and_experts(metadata["namespace"], name, lookup)
+    return pools - {""}

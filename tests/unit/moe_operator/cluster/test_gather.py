@@ -59,9 +59,6 @@ def test_children_of_a_namesake_are_not_its_own(cache, make, expert):
     assert [revision.metadata.name for revision in state.revisions] == ["e-2"]
     assert [job.name for job in state.jobs] == ["e-2-a1"]
     assert set(state.live) == {("ExpertRevision", "e-2"), ("Job", "e-2-a1")}
-    assert {job.name for job in state.pool_jobs} == {"e-1-a1", "e-2-a1"}, (
-        "what runs takes its place, whoever's"
-    )
 
 
 def test_revisions_come_in_order_of_their_numbers(cache, make, expert):
@@ -72,12 +69,15 @@ def test_revisions_come_in_order_of_their_numbers(cache, make, expert):
     assert [revision.spec.number for revision in state.revisions] == [2, 9, 10]
 
 
-def test_finished_jobs_take_no_place_in_the_pool(cache, make, expert):
-    cache.put(expert("e", uid="E"))
-    cache.put(a_job(make, "running", owner="x", expert="other"))
-    cache.put(a_job(make, "done", owner="x", expert="other", finished=True))
-    state = gather_expert(E, cache, Answers())
-    assert dict(state.job_experts) == {"running": "other"}
+def test_a_pool_sees_the_jobs_of_all_its_experts_and_of_their_namesakes(cache, make, expert, pool):
+    cache.put(pool("p"))
+    cache.put(expert("e", uid="new"))
+    cache.put(a_job(make, "e-1-a1", owner="old"))
+    cache.put(a_job(make, "z-1-a1", owner="x", expert="z", finished=True))
+    jobs = {job.name: (job.expert, job.state) for job in gather_pool(P, cache, Answers()).jobs}
+    assert jobs == {"e-1-a1": ("e", "Running"), "z-1-a1": ("z", "Succeeded")}, (
+        "what runs takes its place, whoever's"
+    )
 
 
 def test_the_base_revision_is_the_bases_current_one(cache, make, expert):

@@ -111,3 +111,37 @@ async def test_a_cancelled_wait_loses_no_key(queue):
     await asyncio.sleep(0)
     queue.add("p/a")
     assert await asyncio.wait_for(other, 1) == "p/a"
+
+
+async def test_a_changed_object_does_not_wait_for_all_that_only_may_be_concerned(queue):
+    for number in range(50):
+        queue.add(f"p/peer-{number}")
+    queue.add("p/changed", ahead=True)
+    taken = []
+    for _ in range(2):
+        taken.append(await take_now(queue))
+        queue.done(taken[-1])
+    assert "p/changed" in taken
+
+
+async def test_a_storm_on_one_object_does_not_starve_the_others(queue):
+    for number in range(5):
+        queue.add(f"p/peer-{number}")
+    taken = []
+    for _ in range(10):
+        queue.add("p/storm", ahead=True)
+        taken.append(await take_now(queue))
+        queue.done(taken[-1])
+    assert sum(key.startswith("p/peer") for key in taken) == 5
+
+
+async def test_a_key_that_waits_moves_ahead_and_is_still_there_once(queue):
+    for name in ("a", "b", "c"):
+        queue.add(f"p/{name}")
+    queue.add("p/c", ahead=True)
+    taken = []
+    while len(queue):
+        taken.append(await take_now(queue))
+        queue.done(taken[-1])
+    assert taken[:2] in (["p/c", "p/a"], ["p/a", "p/c"])
+    assert sorted(taken) == ["p/a", "p/b", "p/c"]

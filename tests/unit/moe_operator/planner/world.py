@@ -193,8 +193,6 @@ class World:
             base_revision=revisions.get(base.status.current_revision or "") if base else None,
             pool_revisions=revisions,
             jobs=tuple(job for job in jobs if ("Job", job.name) in own),
-            pool_jobs=tuple(job for job in jobs if job.state in ("Suspended", "Running")),
-            job_experts={job.name: job.expert for job in jobs},
             servers=tuple(server for server in self.servers().values() if ("Deployment", server.name) in own),
             live=own,
             store_bound=True,
