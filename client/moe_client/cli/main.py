@@ -6,6 +6,7 @@ import typer
 
 from moe_client.cli import demo, get, local, matrix, route, why
 from moe_client.errors import ClientError
+from moe_local.errors import LocalClusterError
 
 app = typer.Typer(
     help="See and use the Experts of a cluster, or of this laptop.",
@@ -25,7 +26,7 @@ def main() -> None:
     """Run the command line; an error is one line on standard error and exit code 1."""
     try:
         app()
-    except ClientError as error:
+    except (ClientError, LocalClusterError) as error:
         print(f"moectl: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

@@ -1,0 +1,94 @@
+"""The connection to an API server, through Kubernetes' own client: the only place where that is used."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config.config_exception import ConfigException
+from urllib3.exceptions import HTTPError
+
+from moe_client.errors import ClientError, NoCluster, NotFound
+
+#: Seconds that one answer may take.
+TIMEOUT = 30
+
+
+class Connection:
+    """One API server, with the user's credentials; ``namespace`` is that of the current context."""
+
+    def __init__(self, kubeconfig: Path | None) -> None:
+        self._api = client.ApiClient(_configuration(kubeconfig))
+        self.namespace = _current_namespace(kubeconfig)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Send one request and return the answer; raises NotFound, NoCluster or ClientError."""
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            response = self._api.call_api(
+                path,
+                method,
+                query_params=list((query or {}).items()),
+                header_params=headers,
+                body=body,
+                auth_settings=["BearerToken"],
+                _preload_content=False,
+                _request_timeout=TIMEOUT,
+            )
+            answer: dict[str, Any] = json.loads(response.data)
+            return answer
+        except ApiException as error:
+            raise _client_error(error) from None
+        except HTTPError as error:
+            raise NoCluster(
+                f"no API server answers at {self._api.configuration.host}: {type(error).__name__}. "
+                'Is KUBECONFIG right? On a laptop: `moectl local up`, then `eval "$(moectl local env)"`'
+            ) from None
+
+
+def _configuration(kubeconfig: Path | None) -> client.Configuration:
+    settings = client.Configuration()
+    try:
+        if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
+            config.load_incluster_config(client_configuration=settings)
+        else:
+            config.load_kube_config(str(kubeconfig) if kubeconfig else None, client_configuration=settings)
+    except (ConfigException, OSError) as error:
+        raise NoCluster(
+            f'no cluster is configured: {error}. Set KUBECONFIG; on a laptop: `eval "$(moectl local env)"`'
+        ) from None
+    settings.retries = False
+    return settings
+
+
+def _current_namespace(kubeconfig: Path | None) -> str:
+    try:
+        _, context = config.list_kube_config_contexts(str(kubeconfig) if kubeconfig else None)
+    except (ConfigException, OSError):
+        return "default"
+    namespace: str = (context or {}).get("context", {}).get("namespace", "default")
+    return namespace
+
+
+def _client_error(error: ApiException) -> ClientError:
+    try:
+        message = json.loads(error.body)["message"]
+    except (ValueError, KeyError, TypeError):
+        message = str(error.reason)
+    return (
+        NotFound(message)
+        if error.status == 404
+        else ClientError(f"the API server refused ({error.status}): {message}")
+    )
