@@ -5,7 +5,7 @@
 Trains, by the trainer's own commands and with the specs of examples/01-first-pool:
 
 1. `general` and three domain Experts: gain, specialization score, forgetting, routed bits per byte;
-2. a twin of the first domain Expert from another seed: against it, the gate must see a tie;
+2. a twin of the first domain Expert from another seed: how far apart the gate sees two runs of one spec;
 3. the control: the same documents dealt at random to three Experts. Their specialization scores must lie
    around 0.5, and routing among them must be worth next to nothing.
 
