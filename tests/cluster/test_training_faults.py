@@ -110,15 +110,16 @@ def test_an_expert_deleted_while_training_and_made_again_starts_anew(stage: Stag
     assert owners == {phoenix["metadata"]["uid"]}
 
 
+@pytest.fixture(scope="module")
+def served(stage: Stage) -> str:
+    """An Expert that serves; its name."""
+    train(stage, "served")
+    stage.wait_ready("served")
+    return "served"
+
+
 class TestServing:
     """What serves is put back, and never loads what is not what its digest says."""
-
-    @pytest.fixture(scope="class")
-    def served(self, stage: Stage) -> str:
-        """An Expert that serves; its name."""
-        train(stage, "served")
-        stage.wait_ready("served")
-        return "served"
 
     def test_a_deleted_deployment_is_made_again(self, stage: Stage, served: str):
         uid = (stage.get("Deployment", "served-1") or {})["metadata"]["uid"]
