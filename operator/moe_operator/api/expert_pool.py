@@ -138,6 +138,12 @@ class TableStatus(ApiModel):
     routed_bits_per_byte: float = Field(description="Bits per byte of the routed pool.")
     oracle_bits_per_byte: float = Field(description="Bits per byte if every segment went to its best Expert.")
     random_bits_per_byte: float = Field(description="Bits per byte if segments went to Experts at random.")
+    posterior_bits_per_byte: float | None = Field(
+        default=None, description="Bits per byte if Posterior had routed the same segments."
+    )
+    posterior_temperature: float | None = Field(
+        default=None, description="What Posterior divides log-likelihoods by; fitted by likelihood."
+    )
 
 
 class RoutingStatus(ApiModel):

@@ -65,6 +65,18 @@ class Reason(StrEnum):
         "HoldoutTooSmall",
         "Fewer than 20 held-out clusters: no decision can be made. Add data; nothing is refused for good.",
     )
+    CELLS_MISSING = (
+        "CellsMissing",
+        "The matrix lacks cells of some served revision, so no table can be distilled. Posterior routes meanwhile.",
+    )
+    CONTEXT_TOO_SHORT = (
+        "ContextTooShort",
+        "The model's context is shorter than a segment with what stands before it. Use a longer context.",
+    )
+    INVALID_CONFIG = (
+        "InvalidConfig",
+        "A Job was asked for something that this version of the trainer cannot do; the message names the field.",
+    )
     WINDOW_USED_UP = (
         "WindowUsedUp",
         "The holdout was used for five decisions. The next one waits for new data.",

@@ -131,6 +131,8 @@ def _table(headline: DistillHeadline, roster: Roster) -> TableStatus:
         routed_bits_per_byte=headline.routed_bits_per_byte,
         oracle_bits_per_byte=headline.oracle_bits_per_byte,
         random_bits_per_byte=headline.random_bits_per_byte,
+        posterior_bits_per_byte=headline.posterior_bits_per_byte,
+        posterior_temperature=headline.posterior_temperature,
     )
 
 

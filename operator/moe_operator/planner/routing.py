@@ -47,7 +47,14 @@ def plan_policy(state: PoolState, table: TableStatus | None) -> RoutingPolicy | 
         fallback=routing.fallback if routing.fallback in names else None,
         experts=tuple(routed[:MAX_EXPERTS]),
         table=DistilledTable(path=table.path, digest=table.digest) if distilled and table else None,
+        temperature=_temperature(table),
     )
+
+
+def _temperature(table: TableStatus | None) -> float:
+    """Return what Posterior divides log-likelihoods by: as fitted with the newest table, before that Bayes."""
+    fitted = table.posterior_temperature if table is not None else None
+    return fitted if fitted is not None and 0 < fitted <= 1000 else 1.0
 
 
 def live_policy(state: PoolState) -> RoutingPolicy | None:
