@@ -51,6 +51,15 @@ def test_posterior_stands_in_until_a_table_knows_every_expert(world: World) -> N
     assert plan_policy(state, partial).strategy == "Posterior"  # type: ignore[union-attr]
 
 
+def test_posterior_divides_by_the_temperature_that_was_fitted_with_the_table(world: World) -> None:
+    state = world.pool_state()
+    table = state.pool.status.routing.table
+    assert table is not None
+    fitted = table.model_copy(update={"posterior_temperature": 9.5})
+    assert plan_policy(state, fitted).temperature == 9.5  # type: ignore[union-attr]
+    assert plan_policy(state, None).temperature == 1.0  # type: ignore[union-attr]
+
+
 def test_a_new_revision_without_a_ready_server_leaves_the_old_one_in_place(world: World) -> None:
     world.change("code", seed=1)
     world.settle()
