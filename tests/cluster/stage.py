@@ -150,10 +150,11 @@ class Stage:
         """Wait until an Expert serves what its newest spec asks for; return it."""
 
         def ready() -> Json | None:
-            live = self.get("Expert", name)
-            found = self.condition(name, "Ready")
-            current = found.get("observedGeneration") == live["metadata"]["generation"] if live else False
-            return live if current and found.get("status") == "True" else None
+            live = self.get("Expert", name) or {}
+            conditions = live.get("status", {}).get("conditions", [])
+            found = next((item for item in conditions if item["type"] == "Ready"), None)
+            current = found is not None and found["observedGeneration"] == live["metadata"]["generation"]
+            return live if current and found["status"] == "True" else None
 
         return self.wait(f"{name} to be ready", ready, seconds)
 
