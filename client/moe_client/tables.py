@@ -10,6 +10,10 @@ from moe_operator.api.expert import Expert
 from moe_operator.api.expert_revision import ExpertRevision
 
 BAR_WIDTH = 16
+ALL_COLUMNS = ("NAME", "DOMAIN", "PHASE", "PROGRESS", "ETA", "SCORE", "TARGETS", "REVISION", "REASON")
+NARROW_COLUMNS = ("NAME", "PHASE", "PROGRESS", "ETA", "SCORE", "TARGETS")
+#: Terminal columns from which on all of them fit.
+WIDE = 118
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
@@ -21,46 +25,44 @@ def bar(share: float, width: int = BAR_WIDTH) -> str:
     return ("█" * full + rest).ljust(width)
 
 
-def experts_table(experts: Sequence[Expert]) -> Table:
-    """Return what `kubectl get experts` shows, with bars."""
+def experts_table(experts: Sequence[Expert], *, width: int) -> Table:
+    """Return what `kubectl get experts` shows, with bars; a narrow terminal gets fewer columns."""
+    wide = width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in ("NAME", "DOMAIN", "PHASE", "PROGRESS", "ETA", "SCORE", "TARGETS", "REVISION", "REASON"):
+    columns = ALL_COLUMNS if wide else NARROW_COLUMNS
+    for column in columns:
         table.add_column(column, no_wrap=True)
     for expert in experts:
-        table.add_row(*_row(expert))
+        cells = _cells(expert, BAR_WIDTH if wide else BAR_WIDTH // 2)
+        table.add_row(*(cells[column] for column in columns))
     return table
 
 
-def _row(expert: Expert) -> tuple[Text | str, ...]:
+def _cells(expert: Expert, bar_width: int) -> dict[str, Text | str]:
     status = expert.status
     ready = find_condition(status.conditions, ConditionType.READY)
     stalled = find_condition(status.conditions, ConditionType.STALLED)
-    style = (
-        "red"
-        if stalled and stalled.status == "True"
-        else "green"
-        if ready and ready.status == "True"
-        else "yellow"
-    )
-    return (
-        expert.metadata.name,
-        expert.spec.domain or "-",
-        Text(status.phase or "Pending", style=style),
-        _progress(expert),
-        status.training.eta if status.training else "",
-        status.score or "-",
-        status.targets or "-",
-        status.current_revision or "-",
-        status.reason,
-    )
+    settled = "green" if ready and ready.status == "True" else "yellow"
+    style = "red" if stalled and stalled.status == "True" else settled
+    return {
+        "NAME": expert.metadata.name,
+        "DOMAIN": expert.spec.domain or "-",
+        "PHASE": Text(status.phase or "Pending", style=style),
+        "PROGRESS": _progress(expert, bar_width),
+        "ETA": status.training.eta if status.training else "",
+        "SCORE": status.score or "-",
+        "TARGETS": status.targets or "-",
+        "REVISION": status.current_revision or "-",
+        "REASON": status.reason,
+    }
 
 
-def _progress(expert: Expert) -> Text:
+def _progress(expert: Expert, width: int) -> Text:
     training = expert.status.training
     if training is None or not training.summary:
-        return Text(" " * (BAR_WIDTH + 5))
+        return Text(" " * (width + 5))
     share = training.step / training.max_steps if training.max_steps else 0.0
-    return Text(f"{bar(share)} {training.summary:>4}", style="cyan")
+    return Text(f"{bar(share, width)} {training.summary:>4}", style="cyan")
 
 
 def matrix_table(revisions: Mapping[str, ExpertRevision]) -> Table:

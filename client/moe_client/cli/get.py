@@ -30,9 +30,9 @@ def get(
         )
         return
     if not watch:
-        console.print(experts_table(experts))
+        console.print(experts_table(experts, width=console.width))
         return
-    with Live(experts_table(experts), console=console, auto_refresh=False) as live:
+    with Live(experts_table(experts, width=console.width), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(1)
-            live.update(experts_table(cluster.all(Expert)), refresh=True)
+            live.update(experts_table(cluster.all(Expert), width=console.width), refresh=True)

@@ -116,7 +116,9 @@ def watch_until_ready(screen: Screen, cluster: Cluster) -> None:
             if (_is(expert, ConditionType.STALLED) and waited > SETTLING) or waited > PATIENCE:
                 story = why_expert(expert, cluster.revisions(expert.metadata.name))
                 raise DemoError("\n".join(["the demo cannot go on.", *story]))
-        return experts_table(experts), all(_is(item, ConditionType.READY) for item in experts)
+        return experts_table(experts, width=screen.console.width), all(
+            _is(item, ConditionType.READY) for item in experts
+        )
 
     screen.follow(draw)
 
@@ -183,7 +185,7 @@ def feed_junk(screen: Screen, local: LocalCluster, cluster: Cluster) -> None:
                 "no verdict on the junk after half an hour: see `moectl why expert/" + VICTIM + "`"
             )
         expert = cluster.get(Expert, VICTIM)
-        return experts_table([expert]), _junk_verdict(cluster, before) is not None
+        return experts_table([expert], width=screen.console.width), _junk_verdict(cluster, before) is not None
 
     screen.follow(draw)
     revision = _junk_verdict(cluster, before)

@@ -27,14 +27,21 @@ def test_a_bar_shows_less_than_a_cell():
 
 
 def test_an_expert_that_was_never_looked_at_is_pending(expert_manifest):
-    text = drawn(experts_table([Expert.model_validate(expert_manifest)]))
+    text = drawn(experts_table([Expert.model_validate(expert_manifest)], width=200))
     assert "mathematics" in text and "Pending" in text
 
 
 def test_progress_is_drawn_from_steps(expert_manifest):
     expert_manifest["status"] = {"training": {"summary": "25%", "eta": "30s", "step": 1, "maxSteps": 4}}
-    text = drawn(experts_table([Expert.model_validate(expert_manifest)]))
+    text = drawn(experts_table([Expert.model_validate(expert_manifest)], width=200))
     assert "████ " in text and "25%" in text and "30s" in text
+
+
+def test_a_narrow_terminal_gets_fewer_columns_rather_than_cut_ones(expert_manifest):
+    text = drawn(experts_table([Expert.model_validate(expert_manifest)], width=80))
+    assert "TARGETS" in text
+    assert "REASON" not in text
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
 
 
 def test_the_matrix_has_a_row_for_the_base_once(revision_manifest):
