@@ -77,9 +77,8 @@ def test_a_crashing_container_is_started_again_and_its_last_log_is_kept(space: S
 
 def test_readiness_follows_its_probe_and_names_follow_readiness(space: Space) -> None:
     probe = {"exec": {"command": ["test", "-e", "/shared/ready"]}, "periodSeconds": 1, "failureThreshold": 1}
+    flips = "sleep 1; touch /shared/ready; sleep 5; rm /shared/ready; sleep 60"
     space.apply(headless("flag"))
-    flips = "sleep 1; touch /shared/ready; sleep 3; rm /shared/ready; sleep 60"
-    space.run("flag", flips, labels={"app": "flag"}, readinessProbe=probe, spec=SHARED, **MOUNT)
     watch = """import socket, time
 seen = None
 while True:
@@ -93,7 +92,8 @@ while True:
     time.sleep(0.02)
 """
     space.run("looks", watch)
-    space.wait_ready("flag", "False")
+    space.wait_log("looks", "nobody\n")  # It looks before there is anything to see.
+    space.run("flag", flips, labels={"app": "flag"}, readinessProbe=probe, spec=SHARED, **MOUNT)
     address = space.wait_ready("flag", "True")["status"]["podIP"]
     space.wait_log("looks", f"nobody\n{address}\n", seconds=2)
     space.wait_ready("flag", "False")
