@@ -7,7 +7,7 @@
     artefact.write(folder, model, tokenizer, report) -> digest
 
 On disk the in-layer experts are single tensors under Qwen3-MoE's names
-(``model.layers.0.mlp.experts.3.up_proj.weight``); in memory they are stacked (moe_layer.py).
+(``model.layers.0.mlp.experts.3.up_proj.weight``); in memory they are stacked (moe/layer.py).
 """
 
 import json
@@ -21,7 +21,7 @@ from moe_trainer.formats import Digest
 from moe_trainer.manifest import corrupt, new_folder, read_manifest, verify
 from moe_trainer.model import Model
 from moe_trainer.model_config import ModelConfig
-from moe_trainer.moe_layer import Backend
+from moe_trainer.moe.backends import Backend
 from moe_trainer.tensors import load_tensors, save_tensors
 from moe_trainer.tokenizer import Tokenizer
 
@@ -41,7 +41,7 @@ def write(folder: Path, model: Model, tokenizer: Tokenizer, report: str) -> Dige
     return read_manifest(folder)[1]
 
 
-def load(folder: Path, digest: Digest | None, backend: Backend = "torch") -> tuple[Model, Tokenizer]:
+def load(folder: Path, digest: Digest | None, backend: Backend | None = None) -> tuple[Model, Tokenizer]:
     """Return the model, in evaluation mode, and its tokenizer.
 
     Raises JobError (ArtefactCorrupt) unless every byte is what the manifest named by ``digest`` says;

@@ -2,7 +2,7 @@
 
     token embedding
     N x  [ RMSNorm -> attention (rotary, grouped queries, normalised q and k) -> +
-           RMSNorm -> MoE layer (moe_layer.py)                                -> + ]
+           RMSNorm -> MoE layer (moe/)                                        -> + ]
     RMSNorm -> logits (weights tied to the embedding where the config says so)
 
 Interface for the rest of the trainer:
@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moe_trainer.model_config import ModelConfig
-from moe_trainer.moe_layer import Backend, MoELayer, Routing
+from moe_trainer.moe.backends import Backend
+from moe_trainer.moe.layer import MoELayer
+from moe_trainer.moe.routing import Routing
 
 
 class KVCache:
@@ -91,7 +93,7 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """One layer of the transformer."""
 
-    def __init__(self, config: ModelConfig, layer: int, backend: Backend) -> None:
+    def __init__(self, config: ModelConfig, layer: int, backend: Backend | None) -> None:
         super().__init__()
         self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.self_attn = Attention(config, layer)
@@ -108,14 +110,14 @@ class Block(nn.Module):
     ) -> tuple[Tensor, Routing]:
         """Return the block's output, and what its router did."""
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary, at_BT, cache, rows_B)
-        y_ND, routing = self.mlp(self.post_attention_layernorm(x_BTD).flatten(0, 1))
+        y_ND, routing = self.mlp(self.post_attention_layernorm(x_BTD).flatten(0, 1), groups=x_BTD.shape[0])
         return x_BTD + y_ND.view_as(x_BTD), routing
 
 
 class Model(nn.Module):
     """The whole transformer."""
 
-    def __init__(self, config: ModelConfig, backend: Backend = "torch") -> None:
+    def __init__(self, config: ModelConfig, backend: Backend | None = None) -> None:
         super().__init__()
         self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)

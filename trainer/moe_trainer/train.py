@@ -30,7 +30,7 @@ from moe_trainer.job_report import Progress, TrainHeadline
 from moe_trainer.losses import load_balancing_loss, load_max_violation, router_z_loss
 from moe_trainer.manifest import corrupt, verify
 from moe_trainer.model import Model, initialise
-from moe_trainer.moe_layer import Routing
+from moe_trainer.moe.routing import Routing
 from moe_trainer.optimization import AdamW, learning_rate
 from moe_trainer.presets import preset
 from moe_trainer.progress import ProgressServer

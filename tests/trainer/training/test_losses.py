@@ -8,13 +8,13 @@ from torch.nn import functional as F
 from moe_trainer.job_config import TrainingSpec
 from moe_trainer.losses import load, load_balancing_loss, load_max_violation, router_z_loss
 from moe_trainer.model import Model
-from moe_trainer.moe_layer import Routing
+from moe_trainer.moe.router import RouterConfig, route
+from moe_trainer.moe.routing import Routing
 from moe_trainer.optimization import BETAS, EPSILON, FINAL_SHARE, AdamW, learning_rate
 
 
 def routing(logits_NE: torch.Tensor, active: int = 2) -> Routing:
-    probabilities = logits_NE.softmax(dim=-1)
-    return Routing(logits_NE, probabilities, probabilities.topk(active).indices)
+    return route(logits_NE, RouterConfig(logits_NE.shape[1], active))
 
 
 def test_the_load_balancing_loss_is_one_when_balanced_and_larger_when_not() -> None:
@@ -27,7 +27,7 @@ def test_the_load_balancing_loss_is_one_when_balanced_and_larger_when_not() -> N
 def test_the_load_balancing_loss_is_its_formula() -> None:
     made = routing(torch.randn(100, 6, generator=torch.Generator().manual_seed(0)))
     f = [sum(row.count(e) for row in made.experts_NK.tolist()) / 200 for e in range(6)]
-    p = made.probabilities_NE.mean(dim=0).tolist()
+    p = made.probabilities_GE.mean(dim=0).tolist()
     expected = 6 * sum(a * b for a, b in zip(f, p, strict=True))
     assert load_balancing_loss(made).item() == pytest.approx(expected, rel=1e-5)
     assert load(made).sum().item() == pytest.approx(1)

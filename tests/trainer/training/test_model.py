@@ -6,7 +6,6 @@ import torch
 from moe_trainer import artefact
 from moe_trainer.model import KVCache, Model, initialise
 from moe_trainer.model_config import ModelConfig
-from moe_trainer.moe_layer import MoELayer, reference_experts, sorted_experts
 from moe_trainer.presets import PRESETS, preset
 from moe_trainer.tokenizer import Tokenizer
 
@@ -30,56 +29,6 @@ def test_transformers_loads_an_artefact_and_computes_the_same_logits(tmp_path: P
     text = "naïve  \n\tπ≈3.14159 🙂 \x01"
     assert tokenizer.encode(text) == Tokenizer().encode(text)
     assert tokenizer.decode(tokenizer.encode(text)) == text
-
-
-@pytest.mark.parametrize("skew", [0.0, 50.0])
-def test_the_quick_backend_computes_what_the_reference_does_with_every_gradient(skew: float) -> None:
-    torch.manual_seed(0)
-    layer = MoELayer(SMALL).double()
-    for parameter in layer.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    with torch.no_grad():
-        layer.gate.weight[0] += skew  # nearly all tokens to one in-layer expert, some get none
-    results = {}
-    for backend in ("reference", "torch"):
-        layer.backend = backend  # type: ignore[assignment]
-        x_ND = torch.randn(
-            50, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
-        ).requires_grad_()
-        y_ND, _ = layer(x_ND)
-        (y_ND * torch.linspace(-1, 1, 50)[:, None]).sum().backward()
-        results[backend] = [y_ND.detach(), x_ND.grad, *(p.grad.clone() for p in layer.parameters())]  # type: ignore[union-attr]
-        layer.zero_grad()
-    for ours, reference in zip(results["torch"], results["reference"], strict=True):
-        torch.testing.assert_close(ours, reference, atol=1e-12, rtol=1e-10)
-
-
-def test_no_token_is_dropped_when_all_choose_the_same_experts() -> None:
-    torch.manual_seed(0)
-    x_ND = torch.randn(40, 8)
-    gate_up, down = torch.randn(4, 12, 8), torch.randn(4, 8, 6)
-    experts_NK = torch.tensor([[3, 1]]).repeat(40, 1)
-    weights_NK = torch.rand(40, 2)
-    arguments = (x_ND, experts_NK, weights_NK, gate_up, down)
-    torch.testing.assert_close(
-        sorted_experts(*arguments), reference_experts(*arguments), atol=1e-4, rtol=1e-4
-    )
-    assert sorted_experts(*arguments).abs().sum(dim=1).min() > 0
-
-
-@pytest.mark.parametrize("renormalise", [True, False])
-def test_the_weights_of_a_token_sum_to_one_only_if_the_config_says_so(renormalise: bool) -> None:
-    torch.manual_seed(0)
-    layer = MoELayer(SMALL.model_copy(update={"norm_topk_prob": renormalise})).double()
-    for parameter in layer.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    x_ND = torch.randn(5, 32, dtype=torch.float64)
-    y_ND, routing = layer(x_ND)
-    weights_NK = routing.probabilities_NE.gather(1, routing.experts_NK)
-    if renormalise:
-        weights_NK = weights_NK / weights_NK.sum(dim=1, keepdim=True)
-    expected = reference_experts(x_ND, routing.experts_NK, weights_NK, layer.gate_up_E2FD, layer.down_EDF)
-    torch.testing.assert_close(y_ND, expected)
 
 
 def test_a_token_never_sees_those_after_it(small_model: Model) -> None:

@@ -1,0 +1,15 @@
+"""The mixture-of-experts layer.
+
+    layer.py       the module: router, in-layer experts, shared experts
+    router.py      which in-layer experts a token uses, and with what weight        -> Routing
+    routing.py     Routing: what the layer, the losses and the load metrics read
+    experts.py     the in-layer experts' products: checks, choice of a backend, one autograd function
+    dispatch.py    the slots of a batch, ordered by in-layer expert
+    kernels.py     what a backend computes: Kernels; Case: what it is asked for
+    backends.py    the backends by name, and which one is chosen
+    reference.py   the formula as it reads: a loop; every backend is tested against it
+    grouped.py     plain torch on any device ("torch")
+
+Shapes, in every file: N tokens, D hidden, E in-layer experts, K active per token, F inner width,
+S = N * K slots (a slot is one choice of one token), G groups of consecutive tokens (sequences).
+"""

@@ -1,0 +1,81 @@
+"""What a backend computes, and what it is told when it is asked whether it can."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from moe_trainer.moe.dispatch import Dispatch
+
+
+@dataclass(frozen=True)
+class Case:
+    """The sizes, type and place of one call: all that the choice of a backend may depend on."""
+
+    device: str  #: ``cpu``, ``cuda``, …
+    dtype: torch.dtype
+    tokens: int
+    hidden: int
+    inner: int
+    experts: int
+    active: int
+    gradients: bool = True  #: Whether a backward pass will follow.
+    capability: tuple[int, int] = (0, 0)  #: Compute capability of a CUDA device.
+
+
+class Gradients(NamedTuple):
+    """Gradients of the loss by each input of the in-layer experts."""
+
+    x_ND: Tensor
+    weights_NK: Tensor
+    gate_up_E2FD: Tensor
+    down_EDF: Tensor
+
+
+class Kernels(Protocol):
+    """The in-layer experts' products on one kind of device.
+
+    With a = silu(g) * u of the pre-activation h = [g, u] = W_gate_up x, and s a slot's weight:
+
+        y_n    = sum over the slots of token n of  s * W_down a
+        ds     = rowsum(a * (W_down^T dy))          so that neither a nor W_down a need be kept
+        dh     = dSwiGLU(s * W_down^T dy)
+        dW_down = sum dy (s a)^T     dW_gate_up = sum dh x^T     dx_n = sum over slots of W_gate_up^T dh
+
+    Between the passes only x, h, the ordering and the weights are kept: 2ND + 4SF bytes in bf16 (Guo et
+    al., "SonicMoE", 2025).
+    """
+
+    def dispatch(self, experts_NK: Tensor, experts: int) -> Dispatch:
+        """Order the slots by in-layer expert."""
+        ...
+
+    def forward(
+        self,
+        x_ND: Tensor,
+        weights_NK: Tensor,
+        gate_up_E2FD: Tensor,
+        down_EDF: Tensor,
+        dispatch: Dispatch,
+        keep: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return y_ND and, if it is to be kept for the backward pass, the pre-activation h_S2F."""
+        ...
+
+    def pre_activation(self, x_ND: Tensor, gate_up_E2FD: Tensor, dispatch: Dispatch) -> Tensor:
+        """Return h_S2F again, the same bits as in the forward pass: for recomputation."""
+        ...
+
+    def backward(
+        self,
+        dy_ND: Tensor,
+        x_ND: Tensor,
+        h_S2F: Tensor,
+        weights_NK: Tensor,
+        gate_up_E2FD: Tensor,
+        down_EDF: Tensor,
+        dispatch: Dispatch,
+    ) -> Gradients:
+        """Return the gradients of all four inputs. Rows of h at places of dropped slots may hold anything."""
+        ...

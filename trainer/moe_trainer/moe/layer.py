@@ -1,0 +1,36 @@
+"""The mixture-of-experts layer as a module: router and in-layer experts of one block."""
+
+import torch
+from torch import Tensor, nn
+
+from moe_trainer.model_config import ModelConfig
+from moe_trainer.moe.backends import Backend
+from moe_trainer.moe.experts import swiglu_experts
+from moe_trainer.moe.router import RouterConfig, route
+from moe_trainer.moe.routing import Routing
+
+
+class MoELayer(nn.Module):
+    """Router and in-layer experts of one block."""
+
+    def __init__(self, config: ModelConfig, backend: Backend | None = None) -> None:
+        super().__init__()
+        experts, hidden, inner = config.num_experts, config.hidden_size, config.moe_intermediate_size
+        self.router = RouterConfig(experts, config.num_experts_per_tok, config.norm_topk_prob)
+        self.backend = backend
+        self.gate = nn.Linear(hidden, experts, bias=False)
+        self.gate_up_E2FD = nn.Parameter(torch.empty(experts, 2 * inner, hidden))
+        self.down_EDF = nn.Parameter(torch.empty(experts, hidden, inner))
+
+    def forward(self, x_ND: Tensor, groups: int = 1) -> tuple[Tensor, Routing]:
+        """Return the layer's output, and the routing that led to it; the tokens are ``groups`` sequences."""
+        routing = route(self.gate(x_ND), self.router, groups)
+        y_ND = swiglu_experts(
+            x_ND,
+            routing.experts_NK,
+            routing.weights_NK,
+            self.gate_up_E2FD,
+            self.down_EDF,
+            backend=self.backend,
+        )
+        return y_ND, routing
