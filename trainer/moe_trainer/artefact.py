@@ -100,8 +100,8 @@ def from_disk(model: Model, tensors: dict[str, Tensor], folder: Path) -> None:
 
 
 def _expert_name(name: str, expert: int, part: str) -> str:
-    layer = name.rpartition(".")[0]
-    return f"model.{layer}.experts.{expert}.{part}.weight"
+    experts = name.rpartition(".")[0]
+    return f"model.{experts}.{expert}.{part}.weight"
 
 
 def _generation_config(config: ModelConfig) -> dict[str, object]:

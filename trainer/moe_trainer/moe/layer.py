@@ -10,6 +10,22 @@ from moe_trainer.moe.router import RouterConfig, route
 from moe_trainer.moe.routing import Routing
 
 
+class InLayerExperts(nn.Module):
+    """The SwiGLU banks of one layer, stacked. A module of their own: they are spread over processes apart."""
+
+    def __init__(self, experts: int, hidden: int, inner: int, backend: Backend | None = None) -> None:
+        super().__init__()
+        self.backend = backend
+        self.gate_up_E2FD = nn.Parameter(torch.empty(experts, 2 * inner, hidden))
+        self.down_EDF = nn.Parameter(torch.empty(experts, hidden, inner))
+
+    def forward(self, x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor) -> Tensor:
+        """Return the weighted outputs of each token's in-layer experts."""
+        return swiglu_experts(
+            x_ND, experts_NK, weights_NK, self.gate_up_E2FD, self.down_EDF, backend=self.backend
+        )
+
+
 class MoELayer(nn.Module):
     """Router and in-layer experts of one block."""
 
@@ -17,20 +33,11 @@ class MoELayer(nn.Module):
         super().__init__()
         experts, hidden, inner = config.num_experts, config.hidden_size, config.moe_intermediate_size
         self.router = RouterConfig(experts, config.num_experts_per_tok, config.norm_topk_prob)
-        self.backend = backend
         self.gate = nn.Linear(hidden, experts, bias=False)
-        self.gate_up_E2FD = nn.Parameter(torch.empty(experts, 2 * inner, hidden))
-        self.down_EDF = nn.Parameter(torch.empty(experts, hidden, inner))
+        self.experts = InLayerExperts(experts, hidden, inner, backend)
 
     def forward(self, x_ND: Tensor, groups: int = 1) -> tuple[Tensor, Routing]:
         """Return the layer's output, and the routing that led to it; the tokens are ``groups`` sequences."""
         routing = route(self.gate(x_ND), self.router, groups)
-        y_ND = swiglu_experts(
-            x_ND,
-            routing.experts_NK,
-            routing.weights_NK,
-            self.gate_up_E2FD,
-            self.down_EDF,
-            backend=self.backend,
-        )
+        y_ND: Tensor = self.experts(x_ND, routing.experts_NK, routing.weights_NK)
         return y_ND, routing
