@@ -33,8 +33,8 @@ class MoELayer(nn.Module):
         super().__init__()
         experts, hidden, inner = config.num_experts, config.hidden_size, config.moe_intermediate_size
         self.router = RouterConfig(experts, config.num_experts_per_tok, config.norm_topk_prob)
-        self.gate = nn.Linear(hidden, experts, bias=False)
         self.experts = InLayerExperts(experts, hidden, inner, backend)
+        self.gate = nn.Linear(hidden, experts, bias=False)
 
     def forward(self, x_ND: Tensor, groups: int = 1) -> tuple[Tensor, Routing]:
         """Return the layer's output, and the routing that led to it; the tokens are ``groups`` sequences."""
