@@ -67,6 +67,14 @@ def _name(name: str) -> Change:
     return lambda manifest: manifest["metadata"].update(name=name)
 
 
+def _balancing(weight: float = 0, **fields: Any) -> Change:
+    return _spec(training={"loadBalancingLossWeight": weight, "balancing": fields})
+
+
+def _own_load_of_a_preset(manifest: dict[str, Any]) -> None:
+    _spec(base={"preset": "tiny"}, training={"balancing": {"against": "Base"}})(manifest)
+
+
 def _target_without_domain(manifest: dict[str, Any]) -> None:
     del manifest["spec"]["domain"]
     manifest["spec"]["targets"] = {"specializationScore": 0.9}
@@ -90,6 +98,10 @@ REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("a filter the wrong way round", EXPERT, _filter(name="length", min=9, max=1), "min is larger than max"),
     ("no base", EXPERT, _spec(base={}), "exactly one of expert and preset"),
     ("two bases", EXPERT, _spec(base={"expert": "general", "preset": "tiny"}), "exactly one of expert and preset"),
+    ("a preset's own load", EXPERT, _own_load_of_a_preset, "training.balancing.against Base needs base.expert"),
+    ("a load to keep without a loss", EXPERT, _balancing(against="Base"), "acts through the loss"),
+    ("two aims of balancing", EXPERT, _balancing(1, against="Base", bias="Sign"), "leave out balancing.bias or"),
+    ("a rule of balancing that nobody knows", EXPERT, _balancing(bias="Signs"), 'supported values: "None", "Sign"'),
     ("a quoted number", EXPERT, _spec(training={"learningRate": "0.1"}), "expected numeric"),
     ("a misspelt field", EXPERT, _spec(trainning={}), "spec.trainning: field not declared in schema"),
     ("two kinds of storage", POOL, _spec(storage={"size": "1Gi", "claim": "x"}), "exactly one of size and claim"),

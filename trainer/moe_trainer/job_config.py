@@ -87,6 +87,22 @@ class SnapshotJob(Format):
     holdout: HoldoutRule
 
 
+class Balancing(Format):
+    """How the routers of a mixture spread their load over the in-layer experts."""
+
+    scope: Literal["MicroBatch", "Sequence", "GlobalBatch"] = Field(
+        default="GlobalBatch", description="The tokens over which the load-balancing loss asks for balance."
+    )
+    against: Literal["Uniform", "Base"] = Field(
+        default="Uniform",
+        description="`Base`: the loss asks for the parent's own load on the data, measured once at the start.",
+    )
+    bias: Literal["None", "Sign", "Proportional"] = Field(
+        default="None", description="The rule by which the bias of the routers' choice moves after a step."
+    )
+    bias_rate: float = Field(default=0.001, gt=0, le=1, description="How far it moves.")
+
+
 class TrainingSpec(Format):
     """The normalised training spec: what identity is made of. Every field has a value."""
 
@@ -97,11 +113,15 @@ class TrainingSpec(Format):
     batch_tokens: int = Field(
         default=4096, gt=0, description="Tokens per optimizer step, over all processes."
     )
+    micro_batch_tokens: int | None = Field(
+        default=None, gt=0, description="Tokens of one forward and backward pass; absent: all of a step."
+    )
     warmup_fraction: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps that warm up.")
     weight_decay: float = Field(default=0.1, ge=0, description="AdamW's decoupled decay of matrices.")
     gradient_clip: float = Field(default=1.0, gt=0, description="Largest global gradient norm.")
     load_balancing_loss_weight: float = Field(default=0.01, ge=0)
     auxiliary_loss_weight: float = Field(default=0.001, ge=0, description="Weight of the router z-loss.")
+    balancing: Balancing = Field(default_factory=Balancing)
     specialization_loss_weight: float = Field(default=0.0, ge=0)
     validation_every: int = Field(default=200, gt=0, description="Steps between validations.")
     checkpoint_every: int = Field(default=100, gt=0, description="Steps between checkpoints.")

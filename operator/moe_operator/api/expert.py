@@ -138,8 +138,47 @@ class Resources(ApiModel):
     )
 
 
+class Balancing(ApiModel):
+    """How the routers of a mixture spread their load over the in-layer experts."""
+
+    scope: Literal["MicroBatch", "Sequence", "GlobalBatch"] = Field(
+        default="GlobalBatch",
+        description="Over which tokens the load-balancing loss asks for balance: those of a forward pass, of each "
+        "sequence, or of the whole optimizer step. Default: GlobalBatch.",
+    )
+    against: Literal["Uniform", "Base"] = Field(
+        default="Uniform",
+        description="`Base`: the loss asks for the load that the base has on this Expert's data, measured once, "
+        "in place of an even one. Default: Uniform.",
+    )
+    bias: Literal["None", "Sign", "Proportional"] = Field(
+        default="None",
+        description="Balancing without a loss: a bias of the router's choice that moves after each step, by its rate "
+        "(`Sign`) or by its rate times the relative violation (`Proportional`). Default: None.",
+    )
+    bias_rate: float = Field(
+        default=0.001,
+        gt=0,
+        le=1,
+        description="How far the bias moves in a step, in units of the router's scores. Default: 0.001.",
+    )
+
+
 class Training(ApiModel):
     """How weights are made. Never wall time, which cannot resume exactly."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "self.balancing.against == 'Uniform' || self.loadBalancingLossWeight > 0.0",
+                "balancing.against Base acts through the loss: give loadBalancingLossWeight a value above 0",
+            ),
+            (
+                "self.balancing.against == 'Uniform' || self.balancing.bias == 'None'",
+                "balancing.bias drives the load to uniform: leave out balancing.bias or balancing.against",
+            ),
+        )
+    )
 
     method: Literal["Full"] = Field(
         default="Full", description="`Full`: all weights are trained. Default: Full."
@@ -168,6 +207,13 @@ class Training(ApiModel):
         le=100_000_000,
         description="Tokens per optimizer step, over all processes. Default: 4096.",
     )
+    micro_batch_tokens: int | None = Field(
+        default=None,
+        ge=64,
+        le=100_000_000,
+        description="Tokens of one forward and backward pass: gradients of several are added up, which takes less "
+        "memory. Default: batchTokens.",
+    )
     weight_decay: float = Field(
         default=0.1,
         ge=0,
@@ -179,6 +225,9 @@ class Training(ApiModel):
     )
     auxiliary_loss_weight: float = Field(
         default=0.001, ge=0, le=10, description="Weight of the router z-loss. Default: 0.001."
+    )
+    balancing: Balancing = Field(
+        default_factory=Balancing, description="How routers spread their load. Default: evenly, by the loss."
     )
     validation_every: int = Field(
         default=100, ge=1, le=1_000_000, description="Steps between validations. Default: 100."
@@ -269,6 +318,10 @@ class ExpertSpec(ApiModel):
             (
                 "!has(self.targets) || !has(self.targets.specializationScore) || has(self.domain)",
                 "targets.specializationScore needs a domain: set spec.domain or remove the target",
+            ),
+            (
+                "self.training.balancing.against != 'Base' || has(self.base.expert)",
+                "training.balancing.against Base needs base.expert: a preset has no load to keep",
             ),
         )
     )

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 
 from moe_operator.api.base import ApiModel, DigestText, Interval, Name, ObjectMeta, ShortText, cel
 from moe_operator.api.conditions import Condition
-from moe_operator.api.expert import Scores, WindowStatus
+from moe_operator.api.expert import Balancing, Scores, WindowStatus
 
 
 class Cause(StrEnum):
@@ -54,6 +54,10 @@ class TrainingInput(ApiModel):
     weight_decay: float = Field(description="See Expert.spec.training.")
     load_balancing_loss_weight: float = Field(description="See Expert.spec.training.")
     auxiliary_loss_weight: float = Field(description="See Expert.spec.training.")
+    micro_batch_tokens: int | None = Field(default=None, description="See Expert.spec.training.")
+    balancing: Balancing = Field(
+        default_factory=Balancing, description="See Expert.spec.training. Default: as before it existed."
+    )
     validation_every: int = Field(description="See Expert.spec.training.")
     checkpoint_every: int = Field(description="See Expert.spec.training.")
 

@@ -2,16 +2,35 @@
 
 Identity is the parent artefact or the preset, the data, the training spec, the seed and spec.runID.
 Images, hardware, kernels, intervals of validation and checkpoints, and the operator's version are not.
-A field that equals its default is left out, so that a field added later (with a default that keeps the
-old behaviour) gives no revision a new identity.
+
+A field that has the value of the table LEFT_OUT is left out. A field added later joins the table with the
+value under which weights come out as before it existed; a default of the API that changes later changes
+nothing here. So neither gives a revision a new identity.
 """
 
-from moe_operator.api.expert import Expert, Training
+from collections.abc import Mapping
+from typing import Any
+
+from moe_operator.api.expert import Expert
 from moe_operator.api.expert_revision import HoldoutInput, Inputs, TrainingInput
 from moe_trainer.formats import canonical_json, digest_of
 
 #: How often training looks up from its work changes no weights.
 _NOT_IDENTITY = {"validation_every", "checkpoint_every"}
+
+#: The value of each field that its absence from an identity stands for. Lines are added and never changed.
+LEFT_OUT: Mapping[str, Any] = {
+    "method": "Full",
+    "learning_rate": 0.001,
+    "max_steps": None,
+    "max_epochs": 1,
+    "batch_tokens": 4096,
+    "micro_batch_tokens": None,
+    "weight_decay": 0.1,
+    "load_balancing_loss_weight": 0.01,
+    "auxiliary_loss_weight": 0.001,
+    "balancing": {"scope": "GlobalBatch", "against": "Uniform", "bias": "None", "bias_rate": 0.001},
+}
 
 
 def training_input(expert: Expert) -> TrainingInput:
@@ -20,13 +39,22 @@ def training_input(expert: Expert) -> TrainingInput:
 
 
 def normalised(training: TrainingInput) -> dict[str, object]:
-    """Return the fields of a training spec that differ from their defaults."""
-    defaults = Training().model_dump()
-    return {
-        name: value
-        for name, value in training.model_dump().items()
-        if name not in _NOT_IDENTITY and value != defaults.get(name)
-    }
+    """Return the fields of a training spec that have another value than the one they are left out at."""
+    fields = training.model_dump(exclude=_NOT_IDENTITY)
+    return _others(fields, LEFT_OUT)
+
+
+def _others(fields: Mapping[str, Any], left_out: Mapping[str, Any]) -> dict[str, object]:
+    """Return what differs from the table; of a nested model the differing fields, or nothing."""
+    others: dict[str, object] = {}
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            value = _others(value, left_out.get(name, {}))
+            if value:
+                others[name] = value
+        elif value != left_out.get(name):
+            others[name] = value
+    return others
 
 
 def inputs_digest(inputs: Inputs) -> str:

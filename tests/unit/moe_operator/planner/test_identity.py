@@ -6,8 +6,9 @@ import pytest
 from world import World
 
 from moe_operator.api.expert import Expert
+from moe_operator.api.expert_revision import ExpertRevision, Inputs, TrainingInput
 from moe_operator.planner.cause import cause_of
-from moe_operator.planner.identity import inputs_digest, normalised, training_input
+from moe_operator.planner.identity import LEFT_OUT, inputs_digest, normalised, training_input
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,86 @@ def test_a_field_at_its_default_is_no_part_of_the_identity(served: World) -> Non
     assert normalised(training_input(changed(expert, training={"learningRate": 0.01}))) == {
         "learning_rate": 0.01
     }
+
+
+def test_every_field_that_changes_weights_stands_in_the_table_of_what_is_left_out() -> None:
+    everything = set(TrainingInput.model_fields) - {"validation_every", "checkpoint_every"}
+    assert everything == set(LEFT_OUT)
+
+
+#: Inputs and their digests, as an operator wrote them before `balancing` and `microBatchTokens` existed.
+RECORDED = [
+    (
+        {
+            "preset": "tiny",
+            "data": {"path": "s", "digest": "sha256:" + "1" * 64},
+            "training": {
+                "method": "Full", "learningRate": 0.005, "maxSteps": 340, "maxEpochs": 1.0, "batchTokens": 2048,
+                "weightDecay": 0.1, "loadBalancingLossWeight": 0.01, "auxiliaryLossWeight": 0.001,
+                "validationEvery": 100, "checkpointEvery": 50,
+            },
+            "seed": 0,
+            "runID": "",
+        },
+        "sha256:4e0cdbdb5da6a45294fbbfe38641f9bfcefa58c66346eb0b38c37329ef74e8e8",
+    ),
+    (
+        {
+            "parent": {"revision": "general-1", "path": "p", "digest": "sha256:" + "2" * 64, "ancestry": []},
+            "data": {"path": "s", "digest": "sha256:" + "1" * 64},
+            "training": {
+                "method": "Full", "learningRate": 0.001, "maxEpochs": 1.0, "batchTokens": 4096, "weightDecay": 0.1,
+                "loadBalancingLossWeight": 0.01, "auxiliaryLossWeight": 0.001, "validationEvery": 100,
+                "checkpointEvery": 50,
+            },
+            "seed": 0,
+            "runID": "",
+        },
+        "sha256:700c3fe1f3267fe91a65ad03f643cf0b5201d849b58845252552e81d9c0e1817",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("inputs", "digest"), RECORDED)
+def test_a_revision_of_an_earlier_operator_keeps_its_identity(inputs: dict[str, Any], digest: str) -> None:
+    assert inputs_digest(Inputs.model_validate(inputs)) == digest
+
+
+def test_an_expert_that_an_earlier_operator_trained_is_not_trained_again(served: World) -> None:
+    """Its object was written with the defaults of its time, and it has no revision but one of its time."""
+    recorded = RECORDED[0][0]["training"]
+    current = ExpertRevision.model_validate(
+        {
+            "metadata": {"name": "code-1"},
+            "spec": served.revision("code-1").spec.model_dump(by_alias=True)
+            | {
+                "inputs": served.revision("code-1").spec.inputs.model_dump(by_alias=True)
+                | {"training": recorded}
+            },
+        }
+    )
+    expert = changed(served.expert_state("code").expert, training=recorded)
+    asked = current.spec.inputs.model_copy(update={"training": training_input(expert)})
+    assert inputs_digest(asked) == inputs_digest(current.spec.inputs)
+    cause = cause_of(
+        expert,
+        data_digest=current.spec.inputs.data.digest,
+        current=current,
+        revisions={"code-1": current},
+    )
+    assert cause is None
+
+
+@pytest.mark.parametrize(
+    "balancing", [{"scope": "Sequence"}, {"bias": "Sign"}, {"biasRate": 0.01}, {"against": "Base"}]
+)
+def test_of_balancing_only_what_differs_is_part_of_the_identity(
+    served: World, balancing: dict[str, Any]
+) -> None:
+    expert = changed(served.expert_state("code").expert, training={"balancing": balancing})
+    found = normalised(training_input(expert))["balancing"]
+    assert isinstance(found, dict)
+    assert list(found.values()) == list(balancing.values())
 
 
 def test_paths_names_and_intervals_are_no_part_of_the_identity(served: World) -> None:
@@ -71,6 +152,8 @@ def test_everything_else_is(served: World, field: str) -> None:
         ({"runID": "again"}, False, "SpecChanged"),
         ({"base": {"preset": "tiny"}}, False, "SpecChanged"),
         ({"training": {"maxSteps": 7}}, False, "SpecChanged"),
+        ({"training": {"balancing": {"bias": "Sign"}}}, False, "SpecChanged"),
+        ({"training": {"balancing": {"scope": "GlobalBatch"}}}, False, None),
         ({"training": {"maxAttempts": 7}}, False, None),
         ({"training": {"checkpointEvery": 7, "validationEvery": 7}}, False, None),
         ({"targets": {"gain": 0.2}}, False, None),
