@@ -1,22 +1,64 @@
-"""What training minimises besides the cross-entropy, and how evenly the routers spread their load.
+"""What training minimises besides the cross-entropy.
 
-Shapes: E in-layer experts, G groups of tokens (sequences).
+Shapes: N tokens, E in-layer experts, G groups of tokens (sequences).
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor
 
 from moe_trainer.moe.routing import Routing
 
+BalanceScope = Literal["MicroBatch", "Sequence", "GlobalBatch"]
 
-def load_balancing_loss(routing: Routing) -> Tensor:
-    """Return E * sum_i f_i p_i of one layer: 1 when balanced, E when one in-layer expert takes all.
+#: Share of the uniform load in what a layer is balanced against: no in-layer expert's target is 0.
+UNIFORM_SHARE = 0.1
 
-    f_i is the share of slots sent to expert i, p_i its mean probability (Fedus et al., "Switch
-    Transformers", 2021, equation 4; for K > 1 the slots are counted, as in Mixtral and Qwen3-MoE).
+
+def load_balancing_loss(
+    routing: Routing,
+    scope: BalanceScope = "MicroBatch",
+    *,
+    step_counts_E: Tensor | None = None,
+    target_E: Tensor | None = None,
+) -> Tensor:
+    """Return sum_i f_i p_i / q_i of one layer: 1 when balanced, 1 / q_i when in-layer expert i takes all.
+
+    f_i is the share of slots that asked for expert i, p_i its mean probability, q_i its share in the
+    target (``target_load``); without one q is uniform, and this is E * sum_i f_i p_i (Fedus et al.,
+    "Switch Transformers", 2021, equation 4; for K > 1 the slots are counted, as in Mixtral and Qwen3-MoE).
+    The gradient goes through p alone. The scopes differ in f and p:
+
+        MicroBatch     both of all tokens here
+        Sequence       both of each sequence; the mean of the sequences' losses (DeepSeek-V3, equation 17)
+        GlobalBatch    f of ``step_counts_E``, the whole step's so far and all processes' (moe/balance.py);
+                       p of all tokens here (Qiu et al., "Demons in the Detail", arXiv 2501.11873)
+
+    Raises ValueError if the scope is GlobalBatch and there are no counts of the step.
     """
-    return routing.experts * (load(routing) * routing.probabilities_GE.mean(dim=0)).sum()
+    if scope == "Sequence":
+        counts_GE, probabilities_GE = routing.counts_GE, routing.probabilities_GE
+    else:
+        counts_GE = routing.counts_GE.sum(dim=0, keepdim=True)
+        probabilities_GE = routing.probabilities_GE.mean(dim=0, keepdim=True)
+    if scope == "GlobalBatch":
+        if step_counts_E is None:
+            raise ValueError("the scope GlobalBatch needs step_counts_E: pass what StepCounts.add returns")
+        counts_GE = step_counts_E[None]
+    weighted_GE = shares(counts_GE).to(probabilities_GE.dtype) * probabilities_GE
+    if target_E is None:
+        return weighted_GE.sum(dim=1).mean() * routing.experts
+    return (weighted_GE / target_E).sum(dim=1).mean()
+
+
+def target_load(base_load_E: Tensor, uniform_share: float = UNIFORM_SHARE) -> Tensor:
+    """Return the load to balance against for an Expert: its base's own on the domain, kept away from 0.
+
+    q_i = (1 - u) * load_i + u / E. A base that is specialised inside sends a domain to some in-layer
+    experts more than to others; pulling that to uniform would unlearn it.
+    """
+    return (1 - uniform_share) * shares(base_load_E) + uniform_share / base_load_E.shape[-1]
 
 
 def router_z_loss(routing: Routing) -> Tensor:
@@ -24,16 +66,13 @@ def router_z_loss(routing: Routing) -> Tensor:
     return routing.logsumexp_N.square().mean()
 
 
-def load(routing: Routing) -> Tensor:
-    """Return each in-layer expert's share of the slots: E numbers that sum to 1, without gradient."""
-    counts_E = routing.counts_GE.sum(dim=0)
-    return counts_E.to(routing.probabilities_GE.dtype) / counts_E.sum()
-
-
 def load_max_violation(routings: Sequence[Routing]) -> float:
-    """Return MaxVio, largest over layers: how far the busiest in-layer expert is above its fair share.
+    """Return MaxVio (moe/balance.py), largest over layers; waits for the device."""
+    return max(
+        float(shares(routing.counts_GE.sum(dim=0)).max()) * routing.experts - 1 for routing in routings
+    )
 
-    0 is perfect balance; 1 means that one carries twice its share (Wang et al., "Auxiliary-Loss-Free
-    Load Balancing", 2024).
-    """
-    return max(float(load(routing).max() * routing.experts) - 1 for routing in routings)
+
+def shares(counts_E: Tensor) -> Tensor:
+    """Return counts as shares of their sum over the last dimension; all 0 if nothing was counted."""
+    return counts_E / counts_E.sum(dim=-1, keepdim=True).clamp(min=1e-20)

@@ -98,7 +98,7 @@ class Block(nn.Module):
         self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.mlp = MoELayer(config, backend)
+        self.mlp = MoELayer(config, backend, layer)
 
     def forward(
         self,
@@ -185,7 +185,7 @@ def initialise(model: Model, seed: int) -> None:
         for name, parameter in model.named_parameters():
             if parameter.dim() == 1:
                 parameter.fill_(1.0)
-            elif name.endswith(("o_proj.weight", "down_EDF")):
+            elif name.endswith(("o_proj.weight", "down_EDF", "down_proj.weight")):
                 parameter.zero_()
             else:
                 drawn = torch.empty(parameter.shape, device="cpu")  # the same on every device

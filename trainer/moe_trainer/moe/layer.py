@@ -1,7 +1,10 @@
-"""The mixture-of-experts layer as a module: router and in-layer experts of one block."""
+"""The mixture-of-experts layer as a module: router, in-layer experts and shared experts of one block."""
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.moe.backends import Backend
@@ -10,34 +13,86 @@ from moe_trainer.moe.router import RouterConfig, route
 from moe_trainer.moe.routing import Routing
 
 
+class SharedExperts(nn.Module):
+    """What every token passes beside its in-layer experts: one SwiGLU as wide as all shared ones."""
+
+    def __init__(self, hidden: int, inner: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden, inner, bias=False)
+        self.up_proj = nn.Linear(hidden, inner, bias=False)
+        self.down_proj = nn.Linear(inner, hidden, bias=False)
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """Return down(silu(gate(x)) * up(x))."""
+        y_ND: Tensor = self.down_proj(F.silu(self.gate_proj(x_ND)) * self.up_proj(x_ND))
+        return y_ND
+
+
 class InLayerExperts(nn.Module):
     """The SwiGLU banks of one layer, stacked. A module of their own: they are spread over processes apart."""
 
     def __init__(self, experts: int, hidden: int, inner: int, backend: Backend | None = None) -> None:
         super().__init__()
         self.backend = backend
+        self.recompute = False  #: Keep no pre-activation for the backward pass, but compute it again.
         self.gate_up_E2FD = nn.Parameter(torch.empty(experts, 2 * inner, hidden))
         self.down_EDF = nn.Parameter(torch.empty(experts, hidden, inner))
 
     def forward(self, x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor) -> Tensor:
         """Return the weighted outputs of each token's in-layer experts."""
         return swiglu_experts(
-            x_ND, experts_NK, weights_NK, self.gate_up_E2FD, self.down_EDF, backend=self.backend
+            x_ND,
+            experts_NK,
+            weights_NK,
+            self.gate_up_E2FD,
+            self.down_EDF,
+            backend=self.backend,
+            recompute=self.recompute,
         )
 
 
 class MoELayer(nn.Module):
-    """Router and in-layer experts of one block."""
+    """Router, in-layer experts and shared experts of one block.
 
-    def __init__(self, config: ModelConfig, backend: Backend | None = None) -> None:
+    ``bias_E`` is the router's selection bias, a buffer that the trainer moves (balance.py), or None.
+    A capacity in ``router`` holds in training mode alone: what a model answers must not depend on what else
+    is in the batch.
+    """
+
+    def __init__(self, config: ModelConfig, backend: Backend | None = None, layer: int | None = None) -> None:
+        """Make layer number ``layer`` of a model, which errors then name."""
         super().__init__()
-        experts, hidden, inner = config.num_experts, config.hidden_size, config.moe_intermediate_size
-        self.router = RouterConfig(experts, config.num_experts_per_tok, config.norm_topk_prob)
-        self.experts = InLayerExperts(experts, hidden, inner, backend)
-        self.gate = nn.Linear(hidden, experts, bias=False)
+        hidden, inner = config.hidden_size, config.moe_intermediate_size
+        self.layer = layer
+        self.router = router_config(config)
+        self.experts = InLayerExperts(config.num_experts, hidden, inner, backend)
+        self.gate = nn.Linear(hidden, config.num_experts, bias=False)
+        shared = config.n_shared_experts * inner
+        self.shared_experts = SharedExperts(hidden, shared) if shared else None
+        bias = torch.zeros(config.num_experts) if config.has_router_bias else None
+        self.register_buffer("bias_E", bias)
+        self.bias_E: Tensor | None
 
     def forward(self, x_ND: Tensor, groups: int = 1) -> tuple[Tensor, Routing]:
         """Return the layer's output, and the routing that led to it; the tokens are ``groups`` sequences."""
-        routing = route(self.gate(x_ND), self.router, groups)
+        router = self.router
+        if router.capacity_factor is not None and not self.training:
+            router = replace(router, capacity_factor=None)
+        routing = route(self.gate(x_ND), router, self.bias_E, groups, layer=self.layer)
         y_ND: Tensor = self.experts(x_ND, routing.experts_NK, routing.weights_NK)
+        if self.shared_experts is not None:
+            y_ND = y_ND + self.shared_experts(x_ND)
         return y_ND, routing
+
+
+def router_config(config: ModelConfig) -> RouterConfig:
+    """Return how the routers of an architecture choose."""
+    return RouterConfig(
+        experts=config.num_experts,
+        active=config.num_experts_per_tok,
+        renormalise=config.norm_topk_prob,
+        scores=config.scores,
+        scale=config.routed_scaling_factor,
+        expert_groups=config.n_group,
+        chosen_groups=config.topk_group,
+    )
