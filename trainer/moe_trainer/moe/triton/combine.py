@@ -1,0 +1,45 @@
+"""The rows of a token's slots, gathered from the ordering and added: the last step of both passes."""
+# mypy: disable-error-code="import-untyped, no-untyped-def, untyped-decorator"
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from moe_trainer.moe.dispatch import Dispatch
+
+
+def combine(rows_SD: Tensor, dispatch: Dispatch, weights_NK: Tensor | None = None) -> Tensor:
+    """Return y_ND: for each token the sum of its slots' rows, weighted or plain, added in fp32.
+
+    ``rows_SD`` is in the order of places. Rows of dropped slots are not read. Since each token gathers its
+    own rows, nothing is added atomically and the result is the same bits every time.
+    """
+    slots, hidden = rows_SD.shape
+    y_ND = torch.empty(slots // dispatch.active, hidden, dtype=rows_SD.dtype, device=rows_SD.device)
+    # Eight elements a thread: 16-byte loads in bf16. K rows of them are in flight at once.
+    block = min(1024, triton.next_power_of_2(hidden))
+    _combine[(y_ND.shape[0], triton.cdiv(hidden, block))](
+        rows_SD, dispatch.places_S, dispatch.offsets_E1, weights_NK, y_ND, hidden, dispatch.experts,
+        ACTIVE=dispatch.active, WEIGHTED=weights_NK is not None, BLOCK=block, num_warps=max(1, block // 256),
+    )  # fmt: skip
+    return y_ND
+
+
+@triton.jit
+def _combine(
+    rows_SD, places_S, offsets_E1, weights_NK, y_ND, hidden, experts,
+    ACTIVE: tl.constexpr, WEIGHTED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    kept = tl.load(offsets_E1 + experts)
+    total = tl.zeros((BLOCK,), tl.float32)
+    for choice in tl.static_range(ACTIVE):
+        place = tl.load(places_S + token * ACTIVE + choice)
+        there = (column < hidden) & (place < kept)
+        row = tl.load(rows_SD + place.to(tl.int64) * hidden + column, there, other=0).to(tl.float32)
+        if WEIGHTED:
+            row *= tl.load(weights_NK + token * ACTIVE + choice)
+        total += row
+    tl.store(y_ND + token * hidden + column, total.to(y_ND.dtype.element_ty), column < hidden)
