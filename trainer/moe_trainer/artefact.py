@@ -6,7 +6,7 @@
     artefact.load(folder, digest) -> (model, tokenizer)     verifies every byte first
     artefact.write(folder, model, tokenizer, report) -> digest
 
-On disk the in-layer experts are single tensors under Qwen3-MoE's names
+On disk the in-layer experts are single tensors under the names that Qwen3-MoE and GLM-4.5 share
 (``model.layers.0.mlp.experts.3.up_proj.weight``); in memory they are stacked (moe/layer.py).
 """
 
@@ -59,10 +59,13 @@ def load(folder: Path, digest: Digest | None, backend: Backend | None = None) ->
 
 
 def to_disk(model: Model) -> dict[str, Tensor]:
-    """Return the model's parameters under their names on disk, one tensor an in-layer expert."""
+    """Return the model's weights under their names on disk, one tensor an in-layer expert.
+
+    Raises ValueError for a router's bias that the architecture has no place for.
+    """
     tensors: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
-        value = parameter.detach()
+    for name, weight in model.weights().items():
+        value = weight.detach()
         if name.endswith(".gate_up_E2FD"):
             for expert, matrix in enumerate(value):
                 gate, up = matrix.chunk(2)
@@ -71,13 +74,18 @@ def to_disk(model: Model) -> dict[str, Tensor]:
         elif name.endswith(".down_EDF"):
             for expert, matrix in enumerate(value):
                 tensors[_expert_name(name, expert, "down_proj")] = matrix.contiguous()
+        elif name.endswith(".bias_E") and not model.config.has_router_bias:
+            raise ValueError(
+                f"{name} has no place in {model.config.model_type}: set model_type to glm4_moe (sigmoid scores), "
+                "or balance by the loss"
+            )
         else:
-            tensors[name if name == "lm_head.weight" else f"model.{name}"] = value.contiguous()
-    return tensors
+            tensors[_disk_name(name)] = value.contiguous()
+    return tensors | _no_shared_experts(model.config)
 
 
 def from_disk(model: Model, tensors: dict[str, Tensor], folder: Path) -> None:
-    """Set the model's parameters from tensors on disk; every name and shape must match."""
+    """Set the model's weights from tensors on disk; every name and shape must match."""
     expected = to_disk(model)
     if tensors.keys() != expected.keys():
         odd = sorted(tensors.keys() ^ expected.keys())
@@ -86,17 +94,35 @@ def from_disk(model: Model, tensors: dict[str, Tensor], folder: Path) -> None:
         if tensors[name].shape != tensor.shape:
             raise corrupt(folder, f"{name} has shape {list(tensors[name].shape)}, not {list(tensor.shape)}")
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, weight in model.weights().items():
             experts = range(model.config.num_experts)
             if name.endswith(".gate_up_E2FD"):
                 for e in experts:
                     both = [tensors[_expert_name(name, e, part)] for part in ("gate_proj", "up_proj")]
-                    parameter[e].copy_(torch.cat(both))
+                    weight[e].copy_(torch.cat(both))
             elif name.endswith(".down_EDF"):
                 for e in experts:
-                    parameter[e].copy_(tensors[_expert_name(name, e, "down_proj")])
+                    weight[e].copy_(tensors[_expert_name(name, e, "down_proj")])
             else:
-                parameter.copy_(tensors[name if name == "lm_head.weight" else f"model.{name}"])
+                weight.copy_(tensors[_disk_name(name)])
+
+
+def _no_shared_experts(config: ModelConfig) -> dict[str, Tensor]:
+    """Return the empty tensors that transformers expects of a glm4_moe without shared experts."""
+    if config.model_type != "glm4_moe" or config.n_shared_experts:
+        return {}
+    wide, high = torch.empty(0, config.hidden_size), torch.empty(config.hidden_size, 0)
+    return {
+        f"model.layers.{layer}.mlp.shared_experts.{part}.weight": high if part == "down_proj" else wide
+        for layer in range(config.num_hidden_layers)
+        for part in ("gate_proj", "up_proj", "down_proj")
+    }
+
+
+def _disk_name(name: str) -> str:
+    if name == "lm_head.weight":
+        return name
+    return "model." + name.replace(".bias_E", ".gate.e_score_correction_bias")
 
 
 def _expert_name(name: str, expert: int, part: str) -> str:

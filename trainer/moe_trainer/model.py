@@ -154,6 +154,11 @@ class Model(nn.Module):
         self._check_context(length, self.config.max_position_embeddings)
         return self._run(ids_BT, (self.cos_SC[:length], self.sin_SC[:length]), None, None, None)
 
+    def weights(self) -> dict[str, Tensor]:
+        """Return every tensor that makes the model, by name: its parameters and the routers' biases."""
+        biases = {name: buffer for name, buffer in self.named_buffers() if name.endswith(".bias_E")}
+        return dict(self.named_parameters()) | biases
+
     def _run(
         self,
         ids_BT: Tensor,

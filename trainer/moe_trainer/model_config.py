@@ -76,7 +76,7 @@ class ModelConfig(BaseModel):
             return data
         rope = data.get("rope_parameters")
         if isinstance(rope, dict):
-            data = {"rope_theta": rope.get("rope_theta", 10_000.0)} | data
+            data = {"rope_theta": 10_000.0} | rope | data
         if data.get("model_type") == "glm4_moe":
             if "n_routed_experts" in data:
                 data = {"num_experts": data["n_routed_experts"]} | data

@@ -56,11 +56,11 @@ def small_model() -> Model:
 
 
 def everywhere_random(model: Model) -> Model:
-    """Return the model with no parameter at zero or one, so that every part of it shows in the logits."""
+    """Return the model with no weight at zero or one, so that every part of it shows in the logits."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(1.0 if parameter.dim() == 1 else 0.0, 0.2, generator=generator)
+        for weight in model.weights().values():
+            weight.normal_(1.0 if weight.dim() == 1 else 0.0, 0.2, generator=generator)
     return model
 
 

@@ -8,11 +8,13 @@ from safetensors.torch import load_file, save_file
 from moe_trainer import artefact
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest
-from moe_trainer.manifest import read_manifest, verify
+from moe_trainer.manifest import read_manifest, sha256_of_file, verify
 from moe_trainer.model import Model, initialise
+from moe_trainer.model_config import ModelConfig
+from moe_trainer.presets import preset
 from moe_trainer.tokenizer import Tokenizer
 
-from .conftest import SMALL
+from .conftest import SMALL, everywhere_random
 
 
 @pytest.fixture
@@ -52,6 +54,32 @@ def test_tensors_have_the_names_of_qwen3_moe(written: tuple[Path, Digest]) -> No
         layer + "mlp.experts.3.gate_proj.weight",
         layer + "mlp.experts.3.down_proj.weight",
     } <= names
+
+
+def test_what_is_written_for_a_softmax_router_has_not_changed(tmp_path: Path) -> None:
+    model = Model(preset("tiny"))
+    artefact.write(tmp_path / "a1", model, Tokenizer(), "{}")
+    recorded = "c390e86b7b714aedcbdd0712db1df206d4952ef26d6f5ce89ad686a6968aca83"  # by the first release
+    assert sha256_of_file(tmp_path / "a1" / "config.json") == recorded
+
+
+def test_a_sigmoid_router_comes_back_with_its_bias_and_shared_experts(tmp_path: Path) -> None:
+    config = ModelConfig(**(SMALL.model_dump() | {"model_type": "glm4_moe", "n_shared_experts": 1}))
+    model = everywhere_random(Model(config)).eval()
+    found, _ = artefact.load(tmp_path / "a1", artefact.write(tmp_path / "a1", model, Tokenizer(), "{}"))
+    assert found.config == config
+    assert found.weights().keys() == model.weights().keys()
+    assert "layers.1.mlp.bias_E" in model.weights()
+    for name, weight in model.weights().items():
+        assert torch.equal(found.weights()[name], weight), name
+
+
+def test_a_bias_that_the_architecture_has_no_place_for_is_refused(small_model: Model) -> None:
+    small_model.layers[1].mlp.bias_E = torch.zeros(4)
+    with pytest.raises(
+        ValueError, match=r"layers\.1\.mlp\.bias_E has no place in qwen3_moe: set model_type to glm4"
+    ):
+        artefact.to_disk(small_model)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "report.json"])

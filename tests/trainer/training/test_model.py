@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,17 +12,35 @@ from moe_trainer.tokenizer import Tokenizer
 
 from .conftest import SMALL, everywhere_random
 
+GLM = {"model_type": "glm4_moe"}
+
+#: The routers that an artefact can hold, as changes to a preset's config.
+ROUTERS: dict[str, dict[str, Any]] = {
+    "softmax": {},
+    "softmax, not renormalised": {"norm_topk_prob": False},
+    "sigmoid": GLM,
+    "sigmoid, not renormalised": GLM | {"norm_topk_prob": False},
+    "expert groups": GLM | {"n_group": 4, "topk_group": 2},
+    "shared experts, scaled": GLM | {"n_shared_experts": 2, "routed_scaling_factor": 2.5},
+}
+
 
 def tokens(rows: int, length: int, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
-def test_transformers_loads_an_artefact_and_computes_the_same_logits(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+@pytest.mark.parametrize("router", ROUTERS)
+def test_transformers_loads_an_artefact_and_computes_the_same_logits(tmp_path: Path, router: str) -> None:
     import transformers
 
-    model = everywhere_random(Model(preset("tiny")))
+    model = everywhere_random(Model(ModelConfig(**(preset("tiny").model_dump() | ROUTERS[router]))))
     artefact.write(tmp_path / "artefact", model.eval(), Tokenizer(), "{}")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "artefact").eval()
+    theirs, loading = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "artefact", output_loading_info=True
+    )
+    assert not any(loading.values())
+    theirs.eval()
     ids = tokens(2, 100)
     with torch.inference_mode():
         torch.testing.assert_close(theirs(ids).logits, model(ids), atol=1e-4, rtol=1e-4)
@@ -97,8 +116,23 @@ def test_every_preset_can_be_made_and_holds_a_scored_segment() -> None:
         ({"num_experts_per_tok": 5}, "must not exceed num_experts"),
         ({"head_dim": 7}, "head_dim must be even"),
         ({"hidden_size": 0}, "hidden_size"),
+        (
+            {"n_shared_experts": 1},
+            "n_shared_experts is 1, which qwen3_moe cannot express: leave it at 0, or set",
+        ),
+        ({"routed_scaling_factor": 2.0}, "leave it at 1.0, or set model_type to glm4_moe"),
+        (GLM | {"n_group": 3}, "n_group is 3, but the 4 of num_experts must form groups of one size"),
+        (GLM | {"n_group": 4}, "of one size, of 2 or more"),
+        (GLM | {"n_group": 2, "topk_group": 3}, "must not exceed n_group"),
+        (
+            GLM | {"n_group": 2, "num_experts_per_tok": 3},
+            r"num_experts_per_tok \(3\) in-layer experts, not 2",
+        ),
+        (GLM | {"first_k_dense_replace": 1}, "first_k_dense_replace is 1, but only 0 is supported"),
+        (GLM | {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5, but only 1.0 is supported"),
+        (GLM | {"rope_parameters": {"partial_rotary_factor": 0.5}}, "but only 1.0 is supported"),
     ],
 )
-def test_sizes_that_do_not_fit_together_are_refused(change: dict[str, int], message: str) -> None:
+def test_architectures_that_cannot_be_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ModelConfig(**(SMALL.model_dump() | change))
