@@ -6,7 +6,7 @@ How the products are computed is a backend (backends.py); what is kept between t
 function's for all of them.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,24 @@ from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.dispatch import Dispatch
 from moe_trainer.moe.kernels import Case, Kernels
 from moe_trainer.moe.reference import reference_experts
+
+
+class ExpertsFunction(Protocol):
+    """What computes the in-layer experts of a layer: swiglu_experts, or the same over several processes."""
+
+    def __call__(
+        self,
+        x_ND: Tensor,
+        experts_NK: Tensor,
+        weights_NK: Tensor,
+        gate_up_E2FD: Tensor,
+        down_EDF: Tensor,
+        *,
+        backend: Backend | None = None,
+        recompute: bool = False,
+    ) -> Tensor:
+        """Return y_ND."""
+        ...
 
 
 def swiglu_experts(

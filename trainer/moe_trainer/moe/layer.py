@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.moe.backends import Backend
-from moe_trainer.moe.experts import swiglu_experts
+from moe_trainer.moe.experts import ExpertsFunction, swiglu_experts
 from moe_trainer.moe.router import RouterConfig, route
 from moe_trainer.moe.routing import Routing
 
@@ -34,13 +34,14 @@ class InLayerExperts(nn.Module):
     def __init__(self, experts: int, hidden: int, inner: int, backend: Backend | None = None) -> None:
         super().__init__()
         self.backend = backend
+        self.function: ExpertsFunction = swiglu_experts  #: Another where they are cut over processes.
         self.recompute = False  #: Keep no pre-activation for the backward pass, but compute it again.
         self.gate_up_E2FD = nn.Parameter(torch.empty(experts, 2 * inner, hidden))
         self.down_EDF = nn.Parameter(torch.empty(experts, hidden, inner))
 
     def forward(self, x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor) -> Tensor:
         """Return the weighted outputs of each token's in-layer experts."""
-        return swiglu_experts(
+        return self.function(
             x_ND,
             experts_NK,
             weights_NK,

@@ -1,0 +1,85 @@
+"""Training spread over processes, in every way there is, takes the steps of one process."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from .worker import train
+
+WORKER = Path(__file__).parent / "worker.py"
+#: By number of processes: the cases that one start of them goes through.
+CASES: dict[int, list[dict[str, Any]]] = {
+    2: [
+        {"expert": 1, "shard": False},
+        {"expert": 1, "shard": True},
+        {"expert": 2, "shard": False},
+        {"expert": 2, "shard": True},
+        {"expert": 2, "shard": False, "crowd": True},
+    ],
+    4: [{"expert": 2, "shard": False}, {"expert": 2, "shard": True}],
+}
+
+
+def free_ports() -> list[int]:
+    """Return a few ports: the processes meet anew for each case."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(8)]
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+def start(world: int, folder: Path) -> list[dict[str, Any]]:
+    cases = [case | {"port": port} for case, port in zip(CASES[world], free_ports(), strict=False)]
+    common = os.environ | {
+        "MASTER_ADDR": "127.0.0.1",
+        "WORLD_SIZE": str(world),
+        "OMP_NUM_THREADS": "1",
+    }
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(WORKER), str(folder), json.dumps(cases)],
+            env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+    for process in started:
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+    return [torch.load(folder / f"{number}.pt") for number in range(len(CASES[world]))]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return cache(lambda world: start(world, tmp_path_factory.mktemp(f"world-{world}")))
+
+
+@pytest.mark.parametrize(
+    ("world", "number"), [(world, number) for world, cases in CASES.items() for number in range(len(cases))]
+)
+def test_several_processes_take_the_steps_of_one(results: Any, world: int, number: int) -> None:
+    from moe_trainer.parallel.processes import Processes
+
+    case = CASES[world][number]
+    alone = train(Processes(), None, case.get("crowd", False))
+    found = results(world)[number]
+    assert found["losses"] == pytest.approx(alone["losses"], rel=1e-12)
+    assert found["norms"] == pytest.approx(alone["norms"], rel=1e-9)
+    assert found["weights"].keys() == alone["weights"].keys()
+    for name, weights in alone["weights"].items():
+        torch.testing.assert_close(found["weights"][name], weights, rtol=1e-9, atol=1e-11)
+    if case.get("shard"):
+        assert found["held"] < 0.6 * alone["held"] * 2 / world
+    if case["expert"] > 1:
+        assert found["held"] < alone["held"]

@@ -1,0 +1,82 @@
+"""One process of a run, started by test_spread.py: trains a small model and leaves losses and weights.
+
+python worker.py <folder> <cases as JSON>
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from moe_trainer.model import Model, initialise
+from moe_trainer.model_config import ModelConfig
+from moe_trainer.moe.layer import MoELayer
+from moe_trainer.parallel.layout import Layout
+from moe_trainer.parallel.processes import Processes, joined
+from moe_trainer.parallel.spread import clip_gradients, gathered, local, spread, sum_gradients
+
+SMALL = ModelConfig(
+    vocab_size=64,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    head_dim=8,
+    num_experts=4,
+    num_experts_per_tok=2,
+    moe_intermediate_size=8,
+    max_position_embeddings=32,
+)
+ROWS, STEPS = 7, 4
+
+
+def train(processes: Processes, shard: bool | None, crowd: bool = False) -> dict[str, Any]:
+    """Take some steps of plain gradient descent in double precision, and return all that can be seen."""
+    model = Model(SMALL).double()
+    initialise(model, seed=1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("down_EDF", "o_proj.weight")):
+                parameter.normal_(0, 0.1, generator=torch.Generator().manual_seed(2))
+        if crowd:  # every token chooses the same two in-layer experts: other processes get nothing
+            for module in model.modules():
+                if isinstance(module, MoELayer):
+                    module.gate.weight.zero_()
+    spread(model, processes, shard)
+    ids_BT = torch.randint(0, 64, (ROWS, 17), generator=torch.Generator().manual_seed(3))
+    mine_BT = ids_BT[list(processes.layout.rows(processes.rank, ROWS))]
+    losses, norms = [], []
+    for _ in range(STEPS):
+        logits, _ = model.with_routing(mine_BT[:, :-1])
+        nats = F.cross_entropy(logits.flatten(0, 1), mine_BT[:, 1:].flatten(), reduction="sum")
+        (nats / (ROWS * 16)).backward()
+        sum_gradients(model, processes)
+        norms.append(clip_gradients(model, 0.5, processes))
+        losses.append(float(processes.sum(nats.detach().clone())) / (ROWS * 16))
+        with torch.no_grad():
+            for parameter in model.parameters():
+                local(parameter).sub_(local(parameter.grad), alpha=0.5)
+                parameter.grad = None
+    held = sum(local(parameter).numel() for parameter in model.parameters())
+    return {"losses": losses, "norms": norms, "held": held, "weights": dict(gathered(model, processes))}
+
+
+def main(folder: Path, world: int, cases: list[dict[str, Any]]) -> None:
+    torch.set_num_threads(1)
+    for number, case in enumerate(cases):
+        os.environ["MASTER_PORT"] = str(case["port"])
+        with joined(Layout(world, case["expert"])) as processes:
+            result = train(processes, case.get("shard"), case.get("crowd", False))
+            if processes.first:
+                torch.save(result, folder / f"{number}.pt")
+            if processes.any(processes.rank == world - 1) is not True or processes.any(False):
+                raise AssertionError("the processes do not agree")
+            assert processes.from_first(f"from {processes.rank}") == "from 0"
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(os.environ["WORLD_SIZE"]), json.loads(sys.argv[2]))

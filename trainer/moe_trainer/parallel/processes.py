@@ -1,0 +1,97 @@
+"""The processes of a run: they join, sum, agree, and part.
+
+A run in one process is the same code with sums of one term; nothing of torch.distributed is imported for it.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
+from torch import Tensor
+
+from moe_trainer.parallel.layout import Layout
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+    from torch.distributed.device_mesh import DeviceMesh
+
+T = TypeVar("T")
+
+#: A process that waits this long for the others ends: one of them is gone or hangs.
+PATIENCE = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """One process among those of the run, as it sees itself; by default it is alone."""
+
+    layout: Layout = field(default_factory=Layout)
+    rank: int = 0
+    grid: "DeviceMesh | None" = None  #: Dimensions ``expert`` and ``data``; None: alone.
+
+    @property
+    def alone(self) -> bool:
+        """Whether the run has one process."""
+        return self.layout.processes == 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process speaks for all: it logs, reports and commits."""
+        return self.rank == 0
+
+    @property
+    def expert_group(self) -> "ProcessGroup | None":
+        """The processes that hold one copy of the in-layer experts between them; None: this one has all."""
+        return self.grid["expert"].get_group() if self.grid and self.layout.expert > 1 else None
+
+    @property
+    def data_group(self) -> "ProcessGroup | None":
+        """The processes that hold the same in-layer experts as this one; None: no other does."""
+        return self.grid["data"].get_group() if self.grid and self.layout.data > 1 else None
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Add up a tensor over all processes, in place; each of them gets the same bits."""
+        if not self.alone:
+            torch.distributed.all_reduce(tensor)
+        return tensor
+
+    def any(self, flag: bool) -> bool:
+        """Return whether the flag is up in any process: how they agree on stopping."""
+        return bool(self.sum(torch.tensor(float(flag))) > 0)
+
+    def from_first(self, value: T) -> T:
+        """Return what the first process passed; the others may pass anything."""
+        if self.alone:
+            return value
+        box = [value]
+        torch.distributed.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+@contextmanager
+def joined(layout: Layout, variables: Mapping[str, str] = os.environ) -> Iterator[Processes]:
+    """Meet the other processes of the run, by the variables that torchrun sets, and part at the end.
+
+    NCCL where each process has a device of its own, else Gloo. Raises RuntimeError (DistNetworkError) if
+    they do not all come.
+    """
+    if layout.processes == 1:
+        yield Processes()
+        return
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import DeviceMesh
+
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(variables["LOCAL_RANK"]))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
+    try:
+        ranks = torch.arange(layout.processes, device="cpu").view(layout.data, layout.expert)
+        grid = DeviceMesh("cuda" if cuda else "cpu", ranks.T, mesh_dim_names=("expert", "data"))
+        yield Processes(layout, dist.get_rank(), grid)
+    finally:
+        dist.destroy_process_group()

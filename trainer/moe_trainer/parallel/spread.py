@@ -1,0 +1,140 @@
+"""A model over the processes of a run.
+
+In-layer experts are first cut over the processes of an expert group. What is left is held whole by each
+process that uses it (replicas: one sum of all gradients a step) or, where it is large, cut again by FSDP2.
+
+    spread(model, processes)             before the first step, with the whole weights loaded
+    sum_gradients(model, processes)      after the last backward pass of a step
+    clip_gradients(model, limit, …)      by the norm over the whole model
+    gathered(model, processes)           name and whole tensor, one after the other, for the artefact
+"""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from moe_trainer.moe.layer import InLayerExperts
+from moe_trainer.parallel.processes import Processes
+
+#: Models of more bytes than this are cut by FSDP2. Below it every process has room for a replica, and one
+#: sum of all gradients is quicker than gathering parameters block by block.
+REPLICATED_BYTES = 256 << 20
+
+
+def spread(model: nn.Module, processes: Processes, shard: bool | None = None) -> None:
+    """Leave this process its part of the model; ``shard`` forces FSDP2 (True) or replicas (False)."""
+    if processes.alone:
+        return
+    size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    if processes.layout.expert > 1:
+        for experts in _in_layer_experts(model):
+            _cut(experts, processes)
+    if shard if shard is not None else size > REPLICATED_BYTES:
+        _fully_shard(model, processes)
+
+
+def sum_gradients(model: nn.Module, processes: Processes) -> None:
+    """Add up the gradients of replicas, so that each holds those of the whole step; FSDP2 has done so itself."""
+    if processes.alone:
+        return
+    cut = {id(p) for experts in _in_layer_experts(model) for p in experts.parameters()}
+    replicas = [p for p in model.parameters() if p.grad is not None and local(p) is p]
+    if processes.layout.expert == 1:
+        cut = set()
+    _sum_together([p.grad for p in replicas if p.grad is not None and id(p) not in cut], None)
+    if processes.data_group is not None:
+        inner = [p.grad for p in replicas if p.grad is not None and id(p) in cut]
+        _sum_together(inner, processes.data_group)
+
+
+def clip_gradients(model: nn.Module, limit: float, processes: Processes) -> float:
+    """Scale all gradients so that their norm over the whole model is at most ``limit``; return it before that."""
+    if processes.alone:
+        return float(torch.nn.utils.clip_grad_norm_(model.parameters(), limit))
+    cut = {id(p) for experts in _in_layer_experts(model) for p in experts.parameters()}
+    squares = torch.zeros((), dtype=torch.float64)
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            square = local(parameter.grad).double().square().sum()
+            squares += square / _copies(parameter, id(parameter) in cut, processes)
+    norm = math.sqrt(float(processes.sum(squares)))
+    if norm > limit:
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                local(parameter.grad).mul_(limit / (norm + 1e-6))
+    return norm
+
+
+def gathered(model: nn.Module, processes: Processes) -> Iterator[tuple[str, Tensor]]:
+    """Yield every parameter whole, one at a time; all processes have to go through them together."""
+    cut = {id(p) for experts in _in_layer_experts(model) for p in experts.parameters()}
+    for name, parameter in model.named_parameters():
+        value = parameter.detach()
+        value = value.full_tensor() if hasattr(value, "full_tensor") else value
+        if processes.expert_group is not None and id(parameter) in cut:
+            parts = [torch.empty_like(value) for _ in range(processes.layout.expert)]
+            torch.distributed.all_gather(parts, value, group=processes.expert_group)
+            value = torch.cat(parts)
+        yield name, value
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return the part of a parameter or gradient that this process holds, as a plain tensor of the same memory."""
+    part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return part
+
+
+def _in_layer_experts(model: nn.Module) -> Iterator[InLayerExperts]:
+    return (module for module in model.modules() if isinstance(module, InLayerExperts))
+
+
+def _cut(experts: InLayerExperts, processes: Processes) -> None:
+    """Keep the in-layer experts of this process, and let the module exchange slots with the others."""
+    from moe_trainer.parallel.exchange import exchanged_experts
+
+    assert processes.grid is not None and processes.expert_group is not None
+    place = processes.grid["expert"].get_local_rank()
+    for name, parameter in list(experts.named_parameters()):
+        kept = parameter.detach().chunk(processes.layout.expert)[place].clone()
+        setattr(experts, name, nn.Parameter(kept, requires_grad=parameter.requires_grad))
+    experts.function = partial(exchanged_experts, group=processes.expert_group)
+
+
+def _fully_shard(model: nn.Module, processes: Processes) -> None:
+    """Cut parameters, gradients and optimizer state by FSDP2, block by block; gradients are summed."""
+    from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+
+    assert processes.grid is not None
+    data, everyone = processes.grid["data"], processes.grid["data"]
+    if processes.layout.expert > 1:
+        everyone = processes.grid._flatten("everyone")
+        for experts in _in_layer_experts(model):
+            fully_shard(experts, mesh=data)
+    for block in model.get_submodule("layers").children():
+        fully_shard(block, mesh=everyone)
+    fully_shard(model, mesh=everyone)
+    register_fsdp_forward_method(model, "with_routing")
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+
+
+def _copies(parameter: nn.Parameter, in_layer: bool, processes: Processes) -> int:
+    """Return how many processes hold this part of the parameter."""
+    if local(parameter) is not parameter:
+        return 1
+    return processes.layout.data if in_layer else processes.layout.processes
+
+
+def _sum_together(gradients: list[Tensor], group: "torch.distributed.ProcessGroup | None") -> None:
+    """Add up gradients over a group in one exchange."""
+    if not gradients:
+        return
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    torch.distributed.all_reduce(flat, group=group)
+    for gradient, total in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
+        gradient.copy_(total.view_as(gradient))
