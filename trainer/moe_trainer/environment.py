@@ -1,10 +1,11 @@
 """What a container tells a Job besides its config: folders, addresses, where to leave the headline."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from moe_trainer.failure import JobError
+from moe_trainer.object_stores import ObjectStoreLocation, read_object_stores
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,8 @@ class Environment:
 
     store: Path
     sources: Path | None = None
+    object_stores: Mapping[str, ObjectStoreLocation] = field(default_factory=dict)
+    credentials: Path | None = None
     scratch: Path | None = None
     termination_log: Path | None = None
     pod_ip: str = "127.0.0.1"
@@ -36,6 +39,8 @@ class Environment:
         return cls(
             store=Path(store),
             sources=_optional_path(variables, "MOE_SOURCES"),
+            object_stores=read_object_stores(variables.get("MOE_OBJECT_STORES", "")),
+            credentials=_optional_path(variables, "MOE_CREDENTIALS"),
             scratch=_optional_path(variables, "MOE_SCRATCH"),
             termination_log=Path(variables.get("MOE_TERMINATION_LOG") or "/dev/termination-log"),
             pod_ip=variables.get("POD_IP") or "127.0.0.1",

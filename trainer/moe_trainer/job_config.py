@@ -13,12 +13,20 @@ from moe_trainer.formats import Digest, Format, RelativePath
 
 
 class Source(Format):
-    """Files to read documents from."""
+    """Files to read documents from: by their names jsonl, parquet or plain text, compressed or not."""
 
-    root: str = Field(description="Name of the data store or claim: a folder beneath MOE_SOURCES.")
-    path: RelativePath = Field(description="Glob beneath the root, for example `mathematics/*.jsonl`.")
-    format: Literal["text", "jsonl"] = Field(description="`text`: a file is a document; `jsonl`: a line is.")
-    text_field: str = Field(default="text", description="The field of a jsonl record that holds the text.")
+    root: str = Field(
+        description="Name of the data store or claim: a key of MOE_OBJECT_STORES or a folder beneath MOE_SOURCES."
+    )
+    path: RelativePath = Field(description="Glob beneath the root, for example `mathematics/*.jsonl.gz`.")
+    format: Literal["text", "jsonl", "messages"] = Field(
+        description="What a document is: `text`, or `messages` of a conversation. `jsonl`: text, in lines of "
+        "JSON whatever the files are called."
+    )
+    text_field: str = Field(default="text", description="Field or column of a record that holds the text.")
+    messages_field: str = Field(
+        default="messages", description="Field or column of a record that holds the list of messages."
+    )
 
 
 class Filter(Format):

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from moe_trainer import store
 from moe_trainer.data import filters
+from moe_trainer.data.content import Content
 from moe_trainer.data.holdouts import (
     Known,
     append_to_registry,
@@ -33,6 +34,7 @@ from moe_trainer.data.holdouts import (
     write_windows,
 )
 from moe_trainer.data.minhash import SCHEME, NearDuplicates, signature
+from moe_trainer.data.roots import files_of
 from moe_trainer.data.snapshot_layout import (
     DOCUMENTS,
     FINGERPRINTS,
@@ -46,7 +48,7 @@ from moe_trainer.data.snapshot_layout import (
     read_record,
 )
 from moe_trainer.data.sources import SourceCount, read_source
-from moe_trainer.data.splitting import Fingerprinted, Member, assign, document_hash, without_near_duplicates
+from moe_trainer.data.splitting import Fingerprinted, Member, assign, without_near_duplicates
 from moe_trainer.environment import Environment
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, canonical_json, digest_of
@@ -60,31 +62,27 @@ SEGMENT_BYTES = 256
 
 @dataclass
 class Intake:
-    """The documents of all sources: texts in a scratch file, the rest in memory."""
+    """The documents of all sources: what they say in a scratch file, the rest in memory."""
 
     scratch: Path
     documents: dict[str, Fingerprinted] = field(default_factory=dict)
     dropped: Counter[str] = field(default_factory=Counter)
     counts: list[SourceCount] = field(default_factory=list)
 
-    def texts(self) -> Iterator[tuple[str, str]]:
-        """Yield (document hash, text) of the documents kept, in reading order."""
+    def contents(self) -> Iterator[tuple[str, Content]]:
+        """Yield (name, content) of the documents kept, in reading order."""
         with self.scratch.open(encoding="utf-8") as file:
             for line in file:
-                name, text = json.loads(line)
+                name, _, content = line.partition(" ")
                 if name in self.documents:
-                    yield name, text
+                    yield name, Content.model_validate_json(content)
 
 
 def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
     """Make the snapshot of an Expert's data, or find the one that holds the same."""
-    if environment.sources is None:
-        raise JobError(
-            "InvalidEnvironment", "MOE_SOURCES is not set: it must name the folder of mounted data."
-        )
     filters.check_filters(job.filters)
     with tempfile.TemporaryDirectory(dir=environment.scratch) as scratch:
-        intake = take_in(job, environment.sources, Path(scratch) / "documents.jsonl")
+        intake = take_in(job, environment, Path(scratch) / "documents.jsonl")
         digest = data_digest(job, intake)
         folder = store.snapshot(job.pool_uid, job.expert.uid, digest)
         if is_committed(environment.store / folder):
@@ -94,20 +92,20 @@ def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
     return headline(environment.store, folder)
 
 
-def take_in(job: SnapshotJob, sources: Path, scratch: Path) -> Intake:
+def take_in(job: SnapshotJob, environment: Environment, scratch: Path) -> Intake:
     """Read every source, drop what filters and exact duplicates say, and sign the rest."""
     intake = Intake(scratch)
     with scratch.open("w", encoding="utf-8") as file:
         for source in job.sources:
             count = SourceCount(source)
-            for text in read_source(sources, count):
-                name = document_hash(text)
+            for content in read_source(files_of(source.root, environment), count):
+                name, text = content.name(), content.text
                 reason = "duplicate" if name in intake.documents else filters.dropped_by(job.filters, text)
                 if reason:
                     intake.dropped[reason] += 1
                     continue
                 intake.documents[name] = Fingerprinted(name, signature(text))
-                file.write(json.dumps([name, text]) + "\n")
+                file.write(f"{name} {content.to_json()}\n")
             count.check()
             intake.counts.append(count)
             intake.dropped.update(count.dropped)
@@ -170,10 +168,10 @@ def _add_window(job: SnapshotJob, intake: Intake, places: dict[str, Member], roo
     new = {n for n in intake.documents if places[n].held_out and places[n].cluster not in held}
     if windows and not new:
         return windows
-    documents = {n: Document(cluster=places[n].cluster, text=text) for n, text in intake.texts() if n in new}
+    documents = {n: _document(content, places[n]) for n, content in intake.contents() if n in new}
     if windows and windows[-1].clusters < job.holdout.min_clusters:
         provisional = root / windows.pop().path
-        documents |= {document_hash(d.text): d for d in read_documents(provisional)}
+        documents |= {d.name(): d for d in read_documents(provisional)}
     windows.append(_commit_window(job, documents, root))
     write_windows(listed, windows)
     return windows
@@ -233,10 +231,10 @@ def _commit(
     with new_folder(folder, "snapshot") as working:
         size = 0
         with (working / DOCUMENTS).open("w", encoding="utf-8") as file:
-            for name, text in intake.texts():
+            for name, content in intake.contents():
                 if name in training:
-                    file.write(Document(cluster=places[name].cluster, text=text).to_json() + "\n")
-                    size += len(text.encode())
+                    file.write(_document(content, places[name]).to_json() + "\n")
+                    size += len(content.text.encode())
         known: Known = {n: (places[n], intake.documents[n].signature) for n in kept}
         _write_lines(working / FINGERPRINTS, _fingerprints(known, kept))
         record = SnapshotRecord(
@@ -260,12 +258,17 @@ def _report(job: SnapshotJob, intake: Intake, record: SnapshotRecord) -> str:
             "files": count.files,
             "documents": count.documents,
             "dropped": dict(count.dropped),
+            "examples": count.examples,
         }
         for count in intake.counts
     ]
     snapshot = record.model_dump(mode="json", by_alias=True, exclude_none=True)
     asked = job.model_dump(mode="json", by_alias=True, exclude_none=True)
     return json.dumps({"job": asked, "snapshot": snapshot, "sources": sources}, indent=1, sort_keys=True)
+
+
+def _document(content: Content, member: Member) -> Document:
+    return Document(cluster=member.cluster, text=content.text, turns=content.turns)
 
 
 def _fingerprints(known: Known, names: list[str]) -> Iterator[Fingerprint]:

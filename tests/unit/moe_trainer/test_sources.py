@@ -3,7 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from moe_trainer.data.sources import MAX_DOCUMENT_BYTES, SourceCount, cut, read_source
+from moe_trainer.data.cutting import MAX_DOCUMENT_BYTES, cut_text
+from moe_trainer.data.roots import files_of
+from moe_trainer.data.sources import SourceCount, read_source
+from moe_trainer.environment import Environment
 from moe_trainer.failure import JobError
 from moe_trainer.job_config import Source
 
@@ -20,7 +23,8 @@ def write(root: Path, name: str, data: bytes) -> None:
 
 def read(root: Path, wanted: Source) -> tuple[list[str], SourceCount]:
     count = SourceCount(wanted)
-    documents = list(read_source(root, count))
+    files = files_of(wanted.root, Environment(store=root / "store", sources=root))
+    documents = [content.text for content in read_source(files, count)]
     count.check()
     return documents, count
 
@@ -128,7 +132,7 @@ def test_a_mount_may_itself_be_a_link(tmp_path: Path) -> None:
 
 def test_long_documents_are_cut_at_blank_lines() -> None:
     paragraphs = [f"{number} " + "é" * 4000 + "\n\n" for number in range(30)]
-    pieces = list(cut("".join(paragraphs)))
+    pieces = list(cut_text(["".join(paragraphs)]))
     assert "".join(pieces) == "".join(paragraphs)
     assert all(len(piece.encode()) <= MAX_DOCUMENT_BYTES for piece in pieces)
     assert all(piece.endswith("\n\n") for piece in pieces)
@@ -136,7 +140,7 @@ def test_long_documents_are_cut_at_blank_lines() -> None:
 
 def test_a_paragraph_that_is_too_long_is_cut_between_characters() -> None:
     text = "é🙂" * 50_000
-    pieces = list(cut(text))
+    pieces = list(cut_text([text]))
     assert "".join(pieces) == text
     assert all(len(piece.encode()) <= MAX_DOCUMENT_BYTES for piece in pieces)
-    assert list(cut("short")) == ["short"]
+    assert list(cut_text(["short"])) == ["short"]

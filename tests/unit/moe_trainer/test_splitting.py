@@ -1,11 +1,11 @@
 import random
 
+from moe_trainer.data.content import Content
 from moe_trainer.data.minhash import signature
 from moe_trainer.data.splitting import (
     Fingerprinted,
     Member,
     assign,
-    document_hash,
     is_held_out,
     without_near_duplicates,
 )
@@ -15,7 +15,7 @@ RULE = HoldoutRule(fraction=0.3, salt="salt")
 
 
 def document(text: str) -> Fingerprinted:
-    return Fingerprinted(document_hash(text), signature(text))
+    return Fingerprinted(Content(text=text).name(), signature(text))
 
 
 def texts(count: int) -> list[str]:

@@ -13,7 +13,8 @@ A holdout (``store.holdout``) is one immutable window of held-out documents:
     fingerprints.jsonl one Fingerprint a line
 
 Both are committed by a manifest (manifest.py). A Document's text is UTF-8 without NUL; its bits per
-byte are measured on the UTF-8 bytes. Segments are cut by whoever scores.
+byte are measured on the UTF-8 bytes. Segments are cut by whoever scores. A conversation is a Document
+whose ``turns`` say which words are whose (content.py); rendering it is left to who has the tokenizer.
 """
 
 from base64 import b64decode
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from moe_trainer.data.content import Content
 from moe_trainer.formats import Digest, Format
 from moe_trainer.job_report import Window
 
@@ -31,17 +33,16 @@ RECORD = "snapshot.json"
 REPORT = "report.json"
 
 
-class Document(Format):
+class Document(Content):
     """One document: a file or a record, or a piece of one that is longer than 64 KiB."""
 
     cluster: str = Field(description="Id of its cluster of near-duplicates: 16 hexadecimal digits.")
-    text: str
 
 
 class Fingerprint(Format):
     """What is kept of a document to recognise it, and its near-duplicates, without its text."""
 
-    document: str = Field(description="First 32 hexadecimal digits of the SHA-256 of its UTF-8 bytes.")
+    document: str = Field(description="Its name: 32 hexadecimal digits of the SHA-256 of its content.")
     cluster: str
     signature: str = Field(description="Its MinHash signature, base64 (data/minhash.py).")
 

@@ -1,24 +1,32 @@
-"""Reading documents from sources: plain text files, and records of jsonl files.
+"""Reading the documents of a source, one at a time, whatever it is made of.
 
-Everything that is read lies beneath ``MOE_SOURCES/<root>``; a path that leads out of it, by ``..``, by
-being absolute or through a link, is refused before it is opened. What cannot be used is counted by
-reason and skipped; a source of which nothing can be used is an error.
+    files       listed, opened and watched              files.py, object_store.py
+    bytes       decompressed by the end of the name     compression.py
+    records     *.jsonl, *.ndjson: lines; *.parquet: rows; anything else is one text    records.py
+    documents   a text, or a conversation; long ones in pieces      conversations.py, cutting.py
+
+What cannot be used is counted by reason, the first of each with its place, and skipped; a source of which
+more is broken than can be read is an error.
 """
 
-import json
+import codecs
+import io
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import PurePosixPath
 
+from moe_trainer.data.compression import BUFFER_BYTES, DamagedError, decompressed, without_compression
+from moe_trainer.data.content import Content
+from moe_trainer.data.conversations import UnusableError, parse_conversation
+from moe_trainer.data.cutting import cut_conversation, cut_text
+from moe_trainer.data.files import File, Files
+from moe_trainer.data.records import Record, json_lines, parquet_rows
 from moe_trainer.failure import JobError
 from moe_trainer.job_config import Source
 
-#: Longer documents are cut at blank lines.
-MAX_DOCUMENT_BYTES = 64 * 1024
-#: Larger files (text) and lines (jsonl) are not read.
-MAX_TEXT_FILE_BYTES = 256 * 1024 * 1024
-MAX_RECORD_BYTES = 16 * 1024 * 1024
+_LINES = frozenset({".jsonl", ".ndjson"})
+_ROWS = frozenset({".parquet"})
 
 
 @dataclass
@@ -29,6 +37,13 @@ class SourceCount:
     files: int = 0
     documents: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
+    #: The first that was dropped, by reason: where it stands and what is wrong with it.
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def drop(self, fault: UnusableError, where: str) -> None:
+        """Count what cannot be used."""
+        self.dropped[fault.reason] += 1
+        self.examples.setdefault(fault.reason, f"{where}: {fault.what}")
 
     def check(self) -> None:
         """Raise JobError if the source is of no use: DataMissing, DataEmpty or DataUnreadable."""
@@ -37,126 +52,121 @@ class SourceCount:
             raise JobError(
                 "DataMissing", f"{what}: no file matches. Correct spec.data.sources, or put files there."
             )
-        broken = sum(count for reason, count in self.dropped.items() if reason != "empty")
-        if broken > self.documents:
+        broken = Counter({reason: n for reason, n in self.dropped.items() if reason != "empty"})
+        if broken.total() > self.documents:
             counts = ", ".join(f"{count} {reason}" for reason, count in self.dropped.most_common())
+            setting = "messagesField" if self.source.format == "messages" else "textField"
             raise JobError(
                 "DataUnreadable",
                 f"{what}: more is broken than can be read ({counts}; {self.documents} readable). "
-                f"It is read as {self.source.format}, UTF-8: correct its format or textField, or the files.",
+                f"First: {self.examples[broken.most_common(1)[0][0]]}. "
+                f"It is read as {self.source.format}, UTF-8: correct its format or {setting}, or the files.",
             )
         if not self.documents:
             raise JobError("DataEmpty", f"{what}: its {self.files} files hold no text.")
 
 
-def read_source(sources: Path, count: SourceCount) -> Iterator[str]:
+def read_source(files: Files, count: SourceCount) -> Iterator[Content]:
     """Yield the documents of one source in the order of file names, counting as it goes."""
-    for path in matching_files(sources, count.source):
+    for file in files.matching(count.source.path):
         count.files += 1
-        pieces = _text_file(path, count) if count.source.format == "text" else _jsonl_file(path, count)
-        for text in pieces:
-            for document in cut(text):
+        with files.open(file) as raw:
+            for document in _documents(raw, file, count):
                 count.documents += 1
                 yield document
 
 
-def matching_files(sources: Path, source: Source) -> list[Path]:
-    """Return the files that a source's glob matches, sorted; raises JobError (PathNotAllowed, DataMissing)."""
-    if "/" in source.root or source.root in ("", ".", ".."):
-        raise JobError("PathNotAllowed", f"source root {source.root!r} must be the name of a store or claim.")
-    root = sources / source.root
-    if not root.is_dir():
-        raise JobError(
-            "DataMissing", f"source root {source.root!r} is not mounted: no such store or claim here."
-        )
-    resolved_root = root.resolve()
+def _documents(raw: io.RawIOBase, file: File, count: SourceCount) -> Iterator[Content]:
+    source = count.source
+    kind = PurePosixPath(without_compression(file.path)).suffix.lower()
+    setting = "messagesField" if source.format == "messages" else "textField"
+    name = source.messages_field if source.format == "messages" else source.text_field
     try:
-        matches = list(root.glob(source.path))
-    except ValueError as error:
-        raise JobError("PathNotAllowed", f"source path {source.path!r} is no glob: {error}.") from None
-    found = []
-    for path in matches:
-        if not path.resolve().is_relative_to(resolved_root):
+        if kind in _ROWS and source.format != "jsonl":
+            yield from _from_records(parquet_rows(raw, file, name, setting), file, count)
+        elif kind in _LINES or source.format == "jsonl":
+            yield from _from_records(json_lines(decompressed(raw, file.path), name), file, count)
+        elif source.format == "messages":
             raise JobError(
-                "PathNotAllowed",
-                f"{source.root}/{path.relative_to(root)} is a link that leads out of {source.root!r}: "
-                "copy the file there instead.",
+                "DataUnreadable",
+                f"{file} is read as plain text by its name, which holds no messages: format messages reads "
+                "*.jsonl, *.ndjson and *.parquet. Correct the source's path, or rename the file.",
             )
-        if path.is_file():
-            found.append(path)
-    return sorted(found)
+        else:
+            yield from _from_text(decompressed(raw, file.path), file, count)
+    except DamagedError as damage:
+        raise JobError(
+            "DataUnreadable",
+            f"{file} is cut short, or not compressed as its name says: {damage}. Put the whole file there.",
+        ) from None
 
 
-def cut(text: str) -> Iterator[str]:
-    """Yield a text whole if it is at most 64 KiB of UTF-8, else in pieces cut at blank lines.
-
-    A paragraph that is longer by itself is cut between characters.
-    """
-    if len(text.encode()) <= MAX_DOCUMENT_BYTES:
-        yield text
-        return
-    piece, size = "", 0
-    for paragraph in _paragraphs(text):
-        length = len(paragraph.encode())
-        if size + length > MAX_DOCUMENT_BYTES and piece.strip():
-            yield piece
-            piece, size = "", 0
-        piece, size = piece + paragraph, size + length
-    if piece.strip():
-        yield piece
-
-
-def _paragraphs(text: str) -> Iterator[str]:
-    start = 0
-    while start < len(text):
-        end = text.find("\n\n", start)
-        paragraph = text[start : len(text) if end < 0 else end + 2]
-        start += len(paragraph)
-        data = paragraph.encode()
-        while len(data) > MAX_DOCUMENT_BYTES:
-            head = data[:MAX_DOCUMENT_BYTES].decode(errors="ignore")
-            yield head
-            data = data[len(head.encode()) :]
-        yield data.decode()
-
-
-def _text_file(path: Path, count: SourceCount) -> Iterator[str]:
-    if path.stat().st_size > MAX_TEXT_FILE_BYTES:
-        count.dropped["tooLarge"] += 1
-        return
-    text = _decoded(path.read_bytes(), count)
-    if text is not None:
-        yield text
-
-
-def _jsonl_file(path: Path, count: SourceCount) -> Iterator[str]:
-    with path.open("rb") as file:
-        while line := file.readline(MAX_RECORD_BYTES):
-            if not line.strip():
-                continue
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                count.dropped["brokenRecord"] += 1
-                continue
-            value = record.get(count.source.text_field) if isinstance(record, dict) else None
-            if not isinstance(value, str):
-                count.dropped["missingField"] += 1
-                continue
-            text = _decoded(value.encode(errors="surrogatepass"), count)
-            if text is not None:
-                yield text
-
-
-def _decoded(data: bytes, count: SourceCount) -> str | None:
-    """Return the text of bytes, or count why they are none."""
-    if not data.strip():
-        count.dropped["empty"] += 1
-    elif b"\0" in data:
-        count.dropped["binary"] += 1
-    else:
+def _from_records(records: Iterator[Record], file: File, count: SourceCount) -> Iterator[Content]:
+    parse = _conversation if count.source.format == "messages" else _text
+    for record in records:
         try:
-            return data.decode()
-        except UnicodeDecodeError:
-            count.dropped["notUtf8"] += 1
-    return None
+            if record.fault is not None:
+                raise record.fault
+            documents = parse(record.value, count.source)
+        except UnusableError as fault:
+            count.drop(fault, f"{file} {record.where}")
+            continue
+        yield from documents
+
+
+def _text(value: object, source: Source) -> Iterator[Content]:
+    if not isinstance(value, str):
+        raise UnusableError("missingField", f"{source.text_field!r} is no text")
+    _check_text(value)
+    return (Content(text=piece) for piece in cut_text([value]))
+
+
+def _conversation(value: object, source: Source) -> Iterator[Content]:
+    if not isinstance(value, list):
+        raise UnusableError("missingField", f"{source.messages_field!r} is no list of messages")
+    content = parse_conversation(value, source.messages_field)
+    _check_text(content.text)
+    return cut_conversation(content)
+
+
+def _from_text(stream: io.BufferedIOBase, file: File, count: SourceCount) -> Iterator[Content]:
+    """Yield the text of a plain file. What follows a byte that is no text is not read."""
+    documents = 0
+    try:
+        for piece in cut_text(_chunks(stream)):
+            documents += 1
+            yield Content(text=piece)
+    except UnusableError as fault:
+        count.drop(fault, str(file))
+        return
+    if not documents:
+        count.drop(UnusableError("empty", "no text"), str(file))
+
+
+def _chunks(stream: io.BufferedIOBase) -> Iterator[str]:
+    """Yield a text in parts; raises UnusableError (empty, binary, notUtf8) that names the byte."""
+    decode = codecs.getincrementaldecoder("utf-8")().decode
+    position, last = 0, False
+    while not last:
+        data = stream.read(BUFFER_BYTES)
+        last = len(data) < BUFFER_BYTES
+        if b"\0" in data:
+            raise UnusableError("binary", f"byte {position + data.index(0) + 1} is NUL")
+        if last and not position and not data.strip():
+            raise UnusableError("empty", "no text")
+        try:
+            yield decode(data, last)
+        except UnicodeDecodeError as error:
+            raise UnusableError("notUtf8", f"near byte {position + error.start + 1}") from None
+        position += len(data)
+
+
+def _check_text(text: str) -> None:
+    if not text.strip(" \t\n\r\x0b\f"):  # what bytes.strip() takes for blank
+        raise UnusableError("empty", "no text")
+    if "\0" in text:
+        raise UnusableError("binary", f"character {text.index(chr(0)) + 1} is NUL")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UnusableError("notUtf8", f"character {error.start + 1} is half of a surrogate pair") from None

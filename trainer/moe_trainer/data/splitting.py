@@ -28,13 +28,8 @@ class Member:
 class Fingerprinted:
     """A document without its text."""
 
-    document: str  #: First 32 hexadecimal digits of the SHA-256 of its UTF-8 bytes.
+    document: str  #: Its name: Content.name().
     signature: bytes
-
-
-def document_hash(text: str) -> str:
-    """Return the name of a document: the same text has the same name everywhere."""
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def is_held_out(rule: HoldoutRule, cluster: str) -> bool:
