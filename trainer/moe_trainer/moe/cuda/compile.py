@@ -1,0 +1,140 @@
+# mypy: disable-error-code="import-untyped"
+"""Compiles the kernels for sm_90a with NVRTC, once for each source and compiler: the result is kept on disk."""
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from cuda.bindings import nvrtc
+
+SOURCE = Path(__file__).parent / "source"
+ARCHITECTURE = "sm_90a"
+#: The assembler reports registers and spills in the log.
+OPTIONS = (f"--gpu-architecture={ARCHITECTURE}", "--std=c++17", "--ptxas-options=--verbose")
+
+KernelName = Literal["up", "down", "d_hidden"]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel and how it is built."""
+
+    name: KernelName
+    cluster: Literal[1, 2]  #: Blocks that share the weights which they read.
+
+
+#: Everything that may be launched.
+KERNELS = tuple(
+    Kernel(name, cluster) for name in ("up", "down", "d_hidden") for cluster in (1, 2)
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Binary:
+    """A compiled kernel."""
+
+    cubin: bytes
+    log: str  #: What compiler and assembler said: registers, spills, warnings.
+
+
+class CompilationError(RuntimeError):
+    """NVRTC refused a kernel; the message holds its log."""
+
+
+def headers() -> dict[str, str]:
+    """Return the text of every header, by the name that it is included by."""
+    return {path.name: path.read_text() for path in sorted(SOURCE.glob("*.cuh"))}
+
+
+def compile_kernel(kernel: Kernel) -> Binary:
+    """Compile one kernel; needs no GPU. Raises CompilationError."""
+    included = headers()
+    program = _call(
+        nvrtc.nvrtcCreateProgram,
+        (SOURCE / f"{kernel.name}.cu").read_bytes(),
+        f"{kernel.name}.cu".encode(),
+        len(included),
+        [text.encode() for text in included.values()],
+        [name.encode() for name in included],
+    )
+    options = [option.encode() for option in (*OPTIONS, f"--define-macro=MOE_CLUSTER={kernel.cluster}")]
+    (result,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+    log = _read(program, nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog).rstrip(b"\0").decode()
+    if result != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        raise CompilationError(
+            f"{kernel.name}.cu does not compile for {ARCHITECTURE} ({result.name}):\n{log}"
+        )
+    cubin = _read(program, nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN)
+    nvrtc.nvrtcDestroyProgram(program)
+    return Binary(cubin, log)
+
+
+@cache
+def cubin(kernel: Kernel) -> bytes:
+    """Return a compiled kernel, from disk if this source was compiled before by this compiler."""
+    path = folder() / f"{digest(kernel)}.cubin"
+    stored = _load(path)
+    if stored is None:
+        stored = compile_kernel(kernel).cubin
+        _store(path, stored)
+    return stored
+
+
+def digest(kernel: Kernel) -> str:
+    """Return the identity of a compiled kernel: its sources, how it is built, and by what."""
+    version = ".".join(map(str, nvrtc.nvrtcVersion()[1:]))
+    parts = [repr(kernel), repr(OPTIONS), version, (SOURCE / f"{kernel.name}.cu").read_text()]
+    parts += [f"{name}\0{text}" for name, text in headers().items()]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def folder() -> Path:
+    """Return where compiled kernels are kept: the container's scratch space, or the user's cache."""
+    home = os.environ.get("MOE_SCRATCH") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "moe-operator" / "kernels"
+
+
+def _load(path: Path) -> bytes | None:
+    """Return what was stored, or None if it is not there, not whole, or may be someone else's: it is run."""
+    try:
+        owner = path.stat()
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if owner.st_uid != os.geteuid() or owner.st_mode & 0o022:
+        return None
+    check, stored = content[:32], content[32:]
+    return stored if hashlib.sha256(stored).digest() == check else None
+
+
+def _store(path: Path, stored: bytes) -> None:
+    """Keep a compiled kernel; where that is not possible, it will be compiled again next time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            try:
+                file.write(hashlib.sha256(stored).digest() + stored)
+                file.close()
+                os.replace(file.name, path)
+            except OSError:
+                Path(file.name).unlink(missing_ok=True)
+    except OSError:
+        return
+
+
+def _read(program: Any, size: Any, content: Any) -> bytes:
+    buffer = bytes(_call(size, program))
+    _call(content, program, buffer)
+    return buffer
+
+
+def _call(function: Any, *arguments: Any) -> Any:
+    """Call NVRTC; raises CompilationError if it reports anything but success."""
+    result, *values = function(*arguments)
+    if result != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        raise CompilationError(f"NVRTC failed with {result.name}")
+    return values[0] if values else None

@@ -1,0 +1,65 @@
+"""CudaKernels: up, down and d_hidden in CUDA C++, everything else in Triton."""
+
+from torch import Tensor
+
+from moe_trainer.moe.cuda.launch import Launch, launch_on_gpu
+from moe_trainer.moe.cuda.products import d_hidden, down, up
+from moe_trainer.moe.dispatch import Dispatch
+from moe_trainer.moe.kernels import Gradients
+from moe_trainer.moe.triton.combine import combine
+from moe_trainer.moe.triton.d_weights import d_down, d_gate_up
+from moe_trainer.moe.triton.dispatch import dispatch_slots
+from moe_trainer.moe.triton.product import product
+from moe_trainer.moe.triton.tiles import Schedule
+
+
+class CudaKernels:
+    """The products on Hopper, in bf16 with sums in fp32; every sum has one order, whatever the schedule."""
+
+    def __init__(self, launch: Launch = launch_on_gpu) -> None:
+        self._launch = launch
+
+    def dispatch(self, experts_NK: Tensor, experts: int) -> Dispatch:
+        """Order the slots by in-layer expert."""
+        return dispatch_slots(experts_NK, experts)
+
+    def forward(
+        self,
+        x_ND: Tensor,
+        weights_NK: Tensor,
+        gate_up_E2FD: Tensor,
+        down_EDF: Tensor,
+        dispatch: Dispatch,
+        keep: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return y_ND and, if it is to be kept for the backward pass, the pre-activation h_S2F."""
+        h_S2F, a_SF = up(x_ND, gate_up_E2FD, dispatch, self._launch, keep=keep, activate=True)
+        assert a_SF is not None
+        return combine(down(a_SF, down_EDF, dispatch, self._launch), dispatch, weights_NK), h_S2F
+
+    def pre_activation(self, x_ND: Tensor, gate_up_E2FD: Tensor, dispatch: Dispatch) -> Tensor:
+        """Return h_S2F again, the same bits as in the forward pass: the same kernel, the same order of sums."""
+        h_S2F, _ = up(x_ND, gate_up_E2FD, dispatch, self._launch, keep=True, activate=False)
+        assert h_S2F is not None
+        return h_S2F
+
+    def backward(
+        self,
+        dy_ND: Tensor,
+        x_ND: Tensor,
+        h_S2F: Tensor,
+        weights_NK: Tensor,
+        gate_up_E2FD: Tensor,
+        down_EDF: Tensor,
+        dispatch: Dispatch,
+    ) -> Gradients:
+        """Return the gradients of all four inputs. Rows of h at places of dropped slots may hold anything."""
+        schedule = Schedule(dispatch)
+        dh_S2F, weighted_SF, dweights_NK = d_hidden(
+            dy_ND, h_S2F, weights_NK, down_EDF, dispatch, self._launch
+        )
+        ddown_EDF = d_down(dy_ND, weighted_SF, schedule)
+        del weighted_SF
+        dgate_up_E2FD = d_gate_up(dh_S2F, x_ND, schedule)
+        dx_ND = combine(product(dh_S2F, gate_up_E2FD, schedule, transposed=True), dispatch)
+        return Gradients(dx_ND, dweights_NK, dgate_up_E2FD, ddown_EDF)
