@@ -1,0 +1,313 @@
+"""The router in one pass over the logits, and one more in the backward pass.
+
+What it computes is moe/router.py's plain version, gradients included. Of each token, a row of logits is read
+once and stays in registers while scores, choice, weights, log-sum-exp and the sums for balancing are made of
+it; those sums leave a program as one row of partial sums, and a second launch adds the rows, so the result is
+the same bits every time. Equal scores: the in-layer expert with the lower number is chosen.
+
+Besides N, E, K and G: P groups of in-layer experts, R rows of partial sums, and C columns: E, padded so that
+both the number of expert groups and the size of one are powers of two.
+"""
+# mypy: disable-error-code="import-untyped, no-untyped-def, untyped-decorator"
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from moe_trainer.moe.router import EPSILON, RouterConfig
+from moe_trainer.moe.routing import Routing
+
+#: Logits that a program holds at once: eight a thread. Chosen by reasoning, as is what follows; not measured yet.
+LOGITS = 1024
+#: Tokens that share a row of partial sums where there are more than MANY: few rows to add. With fewer tokens,
+#: a program has one step, so that as many programs as possible share the wait.
+TOKENS = 32
+MANY = 8192
+
+
+def route(logits_NE: Tensor, config: RouterConfig, bias_E: Tensor | None, groups: int) -> Routing:
+    """Return the choice of N tokens, ``groups`` sequences of one length; nothing is dropped yet.
+
+    Computed in fp32 from logits of any narrower type. A token whose logits hold NaN chooses K valid in-layer
+    experts, and ``Routing.finite`` is false. Raises ValueError for fp64, which only the plain router has.
+    """
+    if logits_NE.dtype == torch.float64:
+        raise ValueError("the fused router computes in fp32: for fp64 logits pass fused=False")
+    experts_NK, weights_NK, counts_GE, probabilities_GE, logsumexp_N, logit_rms = _Route.apply(  # type: ignore[no-untyped-call]
+        logits_NE, bias_E, config, groups
+    )
+    return Routing(
+        experts_NK=experts_NK,
+        weights_NK=weights_NK,
+        counts_GE=counts_GE,
+        probabilities_GE=probabilities_GE,
+        logsumexp_N=logsumexp_N,
+        dropped=torch.zeros((), dtype=torch.int64, device=logits_NE.device),
+        logit_rms=logit_rms,
+    )
+
+
+class _Route(torch.autograd.Function):
+    """Keeps the logits, the choice and the log-sum-exp; scores are computed again in the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits_NE: Tensor, bias_E: Tensor | None, config: RouterConfig, groups: int
+    ) -> tuple[Tensor, ...]:
+        logits_NE = logits_NE.contiguous()
+        outputs = _forward(logits_NE, bias_E, config, groups)
+        experts_NK, _, counts_GE, _, logsumexp_N, logit_rms = outputs
+        ctx.save_for_backward(logits_NE, experts_NK, logsumexp_N)
+        ctx.mark_non_differentiable(experts_NK, counts_GE, logit_rms)
+        ctx.set_materialize_grads(False)
+        ctx.config, ctx.groups = config, groups
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any,
+        _experts: None,
+        dweights_NK: Tensor | None,
+        _counts: None,
+        dprobabilities_GE: Tensor | None,
+        dlogsumexp_N: Tensor | None,
+        _rms: None,
+    ) -> tuple[Tensor, None, None, None]:
+        logits_NE, experts_NK, logsumexp_N = ctx.saved_tensors
+        config: RouterConfig = ctx.config
+        tokens, experts = logits_NE.shape
+        dlogits_NE = torch.empty_like(logits_NE)
+        width = triton.next_power_of_2(experts)
+        rows = max(1, LOGITS // width)
+        _differentiate[(triton.cdiv(tokens, rows),)](
+            logits_NE, experts_NK, logsumexp_N, _contiguous(dweights_NK), _contiguous(dprobabilities_GE),
+            _contiguous(dlogsumexp_N), dlogits_NE, tokens, tokens // ctx.groups, experts, config.scale, EPSILON,
+            ACTIVE=config.active, SIGMOID=config.scores == "sigmoid", RENORMALISE=config.renormalise,
+            TOKENS=rows, COLUMNS=width,
+        )  # fmt: skip
+        return dlogits_NE, None, None, None
+
+
+def _forward(
+    logits_NE: Tensor, bias_E: Tensor | None, config: RouterConfig, groups: int
+) -> tuple[Tensor, ...]:
+    """Return experts_NK, weights_NK, counts_GE, probabilities_GE, logsumexp_N and the logits' rms."""
+    (tokens, experts), active = logits_NE.shape, config.active
+    length = tokens // groups
+    expert_groups = config.expert_groups if config.chosen_groups < config.expert_groups else 1
+    size = experts // expert_groups
+    outer, padded = triton.next_power_of_2(expert_groups), triton.next_power_of_2(size)
+    rows = max(1, min(TOKENS, LOGITS // (outer * padded)))
+    steps = TOKENS // rows if tokens > MANY else 1
+    parts = max(1, triton.cdiv(length, rows * steps))
+
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=logits_NE.device)
+
+    experts_NK, weights_NK = empty(tokens, active, dtype=torch.int64), empty(tokens, active)
+    counts_GE, probabilities_GE = empty(groups, experts, dtype=torch.int64), empty(groups, experts)
+    logsumexp_N, logit_rms = empty(tokens), empty()
+    counts_RE, sums_RE = empty(groups * parts, experts, dtype=torch.int32), empty(groups * parts, experts)
+    squares_R = empty(groups * parts)
+    _choose[(groups, parts)](
+        logits_NE, bias_E, experts_NK, weights_NK, logsumexp_N, counts_RE, sums_RE, squares_R,
+        length, experts, config.scale, EPSILON,
+        ACTIVE=active, ACTIVE_PADDED=triton.next_power_of_2(active), SIGMOID=config.scores == "sigmoid",
+        RENORMALISE=config.renormalise, GROUPS=expert_groups,
+        CHOSEN=min(config.chosen_groups, expert_groups), SIZE=size, GROUPS_PADDED=outer, SIZE_PADDED=padded,
+        TOKENS=rows, STEPS=steps,
+    )  # fmt: skip
+    _add[(groups, triton.cdiv(experts, 8))](
+        counts_RE, sums_RE, squares_R, counts_GE, probabilities_GE, logit_rms, parts, length, experts,
+        ROWS=min(256, triton.next_power_of_2(parts)), COLUMNS=8,
+    )  # fmt: skip
+    return experts_NK, weights_NK, counts_GE, probabilities_GE, logsumexp_N, logit_rms
+
+
+def _contiguous(gradient: Tensor | None) -> Tensor | None:
+    return None if gradient is None else gradient.contiguous()
+
+
+#: Stands for NaN in the choice: below every score, above what is closed, and twice it is still finite.
+_WORST = tl.constexpr(-1e38)
+
+
+@triton.jit
+def _choose(
+    logits_NE, bias_E, experts_NK, weights_NK, logsumexp_N, counts_RE, sums_RE, squares_R,
+    length, experts, scale, epsilon,
+    ACTIVE: tl.constexpr, ACTIVE_PADDED: tl.constexpr, SIGMOID: tl.constexpr, RENORMALISE: tl.constexpr,
+    GROUPS: tl.constexpr, CHOSEN: tl.constexpr, SIZE: tl.constexpr,
+    GROUPS_PADDED: tl.constexpr, SIZE_PADDED: tl.constexpr, TOKENS: tl.constexpr, STEPS: tl.constexpr,
+):  # fmt: skip
+    COLUMNS: tl.constexpr = GROUPS_PADDED * SIZE_PADDED
+    group = tl.program_id(0)
+    row = group * tl.num_programs(1) + tl.program_id(1)
+    column = tl.arange(0, COLUMNS)
+    real = (column // SIZE_PADDED < GROUPS) & (column % SIZE_PADDED < SIZE)
+    expert = column // SIZE_PADDED * SIZE + column % SIZE_PADDED
+    slot = tl.arange(0, ACTIVE_PADDED)[None, :]
+    count = tl.zeros((COLUMNS,), tl.int32)
+    sums = tl.zeros((COLUMNS,), tl.float32)
+    squares = 0.0
+    for step in range(STEPS):
+        place = (tl.program_id(1) * STEPS + step) * TOKENS + tl.arange(0, TOKENS)
+        inside = place < length
+        token = group.to(tl.int64) * length + place
+        there = inside[:, None] & real[None, :]
+        logit = tl.load(logits_NE + token[:, None] * experts + expert[None, :], there, other=0).to(tl.float32)
+        squares += tl.sum(logit * logit)
+        score, probability, logsumexp = _score(logit, real, epsilon, SIGMOID)
+        tl.store(logsumexp_N + token, logsumexp, inside)
+
+        choice = score
+        if bias_E is not None:
+            choice += tl.load(bias_E + expert, real, other=0).to(tl.float32)[None, :]
+        choice = tl.where(choice == choice, choice, _WORST)
+        choice = tl.where(real[None, :], choice, -float("inf"))
+        if CHOSEN < GROUPS:
+            choice = _close_groups(choice, SIGMOID and SIZE > 1, CHOSEN, GROUPS_PADDED, SIZE_PADDED)
+        chosen = tl.zeros((TOKENS, ACTIVE_PADDED), tl.int32)
+        weight = tl.zeros((TOKENS, ACTIVE_PADDED), tl.float32)
+        for k in range(ACTIVE):
+            best = tl.argmax(choice, 1)
+            this = column[None, :] == best[:, None]
+            chosen = tl.where(slot == k, (best // SIZE_PADDED * SIZE + best % SIZE_PADDED)[:, None], chosen)
+            weight = tl.where(slot == k, tl.sum(tl.where(this, score, 0), 1)[:, None], weight)
+            count += tl.sum((this & inside[:, None]).to(tl.int32), 0)
+            choice = tl.where(this, -float("inf"), choice)
+        if RENORMALISE:
+            weight /= tl.sum(weight, 1)[:, None] + epsilon
+        written = inside[:, None] & (slot < ACTIVE)
+        tl.store(experts_NK + token[:, None] * ACTIVE + slot, chosen.to(tl.int64), written)
+        tl.store(weights_NK + token[:, None] * ACTIVE + slot, weight * scale, written)
+        sums += tl.sum(tl.where(there, probability, 0), 0)
+    tl.store(counts_RE + row * experts + expert, count, real)
+    tl.store(sums_RE + row * experts + expert, sums, real)
+    tl.store(squares_R + row, squares)
+
+
+@triton.jit
+def _score(logit, real, epsilon, SIGMOID: tl.constexpr):
+    """Return score and probability of each column, zero where it is padding, and each row's log-sum-exp."""
+    logit = tl.where(real[None, :], logit, -float("inf"))
+    highest = tl.max(logit, 1)
+    power = tl.exp(logit - highest[:, None])
+    total = tl.sum(power, 1)
+    if SIGMOID:
+        score = tl.sigmoid(logit)
+        probability = score / (tl.sum(score, 1) + epsilon)[:, None]
+    else:
+        score = power / total[:, None]
+        probability = score
+    return score, probability, highest + tl.log(total)
+
+
+@triton.jit
+def _close_groups(
+    choice, TWO: tl.constexpr, CHOSEN: tl.constexpr, GROUPS: tl.constexpr, SIZE: tl.constexpr
+):  # fmt: skip
+    """Return the choice with all but the best CHOSEN groups at minus infinity."""
+    TOKENS: tl.constexpr = choice.shape[0]
+    choice_TPe = tl.reshape(choice, (TOKENS, GROUPS, SIZE))
+    score = tl.max(choice_TPe, 2)
+    if TWO:
+        first = tl.arange(0, SIZE)[None, None, :] == tl.argmax(choice_TPe, 2)[:, :, None]
+        score += tl.max(tl.where(first, -float("inf"), choice_TPe), 2)
+    open = tl.zeros((TOKENS, GROUPS), tl.int32)
+    for _ in range(CHOSEN):
+        this = tl.arange(0, GROUPS)[None, :] == tl.argmax(score, 1)[:, None]
+        open = tl.where(this, 1, open)
+        score = tl.where(this, -float("inf"), score)
+    closed = tl.where(open[:, :, None] == 1, choice_TPe, -float("inf"))
+    return tl.reshape(closed, (TOKENS, GROUPS * SIZE))
+
+
+@triton.jit
+def _add(
+    counts_RE, sums_RE, squares_R, counts_GE, probabilities_GE, logit_rms, parts, length, experts,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    group, block = tl.program_id(0), tl.program_id(1)
+    expert = block * COLUMNS + tl.arange(0, COLUMNS)
+    count = tl.zeros((COLUMNS,), tl.int64)
+    total = tl.zeros((COLUMNS,), tl.float32)
+    for first in range(0, parts, ROWS):
+        part = first + tl.arange(0, ROWS)
+        cell = (group * parts + part)[:, None] * experts + expert[None, :]
+        there = (part < parts)[:, None] & (expert < experts)[None, :]
+        count += tl.sum(tl.load(counts_RE + cell, there, other=0).to(tl.int64), 0)
+        total += tl.sum(tl.load(sums_RE + cell, there, other=0), 0)
+    tl.store(counts_GE + group * experts + expert, count, expert < experts)
+    tl.store(probabilities_GE + group * experts + expert, total / tl.maximum(length, 1), expert < experts)
+    if (group == 0) & (block == 0):
+        rows = tl.num_programs(0) * parts
+        squares = 0.0
+        for first in range(0, rows, ROWS):
+            row = first + tl.arange(0, ROWS)
+            squares += tl.sum(tl.load(squares_R + row, row < rows, other=0))
+        logits = tl.num_programs(0).to(tl.float32) * length * experts
+        tl.store(logit_rms, tl.sqrt(squares / tl.maximum(logits, 1)))
+
+
+@triton.jit
+def _differentiate(
+    logits_NE, experts_NK, logsumexp_N, dweights_NK, dprobabilities_GE, dlogsumexp_N, dlogits_NE,
+    tokens, length, experts, scale, epsilon,
+    ACTIVE: tl.constexpr, SIGMOID: tl.constexpr, RENORMALISE: tl.constexpr,
+    TOKENS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
+    column = tl.arange(0, COLUMNS)
+    inside, real = token < tokens, column < experts
+    there = inside[:, None] & real[None, :]
+    cell = token[:, None] * experts + column[None, :]
+    logit = tl.load(logits_NE + cell, there, other=0).to(tl.float32)
+    score, probability, _ = _score(logit, real, epsilon, SIGMOID)
+
+    dprobability = tl.zeros((TOKENS, COLUMNS), tl.float32)
+    if dprobabilities_GE is not None:
+        group = token // tl.maximum(length, 1)
+        dprobability = tl.load(dprobabilities_GE + group[:, None] * experts + column[None, :], there, other=0)
+        dprobability = dprobability.to(tl.float32) / length
+    if SIGMOID:  # probability = score / (sum of scores + epsilon)
+        common = tl.sum(dprobability * probability, 1)
+        dscore = (dprobability - common[:, None]) / (tl.sum(score, 1) + epsilon)[:, None]
+    else:
+        dscore = dprobability
+    if dweights_NK is not None:
+        dscore += _dscore_of_weights(
+            score, column, experts_NK + token * ACTIVE, dweights_NK + token * ACTIVE, inside, scale, epsilon,
+            ACTIVE, RENORMALISE,
+        )  # fmt: skip
+    common = tl.sum(dscore * score, 1)  # softmax only
+    dlogit = dscore * score * (1 - score) if SIGMOID else score * (dscore - common[:, None])
+    if dlogsumexp_N is not None:
+        dlogsumexp = tl.load(dlogsumexp_N + token, inside, other=0).to(tl.float32)
+        logsumexp = tl.load(logsumexp_N + token, inside, other=0)
+        dlogit += dlogsumexp[:, None] * tl.exp(logit - logsumexp[:, None])
+    tl.store(dlogits_NE + cell, dlogit.to(dlogits_NE.dtype.element_ty), there)
+
+
+@triton.jit
+def _dscore_of_weights(
+    score, column, chosen, dweights, inside, scale, epsilon, ACTIVE: tl.constexpr, RENORMALISE: tl.constexpr
+):
+    """Return the gradient by the scores of weight_k = scale * score_k / (sum of the chosen + epsilon)."""
+    dscore = tl.zeros_like(score)
+    taken = tl.zeros_like(score)
+    for k in range(ACTIVE):
+        this = column[None, :] == tl.load(chosen + k, inside, other=0)[:, None]
+        dweight = tl.load(dweights + k, inside, other=0).to(tl.float32) * scale
+        dscore += tl.where(this, dweight[:, None], 0)
+        taken = tl.where(this, 1.0, taken)
+    if RENORMALISE:
+        total = tl.sum(score * taken, 1) + epsilon
+        common = tl.sum(dscore * score, 1) / total
+        dscore = taken * (dscore - common[:, None]) / total[:, None]
+    return dscore
