@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from .worker import train
+from moe_trainer.failure import JobError
+from moe_trainer.model import Model, initialise
+from moe_trainer.parallel.processes import Processes
+from moe_trainer.parallel.spread import placed
+from moe_trainer.parallel.tensor_files import read_tensors
+
+from .worker import SMALL, train
 
 WORKER = Path(__file__).parent / "worker.py"
 #: By number of processes: the cases that one start of them goes through.
@@ -37,7 +44,15 @@ def free_ports() -> list[int]:
     return ports
 
 
-def start(world: int, folder: Path) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Outcome:
+    """What the processes of one start left."""
+
+    folder: Path
+    cases: list[dict[str, Any]]
+
+
+def start(world: int, folder: Path) -> Outcome:
     cases = [case | {"port": port} for case, port in zip(CASES[world], free_ports(), strict=False)]
     common = os.environ | {
         "MASTER_ADDR": "127.0.0.1",
@@ -57,7 +72,7 @@ def start(world: int, folder: Path) -> list[dict[str, Any]]:
     for process in started:
         output, _ = process.communicate(timeout=120)
         assert process.returncode == 0, output
-    return [torch.load(folder / f"{number}.pt") for number in range(len(CASES[world]))]
+    return Outcome(folder, [torch.load(folder / f"{number}.pt") for number in range(len(cases))])
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +84,9 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Any:
     ("world", "number"), [(world, number) for world, cases in CASES.items() for number in range(len(cases))]
 )
 def test_several_processes_take_the_steps_of_one(results: Any, world: int, number: int) -> None:
-    from moe_trainer.parallel.processes import Processes
-
     case = CASES[world][number]
     alone = train(Processes(), None, case.get("crowd", False))
-    found = results(world)[number]
+    found = results(world).cases[number]
     assert found["losses"] == pytest.approx(alone["losses"], rel=1e-12)
     assert found["norms"] == pytest.approx(alone["norms"], rel=1e-9)
     assert found["weights"].keys() == alone["weights"].keys()
@@ -83,3 +96,26 @@ def test_several_processes_take_the_steps_of_one(results: Any, world: int, numbe
         assert found["held"] < 0.6 * alone["held"] * 2 / world
     if case["expert"] > 1:
         assert found["held"] < alone["held"]
+
+
+@pytest.mark.parametrize(("world", "number"), [(2, 0), (2, 1), (2, 3), (4, 1)])
+def test_one_process_reads_what_several_wrote(results: Any, world: int, number: int) -> None:
+    model = Model(SMALL).double()
+    initialise(model, seed=99)
+    read_tensors(results(world).folder / f"files-{number}", placed(model, Processes()), None)
+    expected = Model(SMALL).double()
+    initialise(expected, seed=number)
+    assert all(map(torch.equal, model.parameters(), expected.parameters()))
+
+
+def test_files_without_a_tensor_or_of_another_shape_are_refused_before_anything_is_read(
+    results: Any,
+) -> None:
+    model = Model(SMALL.model_copy(update={"moe_intermediate_size": 12})).double()
+    initialise(model, seed=99)
+    before = [parameter.clone() for parameter in model.parameters()]
+    with pytest.raises(JobError, match=r"gate_up_E2FD has shape \(4, 16, 16\), not \(4, 24, 16\)"):
+        read_tensors(results(2).folder / "files-1", placed(model, Processes()), None)
+    with pytest.raises(JobError, match=r"other has shape None, not \(3,\)"):
+        read_tensors(results(2).folder / "files-1", {"other": torch.zeros(3)}, None)
+    assert all(map(torch.equal, model.parameters(), before))

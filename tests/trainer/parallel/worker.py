@@ -17,7 +17,8 @@ from moe_trainer.model_config import ModelConfig
 from moe_trainer.moe.layer import MoELayer
 from moe_trainer.parallel.layout import Layout
 from moe_trainer.parallel.processes import Processes, joined
-from moe_trainer.parallel.spread import clip_gradients, gathered, local, spread, sum_gradients
+from moe_trainer.parallel.spread import clip_gradients, gathered, local, placed, spread, sum_gradients
+from moe_trainer.parallel.tensor_files import read_tensors, write_tensors
 
 SMALL = ModelConfig(
     vocab_size=64,
@@ -65,6 +66,27 @@ def train(processes: Processes, shard: bool | None, crowd: bool = False) -> dict
     return {"losses": losses, "norms": norms, "held": held, "weights": dict(gathered(model, processes))}
 
 
+def exchange_files(folder: Path, number: int, processes: Processes, shard: bool | None) -> None:
+    """Write this layout's weights, after reading what the layout before it wrote."""
+    model = Model(SMALL).double()
+    initialise(model, seed=number)
+    spread(model, processes, shard)
+    group = None if processes.alone else torch.distributed.group.WORLD
+    if number:
+        read_tensors(folder / f"files-{number - 1}", placed(model, processes), group)
+        expected = Model(SMALL).double()
+        initialise(expected, seed=number - 1)
+        wanted = dict(expected.named_parameters())
+        for name, whole in gathered(model, processes):
+            assert torch.equal(whole, wanted[name]), name
+        initialised = Model(SMALL).double()
+        initialise(initialised, seed=number)
+        spread(initialised, processes, shard)
+        model = initialised
+    (folder / f"files-{number}").mkdir(exist_ok=True)
+    write_tensors(folder / f"files-{number}", placed(model, processes), group)
+
+
 def main(folder: Path, world: int, cases: list[dict[str, Any]]) -> None:
     torch.set_num_threads(1)
     for number, case in enumerate(cases):
@@ -73,6 +95,7 @@ def main(folder: Path, world: int, cases: list[dict[str, Any]]) -> None:
             result = train(processes, case.get("shard"), case.get("crowd", False))
             if processes.first:
                 torch.save(result, folder / f"{number}.pt")
+            exchange_files(folder, number, processes, case.get("shard"))
             if processes.any(processes.rank == world - 1) is not True or processes.any(False):
                 raise AssertionError("the processes do not agree")
             assert processes.from_first(f"from {processes.rank}") == "from 0"

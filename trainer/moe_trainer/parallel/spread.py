@@ -6,6 +6,7 @@ process that uses it (replicas: one sum of all gradients a step) or, where it is
     spread(model, processes)             before the first step, with the whole weights loaded
     sum_gradients(model, processes)      after the last backward pass of a step
     clip_gradients(model, limit, …)      by the norm over the whole model
+    placed(model, processes)             name and this process's part, knowing its place in the whole
     gathered(model, processes)           name and whole tensor, one after the other, for the artefact
 """
 
@@ -68,17 +69,38 @@ def clip_gradients(model: nn.Module, limit: float, processes: Processes) -> floa
     return norm
 
 
+def placed(model: nn.Module, processes: Processes) -> dict[str, Tensor]:
+    """Return every parameter as this process holds it: plain where it is whole, else a DTensor of the whole."""
+    cut = {id(p) for experts in _in_layer_experts(model) for p in experts.parameters()}
+    if processes.expert_group is None:
+        cut = set()
+    return {
+        name: _cut_part(parameter.detach(), processes) if id(parameter) in cut else parameter.detach()
+        for name, parameter in model.named_parameters()
+    }
+
+
+def placed_like(whole: Tensor, part: Tensor) -> Tensor:
+    """Return a part of another tensor of the same cut, such as an optimizer's moment, in its place."""
+    if local(whole) is whole:
+        return part
+    from torch.distributed.tensor import DTensor
+
+    assert isinstance(whole, DTensor)
+    return DTensor.from_local(
+        part,
+        whole.device_mesh,
+        whole.placements,
+        run_check=False,
+        shape=whole.shape,
+        stride=whole.stride(),
+    )
+
+
 def gathered(model: nn.Module, processes: Processes) -> Iterator[tuple[str, Tensor]]:
     """Yield every parameter whole, one at a time; all processes have to go through them together."""
-    cut = {id(p) for experts in _in_layer_experts(model) for p in experts.parameters()}
-    for name, parameter in model.named_parameters():
-        value = parameter.detach()
-        value = value.full_tensor() if hasattr(value, "full_tensor") else value
-        if processes.expert_group is not None and id(parameter) in cut:
-            parts = [torch.empty_like(value) for _ in range(processes.layout.expert)]
-            torch.distributed.all_gather(parts, value, group=processes.expert_group)
-            value = torch.cat(parts)
-        yield name, value
+    for name, part in placed(model, processes).items():
+        yield name, part.full_tensor() if hasattr(part, "full_tensor") else part
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -103,16 +125,35 @@ def _cut(experts: InLayerExperts, processes: Processes) -> None:
     experts.function = partial(exchanged_experts, group=processes.expert_group)
 
 
+def _cut_part(part: Tensor, processes: Processes) -> Tensor:
+    """Return a process's part of the in-layer experts as a part of all: first cut by expert, then by FSDP2."""
+    from torch.distributed.tensor import DTensor, Replicate, Shard
+
+    held = part.shape[0]  # of the expert group's process, all its data replicas together
+    whole = torch.empty(held * processes.layout.expert, *part.shape[1:], device="meta")
+    rest = Shard(0) if isinstance(part, DTensor) else Replicate()
+    assert processes.grid is not None
+    return DTensor.from_local(
+        local(part),
+        processes.grid,
+        [Shard(0), rest],
+        run_check=False,
+        shape=whole.shape,
+        stride=whole.stride(),
+    )
+
+
 def _fully_shard(model: nn.Module, processes: Processes) -> None:
     """Cut parameters, gradients and optimizer state by FSDP2, block by block; gradients are summed."""
+    from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
     assert processes.grid is not None
-    data, everyone = processes.grid["data"], processes.grid["data"]
+    device = processes.grid.device_type
+    everyone = DeviceMesh(device, torch.arange(processes.layout.processes, device="cpu"))
     if processes.layout.expert > 1:
-        everyone = processes.grid._flatten("everyone")
         for experts in _in_layer_experts(model):
-            fully_shard(experts, mesh=data)
+            fully_shard(experts, mesh=processes.grid["data"])
     for block in model.get_submodule("layers").children():
         fully_shard(block, mesh=everyone)
     fully_shard(model, mesh=everyone)

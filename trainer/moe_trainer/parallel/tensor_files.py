@@ -1,0 +1,77 @@
+"""Tensors of a run in safetensors files, each process writing what it holds. Never pickle.
+
+One process writes one plain file. Several write a file each, whose header says where its parts belong in
+the whole (the Hugging Face format of torch.distributed.checkpoint); so any number of processes reads what any other
+number wrote.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from moe_trainer.manifest import corrupt
+from moe_trainer.tensors import load_tensors, save_tensors
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+_ALONE = "tensors.safetensors"
+#: Where a file of torch.distributed.checkpoint says which part of each tensor it holds.
+_PARTS = "DCP_SHARDING_INFO"
+
+
+def write_tensors(folder: Path, tensors: Mapping[str, Tensor], group: "ProcessGroup | None") -> None:
+    """Write this process's parts to an existing folder; all processes of the group call it together."""
+    if group is None:
+        save_tensors(folder / _ALONE, tensors)
+        return
+    import torch.distributed.checkpoint as dcp
+
+    writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    dcp.save(dict(tensors), storage_writer=writer, process_group=group)
+
+
+def read_tensors(folder: Path, into: Mapping[str, Tensor], group: "ProcessGroup | None") -> None:
+    """Fill tensors, each with this process's part of what the folder holds under its name.
+
+    Raises JobError (ArtefactCorrupt) if a name is missing or has another shape, before any is filled.
+    """
+    found = shapes(folder)
+    for name, tensor in into.items():
+        if found.get(name) != tuple(tensor.shape):
+            raise corrupt(folder, f"{name} has shape {found.get(name)}, not {tuple(tensor.shape)}")
+    if group is None and not _in_parts(folder):
+        for name, tensor in load_tensors(folder / _ALONE).items():
+            if name in into:
+                into[name].copy_(tensor)
+        return
+    import torch.distributed.checkpoint as dcp
+
+    reader = dcp.HuggingFaceStorageReader(str(folder))
+    dcp.load(dict(into), storage_reader=reader, process_group=group, no_dist=group is None)
+
+
+def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return the name and the whole shape of every tensor in a folder; raises JobError (ArtefactCorrupt)."""
+    import json
+
+    found: dict[str, tuple[int, ...]] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                parts = json.loads((file.metadata() or {}).get(_PARTS, "{}"))
+                for name in file.keys():  # noqa: SIM118 (no mapping)
+                    shape = file.get_slice(name).get_shape()
+                    offsets = parts.get(name, {}).get("saved_offsets", [0] * len(shape))
+                    end = tuple(size + offset for size, offset in zip(shape, offsets, strict=True))
+                    found[name] = tuple(map(max, end, found.get(name, end)))
+        except SafetensorError as error:
+            raise corrupt(folder, f"{path.name}: {error}") from None
+    return found
+
+
+def _in_parts(folder: Path) -> bool:
+    return not (folder / _ALONE).exists()
