@@ -5,6 +5,7 @@ the whole (the Hugging Face format of torch.distributed.checkpoint); so any numb
 number wrote.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,10 +29,11 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor], group: "ProcessGr
     if group is None:
         save_tensors(folder / _ALONE, tensors)
         return
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
 
-    writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    dcp.save(dict(tensors), storage_writer=writer, process_group=group)
+    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    save(dict(tensors), storage_writer=writer, process_group=group)
 
 
 def read_tensors(folder: Path, into: Mapping[str, Tensor], group: "ProcessGroup | None") -> None:
@@ -48,16 +50,15 @@ def read_tensors(folder: Path, into: Mapping[str, Tensor], group: "ProcessGroup 
             if name in into:
                 into[name].copy_(tensor)
         return
-    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.state_dict_loader import load
 
-    reader = dcp.HuggingFaceStorageReader(str(folder))
-    dcp.load(dict(into), storage_reader=reader, process_group=group, no_dist=group is None)
+    reader = HuggingFaceStorageReader(str(folder))
+    load(dict(into), storage_reader=reader, process_group=group, no_dist=group is None)
 
 
 def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Return the name and the whole shape of every tensor in a folder; raises JobError (ArtefactCorrupt)."""
-    import json
-
     found: dict[str, tuple[int, ...]] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
