@@ -109,6 +109,9 @@ class Balancing(Format):
         default="None", description="The rule by which the bias of the routers' choice moves after a step."
     )
     bias_rate: float = Field(default=0.001, gt=0, le=1, description="How far it moves.")
+    capacity_factor: float | None = Field(
+        default=None, gt=0, description="Slots an in-layer expert takes, over its fair share; absent: all."
+    )
 
 
 class TrainingSpec(Format):

@@ -76,6 +76,9 @@ class TrainHeadline(Format):
     validation_bits_per_byte: float | None = None
     parameters: int
     resumed_from: int = Field(default=0, description="Step of the checkpoint it resumed from; 0: none.")
+    load_max_violation: float | None = Field(
+        default=None, description="MaxVio of all slots of the last validation interval, largest over layers."
+    )
 
 
 class Decision(Format):
@@ -164,4 +167,18 @@ class Progress(Format):
     bits_per_byte: float | None = Field(default=None, description="Of the newest validation.")
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
-    load_max_violation: float | None = Field(default=None, description="MaxVio over layers, newest step.")
+    load_max_violation: float | None = Field(
+        default=None, description="MaxVio of the newest step, largest over layers with a router."
+    )
+    load_entropy: float | None = Field(
+        default=None, description="Entropy of the load over ln E, smallest over layers."
+    )
+    dead_experts: int | None = Field(
+        default=None, description="In-layer experts without a slot, over all layers."
+    )
+    drop_rate: float | None = Field(
+        default=None, description="Share of slots that were dropped, largest over layers."
+    )
+    router_logit_rms: float | None = Field(
+        default=None, description="Root mean square of router logits, largest over layers."
+    )

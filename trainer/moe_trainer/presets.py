@@ -4,27 +4,31 @@ from moe_trainer.failure import JobError
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.tokenizer import BOS, EOS, PAD, Tokenizer
 
+#: About 1 M parameters: learns plain text in a minute of one CPU core. For laptops, demos and tests.
+#: It sees a million tokens in that time, so what counts is how soon attention finds the last few bytes:
+#: rotary angles with short periods and a short context halve the tokens that this takes.
+_TINY = ModelConfig(
+    vocab_size=Tokenizer.vocab_size,
+    hidden_size=128,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    num_key_value_heads=1,
+    head_dim=64,
+    num_experts=8,
+    num_experts_per_tok=2,
+    moe_intermediate_size=128,
+    max_position_embeddings=384,  # bos, 128 bytes, and all but the last of a segment of 256
+    rope_theta=100.0,
+    initializer_range=0.08,
+    bos_token_id=BOS,
+    eos_token_id=EOS,
+    pad_token_id=PAD,
+)
+
 PRESETS: dict[str, ModelConfig] = {
-    # About 1 M parameters: learns plain text in a minute of one CPU core. For laptops, demos and tests.
-    # It sees a million tokens in that time, so what counts is how soon attention finds the last few bytes:
-    # rotary angles with short periods and a short context halve the tokens that this takes.
-    "tiny": ModelConfig(
-        vocab_size=Tokenizer.vocab_size,
-        hidden_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=64,
-        num_experts=8,
-        num_experts_per_tok=2,
-        moe_intermediate_size=128,
-        max_position_embeddings=384,  # bos, 128 bytes, and all but the last of a segment of 256
-        rope_theta=100.0,
-        initializer_range=0.08,
-        bos_token_id=BOS,
-        eos_token_id=EOS,
-        pad_token_id=PAD,
-    ),
+    "tiny": _TINY,
+    # The same with sigmoid scores and a selection bias, which balances without a loss.
+    "tiny-sigmoid": _TINY.model_copy(update={"model_type": "glm4_moe"}),
 }
 
 

@@ -16,6 +16,10 @@ _HELP = {
     "tokens_per_second": "Training throughput.",
     "eta_seconds": "Seconds until the last step.",
     "load_max_violation": "How far the busiest in-layer expert is above its fair share; 0 is balance.",
+    "load_entropy": "Entropy of the load over its largest value, smallest over layers; 1 is balance.",
+    "dead_experts": "In-layer experts without a slot in the newest step, over all layers.",
+    "drop_rate": "Share of slots that were dropped in the newest step, largest over layers.",
+    "router_logit_rms": "Root mean square of the router's logits, largest over layers.",
 }
 
 
@@ -25,6 +29,7 @@ class ProgressServer:
     def __init__(self, address: str, port: int | None) -> None:
         """Listen at an address, or, without a port, do nothing."""
         self.latest = Progress(step=0, max_steps=0)
+        self.more_metrics = ""
         self._server = None if port is None else ThreadingHTTPServer((address, port), self._handler())
         if self._server:
             self._server.daemon_threads = True
@@ -44,9 +49,9 @@ class ProgressServer:
             self._server.shutdown()
             self._server.server_close()
 
-    def publish(self, progress: Progress) -> None:
-        """Make this the answer from now on."""
-        self.latest = progress
+    def publish(self, progress: Progress, more_metrics: str = "") -> None:
+        """Make this the answer from now on; ``more_metrics`` goes below its metrics, in Prometheus' text format."""
+        self.latest, self.more_metrics = progress, more_metrics
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         server = self
@@ -58,7 +63,7 @@ class ProgressServer:
                 if self.path == "/progress":
                     self._answer(server.latest.to_json(), "application/json")
                 elif self.path == "/metrics":
-                    self._answer(metrics(server.latest), "text/plain; version=0.0.4")
+                    self._answer(metrics(server.latest) + server.more_metrics, "text/plain; version=0.0.4")
                 else:
                     self.send_error(404)
 

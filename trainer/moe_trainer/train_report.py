@@ -2,6 +2,7 @@
 
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,9 +13,12 @@ from moe_trainer.failure import JobError, TransientError
 from moe_trainer.formats import Format
 from moe_trainer.job_config import TrainJob
 from moe_trainer.job_report import TrainHeadline
+from moe_trainer.load_record import LayerRecord
 from moe_trainer.manifest import is_committed, read_manifest, sha256_of_file, verify
 from moe_trainer.model import Model
+from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.training_run import Run
 
 
 class TrainResult(Format):
@@ -26,6 +30,7 @@ class TrainResult(Format):
     validation_bits_per_byte: float | None = None
     parameters: int
     resumed_from: int
+    load_max_violation: float | None = None
 
 
 class Provenance(Format):
@@ -56,8 +61,52 @@ class TrainReport(Format):
     result: TrainResult
     losses: tuple[float, ...] = Field(description="Cross-entropy of every step, nats per token.")
     validations: dict[int, float] = Field(description="Step to bits per byte.")
+    loads: dict[int, tuple[LayerRecord, ...]] = Field(
+        default_factory=dict,
+        description="Step to the load of each layer with a router since the validation before.",
+    )
+    final_shares: tuple[tuple[float, ...], ...] = Field(
+        default=(),
+        description="Of the last interval: each in-layer expert's share of its layer's slots, by layer.",
+    )
+    base_shares: tuple[tuple[float, ...], ...] | None = Field(
+        default=None, description="The base's own shares, where the load was balanced against them."
+    )
     skipped_checkpoints: tuple[str, ...] = Field(description="Checkpoints that were damaged, and how.")
     provenance: Provenance
+
+
+def report_of(run: Run) -> TrainReport:
+    """Return the report of a run that has taken its last step."""
+    curve, every = run.curve, run.job.training.validation_every
+    last_interval = curve.losses[-(len(curve.losses) % every or every) :]
+    loads = run.balancer.record.loads()
+    result = TrainResult(
+        steps=run.step,
+        tokens=run.step * run.batches.tokens,
+        final_loss=sum(last_interval) / len(last_interval),
+        validation_bits_per_byte=curve.validations.get(run.step),
+        parameters=run.parameters,
+        resumed_from=run.resumed_from,
+        load_max_violation=max((load.max_violation for load in loads), default=None),
+    )
+    base = run.balancer.base_loads()
+    return TrainReport(
+        job=run.job,
+        result=result,
+        losses=tuple(curve.losses),
+        validations=curve.validations,
+        loads=curve.loads,
+        final_shares=_shares(loads),
+        base_shares=_shares(base) if base else None,
+        skipped_checkpoints=tuple(run.skipped),
+        provenance=Provenance.here(),
+    )
+
+
+def _shares(loads: Sequence[LayerLoad]) -> tuple[tuple[float, ...], ...]:
+    """Return shares with the digits that a report needs."""
+    return tuple(tuple(round(share, 6) for share in load.shares) for load in loads)
 
 
 def commit(root: Path, folder: str, model: Model, tokenizer: Tokenizer, report: TrainReport) -> TrainHeadline:

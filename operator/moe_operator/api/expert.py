@@ -162,6 +162,13 @@ class Balancing(ApiModel):
         le=1,
         description="How far the bias moves in a step, in units of the router's scores. Default: 0.001.",
     )
+    capacity_factor: float | None = Field(
+        default=None,
+        gt=0,
+        le=64,
+        description="While it trains, an in-layer expert takes at most so many times its fair share of a forward "
+        "pass's slots, those of largest weight; the rest is dropped. Default: nothing is dropped.",
+    )
 
 
 class Training(ApiModel):

@@ -29,7 +29,13 @@ LEFT_OUT: Mapping[str, Any] = {
     "weight_decay": 0.1,
     "load_balancing_loss_weight": 0.01,
     "auxiliary_loss_weight": 0.001,
-    "balancing": {"scope": "GlobalBatch", "against": "Uniform", "bias": "None", "bias_rate": 0.001},
+    "balancing": {
+        "scope": "GlobalBatch",
+        "against": "Uniform",
+        "bias": "None",
+        "bias_rate": 0.001,
+        "capacity_factor": None,
+    },
 }
 
 

@@ -16,9 +16,9 @@ def get(server: ProgressServer, path: str) -> str:
 def test_the_newest_progress_is_answered() -> None:
     with ProgressServer("127.0.0.1", 0) as server:
         server.publish(Progress(step=1, max_steps=10))
-        server.publish(Progress(step=3, max_steps=10, loss=2.5))
+        server.publish(Progress(step=3, max_steps=10, loss=2.5), "moe_trainer_other 7\n")
         assert json.loads(get(server, "/progress")) == {"step": 3, "maxSteps": 10, "loss": 2.5}
-        assert "moe_trainer_loss 2.5\n" in get(server, "/metrics")
+        assert get(server, "/metrics").endswith("moe_trainer_loss 2.5\nmoe_trainer_other 7\n")
         with pytest.raises(urllib.error.HTTPError, match="404"):
             get(server, "/anything")
 
@@ -44,5 +44,9 @@ def test_every_field_of_progress_is_a_metric() -> None:
         tokens_per_second=1.0,
         eta_seconds=1.0,
         load_max_violation=1.0,
+        load_entropy=1.0,
+        dead_experts=0,
+        drop_rate=0.0,
+        router_logit_rms=1.0,
     )
     assert metrics(full).count("# TYPE") == len(Progress.model_fields)

@@ -1,0 +1,103 @@
+"""One training run in memory, and how it comes there: the parent or the preset, the data, the optimizer."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from moe_trainer import artefact
+from moe_trainer.balancing import Balancer
+from moe_trainer.checkpoint import Curve
+from moe_trainer.data.batches import Batches, read_streams, validation_blocks
+from moe_trainer.data.snapshot_layout import read_record
+from moe_trainer.failure import JobError
+from moe_trainer.formats import Digest, canonical_json, digest_of
+from moe_trainer.job_config import TrainJob
+from moe_trainer.manifest import corrupt, verify
+from moe_trainer.model import Model, initialise
+from moe_trainer.moe.balance import LayerLoad
+from moe_trainer.optimization import AdamW
+from moe_trainer.presets import preset
+from moe_trainer.tokenizer import Tokenizer
+
+
+@dataclass
+class Run:
+    """One training run in memory."""
+
+    job: TrainJob
+    model: Model
+    tokenizer: Tokenizer
+    batches: Batches
+    validation: Tensor | None
+    steps: int
+    optimizer: AdamW
+    balancer: Balancer
+    curve: Curve = field(default_factory=Curve)
+    resumed_from: int = 0
+    skipped: list[str] = field(default_factory=list)  #: Checkpoints that could not be used, with the reason.
+    loads: list[LayerLoad] = field(default_factory=list)  #: Of the newest step, one a layer with a router.
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return len(self.curve.losses)
+
+    @property
+    def rows(self) -> int:
+        """Sequences of one forward and backward pass."""
+        tokens = self.job.training.micro_batch_tokens or self.batches.tokens
+        return max(1, min(tokens // self.batches.context, self.batches.rows))
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that are trained."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+def prepare(job: TrainJob, root: Path) -> Run:
+    """Load the parent or make the preset, and read the data."""
+    if job.training.specialization_loss_weight:
+        raise JobError(
+            "InvalidConfig", "training.specializationLossWeight must be 0: this version has no such loss."
+        )
+    model, tokenizer = _parent(job, root)
+    snapshot = root / job.data.path
+    verify(snapshot)
+    found = read_record(snapshot).digest
+    if found != job.data.digest:
+        raise corrupt(snapshot, f"it holds data {found}, not the expected {job.data.digest}")
+    stream, kept_apart = read_streams(snapshot, tokenizer)
+    context = model.config.max_position_embeddings
+    batches = Batches(stream, context=context, batch_tokens=job.training.batch_tokens, seed=job.seed)
+    return Run(
+        job=job,
+        model=model.train(),
+        tokenizer=tokenizer,
+        batches=batches,
+        validation=validation_blocks(kept_apart, context),
+        steps=job.training.max_steps or batches.steps(job.training.max_epochs),
+        optimizer=AdamW(model, job.training),
+        balancer=Balancer(model, job.training),
+    )
+
+
+def training_inputs(job: TrainJob) -> Digest:
+    """Return the identity of all that decides the bits of a run: what a checkpoint is good for.
+
+    Fields at their default are left out, so that a checkpoint outlives a version that adds one.
+    """
+    parent = job.parent.digest if job.parent else f"preset {job.preset}"
+    training = job.training.model_dump(mode="json", exclude_defaults=True)
+    return digest_of(canonical_json([parent, job.data.digest, training, job.seed]))
+
+
+def _parent(job: TrainJob, root: Path) -> tuple[Model, Tokenizer]:
+    """Return the model to start from, and its tokenizer."""
+    if (job.parent is None) == (job.preset is None):
+        raise JobError("InvalidConfig", "exactly one of parent and preset must be given.")
+    if job.parent is not None:
+        return artefact.load(root / job.parent.path, job.parent.digest)
+    model = Model(preset(str(job.preset)))
+    initialise(model, job.seed)
+    return model, Tokenizer()

@@ -1,0 +1,29 @@
+"""What a run measures every ``validationEvery`` steps, on training-side text that is kept apart."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from moe_trainer.model import Model
+from moe_trainer.moe.balance import LayerLoad, StepCounts
+
+
+def validate(model: Model, blocks_BT: Tensor, rows: int) -> tuple[float, list[LayerLoad]]:
+    """Return the bits per byte of some blocks, and each layer's load on them; ``rows`` blocks at a time.
+
+    Tokens that are no bytes (the ends of documents) are predicted but not counted. The model is left in
+    training mode.
+    """
+    model.eval()
+    nats, counts = torch.zeros((), dtype=torch.float64), StepCounts()
+    with torch.inference_mode():
+        for ids_BT in torch.split(blocks_BT, rows):
+            logits_BTV, routings = model.with_routing(ids_BT[:, :-1])
+            nats_N = F.cross_entropy(logits_BTV.flatten(0, 1), ids_BT[:, 1:].flatten(), reduction="none")
+            nats += nats_N[ids_BT[:, 1:].flatten() < 256].double().sum()
+            counts.add(routings)
+    model.train()
+    count = int((blocks_BT[:, 1:] < 256).sum())
+    return float(nats) / (math.log(2) * count), counts.loads()
