@@ -17,7 +17,12 @@ from moe_trainer.moe.routing import Routing
 
 
 def capacity(factor: float, tokens: int, active: int, experts: int) -> int:
-    """Return C, the slots that each in-layer expert takes."""
+    """Return C, the slots that each in-layer expert takes; raises ValueError unless the factor is above 0."""
+    if not 0 < factor < math.inf:
+        raise ValueError(
+            f"capacity_factor is {factor}, but must be above 0: 1 gives every in-layer expert room for its fair "
+            "share, None drops nothing"
+        )
     return math.ceil(factor * tokens * active / experts)
 
 
@@ -27,8 +32,8 @@ def drop_beyond_capacity(routing: Routing, factor: float) -> Routing:
     Counts and probabilities stay those of the demand, which is what balancing has to see.
     """
     tokens, active = routing.experts_NK.shape
-    rank_NK = _rank(routing.experts_NK, routing.weights_NK.detach(), routing.experts)
-    full_NK = rank_NK >= capacity(factor, tokens, active, routing.experts)
+    most = capacity(factor, tokens, active, routing.experts)
+    full_NK = _rank(routing.experts_NK, routing.weights_NK.detach(), routing.experts) >= most
     return replace(
         routing,
         experts_NK=routing.experts_NK.masked_fill(full_NK, routing.experts),

@@ -1,13 +1,12 @@
 """The mixture-of-experts layer as a module: router, in-layer experts and shared experts of one block."""
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.moe.backends import Backend
+from moe_trainer.moe.capacity import drop_beyond_capacity
 from moe_trainer.moe.experts import ExpertsFunction, swiglu_experts
 from moe_trainer.moe.router import RouterConfig, route
 from moe_trainer.moe.routing import Routing
@@ -56,8 +55,8 @@ class MoELayer(nn.Module):
     """Router, in-layer experts and shared experts of one block.
 
     ``bias_E`` is the router's selection bias, a buffer that the trainer moves (balance.py), or None.
-    A capacity in ``router`` holds in training mode alone: what a model answers must not depend on what else
-    is in the batch.
+    ``capacity_factor`` is None, which drops nothing, or limits the slots of an in-layer expert (capacity.py):
+    in training mode alone, for what a model answers must not depend on what else is in the batch.
     """
 
     def __init__(self, config: ModelConfig, backend: Backend | None = None, layer: int | None = None) -> None:
@@ -66,6 +65,7 @@ class MoELayer(nn.Module):
         hidden, inner = config.hidden_size, config.moe_intermediate_size
         self.layer = layer
         self.router = router_config(config)
+        self.capacity_factor: float | None = None
         self.experts = InLayerExperts(config.num_experts, hidden, inner, backend)
         self.gate = nn.Linear(hidden, config.num_experts, bias=False)
         shared = config.n_shared_experts * inner
@@ -76,10 +76,9 @@ class MoELayer(nn.Module):
 
     def forward(self, x_ND: Tensor, groups: int = 1) -> tuple[Tensor, Routing]:
         """Return the layer's output, and the routing that led to it; the tokens are ``groups`` sequences."""
-        router = self.router
-        if router.capacity_factor is not None and not self.training:
-            router = replace(router, capacity_factor=None)
-        routing = route(self.gate(x_ND), router, self.bias_E, groups, layer=self.layer)
+        routing = route(self.gate(x_ND), self.router, self.bias_E, groups, layer=self.layer)
+        if self.capacity_factor is not None and self.training:
+            routing = drop_beyond_capacity(routing, self.capacity_factor)
         y_ND: Tensor = self.experts(x_ND, routing.experts_NK, routing.weights_NK)
         if self.shared_experts is not None:
             y_ND = y_ND + self.shared_experts(x_ND)
