@@ -1,1 +1,45 @@
-"""The in-layer experts' products as Triton kernels, for NVIDIA GPUs of compute capability 9.0 and newer."""
+"""The in-layer experts in Triton: one kernel for each product, made for NVIDIA's Hopper and Blackwell.
+
+    kernels.py     TritonKernels: the steps of both passes, in order
+    dispatch.py    slots ordered by in-layer expert without a sort
+    up.py          forward    h = W_gate_up x, a = silu(g) * u
+    product.py     forward    W_down a                backward   W_gate_up^T dh
+    combine.py     the rows of each token's slots, added
+    d_hidden.py    backward   dh, the weights' gradient, s * a
+    d_weights.py   backward   the gradients of W_down and W_gate_up
+    skinny.py      forward for few tokens, bound by reading the weights
+    router.py      the router's choice and its gradient in one pass each
+    tiles.py       how the products are cut, and how a program finds its tile without the host
+
+Importing this package imports no Triton: torch brings that only where it can run.
+"""
+
+from importlib.util import find_spec
+
+import torch
+
+from moe_trainer.moe.kernels import Case
+
+#: Major compute capabilities whose tensor cores, copy engine and shared memory the tiles are made for.
+CAPABILITIES = (9, 10)
+DTYPES = (torch.bfloat16, torch.float16)
+
+
+def refusal(case: Case) -> str | None:
+    """Return why these kernels cannot run a case and what to do instead, or None if they can."""
+    if case.device != "cuda":
+        return f"it needs a CUDA device, and the tensors are on {case.device!r}: use backend 'torch'"
+    if find_spec("triton") is None:
+        return "the Python package triton is not installed: install it, or use backend 'torch'"
+    major, minor = case.capability
+    if major not in CAPABILITIES:
+        return f"it needs compute capability 9.x or 10.x, and this device has {major}.{minor}: use backend 'torch'"
+    if case.dtype not in DTYPES:
+        # Tensor cores would round fp32 to tf32, which nobody asked for.
+        return (
+            f"it computes in bfloat16 or float16, not {case.dtype}: convert the layer, or use backend 'torch'"
+        )
+    for name, size in (("hidden", case.hidden), ("inner", case.inner)):
+        if size % 16:
+            return f"it needs sizes that are multiples of 16, and {name} is {size}: use backend 'torch'"
+    return None

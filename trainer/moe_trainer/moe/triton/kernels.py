@@ -1,0 +1,89 @@
+"""The in-layer experts' products in Triton: the steps of both passes, in order."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from moe_trainer.moe.dispatch import Dispatch
+from moe_trainer.moe.kernels import Gradients
+from moe_trainer.moe.triton import d_hidden, d_weights, product, up
+from moe_trainer.moe.triton.combine import combine
+from moe_trainer.moe.triton.dispatch import dispatch_slots
+from moe_trainer.moe.triton.tiles import Schedule, Tile
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The tiles that may cut each kernel's product; of several, the fastest is found by timing them."""
+
+    up: tuple[Tile, ...] = up.TILES
+    product: tuple[Tile, ...] = product.TILES
+    d_hidden: tuple[Tile, ...] = d_hidden.TILES
+    d_weights: tuple[Tile, ...] = d_weights.TILES
+
+
+class TritonKernels:
+    """The products as Triton kernels.
+
+    Nothing waits for the host and every size follows from the shapes of the arguments, so both passes can be
+    captured in a CUDA graph; only the first call with new sizes times each kernel's tiles (tiles.py), so run
+    it once before. Nothing is added atomically: the same inputs and tiles give the same bits.
+    """
+
+    def __init__(self, tiles: Tiles | None = None) -> None:
+        self.tiles = tiles or Tiles()
+
+    def dispatch(self, experts_NK: Tensor, experts: int) -> Dispatch:
+        """Order the slots by in-layer expert."""
+        return dispatch_slots(experts_NK, experts)
+
+    def forward(
+        self,
+        x_ND: Tensor,
+        weights_NK: Tensor,
+        gate_up_E2FD: Tensor,
+        down_EDF: Tensor,
+        dispatch: Dispatch,
+        keep: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return y_ND and, if it is to be kept for the backward pass, the pre-activation h_S2F."""
+        schedule, slots = Schedule(dispatch), dispatch.slots_S.numel()
+        h_S2F = x_ND.new_empty(slots, gate_up_E2FD.shape[1]) if keep else None
+        a_SF = x_ND.new_empty(slots, down_EDF.shape[2])
+        up.up(_dense(x_ND), _dense(gate_up_E2FD), schedule, h_S2F, a_SF, self.tiles.up)
+        rows_SD = product.product(a_SF, _dense(down_EDF), schedule, self.tiles.product)
+        return combine(rows_SD, dispatch, weights_NK.contiguous()), h_S2F
+
+    def pre_activation(self, x_ND: Tensor, gate_up_E2FD: Tensor, dispatch: Dispatch) -> Tensor:
+        """Return h_S2F again, the same bits as in the forward pass: for recomputation."""
+        h_S2F = x_ND.new_empty(dispatch.slots_S.numel(), gate_up_E2FD.shape[1])
+        up.up(_dense(x_ND), _dense(gate_up_E2FD), Schedule(dispatch), h_S2F, None, self.tiles.up)
+        return h_S2F
+
+    def backward(
+        self,
+        dy_ND: Tensor,
+        x_ND: Tensor,
+        h_S2F: Tensor,
+        weights_NK: Tensor,
+        gate_up_E2FD: Tensor,
+        down_EDF: Tensor,
+        dispatch: Dispatch,
+    ) -> Gradients:
+        """Return the gradients of all four inputs. Rows of h at places of dropped slots may hold anything."""
+        schedule, tiles, dy_ND = Schedule(dispatch), self.tiles, _dense(dy_ND)
+        dh_S2F, sa_SF, dweights_NK = d_hidden.d_hidden(
+            dy_ND, h_S2F, weights_NK.contiguous(), _dense(down_EDF), schedule, tiles.d_hidden
+        )
+        ddown_EDF = d_weights.d_down(dy_ND, sa_SF, schedule, tiles.d_weights)
+        del sa_SF  # its memory serves the rows below
+        # From here the gradients of gate_up and of x need nothing of each other: the place for a second stream.
+        dgate_up_E2FD = d_weights.d_gate_up(dh_S2F, _dense(x_ND), schedule, tiles.d_weights)
+        rows_SD = product.product(dh_S2F, _dense(gate_up_E2FD), schedule, tiles.product, transposed=True)
+        return Gradients(combine(rows_SD, dispatch), dweights_NK, dgate_up_E2FD, ddown_EDF)
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """Return the tensor as the copy engine reads it: contiguous, from a multiple of 16 bytes on."""
+    tensor = tensor.contiguous()
+    return tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()

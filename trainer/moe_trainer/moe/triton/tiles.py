@@ -1,0 +1,203 @@
+"""How the grouped products are cut into tiles, and how a program finds its tile without asking the host.
+
+In-layer expert e owns the rows offsets[e] … offsets[e + 1] of the ordered slots. It is cut into tiles of some
+rows, of which the last may be partly empty; a table made on the device says which expert each tile is of.
+There are at most ceil(S / rows) + E tiles, so memory and grids have fixed sizes, nothing is read back, and a
+CUDA graph can hold the whole layer although no slot is ever dropped for lack of room.
+"""
+# mypy: disable-error-code="import-untyped, no-untyped-def, untyped-decorator"
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.runtime.errors import OutOfResources
+from triton.tools.ragged_tma import create_ragged_descriptor, to_ragged_indices
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from moe_trainer.moe.dispatch import Dispatch
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How one kernel is cut and launched."""
+
+    rows: int  #: Of the output, in one tile.
+    columns: int
+    depth: int  #: Of the sum, in one step of the loop.
+    warps: int
+    stages: int  #: Steps whose loads are in flight.
+    programs: int = 1  #: On one multiprocessor: what one stores, another may hide.
+
+    @property
+    def launch(self) -> dict[str, Any]:
+        """What Triton wants to know at the launch."""
+        return {
+            "ROWS": self.rows,
+            "COLUMNS": self.columns,
+            "DEPTH": self.depth,
+            "num_warps": self.warps,
+            "num_stages": self.stages,
+        }
+
+
+@dataclass(frozen=True)
+class Table:
+    """The tiles of every in-layer expert, for one height of tiles; int32, on the device."""
+
+    first_E1: Tensor  #: The first tile of each expert, and last the number of all tiles.
+    expert_T: Tensor  #: The expert of each tile; anything beyond the last tile.
+    order_E: Tensor  #: The experts, those with the most rows first.
+
+
+@dataclass
+class Schedule:
+    """The tables of one dispatch, each made when it is first needed."""
+
+    dispatch: Dispatch
+    tables: dict[int, Table] = field(default_factory=dict)
+
+    def table(self, rows: int) -> Table:
+        """Return the table for tiles of so many rows."""
+        if rows not in self.tables:
+            self.tables[rows] = _table(self.dispatch, rows, self.most_tiles(rows))
+        return self.tables[rows]
+
+    def most_tiles(self, rows: int) -> int:
+        """Return how many tiles of so many rows there can be, whatever the routing."""
+        return int(triton.cdiv(self.dispatch.slots_S.numel(), rows)) + self.dispatch.experts
+
+
+def programs(tile: Tile, tiles: int, device: torch.device) -> int:
+    """Return the programs of a persistent grid: as many as are resident at once, or fewer if there is less to do."""
+    return max(1, min(tiles, tile.programs * _multiprocessors(device)))
+
+
+def _multiprocessors(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).multi_processor_count)
+    return 132  # an H100's: where kernels are only compiled or interpreted, any number is right
+
+
+def _table(dispatch: Dispatch, rows: int, most: int) -> Table:
+    experts, device = dispatch.experts, dispatch.offsets_E1.device
+    first_E1 = torch.empty(experts + 1, dtype=torch.int32, device=device)
+    expert_T = torch.empty(most, dtype=torch.int32, device=device)
+    order_E = torch.empty(experts, dtype=torch.int32, device=device)
+    _fill_table[(experts,)](
+        dispatch.offsets_E1,
+        first_E1,
+        expert_T,
+        order_E,
+        experts,
+        ROWS=rows,
+        EXPERTS=triton.next_power_of_2(experts),
+    )
+    return Table(first_E1, expert_T, order_E)
+
+
+@triton.jit
+def _fill_table(
+    offsets_E1, first_E1, expert_T, order_E, experts, ROWS: tl.constexpr, EXPERTS: tl.constexpr
+):  # fmt: skip
+    """One program an expert: each counts the tiles before its own, which is cheaper than a pass to add them up."""
+    expert = tl.program_id(0)
+    others = tl.arange(0, EXPERTS)
+    real = others < experts
+    begin_E = tl.load(offsets_E1 + others, mask=real, other=0).to(tl.int32)
+    rows_E = tl.load(offsets_E1 + others + 1, mask=real, other=0).to(tl.int32) - begin_E
+    tiles_E = (rows_E + ROWS - 1) // ROWS
+    first = tl.sum(tl.where(others < expert, tiles_E, 0))
+    tiles = tl.sum(tl.where(others == expert, tiles_E, 0))
+    tl.store(first_E1 + expert, first)
+    tl.store(first_E1 + experts, first + tiles, mask=expert == experts - 1)
+
+    rows = tl.sum(tl.where(others == expert, rows_E, 0))
+    before = real & ((rows_E > rows) | ((rows_E == rows) & (others < expert)))
+    tl.store(order_E + tl.sum(before.to(tl.int32)), expert)
+
+    for start in range(0, tiles, 128):
+        tile = start + tl.arange(0, 128)
+        tl.store(expert_T + first + tile, tl.zeros_like(tile) + expert, mask=tile < tiles)
+
+
+#: Tiles of rows that are computed beside each other before the next columns: by reasoning, not measured yet.
+GROUP = tl.constexpr(8)
+
+
+@triton.jit
+def locate(index, offsets_E1, first_E1, expert_T, across, ROWS: tl.constexpr):
+    """Return the expert, its first row, its number of rows, the tile's first among them, and the column tile.
+
+    A product is ``across`` tiles wide. Tiles that run at the same time should share rows and weights in the
+    L2 cache, so the order goes down GROUP tiles before it goes right, and never leaves an expert early.
+    """
+    expert = tl.load(expert_T + index // across)
+    begin = tl.load(offsets_E1 + expert).to(tl.int32)
+    rows = tl.load(offsets_E1 + expert + 1).to(tl.int32) - begin
+    index -= tl.load(first_E1 + expert) * across
+    above = index // (GROUP * across) * GROUP
+    height = min(tl.cdiv(rows, ROWS) - above, GROUP)
+    index -= above * across
+    return expert, begin, rows, (above + index % height) * ROWS, index // height
+
+
+@triton.jit
+def halves(tile):
+    """Return the left and the right half of a tile's columns: what is done to one after the other needs half the room."""
+    rows: tl.constexpr = tile.shape[0]
+    columns: tl.constexpr = tile.shape[1]
+    return tile.reshape(rows, 2, columns // 2).permute(0, 2, 1).split()
+
+
+def rows_to_store(rows_SC: Tensor, tile: Tile, parts: int = 1) -> TensorDescriptor:
+    """Describe rows, whose columns are so many parts, for :func:`store`."""
+    return create_ragged_descriptor(
+        rows_SC.view(rows_SC.shape[0], parts, -1), [tile.rows, 1, tile.columns // 2]
+    )
+
+
+@triton.jit
+def store(rows_SC, begin, size, row, part: tl.constexpr, column, tile):
+    """Store a tile from ``row`` of an expert's rows on; what goes beyond its ``size`` rows or the part, goes nowhere.
+
+    The copy engine clips it, so no mask and no pointer of each element takes up registers.
+    """
+    start, middle, end = to_ragged_indices(begin, size, row)
+    shape: tl.constexpr = (1, 1, tile.shape[0], 1, tile.shape[1])
+    rows_SC.store([start, middle, end, part, column], tile.to(rows_SC.dtype).reshape(shape))
+
+
+#: The fastest tile of each kernel for each key, as timed in this process.
+_fastest: dict[tuple[object, ...], Tile] = {}
+
+
+def key(kernel: str, rows: Tensor, weights_E: Tensor, dispatch: Dispatch) -> tuple[object, ...]:
+    """Return what the fastest tile of a kernel depends on; the number of slots counts by its power of two."""
+    slots = dispatch.slots_S.numel().bit_length()
+    return (kernel, *weights_E.shape, dispatch.active, slots, rows.dtype, rows.device)
+
+
+def launch_fastest(key: tuple[object, ...], tiles: tuple[Tile, ...], launch: Callable[[Tile], None]) -> None:
+    """Launch a kernel with the fastest of its tiles, timing all of them if the key is new.
+
+    A launch may be repeated: it reads its inputs and overwrites its outputs. During the capture of a CUDA
+    graph nothing can be timed, so a key that was not met before gets the first tile, which is the one that
+    reasoning prefers.
+    """
+    if len(tiles) == 1:
+        return launch(tiles[0])
+    if key not in _fastest and not torch.cuda.is_current_stream_capturing():
+        _fastest[key] = min(tiles, key=lambda tile: _milliseconds(lambda: launch(tile)))
+    return launch(_fastest.get(key, tiles[0]))
+
+
+def _milliseconds(launch: Callable[[], None]) -> float:
+    try:
+        return float(triton.testing.do_bench(launch, warmup=5, rep=20, return_mode="median"))
+    except OutOfResources:  # more shared memory than a device before Hopper has
+        return float("inf")
