@@ -18,8 +18,9 @@ Compared: our backends, torch's grouped products written plainly, and what is in
 What cannot be had or fails is in the result with the reason. A layer that takes the process down (a first
 run of a kernel may) or hangs is left out of that case, and the case is run again.
 
-On a CPU every layer gets the same allocator settings, by GLIBC_TUNABLES: memory is kept rather than given
-back to the system, which alone is worth a third to all of them.
+On a CPU time is that of the process, not of the wall, so that a busy machine is seen less; and every layer
+gets the same allocator settings, by GLIBC_TUNABLES: up to 1 GiB is kept rather than given back to the system,
+which alone is worth a third to all of them.
 
 The result is written after every case: benchmarks/results/moe_layer_<device>.json.
 """
@@ -42,7 +43,7 @@ from moe_bench.table import table
 from pool_on_disk import machine
 
 HERE = Path(__file__).parent
-TUNABLES = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184"
+TUNABLES = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1073741824"
 PACKAGES = (
     "torch",
     "triton",
@@ -98,7 +99,7 @@ def parse() -> argparse.Namespace:
 def selected(options: argparse.Namespace) -> list[Case]:
     """Return the cases to measure, in order; ends with an error if there is none of that name."""
     if options.only == "tiny":
-        return [Case(TINY[0], "uniform")]
+        return [TINY]
     found = [case for case in cases(options.device, options.quick) if options.only in case.name]
     if not found:
         raise SystemExit(f"--only {options.only}: no case has that in its name")
@@ -120,25 +121,22 @@ def measured(names: list[str], options: argparse.Namespace) -> Iterator[tuple[st
             if "doing" in line:
                 at = line
                 continue
+            at = {"layer": "", "doing": "between two cases"}
             remaining.remove(line["case"])
             yield line["case"], line.get("result") or line["failed"]
             if time.monotonic() > deadline:
                 break
-        else:
-            if remaining:
-                blame(at, without, remaining)
+        if not at:
+            raise SystemExit("the worker did not start: see its messages above")
+        if remaining and at["doing"] != "between two cases":
+            left_out = without.setdefault(at["case"], {})
+            if at["layer"] and at["layer"] not in left_out:
+                left_out[at["layer"]] = f"ended the process, or hung, at: {at['doing']}"
+            else:
+                remaining.remove(at["case"])
+                yield at["case"], f"the process ended, or hung, at: {at['layer'] or at['doing']}"
     for name in remaining:
         yield name, f"{options.minutes:g} minutes were over"
-
-
-def blame(at: dict[str, str], without: dict[str, dict[str, str]], remaining: list[str]) -> None:
-    """Note that a worker ended: leave the layer at work out of the case; raises if no layer was at work."""
-    if not at.get("layer"):
-        raise SystemExit(f"the worker ended while {at.get('doing', 'starting')}: see its messages above")
-    left_out = without.setdefault(remaining[0], {})
-    if at["layer"] in left_out:
-        raise SystemExit(f"the worker ended again at {at['layer']}: see its messages above")
-    left_out[at["layer"]] = f"ended the process, or hung, at: {at['doing']}"
 
 
 def lines_of_worker(

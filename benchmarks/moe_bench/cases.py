@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 Routing = Literal["uniform", "zipf", "hot"]
+#: train: forward and backward pass; decode: forward alone; memory: what is kept between the passes, untimed.
+Kind = Literal["train", "decode", "memory"]
 ROUTINGS: tuple[Routing, ...] = ("uniform", "zipf", "hot")
 
 #: Batches that take turns, so that no layer finds its input in a cache.
@@ -45,16 +47,25 @@ class Shape:
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured at once: a shape, a routing, and whether there is a backward pass (else: decoding)."""
+    """What is measured at once."""
 
+    kind: Kind
     shape: Shape
-    routing: Routing
-    backward: bool = True
+    routing: Routing = "uniform"
 
     @property
     def name(self) -> str:
         """For example ``train qwen3-30b-a3b zipf``."""
-        return f"{'train' if self.backward else 'decode'} {self.shape.name} {self.routing}"
+        return f"{self.kind} {self.shape.name} {self.routing}"
+
+    @property
+    def backward(self) -> bool:
+        """Whether there is a backward pass."""
+        return self.kind != "decode"
+
+    def dtype(self, device: str) -> torch.dtype:
+        """Return what is computed in: fp32 where a CPU's time is measured, bf16 else."""
+        return torch.float32 if device == "cpu" and self.kind != "memory" else torch.bfloat16
 
 
 #: Hopper's shapes: the five of SonicMoE's published figures, and a layer of Qwen3-30B-A3B.
@@ -74,8 +85,10 @@ SMALL = (
     Shape("d128-n64-e32", 2048, 128, 64, 32, 4),
 )
 SMALL_DECODING = tuple(Shape(f"d128-n256-e8-t{tokens}", tokens, 128, 256, 8, 2) for tokens in (1, 16, 64))
+#: A large layer with few tokens: what is kept grows with the tokens, so its ratio to the formula shows here.
+KEEPING = Shape("7b-n256-t1024", 1024, 1536, 256, 128, 8)
 #: To see that the benchmark itself works.
-TINY = (Shape("tiny", 48, 16, 8, 4, 2),)
+TINY = Case("train", Shape("tiny", 48, 16, 8, 4, 2))
 
 
 def cases(device: str, quick: bool) -> list[Case]:
@@ -83,9 +96,10 @@ def cases(device: str, quick: bool) -> list[Case]:
     training, decoding = (TRAINING, DECODING) if device == "cuda" else (SMALL, SMALL_DECODING)
     skewed: Iterable[Shape] = training[-1:] if quick else training
     return [
-        *(Case(shape, "uniform") for shape in training),
-        *(Case(shape, "uniform", backward=False) for shape in decoding),
-        *(Case(shape, routing) for routing in ROUTINGS[1:] for shape in skewed),
+        *(Case("train", shape) for shape in training),
+        *(Case("decode", shape) for shape in decoding),
+        *(Case("train", shape, routing) for routing in ROUTINGS[1:] for shape in skewed),
+        *([Case("memory", KEEPING)] if device == "cpu" else []),
     ]
 
 

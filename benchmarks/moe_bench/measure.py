@@ -36,8 +36,8 @@ class Bench:
 
     @staticmethod
     def draw(case: Case, device: str, seed: int = 0) -> "Bench":
-        """Draw weights and batches: fp32 on a CPU, bf16 elsewhere."""
-        dtype = torch.float32 if device == "cpu" else torch.bfloat16
+        """Draw weights and batches."""
+        dtype = case.dtype(device)
         generator = torch.Generator(device).manual_seed(seed)
         weights = draw_weights(case.shape, dtype, generator)
         batches = [draw_batch(case, weights.router_ED, generator) for _ in range(BATCHES)]
@@ -73,11 +73,11 @@ def measure(
             bench.results[name] = {"absent": _in_words(error)}
     del expected
     counts_E = torch.bincount(bench.batches[0].experts_NK.flatten(), minlength=case.shape.experts)
-    found = time_all(bench, rounds, announce)
+    found = time_all(bench, rounds, announce) if case.kind != "memory" else {}
     return {
         "shape": vars(case.shape),
         "routing": case.routing,
-        "pass": "forward and backward" if case.backward else "forward",
+        "kind": case.kind,
         "dtype": str(bench.dtype).removeprefix("torch."),
         "maxLoadOverMean": round(float(counts_E.max() / counts_E.float().mean()), 3),
         "unusedExperts": int((counts_E == 0).sum()),
@@ -175,7 +175,7 @@ def time_all(bench: Bench, rounds: int, announce: Announce) -> dict[str, Any]:
             result["overItsProducts"] = samples.ratio(name, floor.products).to_json()
     if bench.device != "cpu":
         time_graphs(bench, rounds, announce)
-    return floor.report(samples) | {"speedups": speedups(samples, bench.layers)}
+    return floor.report(samples) | {"speedups": speedups(samples, list(bench.layers))}
 
 
 def step(bench: Bench, layer: Layer) -> Step:

@@ -11,6 +11,7 @@ COLUMNS = (
     "TFLOP/s",
     "graph ms",
     "kept MB",
+    "peak MB",
     "error y / worst",
 )
 
@@ -23,34 +24,46 @@ def table(result: dict[str, Any]) -> str:
 
 
 def _case(name: str, found: dict[str, Any]) -> str:
-    rows = [COLUMNS, *(_row(layer, values) for layer, values in found["layers"].items() if "ms" in values)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
-    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    rows = [
+        COLUMNS,
+        *(_row(layer, values) for layer, values in found["layers"].items() if "errors" in values),
+    ]
+    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    widths = [max(map(len, column)) for column in columns]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+        for row in zip(*columns, strict=True)
+    ]
     return "\n".join([f"{name}  (largest load / mean {found['maxLoadOverMean']})", *lines, *_notes(found)])
 
 
 def _row(layer: str, values: dict[str, Any]) -> tuple[str, ...]:
+    errors = values["errors"]
+    kept = (
+        f"{values['keptBytes'] / 1e6:.4g} ({values['keptOverFormula']:.2f}×)" if "keptBytes" in values else ""
+    )
+    peak = f"{values['peakBytes'] / 1e6:.4g}" if "peakBytes" in values else ""
+    return (layer, *_times(values), kept, peak, f"{errors['y']:.1e} / {max(errors.values()):.1e}")
+
+
+def _times(values: dict[str, Any]) -> tuple[str, ...]:
+    if "ms" not in values:
+        return ("",) * 5
     ms = values["ms"]
     total = ms.get("total", ms["forward"])
     graph = values.get("graph", {}).get("ms")
-    errors = values["errors"]
     return (
-        layer,
         f"{ms['forward']['median']:.3g}",
         f"{ms['backward']['median']:.3g}" if "backward" in ms else "",
         f"{total['median']:.3g} ({total['p20']:.3g}–{total['p80']:.3g})",
         f"{values['tflops'].get('total', values['tflops']['forward']):.3g}",
         f"{graph['total']['median']:.3g}" if graph else "",
-        f"{values['keptBytes'] / 1e6:.4g} ({values['keptOverFormula']:.2f}×)"
-        if "keptBytes" in values
-        else "",
-        f"{errors['y']:.1e} / {max(errors.values()):.1e}",
     )
 
 
 def _notes(found: dict[str, Any]) -> Iterator[str]:
-    plain = found["plainProduct"]
-    yield f"plain product {plain['size']}³: {plain['tflops']} TFLOP/s"
+    if "plainProduct" in found:
+        yield "plain product {size}³: {tflops} TFLOP/s".format_map(found["plainProduct"])
     if "productsAloneMs" in found:
         yield f"its products alone: {found['productsAloneMs']['median']:.3g} ms"
     if "weightReadFloorMs" in found:
@@ -62,7 +75,8 @@ def _notes(found: dict[str, Any]) -> Iterator[str]:
         if "absent" in values.get("graph", {}):
             yield f"{layer}: no graph: {values['graph']['absent']}"
         if "overItsProducts" in values:
-            yield f"{layer}: {values['overItsProducts']['median']:.2f} × its products alone"
-    for ours, others in found["speedups"].items():
-        told = ", ".join(f"{ratio['median']:.2f} × {other}" for other, ratio in others.items())
-        yield f"{ours} is faster by: {told}" if told else f"{ours}: nothing to compare with"
+            ratio = values["overItsProducts"]
+            yield f"{layer}: {ratio['median']:.2f} × its products alone ({ratio['p20']:.2f}–{ratio['p80']:.2f})"
+    for ours, others in found.get("speedups", {}).items():
+        for other, ratio in others.items():
+            yield f"{ours}: {ratio['median']:.2f} × as fast as {other} ({ratio['p20']:.2f}–{ratio['p80']:.2f})"

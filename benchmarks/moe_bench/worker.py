@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from moe_bench.cases import TINY, Case, cases
+from moe_bench.cases import TINY, cases
 from moe_bench.measure import measure
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     if plan["device"] == "cpu":
         torch.set_num_threads(1)
-    known = {case.name: case for case in (*cases(plan["device"], quick=False), Case(TINY[0], "uniform"))}
+    known = {case.name: case for case in (*cases(plan["device"], quick=False), TINY)}
     for name in plan["cases"]:
 
         def announce(layer: str, doing: str, case: str = name) -> None:
