@@ -33,7 +33,7 @@ def refusal(case: Case) -> str | None:
     elsewhere = "use backend 'triton' or 'torch'"
     if case.device != "cuda":
         return f"it needs a CUDA device, and x is on {case.device!r}: move the layer to a GPU, or use backend 'torch'"
-    if case.capability[0] != 9:
+    if case.capability != (9, 0):
         found = ".".join(map(str, case.capability))
         return f"its kernels are for compute capability 9.0 (Hopper), and this GPU has {found}: {elsewhere}"
     if case.dtype != torch.bfloat16:

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from moe_trainer.moe.cuda.launch import Launch, launch_on_gpu
-from moe_trainer.moe.cuda.products import d_hidden, down, up
+from moe_trainer.moe.cuda.products import d_hidden, dense, down, up
 from moe_trainer.moe.dispatch import Dispatch
 from moe_trainer.moe.kernels import Gradients
 from moe_trainer.moe.triton.combine import combine
@@ -35,7 +35,8 @@ class CudaKernels:
         """Return y_ND and, if it is to be kept for the backward pass, the pre-activation h_S2F."""
         h_S2F, a_SF = up(x_ND, gate_up_E2FD, dispatch, self._launch, keep=keep, activate=True)
         assert a_SF is not None
-        return combine(down(a_SF, down_EDF, dispatch, self._launch), dispatch, weights_NK), h_S2F
+        rows_SD = down(a_SF, down_EDF, dispatch, self._launch)
+        return combine(rows_SD, dispatch, weights_NK.contiguous()), h_S2F
 
     def pre_activation(self, x_ND: Tensor, gate_up_E2FD: Tensor, dispatch: Dispatch) -> Tensor:
         """Return h_S2F again, the same bits as in the forward pass: the same kernel, the same order of sums."""
@@ -54,12 +55,12 @@ class CudaKernels:
         dispatch: Dispatch,
     ) -> Gradients:
         """Return the gradients of all four inputs. Rows of h at places of dropped slots may hold anything."""
-        schedule = Schedule(dispatch)
+        schedule, dy_ND = Schedule(dispatch), dense(dy_ND)
         dh_S2F, weighted_SF, dweights_NK = d_hidden(
             dy_ND, h_S2F, weights_NK, down_EDF, dispatch, self._launch
         )
         ddown_EDF = d_down(dy_ND, weighted_SF, schedule)
         del weighted_SF
-        dgate_up_E2FD = d_gate_up(dh_S2F, x_ND, schedule)
-        dx_ND = combine(product(dh_S2F, gate_up_E2FD, schedule, transposed=True), dispatch)
-        return Gradients(dx_ND, dweights_NK, dgate_up_E2FD, ddown_EDF)
+        dgate_up_E2FD = d_gate_up(dh_S2F, dense(x_ND), schedule)
+        rows_SD = product(dh_S2F, dense(gate_up_E2FD), schedule, transposed=True)
+        return Gradients(combine(rows_SD, dispatch), dweights_NK, dgate_up_E2FD, ddown_EDF)

@@ -21,42 +21,46 @@ def up(
 
     Rows at places of dropped slots hold anything.
     """
+    x_ND, gate_up_E2FD = dense(x_ND), dense(gate_up_E2FD)
     experts, twice, hidden = gate_up_E2FD.shape
     slots, inner = dispatch.slots_S.numel(), twice // 2
     h_S2F = x_ND.new_empty(slots, twice) if keep else None
     a_SF = x_ND.new_empty(slots, inner) if activate else None
-    weights = TensorMap(
-        _address(gate_up_E2FD, "gate_up"),
-        (hidden, inner, 2, experts),
-        (hidden, inner * hidden, twice * hidden),
-        (DEPTH, COLUMNS // 2, 1, 1),
-    )
-    x_ND, ordering = x_ND.contiguous(), (dispatch.slots_S, dispatch.offsets_E1)
     if slots:
+        # Half of a box's columns are gates, half the ups that belong to them.
+        weights = TensorMap(
+            gate_up_E2FD.data_ptr(),
+            sizes=(hidden, inner, 2, experts),
+            strides=(hidden, inner * hidden, twice * hidden),
+            box=(DEPTH, COLUMNS // 2, 1, 1),
+        )
+        sizes = (experts, hidden, inner, dispatch.active)
         launch(
             _kernel("up", dispatch),
-            (weights, x_ND, *ordering, h_S2F, a_SF, experts, hidden, inner, dispatch.active),
+            (weights, x_ND, dispatch.slots_S, dispatch.offsets_E1, h_S2F, a_SF, *sizes),
         )
     return h_S2F, a_SF
 
 
 def down(a_SF: Tensor, down_EDF: Tensor, dispatch: Dispatch, launch: Launch) -> Tensor:
     """Return rows_SD = W_down a for each place, neither weighted nor added."""
+    a_SF, down_EDF = dense(a_SF), dense(down_EDF)
     experts, hidden, inner = down_EDF.shape
-    slots = a_SF.shape[0]
+    slots, every = a_SF.shape[0], a_SF.numel()
     rows_SD = a_SF.new_empty(slots, hidden)
-    weights = TensorMap(
-        _address(down_EDF, "down"),
-        (inner, hidden, 1, experts),
-        (inner, hidden * inner, hidden * inner),
-        (DEPTH, COLUMNS // 2, 1, 1),
-    )
     if slots:
+        weights = TensorMap(
+            down_EDF.data_ptr(),
+            sizes=(inner, hidden, 1, experts),
+            strides=(inner, hidden * inner, hidden * inner),
+            box=(DEPTH, COLUMNS // 2, 1, 1),
+        )
+        # A box that begins near the end of an expert reaches into the next: what those rows yield is not stored.
         a = TensorMap(
-            _address(a_SF, "a"),
-            (inner, slots, 1, 1),
-            (inner, slots * inner, slots * inner),
-            (DEPTH, ROWS, 1, 1),
+            a_SF.data_ptr(),
+            sizes=(inner, slots, 1, 1),
+            strides=(inner, every, every),
+            box=(DEPTH, ROWS, 1, 1),
         )
         launch(
             _kernel("down", dispatch),
@@ -69,24 +73,24 @@ def d_hidden(
     dy_ND: Tensor, h_S2F: Tensor, weights_NK: Tensor, down_EDF: Tensor, dispatch: Dispatch, launch: Launch
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return dh_S2F, (s a)_SF and dweights_NK: of dropped slots the rows hold anything, the gradient is 0."""
+    dy_ND, h_S2F, down_EDF = dense(dy_ND), dense(h_S2F), dense(down_EDF)
     experts, hidden, inner = down_EDF.shape
-    slots = h_S2F.shape[0]
+    slots, across = h_S2F.shape[0], -(-inner // COLUMNS)
     dh_S2F, weighted_SF = torch.empty_like(h_S2F), h_S2F.new_empty(slots, inner)
-    across = -(-inner // COLUMNS)
     parts_CS = torch.zeros(across, slots, dtype=torch.float32, device=h_S2F.device)
-    # The weights lie [hidden, inner]: the sum runs along the rows. A box is two chunks of 64 columns.
-    weights = TensorMap(
-        _address(down_EDF, "down"),
-        (DEPTH, hidden, inner // DEPTH, experts),
-        (inner, DEPTH, hidden * inner),
-        (DEPTH, DEPTH, COLUMNS // 2 // DEPTH, 1),
-    )
-    dy_ND, ordering = dy_ND.contiguous(), (dispatch.slots_S, dispatch.offsets_E1)
-    rows = (weights_NK.flatten().float(), h_S2F, dh_S2F, weighted_SF, parts_CS)
     if slots:
+        # The sum runs across the rows of these weights: half of a box's columns are two chunks of 64 side by side.
+        weights = TensorMap(
+            down_EDF.data_ptr(),
+            sizes=(DEPTH, hidden, inner // DEPTH, experts),
+            strides=(inner, DEPTH, hidden * inner),
+            box=(DEPTH, DEPTH, COLUMNS // 2 // DEPTH, 1),
+        )
+        rows = (weights_NK.flatten().float(), h_S2F, dh_S2F, weighted_SF, parts_CS)
+        sizes = (slots, experts, hidden, inner, dispatch.active)
         launch(
             _kernel("d_hidden", dispatch),
-            (weights, dy_ND, *ordering, *rows, slots, experts, hidden, inner, dispatch.active),
+            (weights, dy_ND, dispatch.slots_S, dispatch.offsets_E1, *rows, *sizes),
         )
     return dh_S2F, weighted_SF, parts_CS.sum(dim=0).to(weights_NK.dtype).view_as(weights_NK)
 
@@ -96,10 +100,7 @@ def _kernel(name: KernelName, dispatch: Dispatch) -> Kernel:
     return Kernel(name, 2 if rows >= PAIRED_FROM else 1)
 
 
-def _address(tensor: Tensor, name: str) -> int:
-    """Return where a tensor begins; raises ValueError if the copy engine cannot read it."""
-    if not tensor.is_contiguous() or tensor.data_ptr() % 16:
-        raise ValueError(
-            f"{name} must be contiguous and begin at a multiple of 16 bytes: pass {name}.clone()"
-        )
-    return tensor.data_ptr()
+def dense(tensor: Tensor) -> Tensor:
+    """Return a tensor as the kernels read it, in steps of 16 bytes: itself, or a copy if it lies otherwise."""
+    tensor = tensor.contiguous()
+    return tensor.clone() if tensor.data_ptr() % 16 else tensor

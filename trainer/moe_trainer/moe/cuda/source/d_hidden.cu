@@ -39,14 +39,20 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) __cluster_dims__(kClus
             const u16* row = h + static_cast<u64>(place) * 2 * inner;
             u16* gradients = dh + static_cast<u64>(place) * 2 * inner;
             float part = 0.0f;
+            // Four lanes read a row's 64 bytes; a group is on its way while the one before it is computed.
+            const int start = tile.column * kColumns;
+            Chunk gates = load(row, start, lane.quad, wanted);
+            Chunk ups = load(row, inner + start, lane.quad, wanted);
 #pragma unroll
             for (int group = 0; group < kColumns / kGroup; ++group) {
-                const int column = tile.column * kColumns + group * kGroup;
+                const int column = start + group * kGroup;
                 if (column >= inner) {
                     break;
                 }
-                Chunk gates = load(row, column, lane.quad, wanted);
-                Chunk ups = load(row, inner + column, lane.quad, wanted);
+                const int ahead = column + kGroup;
+                const bool more = wanted && group + 1 < kColumns / kGroup && ahead < inner;
+                const Chunk next_gates = load(row, ahead, lane.quad, more);
+                const Chunk next_ups = load(row, inner + ahead, lane.quad, more);
                 transpose(gates, lane.quad);
                 transpose(ups, lane.quad);
                 Chunk products;
@@ -65,6 +71,8 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) __cluster_dims__(kClus
                 store(gradients, column, gates, lane.quad, wanted);
                 store(gradients, inner + column, ups, lane.quad, wanted);
                 store(weighted + static_cast<u64>(place) * inner, column, products, lane.quad, wanted);
+                gates = next_gates;
+                ups = next_ups;
             }
             part += float_of(shuffle_xor(bits_of(part), 1));
             part += float_of(shuffle_xor(bits_of(part), 2));

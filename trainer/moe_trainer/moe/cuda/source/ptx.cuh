@@ -43,7 +43,10 @@ __device__ __forceinline__ u32 shared_base() {
 
 // ---- threads that wait for each other -------------------------------------------------------------------
 
+// Waits for all threads of the cluster. The lanes of a warp that took different ways meet first: the barrier
+// counts warps.
 __device__ __forceinline__ void cluster_sync() {
+    __syncwarp();
     asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
@@ -66,13 +69,15 @@ __device__ __forceinline__ void barrier_arrive(u32 barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
-// Arrives at the barrier that stands at the same address in the block `rank` of the cluster.
+// Arrives at the barrier that stands at the same address in the block `rank` of the cluster. No wider scope than
+// the default, as in the wait below: what it orders are reads by the tensor cores, which have been waited for,
+// before writes by the copy engine; at cluster scope the assembler adds a fence of the whole device.
 __device__ __forceinline__ void barrier_arrive_at(u32 barrier, u32 rank) {
     asm volatile(
         "{\n"
         ".reg .b32 remote;\n"
         "mapa.shared::cluster.u32 remote, %0, %1;\n"
-        "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n"
+        "mbarrier.arrive.shared::cluster.b64 _, [remote];\n"
         "}" ::"r"(barrier),
         "r"(rank)
         : "memory");
@@ -83,14 +88,14 @@ __device__ __forceinline__ void barrier_expect(u32 barrier, u32 bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
 
-// Returns once the phase with this parity has ended. Acquires from the whole cluster, whose blocks arrive too.
+// Returns once the phase with this parity has ended.
 __device__ __forceinline__ void barrier_wait(u32 barrier, u32 parity) {
     u32 done;
     do {
         asm volatile(
             "{\n"
             ".reg .pred p;\n"
-            "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%1], %2;\n"
+            "mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2;\n"
             "selp.u32 %0, 1, 0, p;\n"
             "}"
             : "=r"(done)
