@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
-from obstore.store import ClientConfig, RetryConfig, S3Config, S3Store
+from obstore.store import S3Store
 
 from moe_trainer.data.files import File, changed
 from moe_trainer.data.glob import literal_folder, matches
@@ -32,11 +33,18 @@ from moe_trainer.object_stores import (
     ObjectStoreLocation,
 )
 
+if TYPE_CHECKING:  # these exist in obstore's stubs only
+    from obstore import GetOptions
+    from obstore.store import ClientConfig, RetryConfig, S3Config
+
 #: Bytes of one request.
 RANGE_BYTES = 4 * 1024 * 1024
 #: Objects that are looked at, and that a glob may match: what is listed is held in memory.
 MAX_LISTED = 1_000_000
 MAX_MATCHED = 100_000
+
+_ANSWER = re.compile(r"status code: (?P<status>\d{3})")
+_CODE = re.compile(r"<Code>(?P<code>\w{1,64})</Code>")
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,9 @@ class Patience:
     stall: float = 20  #: Without a byte.
     request: float = 60  #: For one range.
     give_up: float = 120  #: For one range with all its repetitions.
+
+
+PATIENCE = Patience()
 
 
 class ObjectStoreFiles:
@@ -60,6 +71,7 @@ class ObjectStoreFiles:
         patience: Patience = Patience(),
     ) -> None:
         """Take a store's location and the folder of its keys; raises JobError (StoreDenied) without keys."""
+        patience = patience or PATIENCE
         self._root = root
         self._location = location
         self._patience = patience
@@ -84,11 +96,7 @@ class ObjectStoreFiles:
                 ]
                 if listed > MAX_LISTED or len(found) > MAX_MATCHED:
                     raise self._too_many(pattern, listed, len(found))
-        except FileNotFoundError:
-            raise JobError(
-                "DataMissing", f"store {self._root!r} has no bucket {self._location.bucket!r}."
-            ) from None
-        except BaseError as error:
+        except (BaseError, FileNotFoundError) as error:
             raise self._failed(error, f"listing {self._root}/{pattern}") from None
         return sorted(found, key=lambda file: file.path)
 
@@ -115,7 +123,7 @@ class ObjectStoreFiles:
             pause = min(2 * pause, 5.0)
 
     def _get(self, file: File, start: int, end: int) -> memoryview:
-        options: obstore.GetOptions = {"range": (start, end)}
+        options: GetOptions = {"range": (start, end)}
         if file.version:
             options["if_match"] = file.version
         data = memoryview(obstore.get(self._store, file.path, options=options).bytes())
@@ -123,9 +131,16 @@ class ObjectStoreFiles:
             raise changed(file, f"it has no {end} bytes any more")
         return data
 
-    def _failed(self, error: BaseError, doing: str) -> JobError:
-        if isinstance(error, PermissionDeniedError | UnauthenticatedError):
-            return denied(self._root, self._location, f"it refuses {doing}")
+    def _failed(self, error: Exception, doing: str) -> JobError:
+        answer = _ANSWER.search(str(error))
+        status = answer["status"] if answer else ""
+        if isinstance(error, PermissionDeniedError | UnauthenticatedError) or status in ("401", "403"):
+            return denied(self._root, self._location, f"it refuses {doing} ({_cause(error)})")
+        if isinstance(error, FileNotFoundError) or status == "404":
+            return JobError(
+                "DataMissing",
+                f"store {self._root!r} has no bucket {self._location.bucket!r}: correct it in the chart's stores.",
+            )
         return TransientError(
             "StoreUnreachable",
             f"store {self._root!r} at {self._location.endpoint or 'AWS'} failed while {doing}: {_cause(error)}. "
@@ -184,7 +199,7 @@ def denied(root: str, location: ObjectStoreLocation, what: str) -> JobError:
     return JobError("StoreDenied", f"store {root!r}, bucket {location.bucket!r}: {what}. {fix}")
 
 
-def _config(root: str, location: ObjectStoreLocation, credentials: Path | None) -> S3Config:
+def _config(root: str, location: ObjectStoreLocation, credentials: Path | None) -> "S3Config":
     config: S3Config = {"region": location.region}
     if location.endpoint:
         config["endpoint"] = location.endpoint
@@ -201,7 +216,7 @@ def _config(root: str, location: ObjectStoreLocation, credentials: Path | None) 
     return config
 
 
-def _client(location: ObjectStoreLocation, credentials: Path | None, patience: Patience) -> ClientConfig:
+def _client(location: ObjectStoreLocation, credentials: Path | None, patience: Patience) -> "ClientConfig":
     options: ClientConfig = {
         "allow_http": location.endpoint.startswith("http://"),
         "connect_timeout": timedelta(seconds=patience.connect),
@@ -213,7 +228,7 @@ def _client(location: ObjectStoreLocation, credentials: Path | None, patience: P
     return options
 
 
-def _retries(patience: Patience) -> RetryConfig:
+def _retries(patience: Patience) -> "RetryConfig":
     return {
         "max_retries": 10,
         "retry_timeout": timedelta(seconds=patience.give_up),
@@ -226,7 +241,10 @@ def _key(credentials: Path | None, name: str) -> str:
     return path.read_text().strip() if path is not None and path.is_file() else ""
 
 
-def _cause(error: BaseError) -> str:
-    """Return the innermost cause that an error's text names, in one line."""
-    text = re.sub(r"\s+", " ", str(error).split("Debug source")[0]).strip()
-    return f"{text:.300}"
+def _cause(error: Exception) -> str:
+    """Return what a store answered, or why it did not: one line without the answer's text."""
+    text = str(error).split("Debug source")[0]
+    if answer := _ANSWER.search(text):
+        code = _CODE.search(text)
+        return f"status {answer['status']}" + (f", {code['code']}" if code else "")
+    return re.sub(r"\s+", " ", text).strip()[-200:]
