@@ -3,7 +3,6 @@
 Shapes: N tokens, E in-layer experts, G groups of tokens (sequences).
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor
@@ -46,7 +45,7 @@ def load_balancing_loss(
         if step_counts_E is None:
             raise ValueError("the scope GlobalBatch needs step_counts_E: pass what StepCounts.add returns")
         counts_GE = step_counts_E[None]
-    weighted_GE = shares(counts_GE).to(probabilities_GE.dtype) * probabilities_GE
+    weighted_GE = shares(counts_GE.to(probabilities_GE.dtype)) * probabilities_GE
     if target_E is None:
         return weighted_GE.sum(dim=1).mean() * routing.experts
     return (weighted_GE / target_E).sum(dim=1).mean()
@@ -64,13 +63,6 @@ def target_load(base_load_E: Tensor, uniform_share: float = UNIFORM_SHARE) -> Te
 def router_z_loss(routing: Routing) -> Tensor:
     """Return the mean squared log-sum-exp of the router's logits (Zoph et al., "ST-MoE", 2022, equation 5)."""
     return routing.logsumexp_N.square().mean()
-
-
-def load_max_violation(routings: Sequence[Routing]) -> float:
-    """Return MaxVio (moe/balance.py), largest over layers; waits for the device."""
-    return max(
-        float(shares(routing.counts_GE.sum(dim=0)).max()) * routing.experts - 1 for routing in routings
-    )
 
 
 def shares(counts_E: Tensor) -> Tensor:

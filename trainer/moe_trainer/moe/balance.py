@@ -58,9 +58,9 @@ class LayerLoad:
 
     @property
     def max_violation(self) -> float:
-        """MaxVio: how far the busiest is above its fair share; 0 is balance, 1 is twice the share.
+        """MaxVio (Wang et al., arXiv 2408.15664): how far the busiest is above its fair share.
 
-        (Wang et al., arXiv 2408.15664, equation 4.)
+        0 is balance, 1 means that it carries twice its share, E - 1 that it takes all.
         """
         return max(self.shares) * len(self.counts) - 1
 
