@@ -102,9 +102,9 @@ class Samples:
         return Spread.of([a / b for a, b in zip(self.total(above), self.total(below), strict=False)])
 
 
-#: A step that takes this many times as long as the fastest is timed in the first rounds only.
-SLOW = 6.0
-SLOW_ROUNDS = 3
+#: A step that takes this many times as long as the median of all is timed in the first rounds only.
+SLOW = 8.0
+SLOW_ROUNDS = 5
 
 
 def take_turns(
@@ -116,11 +116,11 @@ def take_turns(
     for name, step in steps.items():
         announce(name)
         first[name] = min(sum(clock.time(step, batch)) for batch in range(2))
-    fastest = min(first.values(), default=0.0)
+    usual = statistics.median(first.values()) if first else 0.0
     names = list(steps)
     for number in range(rounds):
         start = number % len(names) if names else 0
         for name in names[start:] + names[:start]:
-            if first[name] < SLOW * fastest or number < SLOW_ROUNDS:
+            if first[name] < SLOW * usual or number < SLOW_ROUNDS:
                 samples.add(name, clock.time(steps[name], number % batches))
     return samples

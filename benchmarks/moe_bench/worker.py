@@ -40,9 +40,9 @@ def main() -> None:
             tell({"case": name, "result": result})
         except Exception as error:
             tell({"case": name, "failed": f"{type(error).__name__}: {error}"})
-            if plan["device"] != "cpu":
-                torch.cuda.synchronize()  # raises if the device cannot be used any more
-                torch.cuda.empty_cache()
+        if plan["device"] != "cpu":
+            torch.cuda.synchronize()  # raises if the device cannot be used any more
+            torch.cuda.empty_cache()
 
 
 def _line_writer() -> Callable[[dict[str, Any]], None]:
