@@ -40,7 +40,16 @@ def job(path: str) -> SnapshotJob:
     )
 
 
-NAMES = ["b.jsonl", "a.jsonl", ".hidden.jsonl", "x/c.jsonl", "x/y/d.jsonl", "x/y/e.txt", "xy/a.jsonl"]
+NAMES = [
+    "b.jsonl",
+    "a.jsonl",
+    ".hidden.jsonl",
+    "x/c.jsonl",
+    "x/y/d.jsonl",
+    "x/y/e.txt",
+    "xy/a.jsonl",
+    "x-y/a.jsonl",
+]
 
 
 @pytest.mark.parametrize(

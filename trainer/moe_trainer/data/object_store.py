@@ -98,7 +98,7 @@ class ObjectStoreFiles:
                     raise self._too_many(pattern, listed, len(found))
         except (BaseError, FileNotFoundError) as error:
             raise self._failed(error, f"listing {self._root}/{pattern}") from None
-        return sorted(found, key=lambda file: file.path)
+        return sorted(found, key=lambda file: file.path.split("/"))  # as on disk: folder by folder
 
     @contextmanager
     def open(self, file: File) -> Iterator[io.RawIOBase]:
