@@ -18,7 +18,8 @@ def plain_combine(rows_SD: Tensor, dispatch: Dispatch, weights_NK: Tensor | None
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(
-    ("tokens", "hidden", "active"), [(1, 16, 1), (9, 40, 2), (5, 1032, 3), (33, 8, 8), (0, 8, 2)]
+    ("tokens", "hidden", "active"),
+    [(1, 16, 1), (9, 40, 2), (5, 1032, 3), (2, 1536, 4), (33, 8, 8), (0, 8, 2)],
 )
 def test_a_token_gets_the_sum_of_its_slots_rows(
     tokens: int, hidden: int, active: int, weighted: bool, dtype: torch.dtype

@@ -17,13 +17,21 @@ def combine(rows_SD: Tensor, dispatch: Dispatch, weights_NK: Tensor | None = Non
     """
     slots, hidden = rows_SD.shape
     y_ND = torch.empty(slots // dispatch.active, hidden, dtype=rows_SD.dtype, device=rows_SD.device)
-    # Eight elements a thread: 16-byte loads in bf16. K rows of them are in flight at once.
-    block = min(1024, triton.next_power_of_2(hidden))
+    block = _block(hidden)
     _combine[(y_ND.shape[0], triton.cdiv(hidden, block))](
         rows_SD, dispatch.places_S, dispatch.offsets_E1, weights_NK, y_ND, hidden, dispatch.experts,
         ACTIVE=dispatch.active, WEIGHTED=weights_NK is not None, BLOCK=block, num_warps=max(1, block // 256),
     )  # fmt: skip
     return y_ND
+
+
+def _block(hidden: int) -> int:
+    """Return how much of a row a program adds: a power of two that divides the row, unless only small ones do.
+
+    A thread has eight numbers, which it loads as 16 bytes in bf16; those of all K rows are in flight at once.
+    """
+    divisor = hidden & -hidden
+    return min(1024, divisor if divisor >= 256 else triton.next_power_of_2(hidden))
 
 
 @triton.jit

@@ -1,4 +1,4 @@
-"""The router in one pass over the logits, and one more in the backward pass.
+"""The router in one pass over the logits; the backward pass, one more, is in router_gradient.py.
 
 What it computes is moe/router.py's plain version, gradients included. Of each token, a row of logits is read
 once and stays in registers while scores, choice, weights, log-sum-exp and the sums for balancing are made of
@@ -20,11 +20,10 @@ from torch.autograd.function import once_differentiable
 
 from moe_trainer.moe.router import EPSILON, RouterConfig
 from moe_trainer.moe.routing import Routing
+from moe_trainer.moe.triton.router_gradient import LOGITS, differentiate, score_columns
 
-#: Logits that a program holds at once: eight a thread. Chosen by reasoning, as is what follows; not measured yet.
-LOGITS = 1024
 #: Tokens that share a row of partial sums where there are more than MANY: few rows to add. With fewer tokens,
-#: a program has one step, so that as many programs as possible share the wait.
+#: a program has one step, so that as many programs as possible share the wait. Not measured yet.
 TOKENS = 32
 MANY = 8192
 
@@ -79,17 +78,8 @@ class _Route(torch.autograd.Function):
         _rms: None,
     ) -> tuple[Tensor, None, None, None]:
         logits_NE, experts_NK, logsumexp_N = ctx.saved_tensors
-        config: RouterConfig = ctx.config
-        tokens, experts = logits_NE.shape
-        dlogits_NE = torch.empty_like(logits_NE)
-        width = triton.next_power_of_2(experts)
-        rows = max(1, LOGITS // width)
-        _differentiate[(triton.cdiv(tokens, rows),)](
-            logits_NE, experts_NK, logsumexp_N, _contiguous(dweights_NK), _contiguous(dprobabilities_GE),
-            _contiguous(dlogsumexp_N), dlogits_NE, tokens, tokens // ctx.groups, experts, config.scale, EPSILON,
-            ACTIVE=config.active, SIGMOID=config.scores == "sigmoid", RENORMALISE=config.renormalise,
-            TOKENS=rows, COLUMNS=width,
-        )  # fmt: skip
+        gradients = dweights_NK, dprobabilities_GE, dlogsumexp_N
+        dlogits_NE = differentiate(logits_NE, experts_NK, logsumexp_N, gradients, ctx.config, ctx.groups)
         return dlogits_NE, None, None, None
 
 
@@ -129,10 +119,6 @@ def _forward(
     return experts_NK, weights_NK, counts_GE, probabilities_GE, logsumexp_N, logit_rms
 
 
-def _contiguous(gradient: Tensor | None) -> Tensor | None:
-    return None if gradient is None else gradient.contiguous()
-
-
 #: Stands for NaN in the choice: below every score, above what is closed, and twice it is still finite.
 _WORST = tl.constexpr(-1e38)
 
@@ -162,7 +148,7 @@ def _choose(
         there = inside[:, None] & real[None, :]
         logit = tl.load(logits_NE + token[:, None] * experts + expert[None, :], there, other=0).to(tl.float32)
         squares += tl.sum(logit * logit)
-        score, probability, logsumexp = _score(logit, real, epsilon, SIGMOID)
+        score, probability, logsumexp = score_columns(logit, real, epsilon, SIGMOID)
         tl.store(logsumexp_N + token, logsumexp, inside)
 
         choice = score
@@ -190,22 +176,6 @@ def _choose(
     tl.store(counts_RE + row * experts + expert, count, real)
     tl.store(sums_RE + row * experts + expert, sums, real)
     tl.store(squares_R + row, squares)
-
-
-@triton.jit
-def _score(logit, real, epsilon, SIGMOID: tl.constexpr):
-    """Return score and probability of each column, zero where it is padding, and each row's log-sum-exp."""
-    logit = tl.where(real[None, :], logit, -float("inf"))
-    highest = tl.max(logit, 1)
-    power = tl.exp(logit - highest[:, None])
-    total = tl.sum(power, 1)
-    if SIGMOID:
-        score = tl.sigmoid(logit)
-        probability = score / (tl.sum(score, 1) + epsilon)[:, None]
-    else:
-        score = power / total[:, None]
-        probability = score
-    return score, probability, highest + tl.log(total)
 
 
 @triton.jit
@@ -253,61 +223,3 @@ def _add(
             squares += tl.sum(tl.load(squares_R + row, row < rows, other=0))
         logits = tl.num_programs(0).to(tl.float32) * length * experts
         tl.store(logit_rms, tl.sqrt(squares / tl.maximum(logits, 1)))
-
-
-@triton.jit
-def _differentiate(
-    logits_NE, experts_NK, logsumexp_N, dweights_NK, dprobabilities_GE, dlogsumexp_N, dlogits_NE,
-    tokens, length, experts, scale, epsilon,
-    ACTIVE: tl.constexpr, SIGMOID: tl.constexpr, RENORMALISE: tl.constexpr,
-    TOKENS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    token = tl.program_id(0).to(tl.int64) * TOKENS + tl.arange(0, TOKENS)
-    column = tl.arange(0, COLUMNS)
-    inside, real = token < tokens, column < experts
-    there = inside[:, None] & real[None, :]
-    cell = token[:, None] * experts + column[None, :]
-    logit = tl.load(logits_NE + cell, there, other=0).to(tl.float32)
-    score, probability, _ = _score(logit, real, epsilon, SIGMOID)
-
-    dprobability = tl.zeros((TOKENS, COLUMNS), tl.float32)
-    if dprobabilities_GE is not None:
-        group = token // tl.maximum(length, 1)
-        dprobability = tl.load(dprobabilities_GE + group[:, None] * experts + column[None, :], there, other=0)
-        dprobability = dprobability.to(tl.float32) / length
-    if SIGMOID:  # probability = score / (sum of scores + epsilon)
-        common = tl.sum(dprobability * probability, 1)
-        dscore = (dprobability - common[:, None]) / (tl.sum(score, 1) + epsilon)[:, None]
-    else:
-        dscore = dprobability
-    if dweights_NK is not None:
-        dscore += _dscore_of_weights(
-            score, column, experts_NK + token * ACTIVE, dweights_NK + token * ACTIVE, inside, scale, epsilon,
-            ACTIVE, RENORMALISE,
-        )  # fmt: skip
-    common = tl.sum(dscore * score, 1)  # softmax only
-    dlogit = dscore * score * (1 - score) if SIGMOID else score * (dscore - common[:, None])
-    if dlogsumexp_N is not None:
-        dlogsumexp = tl.load(dlogsumexp_N + token, inside, other=0).to(tl.float32)
-        logsumexp = tl.load(logsumexp_N + token, inside, other=0)
-        dlogit += dlogsumexp[:, None] * tl.exp(logit - logsumexp[:, None])
-    tl.store(dlogits_NE + cell, dlogit.to(dlogits_NE.dtype.element_ty), there)
-
-
-@triton.jit
-def _dscore_of_weights(
-    score, column, chosen, dweights, inside, scale, epsilon, ACTIVE: tl.constexpr, RENORMALISE: tl.constexpr
-):
-    """Return the gradient by the scores of weight_k = scale * score_k / (sum of the chosen + epsilon)."""
-    dscore = tl.zeros_like(score)
-    taken = tl.zeros_like(score)
-    for k in range(ACTIVE):
-        this = column[None, :] == tl.load(chosen + k, inside, other=0)[:, None]
-        dweight = tl.load(dweights + k, inside, other=0).to(tl.float32) * scale
-        dscore += tl.where(this, dweight[:, None], 0)
-        taken = tl.where(this, 1.0, taken)
-    if RENORMALISE:
-        total = tl.sum(score * taken, 1) + epsilon
-        common = tl.sum(dscore * score, 1) / total
-        dscore = taken * (dscore - common[:, None]) / total[:, None]
-    return dscore
