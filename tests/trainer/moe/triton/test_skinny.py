@@ -1,9 +1,12 @@
+from typing import Any
+
 import pytest
 import torch
 
 from moe_trainer.moe.dispatch import Dispatch
 from moe_trainer.moe.reference import reference_experts
 from moe_trainer.moe.triton.dispatch import dispatch_slots
+from moe_trainer.moe.triton.kernels import Tiles, TritonKernels
 from moe_trainer.moe.triton.skinny import TILES, skinny_forward
 from moe_trainer.moe.triton.tiles import Tile
 
@@ -60,6 +63,28 @@ def test_all_slots_may_be_dropped(dtype: torch.dtype) -> None:
     dropped = dispatch_slots(torch.full_like(batch.experts_NK, 5), experts=5)
     y_ND = skinny_forward(batch.x_ND, batch.weights_NK, batch.gate_up_E2FD, batch.down_EDF, dropped)
     assert not y_ND.any()
+
+
+@pytest.mark.parametrize(("most", "skinny"), [(18, False), (19, True)])
+def test_the_backend_decodes_with_it_up_to_the_most_tokens(
+    most: int, skinny: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+
+    def recorded(*inputs: Any) -> torch.Tensor:
+        taken.append(True)
+        return skinny_forward(*inputs)
+
+    monkeypatch.setattr("moe_trainer.moe.triton.kernels.MOST_TOKENS", most)
+    monkeypatch.setattr("moe_trainer.moe.triton.kernels.skinny_forward", recorded)
+    tile = (Tile(rows=16, columns=32, depth=32, warps=4, stages=2),)
+    batch = random_batch(tokens=19, hidden=48, inner=40).to(dtype, DEVICE)
+    inputs = (batch.x_ND, batch.weights_NK, batch.gate_up_E2FD, batch.down_EDF)
+    y_ND, kept = TritonKernels(Tiles(tile, tile, tile, tile)).forward(*inputs, dispatched(batch), keep=False)
+    assert bool(taken) is skinny and kept is None
+    x_ND, *weights = (tensor.double() for tensor in inputs)
+    expected_ND = reference_experts(x_ND, batch.experts_NK, *weights)
+    assert (y_ND.double() - expected_ND).norm() / expected_ND.norm() < TOLERANCE[dtype]
 
 
 @needs_gpu

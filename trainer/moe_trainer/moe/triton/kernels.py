@@ -9,6 +9,7 @@ from moe_trainer.moe.kernels import Gradients
 from moe_trainer.moe.triton import d_hidden, d_weights, product, up
 from moe_trainer.moe.triton.combine import combine
 from moe_trainer.moe.triton.dispatch import dispatch_slots
+from moe_trainer.moe.triton.skinny import MOST_TOKENS, skinny_forward
 from moe_trainer.moe.triton.tiles import Schedule, Tile
 
 
@@ -47,6 +48,9 @@ class TritonKernels:
         keep: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """Return y_ND and, if it is to be kept for the backward pass, the pre-activation h_S2F."""
+        if not keep and x_ND.shape[0] <= MOST_TOKENS:
+            weights = weights_NK.contiguous(), _dense(gate_up_E2FD), _dense(down_EDF)
+            return skinny_forward(_dense(x_ND), *weights, dispatch), None
         schedule, slots = Schedule(dispatch), dispatch.slots_S.numel()
         h_S2F = x_ND.new_empty(slots, gate_up_E2FD.shape[1]) if keep else None
         a_SF = x_ND.new_empty(slots, down_EDF.shape[2])
