@@ -26,7 +26,7 @@ from moe_trainer.load_metrics import load_metrics
 from moe_trainer.load_record import thinned
 from moe_trainer.progress import ProgressServer
 from moe_trainer.termination import Stop, stop_on_sigterm
-from moe_trainer.train_report import commit, finished, report_of
+from moe_trainer.train_report import commit, finished, kernels_of, report_of
 from moe_trainer.training_run import Run, prepare, training_inputs
 from moe_trainer.training_step import take_step
 from moe_trainer.validation import validate
@@ -78,6 +78,8 @@ def begin(training: Run, checkpoints: Path) -> None:
         f"from step {training.resumed_from}",
         flush=True,
     )
+    if training.backend:
+        print(f"in-layer experts by {training.backend} ({kernels_of(training.backend)})", flush=True)
 
 
 def train(training: Run, checkpoints: Path, progress: ProgressServer, stop: Stop) -> None:

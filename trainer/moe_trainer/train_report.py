@@ -3,6 +3,7 @@
 import platform
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from moe_trainer.job_report import TrainHeadline
 from moe_trainer.load_record import LayerRecord
 from moe_trainer.manifest import is_committed, read_manifest, sha256_of_file, verify
 from moe_trainer.model import Model
+from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.tokenizer import Tokenizer
 from moe_trainer.training_run import Run
@@ -37,21 +39,39 @@ class Provenance(Format):
     """Where and with what the weights were made; never part of a revision's identity."""
 
     cpu_seconds: float = Field(description="Of the attempt that finished.")
+    backend: str | None = Field(
+        default=None,
+        description="What computed the in-layer experts (moe/backends.py); absent: there are none.",
+    )
+    kernels: str | None = Field(default=None, description="Program and version that its kernels come from.")
     machine: str
     python: str
     threads: int
     torch: str
 
     @classmethod
-    def here(cls) -> "Provenance":
-        """Return this process's."""
+    def here(cls, backend: Backend | None) -> "Provenance":
+        """Return this process's, which has trained with a backend."""
         return cls(
             cpu_seconds=round(time.process_time(), 2),
+            backend=backend,
+            kernels=kernels_of(backend) if backend else None,
             machine=platform.machine(),
             python=platform.python_version(),
             threads=torch.get_num_threads(),
             torch=torch.__version__,
         )
+
+
+#: The package whose version says which code a backend's kernels became.
+_COMPILERS: dict[str, str] = {"triton": "triton", "cuda": "nvidia-cuda-nvrtc"}
+
+
+def kernels_of(backend: Backend) -> str:
+    """Return where a backend's kernels come from, for example `triton 3.7.1`."""
+    if backend not in _COMPILERS:
+        return f"torch {torch.__version__}"
+    return f"{_COMPILERS[backend]} {version(_COMPILERS[backend])}"
 
 
 class TrainReport(Format):
@@ -100,7 +120,7 @@ def report_of(run: Run) -> TrainReport:
         final_shares=_shares(loads),
         base_shares=_shares(base) if base else None,
         skipped_checkpoints=tuple(run.skipped),
-        provenance=Provenance.here(),
+        provenance=Provenance.here(run.backend),
     )
 
 

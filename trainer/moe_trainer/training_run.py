@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from moe_trainer import artefact
@@ -15,7 +16,11 @@ from moe_trainer.formats import Digest, canonical_json, digest_of
 from moe_trainer.job_config import TrainJob
 from moe_trainer.manifest import corrupt, verify
 from moe_trainer.model import Model, initialise
+from moe_trainer.moe import backends
+from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import LayerLoad
+from moe_trainer.moe.kernels import Case
+from moe_trainer.moe.layer import MoELayer
 from moe_trainer.optimization import AdamW
 from moe_trainer.presets import preset
 from moe_trainer.tokenizer import Tokenizer
@@ -48,6 +53,13 @@ class Run:
         """Sequences of one forward and backward pass."""
         tokens = self.job.training.micro_batch_tokens or self.batches.tokens
         return max(1, min(tokens // self.batches.context, self.batches.rows))
+
+    @property
+    def backend(self) -> Backend | None:
+        """What computes the in-layer experts of a forward and backward pass; None if there are none."""
+        layers = (module for module in self.model.modules() if isinstance(module, MoELayer))
+        layer = next(layers, None)
+        return None if layer is None else backend_of(layer, self.rows * self.batches.context)
 
     @property
     def parameters(self) -> int:
@@ -101,3 +113,19 @@ def _parent(job: TrainJob, root: Path) -> tuple[Model, Tokenizer]:
     model = Model(preset(str(job.preset)))
     initialise(model, job.seed)
     return model, Tokenizer()
+
+
+def backend_of(layer: MoELayer, tokens: int) -> Backend:
+    """Return the backend that a layer trains with: the one it was given, or the best for its sizes and device."""
+    weights = layer.experts.gate_up_E2FD
+    case = Case(
+        device=weights.device.type,
+        dtype=weights.dtype,
+        tokens=tokens,
+        hidden=weights.shape[2],
+        inner=weights.shape[1] // 2,
+        experts=layer.router.experts,
+        active=layer.router.active,
+        capability=torch.cuda.get_device_capability(weights.device) if weights.is_cuda else (0, 0),
+    )
+    return layer.experts.backend or backends.choose(case)
