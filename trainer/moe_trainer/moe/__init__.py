@@ -2,6 +2,8 @@
 
     layer.py       the module: router, in-layer experts, shared experts
     router.py      which in-layer experts a token uses, and with what weight        -> Routing
+    capacity.py    which slots are dropped when an in-layer expert takes only so many
+    balance.py     how evenly slots are spread: counts of a step, load metrics, the moving bias
     routing.py     Routing: what the layer, the losses and the load metrics read
     experts.py     the in-layer experts' products: checks, choice of a backend, one autograd function
     dispatch.py    the slots of a batch, ordered by in-layer expert

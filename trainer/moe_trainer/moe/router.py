@@ -71,8 +71,8 @@ class RouterConfig:
         reach = self.chosen_groups * self.experts // self.expert_groups
         if not (0 < self.chosen_groups <= self.expert_groups and reach >= self.active):
             raise ValueError(
-                f"chosen_groups is {self.chosen_groups} of {self.expert_groups}, which leaves {reach} of the "
-                f"{self.active} in-layer experts that a token uses: set it between "
+                f"chosen_groups is {self.chosen_groups} of {self.expert_groups}, which leaves {reach} in-layer "
+                f"experts to choose {self.active} from: set it between "
                 f"{math.ceil(self.active * self.expert_groups / self.experts)} and {self.expert_groups}"
             )
         if not 0 < self.scale < math.inf:
