@@ -4,9 +4,9 @@ The chart writes the file from its values (ConfigMap ``moe-operator``, key ``con
 API only refer to the names defined here.
 """
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 
@@ -44,14 +44,39 @@ class Profile(ConfigModel):
     threads: int = 1
 
 
+class S3(ConfigModel):
+    """Objects of one bucket, in a store that speaks S3."""
+
+    #: URL of the service; empty: AWS, by region.
+    endpoint: str = Field(default="", pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._/-]*)?)?$")
+    region: str = Field(default="us-east-1", pattern=r"^[a-z0-9-]+$")
+    bucket: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]$")
+    #: Folder of the bucket that sources lie beneath; empty: all of it.
+    prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._/=-]*$")
+    #: Secret in each namespace that may use the store, with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, where
+    #: needed AWS_SESSION_TOKEN and ca.crt; empty: the bucket is read anonymously.
+    secret: str = Field(default="", pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$")
+
+
 class Store(ConfigModel):
-    """A data store: a claim of the user's namespace, mounted read-only."""
+    """A data store: a claim of the user's namespace, mounted read-only, or a bucket."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": ["claim"]}, {"required": ["s3"]}]},
+    )
 
     description: str = ""
     #: PersistentVolumeClaim in each namespace that may use the store.
-    claim: str
+    claim: str | None = None
+    s3: S3 | None = None
     #: Namespaces that may use it; empty: all.
     namespaces: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> Self:
+        if (self.claim is None) == (self.s3 is None):
+            raise ValueError("a store needs exactly one of claim and s3: keep one and remove the other")
+        return self
 
 
 class OperatorConfig(ConfigModel):

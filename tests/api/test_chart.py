@@ -52,6 +52,13 @@ def test_a_preset_is_taken_out_by_null_and_another_profile_added(render: Render)
     assert config.stores == {}
 
 
+def test_a_store_can_be_a_bucket(render: Render) -> None:
+    s3 = {"endpoint": "https://objects.example.org", "bucket": "text", "secret": "lake-reader"}
+    lake = config_of(render({"stores": {"lake": {"s3": s3}}})).stores["lake"].s3
+    assert lake is not None
+    assert (lake.endpoint, lake.bucket, lake.secret) == (s3["endpoint"], "text", "lake-reader")
+
+
 def test_every_value_of_the_operator_reaches_it(render: Render) -> None:
     values = {
         "queue": "trainings",
@@ -83,6 +90,8 @@ def test_a_changed_configuration_starts_the_operator_again(render: Render) -> No
         ({"profiles": {"cpu": {"thread": 2}}}, "thread"),
         ({"operator": {"workers": 0}}, "workers"),
         ({"images": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
+        ({"stores": {"lake": {}}}, "lake"),
+        ({"stores": {"lake": {"s3": {"bucket": "text", "secretAccessKey": "x"}}}}, "secretAccessKey"),
     ],
 )
 def test_a_misspelt_or_bad_value_is_refused_by_name(render: Render, values: Object, message: str) -> None:

@@ -92,6 +92,8 @@ REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("a path with ..", EXPERT, _sources(path="law/../../etc/passwd"), "path must not contain '..'"),
     ("an absolute path", EXPERT, _sources(path="/etc/passwd"), "path must be relative"),
     ("a source of two kinds", EXPERT, _sources(claim="text"), "exactly one of store and claim"),
+    ("a field of messages in text", EXPERT, _sources(messagesField="chat"), "belongs to format messages"),
+    ("a field of text in messages", EXPERT, _sources(format="messages", textField="body"), "name messagesField"),
     ("no source", EXPERT, _sources(0), "should have at least 1 items"),
     ("a filter without bounds", EXPERT, _filter(name="length"), "the filter has no bound"),
     ("a filter with another's bound", EXPERT, _filter(name="length", threshold=0.8), "remove the other"),

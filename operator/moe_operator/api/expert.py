@@ -42,7 +42,15 @@ class DataSource(ApiModel):
             (
                 "has(self.store) != has(self.claim)",
                 "a source needs exactly one of store and claim: keep one and remove the other",
-            )
+            ),
+            (
+                "self.format == 'messages' || self.messagesField == 'messages'",
+                "messagesField belongs to format messages: remove it, or change the format",
+            ),
+            (
+                "self.format != 'messages' || self.textField == 'text'",
+                "textField belongs to formats text and jsonl: name messagesField instead",
+            ),
         )
     )
 
@@ -54,17 +62,26 @@ class DataSource(ApiModel):
         default=None, description="A PersistentVolumeClaim of this namespace, mounted read-only."
     )
     path: StorePath = Field(
-        description="Glob beneath the store, for example `mathematics/*.jsonl`. Relative; `..` and links that "
-        "lead out are refused."
+        description="Glob beneath the store, for example `mathematics/*.jsonl.gz`. Relative; `..` and links that "
+        "lead out are refused. Files are read by their names: `.jsonl` and `.ndjson` hold a record a line, "
+        "`.parquet` a record a row, any other one text; `.gz`, `.bz2`, `.xz` and `.zst` after it: compressed."
     )
-    format: Literal["text", "jsonl"] = Field(
+    format: Literal["text", "jsonl", "messages"] = Field(
         default="text",
-        description="`text`: a file is a document. `jsonl`: a line is a record that holds one. Default: text.",
+        description="What a document is. `text`: a text, of a record or of a whole file. `messages`: the "
+        "conversation of a record, learnt from the assistant's words only. `jsonl`: a text a line, whatever the "
+        "files are called. Default: text.",
     )
     text_field: str = Field(
         default="text",
         max_length=64,
-        description="Field of a jsonl record that holds the text. Default: text.",
+        description="Field or column of a record that holds the text. Default: text.",
+    )
+    messages_field: str = Field(
+        default="messages",
+        max_length=64,
+        description="Field or column of a record that holds the messages: a list of `role` (system, user or "
+        "assistant) and `content`. Default: messages.",
     )
 
 

@@ -132,7 +132,21 @@ class Reason(StrEnum):
     )
     DATA_UNREADABLE = (
         "DataUnreadable",
-        "Most of a source is binary or broken. The message names the file and the counts.",
+        "A source's file is damaged, or most of it is binary or broken. The message names the file, the first "
+        "record that is broken and what is wrong with it, and the counts.",
+    )
+    DATA_CHANGED = (
+        "DataChanged",
+        "A file changed while it was read; the attempt is made again. Write new files under another name and"
+        " rename them when they are whole.",
+    )
+    STORE_DENIED = (
+        "StoreDenied",
+        "An object store refuses its keys, or its Secret lacks one. The message names store, Secret and keys.",
+    )
+    STORE_UNREACHABLE = (
+        "StoreUnreachable",
+        "An object store does not answer, or too slowly; the attempt is made again.",
     )
     LOSS_NOT_FINITE = (
         "LossNotFinite",

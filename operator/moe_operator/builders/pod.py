@@ -5,6 +5,7 @@ A container gets every path, port and address by environment variables and finds
     MOE_STORE            the pool's store              MOE_JOB_CONFIG     what a Job is asked (JSON)
     MOE_SOURCES          data, one folder a source     MOE_SERVE_CONFIG   what a server serves (JSON)
     MOE_SCRATCH          a folder that goes with it    MOE_ROUTING_POLICY path of the gateway's policy
+    MOE_OBJECT_STORES    where buckets are (JSON)      MOE_CREDENTIALS    their keys, one folder a store
     MOE_TERMINATION_LOG  where the headline goes       MOE_PROGRESS_PORT  where training tells its progress
     POD_IP, PORT         where to listen               OMP_NUM_THREADS    threads of a process
 """

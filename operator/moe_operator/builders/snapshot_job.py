@@ -1,5 +1,6 @@
 """The snapshot Job: reads the sources on plain CPU and writes a content-addressed snapshot."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from moe_operator.api.expert import Expert
@@ -9,6 +10,16 @@ from moe_operator.builders.pod import SourceMount, Workload, config_text
 from moe_operator.config import OperatorConfig, Profile
 from moe_operator.state import Role
 from moe_trainer.job_config import SnapshotJob
+from moe_trainer.object_stores import (
+    ACCESS_KEY_ID,
+    CERTIFICATES,
+    SECRET_ACCESS_KEY,
+    SESSION_TOKEN,
+    ObjectStoreLocation,
+    write_object_stores,
+)
+
+CREDENTIALS_PATH = "/moe/credentials"
 
 
 def build_snapshot_job(
@@ -18,19 +29,59 @@ def build_snapshot_job(
     job: SnapshotJob,
     claim: str,
     sources: tuple[SourceMount, ...],
+    object_stores: Mapping[str, ObjectStoreLocation],
     profile: Profile,
     config: OperatorConfig,
 ) -> dict[str, Any]:
-    """Return the Job. It needs no accelerator, so ``profile`` is the one of plain CPU."""
+    """Return the Job. It needs no accelerator, so ``profile`` is the one of plain CPU.
+
+    No other Job reads sources, so no other gets the Secrets of the object stores.
+    """
     labels = child_labels(pool=expert.spec.pool, role=Role.SNAPSHOT, expert=expert.metadata.name)
     work = Workload(
         name="snapshot",
         image=profile.image or config.images.trainer,
         command=("moe-trainer", "snapshot"),
-        env={"MOE_JOB_CONFIG": config_text(job)},
+        env={"MOE_JOB_CONFIG": config_text(job), **_environment(object_stores)},
         profile=profile,
         images=config.images,
         claim=claim,
         sources=sources,
+        volumes=_credentials(object_stores),
     )
     return trainer_job(name=name, owner=expert, labels=labels, job=job, work=work, config=config)
+
+
+def _environment(object_stores: Mapping[str, ObjectStoreLocation]) -> dict[str, str]:
+    if not object_stores:
+        return {}
+    return {
+        "MOE_OBJECT_STORES": write_object_stores(dict(object_stores)),
+        "MOE_CREDENTIALS": CREDENTIALS_PATH,
+    }
+
+
+def _credentials(
+    object_stores: Mapping[str, ObjectStoreLocation],
+) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """Return the Secrets of the stores, each with the keys that are read and no other.
+
+    They are optional: where one is missing, the Job says so in words, instead of a pod that never starts.
+    """
+    keys = (ACCESS_KEY_ID, SECRET_ACCESS_KEY, SESSION_TOKEN, CERTIFICATES)
+    items = [{"key": key, "path": key} for key in keys]
+    return {
+        f"credentials-{number}": (
+            f"{CREDENTIALS_PATH}/{store}",
+            {
+                "secret": {
+                    "secretName": location.secret,
+                    "items": items,
+                    "defaultMode": 0o440,
+                    "optional": True,
+                }
+            },
+        )
+        for number, (store, location) in enumerate(object_stores.items())
+        if location.secret
+    }

@@ -17,7 +17,7 @@ from moe_operator.builders.snapshot_job import build_snapshot_job
 from moe_operator.config import OperatorConfig, Profile
 from moe_operator.planner.attempts import Work, assess
 from moe_operator.planner.blockage import blocked
-from moe_operator.planner.job_configs import snapshot_job, source_mounts
+from moe_operator.planner.job_configs import object_stores, snapshot_job, source_mounts
 from moe_operator.planner.names import snapshot_job_name
 from moe_operator.state import ExpertState, Manifest, ObservedJob, Role
 from moe_trainer.formats import canonical_json, digest_of
@@ -119,6 +119,7 @@ def new_snapshot_job(
         job=snapshot_job(expert, pool),
         claim=state.claim,
         sources=source_mounts(expert, config),
+        object_stores=object_stores(expert, config),
         profile=plain_profile(config),
         config=config,
     )

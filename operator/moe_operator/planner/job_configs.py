@@ -28,6 +28,7 @@ from moe_trainer.job_config import (
     TrainingSpec,
     TrainJob,
 )
+from moe_trainer.object_stores import ObjectStoreLocation
 
 
 def snapshot_job(expert: Expert, pool: ExpertPool) -> SnapshotJob:
@@ -42,6 +43,7 @@ def snapshot_job(expert: Expert, pool: ExpertPool) -> SnapshotJob:
                 path=source.path,
                 format=source.format,
                 text_field=source.text_field,
+                messages_field=source.messages_field,
             )
             for source in data.sources
         ),
@@ -67,6 +69,17 @@ def source_mounts(expert: Expert, config: OperatorConfig) -> tuple[SourceMount, 
         if claim is not None:
             mounts[root] = SourceMount(root=root, claim=claim)
     return tuple(mounts[root] for root in sorted(mounts))
+
+
+def object_stores(expert: Expert, config: OperatorConfig) -> dict[str, ObjectStoreLocation]:
+    """Return where the buckets are that an Expert's sources lie in, by the store's name."""
+    names = sorted({source.store for source in expert.spec.data.sources if source.store is not None})
+    buckets = {name: config.stores[name].s3 for name in names}
+    return {
+        name: ObjectStoreLocation.model_validate(s3.model_dump())
+        for name, s3 in buckets.items()
+        if s3 is not None
+    }
 
 
 def train_job(expert: Expert, pool: ExpertPool, revision: ExpertRevision, attempt: int) -> TrainJob:

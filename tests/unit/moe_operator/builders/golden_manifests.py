@@ -20,6 +20,7 @@ from moe_operator.builders.store import build_store
 from moe_operator.builders.training_job import build_training_job
 from moe_operator.config import OperatorConfig
 from moe_trainer.job_config import DistillJob, EvaluateJob, SnapshotJob, TrainJob
+from moe_trainer.object_stores import ObjectStoreLocation
 from moe_trainer.serve_config import ServeConfig, ServedArtefact
 
 FOLDER = Path(__file__).parent / "golden"
@@ -27,6 +28,15 @@ CHART_VALUES = Path(__file__).parents[4] / "charts/moe-operator/values.yaml"
 CLAIM = "first-pool-store"
 TEXT = "a" * 64
 DIGEST = f"sha256:{TEXT}"
+#: A bucket, as the platform's owner writes it into the chart's values.
+LAKE: dict[str, Any] = {
+    "s3": {
+        "endpoint": "https://objects.example.org",
+        "bucket": "text",
+        "prefix": "mathematics",
+        "secret": "lake-reader",
+    }
+}
 
 
 def chart_config() -> OperatorConfig:
@@ -36,7 +46,7 @@ def chart_config() -> OperatorConfig:
         {
             "images": {"trainer": "moe-operator/trainer:0.1.0", "gateway": "moe-operator/gateway:0.1.0"},
             "profiles": values["profiles"],
-            "stores": values["stores"],
+            "stores": {**values["stores"], "lake": LAKE},
         }
     )
 
@@ -78,7 +88,10 @@ SNAPSHOT_JOB = SnapshotJob.model_validate(
     {
         "poolUid": "pool-uid",
         "expert": EXPERT_REF,
-        "sources": [{"root": "corpora", "path": "mathematics/*.jsonl", "format": "jsonl"}],
+        "sources": [
+            {"root": "corpora", "path": "mathematics/*.jsonl", "format": "jsonl"},
+            {"root": "lake", "path": "chats/*.parquet", "format": "messages"},
+        ],
         "holdout": {"fraction": 0.1, "salt": "moe"},
     }
 )
@@ -179,6 +192,7 @@ def on_cpu() -> list[dict[str, Any]]:
         job=SNAPSHOT_JOB,
         claim=CLAIM,
         sources=(SourceMount(root="corpora", claim="corpora"),),
+        object_stores={"lake": ObjectStoreLocation.model_validate(LAKE["s3"])},
         profile=cpu,
         config=config,
     )

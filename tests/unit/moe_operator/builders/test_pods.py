@@ -41,6 +41,13 @@ def test_pods_are_restricted_and_hold_no_credentials(manifest: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("manifest", WORKLOADS)
+def test_only_the_job_that_reads_sources_sees_a_stores_secret(manifest: dict[str, Any]) -> None:
+    secrets = [volume for volume in manifest["spec"]["template"]["spec"]["volumes"] if "secret" in volume]
+    assert bool(secrets) == (container(manifest)["name"] == "snapshot")
+    assert ("MOE_CREDENTIALS" in environment(manifest)) == bool(secrets)
+
+
+@pytest.mark.parametrize("manifest", WORKLOADS)
 def test_pods_listen_on_their_own_address_and_write_to_their_own_folder(manifest: dict[str, Any]) -> None:
     values = environment(manifest)
     assert "POD_IP" in values

@@ -1,0 +1,35 @@
+"""What the platform's owner may write about data stores."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from moe_operator.config import Store
+
+S3 = {"endpoint": "https://objects.example.org:9000/s3", "bucket": "text"}
+
+
+@pytest.mark.parametrize(
+    "store", [{"claim": "corpora"}, {"s3": S3}, {"s3": {"bucket": "text", "secret": "a.b-c"}}]
+)
+def test_a_store_is_a_claim_or_a_bucket(store: dict[str, Any]) -> None:
+    assert Store.model_validate(store)
+
+
+@pytest.mark.parametrize(
+    ("store", "words"),
+    [
+        ({}, "exactly one of claim and s3"),
+        ({"claim": "corpora", "s3": S3}, "exactly one of claim and s3"),
+        ({"s3": {}}, "s3.bucket"),
+        ({"s3": {**S3, "bucket": "a/b"}}, "s3.bucket"),
+        ({"s3": {**S3, "endpoint": "objects.example.org"}}, "s3.endpoint"),
+        ({"s3": {**S3, "endpoint": "https://key:secret@objects.example.org"}}, "s3.endpoint"),
+        ({"s3": {**S3, "prefix": "$(HOME)"}}, "s3.prefix"),
+        ({"s3": {**S3, "secretAccessKey": "x"}}, "s3.secretAccessKey"),
+    ],
+)
+def test_what_is_no_store_is_refused_with_the_field(store: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        Store.model_validate(store)
