@@ -97,6 +97,8 @@ class ObservedJob:
     expert: str = ""
     #: When it completed or failed: the time of that condition.
     finished: datetime | None = None
+    #: Pods that have to run at once; more than one are a gang.
+    width: int = 1
 
 
 @dataclass(frozen=True, slots=True)

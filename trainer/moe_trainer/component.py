@@ -5,9 +5,12 @@
 Imports torchx.specs and nothing of torch: the operator renders the AppDef into a Job.
 """
 
+from zlib import crc32
+
 from torchx.specs import AppDef, Resource, Role, macros
 
-RENDEZVOUS_PORT = 29500
+#: Ports that the first node's rendezvous listens on: each app has its own, since pods may share an address.
+RENDEZVOUS_PORTS = range(20_000, 30_000)
 
 
 def train(
@@ -37,7 +40,7 @@ def train(
     """
     command = ["moe-trainer", "train"]
     if nodes * processes > 1:
-        command = _torchrun(nodes, processes)
+        command = _torchrun(nodes, processes, rendezvous_port(name))
     role = Role(
         name="train",
         image=image,
@@ -47,14 +50,19 @@ def train(
         num_replicas=nodes,
         max_retries=0,
         resource=Resource(cpu=cpu, gpu=gpu, memMB=memory_mb),
-        port_map={"c10d": RENDEZVOUS_PORT} if nodes > 1 else {},
+        port_map={"rendezvous": rendezvous_port(name)} if nodes > 1 else {},
     )
     return AppDef(name=name, roles=[role])
 
 
-def _torchrun(nodes: int, processes: int) -> list[str]:
+def rendezvous_port(app: str) -> int:
+    """Return the port of an app's rendezvous."""
+    return RENDEZVOUS_PORTS[crc32(app.encode()) % len(RENDEZVOUS_PORTS)]
+
+
+def _torchrun(nodes: int, processes: int, port: int) -> list[str]:
     """Return the command of each node; node 0 is found by the variable that the scheduler sets."""
-    where = f"$({macros.rank0_env}):{RENDEZVOUS_PORT}" if nodes > 1 else "localhost:0"
+    where = f"$({macros.rank0_env}):{port}" if nodes > 1 else "localhost:0"
     return [
         "torchrun",
         f"--nnodes={nodes}",

@@ -61,6 +61,8 @@ class Workload:
     ports: Mapping[str, int] = field(default_factory=dict)
     restart_policy: str = "Never"
     grace_seconds: int = JOB_GRACE_SECONDS
+    #: The headless Service under which the pod has a name of its own.
+    subdomain: str | None = None
     #: Further fields of the container (probes) and volumes by name with their mount path.
     container: Mapping[str, Any] = field(default_factory=dict)
     volumes: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
@@ -93,6 +95,8 @@ def pod_spec(work: Workload) -> dict[str, Any]:
         "containers": [_container(work, mounts)],
         "volumes": volumes,
     }
+    if work.subdomain is not None:
+        spec["subdomain"] = work.subdomain
     if work.images.pull_secrets:
         spec["imagePullSecrets"] = [{"name": name} for name in work.images.pull_secrets]
     if work.profile.node_selector:

@@ -16,9 +16,13 @@ from torchx.schedulers.api import DescribeAppResponse, ListAppResponse, Schedule
 from torchx.specs import AppDef, AppDryRunInfo, Role, macros
 
 from moe_operator.api.expert import Expert
+from moe_operator.builders.gang import gang_name
 from moe_operator.builders.job import job_manifest
 from moe_operator.builders.pod import PROGRESS_PORT, PROGRESS_PORT_NAME, Workload, pod_spec
 from moe_operator.config import OperatorConfig, Profile
+
+#: The variable that says where the first pod of a gang is.
+RANK0_HOST = "TORCHX_RANK0_HOST"
 
 #: The Job controller sets it in the pods of an Indexed Job.
 _INDEX = "$(JOB_COMPLETION_INDEX)"
@@ -48,7 +52,7 @@ class IndexedJobScheduler(Scheduler[Mapping[str, Any]]):  # type: ignore[misc]  
         """Return the manifest of the Job that ``app`` describes."""
         if len(app.roles) != 1:
             raise ValueError(f"{app.name} has {len(app.roles)} roles; an Indexed Job runs one")
-        values = macros.Values(img_root="", app_id=app.name, replica_id=_INDEX, rank0_env="TORCHX_RANK0_HOST")
+        values = macros.Values(img_root="", app_id=app.name, replica_id=_INDEX, rank0_env=RANK0_HOST)
         manifest = _manifest(app.name, values.apply(app.roles[0]), cfg[JOB])
         return AppDryRunInfo(manifest, lambda request: json.dumps(request, indent=2))
 
@@ -74,11 +78,16 @@ def create_scheduler(session_name: str, **_: object) -> IndexedJobScheduler:
 
 
 def _manifest(name: str, role: Role, options: JobOptions) -> dict[str, Any]:
+    env = {**role.env, "MOE_PROGRESS_PORT": str(PROGRESS_PORT)}
+    gang = gang_name(options.owner) if role.num_replicas > 1 else None
+    if gang is not None:
+        env[RANK0_HOST] = f"{name}-0.{gang}"
     work = Workload(
         name=role.name,
         image=role.image,
         command=(role.entrypoint, *role.args),
-        env={**role.env, "MOE_PROGRESS_PORT": str(PROGRESS_PORT)},
+        env=env,
+        subdomain=gang,
         profile=options.profile,
         images=options.config.images,
         claim=options.claim,

@@ -43,6 +43,7 @@ def observed_job(job: Manifest, pods: Sequence[Manifest], progress: Progress | N
         progress=progress,
         expert=_label(job, labels.EXPERT),
         finished=_time(end["lastTransitionTime"]) if end and end.get("lastTransitionTime") else None,
+        width=job["spec"].get("parallelism", 1),
     )
 
 

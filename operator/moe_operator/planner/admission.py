@@ -4,6 +4,8 @@ snapshots   one at a time, for they append to one registry of held-out documents
 bases they branch from, mixtures last and only once the domains' first snapshots are taken
 others      as many training and evaluate Jobs as the budget allows, evaluation first: what is begun is
 finished before more is begun; distill Jobs are small and always start
+gangs       training Jobs of several pods: one at a time, for two that each got half of their nodes would wait
+for ever
 """
 
 from collections.abc import Mapping, Sequence
@@ -116,7 +118,10 @@ def _admit_training(jobs: Sequence[ObservedJob], state: PoolState) -> tuple[Obse
         (job for job in heavy if _may_start(job, state.experts)),
         key=lambda job: (job.role is Role.TRAIN, job.created, job.name),
     )
-    return tuple(queue[: max(room, 0)])
+    first_gang = next((job for job in queue if job.width > 1), None)
+    gang_runs = any(job.width > 1 and not job.suspended for job in heavy)
+    fitting = [job for job in queue if job.width == 1 or (job is first_gang and not gang_runs)]
+    return tuple(fitting[: max(room, 0)])
 
 
 def _may_start(job: ObservedJob, experts: Mapping[str, Expert]) -> bool:

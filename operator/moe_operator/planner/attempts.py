@@ -2,8 +2,9 @@
 
 An attempt is one Job. Lost and failed attempts are followed by another until the work is done, its input
 is found wrong, or too many incidents have happened. Disruptions (evicted, preempted, node lost) and a full
-disk are nobody's fault and are not counted as incidents. A Job that succeeded but left no readable headline
-is made again: its command finds its own result and reports it once more.
+disk are nobody's fault and are not counted as incidents. The first process of a gang reports for all, and a
+result counts as soon as it is there: pods that only have to end are not waited for. A Job that succeeded but
+left no readable headline is made again: its command finds its own result and reports it once more.
 """
 
 from collections.abc import Sequence
@@ -75,9 +76,7 @@ def assess(
     gone; no attempt follows while ``orphans``, pods of Jobs that are gone, are alive.
     """
     ordered = sorted(jobs, key=lambda job: attempt_of(job.name))
-    done = next(
-        (job for job in ordered if job.state == "Succeeded" and isinstance(job.headline, expect)), None
-    )
+    done = next((job for job in ordered if isinstance(job.headline, expect)), None)
     if done is not None:
         return Work("Done", attempt_of(done.name), job=done, headline=done.headline)
     following = max([made, *(attempt_of(job.name) for job in ordered)]) + 1

@@ -18,6 +18,7 @@ from moe_operator.planner.data import DataDecision, decide_data, new_snapshot_jo
 from moe_operator.planner.decisions import Decisions
 from moe_operator.planner.expert_events import expert_events
 from moe_operator.planner.expert_status import expert_status
+from moe_operator.planner.gang import missing_gang, superfluous_gang
 from moe_operator.planner.lineage import by_name
 from moe_operator.planner.making import Context, Making, make
 from moe_operator.planner.names import revision_name
@@ -71,12 +72,15 @@ def plan_expert(state: ExpertState, config: OperatorConfig, now: datetime) -> Pl
     statuses = (*_revision_writes(state, work, now), *status_write(expert, status))
     return Plan(
         create=work.create,
-        apply=rollout.apply,
-        delete=superfluous_jobs(
-            state,
-            data=work.data,
-            subject=_subject(work),
-            decided=work.data.answers and work.base.ready,
+        apply=(*missing_gang(state), *rollout.apply),
+        delete=(
+            *superfluous_jobs(
+                state,
+                data=work.data,
+                subject=_subject(work),
+                decided=work.data.answers and work.base.ready,
+            ),
+            *superfluous_gang(state),
         ),
         statuses=statuses,
         events=(*expert_events(decisions, status), *rollout.events) if statuses or rollout.events else (),

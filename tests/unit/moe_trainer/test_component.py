@@ -1,6 +1,6 @@
 from torchx.specs import macros
 
-from moe_trainer.component import train
+from moe_trainer.component import RENDEZVOUS_PORTS, rendezvous_port, train
 
 VALUES = macros.Values(img_root="", app_id="app-1", replica_id="0", rank0_env="RANK0_HOST")
 
@@ -20,10 +20,15 @@ def test_several_processes_meet_at_node_zero() -> None:
         "--nnodes=4",
         "--nproc_per_node=8",
         "--rdzv_id=app-1",
-        "--rdzv_endpoint=$(RANK0_HOST):29500",
+        f"--rdzv_endpoint=$(RANK0_HOST):{rendezvous_port('train')}",
     } <= set(role.args)
     assert role.args[-2:] == ["moe_trainer.main", "train"]
     assert (role.num_replicas, role.resource.gpu) == (4, 8)
+
+
+def test_gangs_on_one_machine_meet_at_ports_of_their_own() -> None:
+    ports = {rendezvous_port(f"expert-{number}-a1") for number in range(20)}
+    assert len(ports) > 15 and ports <= set(RENDEZVOUS_PORTS)
 
 
 def test_the_config_reaches_the_container_as_it_was_given() -> None:

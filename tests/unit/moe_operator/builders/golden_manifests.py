@@ -11,6 +11,7 @@ from moe_operator.api.expert_pool import ExpertPool
 from moe_operator.api.expert_revision import ExpertRevisionSpec
 from moe_operator.builders.distill_job import build_distill_job
 from moe_operator.builders.evaluate_job import build_evaluate_job
+from moe_operator.builders.gang import build_gang_service
 from moe_operator.builders.gateway import build_gateway, build_gateway_service, build_policy
 from moe_operator.builders.pod import SourceMount
 from moe_operator.builders.revision import build_revision
@@ -51,9 +52,9 @@ def chart_config() -> OperatorConfig:
     )
 
 
-def an_expert(profile: str, devices: int = 1) -> Expert:
+def an_expert(profile: str, devices: int = 1, nodes: int = 1) -> Expert:
     """Return an Expert that trains and serves on a profile."""
-    return Expert.model_validate(
+    expert = Expert.model_validate(
         {
             "metadata": {"name": "mathematics", "namespace": "research", "uid": "expert-uid"},
             "spec": {
@@ -66,6 +67,11 @@ def an_expert(profile: str, devices: int = 1) -> Expert:
             },
         }
     )
+    # The API holds nodes at 1 until training spans processes; the manifests of a gang are there already.
+    training = expert.spec.training
+    resources = training.resources.model_copy(update={"nodes": nodes})
+    spec = expert.spec.model_copy(update={"training": training.model_copy(update={"resources": resources})})
+    return expert.model_copy(update={"spec": spec})
 
 
 def a_pool() -> ExpertPool:
@@ -157,9 +163,9 @@ REVISION = ExpertRevisionSpec.model_validate(
 )
 
 
-def on_profile(profile: str, devices: int = 1) -> list[dict[str, Any]]:
+def on_profile(profile: str, devices: int = 1, nodes: int = 1) -> list[dict[str, Any]]:
     """Return what runs on an Expert's profile: training, evaluation, server."""
-    config, expert = chart_config(), an_expert(profile, devices)
+    config, expert = chart_config(), an_expert(profile, devices, nodes)
     hardware = config.profiles[profile]
     return [
         build_training_job(
@@ -236,7 +242,10 @@ def golden_texts() -> dict[str, str]:
     """Return the text of each golden file."""
     files = {
         "cpu.yaml": on_cpu(),
-        "nvidia.yaml": on_profile("nvidia"),
+        "nvidia.yaml": [
+            *on_profile("nvidia", devices=8, nodes=2),
+            build_gang_service(expert=an_expert("nvidia", devices=8, nodes=2)),
+        ],
         "gke-tpu.yaml": on_profile("gke-tpu-v5e", devices=8),
     }
     return {

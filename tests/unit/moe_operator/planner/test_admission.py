@@ -6,7 +6,7 @@ import pytest
 from world import START, World
 
 from moe_operator.planner.admission import admit
-from moe_operator.state import ObservedJob, ObservedPod
+from moe_operator.state import ObservedJob, ObservedPod, Role
 
 
 @pytest.fixture
@@ -72,3 +72,15 @@ def test_a_mixture_waits_a_moment_for_experts_that_come_in_the_same_apply() -> N
     assert (early.start, early.wait) == ((), 5.0)
     world.tick(5)
     assert started(world) == ["general"]
+
+
+def test_one_gang_runs_at_a_time_whatever_the_budget(world: World) -> None:
+    pool = world.pool_state().pool
+    budget = pool.spec.budget.model_copy(update={"training_jobs": 8})
+    roomy = pool.model_copy(update={"spec": pool.spec.model_copy(update={"budget": budget})})
+    jobs = tuple(replace(job, role=Role.TRAIN, width=2) for job in world.pool_state().jobs)
+    assert len(started(world, pool=roomy, jobs=jobs)) == 1
+    assert len(started(world, pool=roomy, jobs=tuple(replace(job, width=1) for job in jobs))) == 3
+    first, *others = jobs
+    running = (replace(first, suspended=False, state="Running"), *others)
+    assert started(world, pool=roomy, jobs=running) == []

@@ -49,6 +49,19 @@ def test_a_result_counts_whatever_came_after() -> None:
     assert (found.state, found.number) == ("Done", 1)
 
 
+def test_the_result_of_a_gang_counts_while_others_of_it_still_end() -> None:
+    ended, ending = pod("Succeeded", exit_code=0), pod("Running")
+    assert work(job(1, "Running", pods=(ended, ending), headline=DONE, width=2)).state == "Done"
+
+
+def test_a_gang_that_lost_a_pod_fails_as_a_whole_and_the_next_waits_for_its_other_pods() -> None:
+    lost = job(1, pods=(pod("Failed", disrupted=True), pod("Running")), width=2)
+    assert work(lost).state == "Ending"
+    gone = job(1, pods=(pod("Failed", disrupted=True), pod("Succeeded", exit_code=0)), width=2)
+    found = work(gone)
+    assert (found.state, found.number, found.incident.counts) == ("Wanted", 2, False)
+
+
 def test_a_job_under_way_is_waited_for() -> None:
     assert work(job(1), job(2, "Running")).state == "Running"
     assert work(job(1, "Suspended")).state == "Running"

@@ -1,0 +1,32 @@
+"""The headless Service of a gang: training pods on several nodes find one another by name."""
+
+from typing import Any
+
+from moe_operator.api.expert import Expert
+from moe_operator.api.labels import EXPERT, ROLE
+from moe_operator.builders.metadata import child_labels, child_metadata
+from moe_operator.state import Role
+
+
+def gang_name(expert: Expert) -> str:
+    """Return the name of an Expert's gang; the pods of its attempts are ``<job>-<index>.<gang>``."""
+    return f"{expert.metadata.name}-gang"
+
+
+def build_gang_service(*, expert: Expert) -> dict[str, Any]:
+    """Return the Service; it names pods before they are ready, since they get ready by meeting."""
+    name = expert.metadata.name
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": child_metadata(
+            name=gang_name(expert),
+            owner=expert,
+            labels=child_labels(pool=expert.spec.pool, role=Role.TRAIN, expert=name),
+        ),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {EXPERT: name, ROLE: Role.TRAIN.value},
+        },
+    }

@@ -1,0 +1,23 @@
+"""The Service by which the pods of a training Job on several nodes find one another."""
+
+from moe_operator.builders.gang import build_gang_service, gang_name
+from moe_operator.state import ExpertState, Manifest, ObjectRef
+from moe_operator.subset import is_subset
+
+
+def missing_gang(state: ExpertState) -> tuple[Manifest, ...]:
+    """Return the Service where training spans nodes and it is missing or was changed."""
+    if state.expert.spec.training.resources.nodes == 1:
+        return ()
+    desired = build_gang_service(expert=state.expert)
+    live = state.live.get(("Service", desired["metadata"]["name"]))
+    return () if live is not None and is_subset(desired, live) else (desired,)
+
+
+def superfluous_gang(state: ExpertState) -> tuple[ObjectRef, ...]:
+    """Return the Service that is left of the time when training spanned nodes."""
+    name = gang_name(state.expert)
+    live = state.live.get(("Service", name))
+    if state.expert.spec.training.resources.nodes > 1 or live is None:
+        return ()
+    return (ObjectRef("v1", "Service", state.expert.metadata.namespace, name, live["metadata"]["uid"]),)
