@@ -1,20 +1,15 @@
 """Where Triton's kernels run in tests: compiled on a GPU where there is one, else in Triton's interpreter.
 
-Kernels become interpreted or compiled when their module is imported, so the switch stands here, before any
-test module imports one. The interpreter computes bf16 wrongly (its tensors are numpy's, which has none), so
-there every test uses fp32; on a GPU the same tests run in both.
+The switch is in tests/trainer/conftest.py. The interpreter computes bf16 wrongly (its tensors are numpy's,
+which has none), so there every test uses fp32; on a GPU the same tests run in both.
 """
 
-import os
 from collections.abc import Callable
 
 import pytest
 import torch
 
 GPU = torch.cuda.is_available()
-if not GPU:
-    os.environ["TRITON_INTERPRET"] = "1"
-
 DEVICE = "cuda" if GPU else "cpu"
 DTYPES = (torch.float32, torch.bfloat16) if GPU else (torch.float32,)
 
