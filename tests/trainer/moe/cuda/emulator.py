@@ -39,12 +39,12 @@ def _encode(tensor_map: TensorMap) -> _TensorMap:
     )
 
 
-def build(cluster: int, folder: Path) -> ctypes.CDLL:
+def build(cluster: int, folder: Path, source: Path = SOURCE) -> ctypes.CDLL:
     """Compile the kernels for the CPU, with clusters of one size."""
     assert COMPILER is not None
     library = folder / f"emulated_{cluster}.so"
-    folders = [f"-I{EMULATION}", f"-I{SOURCE}"]
-    options = ["-std=c++17", "-O2", "-fPIC", "-shared", f"-DMOE_CLUSTER={cluster}"]
+    folders = [f"-I{EMULATION}", f"-I{source}"]
+    options = ["-std=c++17", "-O1", "-fPIC", "-shared", f"-DMOE_CLUSTER={cluster}"]
     subprocess.run(
         [COMPILER, *options, *folders, str(EMULATION / "emulator.cpp"), "-o", str(library)], check=True
     )

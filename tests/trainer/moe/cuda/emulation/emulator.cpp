@@ -16,6 +16,7 @@ namespace moe::emulation {
 
 constexpr std::size_t kStackBytes = 64 * 1024;
 constexpr u32 kLateCopy = 8;  // one in so many turns goes to the copy engine
+constexpr u32 kLongestDelay = 2000;  // in rounds
 
 const std::function<void()>* body = nullptr;
 
@@ -26,6 +27,7 @@ void enter() {
         if (machine->failure.empty()) machine->failure = error.what();
     }
     self().done = true;
+    --block().running;
     swapcontext(&self().context, &machine->scheduler);
 }
 
@@ -49,9 +51,28 @@ bool copy_one(Machine& now) {
     const std::size_t chosen = now.random() % now.copies.size();
     auto copy = std::move(now.copies[chosen]);
     now.copies.erase(now.copies.begin() + static_cast<long>(chosen));
-    copy();
+    try {
+        copy();
+    } catch (const std::exception& error) {
+        if (now.failure.empty()) now.failure = error.what();
+    }
     return true;
 }
+
+// Who has no turn for a while: one warpgroup falls behind all others, until they wait for it or its time is over.
+struct Delay {
+    u32 group = 0;
+    u32 rounds = 0;
+
+    void draw(Machine& now) {
+        if (rounds == 0) {
+            rounds = 1 + now.random() % kLongestDelay;
+            group = now.random() % (now.fibers.size() / kWarpgroup);
+        }
+        --rounds;
+    }
+    bool holds(u32 fiber) const { return rounds > 0 && fiber / kWarpgroup == group; }
+};
 
 void run_cluster(Machine& now, const std::function<void()>& kernel) {
     body = &kernel;
@@ -59,20 +80,25 @@ void run_cluster(Machine& now, const std::function<void()>& kernel) {
     make_fibers(now);
     std::vector<u32> order(now.fibers.size());
     for (u32 i = 0; i < order.size(); ++i) order[i] = i;
+    Delay delay;
     for (u32 left = order.size(); left > 0;) {
         std::shuffle(order.begin(), order.end(), now.random);
+        delay.draw(now);
         bool moved = false;
         for (u32 i : order) {
             Fiber& fiber = now.fibers[i];
             if (now.random() % kLateCopy == 0) moved |= copy_one(now);
-            if (fiber.done || (now.failure.empty() && fiber.blocked && !fiber.blocked())) continue;
+            if (fiber.done || delay.holds(i)) continue;
+            if (now.failure.empty() && fiber.blocked && !fiber.blocked()) continue;
             fiber.blocked = nullptr;
             now.current = &fiber;
             swapcontext(&now.scheduler, &fiber.context);
             moved = true;
             left -= fiber.done;
         }
-        if (!moved && !copy_one(now)) now.failure = "every thread waits for another: a deadlock";
+        if (moved || copy_one(now)) continue;
+        if (delay.rounds == 0) now.failure = "every thread waits for another: a deadlock";
+        delay.rounds = 0;
     }
     if (now.failure.empty() && !now.copies.empty()) now.failure = "a block ended while boxes were still being copied";
 }
@@ -110,6 +136,7 @@ void launch(const std::string& name, u32 grid, u32 seed, bool late, void** argum
         now.grid = grid;
         now.random.seed(seed + first);
         now.blocks.resize(kCluster);
+        for (Block& block : now.blocks) block.running = kThreads;
         now.warps.resize(kCluster * kThreads / 32);
         for (Meeting& warp : now.warps) warp.members = 32;
         now.exchange.resize(now.warps.size());

@@ -1,7 +1,8 @@
-// The instructions of source/ptx.cuh for a CPU: what the PTX manual says that each one does, with two liberties
-// that make mistakes show. Threads are fibers, run in an order drawn from a seed. Whatever a GPU may do late
-// (copies, matrix products) is done as late as the program allows, or at once, as the run asks: a stage that
-// is read before it is full, or written before it has been read, gives other numbers. A wait that can never
+// The instructions of source/ptx.cuh for a CPU: what the PTX manual says that each one does, with liberties that
+// make mistakes show. Threads are fibers, run in an order drawn from a seed, and always one warpgroup falls behind
+// the others. Whatever a GPU may do late (copies, matrix products) is done as late as the program allows, or at
+// once, as the run asks: a stage that is read before it is full, or written before it has been read, gives other
+// numbers. A wait that can never
 // end, a tensor core that reads what no fence has passed to it, an address outside: each ends the run with a
 // message.
 //
@@ -81,6 +82,7 @@ struct Block {
     std::vector<unsigned char> shared = std::vector<unsigned char>(kBase + kSharedBytes);
     std::vector<int> unfenced = std::vector<int>((kBase + kSharedBytes) / kLineBytes, -1);
     std::map<u32, Barrier> barriers;
+    u32 running = 0;  // threads that have not ended
 };
 
 // A point that a number of fibers reach before any goes on.
@@ -152,6 +154,7 @@ inline std::pair<Block*, u32> resolve(u32 address, u32 bytes) {
     const u32 rank = address >> kBlockShift;
     if (rank >= machine->blocks.size()) fail("an address names a block outside the cluster");
     if (offset < kBase || offset + bytes > kBase + kSharedBytes) fail("an address outside shared memory");
+    if (machine->blocks[rank].running == 0) fail("an address in a block that has ended");
     return {&machine->blocks[rank], offset};
 }
 
