@@ -26,7 +26,6 @@ from moe_trainer.moe.triton.tiles import (
 #: leave room for a second program, which multiplies while the first stores, or suit experts with few rows.
 TILES = (
     Tile(rows=128, columns=256, depth=64, warps=8, stages=3),
-    Tile(rows=128, columns=256, depth=64, warps=8, stages=4),
     Tile(rows=128, columns=128, depth=64, warps=4, stages=3, programs=2),
     Tile(rows=128, columns=128, depth=64, warps=8, stages=4),
     Tile(rows=64, columns=256, depth=64, warps=4, stages=4),
@@ -80,7 +79,8 @@ def _product(
 ):  # fmt: skip
     across: tl.constexpr = tl.cdiv(OUTPUTS, COLUMNS)
     total = tl.load(first_E1 + experts) * across
-    for index in tl.range(tl.program_id(0), total, tl.num_programs(0)):
+    # Flattened, the loops over tiles and depth are one: loads of the next tile are in flight while this is stored.
+    for index in tl.range(tl.program_id(0), total, tl.num_programs(0), flatten=True):
         expert, begin, size, row, column = locate(index, offsets_E1, first_E1, expert_T, across, ROWS)
         sums = tl.zeros((ROWS, COLUMNS), tl.float32)
         for start in tl.range(0, INPUTS, DEPTH):

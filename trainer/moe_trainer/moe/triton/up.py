@@ -22,10 +22,10 @@ from moe_trainer.moe.triton.tiles import (
     store,
 )
 
-#: By reasoning, not measured yet. A tile has two accumulators, so 128 x 128 here costs a multiprocessor what
-#: 128 x 256 does elsewhere: the most that the registers of two warpgroups hold. The half-width tile leaves
-#: room for a second program, which multiplies while the first stores; lower tiles waste less of an expert
-#: that has few rows.
+#: By reasoning, not measured yet. A tile has its columns of g and of u, so 128 x 128 here costs a multiprocessor
+#: what 128 x 256 does elsewhere: the most that the registers of two warpgroups hold. The half-width tile
+#: leaves room for a second program, which multiplies while the first stores; lower tiles waste less of an
+#: expert that has few rows.
 TILES = (
     Tile(rows=128, columns=128, depth=64, warps=8, stages=4),
     Tile(rows=128, columns=128, depth=64, warps=8, stages=3),
@@ -56,7 +56,9 @@ def up(
         most = schedule.most_tiles(tile.rows) * triton.cdiv(inner, tile.columns)
         _up[(programs(tile, most, x_ND.device),)](
             x_ND,
-            TensorDescriptor.from_tensor(gate_up_E2FD, [1, tile.columns, tile.depth]),
+            TensorDescriptor.from_tensor(
+                gate_up_E2FD.view(experts, 2, inner, hidden), [1, 2, tile.columns, tile.depth]
+            ),
             None if h_S2F is None else rows_to_store(h_S2F, tile, parts=2),
             None if a_SF is None else rows_to_store(a_SF, tile),
             dispatch.slots_S,
@@ -81,25 +83,25 @@ def _up(
 ):  # fmt: skip
     across: tl.constexpr = tl.cdiv(INNER, COLUMNS)
     total = tl.load(first_E1 + experts) * across
-    for index in tl.range(tl.program_id(0), total, tl.num_programs(0)):
+    # Flattened, the loops over tiles and depth are one: loads of the next tile are in flight while this is
+    # stored. That wants a single accumulator: with two, ptxas waits for each multiplication in turn.
+    for index in tl.range(tl.program_id(0), total, tl.num_programs(0), flatten=True):
         expert, begin, size, row, column = locate(index, offsets_E1, first_E1, expert_T, across, ROWS)
         rows = row + tl.arange(0, ROWS)
         depth = tl.arange(0, DEPTH)
         # Below the expert's last row, token 0 stands in: what it yields is never stored.
         tokens = tl.load(slots_S + begin + rows, mask=rows < size, other=0) // ACTIVE
         x = x_ND + tokens.to(tl.int64)[:, None] * HIDDEN + depth[None, :]
-        gate = tl.zeros((ROWS, COLUMNS), tl.float32)
-        up = tl.zeros((ROWS, COLUMNS), tl.float32)
+        sums = tl.zeros((ROWS, 2 * COLUMNS), tl.float32)
         for start in tl.range(0, HIDDEN, DEPTH):
             if HIDDEN % DEPTH == 0:
                 x_tile = tl.load(x + start)
             else:
                 x_tile = tl.load(x + start, mask=(start + depth < HIDDEN)[None, :], other=0.0)
-            gate_tile = gate_up_E2FD.load([expert, column * COLUMNS, start]).reshape(COLUMNS, DEPTH)
-            up_tile = gate_up_E2FD.load([expert, INNER + column * COLUMNS, start]).reshape(COLUMNS, DEPTH)
-            gate = tl.dot(x_tile, gate_tile.T, gate, input_precision="ieee")
-            up = tl.dot(x_tile, up_tile.T, up, input_precision="ieee")
+            weights = gate_up_E2FD.load([expert, 0, column * COLUMNS, start]).reshape(2 * COLUMNS, DEPTH)
+            sums = tl.dot(x_tile, weights.T, sums, input_precision="ieee")
 
+        gate, up = halves(sums)
         gate_left, gate_right = halves(gate)
         up_left, up_right = halves(up)
         at = column * COLUMNS
