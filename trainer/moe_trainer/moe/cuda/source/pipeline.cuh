@@ -6,9 +6,8 @@
 // and runs the product's epilogue on them. Two mbarriers a stage: `full` ends a phase when the stage has been
 // filled, `empty` when every warp that read it is done with it.
 //
-// In a cluster of two, each block copies one half of the weights into both blocks, so the L2 cache is read
-// once for both: at 48 KiB a step and block, a kernel at the tensor cores' full rate would ask the L2 for more
-// than it can give; at 32 KiB it does not.
+// In a cluster of two, each block copies one half of the weights into both blocks, so that the L2 cache is read for
+// 32 KiB a step and block instead of 48 KiB. Whether that pays on a device has not been measured.
 //
 // Swizzle: a stage holds rows of 64 bf16 = 128 bytes, and the 16-byte chunk c of row r lies at c ^ (r % 8):
 // the columns that eight rows' tensor core reads touch then lie in different banks. The copy engine writes so
