@@ -175,7 +175,24 @@ def time_all(bench: Bench, rounds: int, announce: Announce) -> dict[str, Any]:
             result["overItsProducts"] = samples.ratio(name, floor.products).to_json()
     if bench.device != "cpu":
         time_graphs(bench, rounds, announce)
-    return floor.report(samples) | {"speedups": speedups(samples, list(bench.layers))}
+    report = floor.report(samples)
+    for name in bench.layers:
+        bench.results[name] |= against_floors(bench.results[name], report)
+    return report | {"speedups": speedups(samples, list(bench.layers))}
+
+
+def against_floors(result: dict[str, Any], report: dict[str, Any]) -> dict[str, Any]:
+    """Return a layer's share of the plain product's rate, and how often the floor of reading it takes.
+
+    Of the replayed graph where there is one: without the time that launching takes.
+    """
+    timed = result["graph"] if "ms" in result.get("graph", {}) else result
+    part = "total" if "total" in timed["ms"] else "forward"
+    share = timed["tflops"][part] / report["plainProduct"]["tflops"]
+    found = {"shareOfPlainProduct": float(f"{share:.3g}")}
+    if "weightReadFloorMs" in report:
+        found["overReadFloor"] = float(f"{timed['ms'][part]['median'] / report['weightReadFloorMs']:.3g}")
+    return found
 
 
 def step(bench: Bench, layer: Layer) -> Step:

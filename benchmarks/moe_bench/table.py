@@ -10,6 +10,7 @@ COLUMNS = (
     "total ms (p20–p80)",
     "TFLOP/s",
     "graph ms",
+    "of plain",
     "kept MB",
     "peak MB",
     "error y / worst",
@@ -48,7 +49,7 @@ def _row(layer: str, values: dict[str, Any]) -> tuple[str, ...]:
 
 def _times(values: dict[str, Any]) -> tuple[str, ...]:
     if "ms" not in values:
-        return ("",) * 5
+        return ("",) * 6
     ms = values["ms"]
     total = ms.get("total", ms["forward"])
     graph = values.get("graph", {}).get("ms")
@@ -58,6 +59,7 @@ def _times(values: dict[str, Any]) -> tuple[str, ...]:
         f"{total['median']:.3g} ({total['p20']:.3g}–{total['p80']:.3g})",
         f"{values['tflops'].get('total', values['tflops']['forward']):.3g}",
         f"{graph['total']['median']:.3g}" if graph else "",
+        f"{values['shareOfPlainProduct']:.0%}",
     )
 
 
@@ -74,6 +76,8 @@ def _notes(found: dict[str, Any]) -> Iterator[str]:
                 yield f"{layer}: {key}: {values[key]}"
         if "absent" in values.get("graph", {}):
             yield f"{layer}: no graph: {values['graph']['absent']}"
+        if "overReadFloor" in values:
+            yield f"{layer}: {values['overReadFloor']:.2f} × reading the weights in use"
         if "overItsProducts" in values:
             ratio = values["overItsProducts"]
             yield f"{layer}: {ratio['median']:.2f} × its products alone ({ratio['p20']:.2f}–{ratio['p80']:.2f})"

@@ -104,7 +104,7 @@ class Samples:
 
 #: A step that takes this many times as long as the median of all is timed in the first rounds only.
 SLOW = 8.0
-SLOW_ROUNDS = 5
+SLOW_ROUNDS = 3
 
 
 def take_turns(
