@@ -2,6 +2,7 @@
 
 import copy
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,7 @@ REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("a preset's own load", EXPERT, _own_load_of_a_preset, "training.balancing.against Base needs base.expert"),
     ("a load to keep without a loss", EXPERT, _balancing(against="Base"), "acts through the loss"),
     ("two aims of balancing", EXPERT, _balancing(1, against="Base", bias="Sign"), "leave out balancing.bias or"),
+    ("micro-batches above the batch", EXPERT, _spec(training={"microBatchTokens": 8192}), "larger than batchTokens"),
     ("a rule of balancing that nobody knows", EXPERT, _balancing(bias="Signs"), 'supported values: "None", "Sign"'),
     ("a quoted number", EXPERT, _spec(training={"learningRate": "0.1"}), "expected numeric"),
     ("a misspelt field", EXPERT, _spec(trainning={}), "spec.trainning: field not declared in schema"),
@@ -198,6 +200,37 @@ def test_the_base_column_shows_an_expert_and_a_preset(stored: LocalCluster) -> N
     wide = stored.kubectl("get", "exp", "-n", "team", "-o", "wide").stdout.splitlines()
     start = wide[0].index("BASE")
     assert wide[1][start:].split()[0] == "general"
+
+
+def test_a_default_that_changes_reaches_new_experts_alone(stored: LocalCluster) -> None:
+    """Else an upgrade would train every Expert again: the weight below is part of a revision's identity."""
+    before = weight_of(stored, EXPERT)
+    change_default(stored, before + 0.5)
+    try:
+        deadline = time.monotonic() + 60
+        while weight_of(stored, changed(EXPERT, _name("fresh"))) == before:
+            assert time.monotonic() < deadline, "the API server goes on with the old schema"
+        assert weight_of(stored, EXPERT) == before
+    finally:
+        change_default(stored, before)
+
+
+def weight_of(cluster: LocalCluster, manifest: dict[str, Any]) -> float:
+    """The weight of the load-balancing loss that an Expert has when its manifest is applied (again)."""
+    arguments = ("apply", "--server-side", "--dry-run=server", "-o", "json", "-f", "-")
+    spec = json.loads(cluster.kubectl(*arguments, stdin=json.dumps(manifest)).stdout)["spec"]
+    return float(spec["training"]["loadBalancingLossWeight"])
+
+
+def change_default(cluster: LocalCluster, weight: float) -> None:
+    """Change the default of the weight in the installed CRD, as an upgrade does."""
+    at = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/training"
+    patch = [
+        {"op": "replace", "path": f"{at}/{place}", "value": weight}
+        for place in ("default/loadBalancingLossWeight", "properties/loadBalancingLossWeight/default")
+    ]
+    name = "crd/experts.moe-operator.dev"
+    cluster.kubectl("patch", name, "--type=json", "-p", json.dumps(patch))
 
 
 def test_kubectl_explains_fields_with_their_defaults(cluster: LocalCluster) -> None:

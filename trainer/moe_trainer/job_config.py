@@ -130,7 +130,7 @@ class TrainingSpec(Format):
     warmup_fraction: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps that warm up.")
     weight_decay: float = Field(default=0.1, ge=0, description="AdamW's decoupled decay of matrices.")
     gradient_clip: float = Field(default=1.0, gt=0, description="Largest global gradient norm.")
-    load_balancing_loss_weight: float = Field(default=0.01, ge=0)
+    load_balancing_loss_weight: float = Field(default=0.2, ge=0)
     auxiliary_loss_weight: float = Field(default=0.001, ge=0, description="Weight of the router z-loss.")
     balancing: Balancing = Field(default_factory=Balancing)
     specialization_loss_weight: float = Field(default=0.0, ge=0)

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 from moe_operator.api.base import ApiModel, DigestText, Interval, Name, ObjectMeta, ShortText, StorePath, cel
 from moe_operator.api.conditions import Condition
+from moe_operator.api.training import Training
 
 
 class Base(ApiModel):
@@ -30,7 +31,8 @@ class Base(ApiModel):
         max_length=40,
         pattern=r"^[a-z][a-z0-9-]*$",
         description="An architecture to train from scratch, for example `tiny`: a byte-level mixture of about "
-        "one million parameters that trains on a laptop's CPU.",
+        "one million parameters that trains on a laptop's CPU; `tiny-sigmoid` is the same with routers that can be "
+        "balanced by a bias.",
     )
 
 
@@ -137,139 +139,6 @@ class Data(ApiModel):
         default="never",
         description="How often the sources are read again. New documents make a revision (cause NewData); "
         "unchanged data ends at the snapshot and costs no training. Default: never.",
-    )
-
-
-class Resources(ApiModel):
-    """Where and how wide training runs."""
-
-    profile: Name = Field(
-        default="cpu",
-        description="A hardware profile that the platform's owner defined in the chart's values. Default: cpu.",
-    )
-    nodes: int = Field(
-        default=1, ge=1, le=1, description="Pods of the training Job. Default: 1, the only value yet."
-    )
-    devices_per_node: int = Field(
-        default=1, ge=1, le=16, description="Accelerators (or processes, on CPU) a pod asks for. Default: 1."
-    )
-
-
-class Balancing(ApiModel):
-    """How the routers of a mixture spread their load over the in-layer experts."""
-
-    scope: Literal["MicroBatch", "Sequence", "GlobalBatch"] = Field(
-        default="GlobalBatch",
-        description="Over which tokens the load-balancing loss asks for balance: those of a forward pass, of each "
-        "sequence, or of the whole optimizer step. Default: GlobalBatch.",
-    )
-    against: Literal["Uniform", "Base"] = Field(
-        default="Uniform",
-        description="`Base`: the loss asks for the load that the base has on this Expert's data, measured once, "
-        "in place of an even one. Default: Uniform.",
-    )
-    bias: Literal["None", "Sign", "Proportional"] = Field(
-        default="None",
-        description="Balancing without a loss: a bias of the router's choice that moves after each step, by its rate "
-        "(`Sign`) or by its rate times the relative violation (`Proportional`). Default: None.",
-    )
-    bias_rate: float = Field(
-        default=0.001,
-        gt=0,
-        le=1,
-        description="How far the bias moves in a step, in units of the router's scores. Default: 0.001.",
-    )
-    capacity_factor: float | None = Field(
-        default=None,
-        gt=0,
-        le=64,
-        description="While it trains, an in-layer expert takes at most so many times its fair share of a forward "
-        "pass's slots, those of largest weight; the rest is dropped. Default: nothing is dropped.",
-    )
-
-
-class Training(ApiModel):
-    """How weights are made. Never wall time, which cannot resume exactly."""
-
-    model_config = ConfigDict(
-        json_schema_extra=cel(
-            (
-                "self.balancing.against == 'Uniform' || self.loadBalancingLossWeight > 0.0",
-                "balancing.against Base acts through the loss: give loadBalancingLossWeight a value above 0",
-            ),
-            (
-                "self.balancing.against == 'Uniform' || self.balancing.bias == 'None'",
-                "balancing.bias drives the load to uniform: leave out balancing.bias or balancing.against",
-            ),
-        )
-    )
-
-    method: Literal["Full"] = Field(
-        default="Full", description="`Full`: all weights are trained. Default: Full."
-    )
-    learning_rate: float = Field(
-        default=0.001,
-        gt=0,
-        le=1,
-        description="Peak learning rate of AdamW; a cosine takes it to a tenth. Default: 0.001.",
-    )
-    max_steps: int | None = Field(
-        default=None,
-        ge=1,
-        le=10_000_000,
-        description="Optimizer steps; wins over maxEpochs. Default: by maxEpochs.",
-    )
-    max_epochs: float = Field(
-        default=1,
-        gt=0,
-        le=1000,
-        description="Passes over the training text when maxSteps is absent. Default: 1.",
-    )
-    batch_tokens: int = Field(
-        default=4096,
-        ge=64,
-        le=100_000_000,
-        description="Tokens per optimizer step, over all processes. Default: 4096.",
-    )
-    micro_batch_tokens: int | None = Field(
-        default=None,
-        ge=64,
-        le=100_000_000,
-        description="Tokens of one forward and backward pass: gradients of several are added up, which takes less "
-        "memory. Default: batchTokens.",
-    )
-    weight_decay: float = Field(
-        default=0.1,
-        ge=0,
-        le=1,
-        description="AdamW's decay of matrices, per step and unit of learning rate. Default: 0.1.",
-    )
-    load_balancing_loss_weight: float = Field(
-        default=0.01, ge=0, le=10, description="Weight of the router's load-balancing loss. Default: 0.01."
-    )
-    auxiliary_loss_weight: float = Field(
-        default=0.001, ge=0, le=10, description="Weight of the router z-loss. Default: 0.001."
-    )
-    balancing: Balancing = Field(
-        default_factory=Balancing, description="How routers spread their load. Default: evenly, by the loss."
-    )
-    validation_every: int = Field(
-        default=100, ge=1, le=1_000_000, description="Steps between validations. Default: 100."
-    )
-    checkpoint_every: int = Field(
-        default=50,
-        ge=1,
-        le=1_000_000,
-        description="Steps between checkpoints: what a kill can cost. Default: 50.",
-    )
-    max_attempts: int = Field(
-        default=4,
-        ge=1,
-        le=100,
-        description="Attempts of a training Job before the revision fails. Default: 4.",
-    )
-    resources: Resources = Field(
-        default_factory=Resources, description="Where training runs. Default: one CPU pod."
     )
 
 

@@ -7,7 +7,8 @@ from pydantic import ConfigDict, Field
 
 from moe_operator.api.base import ApiModel, DigestText, Interval, Name, ObjectMeta, ShortText, cel
 from moe_operator.api.conditions import Condition
-from moe_operator.api.expert import Balancing, Scores, WindowStatus
+from moe_operator.api.expert import Scores, WindowStatus
+from moe_operator.api.training import Balancing
 
 
 class Cause(StrEnum):

@@ -19,6 +19,7 @@ from moe_trainer.parallel.layout import Layout
 from moe_trainer.parallel.processes import Processes, joined
 from moe_trainer.parallel.spread import clip_gradients, gathered, local, placed, spread, sum_gradients
 from moe_trainer.parallel.tensor_files import read_tensors, write_tensors
+from moe_trainer.tensors import save_tensors
 
 SMALL = ModelConfig(
     vocab_size=64,
@@ -94,7 +95,8 @@ def main(folder: Path, world: int, cases: list[dict[str, Any]]) -> None:
         with joined(Layout(world, case["expert"])) as processes:
             result = train(processes, case.get("shard"), case.get("crowd", False))
             if processes.first:
-                torch.save(result, folder / f"{number}.pt")
+                save_tensors(folder / f"{number}.safetensors", result.pop("weights"))
+                (folder / f"{number}.json").write_text(json.dumps(result))
             exchange_files(folder, number, processes, case.get("shard"))
             if processes.any(processes.rank == world - 1) is not True or processes.any(False):
                 raise AssertionError("the processes do not agree")

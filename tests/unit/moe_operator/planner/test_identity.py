@@ -27,14 +27,22 @@ def changed(expert: Expert, **spec: Any) -> Expert:
     )
 
 
-def test_a_field_at_its_default_is_no_part_of_the_identity(served: World) -> None:
+#: Defaults that have changed since the table of what an identity leaves out was begun.
+CHANGED_DEFAULTS = {"load_balancing_loss_weight": 0.2}
+
+
+def test_a_field_that_never_had_another_default_is_left_out_at_it(served: World) -> None:
     expert = served.expert_state("code").expert
-    assert normalised(training_input(expert)) == {}
+    assert normalised(training_input(expert)) == CHANGED_DEFAULTS
     spelled_out = changed(expert, training={"learningRate": 0.001, "weightDecay": 0.1})
-    assert normalised(training_input(spelled_out)) == {}
-    assert normalised(training_input(changed(expert, training={"learningRate": 0.01}))) == {
-        "learning_rate": 0.01
-    }
+    assert normalised(training_input(spelled_out)) == CHANGED_DEFAULTS
+    faster = changed(expert, training={"learningRate": 0.01})
+    assert normalised(training_input(faster)) == CHANGED_DEFAULTS | {"learning_rate": 0.01}
+
+
+def test_the_value_that_was_the_default_before_is_left_out_as_it_was_then(served: World) -> None:
+    before = changed(served.expert_state("code").expert, training={"loadBalancingLossWeight": 0.01})
+    assert normalised(training_input(before)) == {}
 
 
 def test_every_field_that_changes_weights_stands_in_the_table_of_what_is_left_out() -> None:
