@@ -50,6 +50,8 @@ class Balancer:
 
     def loss(self, routings: Sequence[Routing]) -> Tensor:
         """Return the weighted losses of a micro-batch, one routing a layer, and count it."""
+        if not routings:
+            return torch.zeros(())
         step_counts_LE = self._counts.add(routings)
         targets = [None] * len(routings) if self.base_counts_LE is None else target_load(self.base_counts_LE)
         scope = self._spec.balancing.scope
@@ -69,7 +71,8 @@ class Balancer:
     def finish_step(self) -> None:
         """Record the step's loads, move the biases by them, and start the next step."""
         loads, rule = self.loads(), self._spec.balancing.bias
-        self.record.add(loads)
+        if loads:
+            self.record.add(loads)
         if rule != "None":
             for layer, load in zip(self._layers, loads, strict=True):
                 if layer.bias_E is not None:
@@ -80,9 +83,11 @@ class Balancer:
     def measure_base(self, model: Model, batches: Iterable[Tensor]) -> None:
         """Measure the load that the model, with its base's weights, has on some batches of the run."""
         counts = StepCounts(self._process_group)
+        model.eval()  # nothing is dropped
         with torch.inference_mode():
             for ids_BT in batches:
                 counts.add(model.with_routing(ids_BT[:, :-1])[1])
+        model.train()
         self.base_counts_LE = torch.tensor([load.counts for load in counts.loads()])
 
     def base_loads(self) -> list[LayerLoad]:

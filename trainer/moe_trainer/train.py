@@ -139,7 +139,7 @@ class _Clock:
             eta_seconds=(training.steps - training.step) / rate,
             load_max_violation=max((load.max_violation for load in training.loads), default=None),
             load_entropy=min((load.entropy for load in training.loads), default=None),
-            dead_experts=sum(load.dead for load in training.loads),
+            dead_experts=sum(load.dead for load in training.loads) if training.loads else None,
             drop_rate=max((load.drop_rate for load in training.loads), default=None),
             router_logit_rms=max((load.logit_rms for load in training.loads), default=None),
         )

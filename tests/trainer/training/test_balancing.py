@@ -252,7 +252,14 @@ def test_balancing_a_model_without_routers_is_refused() -> None:
     dense = nn.Linear(4, 4)
     with pytest.raises(JobError, match="the base is dense"):
         Balancer(dense, spec())
-    assert Balancer(dense, spec(weight=0, z=0)).loads() == []
+
+
+def test_a_model_without_routers_trains_without_balancing() -> None:
+    balancer = Balancer(nn.Linear(4, 4), spec(weight=0, z=0))
+    assert float(balancer.loss([])) == 0
+    balancer.finish_step()
+    assert balancer.loads() == balancer.record.loads() == []
+    assert balancer.record.summary(None) == ()
 
 
 def test_logits_that_are_not_finite_end_the_run_with_layer_and_step_and_lose_nothing(
