@@ -2,10 +2,12 @@
 
     loss = cross-entropy + w_lb * load-balancing loss + w_z * router z-loss      (means over layers)
 
-A step's batch may be cut into micro-batches, whose gradients add up: each counts by its share of the
-sequences, so that the cross-entropy and the z-loss are those of the whole batch.
+The cross-entropy is the mean over the tokens that are learnt: all of a text, the answers of a conversation.
 
-Shapes: B sequences, T tokens, V vocabulary.
+A step's batch may be cut into micro-batches, whose gradients add up: each counts by its share of the
+sequences, and of the learnt tokens, so that the z-loss and the cross-entropy are those of the whole batch.
+
+Shapes: B sequences, P sequences of a micro-batch, T tokens, V vocabulary.
 """
 
 import math
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from moe_trainer.data.batches import IGNORED
 from moe_trainer.failure import JobError
 from moe_trainer.moe.router import LogitsNotFinite
 from moe_trainer.optimization import learning_rate
@@ -25,10 +28,14 @@ def take_step(run: Run) -> float:
 
     Raises JobError (LossNotFinite) before a parameter is touched.
     """
-    spec, ids_BT = run.job.training, run.batches.batch(run.step)
+    spec = run.job.training
+    ids_BT, targets_BT = run.batches.batch(run.step)[:, :-1], run.batches.targets(run.step)
+    learnt = max(1, int((targets_BT != IGNORED).sum()))
+    micro_batches = zip(torch.split(ids_BT, run.rows), torch.split(targets_BT, run.rows), strict=True)
     run.optimizer.clear_gradients()
     parts = [
-        _backward(run, part_BT, share=len(part_BT) / len(ids_BT)) for part_BT in torch.split(ids_BT, run.rows)
+        _backward(run, ids_PT, targets_PT, share=len(ids_PT) / len(ids_BT), learnt=learnt)
+        for ids_PT, targets_PT in micro_batches
     ]
     cross_entropy, total = (float(figure) for figure in torch.stack(parts).sum(dim=0))
     norm = float(torch.nn.utils.clip_grad_norm_(run.model.parameters(), spec.gradient_clip))
@@ -43,16 +50,19 @@ def take_step(run: Run) -> float:
     return cross_entropy
 
 
-def _backward(run: Run, ids_BT: Tensor, share: float) -> Tensor:
+def _backward(run: Run, ids_BT: Tensor, targets_BT: Tensor, *, share: float, learnt: int) -> Tensor:
     """Add a micro-batch's gradients; return its part of the step's cross-entropy and of the whole loss."""
     try:
-        logits_BTV, routings = run.model.with_routing(ids_BT[:, :-1])
+        logits_BTV, routings = run.model.with_routing(ids_BT)
     except LogitsNotFinite as error:
         raise _router_not_finite(run, error.layer) from None
-    cross_entropy = F.cross_entropy(logits_BTV.flatten(0, 1), ids_BT[:, 1:].flatten())
-    loss = share * (cross_entropy + run.balancer.loss(routings))
+    nats = F.cross_entropy(
+        logits_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORED, reduction="sum"
+    )
+    cross_entropy = nats / learnt
+    loss = cross_entropy + share * run.balancer.loss(routings)
     loss.backward()  # type: ignore[no-untyped-call]
-    return torch.stack((share * cross_entropy, loss)).detach()
+    return torch.stack((cross_entropy, loss)).detach()
 
 
 def _router_not_finite(run: Run, layer: int | None) -> JobError:

@@ -1,15 +1,25 @@
 from collections import Counter
+from pathlib import Path
 
 import torch
 
-from moe_trainer.data.batches import VALIDATION_BLOCKS, Batches, read_streams, validation_blocks
+from moe_trainer.data.batches import (
+    IGNORED,
+    VALIDATION_BLOCKS,
+    Batches,
+    Stream,
+    read_streams,
+    validation_blocks,
+)
+from moe_trainer.data.content import Content, Role
+from moe_trainer.data.snapshot_layout import DOCUMENTS, Document
 from moe_trainer.tokenizer import BOS, EOS, Tokenizer
 
 from .conftest import Pool
 
 
-def stream(length: int) -> torch.Tensor:
-    return torch.arange(length, dtype=torch.int16)
+def stream(length: int) -> Stream:
+    return Stream(torch.arange(length, dtype=torch.int16))
 
 
 def test_an_epoch_reads_every_block_once_and_the_next_in_another_order() -> None:
@@ -46,7 +56,8 @@ def test_text_shorter_than_a_block_is_repeated() -> None:
 
 def test_documents_become_bos_bytes_eos_and_every_byte_is_on_one_side(pool: Pool) -> None:
     training, validation = read_streams(pool.store / pool.data.path, Tokenizer())
-    both = torch.cat((training, validation)).tolist()
+    assert training.learnt is None and validation.learnt is None
+    both = torch.cat((training.tokens, validation.tokens)).tolist()
     counts = Counter(both)
     assert counts[BOS] == counts[EOS] == pool.data.documents
     assert len(both) == pool.data.train_bytes + 2 * pool.data.documents
@@ -59,3 +70,41 @@ def test_validation_blocks_are_spread_over_the_text_and_bounded() -> None:
     assert blocks.shape == (VALIDATION_BLOCKS, 17)
     assert int(blocks[-1, 0]) > 28_000
     assert validation_blocks(stream(10), context=16) is None
+
+
+def snapshot(folder: Path, *contents: Content) -> Path:
+    documents = (Document(cluster="0" * 16, text=content.text, turns=content.turns) for content in contents)
+    (folder / DOCUMENTS).write_text("".join(document.to_json() + "\n" for document in documents))
+    return folder
+
+
+def learnt_text(stream: Stream) -> str:
+    assert stream.learnt is not None
+    return "".join("$" if i == EOS else chr(i) for i in stream.tokens[stream.learnt].tolist())
+
+
+def test_of_a_conversation_only_the_answers_and_their_ends_are_learnt(tmp_path: Path) -> None:
+    said: list[tuple[Role, str]] = [("system", "Be brief."), ("user", "Why?"), ("assistant", "So.")]
+    more: list[tuple[Role, str]] = [("user", "How?"), ("assistant", "Thus."), ("user", "Thanks")]
+    training, _ = read_streams(snapshot(tmp_path, Content.of_turns([*said, *more])), Tokenizer())
+    words = Tokenizer().decode([i for i in training.tokens.tolist() if i < 256])
+    assert words == "Be brief.\n\nWhy?\n\nSo.\n\nHow?\n\nThus.\n\nThanks"
+    assert learnt_text(training) == "So.$Thus.$"
+    assert training.tokens[0] == BOS and training.tokens[-1] == EOS
+
+
+def test_text_beside_conversations_is_learnt_whole(tmp_path: Path) -> None:
+    said: list[tuple[Role, str]] = [("user", "Why?"), ("assistant", "So.")]
+    training, _ = read_streams(snapshot(tmp_path, Content(text="text"), Content.of_turns(said)), Tokenizer())
+    assert learnt_text(training) == f"{chr(BOS)}text$So.$"
+    assert training.tokens.tolist().count(EOS) == 2
+
+
+def test_targets_are_the_next_tokens_and_pass_over_those_that_are_not_learnt() -> None:
+    tokens = torch.arange(300, dtype=torch.int16)
+    batches = Batches(Stream(tokens, tokens % 3 == 0), context=16, batch_tokens=64, seed=3)
+    for step in range(5):
+        ids, targets = batches.batch(step)[:, 1:], batches.targets(step)
+        assert torch.equal(targets, torch.where(ids % 3 == 0, ids, IGNORED))
+    whole = Batches(Stream(tokens), context=16, batch_tokens=64, seed=3)
+    assert torch.equal(whole.targets(4), whole.batch(4)[:, 1:])
