@@ -10,7 +10,10 @@
     kernels.py     what a backend computes: Kernels; Case: what it is asked for
     backends.py    the backends by name, and which one is chosen
     reference.py   the formula as it reads: a loop; every backend is tested against it
-    grouped.py     plain torch on any device ("torch")
+    looped.py      plain torch, one product per in-layer expert: CPUs, and every type    "torch"
+    grouped.py     plain torch, grouped products: GPUs, without waiting for them      "torch"
+    triton/        fused kernels for GPUs                                             "triton"
+    cuda/          kernels for Hopper in CUDA C++                                     "cuda"
 
 Shapes, in every file: N tokens, D hidden, E in-layer experts, K active per token, F inner width,
 S = N * K slots (a slot is one choice of one token), G groups of consecutive tokens (sequences).

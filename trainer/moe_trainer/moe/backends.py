@@ -8,10 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from moe_trainer.moe import cuda, grouped, triton
 from moe_trainer.moe.grouped import GroupedKernels
 from moe_trainer.moe.kernels import Case, Kernels
+from moe_trainer.moe.looped import LoopedKernels
 
-Backend = Literal["reference", "torch"]
+Backend = Literal["reference", "torch", "triton", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -20,20 +22,44 @@ class Entry:
 
     refusal: Callable[[Case], str | None]  #: The reason why not and what to do, or None.
     kernels: Callable[[], Kernels]
+    special: "Entry | None" = None  #: Kernels that are better in the cases that they do not refuse.
+    automatic: bool = True  #: It is chosen where it can run, not only when it is asked for.
+
+
+def _triton() -> Kernels:
+    from moe_trainer.moe.triton.kernels import TritonKernels  # imports Triton, which not every machine has
+
+    return TritonKernels()
+
+
+def _cuda() -> Kernels:
+    from moe_trainer.moe.cuda.kernels import CudaKernels  # imports the driver's bindings
+
+    return CudaKernels()
 
 
 #: In order of preference. ``reference`` is not here: it has no kernels, and is only used when asked for.
-ENTRIES: dict[Backend, Entry] = {"torch": Entry(lambda case: None, GroupedKernels)}
+#: ``cuda`` is automatic once a benchmark on a GPU has shown where it beats ``triton``; none has been run yet.
+ENTRIES: dict[Backend, Entry] = {
+    "cuda": Entry(cuda.refusal, _cuda, automatic=False),
+    "triton": Entry(triton.refusal, _triton),
+    "torch": Entry(lambda case: None, LoopedKernels, special=Entry(grouped.refusal, GroupedKernels)),
+}
 
 
 def choose(case: Case) -> Backend:
     """Return the name of the best backend that can run a case."""
-    return next(name for name, entry in ENTRIES.items() if entry.refusal(case) is None)
+    return next(name for name, entry in ENTRIES.items() if entry.automatic and entry.refusal(case) is None)
 
 
 def kernels(name: Backend, case: Case) -> Kernels:
     """Return a backend's kernels; raises ValueError with the reason if it cannot run the case."""
-    refusal = ENTRIES[name].refusal(case)
+    if name not in ENTRIES:
+        raise ValueError(f"backend {name!r} is unknown: use reference, {', '.join(ENTRIES)} or None")
+    entry = ENTRIES[name]
+    refusal = entry.refusal(case)
     if refusal is not None:
         raise ValueError(f"backend {name!r} cannot run here: {refusal}")
-    return ENTRIES[name].kernels()
+    if entry.special is not None and entry.special.refusal(case) is None:
+        entry = entry.special
+    return entry.kernels()

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -33,3 +34,13 @@ def dispatch_slots(experts_NK: Tensor, experts: int) -> Dispatch:
     bounds_E1 = torch.arange(experts + 1, dtype=chosen_S.dtype, device=slots_S.device)
     offsets_E1 = torch.searchsorted(chosen_S, bounds_E1, out_int32=True)
     return Dispatch(slots_S.int(), places_S, offsets_E1, experts_NK.shape[1])
+
+
+def combine(rows_SD: Tensor, weights_NK: Tensor, dispatch: Dispatch) -> Tensor:
+    """Return y_ND: the weighted sum of the rows of a token's slots, in plain torch.
+
+    ``rows_SD`` is in the order of places, zero at the places of dropped slots. A token gathers its own rows,
+    so nothing is added atomically and the result is the same bits every time.
+    """
+    places_NK, weights_NK = dispatch.places_S.view_as(weights_NK), weights_NK.to(rows_SD.dtype)
+    return F.embedding_bag(places_NK, rows_SD, mode="sum", per_sample_weights=weights_NK)

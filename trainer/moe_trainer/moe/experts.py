@@ -18,6 +18,9 @@ from moe_trainer.moe.dispatch import Dispatch
 from moe_trainer.moe.kernels import Case, Kernels
 from moe_trainer.moe.reference import reference_experts
 
+#: What in-layer experts compute in. A backend may support fewer and then says so.
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
 
 class ExpertsFunction(Protocol):
     """What computes the in-layer experts of a layer: swiglu_experts, or the same over several processes."""
@@ -51,7 +54,8 @@ def swiglu_experts(
 
     ``experts_NK`` holds numbers below E, or E for a slot that was dropped. ``backend`` forces one; by
     default the best that can run here is chosen. ``recompute`` keeps x alone and computes the
-    pre-activation again in the backward pass: 4SF bytes less in bf16, 4 of 18 SDF operations more.
+    pre-activation again in the backward pass: 4SF bytes less in bf16, 4 of 18 SDF operations more
+    (``reference`` keeps what autograd keeps, in either case).
 
     Raises ValueError if sizes or types do not fit together, or the backend cannot run here.
     """
@@ -107,24 +111,22 @@ def _check(
     x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor, gate_up_E2FD: Tensor, down_EDF: Tensor
 ) -> Case:
     """Return the case of a call; raises ValueError that names what does not fit, before anything is computed."""
+    _check_weights(gate_up_E2FD, down_EDF)
     experts, twice, hidden = gate_up_E2FD.shape
     if x_ND.dim() != 2 or x_ND.shape[1] != hidden:
         raise ValueError(
             f"x has shape {list(x_ND.shape)}, but gate_up's hidden size is {hidden}: pass N x {hidden}"
         )
-    if twice % 2 or down_EDF.shape != (experts, hidden, twice // 2):
-        raise ValueError(
-            f"down has shape {list(down_EDF.shape)}, but gate_up {list(gate_up_E2FD.shape)} asks for "
-            f"{[experts, hidden, twice // 2]}"
-        )
-    if experts_NK.shape != weights_NK.shape or experts_NK.shape[0] != x_ND.shape[0]:
-        raise ValueError(
-            f"experts {list(experts_NK.shape)} and weights {list(weights_NK.shape)} must both be "
-            f"{x_ND.shape[0]} tokens by K"
-        )
     if not x_ND.dtype == gate_up_E2FD.dtype == down_EDF.dtype:
         raise ValueError(
-            f"x, gate_up and down must have one dtype, not {x_ND.dtype}, {gate_up_E2FD.dtype} and {down_EDF.dtype}"
+            f"x, gate_up and down must have one dtype, not {x_ND.dtype}, {gate_up_E2FD.dtype} and "
+            f"{down_EDF.dtype}: convert x to that of the weights"
+        )
+    _check_slots(experts_NK, weights_NK, tokens=x_ND.shape[0], experts=experts)
+    devices = [str(t.device) for t in (x_ND, experts_NK, weights_NK, gate_up_E2FD, down_EDF)]
+    if len(set(devices)) > 1:
+        raise ValueError(
+            f"x, experts, weights, gate_up and down must be on one device, not {', '.join(devices)}: move them"
         )
     wanted = torch.is_grad_enabled() and any(
         tensor.requires_grad for tensor in (x_ND, weights_NK, gate_up_E2FD, down_EDF)
@@ -140,3 +142,45 @@ def _check(
         gradients=wanted,
         capability=torch.cuda.get_device_capability(x_ND.device) if x_ND.is_cuda else (0, 0),
     )
+
+
+def _check_weights(gate_up_E2FD: Tensor, down_EDF: Tensor) -> None:
+    if gate_up_E2FD.dim() != 3 or not gate_up_E2FD.numel() or gate_up_E2FD.shape[1] % 2:
+        raise ValueError(
+            f"gate_up has shape {list(gate_up_E2FD.shape)}, but must be E x 2F x D, none of them 0: gate over up"
+        )
+    experts, twice, hidden = gate_up_E2FD.shape
+    if down_EDF.shape != (experts, hidden, twice // 2):
+        raise ValueError(
+            f"down has shape {list(down_EDF.shape)}, but gate_up {list(gate_up_E2FD.shape)} asks for "
+            f"{[experts, hidden, twice // 2]}"
+        )
+    if gate_up_E2FD.dtype not in DTYPES:
+        raise ValueError(
+            f"gate_up is {gate_up_E2FD.dtype}, but in-layer experts compute in "
+            f"{', '.join(map(str, DTYPES))}: convert the layer to one of them"
+        )
+
+
+def _check_slots(experts_NK: Tensor, weights_NK: Tensor, tokens: int, experts: int) -> None:
+    if experts_NK.dim() != 2 or experts_NK.shape != weights_NK.shape or experts_NK.shape[0] != tokens:
+        raise ValueError(
+            f"experts {list(experts_NK.shape)} and weights {list(weights_NK.shape)} must both be "
+            f"{tokens} tokens by K"
+        )
+    if not 1 <= experts_NK.shape[1] <= experts:
+        raise ValueError(
+            f"a token has {experts_NK.shape[1]} slots, but the layer has {experts} in-layer experts: "
+            f"K must be 1 to {experts}"
+        )
+    if experts_NK.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"experts is {experts_NK.dtype}, but numbers in-layer experts: pass torch.int64")
+    if not weights_NK.is_floating_point():
+        raise ValueError(f"weights is {weights_NK.dtype}, but scales outputs: pass torch.float32")
+    if tokens and experts_NK.device.type == "cpu":  # elsewhere, looking would mean to wait for the device
+        least, most = (int(bound) for bound in experts_NK.aminmax())
+        if least < 0 or most > experts:
+            raise ValueError(
+                f"experts holds numbers from {least} to {most}, but must be 0 to {experts - 1}, or {experts} "
+                "for a slot that was dropped"
+            )

@@ -1,17 +1,42 @@
-"""Plain torch on any device: each in-layer expert multiplies one contiguous slice of the ordered slots."""
+"""Plain torch with its grouped matrix product: one call for all in-layer experts, for GPUs.
 
-from itertools import pairwise
+Nothing here waits for the device: where an expert's rows begin is read on the device, and every size follows
+from the arguments. Dropped slots come last in the ordering, beyond the last offset; a grouped product leaves
+their rows as they were, so they hold anything until they are set to 0.
+"""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from moe_trainer.moe.dispatch import Dispatch, dispatch_slots
-from moe_trainer.moe.kernels import Gradients
+from moe_trainer.moe.dispatch import Dispatch, combine, dispatch_slots
+from moe_trainer.moe.kernels import Case, Gradients
+
+#: What a row must be a multiple of, in numbers of 2 bytes: the product reads 16 bytes at once.
+ALIGNMENT = 8
+#: torch's product takes fewer groups than this.
+GROUPS = 1024
+
+
+def refusal(case: Case) -> str | None:
+    """Return why torch's grouped product does not compute a case on the device alone, or None if it does."""
+    if not hasattr(F, "grouped_mm"):
+        return f"torch {torch.__version__} has no grouped product: 2.10 and later have"
+    if case.device != "cuda" or case.capability < (8, 0):
+        return "the grouped product needs a CUDA device of compute capability 8.0 or more"
+    if case.dtype != torch.bfloat16:
+        return f"the grouped product computes in torch.bfloat16, not {case.dtype}"
+    if case.hidden % ALIGNMENT or case.inner % ALIGNMENT:
+        return f"the grouped product needs a hidden size and an inner width that are multiples of {ALIGNMENT}"
+    if case.experts >= GROUPS:
+        return f"the grouped product needs fewer than {GROUPS} in-layer experts"
+    if not case.tokens:
+        return "the grouped product needs a token"
+    return None
 
 
 class GroupedKernels:
-    """The products by torch's own matrix product, one in-layer expert after the other."""
+    """The products by torch's grouped matrix product."""
 
     def dispatch(self, experts_NK: Tensor, experts: int) -> Dispatch:
         """Order the slots by in-layer expert."""
@@ -28,21 +53,13 @@ class GroupedKernels:
     ) -> tuple[Tensor, Tensor | None]:
         """Return y_ND and, if it is to be kept for the backward pass, the pre-activation h_S2F."""
         h_S2F = self.pre_activation(x_ND, gate_up_E2FD, dispatch)
-        weights_S = weights_NK.flatten()[dispatch.slots_S].to(x_ND.dtype)
-        gate_SF, up_SF = h_S2F.chunk(2, dim=-1)
-        a_SF = F.silu(gate_SF) * up_SF * weights_S[:, None]
-        y_ND = torch.zeros_like(x_ND)
-        for expert, rows in enumerate(_slices(dispatch)):
-            y_ND.index_add_(0, _tokens(dispatch)[rows], a_SF[rows] @ down_EDF[expert].T)
-        return y_ND, h_S2F if keep else None
+        gate_SF, up_SF = h_S2F.chunk(2, dim=1)
+        rows_SD = _product(F.silu(gate_SF).mul_(up_SF), down_EDF.mT, dispatch)
+        return combine(_clear(rows_SD, dispatch), weights_NK, dispatch), h_S2F if keep else None
 
     def pre_activation(self, x_ND: Tensor, gate_up_E2FD: Tensor, dispatch: Dispatch) -> Tensor:
         """Return h_S2F again, the same bits as in the forward pass: for recomputation."""
-        x_SD = x_ND[_tokens(dispatch)]
-        h_S2F = x_ND.new_zeros(x_SD.shape[0], gate_up_E2FD.shape[1])
-        for expert, rows in enumerate(_slices(dispatch)):
-            torch.mm(x_SD[rows], gate_up_E2FD[expert].T, out=h_S2F[rows])
-        return h_S2F
+        return _product(x_ND[_tokens(dispatch)], gate_up_E2FD.mT, dispatch)
 
     def backward(
         self,
@@ -56,33 +73,37 @@ class GroupedKernels:
     ) -> Gradients:
         """Return the gradients of all four inputs."""
         tokens_S = _tokens(dispatch)
-        dx_ND = torch.zeros_like(x_ND)
-        dweights_S = torch.zeros_like(weights_NK).flatten()
-        dgate_up_E2FD, ddown_EDF = torch.zeros_like(gate_up_E2FD), torch.zeros_like(down_EDF)
-        for expert, rows in enumerate(_slices(dispatch)):
-            slots = dispatch.slots_S[rows]
-            weight_S1 = weights_NK.flatten()[slots, None].to(x_ND.dtype)
-            gate_SF, up_SF = h_S2F[rows].chunk(2, dim=-1)
-            sigmoid_SF = gate_SF.sigmoid()
-            silu_SF = gate_SF * sigmoid_SF
-            a_SF = silu_SF * up_SF
-            dy_SD = dy_ND[tokens_S[rows]]
-            da_SF = dy_SD @ down_EDF[expert]
-            dweights_S[slots] = (a_SF * da_SF).sum(dim=1).to(dweights_S.dtype)
-            torch.mm(dy_SD.T, a_SF * weight_S1, out=ddown_EDF[expert])
-            da_SF = da_SF * weight_S1
-            dgate_SF = da_SF * up_SF * (sigmoid_SF + silu_SF * (1 - sigmoid_SF))
-            dh_S2F = torch.cat((dgate_SF, da_SF * silu_SF), dim=1)
-            torch.mm(dh_S2F.T, x_ND[tokens_S[rows]], out=dgate_up_E2FD[expert])
-            dx_ND.index_add_(0, tokens_S[rows], dh_S2F @ gate_up_E2FD[expert])
-        return Gradients(dx_ND, dweights_S.view_as(weights_NK), dgate_up_E2FD, ddown_EDF)
+        weights_S1 = weights_NK.flatten()[dispatch.slots_S, None].to(x_ND.dtype)
+        dy_SD = dy_ND[tokens_S]
+        da_SF = _product(dy_SD, down_EDF, dispatch)
+        a_SF, dh_S2F = _swiglu_backward(h_S2F, da_SF)
+        dweights_S1 = da_SF.mul_(a_SF).sum(dim=1, keepdim=True, dtype=weights_NK.dtype)
+        dweights_NK = _clear(dweights_S1, dispatch)[dispatch.places_S].view_as(weights_NK)
+        ddown_EDF = _product(dy_SD.mul_(weights_S1).T, a_SF, dispatch)
+        dgate_up_E2FD = _product(dh_S2F.T, x_ND[tokens_S].mul_(weights_S1), dispatch)
+        dx_SD = _clear(_product(dh_S2F, gate_up_E2FD, dispatch), dispatch)
+        return Gradients(combine(dx_SD, weights_NK, dispatch), dweights_NK, dgate_up_E2FD, ddown_EDF)
+
+
+def _product(left: Tensor, right: Tensor, dispatch: Dispatch) -> Tensor:
+    """Return each expert's rows times its matrix; of two matrices of rows, each expert's left^T right."""
+    return F.grouped_mm(left, right, offs=dispatch.offsets_E1[1:])
+
+
+def _swiglu_backward(h_S2F: Tensor, da_SF: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a, and dh but for the slots' weights."""
+    gate_SF, up_SF = h_S2F.chunk(2, dim=1)
+    silu_SF = F.silu(gate_SF)
+    dgate_SF = torch.ops.aten.silu_backward(da_SF * up_SF, gate_SF)
+    return silu_SF * up_SF, torch.cat((dgate_SF, da_SF * silu_SF), dim=1)
+
+
+def _clear(rows: Tensor, dispatch: Dispatch) -> Tensor:
+    """Set the rows of dropped slots to 0, in place."""
+    places_S = torch.arange(len(rows), dtype=torch.int32, device=rows.device)
+    return rows.masked_fill_((places_S >= dispatch.offsets_E1[-1])[:, None], 0)
 
 
 def _tokens(dispatch: Dispatch) -> Tensor:
+    """Return the token at each place."""
     return dispatch.slots_S // dispatch.active
-
-
-def _slices(dispatch: Dispatch) -> list[slice]:
-    """Return the places of each in-layer expert."""
-    offsets = dispatch.offsets_E1.tolist()
-    return [slice(first, last) for first, last in pairwise(offsets)]

@@ -60,7 +60,10 @@ class Kernels(Protocol):
         dispatch: Dispatch,
         keep: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """Return y_ND and, if it is to be kept for the backward pass, the pre-activation h_S2F."""
+        """Return y_ND and, if it is to be kept for the backward pass, the pre-activation h_S2F.
+
+        Its 2SF numbers may be laid out as suits the backend: only its own backward pass reads them.
+        """
         ...
 
     def pre_activation(self, x_ND: Tensor, gate_up_E2FD: Tensor, dispatch: Dispatch) -> Tensor:
