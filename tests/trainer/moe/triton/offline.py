@@ -46,6 +46,7 @@ class Compiled:
     shared: int  #: Bytes of a block.
     multiplies: bool  #: Whether the source multiplies matrices (``tl.dot``).
     tensor_cores: str | None  #: The instruction by which it does: ``wgmma``, ``tcgen05`` or ``mma``.
+    in_turn: bool  #: Whether each ``wgmma`` waits for the one before, as ptxas makes it where it must.
 
 
 class _AbsentGPU:
@@ -90,9 +91,8 @@ def absent_gpu(capability: int) -> Iterator[list[Compiled]]:
 def _examined(kernel: CompiledKernel, configuration: str) -> Compiled:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         Path(file.name).write_bytes(kernel.asm["cubin"])
-        usage = subprocess.run(
-            [CUOBJDUMP, "--dump-resource-usage", file.name], check=True, capture_output=True, text=True
-        ).stdout
+        usage = _dumped("--dump-resource-usage", file.name)
+        code = _dumped("--dump-sass", file.name) if "wgmma." in kernel.asm["ptx"] else ""
     registers, stack = (int(re.search(rf"\b{name}:(\d+)", usage)[1]) for name in ("REG", "STACK"))  # type: ignore[index]
     found = re.search(r"\b(wgmma|tcgen05|mma)\.", kernel.asm["ptx"])
     return Compiled(
@@ -103,7 +103,13 @@ def _examined(kernel: CompiledKernel, configuration: str) -> Compiled:
         shared=kernel.metadata.shared,
         multiplies="tt.dot" in kernel.asm["ttir"],
         tensor_cores=found[1] if found else None,
+        in_turn=1 < code.count("HGMMA") <= code.count("WARPGROUP.ARRIVE"),
     )
+
+
+def _dumped(what: str, cubin: str) -> str:
+    done = subprocess.run([CUOBJDUMP, what, cubin], check=True, capture_output=True, text=True)
+    return done.stdout
 
 
 def main(capability: int) -> None:

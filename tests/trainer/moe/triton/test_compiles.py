@@ -61,3 +61,8 @@ def test_every_kernel_compiles_within_the_registers_and_shared_memory_of_a_block
 def test_matrices_are_multiplied_on_tensor_cores(call: str, capability: int) -> None:
     for kernel in compiled(capability)[call]:
         assert not kernel.multiplies or kernel.tensor_cores == TENSOR_CORES[capability], kernel
+
+
+@pytest.mark.parametrize("call", LAUNCHES)
+def test_multiplications_do_not_wait_for_each_other(call: str) -> None:
+    assert not any(kernel.in_turn for kernel in compiled(90)[call])

@@ -76,7 +76,8 @@ def d_hidden(
         )
         torch.sum(parts_CS.view(across, *weights_NK.shape), dim=0, out=dweights_NK)
 
-    launch_fastest(key("d_hidden", dy_ND, down_EDF, dispatch), tiles, launch)
+    if slots:  # the copy engine knows no tensor without rows
+        launch_fastest(key("d_hidden", dy_ND, down_EDF, dispatch), tiles, launch)
     return dh_S2F, sa_SF, dweights_NK
 
 

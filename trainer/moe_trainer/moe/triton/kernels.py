@@ -59,7 +59,7 @@ class TritonKernels:
         return combine(rows_SD, dispatch, weights_NK.contiguous()), h_S2F
 
     def pre_activation(self, x_ND: Tensor, gate_up_E2FD: Tensor, dispatch: Dispatch) -> Tensor:
-        """Return h_S2F again, the same bits as in the forward pass: for recomputation."""
+        """Return h_S2F again, the same bits as in a forward pass that keeps it: for recomputation."""
         h_S2F = x_ND.new_empty(dispatch.slots_S.numel(), gate_up_E2FD.shape[1])
         up.up(_dense(x_ND), _dense(gate_up_E2FD), Schedule(dispatch), h_S2F, None, self.tiles.up)
         return h_S2F

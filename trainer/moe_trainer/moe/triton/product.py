@@ -67,7 +67,8 @@ def product(
             **tile.launch,
         )
 
-    launch_fastest(key(f"product {transposed}", rows_SI, weights_E, dispatch), tiles, launch)
+    if slots:  # the copy engine knows no tensor without rows
+        launch_fastest(key(f"product {transposed}", rows_SI, weights_E, dispatch), tiles, launch)
     return rows_SO
 
 

@@ -156,8 +156,9 @@ def halves(tile):
 
 def rows_to_store(rows_SC: Tensor, tile: Tile, parts: int = 1) -> TensorDescriptor:
     """Describe rows, whose columns are so many parts, for :func:`store`."""
+    slots, columns = rows_SC.shape
     return create_ragged_descriptor(
-        rows_SC.view(rows_SC.shape[0], parts, -1), [tile.rows, 1, tile.columns // 2]
+        rows_SC.view(slots, parts, columns // parts), [tile.rows, 1, tile.columns // 2]
     )
 
 

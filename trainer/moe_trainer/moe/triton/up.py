@@ -72,7 +72,8 @@ def up(
             **tile.launch,
         )
 
-    launch_fastest(key("up", x_ND, gate_up_E2FD, dispatch), tiles, launch)
+    if dispatch.slots_S.numel():  # the copy engine knows no tensor without rows
+        launch_fastest(key("up", x_ND, gate_up_E2FD, dispatch), tiles, launch)
 
 
 @triton.jit
