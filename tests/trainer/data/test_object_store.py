@@ -2,6 +2,9 @@
 
 import gzip
 import io
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow
@@ -15,7 +18,7 @@ from moe_trainer.data.sources import SourceCount, read_source
 from moe_trainer.environment import Environment
 from moe_trainer.failure import JobError, TransientError
 from moe_trainer.job_config import ExpertRef, HoldoutRule, SnapshotJob, Source
-from moe_trainer.object_stores import ACCESS_KEY_ID, SECRET_ACCESS_KEY
+from moe_trainer.object_stores import ACCESS_KEY_ID, SECRET_ACCESS_KEY, write_object_stores
 
 from .conftest import BUCKET, KEY, PATIENCE, SECRET, Network, Server, jsonl, location, whole
 
@@ -124,6 +127,27 @@ def test_a_wrong_key_is_told_with_the_store_and_the_secrets_keys_and_without_the
         assert word in message
     for value in (KEY, SECRET, "another-secret"):
         assert value not in message
+
+
+@pytest.mark.parametrize(("secret", "code"), [(SECRET, 0), ("another-secret", 64)])
+def test_the_command_takes_stores_from_its_environment_and_says_no_secret(
+    server: Server, credentials: Path, prefix: str, tmp_path: Path, secret: str, code: int
+) -> None:
+    server.put(f"{prefix}/r.jsonl", jsonl(40))
+    (credentials / SECRET_ACCESS_KEY).write_text(secret)
+    variables = {
+        "MOE_JOB_CONFIG": job("*.jsonl").to_json(),
+        "MOE_STORE": str(tmp_path / "store"),
+        "MOE_OBJECT_STORES": write_object_stores({"lake": location(server.port, prefix)}),
+        "MOE_CREDENTIALS": str(credentials.parent),
+        "MOE_TERMINATION_LOG": str(tmp_path / "termination"),
+    }
+    command = [sys.executable, "-m", "moe_trainer.main", "snapshot"]
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    said = done.stdout + done.stderr + (tmp_path / "termination").read_text()
+    assert ("StoreDenied" in said) == (code == 64)
+    assert secret not in said and KEY not in said
 
 
 @pytest.mark.parametrize("missing", [ACCESS_KEY_ID, SECRET_ACCESS_KEY])

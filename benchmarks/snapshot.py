@@ -1,0 +1,143 @@
+"""How fast documents are read from their files, and in how much memory.
+
+    python benchmarks/snapshot.py [--bytes 1000000000]
+
+Generates records of words (about 2 KB each, drawn from a seed) in several formats, and reads each with
+`moe_trainer.data.sources` in a process of its own, documents taken and dropped one at a time: no filter, no
+signature, no snapshot yet. For each format:
+
+    file      bytes on disk                    text     UTF-8 bytes of the documents
+    seconds   wall clock, and CPU time         MB/s     text per wall clock second
+    peak      largest resident memory of the process, with Python and what it imports; 16 MB files beside it
+              show what does not grow with the file
+
+Compressed and columnar formats are read at a tenth of the size. Writes benchmarks/results/snapshot.json.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+from pool_on_disk import machine, write_result
+from pyarrow import parquet
+
+SMALL = 16_000_000
+#: Format to the share of --bytes that its file gets.
+FORMATS = {"jsonl": 1.0, "txt": 1.0, "messages": 0.1, "jsonl.gz": 0.1, "jsonl.zst": 0.1, "parquet": 0.1}
+
+
+def main() -> None:
+    """Measure every format and write the result."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--bytes", type=int, default=1_000_000_000, help="of text in the largest files")
+    parser.add_argument("--read", nargs=2, metavar=("FOLDER", "FORMAT"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.read:
+        print(json.dumps(read(Path(arguments.read[0]), arguments.read[1])))
+        return
+    load = round(os.getloadavg()[0], 2)
+    result: dict[str, Any] = {"machine": machine(), "loadBefore": load, "reading": {}}
+    for name, share in FORMATS.items():
+        for label, size in (("small", SMALL), ("large", max(SMALL, int(arguments.bytes * share)))):
+            with tempfile.TemporaryDirectory() as folder:
+                write(Path(folder), name, size)
+                measured = in_a_process(folder, name)
+            result["reading"].setdefault(name, {})[label] = measured
+            print(f"{name:10} {label:6} {measured}", flush=True)
+    write_result("snapshot", result)
+
+
+def in_a_process(folder: str, name: str) -> dict[str, Any]:
+    """Read in a process of its own, so that its peak of memory is that of reading."""
+    command = [sys.executable, __file__, "--read", folder, name]
+    measured: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return measured
+
+
+def read(folder: Path, name: str) -> dict[str, Any]:
+    """Read every document of the one file and return what it took."""
+    from moe_trainer.data.files import LocalFiles
+    from moe_trainer.data.sources import SourceCount, read_source
+    from moe_trainer.job_config import Source
+
+    source = Source(root="data", path="*", format="messages" if name == "messages" else "text")
+    count, size, began = SourceCount(source), 0, time.perf_counter()
+    for document in read_source(LocalFiles("data", folder), count):
+        size += len(document.text.encode())
+    seconds = time.perf_counter() - began
+    count.check()
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    (file,) = folder.iterdir()
+    return {
+        "fileBytes": file.stat().st_size,
+        "textBytes": size,
+        "documents": count.documents,
+        "seconds": round(seconds, 2),
+        "cpuSeconds": round(used.ru_utime + used.ru_stime, 2),
+        "megabytesPerSecond": round(size / seconds / 1e6, 1),
+        "peakMegabytes": round(peak_bytes() / 1e6, 1),
+    }
+
+
+def peak_bytes() -> int:
+    """Return the peak of resident memory since this program began (ru_maxrss would count its parent's)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024
+
+
+def write(folder: Path, name: str, size: int) -> None:
+    """Write one file of about so many bytes of text."""
+    path = folder / ("a.jsonl" if name == "messages" else f"a.{name}")
+    if name == "parquet":
+        # One row group: what is in memory must not depend on how a file is cut into them.
+        parquet.write_table(pyarrow.table({"text": list(texts(size))}), path, row_group_size=2**30)
+        return
+    with _opened(path) as file:
+        for text in texts(size):
+            file.write(_line(name, text))
+
+
+def texts(size: int) -> Iterator[str]:
+    """Yield documents of about 2 KB until they are `size` bytes."""
+    draw = random.Random(0)
+    words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyzé", k=draw.randint(2, 12))) for _ in range(5000)]
+    while size > 0:
+        text = " ".join(draw.choices(words, k=260))
+        size -= len(text.encode())
+        yield text
+
+
+def _line(name: str, text: str) -> bytes:
+    if name == "txt":
+        return text.encode() + b"\n\n"
+    value: dict[str, Any] = {"text": text}
+    if name == "messages":
+        half = len(text) // 2
+        roles = {"user": text[:half], "assistant": text[half:]}
+        value = {"messages": [{"role": role, "content": words} for role, words in roles.items()]}
+    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+
+
+def _opened(path: Path) -> Any:
+    if path.suffix == ".gz":
+        return gzip.open(path, "wb", compresslevel=6)
+    if path.suffix == ".zst":
+        return pyarrow.CompressedOutputStream(str(path), "zstd")
+    return path.open("wb")
+
+
+if __name__ == "__main__":
+    main()
