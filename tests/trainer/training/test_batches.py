@@ -108,3 +108,12 @@ def test_targets_are_the_next_tokens_and_pass_over_those_that_are_not_learnt() -
         assert torch.equal(targets, torch.where(ids % 3 == 0, ids, IGNORED))
     whole = Batches(Stream(tokens), context=16, batch_tokens=64, seed=3)
     assert torch.equal(whole.targets(4), whole.batch(4)[:, 1:])
+
+
+def test_processes_that_read_their_own_rows_read_the_batch_together() -> None:
+    tokens = torch.arange(300, dtype=torch.int16)
+    batches = Batches(Stream(tokens, tokens % 3 == 0), context=16, batch_tokens=96, seed=3)
+    for read in (batches.batch, batches.targets):
+        parts = [read(7, rows) for rows in (range(2), range(2, 5), range(5, 6))]
+        assert [len(part) for part in parts] == [2, 3, 1]
+        assert torch.equal(torch.cat(parts), read(7))

@@ -64,21 +64,26 @@ class Batches:
         """Return the number of steps in some epochs, rounded up."""
         return max(1, math.ceil(epochs * self.blocks / self.rows))
 
-    def batch(self, step: int) -> Tensor:
-        """Return the token ids of a step (the first is 0): int64, rows by context + 1."""
-        return torch.stack([self._tokens[block].long() for block in self._blocks(step)])
+    def batch(self, step: int, rows: range | None = None) -> Tensor:
+        """Return the token ids of a step (the first is 0): int64, rows by context + 1.
 
-    def targets(self, step: int) -> Tensor:
+        A process that shares the batch with others gives the rows that are its own, of 0 to ``self.rows``,
+        and only those are read.
+        """
+        return torch.stack([self._tokens[block].long() for block in self._blocks(step, rows)])
+
+    def targets(self, step: int, rows: range | None = None) -> Tensor:
         """Return what a step predicts: its ids from the second on, IGNORED where one is not learnt."""
-        ids_BT = self.batch(step)[:, 1:]
+        ids_BT = self.batch(step, rows)[:, 1:]
         if self._learnt is None:
             return ids_BT
-        learnt_BT = torch.stack([self._learnt[block] for block in self._blocks(step)])[:, 1:]
+        learnt_BT = torch.stack([self._learnt[block] for block in self._blocks(step, rows)])[:, 1:]
         return ids_BT.masked_fill(~learnt_BT, IGNORED)
 
-    def _blocks(self, step: int) -> list[slice]:
+    def _blocks(self, step: int, rows: range | None) -> list[slice]:
         first = step * self.rows
-        return [self._block(number) for number in range(first, first + self.rows)]
+        wanted = range(self.rows) if rows is None else rows
+        return [self._block(first + row) for row in wanted]
 
     def _block(self, number: int) -> slice:
         epoch, place = divmod(number, self.blocks)
