@@ -17,6 +17,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from moe_trainer.causal_model import CausalModel
 from moe_trainer.formats import Digest
 from moe_trainer.manifest import corrupt, new_folder, read_manifest, verify
 from moe_trainer.model import Model
@@ -30,8 +31,10 @@ CONFIG = "config.json"
 REPORT = "report.json"
 
 
-def write(folder: Path, model: Model, tokenizer: Tokenizer, report: str) -> Digest:
+def write(folder: Path, model: CausalModel, tokenizer: Tokenizer, report: str) -> Digest:
     """Commit an artefact and return its digest; if ``folder`` is committed already, that one stays."""
+    if not isinstance(model, Model):
+        raise TypeError(f"a {type(model).__name__} has no form on disk")
     with new_folder(folder, "artefact") as working:
         save_tensors(working / WEIGHTS, to_disk(model))
         (working / CONFIG).write_text(_indented(model.config.to_hugging_face()))

@@ -14,16 +14,15 @@ Shapes: L layers with a router, E in-layer experts, B sequences, T tokens.
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from moe_trainer.causal_model import CausalModel, Mixture
 from moe_trainer.failure import JobError
 from moe_trainer.job_config import TrainingSpec
 from moe_trainer.load_record import LoadRecord
 from moe_trainer.losses import load_balancing_loss, router_z_loss, target_load
-from moe_trainer.model import Model
 from moe_trainer.moe.balance import LayerLoad, StepCounts, update_bias
-from moe_trainer.moe.layer import MoELayer
 from moe_trainer.moe.routing import Routing
 
 #: Batches of the run on which the base's own load is measured.
@@ -34,10 +33,10 @@ class Balancer:
     """The balancing of one run: its losses, its biases, and the record of its load."""
 
     def __init__(
-        self, model: nn.Module, spec: TrainingSpec, process_group: ProcessGroup | None = None
+        self, model: CausalModel, spec: TrainingSpec, process_group: ProcessGroup | None = None
     ) -> None:
         """Balance the routers of a model; raises JobError (InvalidConfig) if it has not what the spec needs."""
-        self._layers = [module for module in model.modules() if isinstance(module, MoELayer)]
+        self._layers = model.mixtures
         self._spec = spec
         self._process_group = process_group
         _check(self._layers, spec)
@@ -80,7 +79,7 @@ class Balancer:
                     update_bias(layer.bias_E, counts_E, self._spec.balancing.bias_rate, rule)
         self._counts = StepCounts(self._process_group)
 
-    def measure_base(self, model: Model, batches: Iterable[Tensor]) -> None:
+    def measure_base(self, model: CausalModel, batches: Iterable[Tensor]) -> None:
         """Measure the load that the model, with its base's weights, has on some batches of the run."""
         counts = StepCounts(self._process_group)
         model.eval()  # nothing is dropped
@@ -108,7 +107,7 @@ class Balancer:
             self.base_counts_LE = tensors["base_counts"].to(torch.get_default_device())
 
 
-def _check(layers: Sequence[MoELayer], spec: TrainingSpec) -> None:
+def _check(layers: Sequence[Mixture], spec: TrainingSpec) -> None:
     balancing = spec.balancing
     weighted = spec.load_balancing_loss_weight or spec.auxiliary_loss_weight
     if not layers and (weighted or balancing.bias != "None"):

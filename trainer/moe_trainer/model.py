@@ -11,14 +11,22 @@ Interface for the rest of the trainer:
     model(ids_BT, cache=cache, rows=rows_B)           appends to the cache's rows, at each row's own length
     model.with_routing(ids_BT) -> (logits_BTV, [Routing per layer])     for training
 
+What each of them promises is in causal_model.py.
+
 Shapes: B sequences, T tokens, N = B * T, D hidden, H query heads, G key/value heads, C head width,
 R cache rows, S positions, V vocabulary.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from moe_trainer.causal_model import Cache, CausalModel, Mixture, backend_for
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.layer import MoELayer
@@ -40,13 +48,17 @@ class KVCache:
         self.max_length = max_length
 
     def append(
-        self, layer: int, rows_B: Tensor, at_BT: Tensor, k_BGTC: Tensor, v_BGTC: Tensor
+        self, rows_B: Tensor, at_BT: Tensor, layer: int, k_BGTC: Tensor, v_BGTC: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Store keys and values at positions of rows; return all of those rows up to the last position."""
         for kept_RGSC, new_BGTC in ((self.keys_LRGSC[layer], k_BGTC), (self.values_LRGSC[layer], v_BGTC)):
             kept_RGSC[rows_B[:, None], :, at_BT] = new_BGTC.transpose(1, 2)
         end = int(at_BT.max()) + 1
         return self.keys_LRGSC[layer, rows_B, :, :end], self.values_LRGSC[layer, rows_B, :, :end]
+
+
+#: Adds a layer's new keys and values to a cache, and returns all that are seen.
+Append = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Attention(nn.Module):
@@ -68,18 +80,15 @@ class Attention(nn.Module):
         self,
         x_BTD: Tensor,
         rotary: tuple[Tensor, Tensor],
-        at_BT: Tensor | None,
-        cache: KVCache | None,
-        rows_B: Tensor | None,
+        mask_B1TS: Tensor | None,
+        append: Append | None,
     ) -> Tensor:
-        """Return the attention's output for new tokens, seeing those before them (and the cache's rows)."""
+        """Return the attention's output for new tokens, which see what the mask says; without one, all before."""
         q_BHTC = _rotate(self.q_norm(self._heads(self.q_proj(x_BTD))), rotary)
         k_BGTC = _rotate(self.k_norm(self._heads(self.k_proj(x_BTD))), rotary)
         v_BGTC = self._heads(self.v_proj(x_BTD))
-        mask_B1TS = None
-        if cache is not None and rows_B is not None and at_BT is not None:
-            k_BGTC, v_BGTC = cache.append(self.layer, rows_B, at_BT, k_BGTC, v_BGTC)
-            mask_B1TS = torch.arange(k_BGTC.shape[2])[None, None, None] <= at_BT[:, None, :, None]
+        if append is not None:
+            k_BGTC, v_BGTC = append(self.layer, k_BGTC, v_BGTC)
         out_BHTC = F.scaled_dot_product_attention(
             q_BHTC, k_BGTC, v_BGTC, attn_mask=mask_B1TS, is_causal=mask_B1TS is None, enable_gqa=True
         )
@@ -104,17 +113,16 @@ class Block(nn.Module):
         self,
         x_BTD: Tensor,
         rotary: tuple[Tensor, Tensor],
-        at_BT: Tensor | None,
-        cache: KVCache | None,
-        rows_B: Tensor | None,
+        mask_B1TS: Tensor | None,
+        append: Append | None,
     ) -> tuple[Tensor, Routing]:
         """Return the block's output, and what its router did."""
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary, at_BT, cache, rows_B)
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary, mask_B1TS, append)
         y_ND, routing = self.mlp(self.post_attention_layernorm(x_BTD).flatten(0, 1), groups=x_BTD.shape[0])
         return x_BTD + y_ND.view_as(x_BTD), routing
 
 
-class Model(nn.Module):
+class Model(CausalModel):
     """The whole transformer."""
 
     def __init__(self, config: ModelConfig, backend: Backend | None = None) -> None:
@@ -132,47 +140,95 @@ class Model(nn.Module):
         self.cos_SC: Tensor
         self.sin_SC: Tensor
 
-    def forward(self, ids_BT: Tensor, cache: KVCache | None = None, rows: Tensor | None = None) -> Tensor:
-        """Return logits of the next token after each given token.
+    @property
+    def vocab_size(self) -> int:
+        """Token ids are below it."""
+        return self.config.vocab_size
 
-        With a cache, the tokens go on from what its rows hold (``rows``: one row a sequence; all rows in
-        order if absent), and the rows' lengths grow by T. Raises ValueError beyond the context.
-        """
+    @property
+    def context(self) -> int:
+        """The longest sequence, in tokens."""
+        return self.config.max_position_embeddings
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The token that ends a document or an answer, if there is one."""
+        return _ids(self.config.eos_token_id)
+
+    @property
+    def never_ids(self) -> frozenset[int]:
+        """The tokens that begin a document and that fill a batch."""
+        return _ids(self.config.bos_token_id, self.config.pad_token_id)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The layers, first to last."""
+        return self.layers
+
+    @property
+    def mixtures(self) -> Sequence[Mixture]:
+        """The mixture layers: all of them."""
+        return [module for module in self.modules() if isinstance(module, MoELayer)]
+
+    def forward(self, ids_BT: Tensor, cache: Cache | None = None, rows: Tensor | None = None) -> Tensor:
+        """Return logits of the next token after each given token."""
         if cache is None:
             return self.with_routing(ids_BT)[0]
+        assert isinstance(cache, KVCache)
         rows_B = torch.arange(ids_BT.shape[0]) if rows is None else rows
         at_BT = cache.lengths_R[rows_B, None] + torch.arange(ids_BT.shape[1])
-        self._check_context(int(at_BT.max()) + 1, cache.max_length)
-        rotary = (self.cos_SC[at_BT].unsqueeze(1), self.sin_SC[at_BT].unsqueeze(1))
-        logits_BTV, _ = self._run(ids_BT, rotary, at_BT, cache, rows_B)
+        end = int(at_BT.max()) + 1
+        self._check_context(end, cache.max_length)
+        mask_B1TS = torch.arange(end)[None, None, None] <= at_BT[:, None, :, None]
+        logits_BTV, _ = self._run(
+            ids_BT, self._rotary(at_BT), mask_B1TS, partial(cache.append, rows_B, at_BT)
+        )
         cache.lengths_R[rows_B] += ids_BT.shape[1]
         return logits_BTV
 
-    def with_routing(self, ids_BT: Tensor) -> tuple[Tensor, list[Routing]]:
+    def with_routing(
+        self, ids_BT: Tensor, positions_BT: Tensor | None = None
+    ) -> tuple[Tensor, list[Routing]]:
         """Return logits, and each layer's routing."""
         length = ids_BT.shape[1]
-        self._check_context(length, self.config.max_position_embeddings)
-        return self._run(ids_BT, (self.cos_SC[:length], self.sin_SC[:length]), None, None, None)
+        self._check_context(length, self.context)
+        if positions_BT is None:
+            return self._run(ids_BT, (self.cos_SC[:length], self.sin_SC[:length]), None, None)
+        return self._run(ids_BT, self._rotary(positions_BT), _within_documents(positions_BT), None)
+
+    def new_cache(self, rows: int, max_length: int) -> KVCache:
+        """Return an empty cache."""
+        return KVCache(self.config, rows, max_length)
 
     def weights(self) -> dict[str, Tensor]:
         """Return every tensor that makes the model, by name: its parameters and the routers' biases."""
         biases = {name: buffer for name, buffer in self.named_buffers() if name.endswith(".bias_E")}
         return dict(self.named_parameters()) | biases
 
+    def backend(self, tokens: int) -> Backend:
+        """Return what computes the in-layer experts of so many tokens: the one that was given, or the best."""
+        experts = cast(Block, self.layers[0]).mlp.experts
+        return experts.backend or backend_for(experts.gate_up_E2FD, self.config.num_experts_per_tok, tokens)
+
     def _run(
         self,
         ids_BT: Tensor,
         rotary: tuple[Tensor, Tensor],
-        at_BT: Tensor | None,
-        cache: KVCache | None,
-        rows_B: Tensor | None,
+        mask_B1TS: Tensor | None,
+        append: Append | None,
     ) -> tuple[Tensor, list[Routing]]:
         x_BTD = self.embed_tokens(ids_BT)
         routings = []
         for block in self.layers:
-            x_BTD, routing = block(x_BTD, rotary, at_BT, cache, rows_B)
+            if self.recompute and self.training:
+                x_BTD, routing = checkpoint(block, x_BTD, rotary, mask_B1TS, append, use_reentrant=False)
+            else:
+                x_BTD, routing = block(x_BTD, rotary, mask_B1TS, append)
             routings.append(routing)
         return self.lm_head(self.norm(x_BTD)), routings
+
+    def _rotary(self, at_BT: Tensor) -> tuple[Tensor, Tensor]:
+        return self.cos_SC[at_BT].unsqueeze(1), self.sin_SC[at_BT].unsqueeze(1)
 
     def _check_context(self, length: int, limit: int) -> None:
         if length > min(limit, self.config.max_position_embeddings):
@@ -195,6 +251,18 @@ def initialise(model: Model, seed: int) -> None:
             else:
                 drawn = torch.empty(parameter.shape, device="cpu")  # the same on every device
                 parameter.copy_(drawn.normal_(0.0, model.config.initializer_range, generator=generator))
+
+
+def _within_documents(positions_BT: Tensor) -> Tensor:
+    """Return which tokens (T) see which (S): those up to themselves, of their own document."""
+    begins_BT = positions_BT.diff(prepend=positions_BT[:, :1] - 1) != 1
+    document_BT = begins_BT.cumsum(dim=1)
+    same_BTS = document_BT[:, :, None] == document_BT[:, None]
+    return same_BTS.tril()[:, None]
+
+
+def _ids(*ids: int | None) -> frozenset[int]:
+    return frozenset(i for i in ids if i is not None)
 
 
 def _rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from moe_trainer.causal_model import CausalModel
 from moe_trainer.device import use_device
 from moe_trainer.failure import JobError
 from moe_trainer.matrix import Cell, CellKey
-from moe_trainer.model import Model
 from moe_trainer.segments import Segment
 from moe_trainer.tokenizer import Tokenizer
 
@@ -22,13 +22,13 @@ BATCH = 32
 
 
 @torch.inference_mode()
-def score(model: Model, tokenizer: Tokenizer, segments: Sequence[Segment], key: CellKey) -> Cell:
+def score(model: CausalModel, tokenizer: Tokenizer, segments: Sequence[Segment], key: CellKey) -> Cell:
     """Return the cell of a model on a holdout's segments.
 
     Batches depend on nothing but the segments, so scoring twice on one CPU gives the same bits. Raises
     JobError (ContextTooShort) if the model cannot see a whole segment with its context.
     """
-    room = model.config.max_position_embeddings
+    room = model.context
     longest = max(map(_length, segments), default=0)
     if longest > room:
         raise JobError(
@@ -54,7 +54,7 @@ def score(model: Model, tokenizer: Tokenizer, segments: Sequence[Segment], key: 
 
 
 def _score_batch(
-    model: Model, tokenizer: Tokenizer, segments: Sequence[Segment]
+    model: CausalModel, tokenizer: Tokenizer, segments: Sequence[Segment]
 ) -> list[tuple[float, float, int]]:
     """Return (nats of the segment, nats of its context, hits in the segment) for each segment."""
     rows = [

@@ -63,8 +63,7 @@ class Settings:
 def load(config: ServeConfig, store: Path) -> tuple[ExpertServer, Engine]:
     """Load the artefact and return its server, worker not yet started; raises JobError (ArtefactCorrupt)."""
     model, tokenizer = artefact.load(store / config.artefact.path, config.artefact.digest)
-    own = model.config.max_position_embeddings
-    max_context = min(config.max_context or own, own)
+    max_context = min(config.max_context or model.context, model.context)
     engine = Engine(model, max_context=max_context, max_batch=config.max_batch, max_queue=config.max_queue)
     return ExpertServer(config, engine, tokenizer, max_context), engine
 

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from moe_trainer import artefact
 from moe_trainer.balancing import Balancer
+from moe_trainer.causal_model import CausalModel
 from moe_trainer.checkpoint import Curve
 from moe_trainer.data.batches import Batches, read_streams, validation_blocks
 from moe_trainer.data.snapshot_layout import read_record
@@ -16,11 +16,8 @@ from moe_trainer.formats import Digest, canonical_json, digest_of
 from moe_trainer.job_config import TrainJob
 from moe_trainer.manifest import corrupt, verify
 from moe_trainer.model import Model, initialise
-from moe_trainer.moe import backends
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import LayerLoad
-from moe_trainer.moe.kernels import Case
-from moe_trainer.moe.layer import MoELayer
 from moe_trainer.optimization import AdamW
 from moe_trainer.presets import preset
 from moe_trainer.tokenizer import Tokenizer
@@ -31,7 +28,7 @@ class Run:
     """One training run in memory."""
 
     job: TrainJob
-    model: Model
+    model: CausalModel
     tokenizer: Tokenizer
     batches: Batches
     validation: Tensor | None
@@ -57,9 +54,7 @@ class Run:
     @property
     def backend(self) -> Backend | None:
         """What computes the in-layer experts of a forward and backward pass; None if there are none."""
-        layers = (module for module in self.model.modules() if isinstance(module, MoELayer))
-        layer = next(layers, None)
-        return None if layer is None else backend_of(layer, self.rows * self.batches.context)
+        return self.model.backend(self.rows * self.batches.context)
 
     @property
     def parameters(self) -> int:
@@ -80,7 +75,7 @@ def prepare(job: TrainJob, root: Path) -> Run:
     if found != job.data.digest:
         raise corrupt(snapshot, f"it holds data {found}, not the expected {job.data.digest}")
     stream, kept_apart = read_streams(snapshot, tokenizer)
-    context = model.config.max_position_embeddings
+    context = model.context
     batches = Batches(stream, context=context, batch_tokens=job.training.batch_tokens, seed=job.seed)
     return Run(
         job=job,
@@ -104,7 +99,7 @@ def training_inputs(job: TrainJob) -> Digest:
     return digest_of(canonical_json([parent, job.data.digest, training, job.seed]))
 
 
-def _parent(job: TrainJob, root: Path) -> tuple[Model, Tokenizer]:
+def _parent(job: TrainJob, root: Path) -> tuple[CausalModel, Tokenizer]:
     """Return the model to start from, and its tokenizer."""
     if (job.parent is None) == (job.preset is None):
         raise JobError("InvalidConfig", "exactly one of parent and preset must be given.")
@@ -113,19 +108,3 @@ def _parent(job: TrainJob, root: Path) -> tuple[Model, Tokenizer]:
     model = Model(preset(str(job.preset)))
     initialise(model, job.seed)
     return model, Tokenizer()
-
-
-def backend_of(layer: MoELayer, tokens: int) -> Backend:
-    """Return the backend that a layer trains with: the one it was given, or the best for its sizes and device."""
-    weights = layer.experts.gate_up_E2FD
-    case = Case(
-        device=weights.device.type,
-        dtype=weights.dtype,
-        tokens=tokens,
-        hidden=weights.shape[2],
-        inner=weights.shape[1] // 2,
-        experts=layer.router.experts,
-        active=layer.router.active,
-        capability=torch.cuda.get_device_capability(weights.device) if weights.is_cuda else (0, 0),
-    )
-    return layer.experts.backend or backends.choose(case)

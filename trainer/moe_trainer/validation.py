@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from moe_trainer.model import Model
+from moe_trainer.causal_model import CausalModel
 from moe_trainer.moe.balance import LayerLoad, StepCounts
 
 
-def validate(model: Model, blocks_BT: Tensor, rows: int) -> tuple[float, list[LayerLoad]]:
+def validate(model: CausalModel, blocks_BT: Tensor, rows: int) -> tuple[float, list[LayerLoad]]:
     """Return the bits per byte of some blocks, and each layer's load on them; ``rows`` blocks at a time.
 
     Tokens that are no bytes (the ends of documents) are predicted but not counted. The model is left in

@@ -136,3 +136,31 @@ def test_every_preset_can_be_made_and_holds_a_scored_segment() -> None:
 def test_architectures_that_cannot_be_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ModelConfig(**(SMALL.model_dump() | change))
+
+
+def test_documents_of_one_sequence_are_apart_where_their_positions_say_so(small_model: Model) -> None:
+    first, second = torch.randint(256, (1, 9)), torch.randint(256, (1, 14))
+    packed = torch.cat((first, second), dim=1)
+    positions = torch.cat((torch.arange(9), torch.arange(14)))[None]
+    apart = torch.cat((small_model(first), small_model(second)), dim=1)
+    torch.testing.assert_close(small_model.with_routing(packed, positions)[0], apart)
+    assert not torch.allclose(small_model(packed)[:, 9:], apart[:, 9:])
+
+
+def test_a_sequence_that_is_one_document_needs_no_positions(small_model: Model) -> None:
+    ids = torch.randint(256, (2, 11))
+    numbered = small_model.with_routing(ids, torch.arange(11).expand(2, 11))[0]
+    torch.testing.assert_close(numbered, small_model(ids))
+
+
+def test_activations_that_are_computed_again_give_the_same_gradients(small_model: Model) -> None:
+    gradients = []
+    for recompute in (False, True):
+        small_model.train().recompute = recompute
+        small_model.zero_grad()
+        logits, routings = small_model.with_routing(torch.arange(40).view(2, 20))
+        loss = logits.square().mean() + sum(routing.logsumexp_N.square().mean() for routing in routings)
+        loss.backward()
+        gradients.append([parameter.grad for parameter in small_model.parameters()])
+    for kept, again in zip(*gradients, strict=True):
+        assert kept is not None and again is not None and torch.equal(kept, again)

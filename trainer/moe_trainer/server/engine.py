@@ -18,8 +18,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from moe_trainer.causal_model import CausalModel
 from moe_trainer.device import follow
-from moe_trainer.model import KVCache, Model
 from moe_trainer.server.sampling import Sampling, TokenLogprob, choose, score
 
 log = logging.getLogger(__name__)
@@ -136,17 +136,16 @@ class _Queue:
 class Engine:
     """One model, one worker thread, `max_batch` rows."""
 
-    def __init__(self, model: Model, *, max_context: int, max_batch: int, max_queue: int) -> None:
+    def __init__(self, model: CausalModel, *, max_context: int, max_batch: int, max_queue: int) -> None:
         """Prepare the worker; start() starts it. `max_context` counts the token that begins a document."""
         self._model = model
         self._max_queue = max_queue
         self._queue = _Queue()
         self._running: list[_Sequence] = []
         self._free_rows = list(range(max_batch))
-        self._cache = KVCache(model.config, max_batch, max_context)
-        self._end = model.config.eos_token_id
-        never = (model.config.bos_token_id, model.config.pad_token_id)
-        self._never = torch.tensor([token for token in never if token is not None], dtype=torch.long)
+        self._cache = model.new_cache(max_batch, max_context)
+        self._ends = model.end_ids
+        self._never = torch.tensor(sorted(model.never_ids - model.end_ids), dtype=torch.long)
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
 
     def start(self) -> None:
@@ -240,7 +239,7 @@ class Engine:
         generation = sequence.generation
         allowed_V = logits_V.index_fill(0, self._never, -torch.inf)
         token = choose(allowed_V, generation.sampling, sequence.generator)
-        if token == self._end:
+        if token in self._ends:
             self._finish(sequence, "stop")
             return
         sequence.next_token = token
