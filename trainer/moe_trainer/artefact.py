@@ -33,15 +33,20 @@ REPORT = "report.json"
 
 def write(folder: Path, model: CausalModel, tokenizer: Tokenizer, report: str) -> Digest:
     """Commit an artefact and return its digest; if ``folder`` is committed already, that one stays."""
+    with new_folder(folder, "artefact") as working:
+        write_files(working, model, tokenizer)
+        (working / REPORT).write_text(report)
+    return read_manifest(folder)[1]
+
+
+def write_files(folder: Path, model: CausalModel, tokenizer: Tokenizer) -> None:
+    """Write weights, config and tokenizer into a folder that is not committed yet."""
     if not isinstance(model, Model):
         raise TypeError(f"a {type(model).__name__} has no form on disk")
-    with new_folder(folder, "artefact") as working:
-        save_tensors(working / WEIGHTS, to_disk(model))
-        (working / CONFIG).write_text(_indented(model.config.to_hugging_face()))
-        (working / "generation_config.json").write_text(_indented(_generation_config(model.config)))
-        (working / REPORT).write_text(report)
-        tokenizer.save(working)
-    return read_manifest(folder)[1]
+    save_tensors(folder / WEIGHTS, to_disk(model))
+    (folder / CONFIG).write_text(_indented(model.config.to_hugging_face()))
+    (folder / "generation_config.json").write_text(_indented(_generation_config(model.config)))
+    tokenizer.save(folder)
 
 
 def load(folder: Path, digest: Digest | None, backend: Backend | None = None) -> tuple[Model, Tokenizer]:

@@ -1,7 +1,7 @@
 """Checkpoints: all that a later attempt needs to go on as if nothing had happened. Never pickle.
 
     checkpoints/step-00000100/
-      state.safetensors   parameters, router biases, AdamW's moments, the generator's state, the loss of
+      state.safetensors   trained parameters, router biases, AdamW's moments, the generator's state, the loss of
                           every step, and what balancing has measured
       state.json          CheckpointState
       manifest.json       written last: a checkpoint without it does not exist
@@ -23,7 +23,7 @@ from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, Format
 from moe_trainer.load_record import LayerRecord
 from moe_trainer.manifest import is_committed, new_folder, verify
-from moe_trainer.optimization import AdamW
+from moe_trainer.optimization import AdamW, trained_parameters
 from moe_trainer.tensors import load_tensors, save_tensors
 
 KEPT = 2
@@ -57,7 +57,7 @@ def save(
     """Commit the checkpoint of the current step and drop the oldest beyond the last two."""
     step = len(curve.losses)
     tensors = {"rng": torch.get_rng_state(), "losses": torch.tensor(curve.losses, dtype=torch.float64)}
-    for name, parameter in model.named_parameters():
+    for name, parameter in trained_parameters(model).items():
         tensors[f"parameter.{name}"] = parameter.detach()
         tensors[f"first_moment.{name}"] = optimizer.first_moments[name]
         tensors[f"second_moment.{name}"] = optimizer.second_moments[name]
@@ -98,7 +98,7 @@ def restore(
 
 def _load(tensors: dict[str, Tensor], step: int, model: nn.Module, optimizer: AdamW) -> None:
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in trained_parameters(model).items():
             parameter.copy_(tensors[f"parameter.{name}"])
             optimizer.first_moments[name].copy_(tensors[f"first_moment.{name}"])
             optimizer.second_moments[name].copy_(tensors[f"second_moment.{name}"])

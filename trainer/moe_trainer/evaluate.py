@@ -24,6 +24,7 @@ from moe_trainer.formats import Digest, digest_of
 from moe_trainer.job_config import ArtefactRef, EvaluateJob, HoldoutRef
 from moe_trainer.job_report import EvaluateHeadline
 from moe_trainer.matrix import Cell, Matrix
+from moe_trainer.methods import adapter
 from moe_trainer.scores import Scored
 from moe_trainer.segments import SCORER, Segment, cut
 
@@ -76,7 +77,7 @@ class Evaluation:
     def _verify(self) -> None:
         """Check every byte that will be read, before any model is loaded."""
         for model in self.models:
-            manifest.verify(self.root / model.path, model.digest)
+            adapter.verify(self.root, model.path, model.digest)
         for holdout in self.holdouts:
             manifest.verify(self.root / holdout.path, holdout.digest)
         for snapshot in self._ancestry:
@@ -119,7 +120,9 @@ class Evaluation:
         return cells
 
     def _score(self, model: ArtefactRef, holdouts: Sequence[HoldoutRef]) -> Iterator[Cell]:
-        loaded, tokenizer = import_module("moe_trainer.artefact").load(self.root / model.path, model.digest)
+        loaded, tokenizer = import_module("moe_trainer.methods.artefacts").load(
+            self.root, model.path, model.digest
+        )
         for holdout in holdouts:
             started = time.process_time()
             key = self.matrix.key(model, holdout)

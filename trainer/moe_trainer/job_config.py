@@ -114,10 +114,29 @@ class Balancing(Format):
     )
 
 
+#: How a revision's weights are made from its base's (methods/).
+MethodName = Literal["Full", "LoRA"]
+
+#: Parts of a model that get low-rank updates.
+LoRATarget = Literal["Attention", "FeedForward", "InLayerExperts"]
+
+
+class LoRASpec(Format):
+    """The low-rank updates of method LoRA (Hu et al., 2021)."""
+
+    rank: int = Field(default=16, ge=1, le=1024, description="Rows of A and columns of B.")
+    alpha: float = Field(default=32, gt=0, description="The update is alpha / rank times B A.")
+    rank_stabilised: bool = Field(
+        default=False, description="Divide alpha by the root of the rank (Kalajdzievski, 2023)."
+    )
+    targets: tuple[LoRATarget, ...] = Field(default=(), description="What is updated; empty: all parts.")
+
+
 class TrainingSpec(Format):
     """The normalised training spec: what identity is made of. Every field has a value."""
 
-    method: Literal["Full"] = "Full"
+    method: MethodName = "Full"
+    lora: LoRASpec = Field(default_factory=LoRASpec, description="Of method LoRA alone.")
     learning_rate: float = Field(default=0.0003, gt=0, description="Peak learning rate of AdamW.")
     max_steps: int | None = Field(default=None, gt=0, description="Optimizer steps; wins over maxEpochs.")
     max_epochs: float = Field(default=1, gt=0, description="Passes over the training text.")

@@ -14,6 +14,11 @@ BETAS = (0.9, 0.95)
 EPSILON = 1e-8
 
 
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that are trained, by name: those that no method has frozen (methods/)."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019); norms and embeddings are not decayed.
 
@@ -22,7 +27,7 @@ class AdamW:
     """
 
     def __init__(self, model: nn.Module, spec: TrainingSpec) -> None:
-        self._parameters = dict(model.named_parameters())
+        self._parameters = trained_parameters(model)
         self._weight_decay = {
             name: 0.0 if parameter.dim() == 1 or "embed_tokens" in name else spec.weight_decay
             for name, parameter in self._parameters.items()

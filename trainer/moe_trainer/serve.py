@@ -18,10 +18,10 @@ import torch
 from aiohttp import web
 from pydantic import ValidationError
 
-from moe_trainer import artefact
 from moe_trainer.device import use_device
 from moe_trainer.failure import JobError, from_exception
 from moe_trainer.job_report import EXIT_OK
+from moe_trainer.methods import artefacts
 from moe_trainer.serve_config import ServeConfig, parse_serve_config
 from moe_trainer.server.app import ExpertServer
 from moe_trainer.server.engine import Engine
@@ -62,7 +62,7 @@ class Settings:
 
 def load(config: ServeConfig, store: Path) -> tuple[ExpertServer, Engine]:
     """Load the artefact and return its server, worker not yet started; raises JobError (ArtefactCorrupt)."""
-    model, tokenizer = artefact.load(store / config.artefact.path, config.artefact.digest)
+    model, tokenizer = artefacts.load(store, config.artefact.path, config.artefact.digest)
     max_context = min(config.max_context or model.context, model.context)
     engine = Engine(model, max_context=max_context, max_batch=config.max_batch, max_queue=config.max_queue)
     return ExpertServer(config, engine, tokenizer, max_context), engine

@@ -26,7 +26,7 @@ from moe_trainer.load_metrics import load_metrics
 from moe_trainer.load_record import thinned
 from moe_trainer.progress import ProgressServer
 from moe_trainer.termination import Stop, stop_on_sigterm
-from moe_trainer.train_report import commit, finished, kernels_of, report_of
+from moe_trainer.train_report import commit, finished, kernels_of
 from moe_trainer.training_run import Run, prepare, training_inputs
 from moe_trainer.training_step import take_step
 from moe_trainer.validation import validate
@@ -54,7 +54,7 @@ def run(job: TrainJob, environment: Environment) -> TrainHeadline:
     with ProgressServer(environment.pod_ip, environment.progress_port) as progress, stop_on_sigterm() as stop:
         train(training, checkpoints, progress, stop)
     folder = f"{revision}/a{job.attempt}"
-    headline = commit(environment.store, folder, training.model, training.tokenizer, report_of(training))
+    headline = commit(environment.store, folder, training)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return headline
 
@@ -73,7 +73,7 @@ def begin(training: Run, checkpoints: Path) -> None:
     for reason in training.skipped:
         print(f"checkpoint skipped: {reason}", flush=True)
     print(
-        f"{job.revision}: {training.parameters} parameters, "
+        f"{job.revision}: {training.parameters} trained parameters, "
         f"{training.steps} steps of {training.batches.tokens} tokens, "
         f"from step {training.resumed_from}",
         flush=True,

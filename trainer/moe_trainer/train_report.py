@@ -10,16 +10,15 @@ import torch
 from pydantic import Field
 
 from moe_trainer import artefact
-from moe_trainer.causal_model import CausalModel
 from moe_trainer.failure import JobError, TransientError
 from moe_trainer.formats import Format
 from moe_trainer.job_config import TrainJob
 from moe_trainer.job_report import TrainHeadline
 from moe_trainer.load_record import LayerRecord
 from moe_trainer.manifest import is_committed, read_manifest, sha256_of_file, verify
+from moe_trainer.methods import artefacts
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import LayerLoad
-from moe_trainer.tokenizer import Tokenizer
 from moe_trainer.training_run import Run
 
 
@@ -129,15 +128,20 @@ def _shares(loads: Sequence[LayerLoad]) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(round(share, 6) for share in load.shares) for load in loads)
 
 
-def commit(
-    root: Path, folder: str, model: CausalModel, tokenizer: Tokenizer, report: TrainReport
-) -> TrainHeadline:
-    """Write the artefact with its report."""
+def commit(root: Path, folder: str, run: Run) -> TrainHeadline:
+    """Write the artefact of a run that has taken its last step, with its report."""
     if is_committed(root / folder):
         raise TransientError(
             "ArtefactCorrupt", f"{folder} exists and is damaged; the next attempt writes beside it."
         )
-    artefact.write(root / folder, model, tokenizer, report.to_json())
+    artefacts.write(
+        root / folder,
+        run.job.training,
+        run.model,
+        run.tokenizer,
+        base=run.base,
+        report=report_of(run).to_json(),
+    )
     return headline(root, folder)
 
 

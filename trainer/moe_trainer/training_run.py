@@ -5,7 +5,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from moe_trainer import artefact
 from moe_trainer.balancing import Balancer
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.checkpoint import Curve
@@ -13,12 +12,13 @@ from moe_trainer.data.batches import Batches, read_streams, validation_blocks
 from moe_trainer.data.snapshot_layout import read_record
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, canonical_json, digest_of
-from moe_trainer.job_config import TrainJob
+from moe_trainer.job_config import ArtefactRef, TrainJob
 from moe_trainer.manifest import corrupt, verify
+from moe_trainer.methods.artefacts import ADAPTERS, Start, start
 from moe_trainer.model import Model, initialise
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import LayerLoad
-from moe_trainer.optimization import AdamW
+from moe_trainer.optimization import AdamW, trained_parameters
 from moe_trainer.presets import preset
 from moe_trainer.tokenizer import Tokenizer
 
@@ -30,6 +30,7 @@ class Run:
     job: TrainJob
     model: CausalModel
     tokenizer: Tokenizer
+    base: ArtefactRef | None  #: What an adapter is trained beside; None for a checkpoint.
     batches: Batches
     validation: Tensor | None
     steps: int
@@ -59,7 +60,7 @@ class Run:
     @property
     def parameters(self) -> int:
         """Numbers that are trained."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+        return sum(parameter.numel() for parameter in trained_parameters(self.model).values())
 
 
 def prepare(job: TrainJob, root: Path) -> Run:
@@ -68,19 +69,21 @@ def prepare(job: TrainJob, root: Path) -> Run:
         raise JobError(
             "InvalidConfig", "training.specializationLossWeight must be 0: this version has no such loss."
         )
-    model, tokenizer = _parent(job, root)
+    start = _start(job, root)
+    model = start.model
     snapshot = root / job.data.path
     verify(snapshot)
     found = read_record(snapshot).digest
     if found != job.data.digest:
         raise corrupt(snapshot, f"it holds data {found}, not the expected {job.data.digest}")
-    stream, kept_apart = read_streams(snapshot, tokenizer)
+    stream, kept_apart = read_streams(snapshot, start.tokenizer)
     context = model.context
     batches = Batches(stream, context=context, batch_tokens=job.training.batch_tokens, seed=job.seed)
     return Run(
         job=job,
         model=model.train(),
-        tokenizer=tokenizer,
+        tokenizer=start.tokenizer,
+        base=start.base,
         batches=batches,
         validation=validation_blocks(kept_apart, context),
         steps=job.training.max_steps or batches.steps(job.training.max_epochs),
@@ -99,12 +102,18 @@ def training_inputs(job: TrainJob) -> Digest:
     return digest_of(canonical_json([parent, job.data.digest, training, job.seed]))
 
 
-def _parent(job: TrainJob, root: Path) -> tuple[CausalModel, Tokenizer]:
-    """Return the model to start from, and its tokenizer."""
+def _start(job: TrainJob, root: Path) -> Start:
+    """Return the model to start from, with what the method adds to it."""
     if (job.parent is None) == (job.preset is None):
         raise JobError("InvalidConfig", "exactly one of parent and preset must be given.")
     if job.parent is not None:
-        return artefact.load(root / job.parent.path, job.parent.digest)
+        return start(root, job.parent, job.training, job.seed)
+    if job.training.method in ADAPTERS:
+        raise JobError(
+            "InvalidConfig",
+            f"training.method is {job.training.method}, which trains beside the frozen weights of a base, but preset "
+            f"{job.preset} starts from nothing: take a trained Expert as base, or method Full.",
+        )
     model = Model(preset(str(job.preset)))
     initialise(model, job.seed)
-    return model, Tokenizer()
+    return Start(model, Tokenizer(), base=None)

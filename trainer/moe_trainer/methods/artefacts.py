@@ -1,0 +1,93 @@
+"""Artefacts of any method: from the store to a model, and which goes on from which.
+
+    parent           trained by        starts from                      its artefact
+    a checkpoint     Full              its weights                      a checkpoint
+    a checkpoint     an adapter        its weights, frozen              an adapter of the parent
+    an adapter       the same method   base and adapter as they are     an adapter of the parent's base
+    an adapter       Full              base and adapter merged          a checkpoint
+    an adapter       another method    refused
+
+So an adapter's base is always a checkpoint, and a chain of refreshes never grows what has to be loaded.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from moe_trainer import artefact, manifest
+from moe_trainer.causal_model import CausalModel
+from moe_trainer.failure import JobError
+from moe_trainer.formats import Digest
+from moe_trainer.job_config import ArtefactRef, MethodName, TrainingSpec
+from moe_trainer.methods.adapter import ADAPTER, AdapterRecord, verify
+from moe_trainer.methods.full import Full
+from moe_trainer.methods.lora import LoRA
+from moe_trainer.methods.method import AdapterMethod, Method
+from moe_trainer.tokenizer import Tokenizer
+
+ADAPTERS: Mapping[MethodName, AdapterMethod] = {"LoRA": LoRA()}
+METHODS: Mapping[MethodName, Method] = {"Full": Full(), **ADAPTERS}
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model that is ready to be trained by a method."""
+
+    model: CausalModel
+    tokenizer: Tokenizer
+    base: ArtefactRef | None  #: What the artefact will name as its base; None if it will need none.
+
+
+def load(store: Path, path: str, digest: Digest) -> tuple[CausalModel, Tokenizer]:
+    """Return the model of an artefact in a store, in evaluation mode, and its tokenizer.
+
+    Raises JobError (ArtefactCorrupt) unless every byte of it, and of its base, is what their digests say.
+    """
+    record = verify(store, path, digest)
+    if record is None:
+        return artefact.load(store / path, digest)
+    model, tokenizer = artefact.load(store / record.base.path, record.base.digest)
+    ADAPTERS[record.method].load(store / path, model)
+    return model.eval(), tokenizer
+
+
+def start(store: Path, parent: ArtefactRef, training: TrainingSpec, seed: int) -> Start:
+    """Load a parent and let the method of a spec attach to it.
+
+    Raises JobError: ArtefactCorrupt, or InvalidConfig if the method cannot go on from this parent.
+    """
+    method = METHODS[training.method]
+    record = verify(store, parent.path, parent.digest)
+    base = parent if record is None else record.base
+    model, tokenizer = artefact.load(store / base.path, base.digest)
+    if record is not None and training.method == "Full":
+        ADAPTERS[record.method].merge(store / parent.path, model)
+    method.attach(model, training, seed)
+    if record is not None and training.method != "Full":
+        if record.method != training.method:
+            raise JobError(
+                "InvalidConfig",
+                f"training.method is {training.method}, but the base {parent.revision} is itself an adapter made by "
+                f"{record.method}: set training.method to {record.method} or Full, or take {base.revision} as base.",
+            )
+        ADAPTERS[training.method].restore(store / parent.path, model, training)
+    needed = base.model_copy(update={"ancestry": ()}) if training.method in ADAPTERS else None
+    return Start(model, tokenizer, needed)
+
+
+def write(
+    folder: Path,
+    training: TrainingSpec,
+    model: CausalModel,
+    tokenizer: Tokenizer,
+    *,
+    base: ArtefactRef | None,
+    report: str,
+) -> Digest:
+    """Commit the artefact of a method and return its digest; if ``folder`` is committed already, that one stays."""
+    with manifest.new_folder(folder, "artefact") as working:
+        METHODS[training.method].write(working, model, tokenizer, training)
+        if base is not None:
+            (working / ADAPTER).write_text(AdapterRecord(method=training.method, base=base).to_json())
+        (working / artefact.REPORT).write_text(report)
+    return manifest.read_manifest(folder)[1]

@@ -1,0 +1,19 @@
+"""Full: every weight is trained, and the artefact is a checkpoint that needs no other."""
+
+from pathlib import Path
+
+from moe_trainer import artefact
+from moe_trainer.causal_model import CausalModel
+from moe_trainer.job_config import TrainingSpec
+from moe_trainer.tokenizer import Tokenizer
+
+
+class Full:
+    """Train all weights."""
+
+    def attach(self, model: CausalModel, training: TrainingSpec, seed: int) -> None:
+        """Leave the model as it is."""
+
+    def write(self, folder: Path, model: CausalModel, tokenizer: Tokenizer, training: TrainingSpec) -> None:
+        """Write the whole checkpoint."""
+        artefact.write_files(folder, model, tokenizer)

@@ -1,0 +1,55 @@
+"""What a method is.
+
+A method decides which parameters are trained: those that require a gradient after ``attach``
+(optimization.trained_parameters). Optimizer,
+checkpoints and the reported number of parameters follow from that. A method whose artefact holds less than
+the model is an AdapterMethod: its artefact is made a model again on top of its base.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+from moe_trainer.causal_model import CausalModel
+from moe_trainer.job_config import TrainingSpec
+from moe_trainer.tokenizer import Tokenizer
+
+
+class Method(Protocol):
+    """How a revision's weights are made from its parent's."""
+
+    def attach(self, model: CausalModel, training: TrainingSpec, seed: int) -> None:
+        """Freeze what is not trained and add what is, so that the model still answers as before.
+
+        Raises JobError (InvalidConfig) if the spec asks for what the method or the model cannot do.
+        """
+        ...
+
+    def write(self, folder: Path, model: CausalModel, tokenizer: Tokenizer, training: TrainingSpec) -> None:
+        """Write what was trained into an artefact's folder."""
+        ...
+
+
+class AdapterMethod(Method, Protocol):
+    """A method whose artefact holds only what was added to a frozen base."""
+
+    def restore(self, folder: Path, model: CausalModel, training: TrainingSpec) -> None:
+        """Set what ``attach`` has added from an artefact, to train on.
+
+        Raises JobError: InvalidConfig if the artefact has another shape than was attached, ArtefactCorrupt if
+        it cannot be read.
+        """
+        ...
+
+    def load(self, folder: Path, model: CausalModel) -> None:
+        """Turn the base into the model that an artefact makes of it, to evaluate and serve.
+
+        Raises JobError (ArtefactCorrupt) if the artefact cannot be read or does not fit the base.
+        """
+        ...
+
+    def merge(self, folder: Path, model: CausalModel) -> None:
+        """Turn the base into an ordinary model with an artefact's weights, which Full can train.
+
+        Raises JobError (InvalidConfig) if there is no such model.
+        """
+        ...
