@@ -37,7 +37,11 @@ class Mixture(Protocol):
 
     router: RouterConfig
     capacity_factor: float | None  #: Slots that an in-layer expert takes in training; None: all.
-    bias_E: Tensor | None  #: Takes part in the choice alone; None where the architecture has none.
+
+    @property
+    def bias_E(self) -> Tensor | None:
+        """What takes part in the choice alone; None where the architecture has none."""
+        ...
 
 
 class CausalModel(nn.Module, ABC):

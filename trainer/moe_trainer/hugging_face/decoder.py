@@ -1,0 +1,173 @@
+"""A decoder of transformers as a CausalModel.
+
+Its parameters are single precision whatever is on disk. On an accelerator the products are in bfloat16
+(autocast) where the checkpoint is stored in 16 bits; on a CPU they are single precision.
+
+Shapes: B sequences, T tokens, S positions, V vocabulary.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from moe_trainer.causal_model import Cache, CausalModel, Mixture, backend_for
+from moe_trainer.hugging_face.cache import Appending, RowCache
+from moe_trainer.hugging_face.experts import IMPLEMENTATION, refusal
+from moe_trainer.hugging_face.routers import replace_routers
+from moe_trainer.moe.backends import Backend
+from moe_trainer.moe.routing import Routing
+
+
+class Decoder(CausalModel):
+    """A network of transformers, and what of its checkpoint is stored again unchanged.
+
+    Attributes:
+        network: the network; its in-layer experts are computed by our layer where it can.
+        files: the small files of the checkpoint (config and generation config), by name.
+        dtypes: the type in which each tensor is stored, by its name on disk.
+
+    """
+
+    def __init__(
+        self, network: PreTrainedModel, files: Mapping[str, bytes], dtypes: Mapping[str, torch.dtype]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.files = files
+        self.dtypes = dtypes
+        self._experts = [module for module in network.modules() if hasattr(module, "_is_expert_parallel")]
+        if self._experts:
+            ours = not any(map(refusal, self._experts))
+            network.set_experts_implementation(IMPLEMENTATION if ours else "grouped_mm")
+        self._routers = replace_routers(network)
+        self._config: Any = network.config.get_text_config()
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids are below it."""
+        return int(self._config.vocab_size)
+
+    @property
+    def context(self) -> int:
+        """The longest sequence, in tokens."""
+        return int(self._config.max_position_embeddings)
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Tokens that end an answer, as the generation config and the config say."""
+        return _ids(self._generation.eos_token_id) | _ids(getattr(self._config, "eos_token_id", None))
+
+    @property
+    def never_ids(self) -> frozenset[int]:
+        """Tokens that an answer never holds."""
+        return _ids(self._generation.bos_token_id) | _ids(self._generation.pad_token_id)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The layers, first to last."""
+        layers = self.network.get_decoder().layers  # type: ignore[no-untyped-call]
+        assert isinstance(layers, nn.ModuleList)
+        return layers
+
+    @property
+    def mixtures(self) -> Sequence[Mixture]:
+        """The routers that we know."""
+        return self._routers
+
+    def forward(self, ids_BT: Tensor, cache: Cache | None = None, rows: Tensor | None = None) -> Tensor:
+        """Return logits of the next token after each given token."""
+        if cache is None:
+            return self.with_routing(ids_BT)[0]
+        assert isinstance(cache, RowCache)
+        rows_B = torch.arange(ids_BT.shape[0]) if rows is None else rows
+        at_BT = cache.lengths_R[rows_B, None] + torch.arange(ids_BT.shape[1])
+        end = int(at_BT.max()) + 1
+        self._check_context(end, cache.max_length)
+        logits_BTV = self._logits(
+            ids_BT,
+            position_ids=at_BT,
+            attention_mask=self._masks(at_BT, end),
+            past_key_values=Appending(cache, rows_B, at_BT),
+            use_cache=True,
+        )
+        cache.lengths_R[rows_B] += ids_BT.shape[1]
+        return logits_BTV
+
+    def with_routing(
+        self, ids_BT: Tensor, positions_BT: Tensor | None = None
+    ) -> tuple[Tensor, list[Routing]]:
+        """Return logits, and the routing of each mixture layer whose router we know.
+
+        transformers keeps documents apart by itself where positions begin again.
+        """
+        self._check_context(ids_BT.shape[1], self.context)
+        self._recompute()
+        for router in self._routers:
+            router.record()
+        logits_BTV = self._logits(ids_BT, position_ids=positions_BT, use_cache=False)
+        return logits_BTV, [router.recorded() for router in self._routers]
+
+    def new_cache(self, rows: int, max_length: int) -> RowCache:
+        """Return an empty cache."""
+        return RowCache(rows, max_length)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return every tensor that is stored: parameters, and buffers such as the bias of a router's choice."""
+        parameters = dict(self.named_parameters())
+        twice = dict(self.named_parameters(remove_duplicate=False))
+        kept = {name: tensor for name, tensor in self.state_dict(keep_vars=True).items() if name not in twice}
+        return parameters | kept
+
+    def backend(self, tokens: int) -> Backend | None:
+        """Return what computes the in-layer experts of so many tokens; None if our layer does not."""
+        if not self._routers or self.network.config._experts_implementation != IMPLEMENTATION:
+            return None
+        gate_up_E2FD = self._experts[0].gate_up_proj
+        assert isinstance(gate_up_E2FD, Tensor)
+        return backend_for(gate_up_E2FD, self._routers[0].router.active, tokens)
+
+    @property
+    def _generation(self) -> Any:
+        return self.network.generation_config
+
+    def _logits(self, ids_BT: Tensor, **arguments: Any) -> Tensor:
+        for router in self._routers:
+            router.sequences = ids_BT.shape[0]
+        device = ids_BT.device.type
+        half = any(dtype in (torch.bfloat16, torch.float16) for dtype in self.dtypes.values())
+        with torch.autocast(device, torch.bfloat16, enabled=half and device != "cpu"):
+            logits_BTV: Tensor = self.network(input_ids=ids_BT, **arguments).logits
+        return logits_BTV.float()
+
+    def _recompute(self) -> None:
+        """Follow the attribute ``recompute``: transformers computes its layers again, one by one."""
+        if self.recompute != self.network.is_activation_checkpointing:
+            if self.recompute:
+                self.network.activation_checkpointing_enable({"use_reentrant": False})
+            else:
+                self.network.activation_checkpointing_disable()  # type: ignore[no-untyped-call]
+
+    def _masks(self, at_BT: Tensor, end: int) -> Tensor | dict[str, Tensor]:
+        """Return which positions each new token sees: one mask, or one a kind of layer."""
+        back_B1TS = at_BT[:, None, :, None] - torch.arange(end)[None, None, None]
+        masks = {"full_attention": back_B1TS >= 0}
+        window = getattr(self._config, "sliding_window", None)
+        if window is not None:
+            masks["sliding_attention"] = masks["full_attention"] & (back_B1TS < window)
+        kinds = set(getattr(self._config, "layer_types", None) or [next(reversed(masks))])
+        if len(kinds) == 1:
+            return masks[kinds.pop()]
+        return masks
+
+    def _check_context(self, length: int, limit: int) -> None:
+        if length > min(limit, self.context):
+            raise ValueError(f"{length} tokens do not fit into a context of {limit}")
+
+
+def _ids(ids: int | Sequence[int] | None) -> frozenset[int]:
+    if ids is None:
+        return frozenset()
+    return frozenset([ids] if isinstance(ids, int) else ids)
