@@ -72,6 +72,14 @@ def _balancing(weight: float = 0, **fields: Any) -> Change:
     return _spec(training={"loadBalancingLossWeight": weight, "balancing": fields})
 
 
+def _lora(**fields: Any) -> Change:
+    return _spec(training={"method": "LoRA", "lora": fields})
+
+
+def _balanced_lora(manifest: dict[str, Any]) -> None:
+    _spec(training={"method": "LoRA", "balancing": {"bias": "Sign"}})(manifest)
+
+
 def _own_load_of_a_preset(manifest: dict[str, Any]) -> None:
     _spec(base={"preset": "tiny"}, training={"balancing": {"against": "Base"}})(manifest)
 
@@ -106,6 +114,12 @@ REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("two aims of balancing", EXPERT, _balancing(1, against="Base", bias="Sign"), "leave out balancing.bias or"),
     ("micro-batches above the batch", EXPERT, _spec(training={"microBatchTokens": 8192}), "larger than batchTokens"),
     ("a rule of balancing that nobody knows", EXPERT, _balancing(bias="Signs"), 'supported values: "None", "Sign"'),
+    ("ranks without LoRA", EXPERT, _spec(training={"lora": {"rank": 8}}), "lora is for method LoRA"),
+    ("a rank of 0", EXPERT, _spec(training={"method": "LoRA", "lora": {"rank": 0}}), "greater than or equal to 1"),
+    ("a target twice", EXPERT, _lora(targets=["Attention", "Attention"]), "duplicate entries"),
+    ("an adapter of nothing", EXPERT, _spec(base={"preset": "tiny"}, training={"method": "LoRA"}), "take method Full"),
+    ("an adapter that moves routers", EXPERT, _balanced_lora, "moves the base's routers"),
+    ("a schedule that nobody knows", EXPERT, _spec(training={"schedule": "Step"}), "supported values"),
     ("a quoted number", EXPERT, _spec(training={"learningRate": "0.1"}), "expected numeric"),
     ("a misspelt field", EXPERT, _spec(trainning={}), "spec.trainning: field not declared in schema"),
     ("two kinds of storage", POOL, _spec(storage={"size": "1Gi", "claim": "x"}), "exactly one of size and claim"),

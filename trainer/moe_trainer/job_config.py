@@ -121,6 +121,10 @@ MethodName = Literal["Full", "LoRA"]
 LoRATarget = Literal["Attention", "FeedForward", "InLayerExperts"]
 
 
+#: The learning rate after its warm-up.
+Schedule = Literal["Cosine", "Linear", "Constant"]
+
+
 class LoRASpec(Format):
     """The low-rank updates of method LoRA (Hu et al., 2021)."""
 
@@ -146,9 +150,15 @@ class TrainingSpec(Format):
     micro_batch_tokens: int | None = Field(
         default=None, gt=0, description="Tokens of one forward and backward pass; absent: all of a step."
     )
+    schedule: Schedule = Field(
+        default="Cosine", description="How the learning rate goes on after the warm-up (optimization.py)."
+    )
     warmup_fraction: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps that warm up.")
     weight_decay: float = Field(default=0.1, ge=0, description="AdamW's decoupled decay of matrices.")
     gradient_clip: float = Field(default=1.0, gt=0, description="Largest global gradient norm.")
+    recompute: bool = Field(
+        default=False, description="Keep no activations inside of a layer, but compute them again."
+    )
     load_balancing_loss_weight: float = Field(default=0.2, ge=0)
     auxiliary_loss_weight: float = Field(default=0.001, ge=0, description="Weight of the router z-loss.")
     balancing: Balancing = Field(default_factory=Balancing)

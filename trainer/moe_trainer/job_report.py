@@ -74,7 +74,7 @@ class TrainHeadline(Format):
         description="Mean training cross-entropy of the last validation interval, nats per token."
     )
     validation_bits_per_byte: float | None = None
-    parameters: int
+    parameters: int = Field(description="Weights that were trained.")
     resumed_from: int = Field(default=0, description="Step of the checkpoint it resumed from; 0: none.")
     load_max_violation: float | None = Field(
         default=None, description="MaxVio of all slots of the last validation interval, largest over layers."

@@ -1,12 +1,13 @@
-"""AdamW as decoder-only transformers are usually trained: two parameter groups, warm-up, cosine."""
+"""AdamW as decoder-only transformers are usually trained: two parameter groups, warm-up, decay."""
 
 import math
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
 from torch.optim.adamw import adamw
 
-from moe_trainer.job_config import TrainingSpec
+from moe_trainer.job_config import Schedule, TrainingSpec
 
 #: The learning rate ends at this share of its peak.
 FINAL_SHARE = 0.1
@@ -70,9 +71,20 @@ class AdamW:
 
 
 def learning_rate(spec: TrainingSpec, step: int, steps: int) -> float:
-    """Return the rate of a step (the first is 0): linear warm-up to the peak, then half a cosine down."""
+    """Return the rate of a step (the first is 0): linear warm-up to the peak, then down by the schedule.
+
+    Cosine and Linear end at FINAL_SHARE of the peak; Constant stays there.
+    """
     warmup = round(spec.warmup_fraction * steps)
     if step < warmup:
         return spec.learning_rate * (step + 1) / warmup
     done = (step - warmup) / max(1, steps - warmup)
-    return spec.learning_rate * (FINAL_SHARE + (1 - FINAL_SHARE) * (1 + math.cos(math.pi * done)) / 2)
+    return spec.learning_rate * (FINAL_SHARE + (1 - FINAL_SHARE) * _SCHEDULES[spec.schedule](done))
+
+
+#: From the share of the steps after the warm-up that are done, to the share of the way down that is left.
+_SCHEDULES: Mapping[Schedule, Callable[[float], float]] = {
+    "Cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
+    "Linear": lambda done: 1 - done,
+    "Constant": lambda done: 1.0,
+}

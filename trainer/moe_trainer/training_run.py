@@ -71,6 +71,7 @@ def prepare(job: TrainJob, root: Path) -> Run:
         )
     start = _start(job, root)
     model = start.model
+    model.recompute = job.training.recompute
     snapshot = root / job.data.path
     verify(snapshot)
     found = read_record(snapshot).digest

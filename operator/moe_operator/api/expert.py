@@ -216,6 +216,10 @@ class ExpertSpec(ApiModel):
                 "self.training.balancing.against != 'Base' || has(self.base.expert)",
                 "training.balancing.against Base needs base.expert: a preset has no load to keep",
             ),
+            (
+                "self.training.method == 'Full' || !has(self.base.preset)",
+                "training.method trains beside a base's frozen weights, and a preset has none: take method Full",
+            ),
         )
     )
 

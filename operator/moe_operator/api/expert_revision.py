@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from moe_operator.api.base import ApiModel, DigestText, Interval, Name, ObjectMeta, ShortText, cel
 from moe_operator.api.conditions import Condition
 from moe_operator.api.expert import Scores, WindowStatus
-from moe_operator.api.training import Balancing
+from moe_operator.api.training import Balancing, LoRA
 
 
 class Cause(StrEnum):
@@ -47,7 +47,8 @@ class HoldoutInput(ApiModel):
 class TrainingInput(ApiModel):
     """The normalised training spec: every field that changes weights, each with a value."""
 
-    method: Literal["Full"] = Field(default="Full", description="See Expert.spec.training.")
+    method: Literal["Full", "LoRA"] = Field(default="Full", description="See Expert.spec.training.")
+    lora: LoRA = Field(default_factory=LoRA, description="See Expert.spec.training. Of method LoRA alone.")
     learning_rate: float = Field(description="See Expert.spec.training.")
     max_steps: int | None = Field(default=None, description="See Expert.spec.training.")
     max_epochs: float = Field(description="See Expert.spec.training.")
@@ -55,6 +56,12 @@ class TrainingInput(ApiModel):
     weight_decay: float = Field(description="See Expert.spec.training.")
     load_balancing_loss_weight: float = Field(description="See Expert.spec.training.")
     auxiliary_loss_weight: float = Field(description="See Expert.spec.training.")
+    schedule: Literal["Cosine", "Linear", "Constant"] = Field(
+        default="Cosine", description="See Expert.spec.training."
+    )
+    warmup_fraction: float = Field(default=0.05, description="See Expert.spec.training.")
+    gradient_clip: float = Field(default=1, description="See Expert.spec.training.")
+    recompute: bool = Field(default=False, description="See Expert.spec.training.")
     micro_batch_tokens: int | None = Field(default=None, description="See Expert.spec.training.")
     balancing: Balancing = Field(
         default_factory=Balancing, description="See Expert.spec.training. Default: as before it existed."
@@ -117,7 +124,7 @@ class ArtefactStatus(ApiModel):
     steps: int = Field(description="Optimizer steps.")
     tokens: int = Field(description="Tokens trained on.")
     final_loss: float = Field(description="Mean training cross-entropy of the last interval, nats per token.")
-    parameters: int = Field(description="Weights in all.")
+    parameters: int = Field(description="Weights that were trained.")
     resumed_from: int = Field(
         default=0, description="Step of the checkpoint that the last attempt resumed from."
     )

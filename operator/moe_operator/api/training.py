@@ -55,6 +55,26 @@ class Balancing(ApiModel):
     )
 
 
+class LoRA(ApiModel):
+    """Low-rank updates beside frozen weights: W + alpha / rank * B A."""
+
+    rank: int = Field(default=16, ge=1, le=1024, description="Rank of each update. Default: 16.")
+    alpha: float = Field(
+        default=32, gt=0, le=65536, description="The updates' scale, times the rank. Default: 32."
+    )
+    rank_stabilised: bool = Field(
+        default=False,
+        description="Divide alpha by the root of the rank, so that a larger rank does not train slower. Default: false.",
+    )
+    targets: list[Literal["Attention", "FeedForward", "InLayerExperts"]] = Field(
+        default_factory=list,
+        max_length=3,
+        description="What is updated: the attention's projections, dense and shared feed-forward projections, the "
+        "in-layer experts. Default: all that the base has.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+
+
 class Training(ApiModel):
     """How weights are made. Never wall time, which cannot resume exactly."""
 
@@ -63,6 +83,14 @@ class Training(ApiModel):
             (
                 "!has(self.microBatchTokens) || self.microBatchTokens <= self.batchTokens",
                 "microBatchTokens is larger than batchTokens: lower it, or leave it out",
+            ),
+            (
+                "!has(self.lora) || self.method == 'LoRA'",
+                "lora is for method LoRA: leave it out, or set method to LoRA",
+            ),
+            (
+                "self.method == 'Full' || self.balancing.bias == 'None'",
+                "balancing.bias moves the base's routers, which this method leaves as they are: leave it out",
             ),
             (
                 "self.balancing.against == 'Uniform' || self.loadBalancingLossWeight > 0.0",
@@ -75,14 +103,27 @@ class Training(ApiModel):
         )
     )
 
-    method: Literal["Full"] = Field(
-        default="Full", description="`Full`: all weights are trained. Default: Full."
+    method: Literal["Full", "LoRA"] = Field(
+        default="Full",
+        description="`Full`: all weights are trained. `LoRA`: low-rank updates beside the base's frozen weights; the "
+        "artefact is a PEFT adapter. Default: Full.",
+    )
+    lora: LoRA | None = Field(
+        default=None, description="Sizes of the updates, for method LoRA. Default: rank 16 on all parts."
     )
     learning_rate: float = Field(
-        default=0.001,
-        gt=0,
-        le=1,
-        description="Peak learning rate of AdamW; a cosine takes it to a tenth. Default: 0.001.",
+        default=0.001, gt=0, le=1, description="Peak learning rate of AdamW. Default: 0.001."
+    )
+    schedule: Literal["Cosine", "Linear", "Constant"] = Field(
+        default="Cosine",
+        description="How the learning rate goes on after its warm-up: down to a tenth by half a cosine or in a line, "
+        "or not at all. Default: Cosine.",
+    )
+    warmup_fraction: float = Field(
+        default=0.05,
+        ge=0,
+        le=0.9,
+        description="Share of the steps in which the learning rate rises to its peak. Default: 0.05.",
     )
     max_steps: int | None = Field(
         default=None,
@@ -114,6 +155,17 @@ class Training(ApiModel):
         ge=0,
         le=1,
         description="AdamW's decay of matrices, per step and unit of learning rate. Default: 0.1.",
+    )
+    gradient_clip: float = Field(
+        default=1,
+        gt=0,
+        le=1_000_000,
+        description="Largest norm of a step's gradient; a longer one is scaled down to it. Default: 1.",
+    )
+    recompute: bool = Field(
+        default=False,
+        description="Keep no activations inside of a layer for the backward pass, but compute them again: less memory "
+        "for about a third more time. Default: false.",
     )
     load_balancing_loss_weight: float = Field(
         default=0.2, ge=0, le=10, description="Weight of the router's load-balancing loss. Default: 0.2."

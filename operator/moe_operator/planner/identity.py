@@ -15,13 +15,17 @@ from moe_operator.api.expert import Expert
 from moe_operator.api.expert_revision import HoldoutInput, Inputs, TrainingInput
 from moe_trainer.formats import canonical_json, digest_of
 
-#: How often training looks up from its work changes no weights.
-_NOT_IDENTITY = {"validation_every", "checkpoint_every"}
+#: How often training looks up from its work changes no weights, nor does what it computes twice to save memory.
+_NOT_IDENTITY = {"validation_every", "checkpoint_every", "recompute"}
 
 #: The value of each field that its absence from an identity stands for. Lines are added and never changed.
 LEFT_OUT: Mapping[str, Any] = {
     "method": "Full",
     "learning_rate": 0.001,
+    "lora": {"rank": 16, "alpha": 32, "rank_stabilised": False, "targets": []},
+    "schedule": "Cosine",
+    "warmup_fraction": 0.05,
+    "gradient_clip": 1,
     "max_steps": None,
     "max_epochs": 1,
     "batch_tokens": 4096,
@@ -41,7 +45,9 @@ LEFT_OUT: Mapping[str, Any] = {
 
 def training_input(expert: Expert) -> TrainingInput:
     """Return the normalised training spec: every field that changes weights, with its value."""
-    return TrainingInput.model_validate(expert.spec.training.model_dump())
+    training = TrainingInput.model_validate(expert.spec.training.model_dump(exclude_none=True))
+    in_order = training.lora.model_copy(update={"targets": sorted(training.lora.targets)})
+    return training.model_copy(update={"lora": in_order})
 
 
 def normalised(training: TrainingInput) -> dict[str, object]:

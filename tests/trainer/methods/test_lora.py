@@ -7,6 +7,7 @@ import torch
 from tests.trainer.training.conftest import SMALL, Pool, everywhere_random
 
 from moe_trainer.job_config import LoRASpec, TrainingSpec
+from moe_trainer.methods import artefacts
 from moe_trainer.methods.lora import LoRA
 from moe_trainer.methods.peft_format import updates
 from moe_trainer.model import Model
@@ -64,4 +65,17 @@ def test_merging_gives_an_ordinary_model_with_the_same_logits(
 def test_training_lora_beside_the_base(pool: Pool) -> None:
     made = pool.train(pool.job(max_steps=60, **LORA))
     assert made.final_loss < 0.7 * pool.report(made)["losses"][0]
-    print(made, pool.store / made.path)
+
+
+def test_peft_loads_the_adapter_on_the_base_in_transformers_with_the_same_logits(pool: Pool) -> None:
+    import peft
+    import transformers
+
+    made = pool.train(pool.job(**LORA))
+    base = transformers.AutoModelForCausalLM.from_pretrained(pool.store / pool.parent.path)
+    theirs = peft.PeftModel.from_pretrained(base, pool.store / made.path).eval()
+    ours = artefacts.load(pool.store, made.path, made.digest)[0]
+    with torch.no_grad():
+        with theirs.disable_adapter():
+            assert not torch.allclose(theirs(IDS_BT).logits, ours(IDS_BT), atol=0.05)
+        torch.testing.assert_close(theirs(IDS_BT).logits, ours(IDS_BT), atol=1e-4, rtol=1e-4)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from moe_trainer.job_config import TrainingSpec
+from moe_trainer.job_config import Schedule, TrainingSpec
 from moe_trainer.losses import BalanceScope, load_balancing_loss, router_z_loss, target_load
 from moe_trainer.model import Model
 from moe_trainer.moe.router import RouterConfig, Scores, route
@@ -170,3 +170,11 @@ def test_the_learning_rate_warms_up_and_falls_to_its_final_share() -> None:
     assert all(a > b for a, b in itertools.pairwise(rates[10:]))
     assert rates[-1] == pytest.approx(FINAL_SHARE, abs=0.01)
     assert learning_rate(spec, 0, 1) == 1.0
+
+
+@pytest.mark.parametrize(("schedule", "middle", "last"), [("Linear", 0.55, 0.1), ("Constant", 1.0, 1.0)])
+def test_the_learning_rate_of_other_schedules(schedule: Schedule, middle: float, last: float) -> None:
+    spec = TrainingSpec(learning_rate=1.0, warmup_fraction=0.2, schedule=schedule)
+    rates = [learning_rate(spec, step, 100) for step in range(101)]
+    assert rates[9] == 0.5 and rates[19] == rates[20] == 1.0
+    assert rates[60] == pytest.approx(middle) and rates[100] == pytest.approx(last)

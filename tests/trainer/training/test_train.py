@@ -42,6 +42,13 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_does_not(pool: Pool)
     assert pool.weights(other) != pool.weights(first)
 
 
+def test_activations_that_are_computed_again_give_the_same_bits(pool: Pool) -> None:
+    kept, again = (
+        pool.train(pool.job(run=str(recompute), recompute=recompute)) for recompute in (False, True)
+    )
+    assert pool.weights(kept) == pool.weights(again)
+
+
 def test_a_finished_run_is_reported_again_and_not_repeated(pool: Pool) -> None:
     first = pool.train(pool.job())
     (pool.store / "parent" / "manifest.json").unlink()  # so that training again would fail

@@ -45,8 +45,27 @@ def test_the_value_that_was_the_default_before_is_left_out_as_it_was_then(served
     assert normalised(training_input(before)) == {}
 
 
+def test_an_adapter_is_known_by_its_sizes_whatever_the_order_of_its_targets(served: World) -> None:
+    expert = served.expert_state("code").expert
+
+    def identity(**lora: Any) -> dict[str, object]:
+        return normalised(training_input(changed(expert, training={"method": "LoRA"} | lora)))
+
+    assert (
+        identity()
+        == identity(lora={})
+        == identity(lora={"rank": 16})
+        == CHANGED_DEFAULTS | {"method": "LoRA"}
+    )
+    assert identity(lora={"rank": 8})["lora"] == {"rank": 8}
+    there, back = (
+        {"targets": targets} for targets in (["Attention", "FeedForward"], ["FeedForward", "Attention"])
+    )
+    assert identity(lora=there) == identity(lora=back) != identity()
+
+
 def test_every_field_that_changes_weights_stands_in_the_table_of_what_is_left_out() -> None:
-    everything = set(TrainingInput.model_fields) - {"validation_every", "checkpoint_every"}
+    everything = set(TrainingInput.model_fields) - {"validation_every", "checkpoint_every", "recompute"}
     assert everything == set(LEFT_OUT)
 
 
