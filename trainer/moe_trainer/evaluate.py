@@ -1,6 +1,6 @@
 """``moe-trainer evaluate``: the evidence for one candidate revision.
 
-    verify every digest → fill stale cells of the matrix → leave out tainted clusters → weigh
+    verify every digest → fill stale cells of the matrix → leave out tainted clusters → weigh → ask the evaluators
 
 The planner only compares the numbers that this writes. A killed Job run again reuses the cells that
 were filled and gives the same report, byte for byte.
@@ -8,9 +8,10 @@ were filled and gives the same report, byte for byte.
 
 import time
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -19,13 +20,15 @@ from moe_trainer.contamination import tainted_clusters
 from moe_trainer.data.snapshot_layout import read_documents
 from moe_trainer.environment import Environment
 from moe_trainer.evaluation_report import EvaluationReport
+from moe_trainer.evaluators.accuracy import weigh_answers
+from moe_trainer.evaluators.answers import Answers, Generate, answers_of
 from moe_trainer.evidence import Against, Column, weigh
 from moe_trainer.formats import Digest, digest_of
-from moe_trainer.job_config import ArtefactRef, EvaluateJob, HoldoutRef
-from moe_trainer.job_report import EvaluateHeadline
+from moe_trainer.job_config import ArtefactRef, EvaluateJob, HoldoutRef, TasksRef
+from moe_trainer.job_report import Accuracy, EvaluateHeadline
 from moe_trainer.matrix import Cell, Matrix
 from moe_trainer.methods import adapter
-from moe_trainer.scores import Scored
+from moe_trainer.scores import Absent, Scored
 from moe_trainer.segments import SCORER, Segment, cut
 
 REPORT = "report.json"
@@ -63,6 +66,7 @@ class Evaluation:
         #: The holdouts of the comparisons, own anchor first, then the rest of the suite; none twice.
         holdouts = [*(comparison.holdout for comparison in job.comparisons), *job.suite]
         self.holdouts = list({holdout.digest: holdout for holdout in holdouts}.values())
+        self._newest: tuple[Digest, tuple[Any, Any]] | None = None
         self.compared = {comparison.holdout.digest for comparison in job.comparisons}
 
     def report(self) -> EvaluationReport:
@@ -72,7 +76,9 @@ class Evaluation:
         base = self._cells(self.job.base, self.holdouts) if self.job.base else {}
         against, opponent = self._opponent([h for h in self.holdouts if h.digest in self.compared])
         columns = [self._column(holdout, candidate, opponent, base) for holdout in self.holdouts]
-        return weigh(self.job, columns, against, device=self.matrix.device, noise_floor=self._noise_floor())
+        report = weigh(self.job, columns, against, device=self.matrix.device, noise_floor=self._noise_floor())
+        accuracies, absent = self._accuracies()
+        return report.model_copy(update={"accuracies": accuracies, "absent": report.absent | absent})
 
     def _verify(self) -> None:
         """Check every byte that will be read, before any model is loaded."""
@@ -82,6 +88,8 @@ class Evaluation:
             manifest.verify(self.root / holdout.path, holdout.digest)
         for snapshot in self._ancestry:
             manifest.verify(snapshot)
+        for tasks in self.job.tasks:
+            manifest.verify(self.root / tasks.path, tasks.digest)
 
     @cached_property
     def _ancestry(self) -> list[Path]:
@@ -120,9 +128,7 @@ class Evaluation:
         return cells
 
     def _score(self, model: ArtefactRef, holdouts: Sequence[HoldoutRef]) -> Iterator[Cell]:
-        loaded, tokenizer = import_module("moe_trainer.methods.artefacts").load(
-            self.root, model.path, model.digest
-        )
+        loaded, tokenizer = self._load(model)
         for holdout in holdouts:
             started = time.process_time()
             key = self.matrix.key(model, holdout)
@@ -145,6 +151,36 @@ class Evaluation:
         first = self._cells(model, [anchor])[anchor.digest]
         (again,) = self._score(model, [anchor])
         return abs(float(np.log(again.nats_S / first.nats_S).mean()))
+
+    def _accuracies(self) -> tuple[tuple[Accuracy, ...], dict[str, str]]:
+        """Return what every evaluator found, and why some found nothing, by `accuracy.NAME`."""
+        found, absent = [], {}
+        opponent = self.job.current or self.job.base
+        for tasks in self.job.tasks:
+            try:
+                own = self._answers(self.job.candidate, tasks)
+                others = self._answers(opponent, tasks) if opponent else None
+            except Absent as reason:
+                absent[f"accuracy.{tasks.evaluator}"] = str(reason)
+                continue
+            against: Literal["current", "base"] = "current" if self.job.current else "base"
+            found.append(weigh_answers(tasks.evaluator, own, others, against))
+        return tuple(found), absent
+
+    def _answers(self, model: ArtefactRef, tasks: TasksRef) -> Answers:
+        def load() -> Generate:
+            print(f"{model.revision} answers {tasks.evaluator}", flush=True)
+            return partial(import_module("moe_trainer.generation").complete, *self._load(model))
+
+        return answers_of(self.root, self.job.pool_uid, model, tasks, self.matrix.device, load)
+
+    def _load(self, model: ArtefactRef) -> tuple[Any, Any]:
+        """Return a model and its tokenizer; the newest one is kept, and no other, for what it costs in memory."""
+        if self._newest is None or self._newest[0] != model.digest:
+            self._newest = None
+            load = import_module("moe_trainer.methods.artefacts").load
+            self._newest = (model.digest, load(self.root, model.path, model.digest))
+        return self._newest[1]
 
     def _segments(self, holdout: HoldoutRef) -> list[Segment]:
         return cut(read_documents(self.root / holdout.path))

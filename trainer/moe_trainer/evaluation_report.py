@@ -4,7 +4,7 @@ from pydantic import Field
 
 from moe_trainer.formats import Digest, Format
 from moe_trainer.job_config import EvaluateJob, HoldoutRef
-from moe_trainer.job_report import Decision, EvaluateHeadline, Interval
+from moe_trainer.job_report import MAX_HEADLINE_BYTES, Accuracy, Decision, EvaluateHeadline, Interval
 
 
 class HoldoutRow(Format):
@@ -38,6 +38,7 @@ class EvaluationReport(Format):
     specialization_score: Interval | None = None
     forgetting: Interval | None = None
     next_byte_accuracy: float | None = None
+    accuracies: tuple[Accuracy, ...] = ()
     absent: dict[str, str] = Field(
         default_factory=dict, description="Score name to the reason for its absence."
     )
@@ -47,18 +48,35 @@ class EvaluationReport(Format):
         """Return what travels to the operator; ``digest`` is that of report.json."""
         suite = {holdout.digest for holdout in self.job.suite}
         domains = {row.holdout.domain: row for row in self.rows if row.holdout.digest in suite}
-        return EvaluateHeadline(
-            report=digest,
-            decisions=self.decisions,
-            delta=self.delta,
-            noise_floor=self.noise_floor,
-            bits_per_byte=self.bits_per_byte,
-            gain=self.gain,
-            specialization_score=self.specialization_score,
-            forgetting=self.forgetting,
-            next_byte_accuracy=self.next_byte_accuracy,
-            row={name: row.candidate.value for name, row in domains.items() if name and row.candidate},
-            base_row={name: row.base.value for name, row in domains.items() if name and row.base},
-            absent=self.absent,
-            suite=self.suite,
+        return _that_fits(
+            EvaluateHeadline(
+                report=digest,
+                decisions=self.decisions,
+                delta=self.delta,
+                noise_floor=self.noise_floor,
+                bits_per_byte=self.bits_per_byte,
+                gain=self.gain,
+                specialization_score=self.specialization_score,
+                forgetting=self.forgetting,
+                next_byte_accuracy=self.next_byte_accuracy,
+                accuracies=self.accuracies,
+                row={name: row.candidate.value for name, row in domains.items() if name and row.candidate},
+                base_row={name: row.base.value for name, row in domains.items() if name and row.base},
+                absent=self.absent,
+                suite=self.suite,
+            )
         )
+
+
+def _that_fits(headline: EvaluateHeadline) -> EvaluateHeadline:
+    """Return a headline that fits a termination message: first without rows, then with short reasons.
+
+    The report has everything; the gate reads nothing of what goes.
+    """
+    if len(headline.to_json().encode()) > MAX_HEADLINE_BYTES:
+        absent = headline.absent | {"row": "TooLong: many domains; report.json has it"}
+        headline = headline.model_copy(update={"row": {}, "base_row": {}, "absent": absent})
+    if len(headline.to_json().encode()) > MAX_HEADLINE_BYTES:
+        absent = {name: reason[:80] for name, reason in headline.absent.items()}
+        headline = headline.model_copy(update={"absent": absent})
+    return headline

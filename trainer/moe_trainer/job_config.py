@@ -84,6 +84,31 @@ class HoldoutRef(Format):
     digest: Digest
 
 
+Measure = Literal["exactMatch", "codeParses"]
+
+
+class EvaluatorSource(Format):
+    """An evaluator of the pool: where its items are, and how they are put to a model and judged."""
+
+    name: str = Field(description="By which targets and reports call it.")
+    measure: Measure
+    root: str = Field(description="As of a Source.")
+    path: RelativePath = Field(description="Glob of files with a JSON object a line, compressed or not.")
+    prompt_field: str = "prompt"
+    answer_field: str = "answer"
+    max_tokens: int = Field(default=64, gt=0, description="Tokens of an answer.")
+    stop: tuple[str, ...] = Field(default=(), description="Texts that end an answer; not part of it.")
+    max_items: int = Field(default=500, gt=0, description="More items than this: so many by a fixed draw.")
+
+
+class TasksRef(Format):
+    """The frozen items of an evaluator in the pool's store."""
+
+    evaluator: str = Field(description="Its name.")
+    path: RelativePath
+    digest: Digest
+
+
 class SnapshotJob(Format):
     """Read the sources, filter, split, write a content-addressed snapshot. Imports no torch."""
 
@@ -93,6 +118,9 @@ class SnapshotJob(Format):
     sources: tuple[Source, ...]
     filters: tuple[Filter, ...] = ()
     holdout: HoldoutRule
+    evaluators: tuple[EvaluatorSource, ...] = Field(
+        default=(), description="Evaluators whose items are frozen beside the snapshot."
+    )
 
 
 class Balancing(Format):
@@ -207,6 +235,7 @@ class EvaluateJob(Format):
     base: ArtefactRef | None = Field(default=None, description="Pinned parent of the first revision.")
     comparisons: tuple[Comparison, ...] = Field(description="Own anchor first, then the newest window.")
     suite: tuple[HoldoutRef, ...] = Field(description="The anchors of all domains, own included; frozen.")
+    tasks: tuple[TasksRef, ...] = Field(default=(), description="Items of the evaluators that are asked for.")
 
 
 class DistillJob(Format):

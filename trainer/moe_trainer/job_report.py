@@ -47,6 +47,27 @@ class Window(Format):
     segments: int
 
 
+class TaskSet(Format):
+    """The frozen items of an evaluator."""
+
+    evaluator: str
+    path: RelativePath
+    digest: Digest
+    items: int
+
+
+class Accuracy(Format):
+    """What a named evaluator found: the share of its items that the candidate gets right."""
+
+    evaluator: str
+    items: int
+    accuracy: Interval
+    difference: Interval | None = Field(
+        default=None, description="Accuracy of the candidate less that of what it is compared with, paired."
+    )
+    against: Literal["current", "base"] | None = None
+
+
 class SnapshotHeadline(Format):
     """What a snapshot holds."""
 
@@ -59,6 +80,7 @@ class SnapshotHeadline(Format):
     dropped: dict[str, int] = Field(default_factory=dict, description="Documents dropped, by reason.")
     anchor: Window = Field(description="The first window of the Expert.")
     newest: Window | None = Field(default=None, description="The newest window, if it is not the anchor.")
+    tasks: tuple[TaskSet, ...] = Field(default=(), description="Items of the evaluators that were asked for.")
 
 
 class TrainHeadline(Format):
@@ -112,6 +134,7 @@ class EvaluateHeadline(Format):
         default=None, description="Mean over other domains of b_expert - b_base."
     )
     next_byte_accuracy: float | None = None
+    accuracies: tuple[Accuracy, ...] = Field(default=(), description="One an evaluator, where measured.")
     row: dict[str, float] = Field(
         default_factory=dict,
         description="The candidate's row of the matrix: bits per byte by domain of the suite.",

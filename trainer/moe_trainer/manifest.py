@@ -22,7 +22,7 @@ from moe_trainer.formats import Digest, Format, digest_of
 
 MANIFEST = "manifest.json"
 
-Kind = Literal["artefact", "snapshot", "holdout", "checkpoint", "table", "evaluation"]
+Kind = Literal["artefact", "snapshot", "holdout", "checkpoint", "table", "evaluation", "tasks"]
 
 
 class FileEntry(Format):

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from moe_trainer import store
-from moe_trainer.formats import Digest, Format, digest_of
+from moe_trainer.cells import read_cell, write_cell
+from moe_trainer.formats import Digest, Format
 from moe_trainer.job_config import ArtefactRef, HoldoutRef
-from moe_trainer.manifest import replace_file
 from moe_trainer.segments import SCORER
 
 Array = npt.NDArray[np.float64]
@@ -71,22 +71,12 @@ class Matrix:
 
     def read(self, key: CellKey) -> Cell | None:
         """Return a cell, or None if it was never written or is not intact: then it is filled again."""
-        try:
-            checksum, _, text = self._path(key).read_text().partition("\n")
-        except (FileNotFoundError, UnicodeDecodeError):
-            return None
-        if digest_of(text) != checksum:
-            return None
-        try:
-            cell = Cell.model_validate_json(text)
-        except ValidationError:
-            return None
-        return cell if cell.key == key else None
+        cell = read_cell(self._path(key), Cell)
+        return cell if cell is not None and cell.key == key else None
 
     def write(self, cell: Cell) -> None:
         """Keep a cell. A kill at any instant leaves it whole or absent."""
-        text = cell.to_json()
-        replace_file(self._path(cell.key), f"{digest_of(text)}\n{text}".encode())
+        write_cell(self._path(cell.key), cell)
 
     def _path(self, key: CellKey) -> Path:
         return self.store / store.cells(self.pool_uid) / f"{store.short(key.content_digest())}.json"

@@ -50,6 +50,7 @@ from moe_trainer.data.snapshot_layout import (
 from moe_trainer.data.sources import SourceCount, read_source
 from moe_trainer.data.splitting import Fingerprinted, Member, assign, without_near_duplicates
 from moe_trainer.environment import Environment
+from moe_trainer.evaluators.tasks import freeze
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, canonical_json, digest_of
 from moe_trainer.job_config import SnapshotJob
@@ -81,6 +82,7 @@ class Intake:
 def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
     """Make the snapshot of an Expert's data, or find the one that holds the same."""
     filters.check_filters(job.filters)
+    tasks = tuple(freeze(source, job.pool_uid, environment) for source in job.evaluators)
     with tempfile.TemporaryDirectory(dir=environment.scratch) as scratch:
         intake = take_in(job, environment, Path(scratch) / "documents.jsonl")
         digest = data_digest(job, intake)
@@ -89,7 +91,7 @@ def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
             print(f"data {digest}: this snapshot exists already", flush=True)
         else:
             _make(job, intake, digest, environment.store)
-    return headline(environment.store, folder)
+    return headline(environment.store, folder).model_copy(update={"tasks": tasks})
 
 
 def take_in(job: SnapshotJob, environment: Environment, scratch: Path) -> Intake:

@@ -3,6 +3,7 @@
     pools/<pool uid>/
       held-out.jsonl                     fingerprints of all documents ever held out; append-only
       cells/                             the matrix: one file a cell
+      tasks/<digest>/                    the items of an evaluator
       tables/<digest>/                   tables of the Distilled strategy
       experts/<expert uid>/
         clusters.jsonl                   near-duplicate clusters, with the side each got when first seen
@@ -39,6 +40,11 @@ def held_out_registry(pool_uid: str) -> str:
 def cells(pool_uid: str) -> str:
     """Return the folder of the matrix's cells."""
     return f"{pool(pool_uid)}/cells"
+
+
+def tasks(pool_uid: str, digest: Digest) -> str:
+    """Return the folder of an evaluator's items."""
+    return f"{pool(pool_uid)}/tasks/{short(digest)}"
 
 
 def table(pool_uid: str, digest: Digest) -> str:

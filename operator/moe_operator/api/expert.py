@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 from moe_operator.api.base import ApiModel, DigestText, Interval, Name, ObjectMeta, ShortText, StorePath, cel
 from moe_operator.api.conditions import Condition
+from moe_operator.api.evaluator import AccuracyStatus, AccuracyTarget, EvaluatorName, TaskSetStatus
 from moe_operator.api.training import Training
 
 
@@ -164,6 +165,9 @@ class Targets(ApiModel):
         le=8,
         description="Largest upper bound of bits per byte on the own anchor. Default: no target.",
     )
+    accuracy: AccuracyTarget | None = Field(
+        default=None, description="Smallest accuracy by a named evaluator of the pool. Default: no target."
+    )
 
 
 class Promotion(ApiModel):
@@ -180,6 +184,20 @@ class Promotion(ApiModel):
         le=8,
         description="Largest upper bound of forgetting: mean over the other domains of b_expert - b_base, in bits "
         "per byte. Default: not limited.",
+    )
+    evaluators: list[EvaluatorName] = Field(
+        default_factory=list,
+        max_length=3,
+        description="Evaluators of the pool by which a revision must not be inferior to the one before it, beside "
+        "that of `targets.accuracy`. Default: none.",
+        json_schema_extra={"x-kubernetes-list-type": "set"},
+    )
+    accuracy_margin: float = Field(
+        default=0.05,
+        gt=0,
+        le=1,
+        description="How much accuracy a revision may lose at the lower end of the interval and still not be "
+        "inferior. Below about 1.5 / items nothing can be shown. Default: 0.05.",
     )
 
 
@@ -279,6 +297,11 @@ class SnapshotStatus(ApiModel):
     newest: "WindowStatus | None" = Field(
         default=None, description="The newest holdout, if it is not the anchor."
     )
+    tasks: list[TaskSetStatus] = Field(
+        default_factory=list,
+        max_length=4,
+        description="Items of the evaluators that the Expert asks for.",
+    )
     time: str = Field(max_length=40, description="When it was committed.")
 
 
@@ -316,6 +339,9 @@ class Scores(ApiModel):
         default=None, description="Mean over other domains of b_expert - b_base."
     )
     next_byte_accuracy: float | None = Field(default=None, description="Share of bytes predicted first.")
+    accuracies: list[AccuracyStatus] = Field(
+        default_factory=list, max_length=4, description="What the named evaluators found."
+    )
     absent: dict[str, ShortText] = Field(
         default_factory=dict, max_length=16, description="Scores that could not be computed, and why."
     )

@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 from moe_operator.api.base import ApiModel, DigestText, Name, ObjectMeta, ShortText, cel
 from moe_operator.api.conditions import Condition
+from moe_operator.api.evaluator import Evaluator
 
 
 class Storage(ApiModel):
@@ -58,7 +59,7 @@ class Storage(ApiModel):
 
 
 class Evaluation(ApiModel):
-    """How Experts of the pool are measured. Fixed: scores would not compare otherwise."""
+    """How Experts of the pool are measured. The holdout is fixed: scores would not compare otherwise."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
@@ -79,6 +80,12 @@ class Evaluation(ApiModel):
         default="moe",
         max_length=64,
         description="Mixed into the hash that picks held-out clusters. Immutable. Default: moe.",
+    )
+    evaluators: list[Evaluator] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Named measures of tasks that can be checked, for Experts to ask for. Default: none.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
 
 

@@ -110,6 +110,10 @@ class Reason(StrEnum):
         "UnknownStore",
         "A source names no data store that this namespace may use. The message lists those there are.",
     )
+    UNKNOWN_EVALUATOR = (
+        "UnknownEvaluator",
+        "The Expert asks for an evaluator that its pool does not define. The message lists those there are.",
+    )
     UNKNOWN_REVISION = "UnknownRevision", "spec.revision names no promotable revision of this Expert."
     UNKNOWN_PRESET = "UnknownPreset", "base.preset names no preset. The message lists those there are."
     BASE_CYCLE = "BaseCycle", "The bases form a cycle; the message spells it. Point one of them elsewhere."

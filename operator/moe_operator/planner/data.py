@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from moe_operator.api.conditions import Condition, ConditionType, condition, find_condition
+from moe_operator.api.evaluator import Evaluator, TaskSetStatus
 from moe_operator.api.expert import Expert, SnapshotStatus, WindowStatus
 from moe_operator.api.expert_pool import ExpertPool
 from moe_operator.api.reasons import Reason
@@ -17,6 +18,7 @@ from moe_operator.builders.snapshot_job import build_snapshot_job
 from moe_operator.config import OperatorConfig, Profile
 from moe_operator.planner.attempts import Work, assess
 from moe_operator.planner.blockage import blocked
+from moe_operator.planner.evaluators import asked_evaluators
 from moe_operator.planner.job_configs import object_stores, snapshot_job, source_mounts
 from moe_operator.planner.names import snapshot_job_name
 from moe_operator.state import ExpertState, Manifest, ObservedJob, Role
@@ -63,13 +65,15 @@ class DataDecision:
     work: Work | None = None
 
 
-def request_of(expert: Expert, *, now: datetime) -> Request:
-    """Return what the spec asks for now."""
-    asked = {
+def request_of(expert: Expert, *, now: datetime, evaluators: Sequence[Evaluator] = ()) -> Request:
+    """Return what the spec asks for now; the items of ``evaluators`` are frozen with the data."""
+    asked: dict[str, object] = {
         "uid": expert.metadata.uid,
         "data": expert.spec.data.model_dump(mode="json", exclude={"refresh"}, exclude_defaults=True),
         "runID": expert.spec.run_id,
     }
+    if evaluators:
+        asked["evaluators"] = [item.model_dump(mode="json", exclude_defaults=True) for item in evaluators]
     return Request(digest_of(canonical_json(asked)).removeprefix("sha256:")[:16], _slot(expert, now)[0])
 
 
@@ -77,7 +81,8 @@ def decide_data(state: ExpertState, *, busy: bool, now: datetime) -> DataDecisio
     """Return where the data stands; ``busy`` says that a revision is in the making."""
     expert = state.expert
     held = expert.status.snapshot
-    asked, last = request_of(expert, now=now), Request.parse(held.request) if held else None
+    asked = request_of(expert, now=now, evaluators=asked_evaluators(expert, state.pool))
+    last = Request.parse(held.request) if held else None
     _, until_next = _slot(expert, now)
     same_question = last is not None and last.digest == asked.digest
     if held is not None and last is not None and same_question and (asked.slot <= last.slot or busy):
@@ -118,8 +123,8 @@ def new_snapshot_job(
         expert=expert,
         job=snapshot_job(expert, pool),
         claim=state.claim,
-        sources=source_mounts(expert, config),
-        object_stores=object_stores(expert, config),
+        sources=source_mounts(expert, pool, config),
+        object_stores=object_stores(expert, pool, config),
         profile=plain_profile(config),
         config=config,
     )
@@ -166,6 +171,7 @@ def _snapshot_status(
         dropped=dropped,
         anchor=_window_status(headline.anchor),
         newest=_window_status(headline.newest) if headline.newest else None,
+        tasks=[TaskSetStatus.model_validate(item.model_dump()) for item in headline.tasks[:4]],
         time=now.replace(microsecond=0).isoformat(),
     )
 

@@ -1,6 +1,7 @@
 """What Jobs are asked to do: from custom resources to the trainer's formats."""
 
-from moe_operator.api.expert import Expert
+from moe_operator.api.evaluator import Evaluator
+from moe_operator.api.expert import DataSource, Expert
 from moe_operator.api.expert_pool import ExpertPool
 from moe_operator.api.expert_revision import (
     ExpertRevision,
@@ -11,6 +12,7 @@ from moe_operator.api.expert_revision import (
 )
 from moe_operator.builders.pod import SourceMount
 from moe_operator.config import OperatorConfig
+from moe_operator.planner.evaluators import asked_evaluators, evaluator_names
 from moe_operator.planner.lineage import parent_ref
 from moe_operator.planner.promotion import Uses
 from moe_trainer.job_config import (
@@ -18,6 +20,7 @@ from moe_trainer.job_config import (
     Comparison,
     DistillJob,
     EvaluateJob,
+    EvaluatorSource,
     ExpertRef,
     Filter,
     HoldoutRef,
@@ -25,6 +28,7 @@ from moe_trainer.job_config import (
     SnapshotJob,
     SnapshotRef,
     Source,
+    TasksRef,
     TrainingSpec,
     TrainJob,
 )
@@ -52,6 +56,7 @@ def snapshot_job(expert: Expert, pool: ExpertPool) -> SnapshotJob:
             for item in data.filters
         ),
         holdout=HoldoutRule(fraction=evaluation.holdout, salt=evaluation.salt),
+        evaluators=tuple(_evaluator_source(item) for item in asked_evaluators(expert, pool)),
     )
 
 
@@ -60,10 +65,15 @@ def source_root(store: str | None, claim: str | None) -> str:
     return store if store is not None else f"claim.{claim}"
 
 
-def source_mounts(expert: Expert, config: OperatorConfig) -> tuple[SourceMount, ...]:
-    """Return the claims that an Expert's sources lie on, each once, by folder."""
+def places_read(expert: Expert, pool: ExpertPool) -> list[DataSource | Evaluator]:
+    """Return everything that a snapshot Job reads: the sources, and the items of evaluators."""
+    return [*expert.spec.data.sources, *asked_evaluators(expert, pool)]
+
+
+def source_mounts(expert: Expert, pool: ExpertPool, config: OperatorConfig) -> tuple[SourceMount, ...]:
+    """Return the claims that a snapshot Job reads from, each once, by folder."""
     mounts: dict[str, SourceMount] = {}
-    for source in expert.spec.data.sources:
+    for source in places_read(expert, pool):
         root = source_root(source.store, source.claim)
         claim = config.stores[source.store].claim if source.store is not None else source.claim
         if claim is not None:
@@ -71,9 +81,9 @@ def source_mounts(expert: Expert, config: OperatorConfig) -> tuple[SourceMount, 
     return tuple(mounts[root] for root in sorted(mounts))
 
 
-def object_stores(expert: Expert, config: OperatorConfig) -> dict[str, ObjectStoreLocation]:
-    """Return where the buckets are that an Expert's sources lie in, by the store's name."""
-    names = sorted({source.store for source in expert.spec.data.sources if source.store is not None})
+def object_stores(expert: Expert, pool: ExpertPool, config: OperatorConfig) -> dict[str, ObjectStoreLocation]:
+    """Return where the buckets are that a snapshot Job reads from, by the store's name."""
+    names = sorted({source.store for source in places_read(expert, pool) if source.store is not None})
     buckets = {name: config.stores[name].s3 for name in names}
     return {
         name: ObjectStoreLocation.model_validate(s3.model_dump())
@@ -124,6 +134,7 @@ def evaluate_job(
         base=artefact_ref(base) if base is not None else None,
         comparisons=tuple(comparisons),
         suite=tuple(holdout_ref(item) for item in spec.suite),
+        tasks=_tasks(expert),
     )
 
 
@@ -161,6 +172,31 @@ def holdout_ref(holdout: HoldoutInput) -> HoldoutRef:
         expert=holdout.expert,
         path=holdout.window.path,
         digest=holdout.window.digest,
+    )
+
+
+def _evaluator_source(evaluator: Evaluator) -> EvaluatorSource:
+    return EvaluatorSource(
+        name=evaluator.name,
+        measure=evaluator.measure,
+        root=source_root(evaluator.store, evaluator.claim),
+        path=evaluator.path,
+        prompt_field=evaluator.prompt_field,
+        answer_field=evaluator.answer_field,
+        max_tokens=evaluator.max_tokens,
+        stop=tuple(evaluator.stop),
+        max_items=evaluator.max_items,
+    )
+
+
+def _tasks(expert: Expert) -> tuple[TasksRef, ...]:
+    """Return the items of the evaluators that an Expert asks for, as far as its snapshot froze them."""
+    snapshot, names = expert.status.snapshot, evaluator_names(expert)
+    frozen = {item.evaluator: item for item in snapshot.tasks} if snapshot is not None else {}
+    return tuple(
+        TasksRef(evaluator=name, path=frozen[name].path, digest=frozen[name].digest)
+        for name in names
+        if name in frozen
     )
 
 

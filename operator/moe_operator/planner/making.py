@@ -13,6 +13,7 @@ from importlib.metadata import version
 from typing import Literal
 
 from moe_operator.api.base import Interval
+from moe_operator.api.evaluator import AccuracyStatus
 from moe_operator.api.expert import Expert, Scores
 from moe_operator.api.expert_pool import ExpertPool
 from moe_operator.api.expert_revision import (
@@ -29,6 +30,7 @@ from moe_operator.builders.training_job import build_training_job
 from moe_operator.config import OperatorConfig, Profile
 from moe_operator.planner.attempts import Work, assess, known_reason
 from moe_operator.planner.blockage import server_failure
+from moe_operator.planner.evaluators import evaluator_names
 from moe_operator.planner.job_configs import evaluate_job, train_job
 from moe_operator.planner.names import evaluate_job_name, training_job_name
 from moe_operator.planner.promotion import Candidate, Ruling, judge, too_small, used_up, uses_of
@@ -205,6 +207,7 @@ def _decide(revision: ExpertRevision, context: Context) -> Making:
             first=status.evidence.current is None,
             evidence=status.evidence,
             promotion=expert.spec.promotion,
+            evaluators=evaluator_names(expert),
             targets=judge_targets(expert.spec.targets, status.evidence.scores),
         )
     )
@@ -284,6 +287,7 @@ def _evidence(headline: EvaluateHeadline, current: ExpertRevision | None) -> Evi
             specialization_score=interval("specialization_score"),
             forgetting=interval("forgetting"),
             next_byte_accuracy=headline.next_byte_accuracy,
+            accuracies=[AccuracyStatus.model_validate(item.model_dump()) for item in headline.accuracies[:4]],
             absent=absent,
         ),
         row=headline.row,

@@ -9,6 +9,9 @@ It reads numbers from the evidence that the evaluate Job wrote and decides nothi
     anchor      on the first holdout, the same bound is at most +delta; this refuses junk, since a window
                 made of junk likes a model trained on junk
     forgetting  where spec.promotion.maxForgetting is set: the upper end of forgetting is at most that
+    evaluators  by each evaluator that the spec names, the lower end of accuracy_candidate - accuracy_current is
+                    at least -spec.promotion.accuracyMargin; where that is not so, it refuses if the upper end is
+                    below 0 (it is worse), and waits for more items if it is not (nobody can tell)
     targets     where spec.promotion.enforcement is Serve: a first revision meets every target
     loads       a server loads it and answers with its digest, without traffic yet (making.py sees to that)
 
@@ -25,9 +28,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from moe_operator.api.evaluator import AccuracyStatus
 from moe_operator.api.expert import Promotion, TargetStatus, WindowStatus
 from moe_operator.api.expert_revision import Cause, DecisionStatus, Evidence, ExpertRevision
 from moe_operator.api.reasons import Reason
+from moe_operator.planner.targets import NOT_MEASURED
 
 #: Held-out clusters under which no decision is made.
 MIN_CLUSTERS = 20
@@ -55,6 +60,8 @@ class Candidate:
     evidence: Evidence
     promotion: Promotion
     targets: Sequence[TargetStatus]
+    #: Names of the evaluators by which it must not be inferior.
+    evaluators: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -156,6 +163,36 @@ def _forgetting(candidate: Candidate) -> Ruling | None:
     )
 
 
+def _evaluators(candidate: Candidate) -> Ruling | None:
+    found = {item.evaluator: item for item in candidate.evidence.scores.accuracies}
+    for name in candidate.evaluators:
+        ruling = _not_inferior(candidate, name, found.get(name))
+        if ruling is not None:
+            return ruling
+    return None
+
+
+def _not_inferior(candidate: Candidate, name: str, found: AccuracyStatus | None) -> Ruling | None:
+    if found is None:
+        why = candidate.evidence.scores.absent.get(f"accuracy.{name}", NOT_MEASURED)
+        return _waiting("evaluators", Reason.TARGETS_UNKNOWN, f"evaluator {name} found nothing: {why}")
+    difference, margin = found.difference, candidate.promotion.accuracy_margin
+    if difference is None or difference.lower >= -margin:
+        return None  # a first revision without a base has nothing to be inferior to
+    numbers = (
+        f"by evaluator {name} its accuracy less that of the {found.against} is {difference.value:+.3f} "
+        f"[{difference.lower:+.3f}, {difference.upper:+.3f}] on {found.items} items; the lower end must be at "
+        f"least -spec.promotion.accuracyMargin = {-margin:g}"
+    )
+    if difference.upper < 0:
+        return _refused(candidate, "evaluators", numbers)
+    return _waiting(
+        "evaluators",
+        Reason.TARGETS_UNKNOWN,
+        f"{numbers}. It may be as good: add items and change spec.runID, or allow a wider margin",
+    )
+
+
 def _targets(candidate: Candidate) -> Ruling | None:
     if candidate.promotion.enforcement != "Serve" or not candidate.first:
         return None
@@ -169,7 +206,13 @@ def _targets(candidate: Candidate) -> Ruling | None:
 
 
 #: The order in which they are asked.
-CLAUSES: tuple[Callable[[Candidate], Ruling | None], ...] = (_window, _anchor, _forgetting, _targets)
+CLAUSES: tuple[Callable[[Candidate], Ruling | None], ...] = (
+    _window,
+    _anchor,
+    _forgetting,
+    _evaluators,
+    _targets,
+)
 
 
 def _bounded(candidate: Candidate, clause: str, decision: DecisionStatus, limit: float) -> Ruling | None:

@@ -10,6 +10,9 @@ from moe_operator.api.reasons import Reason
 #: Scores that are absent because the Expert gained nothing: their targets are missed, not unknown.
 NO_GAIN = "NoGain"
 
+#: Why a score without a reason of its own is absent.
+NOT_MEASURED = "it was not asked for when the revision was measured; change spec.runID to make another"
+
 
 def judge_targets(targets: Targets, scores: Scores | None) -> list[TargetStatus]:
     """Return each target of the spec with what was measured; ``met`` is absent where nothing was."""
@@ -23,6 +26,12 @@ def judge_targets(targets: Targets, scores: Scores | None) -> list[TargetStatus]
         if wanted is not None:
             gained_nothing = measured.absent.get(name, "").startswith(NO_GAIN)
             results.append(_judge(name, wanted, interval, at_least, missed=gained_nothing))
+    if targets.accuracy is not None:
+        found = {item.evaluator: item.accuracy for item in measured.accuracies}
+        name = f"accuracy.{targets.accuracy.evaluator}"
+        results.append(
+            _judge(name, targets.accuracy.min, found.get(targets.accuracy.evaluator), True, missed=False)
+        )
     return results
 
 
@@ -42,9 +51,7 @@ def targets_condition(expert: Expert, results: Sequence[TargetStatus], scores: S
     if missed:
         return _say(expert, False, Reason.TARGETS_MISSED, "; ".join(map(_words, missed)))
     if unknown:
-        reasons = (
-            f"{item.name} is absent: {scores.absent.get(item.name, 'not measured')}" for item in unknown
-        )
+        reasons = (f"{item.name} is absent: {scores.absent.get(item.name, NOT_MEASURED)}" for item in unknown)
         return _say(expert, None, Reason.TARGETS_UNKNOWN, "; ".join(reasons))
     return _say(expert, True, Reason.TARGETS_MET, "; ".join(map(_words, results)))
 

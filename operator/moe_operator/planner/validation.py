@@ -13,6 +13,7 @@ from moe_operator.api.expert import Expert
 from moe_operator.api.reasons import Reason
 from moe_operator.config import OperatorConfig, Store
 from moe_operator.planner.base import pinned_base
+from moe_operator.planner.evaluators import evaluator_names
 from moe_operator.state import ExpertState
 
 #: How long what an Expert refers to may come after it.
@@ -91,6 +92,28 @@ def _stores_are_known(state: ExpertState, config: OperatorConfig) -> Finding | N
             return Finding(
                 Reason.UNKNOWN_STORE,
                 f"spec.data.sources[{number}].store is {source.store!r}; namespace "
+                f"{state.expert.metadata.namespace} may use: {_names(usable)}",
+            )
+    return None
+
+
+def _evaluators_are_known(state: ExpertState, config: OperatorConfig) -> Finding | None:
+    if state.pool is None:
+        return None
+    known = {item.name: item for item in state.pool.spec.evaluation.evaluators}
+    usable = usable_stores(state.expert.metadata.namespace, config)
+    for name in evaluator_names(state.expert):
+        if name not in known:
+            return Finding(
+                Reason.UNKNOWN_EVALUATOR,
+                f"spec.targets or spec.promotion asks for evaluator {name!r}; spec.evaluation.evaluators of pool "
+                f"{state.expert.spec.pool} has: {_names(known)}",
+            )
+        store = known[name].store
+        if store is not None and store not in usable:
+            return Finding(
+                Reason.UNKNOWN_STORE,
+                f"evaluator {name!r} of pool {state.expert.spec.pool} lies in store {store!r}; namespace "
                 f"{state.expert.metadata.namespace} may use: {_names(usable)}",
             )
     return None
@@ -197,6 +220,7 @@ CHECKS: tuple[Check, ...] = (
     _name_is_free,
     _paths_stay_inside,
     _stores_are_known,
+    _evaluators_are_known,
     _profiles_are_known,
     _preset_is_known,
     _bases_make_no_cycle,

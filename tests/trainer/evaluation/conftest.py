@@ -1,6 +1,8 @@
 """A pool in a store: three domains of made-up language, a base that read all, an Expert for each."""
 
+import dataclasses
 import random
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,6 +75,16 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     for domain in DOMAINS:
         train(made, domain, f"{domain}-1", steps=40, parent=made.models["general-1"])
     return made
+
+
+@pytest.fixture
+def own_pool(pool: Pool, tmp_path: Path) -> Pool:
+    """A copy of the pool that a test may alter."""
+    made_by_tests = shutil.ignore_patterns("cells", "evaluations")
+    shutil.copytree(pool.environment.store, tmp_path / "store", ignore=made_by_tests)
+    return dataclasses.replace(
+        pool, environment=dataclasses.replace(pool.environment, store=tmp_path / "store")
+    )
 
 
 def write_domain(folder: Path, seed: str, documents: int = 100) -> None:

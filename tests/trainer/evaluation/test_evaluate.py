@@ -1,6 +1,5 @@
 """Evaluate real (very small) models on real snapshots."""
 
-import dataclasses
 import shutil
 from pathlib import Path
 
@@ -29,16 +28,6 @@ def job(pool: Pool, expert: str, candidate: ArtefactRef, **changes: object) -> E
         "suite": tuple(pool.anchors[domain] for domain in DOMAINS),
     }
     return EvaluateJob.model_validate(asked | changes)
-
-
-@pytest.fixture
-def own_pool(pool: Pool, tmp_path: Path) -> Pool:
-    """A copy of the pool that a test may alter."""
-    made_by_tests = shutil.ignore_patterns("cells", "evaluations")
-    shutil.copytree(pool.environment.store, tmp_path / "store", ignore=made_by_tests)
-    return dataclasses.replace(
-        pool, environment=dataclasses.replace(pool.environment, store=tmp_path / "store")
-    )
 
 
 def recommit(folder: Path) -> None:

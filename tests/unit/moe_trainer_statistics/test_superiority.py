@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from moe_trainer.statistics.clustered import Clustered
-from moe_trainer.statistics.superiority import hoeffding_lower, superiority
+from moe_trainer.statistics.probability import hoeffding_lower
+from moe_trainer.statistics.superiority import superiority
 
 
 def sample(clusters: int, shift: float, draw: np.random.Generator) -> Clustered:

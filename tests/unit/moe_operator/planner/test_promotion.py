@@ -3,6 +3,7 @@
 import pytest
 
 from moe_operator.api.base import Interval
+from moe_operator.api.evaluator import AccuracyStatus
 from moe_operator.api.expert import Promotion, Scores, TargetStatus, WindowStatus
 from moe_operator.api.expert_revision import Cause, DecisionStatus, Evidence
 from moe_operator.planner.promotion import Candidate, Uses, judge, too_small, used_up
@@ -31,6 +32,9 @@ def candidate(
     promotion: Promotion | None = None,
     targets: tuple[TargetStatus, ...] = (),
     first: bool = False,
+    accuracies: tuple[AccuracyStatus, ...] = (),
+    evaluators: tuple[str, ...] = (),
+    absent: dict[str, str] | None = None,
 ) -> Candidate:
     forgets = (
         Interval(value=forgetting, lower=forgetting - 0.1, upper=forgetting + 0.1)
@@ -42,9 +46,22 @@ def candidate(
         delta=0.005,
         noise_floor=0.0,
         decisions=list(decisions),
-        scores=Scores(forgetting=forgets),
+        scores=Scores(forgetting=forgets, accuracies=list(accuracies), absent=absent or {}),
     )
-    return Candidate("code-2", cause, first, evidence, promotion or Promotion(), targets)
+    return Candidate("code-2", cause, first, evidence, promotion or Promotion(), targets, evaluators)
+
+
+def accuracy(value: float, width: float, *, against: str | None = "current") -> AccuracyStatus:
+    difference = {"value": value, "lower": value - width, "upper": value + width} if against else None
+    return AccuracyStatus.model_validate(
+        {
+            "evaluator": "sums",
+            "items": 300,
+            "accuracy": {"value": 0.8, "lower": 0.75, "upper": 0.85},
+            "difference": difference,
+            "against": against,
+        }
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,3 +151,52 @@ def test_a_small_holdout_and_a_used_up_window_are_known_before_training() -> Non
     assert too_small(large, small) is not None
     assert used_up(Uses(anchor=5, window=5)) is None
     assert used_up(Uses(anchor=5, window=6)) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "width", "outcome"),
+    [
+        ("it answers as well", 0.0, 0.05, "Promoted"),
+        ("it answers better", 0.1, 0.02, "Promoted"),
+        ("it is worse, but by less than the margin", -0.02, 0.01, "Promoted"),
+        ("it is worse by more", -0.1, 0.05, "Refused"),
+        ("nobody can tell", -0.01, 0.06, "Waiting"),
+    ],
+)
+def test_a_named_evaluator_must_not_find_it_inferior(
+    name: str, value: float, width: float, outcome: str
+) -> None:
+    judged = candidate(decision("anchor", 0.0), accuracies=(accuracy(value, width),), evaluators=("sums",))
+    assert judge(judged).outcome == outcome, name
+
+
+def test_an_inferior_accuracy_is_refused_with_its_numbers_and_the_margin() -> None:
+    judged = candidate(decision("anchor", 0.0), accuracies=(accuracy(-0.1, 0.05),), evaluators=("sums",))
+    ruling = judge(judged)
+    assert (ruling.clause, ruling.final) == ("evaluators", True)
+    for part in ("evaluator sums", "-0.100 [-0.150, -0.050]", "300 items", "accuracyMargin = -0.05"):
+        assert part in ruling.message
+    wide = Promotion(accuracy_margin=0.2)
+    allowed = candidate(
+        decision("anchor", 0.0), accuracies=(accuracy(-0.1, 0.05),), evaluators=("sums",), promotion=wide
+    )
+    assert judge(allowed).outcome == "Promoted"
+
+
+def test_an_evaluator_that_found_nothing_waits_and_says_why() -> None:
+    why = {"accuracy.sums": "ContextTooShort: the longest prompt is 900 tokens"}
+    ruling = judge(candidate(decision("anchor", 0.0), evaluators=("sums",), absent=why))
+    assert (ruling.outcome, ruling.clause, ruling.final) == ("Waiting", "evaluators", False)
+    assert "ContextTooShort" in ruling.message
+    unasked = judge(candidate(decision("anchor", 0.0), evaluators=("sums",)))
+    assert "spec.runID" in unasked.message
+
+
+def test_a_revision_without_anything_before_it_cannot_be_inferior() -> None:
+    judged = candidate(
+        decision("anchor", -0.3, against="unigram"),
+        accuracies=(accuracy(0.0, 0.0, against=None),),
+        evaluators=("sums",),
+        first=True,
+    )
+    assert judge(judged).outcome == "Promoted"

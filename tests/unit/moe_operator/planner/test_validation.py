@@ -25,6 +25,25 @@ def test_a_sound_expert_has_no_finding() -> None:
     ("spec", "reason", "parts"),
     [
         ({"data": {"sources": [{"store": "corpus", "path": "x"}]}}, "UnknownStore", ["'corpus'", "corpora"]),
+        (
+            {"targets": {"accuracy": {"evaluator": "sums", "min": 0.9}}},
+            "UnknownEvaluator",
+            ["'sums'", "first-pool has: none"],
+        ),
+        (
+            {
+                "promotion": {"evaluators": ["sums"]},
+                "pool_spec": {
+                    "evaluation": {
+                        "evaluators": [
+                            {"name": "sums", "measure": "exactMatch", "store": "secret", "path": "sums.jsonl"}
+                        ]
+                    }
+                },
+            },
+            "UnknownStore",
+            ["'sums'", "'secret'", "corpora"],
+        ),
         ({"training": {"resources": {"profile": "tpu"}}}, "UnknownProfile", ["'tpu'", "cpu, nvidia"]),
         ({"serving": {"profile": "tpu"}}, "UnknownProfile", ["spec.serving.profile"]),
         ({"base": {"preset": "huge"}}, "UnknownPreset", ["'huge'", "tiny"]),

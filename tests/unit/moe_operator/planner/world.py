@@ -38,16 +38,19 @@ from moe_trainer.job_config import (
     DistillJob,
     EvaluateJob,
     SnapshotJob,
+    TasksRef,
     TrainJob,
     parse_job_config,
 )
 from moe_trainer.job_report import (
+    Accuracy,
     Decision,
     DistillHeadline,
     EvaluateHeadline,
     Failure,
     Interval,
     SnapshotHeadline,
+    TaskSet,
     TrainHeadline,
     Window,
 )
@@ -97,6 +100,8 @@ class World:
         #: What the sources of an Expert hold: another version is other data.
         self.data: dict[str, int] = {}
         self.clusters = 30
+        #: What the evaluators find of a revision: its accuracy less that of what it is compared with.
+        self.accuracy_gained: dict[str, float] = {}
         #: Data versions that are junk: they win their own window and lose on the anchor.
         self.junk: set[int] = set()
         #: Job name to how it ends instead of well: a Failure, an exit code, "disrupted" or "unreadable".
@@ -112,7 +117,7 @@ class World:
         other = copy.copy(self)
         other.objects = copy.deepcopy(self.objects)
         other._parsed, other.history, other.kills = {}, None, []
-        for name in ("pods", "ready", "reported", "data", "fate"):
+        for name in ("pods", "ready", "reported", "data", "fate", "accuracy_gained"):
             setattr(other, name, dict(getattr(self, name)))
         for name in ("events", "created"):
             setattr(other, name, list(getattr(self, name)))
@@ -431,6 +436,12 @@ class World:
             dropped={"length": 3},
             anchor=window(0),
             newest=window(version) if version else None,
+            tasks=tuple(
+                TaskSet(
+                    evaluator=item.name, path=f"tasks/{item.name}", digest=digest("tasks", item), items=100
+                )
+                for item in job.evaluators
+            ),
         )
 
     def _evaluation(self, job: EvaluateJob) -> EvaluateHeadline:
@@ -451,8 +462,19 @@ class World:
                 against=against,  # type: ignore[arg-type]
             )
 
+        def accuracy(tasks: TasksRef) -> Accuracy:
+            gained = self.accuracy_gained.get(job.revision, 0.0)
+            return Accuracy(
+                evaluator=tasks.evaluator,
+                items=100,
+                accuracy=Interval(value=0.9, lower=0.85, upper=0.95, clusters=100),
+                difference=Interval(value=gained, lower=gained - 0.04, upper=gained + 0.04, clusters=100),
+                against="current" if job.current else "base",
+            )
+
         return EvaluateHeadline(
             report=digest("evaluation", job.revision),
+            accuracies=tuple(accuracy(item) for item in job.tasks),
             decisions=tuple(decision(c.role, c.holdout.digest, c.uses) for c in job.comparisons),
             delta=0.005,
             noise_floor=0.0,

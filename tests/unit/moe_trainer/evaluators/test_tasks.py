@@ -1,0 +1,115 @@
+from collections.abc import Callable
+
+import pytest
+from tests.unit.moe_trainer.conftest import Place
+
+from moe_trainer.evaluators.tasks import freeze, read_items, read_rules
+from moe_trainer.failure import JobError
+from moe_trainer.job_config import EvaluatorSource, TasksRef
+from moe_trainer.job_report import TaskSet
+from moe_trainer.manifest import verify
+
+SUMS = [{"prompt": f"{n} + 1 =", "answer": str(n + 1)} for n in range(40)]
+
+
+def source(**changes: object) -> EvaluatorSource:
+    given = {
+        "name": "sums",
+        "measure": "exactMatch",
+        "root": "corpora",
+        "path": "tasks/*.jsonl",
+        "stop": ["\n"],
+    }
+    return EvaluatorSource.model_validate(given | changes)
+
+
+def frozen(place: Place, **changes: object) -> TaskSet:
+    return freeze(source(**changes), "pool-uid", place.environment)
+
+
+def ref(made: TaskSet) -> TasksRef:
+    return TasksRef(evaluator=made.evaluator, path=made.path, digest=made.digest)
+
+
+def test_items_are_frozen_with_their_answers_and_how_they_are_judged(place: Place) -> None:
+    place.jsonl("tasks", SUMS)
+    made = frozen(place)
+    verify(place.store / made.path, made.digest)
+    items = read_items(place.store, ref(made))
+    assert made.items == len(items) == 40
+    assert {(item.prompt, item.answers) for item in items} == {(s["prompt"], (s["answer"],)) for s in SUMS}
+    assert len({item.cluster for item in items}) == 40
+    rules = read_rules(place.store, ref(made))
+    assert (rules.measure, rules.max_tokens, rules.stop) == ("exactMatch", 64, ("\n",))
+
+
+def test_the_same_items_are_the_same_tasks_in_any_order_and_twice(place: Place) -> None:
+    place.jsonl("tasks", SUMS)
+    first = frozen(place)
+    place.jsonl("tasks", [*reversed(SUMS), *SUMS])
+    assert frozen(place) == first
+    assert frozen(place, max_tokens=8).digest != first.digest
+
+
+def test_of_many_items_a_fixed_draw_is_put(place: Place) -> None:
+    place.jsonl("tasks", SUMS)
+    few = read_items(place.store, ref(frozen(place, max_items=25)))
+    assert len(few) == 25
+    assert {item.prompt for item in few} <= {str(s["prompt"]) for s in SUMS}
+
+
+def test_records_may_name_their_fields_and_clusters_and_several_answers(place: Place) -> None:
+    records = [{"q": f"{n}?", "a": [str(n), f"{n}.0"], "cluster": n % 20} for n in range(40)]
+    place.jsonl("tasks", records)
+    items = read_items(place.store, ref(frozen(place, prompt_field="q", answer_field="a")))
+    assert len({item.cluster for item in items}) == 20
+    assert all(len(item.answers) == 2 for item in items)
+
+
+@pytest.mark.parametrize(
+    ("broken", "parts"),
+    [
+        ("{", ["tasks/records.jsonl line 41", "no JSON"]),
+        ("[1]", ["no JSON object"]),
+        ({"answer": "4"}, ["'prompt' (promptField) is no text"]),
+        ({"prompt": "2 + 2 ="}, ["'answer' (answerField)"]),
+        ({"prompt": "2 + 2 =", "answer": 4}, ["'answer' (answerField)"]),
+        ({"prompt": "2 + 2 =", "answer": []}, ["'answer' (answerField)"]),
+    ],
+)
+def test_a_record_that_is_no_item_is_named_with_its_line_and_field(
+    place: Place, broken: object, parts: list[str]
+) -> None:
+    place.jsonl("tasks", [*SUMS, broken])
+    with pytest.raises(JobError, match="DataUnreadable") as failure:
+        frozen(place)
+    for part in (*parts, "evaluator sums"):
+        assert part in failure.value.message
+
+
+def test_code_needs_no_answers(place: Place) -> None:
+    place.jsonl("tasks", [{"prompt": f"def f{n}():\n"} for n in range(20)])
+    assert frozen(place, measure="codeParses").items == 20
+
+
+def test_too_few_independent_items_and_no_file_are_said_before_anything_is_read(
+    place: Place, prose: Callable[..., list[str]]
+) -> None:
+    place.text("prose", prose(60))
+    asked = place.job("prose").model_copy(update={"evaluators": (source(),)})
+    with pytest.raises(JobError, match=r"DataMissing: evaluator sums: no file matches corpora/tasks"):
+        place.snapshot(asked)
+    place.jsonl("tasks", [{**s, "cluster": "all of one"} for s in SUMS])
+    with pytest.raises(JobError, match=r"DataEmpty: .* 1 independent items"):
+        place.snapshot(asked)
+    place.jsonl("tasks", SUMS)
+    made = place.snapshot(asked)
+    assert [(tasks.evaluator, tasks.items) for tasks in made.tasks] == [("sums", 40)]
+    assert made.digest == place.snapshot(place.job("prose")).digest  # items are no part of the data
+
+
+def test_items_of_another_kind_of_file_are_refused(place: Place) -> None:
+    place.jsonl("tasks", SUMS)
+    (place.sources / "corpora/tasks/records.jsonl").rename(place.sources / "corpora/tasks/records.jsonl.gz")
+    with pytest.raises(JobError, match="not compressed as its name says"):
+        frozen(place, path="tasks/*.gz")

@@ -1,0 +1,157 @@
+"""Tasks at rest: the items of an evaluator, read from a source once and frozen under their digest. No torch.
+
+    items.jsonl    one Item a line, in the order of their hash
+    tasks.json     TaskRules: the measure, and how answers are generated
+
+A record of the source is a JSON object on a line with a prompt, for `exactMatch` an answer (a text, or a list
+of texts that are all right), and at will a `cluster`: items of one source, such as paraphrases of a question,
+are not independent evidence, and an interval that took them for that would be too narrow.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from moe_trainer import store
+from moe_trainer.data.compression import DamagedError, decompressed
+from moe_trainer.data.files import File, Files
+from moe_trainer.data.records import MAX_RECORD_BYTES
+from moe_trainer.data.roots import files_of
+from moe_trainer.environment import Environment
+from moe_trainer.failure import JobError
+from moe_trainer.formats import Format, canonical_json, digest_of
+from moe_trainer.job_config import EvaluatorSource, Measure, TasksRef
+from moe_trainer.job_report import TaskSet
+from moe_trainer.manifest import new_folder, read_manifest
+
+ITEMS = "items.jsonl"
+RULES = "tasks.json"
+
+#: With fewer independent items than this an evaluator says nothing.
+MIN_CLUSTERS = 20
+
+
+class Item(Format):
+    """One task."""
+
+    prompt: str
+    answers: tuple[str, ...] = Field(default=(), description="Each of them is right; none for codeParses.")
+    cluster: str = Field(description="Items that are not independent of one another share it.")
+
+
+class TaskRules(Format):
+    """How the items are put to a model and judged."""
+
+    measure: Measure
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote after a prompt, up to a stop text; ``cut``: it had more to say than was allowed."""
+
+    text: str
+    cut: bool
+
+
+def freeze(source: EvaluatorSource, pool_uid: str, environment: Environment) -> TaskSet:
+    """Read an evaluator's items and commit them to the store, unless the same ones are there already.
+
+    Raises JobError: DataMissing, DataUnreadable (names the file, the line and the field), DataEmpty.
+    """
+    files = files_of(source.root, environment)
+    items = {item.to_json(): item for item in _read(files, source)}
+    drawn = sorted(items, key=digest_of)[: source.max_items]
+    _check_clusters(source, {items[text].cluster for text in drawn})
+    rules = TaskRules(measure=source.measure, max_tokens=source.max_tokens, stop=source.stop)
+    content = "".join(text + "\n" for text in drawn)
+    folder = store.tasks(pool_uid, digest_of(canonical_json([rules.to_json(), content])))
+    with new_folder(environment.store / folder, "tasks") as working:
+        (working / ITEMS).write_text(content, encoding="utf-8")
+        (working / RULES).write_text(rules.to_json())
+    print(f"evaluator {source.name}: {len(drawn)} items of {len(items)}", flush=True)
+    digest = read_manifest(environment.store / folder)[1]
+    return TaskSet(evaluator=source.name, path=folder, digest=digest, items=len(drawn))
+
+
+def read_items(root: Path, tasks: TasksRef) -> list[Item]:
+    """Return the items of a committed folder. Verify it first."""
+    lines = (root / tasks.path / ITEMS).read_text(encoding="utf-8").splitlines()
+    return [Item.model_validate_json(line) for line in lines]
+
+
+def read_rules(root: Path, tasks: TasksRef) -> TaskRules:
+    """Return how the items of a committed folder are put and judged."""
+    return TaskRules.model_validate_json((root / tasks.path / RULES).read_text())
+
+
+def _read(files: Files, source: EvaluatorSource) -> Iterator[Item]:
+    matching = files.matching(source.path)
+    if not matching:
+        raise JobError(
+            "DataMissing",
+            f"evaluator {source.name}: no file matches {source.root}/{source.path}. Correct its path in the "
+            "pool's spec.evaluation.evaluators, or put the items there.",
+        )
+    for file in matching:
+        yield from _read_file(files, file, source)
+
+
+def _read_file(files: Files, file: File, source: EvaluatorSource) -> Iterator[Item]:
+    try:
+        with files.open(file) as raw, decompressed(raw, file.path) as stream:
+            for number, line in enumerate(iter(lambda: stream.readline(MAX_RECORD_BYTES), b""), start=1):
+                if line.strip():
+                    yield _item(line, f"{file} line {number}", source)
+    except DamagedError as damage:
+        raise JobError(
+            "DataUnreadable", f"{file} is cut short, or not compressed as its name says: {damage}."
+        ) from None
+
+
+def _item(line: bytes, where: str, source: EvaluatorSource) -> Item:
+    try:
+        record = json.loads(line.decode().removeprefix("\ufeff"))
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(source, where, f"it is no JSON ({error!s:.100})") from None
+    if not isinstance(record, dict):
+        raise _unreadable(source, where, "it is no JSON object")
+    prompt = record.get(source.prompt_field)
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise _unreadable(source, where, f"its {source.prompt_field!r} (promptField) is no text")
+    answers = _answers(record, where, source) if source.measure == "exactMatch" else ()
+    cluster = record.get("cluster", digest_of(" ".join(prompt.split())))
+    return Item(prompt=prompt, answers=answers, cluster=str(cluster)[:80])
+
+
+def _answers(record: dict[str, Any], where: str, source: EvaluatorSource) -> tuple[str, ...]:
+    found = record.get(source.answer_field)
+    answers = found if isinstance(found, list) else [found]
+    if not answers or not all(isinstance(answer, str) and answer.strip() for answer in answers):
+        what = f"its {source.answer_field!r} (answerField) is neither a text nor a list of texts"
+        raise _unreadable(source, where, what)
+    return tuple(answers)
+
+
+def _check_clusters(source: EvaluatorSource, clusters: set[str]) -> None:
+    if len(clusters) < MIN_CLUSTERS:
+        raise JobError(
+            "DataEmpty",
+            f"evaluator {source.name}: {source.root}/{source.path} holds {len(clusters)} independent items "
+            f"(prompts or clusters), and {MIN_CLUSTERS} are needed for an interval. Add items.",
+        )
+
+
+def _unreadable(source: EvaluatorSource, where: str, what: str) -> JobError:
+    return JobError(
+        "DataUnreadable",
+        f"evaluator {source.name}: {where} is no item: {what}. An item is a JSON object on one line with "
+        f"{source.prompt_field!r}"
+        + (f" and {source.answer_field!r}" if source.measure == "exactMatch" else "")
+        + ": correct the file, or the fields' names in the pool's spec.evaluation.evaluators.",
+    )
