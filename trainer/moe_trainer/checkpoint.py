@@ -1,33 +1,47 @@
 """Checkpoints: all that a later attempt needs to go on as if nothing had happened. Never pickle.
 
     checkpoints/step-00000100/
-      state.safetensors   trained parameters, router biases, AdamW's moments, the generator's state, the loss of
-                          every step, and what balancing has measured
+      tensors/            trained parameters, router biases, AdamW's moments: each process of the run its part
+                          (parallel/tensor_files.py), readable by any number of processes
+      run.safetensors     the generator's state, the loss of every step, what balancing has measured
       state.json          CheckpointState
       manifest.json       written last: a checkpoint without it does not exist
 
 The data cursor is the step (data/batches.py), and so is the schedule's (optimization.py). The last two
 are kept, so that one may be damaged.
+
+Small checkpoints are written at once. Large ones are copied, and written by a thread while training goes on; the
+next one waits for it. A run that is killed meanwhile goes on from the checkpoint before.
 """
 
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from moe_trainer.balancing import Balancer
+from moe_trainer.causal_model import CausalModel
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, Format
 from moe_trainer.load_record import LayerRecord
 from moe_trainer.manifest import is_committed, new_folder, verify
 from moe_trainer.optimization import AdamW, trained_parameters
+from moe_trainer.parallel.processes import Processes
+from moe_trainer.parallel.spread import local, placed, placed_like
+from moe_trainer.parallel.tensor_files import check_shapes, read_tensors, write_tensors
 from moe_trainer.tensors import load_tensors, save_tensors
 
 KEPT = 2
-_TENSORS = "state.safetensors"
+#: Larger checkpoints (bytes of this process) are written in the background: smaller ones take milliseconds.
+AT_ONCE_BYTES = 64 << 20
+
+_TENSORS = "tensors"
+_RUN = "run.safetensors"
 _STATE = "state.json"
 
 
@@ -51,67 +65,135 @@ class Curve:
     loads: dict[int, tuple[LayerRecord, ...]] = field(default_factory=dict)  #: Step to each layer's load.
 
 
-def save(
-    folder: Path, inputs: Digest, model: nn.Module, optimizer: AdamW, balancer: Balancer, curve: Curve
-) -> None:
-    """Commit the checkpoint of the current step and drop the oldest beyond the last two."""
-    step = len(curve.losses)
-    tensors = {"rng": torch.get_rng_state(), "losses": torch.tensor(curve.losses, dtype=torch.float64)}
-    for name, parameter in trained_parameters(model).items():
-        tensors[f"parameter.{name}"] = parameter.detach()
-        tensors[f"first_moment.{name}"] = optimizer.first_moments[name]
-        tensors[f"second_moment.{name}"] = optimizer.second_moments[name]
-    tensors |= {f"buffer.{name}": buffer for name, buffer in _buffers(model).items()}
-    tensors |= {f"balancing.{name}": tensor for name, tensor in balancer.tensors().items()}
-    state = CheckpointState(inputs=inputs, step=step, validations=curve.validations, loads=curve.loads)
-    with new_folder(folder / f"step-{step:08}", "checkpoint") as working:
-        save_tensors(working / _TENSORS, tensors)
-        (working / _STATE).write_text(state.to_json())
-    for old in _newest_first(folder)[KEPT:]:
-        shutil.rmtree(old)
+@dataclass(frozen=True)
+class Trained:
+    """What a checkpoint holds of a run, as this process has it."""
+
+    model: CausalModel
+    optimizer: AdamW
+    balancer: Balancer
+    processes: Processes
+
+    def spread_tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of which each process holds its part, in their places; the memory is the run's."""
+        trained = placed(trained_parameters(self.model), self.model, self.processes)
+        tensors = {f"bias.{layer}": bias for layer, bias in enumerate(self._biases())}
+        for name, parameter in trained.items():
+            tensors[f"parameter.{name}"] = parameter
+            tensors[f"first_moment.{name}"] = placed_like(parameter, self.optimizer.first_moments[name])
+            tensors[f"second_moment.{name}"] = placed_like(parameter, self.optimizer.second_moments[name])
+        return tensors
+
+    def _biases(self) -> list[Tensor]:
+        """Return the biases of the routers' choice, which are no parameters and move all the same."""
+        return [mixture.bias_E for mixture in self.model.mixtures if mixture.bias_E is not None]
 
 
-def restore(
-    folder: Path, inputs: Digest, model: nn.Module, optimizer: AdamW, balancer: Balancer
-) -> tuple[Curve, list[str]]:
-    """Load the newest good checkpoint into model, optimizer and balancer.
+class Checkpoints:
+    """The checkpoints of one run. All its processes call each method together."""
 
-    Returns its curve, empty if there is none to go on from, and why each newer one was skipped.
-    """
-    skipped = []
-    for candidate in _newest_first(folder):
-        try:
-            verify(candidate)
-            state = CheckpointState.model_validate_json((candidate / _STATE).read_text())
-            tensors = load_tensors(candidate / _TENSORS)
-        except (JobError, ValueError) as error:
-            skipped.append(f"{candidate.name}: {error}")
-            continue
-        if state.inputs != inputs:
-            skipped.append(f"{candidate.name}: it was made from other inputs ({state.inputs})")
-            continue
-        _load(tensors, state.step, model, optimizer)
-        balancer.load_tensors(_under("balancing.", tensors))
-        return Curve(tensors["losses"].tolist(), state.validations, state.loads), skipped
-    return Curve(), skipped
+    def __init__(self, folder: Path, inputs: Digest, trained: Trained) -> None:
+        """Keep the checkpoints of a run that was made from some inputs in a folder of the store."""
+        self._folder, self._inputs, self._trained = folder, inputs, trained
+        self._processes = trained.processes
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._writing: Future[None] | None = None
+
+    def save(self, curve: Curve) -> None:
+        """Commit the checkpoint of the current step, now or soon, and drop the oldest beyond the last two.
+
+        Raises what went wrong with this one or with the one before, such as OSError for a full disk.
+        """
+        self.wait()
+        tensors = self._trained.spread_tensors()
+        run = {"rng": torch.get_rng_state(), "losses": torch.tensor(curve.losses, dtype=torch.float64)}
+        run |= {f"balancing.{name}": tensor for name, tensor in self._trained.balancer.tensors().items()}
+        state = CheckpointState(
+            inputs=self._inputs, step=len(curve.losses), validations=curve.validations, loads=curve.loads
+        )
+        if sum(_bytes(tensor) for tensor in tensors.values()) <= AT_ONCE_BYTES:
+            self._write(tensors, run, state)
+            return
+        run, tensors = _copied(run), _copied(tensors)
+        state = state.model_copy(deep=True)
+        self._writing = self._writer.submit(self._write, tensors, run, state)
+
+    def wait(self) -> None:
+        """Return when the last checkpoint is committed; raises what went wrong with it."""
+        if self._writing is not None:
+            writing, self._writing = self._writing, None
+            writing.result()
+
+    def restore(self) -> tuple[Curve, list[str]]:
+        """Load the newest good checkpoint into the run.
+
+        Returns its curve, empty if there is none to go on from, and why each newer one was skipped.
+        """
+        found = None
+        if self._processes.first:
+            for left_over in self._folder.glob(".step-*"):  # of an attempt that was killed while it wrote
+                shutil.rmtree(left_over, ignore_errors=True)
+            found = self._newest_good()
+        chosen, state, skipped = self._processes.from_first(found or (None, None, []))
+        if chosen is None or state is None:
+            return Curve(), skipped
+        tensors = self._trained.spread_tensors()
+        read_tensors(chosen / _TENSORS, tensors, self._processes.everyone)
+        run = load_tensors(chosen / _RUN)
+        torch.set_rng_state(run["rng"])
+        self._trained.optimizer.steps_done = state.step
+        self._trained.balancer.load_tensors(_under("balancing.", run))
+        return Curve(run["losses"].tolist(), state.validations, state.loads), skipped
+
+    def drop_all(self) -> None:
+        """Remove every checkpoint: the run is done, and a last one that could not be written is no matter."""
+        with suppress(OSError):
+            self.wait()
+        if self._processes.first:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _write(self, tensors: dict[str, Tensor], run: dict[str, Tensor], state: CheckpointState) -> None:
+        """Write this process's part; the first process makes the folder and commits it when all have."""
+        group = self._processes.background
+        if not self._processes.first:
+            working = self._processes.from_first(Path(), group)
+            write_tensors(working / _TENSORS, tensors, group)
+            return
+        with new_folder(self._folder / f"step-{state.step:08}", "checkpoint") as working:
+            (working / _TENSORS).mkdir()
+            self._processes.from_first(working, group)
+            write_tensors(working / _TENSORS, tensors, group)
+            save_tensors(working / _RUN, run)
+            (working / _STATE).write_text(state.to_json())
+        for old in _newest_first(self._folder)[KEPT:]:
+            shutil.rmtree(old)
+
+    def _newest_good(self) -> tuple[Path | None, CheckpointState | None, list[str]]:
+        """Return the newest checkpoint that this run can go on from, and why newer ones cannot be."""
+        skipped = []
+        expected = self._trained.spread_tensors()
+        for candidate in _newest_first(self._folder):
+            try:
+                verify(candidate)
+                state = CheckpointState.model_validate_json((candidate / _STATE).read_text())
+                if state.inputs != self._inputs:
+                    skipped.append(f"{candidate.name}: it was made from other inputs ({state.inputs})")
+                    continue
+                check_shapes(candidate / _TENSORS, expected)
+            except (JobError, ValueError, OSError) as error:
+                skipped.append(f"{candidate.name}: {error}")
+                continue
+            return candidate, state, skipped
+        return None, None, skipped
 
 
-def _load(tensors: dict[str, Tensor], step: int, model: nn.Module, optimizer: AdamW) -> None:
-    with torch.no_grad():
-        for name, parameter in trained_parameters(model).items():
-            parameter.copy_(tensors[f"parameter.{name}"])
-            optimizer.first_moments[name].copy_(tensors[f"first_moment.{name}"])
-            optimizer.second_moments[name].copy_(tensors[f"second_moment.{name}"])
-        for name, buffer in _buffers(model).items():
-            buffer.copy_(tensors[f"buffer.{name}"])
-    optimizer.steps_done = step
-    torch.set_rng_state(tensors["rng"])
+def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies in the host's memory, which the next step does not change."""
+    return {name: t.cpu() if t.is_cuda else t.clone() for name, t in tensors.items()}
 
 
-def _buffers(model: nn.Module) -> dict[str, Tensor]:
-    """Return the model's state that is no parameter and changes: the biases of its routers."""
-    state, parameters = model.state_dict(), dict(model.named_parameters(remove_duplicate=False))
-    return {name: tensor for name, tensor in state.items() if name not in parameters}
+def _bytes(tensor: Tensor) -> int:
+    return local(tensor).numel() * tensor.element_size()
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,6 +11,9 @@ import json
 
 from moe_trainer.job_report import EXIT_ERROR, EXIT_INPUT_ERROR, Failure
 
+#: The reason of a process that ends because another of its run did: that one knows more.
+PEER_LOST = "PeerLost"
+
 #: Most bytes of a message in its headline, as JSON: what Failure.message allows, whatever the characters.
 MAX_MESSAGE_BYTES = 1500
 

@@ -213,6 +213,11 @@ class TrainJob(Format):
     data: SnapshotRef
     training: TrainingSpec
     seed: int
+    expert_parallelism: int = Field(
+        default=1,
+        ge=1,
+        description="Processes over which each layer's in-layer experts are cut. How it runs: no part of identity.",
+    )
 
 
 class Comparison(Format):

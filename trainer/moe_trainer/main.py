@@ -17,10 +17,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from moe_trainer.environment import Environment
-from moe_trainer.failure import JobError, from_exception
+from moe_trainer.failure import PEER_LOST, JobError, from_exception
 from moe_trainer.formats import Format
 from moe_trainer.job_config import parse_job_config
-from moe_trainer.job_report import EXIT_INPUT_ERROR, EXIT_OK, MAX_HEADLINE_BYTES
+from moe_trainer.job_report import EXIT_INPUT_ERROR, EXIT_OK, MAX_HEADLINE_BYTES, Failure
 
 JOBS = ("snapshot", "train", "evaluate", "distill")
 USAGE = f"usage: moe-trainer {{{','.join(JOBS)},serve}}"
@@ -79,11 +79,23 @@ def _leave_headline(headline: Format) -> None:
             f"headline of {len(text)} bytes: at most {MAX_HEADLINE_BYTES} fit a termination message"
         )
     path = os.environ.get("MOE_TERMINATION_LOG") or "/dev/termination-log"
+    if _said_already(headline, path):
+        return
     try:
         with open(path, "wb") as file:
             file.write(text)
     except OSError as error:
         print(f"the headline could not be left at {path}: {error.strerror}", file=sys.stderr)
+
+
+def _said_already(headline: Format, path: str) -> bool:
+    """Return whether another process of this pod has said what this one only knows from its silence."""
+    if not (isinstance(headline, Failure) and headline.reason == PEER_LOST):
+        return False
+    try:
+        return os.path.getsize(path) > 0
+    except OSError:
+        return False
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim.adamw import adamw
 
 from moe_trainer.job_config import Schedule, TrainingSpec
+from moe_trainer.parallel.spread import local
 
 #: The learning rate ends at this share of its peak.
 FINAL_SHARE = 0.1
@@ -24,7 +25,8 @@ class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019); norms and embeddings are not decayed.
 
     The update is torch's own fused kernel. Its class ``torch.optim.AdamW`` is not used because it imports
-    the compiler, which costs more than three CPU seconds at every start.
+    the compiler, which costs more than three CPU seconds at every start. Where a parameter is spread over
+    processes (parallel/spread.py), moments and update are of this process's part.
     """
 
     def __init__(self, model: nn.Module, spec: TrainingSpec) -> None:
@@ -33,8 +35,8 @@ class AdamW:
             name: 0.0 if parameter.dim() == 1 or "embed_tokens" in name else spec.weight_decay
             for name, parameter in self._parameters.items()
         }
-        self.first_moments = {name: torch.zeros_like(p) for name, p in self._parameters.items()}
-        self.second_moments = {name: torch.zeros_like(p) for name, p in self._parameters.items()}
+        self.first_moments = {name: torch.zeros_like(local(p)) for name, p in self._parameters.items()}
+        self.second_moments = {name: torch.zeros_like(local(p)) for name, p in self._parameters.items()}
         self.steps_done = 0
 
     def clear_gradients(self) -> None:
@@ -46,14 +48,15 @@ class AdamW:
     def step(self, rate: float) -> None:
         """Update the parameters by their gradients at a learning rate."""
         for decay in sorted(set(self._weight_decay.values())):
-            names = [
-                n
-                for n, p in self._parameters.items()
-                if self._weight_decay[n] == decay and p.grad is not None
-            ]
+            gradients = {
+                name: local(parameter.grad)
+                for name, parameter in self._parameters.items()
+                if self._weight_decay[name] == decay and parameter.grad is not None
+            }
+            names = list(gradients)
             adamw(
-                params=[self._parameters[name] for name in names],
-                grads=[gradient for name in names if (gradient := self._parameters[name].grad) is not None],
+                params=[local(self._parameters[name]) for name in names],
+                grads=list(gradients.values()),
                 exp_avgs=[self.first_moments[name] for name in names],
                 exp_avg_sqs=[self.second_moments[name] for name in names],
                 max_exp_avg_sqs=[],

@@ -9,25 +9,30 @@
 An attempt looks for what earlier ones left: a committed artefact is verified and reported again; else
 the newest good checkpoint is gone on from, with the same batches and, on one kind of machine, the same
 bits as a run that was never interrupted.
+
+Started by torchrun, a run has several processes (parallel/). Each of them goes through all of this; the first
+one logs, reports and commits.
 """
 
-import shutil
 import time
 from pathlib import Path
 
-from moe_trainer import checkpoint, store
+from moe_trainer import store
 from moe_trainer.balancing import BASE_LOAD_STEPS
+from moe_trainer.checkpoint import Checkpoints, Trained
 from moe_trainer.device import use_device
 from moe_trainer.environment import Environment
-from moe_trainer.failure import JobError, TransientError
+from moe_trainer.failure import TransientError
 from moe_trainer.job_config import TrainJob
 from moe_trainer.job_report import Progress, TrainHeadline
 from moe_trainer.load_metrics import load_metrics
 from moe_trainer.load_record import thinned
+from moe_trainer.parallel.processes import Processes, joined
+from moe_trainer.parallel.spread import assemble
 from moe_trainer.progress import ProgressServer
 from moe_trainer.termination import Stop, stop_on_sigterm
 from moe_trainer.train_report import commit, finished, kernels_of
-from moe_trainer.training_run import Run, prepare, training_inputs
+from moe_trainer.training_run import Run, layout_of, prepare, training_inputs
 from moe_trainer.training_step import take_step
 from moe_trainer.validation import validate
 
@@ -41,51 +46,67 @@ def run(job: TrainJob, environment: Environment) -> TrainHeadline:
     done = finished(environment.store, revision, job.attempt)
     if done:
         return done
-    if environment.processes > 1:
-        raise JobError(
-            "InvalidConfig",
-            f"training was started in {environment.processes} processes, but this version trains in one: "
-            "set training.resources.nodes to 1.",
-        )
+    layout = layout_of(job, environment.store, environment.processes)
     use_device(environment.threads)
-    training = prepare(job, environment.store)
-    checkpoints = environment.store / revision / "checkpoints"
+    with joined(layout) as processes:
+        return _run_together(job, environment, revision, processes)
+
+
+def _run_together(
+    job: TrainJob, environment: Environment, revision: str, processes: Processes
+) -> TrainHeadline:
+    training = prepare(job, environment.store, processes)
+    trained = Trained(training.model, training.optimizer, training.balancer, processes)
+    checkpoints = Checkpoints(environment.store / revision / "checkpoints", training_inputs(job), trained)
     begin(training, checkpoints)
-    with ProgressServer(environment.pod_ip, environment.progress_port) as progress, stop_on_sigterm() as stop:
+    port = environment.progress_port if processes.first else None
+    with ProgressServer(environment.pod_ip, port) as progress, stop_on_sigterm() as stop:
         train(training, checkpoints, progress, stop)
-    folder = f"{revision}/a{job.attempt}"
-    headline = commit(environment.store, folder, training)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    headline = _commit(training, environment.store, f"{revision}/a{job.attempt}")
+    checkpoints.drop_all()
     return headline
 
 
-def begin(training: Run, checkpoints: Path) -> None:
+def _commit(training: Run, root: Path, folder: str) -> TrainHeadline:
+    """Let the first process have the whole model and commit it with its report."""
+    processes = training.processes
+    assemble(training.model, processes)
+    headline = processes.from_first(commit(root, folder, training) if processes.first else None)
+    assert headline is not None
+    return headline
+
+
+def begin(training: Run, checkpoints: Checkpoints) -> None:
     """Go on from the newest good checkpoint, or from the beginning."""
     job = training.job
-    training.curve, training.skipped = checkpoint.restore(
-        checkpoints, training_inputs(job), training.model, training.optimizer, training.balancer
-    )
+    training.curve, training.skipped = checkpoints.restore()
     training.resumed_from = training.step
     if job.training.balancing.against == "Base" and not training.step:
         steps = range(min(BASE_LOAD_STEPS, training.steps))
-        batches = (training.batches.batch(step) for step in steps)
+        batches = (training.batches.batch(step, training.mine) for step in steps)
         training.balancer.measure_base(training.model, batches)
+    if training.processes.first:
+        _print_beginning(training)
+
+
+def _print_beginning(training: Run) -> None:
     for reason in training.skipped:
         print(f"checkpoint skipped: {reason}", flush=True)
+    layout = training.processes.layout
+    among = f", in {layout.processes} processes ({layout.data} data × {layout.expert} expert)"
     print(
-        f"{job.revision}: {training.parameters} trained parameters, "
+        f"{training.job.revision}: {training.parameters} trained parameters, "
         f"{training.steps} steps of {training.batches.tokens} tokens, "
-        f"from step {training.resumed_from}",
+        f"from step {training.resumed_from}{among if layout.processes > 1 else ''}",
         flush=True,
     )
     if training.backend:
         print(f"in-layer experts by {training.backend} ({kernels_of(training.backend)})", flush=True)
 
 
-def train(training: Run, checkpoints: Path, progress: ProgressServer, stop: Stop) -> None:
+def train(training: Run, checkpoints: Checkpoints, progress: ProgressServer, stop: Stop) -> None:
     """Take all steps that are left; checkpoint, validate and report on the way."""
     spec = training.job.training
-    inputs = training_inputs(training.job)
     clock = _Clock(training)
     while training.step < training.steps:
         loss = take_step(training)
@@ -93,15 +114,16 @@ def train(training: Run, checkpoints: Path, progress: ProgressServer, stop: Stop
         last = training.step == training.steps
         if last or training.step % spec.validation_every == 0:
             _end_interval(training, last)
-        if stop.requested or (not last and training.step % spec.checkpoint_every == 0):
-            checkpoint.save(
-                checkpoints, inputs, training.model, training.optimizer, training.balancer, training.curve
-            )
-        if stop.requested and not last:
+        stopping = training.processes.any(stop.requested)
+        if stopping or (not last and training.step % spec.checkpoint_every == 0):
+            checkpoints.save(training.curve)
+        if stopping and not last:
+            checkpoints.wait()
             raise TransientError(
                 "Interrupted", f"asked to stop at step {training.step}; the next attempt goes on from there."
             )
-        clock.report(progress, last)
+        if training.processes.first:
+            clock.report(progress, last)
 
 
 def _end_interval(training: Run, last: bool) -> None:

@@ -37,7 +37,7 @@ class TrainResult(Format):
 class Provenance(Format):
     """Where and with what the weights were made; never part of a revision's identity."""
 
-    cpu_seconds: float = Field(description="Of the attempt that finished.")
+    cpu_seconds: float = Field(description="Of the attempt that finished; of its first process.")
     backend: str | None = Field(
         default=None,
         description="What computed the in-layer experts (moe/backends.py); absent: there are none.",
@@ -45,18 +45,20 @@ class Provenance(Format):
     kernels: str | None = Field(default=None, description="Program and version that its kernels come from.")
     machine: str
     python: str
+    processes: int = 1
     threads: int
     torch: str
 
     @classmethod
-    def here(cls, backend: Backend | None) -> "Provenance":
-        """Return this process's, which has trained with a backend."""
+    def here(cls, backend: Backend | None, processes: int) -> "Provenance":
+        """Return this process's, which has trained with a backend among some processes."""
         return cls(
             cpu_seconds=round(time.process_time(), 2),
             backend=backend,
             kernels=kernels_of(backend) if backend else None,
             machine=platform.machine(),
             python=platform.python_version(),
+            processes=processes,
             threads=torch.get_num_threads(),
             torch=torch.__version__,
         )
@@ -119,7 +121,7 @@ def report_of(run: Run) -> TrainReport:
         final_shares=_shares(loads),
         base_shares=_shares(base) if base else None,
         skipped_checkpoints=tuple(run.skipped),
-        provenance=Provenance.here(run.backend),
+        provenance=Provenance.here(run.backend, run.processes.layout.processes),
     )
 
 

@@ -1,26 +1,35 @@
 """One training run in memory, and how it comes there: the parent or the preset, the data, the optimizer."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from moe_trainer.balancing import Balancer
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.checkpoint import Curve
-from moe_trainer.data.batches import Batches, read_streams, validation_blocks
+from moe_trainer.data.batches import Batches, read_streams, rows_of, validation_blocks
 from moe_trainer.data.snapshot_layout import read_record
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, canonical_json, digest_of
 from moe_trainer.job_config import ArtefactRef, TrainJob
 from moe_trainer.manifest import corrupt, verify
+from moe_trainer.methods.adapter import checkpoint_of
 from moe_trainer.methods.artefacts import ADAPTERS, Start, start
 from moe_trainer.model import Model, initialise
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.optimization import AdamW, trained_parameters
+from moe_trainer.parallel.layout import Layout, lay_out
+from moe_trainer.parallel.processes import Processes
+from moe_trainer.parallel.spread import spread
 from moe_trainer.presets import preset
 from moe_trainer.tokenizer import Tokenizer
+
+#: What architectures call the number of a layer's in-layer experts in ``config.json``.
+_IN_LAYER_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
 @dataclass
@@ -36,6 +45,8 @@ class Run:
     steps: int
     optimizer: AdamW
     balancer: Balancer
+    parameters: int  #: Numbers that are trained, over all processes.
+    processes: Processes = field(default_factory=Processes)
     curve: Curve = field(default_factory=Curve)
     resumed_from: int = 0
     skipped: list[str] = field(default_factory=list)  #: Checkpoints that could not be used, with the reason.
@@ -47,8 +58,13 @@ class Run:
         return len(self.curve.losses)
 
     @property
+    def mine(self) -> range:
+        """Which of a step's sequences this process reads."""
+        return self.processes.layout.rows(self.processes.rank, self.batches.rows)
+
+    @property
     def rows(self) -> int:
-        """Sequences of one forward and backward pass."""
+        """Sequences of one forward and backward pass, at most."""
         tokens = self.job.training.micro_batch_tokens or self.batches.tokens
         return max(1, min(tokens // self.batches.context, self.batches.rows))
 
@@ -57,14 +73,20 @@ class Run:
         """What computes the in-layer experts of a forward and backward pass; None if there are none."""
         return self.model.backend(self.rows * self.batches.context)
 
-    @property
-    def parameters(self) -> int:
-        """Numbers that are trained."""
-        return sum(parameter.numel() for parameter in trained_parameters(self.model).values())
+
+def layout_of(job: TrainJob, root: Path, processes: int) -> Layout:
+    """Return how the run is laid out over processes; raises JobError (InvalidConfig) before a weight is read."""
+    if processes == job.expert_parallelism == 1:
+        return Layout()
+    config = _config(job, root)
+    experts = next((config[name] for name in _IN_LAYER_EXPERTS if name in config), None)
+    rows = rows_of(job.training.batch_tokens, config["max_position_embeddings"])
+    return lay_out(processes, job.expert_parallelism, in_layer_experts=experts, rows=rows)
 
 
-def prepare(job: TrainJob, root: Path) -> Run:
-    """Load the parent or make the preset, and read the data."""
+def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Run:
+    """Load the parent or make the preset, read the data, and leave this process its part of the model."""
+    processes = processes or Processes()
     if job.training.specialization_loss_weight:
         raise JobError(
             "InvalidConfig", "training.specializationLossWeight must be 0: this version has no such loss."
@@ -80,6 +102,8 @@ def prepare(job: TrainJob, root: Path) -> Run:
     stream, kept_apart = read_streams(snapshot, start.tokenizer)
     context = model.context
     batches = Batches(stream, context=context, batch_tokens=job.training.batch_tokens, seed=job.seed)
+    parameters = sum(parameter.numel() for parameter in trained_parameters(model).values())
+    spread(model, processes)
     return Run(
         job=job,
         model=model.train(),
@@ -89,7 +113,9 @@ def prepare(job: TrainJob, root: Path) -> Run:
         validation=validation_blocks(kept_apart, context),
         steps=job.training.max_steps or batches.steps(job.training.max_epochs),
         optimizer=AdamW(model, job.training),
-        balancer=Balancer(model, job.training),
+        balancer=Balancer(model, job.training, processes.everyone),
+        parameters=parameters,
+        processes=processes,
     )
 
 
@@ -101,6 +127,18 @@ def training_inputs(job: TrainJob) -> Digest:
     parent = job.parent.digest if job.parent else f"preset {job.preset}"
     training = job.training.model_dump(mode="json", exclude_defaults=True)
     return digest_of(canonical_json([parent, job.data.digest, training, job.seed]))
+
+
+def _config(job: TrainJob, root: Path) -> dict[str, Any]:
+    """Return the ``config.json`` of the model to start from."""
+    if job.parent is None:
+        return preset(str(job.preset)).to_hugging_face()
+    path = checkpoint_of(root, job.parent.path) / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+        return dict(config.get("text_config", config))
+    except (OSError, ValueError) as error:
+        raise corrupt(path.parent, f"config.json: {error}") from None
 
 
 def _start(job: TrainJob, root: Path) -> Start:

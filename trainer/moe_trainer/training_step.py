@@ -4,8 +4,9 @@
 
 The cross-entropy is the mean over the tokens that are learnt: all of a text, the answers of a conversation.
 
-A step's batch may be cut into micro-batches, whose gradients add up: each counts by its share of the
-sequences, and of the learnt tokens, so that the z-loss and the cross-entropy are those of the whole batch.
+A step's batch is shared out to the processes of the run, and a share may be cut into micro-batches. All their
+gradients add up: each counts by its share of the step's sequences, and of the learnt tokens, so that the z-loss
+and the cross-entropy are those of the whole batch however it was cut.
 
 Shapes: B sequences, P sequences of a micro-batch, T tokens, V vocabulary.
 """
@@ -20,25 +21,31 @@ from moe_trainer.data.batches import IGNORED
 from moe_trainer.failure import JobError
 from moe_trainer.moe.router import LogitsNotFinite
 from moe_trainer.optimization import learning_rate
+from moe_trainer.parallel.spread import clip_gradients, sum_gradients
 from moe_trainer.training_run import Run
 
 
 def take_step(run: Run) -> float:
     """Take one optimizer step and return its cross-entropy in nats per token.
 
-    Raises JobError (LossNotFinite) before a parameter is touched.
+    All processes of the run take it together and return the same. Raises JobError (LossNotFinite), in all of
+    them, before a parameter is touched.
     """
-    spec = run.job.training
-    ids_BT, targets_BT = run.batches.batch(run.step)[:, :-1], run.batches.targets(run.step)
-    learnt = max(1, int((targets_BT != IGNORED).sum()))
-    micro_batches = zip(torch.split(ids_BT, run.rows), torch.split(targets_BT, run.rows), strict=True)
+    spec, processes = run.job.training, run.processes
+    ids_BT = run.batches.batch(run.step, run.mine)[:, :-1]
+    targets_BT = run.batches.targets(run.step, run.mine)
+    learnt = max(1, int(processes.sum((targets_BT != IGNORED).sum())))
+    micro_batches = processes.layout.micro_batches(run.batches.rows, run.rows)
     run.optimizer.clear_gradients()
     parts = [
-        _backward(run, ids_PT, targets_PT, share=len(ids_PT) / len(ids_BT), learnt=learnt)
-        for ids_PT, targets_PT in micro_batches
+        _backward(run, ids_PT, targets_PT, share=len(ids_PT) / run.batches.rows, learnt=learnt)
+        for ids_PT, targets_PT in zip(
+            ids_BT.tensor_split(micro_batches), targets_BT.tensor_split(micro_batches), strict=True
+        )
     ]
-    cross_entropy, total = (float(figure) for figure in torch.stack(parts).sum(dim=0))
-    norm = float(torch.nn.utils.clip_grad_norm_(run.model.parameters(), spec.gradient_clip))
+    cross_entropy, total = (float(figure) for figure in processes.sum(torch.stack(parts).sum(dim=0)))
+    sum_gradients(run.model, processes)
+    norm = clip_gradients(run.model, spec.gradient_clip, processes)
     run.loads = run.balancer.loads()
     for layer, load in enumerate(run.loads):
         if not math.isfinite(load.logit_rms):

@@ -16,11 +16,10 @@ import torch
 from moe_trainer.failure import JobError
 from moe_trainer.model import Model, initialise
 from moe_trainer.parallel.processes import Processes
-from moe_trainer.parallel.spread import placed
 from moe_trainer.parallel.tensor_files import read_tensors
 from moe_trainer.tensors import load_tensors
 
-from .worker import SMALL, train
+from .worker import SMALL, parts, train
 
 WORKER = Path(__file__).parent / "worker.py"
 #: By number of processes: the cases that one start of them goes through.
@@ -109,7 +108,7 @@ def test_several_processes_take_the_steps_of_one(results: Any, world: int, numbe
 def test_one_process_reads_what_several_wrote(results: Any, world: int, number: int) -> None:
     model = Model(SMALL).double()
     initialise(model, seed=99)
-    read_tensors(results(world).folder / f"files-{number}", placed(model, Processes()), None)
+    read_tensors(results(world).folder / f"files-{number}", parts(model, Processes()), None)
     expected = Model(SMALL).double()
     initialise(expected, seed=number)
     assert all(map(torch.equal, model.parameters(), expected.parameters()))
@@ -122,7 +121,7 @@ def test_files_without_a_tensor_or_of_another_shape_are_refused_before_anything_
     initialise(model, seed=99)
     before = [parameter.clone() for parameter in model.parameters()]
     with pytest.raises(JobError, match=r"gate_up_E2FD has shape \(4, 16, 16\), not \(4, 24, 16\)"):
-        read_tensors(results(2).folder / "files-1", placed(model, Processes()), None)
+        read_tensors(results(2).folder / "files-1", parts(model, Processes()), None)
     with pytest.raises(JobError, match=r"other has shape None, not \(3,\)"):
         read_tensors(results(2).folder / "files-1", {"other": torch.zeros(3)}, None)
     assert all(map(torch.equal, model.parameters(), before))

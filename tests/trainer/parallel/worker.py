@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from moe_trainer.model import Model, initialise
@@ -17,7 +18,7 @@ from moe_trainer.model_config import ModelConfig
 from moe_trainer.moe.layer import MoELayer
 from moe_trainer.parallel.layout import Layout
 from moe_trainer.parallel.processes import Processes, joined
-from moe_trainer.parallel.spread import clip_gradients, gathered, local, placed, spread, sum_gradients
+from moe_trainer.parallel.spread import assemble, clip_gradients, local, placed, spread, sum_gradients
 from moe_trainer.parallel.tensor_files import read_tensors, write_tensors
 from moe_trainer.tensors import save_tensors
 
@@ -64,28 +65,40 @@ def train(processes: Processes, shard: bool | None, crowd: bool = False) -> dict
                 local(parameter).sub_(local(parameter.grad), alpha=0.5)
                 parameter.grad = None
     held = sum(local(parameter).numel() for parameter in model.parameters())
-    return {"losses": losses, "norms": norms, "held": held, "weights": dict(gathered(model, processes))}
+    assemble(model, processes)
+    return {"losses": losses, "norms": norms, "held": held, "weights": copied(model)}
+
+
+def copied(model: Model) -> dict[str, Tensor]:
+    """Return weights that share no memory, so that they fit a file."""
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def parts(model: Model, processes: Processes) -> dict[str, Tensor]:
+    """Return this process's part of every parameter."""
+    return placed(dict(model.named_parameters()), model, processes)
+
+
+def initialised(seed: int, processes: Processes, shard: bool | None = None) -> Model:
+    """Return a model whose weights a seed decides, spread over the processes."""
+    model = Model(SMALL).double()
+    initialise(model, seed=seed)
+    spread(model, processes, shard)
+    return model
 
 
 def exchange_files(folder: Path, number: int, processes: Processes, shard: bool | None) -> None:
     """Write this layout's weights, after reading what the layout before it wrote."""
-    model = Model(SMALL).double()
-    initialise(model, seed=number)
-    spread(model, processes, shard)
-    group = None if processes.alone else torch.distributed.group.WORLD
     if number:
-        read_tensors(folder / f"files-{number - 1}", placed(model, processes), group)
-        expected = Model(SMALL).double()
-        initialise(expected, seed=number - 1)
-        wanted = dict(expected.named_parameters())
-        for name, whole in gathered(model, processes):
-            assert torch.equal(whole, wanted[name]), name
-        initialised = Model(SMALL).double()
-        initialise(initialised, seed=number)
-        spread(initialised, processes, shard)
-        model = initialised
+        model = initialised(number, processes, shard)
+        read_tensors(folder / f"files-{number - 1}", parts(model, processes), processes.everyone)
+        assemble(model, processes)
+        expected = dict(initialised(number - 1, Processes()).named_parameters())
+        if processes.first:
+            assert all(torch.equal(whole, expected[name]) for name, whole in model.named_parameters())
     (folder / f"files-{number}").mkdir(exist_ok=True)
-    write_tensors(folder / f"files-{number}", placed(model, processes), group)
+    model = initialised(number, processes, shard)
+    write_tensors(folder / f"files-{number}", parts(model, processes), processes.everyone)
 
 
 def main(folder: Path, world: int, cases: list[dict[str, Any]]) -> None:

@@ -50,7 +50,7 @@ class Batches:
         self._tokens = stream.tokens.repeat(repeats)
         self._learnt = None if stream.learnt is None else stream.learnt.repeat(repeats)
         self.context = context
-        self.rows = max(1, batch_tokens // context)
+        self.rows = rows_of(batch_tokens, context)
         self.blocks = (len(self._tokens) - 1) // context
         self._seed = seed
         self._epochs: dict[int, tuple[int, list[int]]] = {}
@@ -99,6 +99,11 @@ class Batches:
         room = len(self._tokens) - 1 - self.blocks * self.context
         offset = int(torch.randint(room + 1, (), generator=generator, device="cpu"))
         return offset, torch.randperm(self.blocks, generator=generator, device="cpu").tolist()
+
+
+def rows_of(batch_tokens: int, context: int) -> int:
+    """Return the number of blocks that make a step of about ``batch_tokens``."""
+    return max(1, batch_tokens // context)
 
 
 def read_streams(snapshot: Path, tokenizer: Tokenizer) -> tuple[Stream, Stream]:

@@ -40,6 +40,11 @@ def verify(store: Path, path: str, digest: Digest) -> AdapterRecord | None:
     return record
 
 
+def checkpoint_of(store: Path, path: str) -> Path:
+    """Return the folder of the checkpoint that an artefact is or needs; nothing is verified."""
+    return store / (_record(store / path).base.path if (store / path / ADAPTER).exists() else path)
+
+
 def _record(folder: Path) -> AdapterRecord:
     try:
         return AdapterRecord.model_validate_json((folder / ADAPTER).read_text())

@@ -106,20 +106,22 @@ class StepCounts:
         """
         counts_LE = torch.stack([routing.counts_GE.sum(dim=0) for routing in routings])
         dropped_L = torch.stack([routing.dropped for routing in routings])
-        if self._process_group is not None:
-            both = torch.cat((counts_LE, dropped_L[:, None]), dim=1)
+        squares_L = torch.stack([routing.logit_rms.square() for routing in routings])
+        if self._process_group is not None:  # in one exchange; fp64 holds integers up to 2^53
+            both = torch.cat((counts_LE, dropped_L[:, None], squares_L[:, None]), dim=1).double()
             distributed.all_reduce(both, group=self._process_group)
-            counts_LE, dropped_L = both[:, :-1], both[:, -1]
+            counts_LE, dropped_L = both[:, :-2].long(), both[:, -2].long()
+            squares_L = both[:, -1] / self._process_group.size()
         if self._counts_LE is not None and self._dropped_L is not None:
             counts_LE, dropped_L = self._counts_LE + counts_LE, self._dropped_L + dropped_L
         self._counts_LE, self._dropped_L = counts_LE, dropped_L
-        self._mean_squares_L.append(torch.stack([routing.logit_rms.square() for routing in routings]))
+        self._mean_squares_L.append(squares_L)
         return counts_LE
 
     def loads(self) -> list[LayerLoad]:
         """Return each layer's load over the step; waits for the device. Empty before the first ``add``.
 
-        The logits' root mean square is over this process's micro-batches, which weigh the same.
+        The logits' root mean square is over all micro-batches, which weigh the same.
         """
         if self._counts_LE is None or self._dropped_L is None:
             return []

@@ -21,6 +21,15 @@ class Layout:
         """Return which of a step's rows a process reads; shares differ by one row at most."""
         return range(rank, rows, self.processes)
 
+    def micro_batches(self, rows: int, at_once: int) -> int:
+        """Return in how many micro-batches every process reads its share of a step's rows, ``at_once`` at most.
+
+        All processes take the same number, none of them empty, since they compute them together: where shares
+        differ and ``at_once`` is 1, a micro-batch has two rows instead.
+        """
+        smallest, largest = rows // self.processes, -(-rows // self.processes)
+        return min(-(-largest // at_once), smallest)
+
 
 def lay_out(processes: int, expert_parallelism: int, *, in_layer_experts: int | None, rows: int) -> Layout:
     """Return the layout; raises JobError (InvalidConfig) that says what does not fit, and what would.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
+from moe_trainer.failure import PEER_LOST, TransientError
 from moe_trainer.parallel.layout import Layout
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ class Processes:
     layout: Layout = field(default_factory=Layout)
     rank: int = 0
     grid: "DeviceMesh | None" = None  #: Dimensions ``expert`` and ``data``; None: alone.
+    #: All processes, once more over Gloo: what a background thread may wait on while steps go on.
+    background: "ProcessGroup | None" = None
 
     @property
     def alone(self) -> bool:
@@ -53,6 +56,11 @@ class Processes:
         """The processes that hold the same in-layer experts as this one; None: no other does."""
         return self.grid["data"].get_group() if self.grid and self.layout.data > 1 else None
 
+    @property
+    def everyone(self) -> "ProcessGroup | None":
+        """All processes; None: alone."""
+        return None if self.alone else torch.distributed.group.WORLD
+
     def sum(self, tensor: Tensor) -> Tensor:
         """Add up a tensor over all processes, in place; each of them gets the same bits."""
         if not self.alone:
@@ -63,12 +71,12 @@ class Processes:
         """Return whether the flag is up in any process: how they agree on stopping."""
         return bool(self.sum(torch.tensor(float(flag))) > 0)
 
-    def from_first(self, value: T) -> T:
+    def from_first(self, value: T, group: "ProcessGroup | None" = None) -> T:
         """Return what the first process passed; the others may pass anything."""
         if self.alone:
             return value
         box = [value]
-        torch.distributed.broadcast_object_list(box, src=0)
+        torch.distributed.broadcast_object_list(box, src=0, group=group)
         return box[0]
 
 
@@ -76,8 +84,8 @@ class Processes:
 def joined(layout: Layout, variables: Mapping[str, str] = os.environ) -> Iterator[Processes]:
     """Meet the other processes of the run, by the variables that torchrun sets, and part at the end.
 
-    NCCL where each process has a device of its own, else Gloo. Raises RuntimeError (DistNetworkError) if
-    they do not all come.
+    NCCL where each process has a device of its own, else Gloo. Raises TransientError (PeerLost) if they do
+    not all come, or one of them is lost on the way: the others only notice, and whoever was first has said why.
     """
     if layout.processes == 1:
         yield Processes()
@@ -88,10 +96,19 @@ def joined(layout: Layout, variables: Mapping[str, str] = os.environ) -> Iterato
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(variables["LOCAL_RANK"]))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
     try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
         ranks = torch.arange(layout.processes, device="cpu").view(layout.data, layout.expert)
         grid = DeviceMesh("cuda" if cuda else "cpu", ranks.T, mesh_dim_names=("expert", "data"))
-        yield Processes(layout, dist.get_rank(), grid)
-    finally:
-        dist.destroy_process_group()
+        background = dist.new_group(backend="gloo", timeout=PATIENCE)
+        yield Processes(layout, dist.get_rank(), grid, background)
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
+            raise TransientError(
+                PEER_LOST,
+                "another process of this run is gone or does not answer, so this one ends as well; the next attempt "
+                f"goes on from the last checkpoint. Its own message says why; here it shows as: {error}",
+            ) from error
+        raise
+    # Not after an error: the others may be gone, and this process is about to end.
+    dist.destroy_process_group()

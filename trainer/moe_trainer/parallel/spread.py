@@ -6,17 +6,18 @@ process that uses it (replicas: one sum of all gradients a step) or, where it is
     spread(model, processes)             before the first step, with the whole weights loaded
     sum_gradients(model, processes)      after the last backward pass of a step
     clip_gradients(model, limit, …)      by the norm over the whole model
-    placed(model, processes)             name and this process's part, knowing its place in the whole
-    gathered(model, processes)           name and whole tensor, one after the other, for the artefact
+    placed(tensors, model, processes)    name and this process's part, knowing its place in the whole
+    assemble(model, processes)           after the last step: the first process has the whole model again
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from moe_trainer.causal_model import CausalModel
 from moe_trainer.moe.layer import InLayerExperts
 from moe_trainer.parallel.processes import Processes
 
@@ -25,7 +26,7 @@ from moe_trainer.parallel.processes import Processes
 REPLICATED_BYTES = 256 << 20
 
 
-def spread(model: nn.Module, processes: Processes, shard: bool | None = None) -> None:
+def spread(model: CausalModel, processes: Processes, shard: bool | None = None) -> None:
     """Leave this process its part of the model; ``shard`` forces FSDP2 (True) or replicas (False)."""
     if processes.alone:
         return
@@ -41,10 +42,8 @@ def sum_gradients(model: nn.Module, processes: Processes) -> None:
     """Add up the gradients of replicas, so that each holds those of the whole step; FSDP2 has done so itself."""
     if processes.alone:
         return
-    cut = {id(p) for experts in _in_layer_experts(model) for p in experts.parameters()}
+    cut = _cut_ids(model, processes)
     replicas = [p for p in model.parameters() if p.grad is not None and local(p) is p]
-    if processes.layout.expert == 1:
-        cut = set()
     _sum_together([p.grad for p in replicas if p.grad is not None and id(p) not in cut], None)
     if processes.data_group is not None:
         inner = [p.grad for p in replicas if p.grad is not None and id(p) in cut]
@@ -55,7 +54,7 @@ def clip_gradients(model: nn.Module, limit: float, processes: Processes) -> floa
     """Scale all gradients so that their norm over the whole model is at most ``limit``; return it before that."""
     if processes.alone:
         return float(torch.nn.utils.clip_grad_norm_(model.parameters(), limit))
-    cut = {id(p) for experts in _in_layer_experts(model) for p in experts.parameters()}
+    cut = _cut_ids(model, processes)
     squares = torch.zeros((), dtype=torch.float64)
     for parameter in model.parameters():
         if parameter.grad is not None:
@@ -69,14 +68,12 @@ def clip_gradients(model: nn.Module, limit: float, processes: Processes) -> floa
     return norm
 
 
-def placed(model: nn.Module, processes: Processes) -> dict[str, Tensor]:
-    """Return every parameter as this process holds it: plain where it is whole, else a DTensor of the whole."""
-    cut = {id(p) for experts in _in_layer_experts(model) for p in experts.parameters()}
-    if processes.expert_group is None:
-        cut = set()
+def placed(tensors: Mapping[str, Tensor], model: nn.Module, processes: Processes) -> dict[str, Tensor]:
+    """Return parameters of a model as this process holds them: plain where whole, else a DTensor of the whole."""
+    cut = _cut_ids(model, processes)
     return {
-        name: _cut_part(parameter.detach(), processes) if id(parameter) in cut else parameter.detach()
-        for name, parameter in model.named_parameters()
+        name: _cut_part(tensor.detach(), processes) if id(tensor) in cut else tensor.detach()
+        for name, tensor in tensors.items()
     }
 
 
@@ -97,10 +94,23 @@ def placed_like(whole: Tensor, part: Tensor) -> Tensor:
     )
 
 
-def gathered(model: nn.Module, processes: Processes) -> Iterator[tuple[str, Tensor]]:
-    """Yield every parameter whole, one at a time; all processes have to go through them together."""
-    for name, part in placed(model, processes).items():
-        yield name, part.full_tensor() if hasattr(part, "full_tensor") else part
+def assemble(model: nn.Module, processes: Processes) -> None:
+    """Give the first process the whole model again; the others keep their parts. All have to call it together."""
+    if processes.alone:
+        return
+    parts = list(model.named_parameters(remove_duplicate=False))
+    places = placed(dict(parts), model, processes)
+    wholes: dict[int, nn.Parameter] = {}  # a weight may stand in two places
+    for name, parameter in parts:
+        if id(parameter) not in wholes:
+            place = places[name]
+            whole = place.full_tensor() if hasattr(place, "full_tensor") else place
+            wholes[id(parameter)] = nn.Parameter(whole, requires_grad=parameter.requires_grad)
+        if processes.first:
+            module, _, last = name.rpartition(".")
+            setattr(model.get_submodule(module), last, wholes[id(parameter)])
+        else:
+            wholes[id(parameter)] = parameter
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -113,15 +123,23 @@ def _in_layer_experts(model: nn.Module) -> Iterator[InLayerExperts]:
     return (module for module in model.modules() if isinstance(module, InLayerExperts))
 
 
+def _cut_ids(model: nn.Module, processes: Processes) -> set[int]:
+    """Return which parameters are of in-layer experts that are cut over an expert group."""
+    if processes.expert_group is None:
+        return set()
+    return {id(p) for experts in _in_layer_experts(model) for p in experts.parameters()}
+
+
 def _cut(experts: InLayerExperts, processes: Processes) -> None:
     """Keep the in-layer experts of this process, and let the module exchange slots with the others."""
     from moe_trainer.parallel.exchange import exchanged_experts
 
     assert processes.grid is not None and processes.expert_group is not None
     place = processes.grid["expert"].get_local_rank()
-    for name, parameter in list(experts.named_parameters()):
-        kept = parameter.detach().chunk(processes.layout.expert)[place].clone()
-        setattr(experts, name, nn.Parameter(kept, requires_grad=parameter.requires_grad))
+    for module in experts.modules():  # updates of an adapter are stacked like the weights
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            kept = parameter.detach().chunk(processes.layout.expert)[place].clone()
+            setattr(module, name, nn.Parameter(kept, requires_grad=parameter.requires_grad))
     experts.function = partial(exchanged_experts, group=processes.expert_group)
 
 
@@ -143,7 +161,7 @@ def _cut_part(part: Tensor, processes: Processes) -> Tensor:
     )
 
 
-def _fully_shard(model: nn.Module, processes: Processes) -> None:
+def _fully_shard(model: CausalModel, processes: Processes) -> None:
     """Cut parameters, gradients and optimizer state by FSDP2, block by block; gradients are summed."""
     from torch.distributed.device_mesh import DeviceMesh
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
@@ -154,7 +172,7 @@ def _fully_shard(model: nn.Module, processes: Processes) -> None:
     if processes.layout.expert > 1:
         for experts in _in_layer_experts(model):
             fully_shard(experts, mesh=processes.grid["data"])
-    for block in model.get_submodule("layers").children():
+    for block in model.blocks:
         fully_shard(block, mesh=everyone)
     fully_shard(model, mesh=everyone)
     register_fsdp_forward_method(model, "with_routing")

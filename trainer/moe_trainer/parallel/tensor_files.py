@@ -6,6 +6,7 @@ number wrote.
 """
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,11 +30,15 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor], group: "ProcessGr
     if group is None:
         save_tensors(folder / _ALONE, tensors)
         return
+    from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
     from torch.distributed.checkpoint.state_dict_saver import save
 
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    save(dict(tensors), storage_writer=writer, process_group=group)
+    try:
+        save(dict(tensors), storage_writer=writer, process_group=group)
+    except CheckpointException as error:  # what happened to any of the processes, such as a full disk
+        raise next((why for why, _ in error.failures.values() if isinstance(why, OSError)), error) from None
 
 
 def read_tensors(folder: Path, into: Mapping[str, Tensor], group: "ProcessGroup | None") -> None:
@@ -41,10 +46,7 @@ def read_tensors(folder: Path, into: Mapping[str, Tensor], group: "ProcessGroup 
 
     Raises JobError (ArtefactCorrupt) if a name is missing or has another shape, before any is filled.
     """
-    found = shapes(folder)
-    for name, tensor in into.items():
-        if found.get(name) != tuple(tensor.shape):
-            raise corrupt(folder, f"{name} has shape {found.get(name)}, not {tuple(tensor.shape)}")
+    check_shapes(folder, into)
     if group is None and not _in_parts(folder):
         for name, tensor in load_tensors(folder / _ALONE).items():
             if name in into:
@@ -54,7 +56,17 @@ def read_tensors(folder: Path, into: Mapping[str, Tensor], group: "ProcessGroup 
     from torch.distributed.checkpoint.state_dict_loader import load
 
     reader = HuggingFaceStorageReader(str(folder))
-    load(dict(into), storage_reader=reader, process_group=group, no_dist=group is None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # that it is alone, it was told
+        load(dict(into), storage_reader=reader, process_group=group, no_dist=group is None)
+
+
+def check_shapes(folder: Path, into: Mapping[str, Tensor]) -> None:
+    """Raise JobError (ArtefactCorrupt) unless the folder holds every name in its whole shape."""
+    found = shapes(folder)
+    for name, tensor in into.items():
+        if found.get(name) != tuple(tensor.shape):
+            raise corrupt(folder, f"{name} has shape {found.get(name)}, not {tuple(tensor.shape)}")
 
 
 def shapes(folder: Path) -> dict[str, tuple[int, ...]]:
