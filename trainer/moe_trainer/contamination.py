@@ -4,24 +4,27 @@ A pool excludes every held-out document from later training snapshots, so clean 
 joins after its base was trained is the exception: the base may have read what is now held out.
 """
 
-from base64 import b64decode
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from moe_trainer.data.minhash import NearDuplicates
-from moe_trainer.data.snapshot_layout import read_fingerprints
+import numpy as np
+
+from moe_trainer.data.catalogue import Catalogue, digits_of
+from moe_trainer.data.fingerprints import Fingerprint, read_fingerprints, take_up
+from moe_trainer.data.minhash import THRESHOLD
+from moe_trainer.data.near_duplicates import Resembling, search
+from moe_trainer.data.snapshot_layout import FINGERPRINTS
 
 
 def tainted_clusters(holdout: Path, snapshots: Iterable[Path]) -> frozenset[str]:
     """Return the holdout's clusters with a document, or a near-duplicate of one, in a snapshot."""
-    held_out = NearDuplicates()
-    cluster_of = {}
-    for fingerprint in read_fingerprints(holdout):
-        held_out.add(fingerprint.document, b64decode(fingerprint.signature))
-        cluster_of[fingerprint.document] = fingerprint.cluster
-    return frozenset(
-        cluster_of[document]
-        for snapshot in snapshots
-        for trained_on in read_fingerprints(snapshot)
-        for document in held_out.like(b64decode(trained_on.signature))
-    )
+    with tempfile.TemporaryFile() as signatures, Catalogue(signatures) as catalogue:
+        held_out, places = take_up(catalogue, read_fingerprints(holdout / FINGERPRINTS, Fingerprint))
+        for snapshot in snapshots:
+            take_up(catalogue, read_fingerprints(snapshot / FINGERPRINTS, Fingerprint))
+        rows = np.arange(len(catalogue))
+        trained_on = rows >= len(held_out)
+        seen = Resembling(trained_on)
+        search(catalogue, rows, THRESHOLD, seen)
+        return frozenset(digits_of(places.clusters[seen.found[: len(held_out)]]))

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from pydantic import Field, ValidationError
 
@@ -122,10 +122,20 @@ def write_file(path: Path, data: bytes) -> None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Put a file in the place of another at once: readers see the old bytes or the new, never a mix."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that takes the place of ``path`` at once when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     working = path.with_name(f".{path.name}.new-{secrets.token_hex(4)}")
     try:
-        write_file(working, data)
+        with working.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         working.replace(path)
         sync_folder(path.parent)
     finally:

@@ -10,8 +10,8 @@ import pytest
 
 from moe_trainer import store
 from moe_trainer.contamination import tainted_clusters
-from moe_trainer.data import holdouts
-from moe_trainer.data.holdouts import read_registry, read_windows
+from moe_trainer.data.fingerprints import read_registry
+from moe_trainer.data.holdouts import read_windows
 from moe_trainer.data.snapshot_layout import read_documents, read_record
 from moe_trainer.failure import JobError
 from moe_trainer.job_config import Filter, Source
@@ -192,15 +192,18 @@ def test_a_snapshot_that_was_altered_on_disk_is_not_used_again(place: Place, pro
         place.snapshot(place.job("prose"))
 
 
-def test_a_registry_line_that_a_kill_cut_short_loses_no_other_line(place: Place, prose: Prose) -> None:
+def test_a_registry_line_that_a_kill_cut_short_is_written_again_and_loses_no_other(
+    place: Place, prose: Prose
+) -> None:
     place.text("prose", prose(30))
-    place.snapshot(place.job("prose"))
+    made = place.snapshot(place.job("prose"))
     registry = place.store / store.held_out_registry("pool-uid")
-    whole = read_registry(registry)
+    whole = {entry.document: entry for entry in read_registry(registry)}
     registry.write_bytes(registry.read_bytes()[:-40])
-    assert len(read_registry(registry)) == len(whole) - 1
-    holdouts.append_to_registry(registry, whole.values())
-    assert read_registry(registry) == whole
+    assert len(list(read_registry(registry))) == len(whole) - 1
+    shutil.rmtree(place.store / made.path)
+    assert place.snapshot(place.job("prose")) == made
+    assert {entry.document: entry for entry in read_registry(registry)} == whole
 
 
 _KILLED_AT = """

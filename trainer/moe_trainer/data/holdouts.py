@@ -5,56 +5,36 @@ the Experts of a pool share, is only ever appended to, and a line that was cut s
 """
 
 import os
-from base64 import b64encode
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+import numpy as np
 
-from moe_trainer.data.minhash import SCHEME
-from moe_trainer.data.snapshot_layout import Fingerprint
-from moe_trainer.data.splitting import Member
-from moe_trainer.failure import JobError
+from moe_trainer.data.catalogue import Catalogue, Rows
+from moe_trainer.data.fingerprints import (
+    KnownDocument,
+    fingerprint_lines,
+    known_lines,
+    names_in,
+    read_fingerprints,
+    read_registry,
+    take_up,
+)
+from moe_trainer.data.splitting import Places
 from moe_trainer.job_report import Window
-from moe_trainer.manifest import replace_file
+from moe_trainer.manifest import replace_file, replacing
 
 
-class KnownDocument(Fingerprint):
-    """A line of ``clusters.jsonl``: a document that an Expert has had, and the side it is on for good."""
-
-    held_out: bool
-    scheme: int = Field(description="Version of the scheme that placed it.")
+def read_clusters(path: Path, catalogue: Catalogue) -> tuple[Rows, Places]:
+    """Add what an Expert has seen to a catalogue; return the rows, none before its first snapshot."""
+    return take_up(catalogue, read_fingerprints(path, KnownDocument))
 
 
-Known = dict[str, tuple[Member, bytes]]
-
-
-def read_known(path: Path) -> Known:
-    """Return what an Expert has seen: document hash to place and signature; empty before its first snapshot."""
-    known: Known = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
-        entry = KnownDocument.model_validate_json(line)
-        if entry.scheme != SCHEME:
-            raise JobError(
-                "SchemeUnsupported", f"{path.name} has scheme {entry.scheme}; this program reads {SCHEME}."
-            )
-        known[entry.document] = (Member(entry.cluster, entry.held_out), entry.signature_bytes())
-    return known
-
-
-def write_known(path: Path, known: Known) -> None:
-    """Replace what an Expert has seen."""
-    entries = (
-        KnownDocument(
-            document=name,
-            cluster=member.cluster,
-            signature=encoded(signed),
-            held_out=member.held_out,
-            scheme=SCHEME,
-        )
-        for name, (member, signed) in sorted(known.items())
-    )
-    replace_file(path, _lines(entries))
+def write_clusters(path: Path, catalogue: Catalogue, rows: Rows, places: Places) -> None:
+    """Replace what an Expert has seen. ``places`` are of the whole catalogue."""
+    by_name = rows[np.argsort(catalogue.names[rows], kind="stable")]
+    with replacing(path) as file:
+        file.writelines(known_lines(catalogue, by_name, places))
 
 
 def read_windows(path: Path) -> list[Window]:
@@ -66,38 +46,22 @@ def read_windows(path: Path) -> list[Window]:
 
 def write_windows(path: Path, windows: Iterable[Window]) -> None:
     """Replace the list of an Expert's windows."""
-    replace_file(path, _lines(windows))
+    replace_file(path, b"".join(window.to_json().encode() + b"\n" for window in windows))
 
 
-def read_registry(path: Path) -> dict[str, Fingerprint]:
-    """Return the fingerprint of every document that any Expert of the pool ever held out, by document."""
-    found = {}
-    for line in path.read_bytes().split(b"\n") if path.exists() else ():
-        try:
-            fingerprint = Fingerprint.model_validate_json(line)
-        except ValidationError:
-            continue  # cut short by a kill; the attempt after it has appended it again
-        found[fingerprint.document] = fingerprint
-    return found
+def append_to_registry(path: Path, catalogue: Catalogue, rows: Rows, places: Places) -> None:
+    """Add those rows that the registry does not have, and write them through to the disk.
 
-
-def append_to_registry(path: Path, fingerprints: Iterable[Fingerprint]) -> None:
-    """Add fingerprints that the registry does not have, and write them through to the disk."""
-    have = read_registry(path)
-    new = _lines(f for f in fingerprints if f.document not in have)
-    if not new:
+    ``places`` are of the whole catalogue.
+    """
+    have = names_in(read_registry(path))
+    new = rows[~np.isin(catalogue.names[rows], have)]
+    if not len(new):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
-        file.write(b"\n" + new)  # the newline ends a line that a kill may have cut short
+        file.write(b"\n")  # ends a line that a kill may have cut short
+        by_name = new[np.argsort(catalogue.names[new], kind="stable")]
+        file.writelines(fingerprint_lines(catalogue, by_name, places))
         file.flush()
         os.fsync(file.fileno())
-
-
-def encoded(signature: bytes) -> str:
-    """Return a signature as it is written in a Fingerprint."""
-    return b64encode(signature).decode()
-
-
-def _lines(entries: Iterable[Fingerprint | Window]) -> bytes:
-    return b"".join(entry.to_json().encode() + b"\n" for entry in entries)

@@ -1,4 +1,4 @@
-"""Which documents are near-duplicates: one-permutation MinHash with locality-sensitive hashing.
+"""Signatures of documents: one-permutation MinHash of their words, for locality-sensitive hashing.
 
 A document is the set of its 3-word shingles (words lower-cased, long ones cut to 16 characters). Each
 shingle is hashed once; the hash picks one of 128 bins and a 32-bit value, and a bin keeps its smallest
@@ -8,11 +8,19 @@ similarity of two documents, with a standard error of at most 0.045.
 
 Candidates share one of 42 bands of 3 bins: at similarity 0.5 a pair is missed with probability 0.4 %.
 The signature is part of what a pool stores for ever: changing anything here means a new ``SCHEME``.
+
+Shapes: N documents, W words of all of them, H shingles, S = 128 bins.
 """
 
 import re
-from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
 from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_trainer.data import crc
 
 #: Version of the scheme: signature, threshold and splitting rule together.
 SCHEME = 1
@@ -20,75 +28,104 @@ SCHEME = 1
 THRESHOLD = 0.5
 
 BINS = 128
-_ROWS = 3
-_BANDS = BINS // _ROWS
-_VALUE_BYTES = 4
+ROWS = 3
+BANDS = BINS // ROWS
+SIGNATURE_BYTES = BINS * 4
+
+#: 128 little-endian 32-bit minima a row.
+Signatures = NDArray[np.uint32]
+
 _SHINGLE_WORDS = 3
+_WORD_CHARACTERS = 16
+_WORD = re.compile(rf"\w{{1,{_WORD_CHARACTERS}}}")
 _BORROWED_STEP = 0x9E3779B1
-_MASK = (1 << 64) - 1
-_WORD = re.compile(r"\w{1,16}")
+_EMPTY = 1 << 32
+#: More would not stay in a core's cache.
+_CHARACTERS_AT_ONCE = 48 * 1024
+
+#: Which bytes belong to words: those of ASCII words, and all that are not ASCII.
+_IS_WORD = np.array([byte >= 128 or chr(byte).isalnum() or chr(byte) == "_" for byte in range(256)])
 
 
 def signature(text: str) -> bytes:
-    """Return the 512 bytes that stand for a document: 128 little-endian 32-bit minima."""
-    smallest: dict[int, int] = {}
-    for shingle in _shingles(text):
-        mixed = crc32(shingle.encode()) * 0x9E3779B97F4A7C15 & _MASK
-        mixed = (mixed ^ mixed >> 32) * 0xD6E8FEB86659FD93 & _MASK
-        where, value = mixed >> 57, mixed >> 16 & 0xFFFFFFFF
-        if value < smallest.get(where, 1 << 32):
-            smallest[where] = value
-    return b"".join(value.to_bytes(_VALUE_BYTES, "little") for value in _densified(smallest))
+    """Return the 512 bytes that stand for a document."""
+    return signatures([text]).tobytes()
 
 
-def similarity(left: bytes, right: bytes) -> float:
-    """Return the estimated Jaccard similarity of two documents, 0 to 1, from their signatures."""
-    pairs = zip(memoryview(left).cast("I"), memoryview(right).cast("I"), strict=True)
-    return sum(a == b for a, b in pairs) / BINS
+def signatures(texts: Sequence[str]) -> Signatures:
+    """Return the signatures of documents, N by S."""
+    parts, start, size = [np.empty((0, BINS), dtype=np.uint32)], 0, 0
+    for number, text in enumerate(texts):
+        size += len(text)
+        if size >= _CHARACTERS_AT_ONCE:
+            parts.append(_signatures(texts[start : number + 1]))
+            start, size = number + 1, 0
+    if start < len(texts):
+        parts.append(_signatures(texts[start:]))
+    return np.concatenate(parts)
 
 
-class NearDuplicates:
-    """An index of signatures that says which of those added so far resemble another.
-
-    Memory: about 4 KB a document.
-    """
-
-    def __init__(self, threshold: float = THRESHOLD) -> None:
-        self._threshold = threshold
-        self._signatures: dict[str, bytes] = {}
-        self._bands: defaultdict[tuple[int, bytes], list[str]] = defaultdict(list)
-
-    def add(self, name: str, signed: bytes) -> None:
-        """Add a document under a name."""
-        self._signatures[name] = signed
-        for band in _bands(signed):
-            self._bands[band].append(name)
-
-    def like(self, signed: bytes) -> list[str]:
-        """Return the names of documents whose estimated similarity reaches the threshold, sorted."""
-        candidates = {name for band in _bands(signed) for name in self._bands.get(band, ())}
-        return sorted(n for n in candidates if similarity(signed, self._signatures[n]) >= self._threshold)
+def _signatures(texts: Sequence[str]) -> Signatures:
+    data, document_W, start_W, length_W = _words([text.lower() for text in texts])
+    whole_H = document_W[:-2] == document_W[2:]
+    document_H = document_W[:-2][whole_H]
+    crc_H = crc.of_shingles(data, start_W, length_W)[whole_H]
+    shingles_N = np.bincount(document_H, minlength=len(texts))
+    short = np.flatnonzero(shingles_N == 0)
+    crc_of_short = np.array([_crc_of_short(texts[n]) for n in short.tolist()], dtype=np.uint32)
+    smallest_NS = _smallest(
+        np.concatenate((document_H, short)), np.concatenate((crc_H, crc_of_short)), len(texts)
+    )
+    return _densified(smallest_NS)
 
 
-def _shingles(text: str) -> set[str]:
-    words = _WORD.findall(text.lower()) or [text]
-    if len(words) < _SHINGLE_WORDS:
-        return {" ".join(words)}
-    return {" ".join(group) for group in zip(words, words[1:], words[2:], strict=False)}
+def _words(lowered: Sequence[str]) -> tuple[NDArray[np.uint8], crc.Places, crc.Places, crc.Places]:
+    """Return the bytes of all texts, and of each word its document, its start and its length in them."""
+    encoded = [_as_ascii_or_words(text) for text in lowered]
+    data = np.frombuffer(b"\n".join([*encoded, b""]), dtype=np.uint8)
+    inside = np.concatenate(([False], _IS_WORD[data], [False]))
+    edges = np.flatnonzero(inside[1:] != inside[:-1])
+    start_W, length_W = edges[::2], edges[1::2] - edges[::2]
+    end_N = np.cumsum([len(text) + 1 for text in encoded])
+    document_W = np.searchsorted(end_N, start_W, side="right")
+    is_ascii_N = np.array([text.isascii() for text in encoded])
+    pieces_W = np.where(is_ascii_N[document_W], -(-length_W // _WORD_CHARACTERS), 1)
+    if (pieces_W > 1).any():
+        piece_W = np.arange(pieces_W.sum()) - np.repeat(np.cumsum(pieces_W) - pieces_W, pieces_W)
+        cut_W = np.repeat(pieces_W > 1, pieces_W)
+        rest_W = np.repeat(length_W, pieces_W) - piece_W * _WORD_CHARACTERS
+        start_W = np.repeat(start_W, pieces_W) + piece_W * _WORD_CHARACTERS
+        length_W = np.where(cut_W, np.minimum(rest_W, _WORD_CHARACTERS), rest_W)
+        document_W = np.repeat(document_W, pieces_W)
+    return data, document_W, start_W, length_W
 
 
-def _densified(smallest: dict[int, int]) -> list[int]:
+def _as_ascii_or_words(lowered: str) -> bytes:
+    """Return ASCII as it is; of any other text the words alone, since only `re` knows its letters."""
+    return lowered.encode() if lowered.isascii() else " ".join(_WORD.findall(lowered)).encode()
+
+
+def _crc_of_short(text: str) -> int:
+    """Return the checksum of a text of fewer than three words: it is one shingle."""
+    return crc32(" ".join(_WORD.findall(text.lower()) or [text]).encode())
+
+
+def _smallest(document_H: NDArray[Any], crc_H: NDArray[np.uint32], documents: int) -> NDArray[np.uint64]:
+    """Return the smallest value in each bin, _EMPTY where there is none: N by S."""
+    mixed_H = crc_H.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed_H = (mixed_H ^ mixed_H >> np.uint64(32)) * np.uint64(0xD6E8FEB86659FD93)
+    bin_H = document_H * BINS + (mixed_H >> np.uint64(57)).astype(np.int64)
+    smallest_NS = np.full(documents * BINS, _EMPTY, dtype=np.uint64)
+    np.minimum.at(smallest_NS, bin_H, mixed_H >> np.uint64(16) & np.uint64(0xFFFFFFFF))
+    return smallest_NS.reshape(documents, BINS)
+
+
+def _densified(smallest_NS: NDArray[np.uint64]) -> Signatures:
     """Return a value for every bin: its own, or the next full bin's, offset by the distance to it."""
-    values = [0] * BINS
-    distance = 0
-    for place in range(2 * BINS - 1, -1, -1):  # twice around, so that the last bins see the first
-        where = place % BINS
-        distance = 0 if where in smallest else distance + 1
-        source = smallest.get((where + distance) % BINS, 0)
-        values[where] = (source + distance * _BORROWED_STEP) & 0xFFFFFFFF
-    return values
-
-
-def _bands(signed: bytes) -> list[tuple[int, bytes]]:
-    width = _ROWS * _VALUE_BYTES
-    return [(band, signed[band * width : (band + 1) * width]) for band in range(_BANDS)]
+    place_S = np.arange(BINS)
+    full_NS = np.where(smallest_NS != _EMPTY, place_S, 2 * BINS)
+    twice = np.concatenate((full_NS, full_NS + BINS), axis=1)  # so that the last bins see the first
+    next_NS = np.minimum.accumulate(twice[:, ::-1], axis=1)[:, : BINS - 1 : -1]
+    source_NS = np.take_along_axis(smallest_NS, next_NS % BINS, axis=1)
+    distance_NS = (next_NS - place_S).astype(np.uint64)
+    return (source_NS + distance_NS * np.uint64(_BORROWED_STEP)).astype(np.uint32)

@@ -4,7 +4,7 @@ A snapshot (``store.snapshot``) is the training side of an Expert's documents:
 
     documents.jsonl    one Document a line, in reading order
     snapshot.json      SnapshotRecord: counts, the holdout's windows at that time
-    fingerprints.jsonl one Fingerprint a line: what its readers have trained on
+    fingerprints.jsonl one Fingerprint a line (fingerprints.py): what its readers have trained on
     report.json        the same counts for people, per source and per reason
 
 A holdout (``store.holdout``) is one immutable window of held-out documents:
@@ -17,7 +17,6 @@ byte are measured on the UTF-8 bytes. Segments are cut by whoever scores. A conv
 whose ``turns`` say which words are whose (content.py); rendering it is left to who has the tokenizer.
 """
 
-from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,18 +38,6 @@ class Document(Content):
     cluster: str = Field(description="Id of its cluster of near-duplicates: 16 hexadecimal digits.")
 
 
-class Fingerprint(Format):
-    """What is kept of a document to recognise it, and its near-duplicates, without its text."""
-
-    document: str = Field(description="Its name: 32 hexadecimal digits of the SHA-256 of its content.")
-    cluster: str
-    signature: str = Field(description="Its MinHash signature, base64 (data/minhash.py).")
-
-    def signature_bytes(self) -> bytes:
-        """Return the signature as data/minhash.py reads it."""
-        return b64decode(self.signature)
-
-
 class SnapshotRecord(Format):
     """What ``snapshot.json`` says."""
 
@@ -70,11 +57,9 @@ def read_documents(folder: Path) -> Iterator[Document]:
             yield Document.model_validate_json(line)
 
 
-def read_fingerprints(folder: Path) -> Iterator[Fingerprint]:
-    """Yield the fingerprints of a snapshot's or a holdout's documents."""
-    with (folder / FINGERPRINTS).open(encoding="utf-8") as file:
-        for line in file:
-            yield Fingerprint.model_validate_json(line)
+def document_line(cluster: str, content: bytes) -> bytes:
+    """Return a Document as a line, given its Content as one; what Document.to_json would say."""
+    return b'{"cluster":"' + cluster.encode() + b'",' + content[1:]
 
 
 def read_record(folder: Path) -> SnapshotRecord:

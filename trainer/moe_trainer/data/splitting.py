@@ -5,31 +5,44 @@
     held out   iff H(salt, id) < fraction, when first seen
 
 A document that later resembles a known cluster joins it and its side; if it resembles several, one that
-is held out wins, because a held-out text must never be trained on. Pure: files are snapshot.py's.
+is held out wins, because a held-out text must never be trained on. Files are snapshot.py's.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from moe_trainer.data.minhash import NearDuplicates
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_trainer.data.catalogue import Catalogue, Names, Rows, digits_of
+from moe_trainer.data.minhash import THRESHOLD, Signatures
+from moe_trainer.data.near_duplicates import Components, Mask, search, similar
 from moe_trainer.job_config import HoldoutRule
 
-
-@dataclass(frozen=True)
-class Member:
-    """A document's place: its cluster, and the side that the cluster is on."""
-
-    cluster: str
-    held_out: bool
+#: Bytes of a cluster's id: 16 hexadecimal digits.
+CLUSTER_BYTES = 8
 
 
 @dataclass(frozen=True)
-class Fingerprinted:
-    """A document without its text."""
+class Places:
+    """The places of documents: each one's cluster, and the side that the cluster is on."""
 
-    document: str  #: Its name: Content.name().
-    signature: bytes
+    clusters: NDArray[np.bytes_]
+    held_out: Mask
+
+    @classmethod
+    def nowhere(cls, documents: int) -> "Places":
+        """Return room for the places of some documents."""
+        return cls(np.zeros(documents, dtype=f"S{CLUSTER_BYTES}"), np.zeros(documents, dtype=np.bool_))
+
+    def of(self, rows: Rows | Mask) -> "Places":
+        """Return the places of some documents."""
+        return Places(self.clusters[rows], self.held_out[rows])
+
+    def put(self, rows: Rows, places: "Places") -> None:
+        """Set the places of some documents."""
+        self.clusters[rows] = places.clusters
+        self.held_out[rows] = places.held_out
 
 
 def is_held_out(rule: HoldoutRule, cluster: str) -> bool:
@@ -38,69 +51,70 @@ def is_held_out(rule: HoldoutRule, cluster: str) -> bool:
     return number < rule.fraction * 2.0**64
 
 
-def assign(
-    documents: Iterable[Fingerprinted], known: Mapping[str, tuple[Member, bytes]], rule: HoldoutRule
-) -> dict[str, Member]:
-    """Return each document's place, given what was seen before (document hash to place and signature).
+def assign(catalogue: Catalogue, fresh: Rows, known: Rows, places: Places, rule: HoldoutRule) -> Places:
+    """Return the places of fresh documents, given those of the known ones, which are other documents.
 
-    Depends on the set of documents, never on their order.
+    Rows ascend. Depends on the set of documents, never on their order.
     """
-    places = {name: member for name, (member, _) in known.items()}
-    index = NearDuplicates()
-    for name, (_, signed) in sorted(known.items()):
-        index.add(name, signed)
-    links = _Links()
-    fresh = sorted((d for d in documents if d.document not in known), key=lambda d: d.document)
-    for document in fresh:
-        for other in index.like(document.signature):
-            links.join(document.document, other)
-        index.add(document.document, document.signature)
-    for group in links.groups([d.document for d in fresh]):
-        member = _place_of_group(group, places, rule)
-        places |= {name: member for name in group if name not in known}
-    return places
+    rows = np.sort(np.concatenate((fresh, known)))
+    is_known = np.isin(rows, known)
+    linked = Components(len(rows), old=is_known)
+    search(catalogue, rows, THRESHOLD, linked)
+    roots = linked.roots()
+    group_of_fresh, group_of_known = roots[~is_known], roots[is_known]
+    clusters = _ids_of_new(catalogue.names[fresh], group_of_fresh, len(rows))
+    joined = _first_known(places, group_of_known, len(rows))[group_of_fresh]
+    joins = joined >= 0
+    found = Places(clusters[group_of_fresh], np.zeros(len(fresh), dtype=np.bool_))
+    new, which = np.unique(found.clusters[~joins], return_inverse=True)
+    sides = np.array([is_held_out(rule, cluster) for cluster in digits_of(new)], dtype=np.bool_)
+    found.held_out[~joins] = sides[which]
+    found.put(np.flatnonzero(joins), places.of(joined[joins]))
+    return found
 
 
-def without_near_duplicates(documents: Iterable[Fingerprinted], threshold: float) -> set[str]:
-    """Return the documents to keep so that no two kept ones reach the threshold; smallest hash first."""
-    index = NearDuplicates(threshold)
-    kept = set()
-    for document in sorted(documents, key=lambda d: d.document):
-        if not index.like(document.signature):
-            index.add(document.document, document.signature)
-            kept.add(document.document)
-    return kept
+def without_near_duplicates(catalogue: Catalogue, rows: Rows, threshold: float) -> Rows:
+    """Return the rows to keep so that no two kept ones reach the threshold; smallest name first.
+
+    Rows ascend.
+    """
+    linked = Components(len(rows))
+    search(catalogue, rows, threshold, linked)
+    roots = linked.roots()
+    names = catalogue.names[rows]
+    order = np.lexsort((names, roots))
+    keep = np.ones(len(rows), dtype=np.bool_)
+    edges = np.flatnonzero(np.diff(roots[order])) + 1
+    for members in np.split(order, edges):
+        if len(members) > 1:
+            keep[members] = _unlike_before(catalogue, rows[members], threshold)
+    return rows[keep]
 
 
-def _place_of_group(group: list[str], places: Mapping[str, Member], rule: HoldoutRule) -> Member:
-    seen = [places[name] for name in group if name in places]
-    if seen:
-        return min(seen, key=lambda member: (not member.held_out, member.cluster))
-    cluster = min(group)[:16]
-    return Member(cluster, is_held_out(rule, cluster))
+def _unlike_before(catalogue: Catalogue, rows: Rows, threshold: float) -> Mask:
+    """Return which rows to keep of one component, in its order: those unlike every row kept before."""
+    keep = np.zeros(len(rows), dtype=np.bool_)
+    kept: Signatures = catalogue.signatures(rows[:0])
+    for number, row in enumerate(rows):
+        signature = catalogue.signatures(np.array([row]))
+        if not similar(kept, signature, threshold).any():
+            keep[number] = True
+            kept = np.concatenate((kept, signature))
+    return keep
 
 
-class _Links:
-    """Disjoint sets of names (union-find, with path halving)."""
+def _ids_of_new(names: Names, groups: Rows, count: int) -> NDArray[np.bytes_]:
+    """Return for each group the id that a new cluster gets: the first digits of its smallest name."""
+    ids = np.zeros(count, dtype=f"S{CLUSTER_BYTES}")
+    largest_first = np.argsort(names, kind="stable")[::-1]
+    prefixes = names.view(np.uint8).reshape(-1, names.dtype.itemsize)[:, :CLUSTER_BYTES]
+    ids[groups[largest_first]] = np.ascontiguousarray(prefixes[largest_first]).view(ids.dtype).ravel()
+    return ids
 
-    def __init__(self) -> None:
-        self._parent: dict[str, str] = {}
 
-    def find(self, name: str) -> str:
-        while (parent := self._parent.get(name, name)) != name:
-            self._parent[name] = self._parent.get(parent, parent)
-            name = parent
-        return name
-
-    def join(self, left: str, right: str) -> None:
-        first, second = sorted((self.find(left), self.find(right)))
-        self._parent[second] = first
-
-    def groups(self, names: list[str]) -> list[list[str]]:
-        """Return the sets that hold the names, with all their members."""
-        groups: dict[str, list[str]] = {}
-        wanted = {self.find(name) for name in names}
-        for name in sorted({*self._parent, *self._parent.values(), *names}):
-            if (root := self.find(name)) in wanted:
-                groups.setdefault(root, []).append(name)
-        return [groups[root] for root in sorted(groups)]
+def _first_known(places: Places, groups: Rows, count: int) -> Rows:
+    """Return for each group its known document that decides: held out first, then smallest id; -1 if none."""
+    first = np.full(count, -1)
+    last_first = np.lexsort((places.clusters, ~places.held_out))[::-1]
+    first[groups[last_first]] = last_first
+    return first

@@ -1,0 +1,167 @@
+"""Finding near-duplicates among the rows of a catalogue, in memory that does not hold their signatures.
+
+One band after the other: rows are sorted by the band's key, rows of one key are a *run*, and only pairs
+within a run are compared. A search says which pairs still matter, so that a thousand copies of one text
+cost a thousand comparisons and not half a million.
+
+    Components     which rows are linked, directly or through others
+    Resembling     which rows are like one of some given rows
+"""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moe_trainer.data.catalogue import Catalogue, Keys, Rows, share_a_band
+from moe_trainer.data.minhash import BANDS, BINS, Signatures
+
+#: Keys that are in memory at once, in bytes.
+KEY_MEMORY = 64 * 1024 * 1024
+#: Pairs that are compared at once: 1 KB each.
+PAIRS_COMPARED = 8 * 1024
+#: Longer runs are gone through row by row.
+_SHORT_RUN = 16
+
+Mask = NDArray[np.bool_]
+
+
+class Search(Protocol):
+    """What is wanted of pairs. Rows are counted from 0 among those that are searched."""
+
+    def matters(self, left: Rows, right: Rows) -> Mask:
+        """Return which pairs need a comparison."""
+        ...
+
+    def alike(self, left: Rows, right: Rows) -> None:
+        """Take note of pairs that reach the threshold."""
+        ...
+
+    def pivots(self, run: Rows) -> Rows:
+        """Return rows of a run of which every pair that matters has at least one."""
+        ...
+
+
+def search(catalogue: Catalogue, rows: Rows, threshold: float, wanted: Search) -> None:
+    """Show a search all pairs of rows, which ascend, that share a band and reach the threshold."""
+    bands_at_once = max(1, KEY_MEMORY // max(1, 4 * len(rows)))
+    for start in range(0, BANDS, bands_at_once):
+        bands = range(start, min(start + bands_at_once, BANDS))
+        for keys in catalogue.keys(rows, bands):
+            for left, right in _candidates(keys, wanted):
+                alike = _alike(catalogue, rows[left], rows[right], threshold)
+                wanted.alike(left[alike], right[alike])
+
+
+def similar(left: Signatures, right: Signatures, threshold: float) -> Mask:
+    """Return for each pair of signatures whether they share a band and reach the threshold."""
+    estimate = (left == right).sum(axis=1) / BINS
+    reached: Mask = (estimate >= threshold) & share_a_band(left, right)
+    return reached
+
+
+def _alike(catalogue: Catalogue, left: Rows, right: Rows, threshold: float) -> Mask:
+    needed, places = np.unique(np.concatenate((left, right)), return_inverse=True)
+    signatures = catalogue.signatures(needed)
+    return similar(signatures[places[: len(left)]], signatures[places[len(left) :]], threshold)
+
+
+def _candidates(keys: Keys, wanted: Search) -> Iterator[tuple[Rows, Rows]]:
+    """Yield the pairs of one band that matter, some at a time."""
+    order = np.argsort(keys, kind="stable")
+    edges = np.flatnonzero(np.diff(keys[order])) + 1
+    starts = np.concatenate(([0], edges))
+    lengths = np.diff(np.concatenate((starts, [len(keys)])))
+    short = (lengths > 1) & (lengths <= _SHORT_RUN)
+    yield from _pairs_of_short(order, starts[short], lengths[short], wanted)
+    for start, length in zip(starts[lengths > _SHORT_RUN], lengths[lengths > _SHORT_RUN], strict=True):
+        yield from _pairs_of_long(order[start : start + length], wanted)
+
+
+def _pairs_of_short(order: Rows, starts: Rows, lengths: Rows, wanted: Search) -> Iterator[tuple[Rows, Rows]]:
+    first = np.repeat(starts, lengths)
+    ends = np.repeat(starts + lengths, lengths)
+    places = np.arange(len(first)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + first
+    for distance in range(1, _SHORT_RUN):
+        inside = places + distance < ends
+        places, ends = places[inside], ends[inside]
+        yield from _that_matter(order[places], order[places + distance], wanted)
+
+
+def _pairs_of_long(run: Rows, wanted: Search) -> Iterator[tuple[Rows, Rows]]:
+    for pivot in wanted.pivots(run):
+        yield from _that_matter(np.full_like(run, pivot), run, wanted)
+
+
+def _that_matter(left: Rows, right: Rows, wanted: Search) -> Iterator[tuple[Rows, Rows]]:
+    matter = wanted.matters(left, right)
+    left, right = left[matter], right[matter]
+    for start in range(0, len(left), PAIRS_COMPARED):
+        yield left[start : start + PAIRS_COMPARED], right[start : start + PAIRS_COMPARED]
+
+
+class Components:
+    """Rows that are linked, directly or through others (union-find); old rows are not linked anew."""
+
+    def __init__(self, rows: int, old: Mask | None = None) -> None:
+        self._old = np.zeros(rows, dtype=np.bool_) if old is None else old
+        self._root = np.arange(rows)
+        self._changed = False
+
+    def roots(self) -> Rows:
+        """Return for each row the smallest that it is linked to."""
+        while self._changed:
+            further = self._root[self._root]
+            self._changed = bool((further != self._root).any())
+            self._root = further
+        return self._root
+
+    def matters(self, left: Rows, right: Rows) -> Mask:
+        """Return which pairs are not linked yet and not both old."""
+        roots = self.roots()
+        different: Mask = (roots[left] != roots[right]) & ~(self._old[left] & self._old[right])
+        return different
+
+    def alike(self, left: Rows, right: Rows) -> None:
+        """Link pairs."""
+        for one, other in zip(left.tolist(), right.tolist(), strict=True):
+            first, second = sorted((self._find(one), self._find(other)))
+            self._root[second] = first
+        self._changed = self._changed or len(left) > 0
+
+    def pivots(self, run: Rows) -> Rows:
+        """Return all rows but those of the largest component."""
+        roots = self.roots()[run]
+        values, counts = np.unique(roots, return_counts=True)
+        others: Rows = run[roots != values[counts.argmax()]]
+        return others
+
+    def _find(self, row: int) -> int:
+        while (above := int(self._root[row])) != row:
+            self._root[row] = row = int(self._root[above])
+        return row
+
+
+class Resembling:
+    """Rows that are like at least one of the given rows."""
+
+    def __init__(self, given: Mask) -> None:
+        self._given = given
+        self.found = np.zeros(len(given), dtype=np.bool_)
+
+    def matters(self, left: Rows, right: Rows) -> Mask:
+        """Return which pairs are of a given row and one that is not known to be like any."""
+        one_of_each = self._given[left] != self._given[right]
+        new: Mask = one_of_each & ~(self.found[left] | self.found[right])
+        return new
+
+    def alike(self, left: Rows, right: Rows) -> None:
+        """Mark the rows of pairs that are not the given ones."""
+        self.found[np.where(self._given[left], right, left)] = True
+
+    def pivots(self, run: Rows) -> Rows:
+        """Return the rows that are not known yet, or the given ones, whichever are fewer."""
+        given = run[self._given[run]]
+        unknown = run[~(self._given[run] | self.found[run])]
+        return min(given, unknown, key=len)

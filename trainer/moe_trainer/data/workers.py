@@ -1,0 +1,91 @@
+"""One function over many batches, in several processes, results in the order of the batches.
+
+Processes are spawned, not forked: libraries that read data have threads. Each has a pipe of its own and
+ends when the other end of it is closed, so that none outlives a parent that was killed.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Generic, TypeVar
+
+from moe_trainer.failure import TransientError
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
+
+#: So many batches are worked off here, before it is worth a process's start.
+BATCHES_ALONE = 16
+
+
+class Workers(Generic[Given, Made]):
+    """Processes that apply a function, which must be importable; one process is this one."""
+
+    def __init__(self, work: Callable[[Given], Made], processes: int) -> None:
+        self._work = work
+        self._processes = processes if processes > 1 else 0
+        self._alone = BATCHES_ALONE
+        self._connections: list[Connection] = []
+
+    def __enter__(self) -> "Workers[Given, Made]":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for connection in self._connections:
+            connection.close()
+
+    def map(self, batches: Iterable[Given]) -> Iterator[Made]:
+        """Yield what the function makes of each batch; a few batches are in work at a time."""
+        working: list[Connection] = []
+        for batch in batches:
+            if not self._processes or self._alone > 0:
+                self._alone -= 1
+                yield self._work(batch)
+                continue
+            if len(working) == self._processes:
+                idle = working.pop(0)
+                yield self._received(idle)
+            else:
+                idle = self._worker(len(working))
+            idle.send(batch)
+            working.append(idle)
+        for connection in working:
+            yield self._received(connection)
+
+    def _worker(self, number: int) -> Connection:
+        if number == len(self._connections):
+            context = get_context("spawn")
+            ours, theirs = context.Pipe()
+            context.Process(target=_serve, args=(theirs, self._work), daemon=True).start()
+            theirs.close()
+            self._connections.append(ours)
+        return self._connections[number]
+
+    def _received(self, connection: Connection) -> Made:
+        try:
+            made: Made | _Failed = connection.recv()
+        except EOFError:
+            raise TransientError(
+                "Crashed", "a process that helped to read the data ended; perhaps it had too little memory."
+            ) from None
+        if isinstance(made, _Failed):
+            raise TransientError("Crashed", f"while the data was read: {made.what}")
+        return made
+
+
+class _Failed:
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+
+def _serve(connection: Connection, work: Callable[[Given], Made]) -> None:
+    while True:
+        try:
+            batch = connection.recv()
+        except EOFError:
+            return
+        try:
+            made: Made | _Failed = work(batch)
+        except Exception as error:  # the border: it is raised again where it was asked for
+            made = _Failed(f"{type(error).__name__}: {error}")
+        connection.send(made)
