@@ -1,10 +1,18 @@
-"""How fast documents are read from their files, and in how much memory.
+"""How fast snapshots are made, how fast documents are read from their files, and in how much memory.
 
-    python benchmarks/snapshot.py [--bytes 1000000000]
+    python benchmarks/snapshot.py [--bytes 1000000000] [--only making|reading] [--folder DISK]
 
-Generates records of words (about 2 KB each, drawn from a seed) in several formats, and reads each with
+making: `moe-trainer snapshot`, the whole Job in two processes beside its own, of records of about 2 KB made from
+lines of Python's standard library; every fifth is an edited copy of an earlier one. Filters: length, character
+ratio, near-duplicates at 0.8; a tenth of the clusters is held out. The same again in a pool that has it all
+(refresh: what is known is read and nothing is new), and with a tenth as much new text.
+
+    MB/s      text read per wall clock second, from the start of the process to its end
+    peak      largest sum of resident memory over the processes of the Job, sampled every 50 ms
+
+reading: records of words (about 2 KB each, drawn from a seed) in several formats, each read with
 `moe_trainer.data.sources` in a process of its own, documents taken and dropped one at a time: no filter, no
-signature, no snapshot yet. For each format:
+signature, no snapshot. For each format:
 
     file      bytes on disk                    text     UTF-8 bytes of the documents
     seconds   wall clock, and CPU time         MB/s     text per wall clock second

@@ -25,8 +25,8 @@ BETWEEN_TURNS = "\n\n"
 class Turn(Format):
     """One message of a conversation, without its words."""
 
-    role: Role
     length: int = Field(gt=0, description="Characters of the text that are its words.")
+    role: Role
 
 
 class Content(Format):
@@ -40,6 +40,10 @@ class Content(Format):
         """Return a conversation of (role, words)."""
         turns = tuple(Turn(role=role, length=len(words)) for role, words in said)
         return cls(text=BETWEEN_TURNS.join(words for _, words in said), turns=turns)
+
+    def to_line(self) -> bytes:
+        """Return the canonical text and a newline: ``to_json`` at once, as fields are declared in order."""
+        return self.model_dump_json(by_alias=True, exclude_none=True).encode() + b"\n"
 
     def said(self) -> Iterator[tuple[Role, str]]:
         """Yield (role, words) of each turn; nothing if this is plain text."""

@@ -22,15 +22,15 @@ Places = NDArray[np.int64]
 LONGEST = 64
 
 
-def of_shingles(data: NDArray[np.uint8], start_W: Places, length_W: Places) -> Checksums:
+def of_shingles(letters: NDArray[np.uint8], length_W: Places) -> Checksums:
     """Return the CRC-32 of each word, the next and the one after, joined by spaces: W - 2 of them.
 
-    Words are given by their start and length (at most LONGEST) in the data, in order.
+    ``letters`` are the bytes of all words in a row; a word has 1 to LONGEST.
     """
-    if len(start_W) < 3:
+    if len(length_W) < 3:
         return np.empty(0, dtype=np.uint32)
     tables = _tables()
-    word_W = _added_by_words(data, start_W, length_W, tables.added)
+    word_W = _added_by_words(letters, length_W, tables.added)
     space_W = tables.added[length_W, ord(" ")]
     pair = _advanced(word_W[:-1], length_W[1:] + 1, tables.advance) ^ space_W[1:] ^ word_W[1:]
     triple = _advanced(pair[:-1], length_W[2:] + 1, tables.advance) ^ space_W[2:] ^ word_W[2:]
@@ -38,15 +38,10 @@ def of_shingles(data: NDArray[np.uint8], start_W: Places, length_W: Places) -> C
     return checksums
 
 
-def _added_by_words(
-    data: NDArray[np.uint8], start_W: Places, length_W: Places, added: Checksums
-) -> Checksums:
-    end_W = np.cumsum(length_W)
-    begin_W = end_W - length_W
-    place = np.arange(end_W[-1])
-    byte = data[place + np.repeat(start_W - begin_W, length_W)]
-    following = np.repeat(end_W - 1, length_W) - place
-    return np.bitwise_xor.reduceat(added.ravel()[following * 256 + byte], begin_W)
+def _added_by_words(letters: NDArray[np.uint8], length_W: Places, added: Checksums) -> Checksums:
+    end_W = np.cumsum(length_W, dtype=np.int32)
+    following = np.repeat(end_W - 1, length_W) - np.arange(len(letters), dtype=np.int32)
+    return np.bitwise_xor.reduceat(added.ravel()[following * 256 + letters], end_W - length_W)
 
 
 def _advanced(register: Checksums, zeros: Places, advance: Checksums) -> Checksums:

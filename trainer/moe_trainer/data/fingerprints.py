@@ -13,7 +13,7 @@ from moe_trainer.data.catalogue import Catalogue, Names, Rows, digits_of, names_
 from moe_trainer.data.minhash import BINS, SCHEME
 from moe_trainer.data.splitting import CLUSTER_BYTES, Places
 from moe_trainer.failure import JobError
-from moe_trainer.formats import Format, canonical_json
+from moe_trainer.formats import Format
 
 _LINES_AT_ONCE = 4096
 
@@ -96,9 +96,11 @@ def _written(catalogue: Catalogue, rows: Rows, places: Places, *, known: bool) -
         for document, cluster, held_out, signed in zip(
             documents, clusters, places.held_out[some].tolist(), catalogue.signatures(some), strict=True
         ):
-            line = {"document": document, "cluster": cluster, "signature": b64encode(signed).decode()}
-            more = {"heldOut": held_out, "scheme": SCHEME} if known else {}
-            yield canonical_json(line | more).encode() + b"\n"
+            more = f',"heldOut":{str(held_out).lower()},"scheme":{SCHEME}' if known else ""
+            signature = b64encode(signed).decode()
+            yield (
+                f'{{"cluster":"{cluster}","document":"{document}"{more},"signature":"{signature}"}}\n'
+            ).encode()
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -43,8 +43,8 @@ _EMPTY = 1 << 32
 #: More would not stay in a core's cache.
 _CHARACTERS_AT_ONCE = 48 * 1024
 
-#: Which bytes belong to words: those of ASCII words, and all that are not ASCII.
-_IS_WORD = np.array([byte >= 128 or chr(byte).isalnum() or chr(byte) == "_" for byte in range(256)])
+#: 1 for bytes that belong to words: those of ASCII words, and all that are not ASCII.
+_IS_WORD = bytes(byte >= 128 or chr(byte).isalnum() or chr(byte) == "_" for byte in range(256))
 
 
 def signature(text: str) -> bytes:
@@ -66,10 +66,10 @@ def signatures(texts: Sequence[str]) -> Signatures:
 
 
 def _signatures(texts: Sequence[str]) -> Signatures:
-    data, document_W, start_W, length_W = _words([text.lower() for text in texts])
+    letters, document_W, length_W = _words([text.lower() for text in texts])
     whole_H = document_W[:-2] == document_W[2:]
     document_H = document_W[:-2][whole_H]
-    crc_H = crc.of_shingles(data, start_W, length_W)[whole_H]
+    crc_H = crc.of_shingles(letters, length_W)[whole_H]
     shingles_N = np.bincount(document_H, minlength=len(texts))
     short = np.flatnonzero(shingles_N == 0)
     crc_of_short = np.array([_crc_of_short(texts[n]) for n in short.tolist()], dtype=np.uint32)
@@ -79,25 +79,29 @@ def _signatures(texts: Sequence[str]) -> Signatures:
     return _densified(smallest_NS)
 
 
-def _words(lowered: Sequence[str]) -> tuple[NDArray[np.uint8], crc.Places, crc.Places, crc.Places]:
-    """Return the bytes of all texts, and of each word its document, its start and its length in them."""
+def _words(lowered: Sequence[str]) -> tuple[NDArray[np.uint8], crc.Places, crc.Places]:
+    """Return the bytes of all words in a row, and of each word its document and its length."""
     encoded = [_as_ascii_or_words(text) for text in lowered]
-    data = np.frombuffer(b"\n".join([*encoded, b""]), dtype=np.uint8)
-    inside = np.concatenate(([False], _IS_WORD[data], [False]))
+    data = b"\n".join([b"", *encoded, b""])
+    inside = np.frombuffer(data.translate(_IS_WORD), dtype=np.bool_)
     edges = np.flatnonzero(inside[1:] != inside[:-1])
     start_W, length_W = edges[::2], edges[1::2] - edges[::2]
     end_N = np.cumsum([len(text) + 1 for text in encoded])
-    document_W = np.searchsorted(end_N, start_W, side="right")
+    words_N = np.diff(np.searchsorted(start_W, end_N), prepend=0)
+    document_W = np.repeat(np.arange(len(encoded)), words_N)
     is_ascii_N = np.array([text.isascii() for text in encoded])
-    pieces_W = np.where(is_ascii_N[document_W], -(-length_W // _WORD_CHARACTERS), 1)
-    if (pieces_W > 1).any():
-        piece_W = np.arange(pieces_W.sum()) - np.repeat(np.cumsum(pieces_W) - pieces_W, pieces_W)
-        cut_W = np.repeat(pieces_W > 1, pieces_W)
-        rest_W = np.repeat(length_W, pieces_W) - piece_W * _WORD_CHARACTERS
-        start_W = np.repeat(start_W, pieces_W) + piece_W * _WORD_CHARACTERS
-        length_W = np.where(cut_W, np.minimum(rest_W, _WORD_CHARACTERS), rest_W)
-        document_W = np.repeat(document_W, pieces_W)
-    return data, document_W, start_W, length_W
+    return np.frombuffer(data, dtype=np.uint8)[inside], *_cut(document_W, length_W, is_ascii_N[document_W])
+
+
+def _cut(
+    document_W: crc.Places, length_W: crc.Places, is_ascii_W: NDArray[np.bool_]
+) -> tuple[crc.Places, crc.Places]:
+    """Return the documents and lengths of words after the long ones of ASCII are cut; others are already."""
+    pieces_W = np.where(is_ascii_W, -(-length_W // _WORD_CHARACTERS), 1)
+    last_W = np.cumsum(pieces_W) - 1
+    cut_W = np.full(pieces_W.sum(), _WORD_CHARACTERS)
+    cut_W[last_W] = length_W - (pieces_W - 1) * _WORD_CHARACTERS
+    return np.repeat(document_W, pieces_W), cut_W
 
 
 def _as_ascii_or_words(lowered: str) -> bytes:

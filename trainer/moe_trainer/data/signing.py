@@ -37,7 +37,7 @@ def sign(filters: Sequence[Filter], contents: Sequence[Content]) -> Signed:
     return Signed(
         names=names_of([content.name() for content in kept]),
         signatures=signatures([content.text for content in kept]),
-        lines=[content.to_json().encode() + b"\n" for content in kept],
+        lines=[content.to_line() for content in kept],
         sizes=[len(content.text.encode()) for content in kept],
         dropped=Counter(reason for reason in reasons if reason is not None),
     )

@@ -7,6 +7,7 @@ ends when the other end of it is closed, so that none outlives a parent that was
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Generic, TypeVar
 
 from moe_trainer.failure import TransientError
@@ -26,6 +27,7 @@ class Workers(Generic[Given, Made]):
         self._processes = processes if processes > 1 else 0
         self._alone = BATCHES_ALONE
         self._connections: list[Connection] = []
+        self._children: list[BaseProcess] = []
 
     def __enter__(self) -> "Workers[Given, Made]":
         return self
@@ -33,6 +35,8 @@ class Workers(Generic[Given, Made]):
     def __exit__(self, *error: object) -> None:
         for connection in self._connections:
             connection.close()
+        for child in self._children:
+            child.join()
 
     def map(self, batches: Iterable[Given]) -> Iterator[Made]:
         """Yield what the function makes of each batch; a few batches are in work at a time."""
@@ -56,15 +60,17 @@ class Workers(Generic[Given, Made]):
         if number == len(self._connections):
             context = get_context("spawn")
             ours, theirs = context.Pipe()
-            context.Process(target=_serve, args=(theirs, self._work), daemon=True).start()
+            child = context.Process(target=_serve, args=(theirs, self._work), daemon=True)
+            child.start()
             theirs.close()
             self._connections.append(ours)
+            self._children.append(child)
         return self._connections[number]
 
     def _received(self, connection: Connection) -> Made:
         try:
             made: Made | _Failed = connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             raise TransientError(
                 "Crashed", "a process that helped to read the data ended; perhaps it had too little memory."
             ) from None
@@ -82,10 +88,13 @@ def _serve(connection: Connection, work: Callable[[Given], Made]) -> None:
     while True:
         try:
             batch = connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             return
         try:
             made: Made | _Failed = work(batch)
         except Exception as error:  # the border: it is raised again where it was asked for
             made = _Failed(f"{type(error).__name__}: {error}")
-        connection.send(made)
+        try:
+            connection.send(made)
+        except BrokenPipeError:  # nobody wants it any more
+            return
