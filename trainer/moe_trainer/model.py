@@ -19,7 +19,6 @@ R cache rows, S positions, V vocabulary.
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from moe_trainer.causal_model import Cache, CausalModel, Mixture, backend_for
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.moe.backends import Backend
-from moe_trainer.moe.layer import MoELayer
+from moe_trainer.moe.layer import InLayerExperts, MoELayer
 from moe_trainer.moe.routing import Routing
 
 
@@ -207,7 +206,7 @@ class Model(CausalModel):
 
     def backend(self, tokens: int) -> Backend:
         """Return what computes the in-layer experts of so many tokens: the one that was given, or the best."""
-        experts = cast(Block, self.layers[0]).mlp.experts
+        experts = next(module for module in self.modules() if isinstance(module, InLayerExperts))
         return experts.backend or backend_for(experts.gate_up_E2FD, self.config.num_experts_per_tok, tokens)
 
     def _run(

@@ -13,9 +13,8 @@ from moe_trainer.causal_model import CausalModel
 from moe_trainer.failure import JobError
 from moe_trainer.job_config import LoRASpec, LoRATarget, TrainingSpec
 from moe_trainer.methods import peft_format
-from moe_trainer.methods.lora_layers import LoRAExperts, LoRALinear
+from moe_trainer.methods.lora_layers import LoRAExperts, LoRALinear, stacked_weights
 from moe_trainer.methods.peft_format import PeftConfig
-from moe_trainer.moe.layer import InLayerExperts
 from moe_trainer.tokenizer import Tokenizer
 
 #: Linear layers that choose among in-layer experts: an update there would move what is balanced.
@@ -34,7 +33,7 @@ class LoRA:
                 "LoRA leaves the base as it is: set it to None.",
             )
         config = _config(model, training.lora)
-        _add_updates(model, config)
+        _add_updates(model, config, keep=training.recompute)
         generator = torch.Generator("cpu").manual_seed(seed)
         for update in peft_format.updates(model).values():
             update.initialise(generator)
@@ -76,35 +75,48 @@ def _config(model: nn.Module, spec: LoRASpec) -> PeftConfig:
             "InvalidConfig",
             f"training.lora.targets has {lacking[0]}, but the base has none: its parts are {', '.join(parts)}.",
         )
+    names = {name for target in asked for name in parts[target]}
     return PeftConfig(
         r=spec.rank,
         lora_alpha=spec.alpha,
         use_rslora=spec.rank_stabilised,
-        target_modules=sorted({name for target in asked for name in parts[target]}),
-        target_parameters=list(peft_format.EXPERT_PARAMETERS) if "InLayerExperts" in asked else [],
+        target_modules=sorted(name for name in names if "." not in name),
+        target_parameters=sorted(name for name in names if "." in name),
     )
 
 
 def _parts(model: nn.Module) -> dict[LoRATarget, set[str]]:
-    """Return the parts of a model that can be targets, with the last names of their linear layers."""
+    """Return the parts of a model that can be targets, each with PEFT's names for what it consists of.
+
+    In a mixture PEFT takes the name ``gate_proj`` for one of the in-layer experts of an older layout; so
+    feed-forward layers beside them go by their parameter, ``gate_proj.weight``.
+    """
     parts: dict[LoRATarget, set[str]] = {}
+    mixture = any(stacked_weights(module) for module in model.modules())
     for name, module in model.named_modules():
         block, _, last = name.rpartition(".")
-        if isinstance(module, InLayerExperts):
-            parts.setdefault("InLayerExperts", set())
+        if stacked := stacked_weights(module):
+            place = block if isinstance(model.get_submodule(block), LoRAExperts) else name
+            names = {peft_format.parameter_name(place, weight) for weight in stacked}
+            parts.setdefault("InLayerExperts", set()).update(names)
         elif isinstance(module, nn.Linear | LoRALinear) and "layers." in block and last not in _ROUTERS:
-            parts.setdefault("Attention" if "attn" in block else "FeedForward", set()).add(last)
+            if "att" in block.rpartition(".")[2]:
+                parts.setdefault("Attention", set()).add(last)
+            else:
+                parts.setdefault("FeedForward", set()).add(f"{last}.weight" if mixture else last)
     return parts
 
 
-def _add_updates(model: nn.Module, config: PeftConfig) -> None:
+def _add_updates(model: nn.Module, config: PeftConfig, *, keep: bool = False) -> None:
     """Freeze the model and put updates, all zero, at the targets of a config."""
     model.requires_grad_(False)
     scale = config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r)
+    targets = {*config.target_modules, *config.target_parameters}
     for name, module in list(model.named_modules()):
-        if isinstance(module, InLayerExperts) and config.target_parameters:
-            model.set_submodule(name, LoRAExperts(module, config.r, scale))
-        elif isinstance(module, nn.Linear) and name.rpartition(".")[2] in config.target_modules:
+        last = name.rpartition(".")[2]
+        if any(peft_format.parameter_name(name, weight) in targets for weight in stacked_weights(module)):
+            model.set_submodule(name, LoRAExperts(module, config.r, scale, keep=keep))
+        elif isinstance(module, nn.Linear) and not targets.isdisjoint({last, f"{last}.weight"}):
             model.set_submodule(name, LoRALinear(module, config.r, scale))
 
 

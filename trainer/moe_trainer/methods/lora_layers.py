@@ -7,12 +7,12 @@ Shapes: E in-layer experts, D hidden, F inner, R rank.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
-
-from moe_trainer.moe.layer import InLayerExperts
 
 
 class LowRank(nn.Module):
@@ -22,22 +22,22 @@ class LowRank(nn.Module):
         """Make a zero update for a weight of (…, O, I)."""
         super().__init__()
         *stack, outputs, inputs = weight.shape
-        self.down_RI = nn.Parameter(weight.new_zeros(*stack, rank, inputs))
-        self.up_OR = nn.Parameter(weight.new_zeros(*stack, outputs, rank))
+        self.a_RI = nn.Parameter(weight.new_zeros(*stack, rank, inputs))
+        self.b_OR = nn.Parameter(weight.new_zeros(*stack, outputs, rank))
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw A uniformly within 1/sqrt(I), as PEFT does, and leave the update at zero."""
-        bound = 1 / math.sqrt(self.down_RI.shape[-1])
-        drawn = torch.empty(self.down_RI.shape, device="cpu").uniform_(-bound, bound, generator=generator)
+        bound = 1 / math.sqrt(self.a_RI.shape[-1])
+        drawn = torch.empty(self.a_RI.shape, device="cpu").uniform_(-bound, bound, generator=generator)
         with torch.no_grad():
-            self.down_RI.copy_(drawn)
-            self.up_OR.zero_()
+            self.a_RI.copy_(drawn)
+            self.b_OR.zero_()
 
     def added_to(self, weight: Tensor, scale: float) -> Tensor:
         """Return W + s B A."""
         if weight.dim() == 2:
-            return torch.addmm(weight, self.up_OR, self.down_RI, alpha=scale)
-        return torch.baddbmm(weight, self.up_OR, self.down_RI, alpha=scale)
+            return torch.addmm(weight, self.b_OR, self.a_RI, alpha=scale)
+        return torch.baddbmm(weight, self.b_OR, self.a_RI, alpha=scale)
 
 
 class LoRALinear(nn.Module):
@@ -51,7 +51,7 @@ class LoRALinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's output."""
-        update = F.linear(F.linear(x, self.lora.down_RI), self.lora.up_OR)
+        update = F.linear(F.linear(x, self.lora.a_RI), self.lora.b_OR)
         return F.linear(x, self.weight, self.bias) + self.scale * update
 
     @torch.no_grad()
@@ -64,37 +64,69 @@ class LoRALinear(nn.Module):
         return linear
 
 
-class LoRAExperts(InLayerExperts):
-    """The in-layer experts of one layer, frozen, each with updates of its own."""
+class LoRAExperts(nn.Module):
+    """The in-layer experts of one layer, frozen, each with updates of its own.
 
-    def __init__(self, experts: InLayerExperts, rank: int, scale: float) -> None:
-        number, twice, hidden = experts.gate_up_E2FD.shape
-        with torch.device("meta"):
-            super().__init__(number, hidden, twice // 2, experts.backend)
-        self.function, self.recompute = experts.function, experts.recompute
-        self.gate_up_E2FD, self.down_EDF = experts.gate_up_E2FD, experts.down_EDF
-        self.gate_up_lora = LowRank(experts.gate_up_E2FD, rank)
-        self.down_lora = LowRank(experts.down_EDF, rank)
-        self.scale = scale
+    Their products are those of W + s B A, made anew for every pass: computing x A, and B of that, beside the
+    frozen products takes fewer operations but more time (docs/decisions/0010-lora-on-in-layer-experts.md).
+    """
 
-    def forward(self, x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor) -> Tensor:
-        """Return the weighted outputs of each token's in-layer experts."""
-        return self.function(
-            x_ND,
-            experts_NK,
-            weights_NK,
-            self.gate_up_lora.added_to(self.gate_up_E2FD, self.scale),
-            self.down_lora.added_to(self.down_EDF, self.scale),
-            backend=self.backend,
-            recompute=self.recompute,
+    def __init__(self, experts: nn.Module, rank: int, scale: float, *, keep: bool = False) -> None:
+        """Give each stacked weight of a module an update of zero.
+
+        ``keep`` keeps W + s B A for the backward pass, which otherwise makes it again: a copy of the in-layer
+        experts. It is for a model that computes whole layers again, since hooks on what autograd keeps
+        do not nest.
+        """
+        super().__init__()
+        self.experts = experts
+        self.updates = nn.ModuleDict(
+            {name: LowRank(weight, rank) for name, weight in stacked_weights(experts).items()}
         )
+        self.scale = scale
+        self.keep = keep
+
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        """Return what the in-layer experts return, computed with the updated weights."""
+        weights = {name: self.updated(name) for name in self.updates}
+        if self.keep:
+            return functional_call(self.experts, weights, arguments, options)
+        names = {(weight.data_ptr(), weight.shape): name for name, weight in weights.items()}
+
+        def pack(tensor: Tensor) -> Tensor | str:
+            return names.get((tensor.data_ptr(), tensor.shape), tensor)
+
+        def unpack(packed: Tensor | str) -> Tensor:
+            with torch.no_grad():
+                return self.updated(packed) if isinstance(packed, str) else packed
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+            return functional_call(self.experts, weights, arguments, options)
+
+    def updated(self, name: str) -> Tensor:
+        """Return a stacked weight with its update."""
+        return self.update(name).added_to(self.experts.get_parameter(name), self.scale)
+
+    def update(self, name: str) -> LowRank:
+        """Return the update of a stacked weight."""
+        update = self.updates[name]
+        assert isinstance(update, LowRank)
+        return update
 
     @torch.no_grad()
-    def merged(self) -> InLayerExperts:
-        """Return ordinary in-layer experts of the same function."""
-        number, twice, hidden = self.gate_up_E2FD.shape
-        experts = InLayerExperts(number, hidden, twice // 2, self.backend)
-        experts.function, experts.recompute = self.function, self.recompute
-        experts.gate_up_E2FD = nn.Parameter(self.gate_up_lora.added_to(self.gate_up_E2FD, self.scale))
-        experts.down_EDF = nn.Parameter(self.down_lora.added_to(self.down_EDF, self.scale))
-        return experts
+    def merged(self) -> nn.Module:
+        """Return the in-layer experts with the updates in their weights."""
+        for name in self.updates:
+            setattr(self.experts, name, nn.Parameter(self.updated(name)))
+        return self.experts
+
+
+def stacked_weights(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the weights of a module that holds in-layer experts as (E, outputs, inputs); nothing of another."""
+    if getattr(module, "is_transposed", False):
+        return {}
+    return {
+        name: weight
+        for name, weight in module.named_parameters(recurse=False)
+        if weight.dim() == 3 and name.startswith(("gate_up", "down"))
+    }

@@ -23,8 +23,8 @@ from moe_trainer.tensors import load_tensors, save_tensors
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 
-#: The parameters of in-layer experts, as PEFT finds them in transformers' models.
-EXPERT_PARAMETERS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
+#: Stacked weights of presets, as they are called in transformers.
+_STACKED = {"gate_up_E2FD": "gate_up_proj", "down_EDF": "down_proj"}
 
 
 class PeftConfig(BaseModel):
@@ -49,8 +49,8 @@ def write(folder: Path, model: nn.Module, config: PeftConfig) -> None:
     (folder / CONFIG).write_text(json.dumps(config.model_dump(), indent=2, sort_keys=True) + "\n")
     tensors = {}
     for name, update in updates(model).items():
-        tensors[f"{name}.lora_A.weight"] = update.down_RI.detach().flatten(end_dim=-2).contiguous()
-        tensors[f"{name}.lora_B.weight"] = _b_to_disk(update.up_OR.detach())
+        tensors[f"{name}.lora_A.weight"] = update.a_RI.detach().flatten(end_dim=-2).contiguous()
+        tensors[f"{name}.lora_B.weight"] = _b_to_disk(update.b_OR.detach())
     save_tensors(folder / WEIGHTS, tensors)
 
 
@@ -71,20 +71,31 @@ def read_weights(folder: Path, model: nn.Module) -> None:
         odd = sorted(tensors.keys() ^ names)
         raise corrupt(folder, f"{WEIGHTS} does not have the tensors of its {CONFIG}: {', '.join(odd[:3])}")
     for name, update in expected.items():
-        _copy(folder, f"{name}.lora_A.weight", tensors, update.down_RI, stacked=False)
-        _copy(folder, f"{name}.lora_B.weight", tensors, update.up_OR, stacked=update.up_OR.dim() == 3)
+        _copy(folder, f"{name}.lora_A.weight", tensors, update.a_RI, stacked=False)
+        _copy(folder, f"{name}.lora_B.weight", tensors, update.b_OR, stacked=update.b_OR.dim() == 3)
 
 
 def updates(model: nn.Module) -> dict[str, LowRank]:
     """Return the updates of a model under PEFT's names."""
-    found = {}
+    found: dict[str, LowRank] = {}
     for name, module in model.named_modules():
         if isinstance(module, LoRALinear):
-            found[f"base_model.model.model.{name}"] = module.lora
+            found[_in_peft(name)] = module.lora
         elif isinstance(module, LoRAExperts):
-            found[f"base_model.model.model.{name}.base_layer"] = module.gate_up_lora
-            found[f"base_model.model.model.{name}"] = module.down_lora
+            for depth, weight in enumerate(reversed(list(module.updates))):
+                found[_in_peft(name) + ".base_layer" * depth] = module.update(weight)
     return found
+
+
+def parameter_name(module: str, weight: str) -> str:
+    """Return how PEFT is told of a stacked weight: its name in transformers, as far as it is alike in all layers."""
+    return f"{'.'.join(module.split('.')[-2:])}.{_STACKED.get(weight, weight)}"
+
+
+def _in_peft(module: str) -> str:
+    """Return PEFT's name of a module, whose name in transformers a preset leaves out the first part of."""
+    in_transformers = module.removeprefix("network.") if module.startswith("network.") else f"model.{module}"
+    return f"base_model.model.{in_transformers}"
 
 
 @torch.no_grad()
@@ -101,11 +112,11 @@ def _copy(folder: Path, name: str, tensors: dict[str, Tensor], parameter: Tensor
     parameter.copy_(_b_from_disk(found, parameter) if stacked else found.view_as(parameter))
 
 
-def _b_to_disk(up_OR: Tensor) -> Tensor:
+def _b_to_disk(b_OR: Tensor) -> Tensor:
     """Return B as (O, R E)."""
-    return up_OR.contiguous() if up_OR.dim() == 2 else up_OR.permute(1, 2, 0).flatten(1).contiguous()
+    return b_OR.contiguous() if b_OR.dim() == 2 else b_OR.permute(1, 2, 0).flatten(1).contiguous()
 
 
-def _b_from_disk(b: Tensor, up_EOR: Tensor) -> Tensor:
-    experts, outputs, rank = up_EOR.shape
+def _b_from_disk(b: Tensor, b_EOR: Tensor) -> Tensor:
+    experts, outputs, rank = b_EOR.shape
     return b.view(outputs, rank, experts).permute(2, 0, 1)
