@@ -38,6 +38,8 @@ class Balancer:
         """Balance the routers of a model; raises JobError (InvalidConfig) if it has not what the spec needs."""
         self._layers = model.mixtures
         self._spec = spec
+        #: A bank's routers are the base's, and frozen; its own rows begin with their originals' load.
+        self._weight = 0.0 if spec.method == "ExpertBank" else spec.load_balancing_loss_weight
         self._process_group = process_group
         _check(self._layers, spec)
         for layer in self._layers:
@@ -61,7 +63,7 @@ class Balancer:
             ]
         ).mean()
         z = torch.stack([router_z_loss(routing) for routing in routings]).mean()
-        return self._spec.load_balancing_loss_weight * balance + self._spec.auxiliary_loss_weight * z
+        return self._weight * balance + self._spec.auxiliary_loss_weight * z
 
     def loads(self) -> list[LayerLoad]:
         """Return each layer's load over the step so far; waits for the device."""

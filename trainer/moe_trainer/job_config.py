@@ -143,7 +143,7 @@ class Balancing(Format):
 
 
 #: How a revision's weights are made from its base's (methods/).
-MethodName = Literal["Full", "LoRA"]
+MethodName = Literal["Full", "LoRA", "ExpertBank"]
 
 #: Parts of a model that get low-rank updates.
 LoRATarget = Literal["Attention", "FeedForward", "InLayerExperts"]
@@ -164,11 +164,18 @@ class LoRASpec(Format):
     targets: tuple[LoRATarget, ...] = Field(default=(), description="What is updated; empty: all parts.")
 
 
+class BankSpec(Format):
+    """The in-layer experts of method ExpertBank."""
+
+    experts: int = Field(default=4, ge=1, le=64, description="That a bank has in each mixture layer, k.")
+
+
 class TrainingSpec(Format):
     """The normalised training spec: what identity is made of. Every field has a value."""
 
     method: MethodName = "Full"
     lora: LoRASpec = Field(default_factory=LoRASpec, description="Of method LoRA alone.")
+    bank: BankSpec = Field(default_factory=BankSpec, description="Of method ExpertBank alone.")
     learning_rate: float = Field(default=0.0003, gt=0, description="Peak learning rate of AdamW.")
     max_steps: int | None = Field(default=None, gt=0, description="Optimizer steps; wins over maxEpochs.")
     max_epochs: float = Field(default=1, gt=0, description="Passes over the training text.")

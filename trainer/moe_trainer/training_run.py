@@ -17,7 +17,7 @@ from moe_trainer.formats import Digest, canonical_json, digest_of
 from moe_trainer.job_config import ArtefactRef, TrainJob
 from moe_trainer.manifest import corrupt, verify
 from moe_trainer.methods.adapter import checkpoint_of
-from moe_trainer.methods.artefacts import ADAPTERS, Start, start
+from moe_trainer.methods.artefacts import ADAPTERS, METHODS, Start, start
 from moe_trainer.model import Model, initialise
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import LayerLoad
@@ -30,6 +30,9 @@ from moe_trainer.tokenizer import Tokenizer
 
 #: What architectures call the number of a layer's in-layer experts in ``config.json``.
 _IN_LAYER_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+
+#: Batches of the run by which a method may set what it has added.
+BEGIN_STEPS = 8
 
 
 @dataclass
@@ -102,6 +105,7 @@ def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Ru
     stream, kept_apart = read_streams(snapshot, start.tokenizer)
     context = model.context
     batches = Batches(stream, context=context, batch_tokens=job.training.batch_tokens, seed=job.seed)
+    METHODS[job.training.method].begin(model, (batches.batch(step)[:, :-1] for step in range(BEGIN_STEPS)))
     parameters = sum(parameter.numel() for parameter in trained_parameters(model).values())
     spread(model, processes)
     return Run(

@@ -1,11 +1,12 @@
 """How a revision's weights are made from its base's, and how they become a model again.
 
-    method.py    what a method is
-    full.py      Full: every weight is trained; the artefact is a checkpoint
-    lora.py      LoRA: low-rank updates beside frozen weights; the artefact is an adapter
-    adapter.py   what an adapter says of itself
-    artefacts.py which artefact goes on from which, and loading both kinds
+    method.py       what a method is
+    full.py         Full: every weight is trained; the artefact is a checkpoint
+    lora.py         LoRA: low-rank updates beside frozen weights; the artefact is an adapter
+    expert_bank.py  ExpertBank: new in-layer experts beside the frozen ones; the artefact is a bank
+    adapter.py      what an adapter says of itself
+    artefacts.py    which artefact goes on from which, and loading all kinds
 
-An adapter holds what was trained and names its base by path and digest. So wherever a model is loaded, its
+An adapter (a bank is one too) holds what was trained and names its base by path and digest. So wherever a model is loaded, its
 base is loaded, and verified, first.
 """

@@ -20,12 +20,13 @@ from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest
 from moe_trainer.job_config import ArtefactRef, MethodName, TrainingSpec
 from moe_trainer.methods.adapter import ADAPTER, AdapterRecord, verify
+from moe_trainer.methods.expert_bank import ExpertBank
 from moe_trainer.methods.full import Full
 from moe_trainer.methods.lora import LoRA
 from moe_trainer.methods.method import AdapterMethod, Method
 from moe_trainer.tokenizer import Tokenizer
 
-ADAPTERS: Mapping[MethodName, AdapterMethod] = {"LoRA": LoRA()}
+ADAPTERS: Mapping[MethodName, AdapterMethod] = {"LoRA": LoRA(), "ExpertBank": ExpertBank()}
 METHODS: Mapping[MethodName, Method] = {"Full": Full(), **ADAPTERS}
 
 

@@ -1,6 +1,9 @@
 """Full: every weight is trained, and the artefact is a checkpoint that needs no other."""
 
+from collections.abc import Iterable
 from pathlib import Path
+
+from torch import Tensor
 
 from moe_trainer import artefact
 from moe_trainer.causal_model import CausalModel
@@ -13,6 +16,9 @@ class Full:
 
     def attach(self, model: CausalModel, training: TrainingSpec, seed: int) -> None:
         """Leave the model as it is."""
+
+    def begin(self, model: CausalModel, batches: Iterable[Tensor]) -> None:
+        """Begin as attached."""
 
     def write(self, folder: Path, model: CausalModel, tokenizer: Tokenizer, training: TrainingSpec) -> None:
         """Write the whole checkpoint."""

@@ -4,10 +4,11 @@ Evaluated and served, an adapter is merged into its base, so it costs what the b
 """
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.failure import JobError
@@ -37,6 +38,9 @@ class LoRA:
         generator = torch.Generator("cpu").manual_seed(seed)
         for update in peft_format.updates(model).values():
             update.initialise(generator)
+
+    def begin(self, model: CausalModel, batches: Iterable[Tensor]) -> None:
+        """Begin as attached."""
 
     def write(self, folder: Path, model: CausalModel, tokenizer: Tokenizer, training: TrainingSpec) -> None:
         """Write the updates as a PEFT adapter."""

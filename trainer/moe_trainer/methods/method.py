@@ -6,8 +6,11 @@ checkpoints and the reported number of parameters follow from that. A method who
 the model is an AdapterMethod: its artefact is made a model again on top of its base.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
+
+from torch import Tensor
 
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.job_config import TrainingSpec
@@ -22,6 +25,10 @@ class Method(Protocol):
 
         Raises JobError (InvalidConfig) if the spec asks for what the method or the model cannot do.
         """
+        ...
+
+    def begin(self, model: CausalModel, batches: Iterable[Tensor]) -> None:
+        """Set what ``attach`` has added by the run's first batches of ids, unless ``restore`` has set it."""
         ...
 
     def write(self, folder: Path, model: CausalModel, tokenizer: Tokenizer, training: TrainingSpec) -> None:
