@@ -81,6 +81,12 @@ def layout_of(job: TrainJob, root: Path, processes: int) -> Layout:
     """Return how the run is laid out over processes; raises JobError (InvalidConfig) before a weight is read."""
     if processes == job.expert_parallelism == 1:
         return Layout()
+    if job.training.method == "ExpertBank" and job.expert_parallelism > 1:
+        raise JobError(
+            "InvalidConfig",
+            "training.resources.expertParallelism cuts in-layer experts over processes, and a bank is trained whole in "
+            "each: set it to 1, so that the processes share the batch alone.",
+        )
     config = _config(job, root)
     experts = next((config[name] for name in _IN_LAYER_EXPERTS if name in config), None)
     rows = rows_of(job.training.batch_tokens, config["max_position_embeddings"])
