@@ -43,7 +43,7 @@ from moe_trainer.model import Model
 from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.moe.layer import MoELayer
 from moe_trainer.presets import preset
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.tokenizer import ByteTokenizer
 from moe_trainer.training_run import Run, prepare
 from moe_trainer.training_step import take_step
 from moe_trainer.validation import validate
@@ -205,7 +205,7 @@ class Trial:
 
 def held_out_blocks(window: Path) -> Tensor:
     """Return blocks of the preset's context, spread evenly over a window of held-out documents."""
-    tokenizer, context = Tokenizer(), preset("tiny").max_position_embeddings
+    tokenizer, context = ByteTokenizer(), preset("tiny").max_position_embeddings
     tokens: list[int] = []
     for document in read_documents(window):
         tokens += [tokenizer.bos_id, *tokenizer.encode(document.text), tokenizer.eos_id]

@@ -208,12 +208,12 @@ def _start_server(folder: Path, number: int) -> tuple[RoutedExpert, "subprocess.
     from moe_trainer.model import Model, initialise
     from moe_trainer.presets import preset
     from moe_trainer.serve_config import ServeConfig, ServedArtefact
-    from moe_trainer.tokenizer import Tokenizer
+    from moe_trainer.tokenizer import ByteTokenizer
 
     torch.set_num_threads(1)
     model = Model(preset("tiny"))
     initialise(model, seed=number)
-    digest = artefact.write(folder / f"a{number}", model, Tokenizer(), "{}")
+    digest = artefact.write(folder / f"a{number}", model, ByteTokenizer(), "{}")
     served = ServedArtefact(path=f"a{number}", digest=digest)
     config = ServeConfig(expert="code", revision=f"code-{number}", artefact=served)
     port = _free_port()

@@ -23,7 +23,7 @@ from moe_trainer.model import Model, initialise
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.serve import Settings, load
 from moe_trainer.serve_config import ServeConfig
-from moe_trainer.tokenizer import BOS, EOS, PAD, Tokenizer
+from moe_trainer.tokenizer import BOS, EOS, PAD, ByteTokenizer
 
 SMALL = ModelConfig(
     vocab_size=259,
@@ -50,7 +50,7 @@ def store(tmp_path_factory):
     initialise(model, seed=5)
     with torch.no_grad():
         model.embed_tokens.weight.mul_(20)
-    digest = artefact.write(folder / "a1", model, Tokenizer(), "{}")
+    digest = artefact.write(folder / "a1", model, ByteTokenizer(), "{}")
     return folder, digest, model.eval()
 
 
@@ -121,7 +121,7 @@ def _greedy(model, prompt, tokens):
 
 
 def _logprobs(model, text):
-    ids = [BOS, *Tokenizer().encode(text)]
+    ids = [BOS, *ByteTokenizer().encode(text)]
     with torch.inference_mode():
         logprobs = model(torch.tensor([ids]))[0].log_softmax(-1)
     return [float(logprobs[at, token]) for at, token in enumerate(ids[1:])]
@@ -133,7 +133,7 @@ async def test_greedy_text_is_that_of_the_model_without_a_cache(client, store):
         logprobs = _logprobs(store[2], b"Let x be" + bytes(expected))[8:]
     answer = await client.complete(prompt="Let x be", max_tokens=12, temperature=0, logprobs=1)
     choice = answer["choices"][0]
-    assert choice["text"] == Tokenizer().decode(expected)
+    assert choice["text"] == ByteTokenizer().decode(expected)
     assert choice["finish_reason"] == "length"
     assert answer["usage"] == {"prompt_tokens": 8, "completion_tokens": 12, "total_tokens": 20}
     assert choice["logprobs"]["token_logprobs"] == pytest.approx(logprobs, abs=1e-4)

@@ -17,7 +17,7 @@ from moe_trainer.model import Model, initialise
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.serve import load
 from moe_trainer.serve_config import ServeConfig
-from moe_trainer.tokenizer import BOS, EOS, PAD, Tokenizer
+from moe_trainer.tokenizer import BOS, EOS, PAD, ByteTokenizer
 
 SMALL = ModelConfig(
     vocab_size=259,
@@ -70,7 +70,7 @@ async def pool(tmp_path):
     async with contextlib.AsyncExitStack() as stack:
         routed = []
         for name, model in models.items():
-            digest = artefact.write(tmp_path / name, model, Tokenizer(), "{}")
+            digest = artefact.write(tmp_path / name, model, ByteTokenizer(), "{}")
             config = ServeConfig(
                 expert=name, revision=f"{name}-1", artefact={"path": name, "digest": digest}, max_batch=4
             )

@@ -13,7 +13,7 @@ from moe_trainer.server.requests import (
     parse_chat,
     parse_completion,
 )
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.tokenizer import ByteTokenizer
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-10, 1000) | st.floats() | st.text(),
@@ -32,7 +32,7 @@ def _bodies(model):
 def test_any_completion_is_understood_or_refused_by_field(body):
     try:
         request = parse_completion(json.dumps(body).encode())
-        prompts = request.prompts(Tokenizer())
+        prompts = request.prompts(ByteTokenizer())
     except BadRequest as error:
         assert error.status == 400
         assert error.body["error"]["param"] in (None, *CompletionRequest.model_fields)
@@ -50,7 +50,8 @@ def test_any_chat_is_understood_or_refused_by_field(body):
         assert error.status == 400
         assert error.body["error"]["param"] in (None, *ChatRequest.model_fields)
     else:
-        assert request.prompt().endswith("\n\n")
+        assert {role for role, _ in request.said()} <= {"system", "user", "assistant"}
+        assert ByteTokenizer().decode(ByteTokenizer().prompt(request.said())).endswith("\n\n")
 
 
 def test_a_field_is_named_without_the_validators_own_words():

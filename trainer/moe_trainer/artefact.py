@@ -24,7 +24,7 @@ from moe_trainer.model import Model
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.moe.backends import Backend
 from moe_trainer.tensors import load_tensors, save_tensors
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.tokenizer import ByteTokenizer, Tokenizer
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -63,7 +63,7 @@ def load(folder: Path, digest: Digest | None, backend: Backend | None = None) ->
         raise corrupt(folder, f"{CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     model = Model(config, backend)
     from_disk(model, load_tensors(folder / WEIGHTS), folder)
-    return model.eval(), Tokenizer.load(folder)
+    return model.eval(), ByteTokenizer.load(folder)
 
 
 def to_disk(model: Model) -> dict[str, Tensor]:

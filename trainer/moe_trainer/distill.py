@@ -186,18 +186,25 @@ def read_segments(job: DistillJob, root: Path) -> tuple[Segments, list[str]]:
             f"{', '.join(revision.revision for revision in job.roster)}. Evaluate those revisions first.",
         )
     contexts, clusters = [], []
-    for holdout, _ in complete:
+    kept = []
+    for holdout, cells in complete:
         manifest.verify(root / holdout.path, holdout.digest)
-        for segment in cut(read_documents(root / holdout.path)):
-            contexts.append(segment.context)
-            clusters.append(f"{holdout.digest} {segment.cluster}")
+        unreadable = {number for cell in cells for number in cell.unreadable}
+        for number, segment in enumerate(cut(read_documents(root / holdout.path))):
+            kept.append(number not in unreadable)
+            if kept[-1]:
+                contexts.append(segment.context)
+                clusters.append(f"{holdout.digest} {segment.cluster}")
+    sizes_S = np.concatenate([cells[0].sizes_S for _, cells in complete])
+    nats_SE = np.concatenate([np.stack([cell.nats_S for cell in cells], axis=1) for _, cells in complete])
+    context_nats_SE = np.concatenate(
+        [np.stack([cell.context_nats for cell in cells], axis=1) for _, cells in complete]
+    )
     return Segments(
         contexts=contexts,
-        sizes_S=np.concatenate([cells[0].sizes_S for _, cells in complete]),
-        nats_SE=np.concatenate([np.stack([cell.nats_S for cell in cells], axis=1) for _, cells in complete]),
-        context_nats_SE=np.concatenate(
-            [np.stack([cell.context_nats for cell in cells], axis=1) for _, cells in complete]
-        ),
+        sizes_S=sizes_S[kept],
+        nats_SE=nats_SE[kept],
+        context_nats_SE=context_nats_SE[kept],
         clusters=clusters,
     ), left_out
 

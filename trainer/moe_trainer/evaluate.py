@@ -187,14 +187,18 @@ class Evaluation:
 
     def _column(self, holdout: HoldoutRef, candidate: Cells, opponent: Cells, base: Cells) -> Column:
         tainted = tainted_clusters(self.root / holdout.path, self._ancestry)
+        all_cells = [
+            cells[holdout.digest] for cells in (candidate, opponent, base) if holdout.digest in cells
+        ]
+        unreadable = frozenset(number for cell in all_cells for number in cell.unreadable)
 
         def clean(cells: Cells) -> Scored | None:
             cell = cells.get(holdout.digest)
-            return Scored.clean(cell, tainted) if cell else None
+            return Scored.clean(cell, tainted, unreadable) if cell else None
 
         return Column(
             holdout=holdout,
-            candidate=Scored.clean(candidate[holdout.digest], tainted),
+            candidate=Scored.clean(candidate[holdout.digest], tainted, unreadable),
             opponent=clean(opponent),
             base=clean(base),
             tainted=len(tainted),

@@ -45,6 +45,11 @@ class Cell(Format):
     nats: tuple[float, ...] = Field(description="Negative log-likelihood of the segment, given its context.")
     hits: tuple[int, ...] = Field(description="Bytes of the segment that the model found most likely.")
     context_nats: tuple[float, ...] = Field(description="Negative log-likelihood of the context alone.")
+    unreadable: tuple[int, ...] = Field(
+        default=(),
+        description="Segments, by number, that the model's tokenizer does not give back: they have no score, and "
+        "are left out of every comparison.",
+    )
 
     @property
     def nats_S(self) -> Array:

@@ -2,13 +2,13 @@
 
 from moe_trainer.failure import JobError
 from moe_trainer.model_config import ModelConfig
-from moe_trainer.tokenizer import BOS, EOS, PAD, Tokenizer
+from moe_trainer.tokenizer import BOS, EOS, PAD, ByteTokenizer
 
 #: About 1 M parameters: learns plain text in a minute of one CPU core. For laptops, demos and tests.
 #: It sees a million tokens in that time, so what counts is how soon attention finds the last few bytes:
 #: rotary angles with short periods and a short context halve the tokens that this takes.
 _TINY = ModelConfig(
-    vocab_size=Tokenizer.vocab_size,
+    vocab_size=ByteTokenizer.vocab_size,
     hidden_size=128,
     num_hidden_layers=2,
     num_attention_heads=2,

@@ -20,27 +20,32 @@ __all__ = ["score", "use_device"]
 
 BATCH = 32
 
+Row = list[int]
+
 
 @torch.inference_mode()
 def score(model: CausalModel, tokenizer: Tokenizer, segments: Sequence[Segment], key: CellKey) -> Cell:
     """Return the cell of a model on a holdout's segments.
 
-    Batches depend on nothing but the segments, so scoring twice on one CPU gives the same bits. Raises
-    JobError (ContextTooShort) if the model cannot see a whole segment with its context.
+    Context and segment are tokenized apart, so that no token belongs to both. Batches depend on nothing but
+    the segments, so scoring twice on one CPU gives the same bits. Raises JobError (ContextTooShort) if the
+    model cannot see a whole segment with its context.
     """
-    room = model.context
-    longest = max(map(_length, segments), default=0)
-    if longest > room:
+    contexts = [[tokenizer.bos_id, *tokenizer.encode(segment.context)] for segment in segments]
+    texts = [tokenizer.encode(segment.text) for segment in segments]
+    sizes = [len(context) + len(text) - 1 for context, text in zip(contexts, texts, strict=True)]
+    if max(sizes, default=0) > model.context:
         raise JobError(
             "ContextTooShort",
-            f"the model's context is {room} tokens, and a segment with its context is {longest} bytes: a "
+            f"the model's context is {model.context} tokens, and a segment with its context is {max(sizes)}: a "
             "model that is to be evaluated needs max_position_embeddings of at least that.",
         )
+    bytes_V = torch.tensor(tokenizer.sizes())
     nats, context_nats, hits = [0.0] * len(segments), [0.0] * len(segments), [0] * len(segments)
-    order = sorted(range(len(segments)), key=lambda i: (-_length(segments[i]), i))
+    order = sorted(range(len(segments)), key=lambda i: (-sizes[i], i))
     for start in range(0, len(order), BATCH):
         batch = order[start : start + BATCH]
-        scored = _score_batch(model, tokenizer, [segments[i] for i in batch])
+        scored = _score_batch(model, tokenizer.pad_id, bytes_V, [(contexts[i], texts[i]) for i in batch])
         for i, (segment_nats, before, right) in zip(batch, scored, strict=True):
             nats[i], context_nats[i], hits[i] = segment_nats, before, right
     return Cell(
@@ -50,33 +55,32 @@ def score(model: CausalModel, tokenizer: Tokenizer, segments: Sequence[Segment],
         nats=tuple(nats),
         hits=tuple(hits),
         context_nats=tuple(context_nats),
+        unreadable=tuple(
+            i
+            for i, (segment, text) in enumerate(zip(segments, texts, strict=True))
+            if tokenizer.decode(text).encode() != segment.text
+        ),
     )
 
 
 def _score_batch(
-    model: CausalModel, tokenizer: Tokenizer, segments: Sequence[Segment]
+    model: CausalModel, pad_id: int, bytes_V: Tensor, rows: Sequence[tuple[Row, Row]]
 ) -> list[tuple[float, float, int]]:
-    """Return (nats of the segment, nats of its context, hits in the segment) for each segment."""
-    rows = [
-        torch.tensor([tokenizer.bos_id, *tokenizer.encode(segment.context + segment.text)])
-        for segment in segments
-    ]
-    ids_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_id)
+    """Return (nats of the segment, nats of its context, bytes of its tokens found most likely) of each row."""
+    ids_BT = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor([*context, *text]) for context, text in rows], batch_first=True, padding_value=pad_id
+    )
     logits_BTV = model(ids_BT[:, :-1])
     targets_BT = ids_BT[:, 1:]
     nats_BT = F.cross_entropy(logits_BTV.transpose(1, 2), targets_BT, reduction="none").double()
-    hits_BT = logits_BTV.argmax(-1) == targets_BT
+    hits_BT = (logits_BTV.argmax(-1) == targets_BT) * bytes_V[targets_BT]
     return [
-        _split(nats_T, hits_T, len(segment.context), len(segment.text))
-        for nats_T, hits_T, segment in zip(nats_BT, hits_BT, segments, strict=True)
+        _split(nats_T, hits_T, len(context) - 1, len(text))
+        for nats_T, hits_T, (context, text) in zip(nats_BT, hits_BT, rows, strict=True)
     ]
 
 
 def _split(nats_T: Tensor, hits_T: Tensor, context: int, length: int) -> tuple[float, float, int]:
-    """Part a row's tokens, one a byte, into context, segment and padding."""
+    """Part a row's predicted tokens into context, segment and padding."""
     end = context + length
     return float(nats_T[context:end].sum()), float(nats_T[:context].sum()), int(hits_T[context:end].sum())
-
-
-def _length(segment: Segment) -> int:
-    return len(segment.context) + len(segment.text)

@@ -57,9 +57,13 @@ class Scored:
     label: str
 
     @classmethod
-    def clean(cls, cell: Cell, tainted: frozenset[str]) -> "Scored":
-        """Return a cell without the segments of clusters that some side was trained on."""
-        keep_S = [i for i, cluster in enumerate(cell.clusters) if cluster not in tainted]
+    def clean(cls, cell: Cell, tainted: frozenset[str], unreadable: frozenset[int] = frozenset()) -> "Scored":
+        """Return a cell without the clusters that some side was trained on, and what some side cannot read."""
+        keep_S = [
+            i
+            for i, cluster in enumerate(cell.clusters)
+            if cluster not in tainted and i not in unreadable and i not in cell.unreadable
+        ]
         return cls(
             nats_S=cell.nats_S[keep_S],
             sizes_S=cell.sizes_S[keep_S],

@@ -3,7 +3,8 @@
     document   |........|----------------|----------------|------
                 context     segment 1        segment 2      ...
 
-Each segment is scored after the same left context for every model: the bytes before it in its document.
+Each segment is scored after the same left context for every model: the bytes before it in its document. No
+character is cut in two, for then a tokenizer of text could not read either part.
 The context also stands for a short prompt when routing is judged: route on it, score the segment.
 """
 
@@ -22,7 +23,7 @@ MAX_SEGMENTS = 256
 MIN_SEGMENT_BYTES = 64
 
 #: The version of all this: part of a matrix cell's identity. Change it when any cut or score changes.
-SCORER = f"bytes-{CONTEXT_BYTES}+{SEGMENT_BYTES}-of-{MAX_SEGMENTS}-v1"
+SCORER = f"bytes-{CONTEXT_BYTES}+{SEGMENT_BYTES}-of-{MAX_SEGMENTS}-v2"
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,28 @@ def cut(documents: Iterable[Document], limit: int = MAX_SEGMENTS) -> list[Segmen
 def _segments(document: Document) -> Iterator[Segment]:
     """Yield a document's segments; a short document gives one, after a context of at most half of it."""
     text = document.text.encode()
-    start = min(CONTEXT_BYTES, len(text) // 2)
-    for at in range(start, len(text), SEGMENT_BYTES):
-        segment = text[at : at + SEGMENT_BYTES]
-        if at == start or len(segment) >= MIN_SEGMENT_BYTES:
-            yield Segment(document.cluster, text[max(0, at - CONTEXT_BYTES) : at], segment)
+    start = at = _character(text, min(CONTEXT_BYTES, len(text) // 2))
+    while at < len(text):
+        end = _character(text, at + SEGMENT_BYTES)
+        if at == start or end - at >= MIN_SEGMENT_BYTES:
+            before = at - CONTEXT_BYTES
+            while before > 0 and _goes_on(text[before]):
+                before += 1
+            yield Segment(document.cluster, text[max(0, before) : at], text[at:end])
+        at = end
+
+
+def _character(text: bytes, at: int) -> int:
+    """Return the beginning of the character of UTF-8 that a place lies in; beyond the text, its end."""
+    at = min(at, len(text))
+    while 0 < at < len(text) and _goes_on(text[at]):
+        at -= 1
+    return at
+
+
+def _goes_on(byte: int) -> bool:
+    """Return whether a byte of UTF-8 goes on with a character that an earlier one began."""
+    return byte & 0xC0 == 0x80
 
 
 def _hash(segment: Segment) -> bytes:

@@ -130,7 +130,7 @@ def _end_interval(training: Run, last: bool) -> None:
     """Add what an interval's steps and the validation text tell to the curve; without text the former alone."""
     curve, record, loads = training.curve, training.balancer.record, None
     if training.validation is not None:
-        bits, loads = validate(training.model, training.validation, training.rows)
+        bits, loads = validate(training.model, training.validation, training.sizes_V, training.rows)
         curve.validations[training.step] = bits
     curve.loads = thinned(curve.loads | {training.step: record.summary(loads)})
     if not last:  # the report wants the last interval's shares

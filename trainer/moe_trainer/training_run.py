@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from moe_trainer.balancing import Balancer
@@ -26,7 +27,7 @@ from moe_trainer.parallel.layout import Layout, lay_out
 from moe_trainer.parallel.processes import Processes
 from moe_trainer.parallel.spread import spread
 from moe_trainer.presets import preset
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.tokenizer import ByteTokenizer, Tokenizer
 
 #: What architectures call the number of a layer's in-layer experts in ``config.json``.
 _IN_LAYER_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -45,6 +46,7 @@ class Run:
     base: ArtefactRef | None  #: What an adapter is trained beside; None for a checkpoint.
     batches: Batches
     validation: Tensor | None
+    sizes_V: Tensor  #: Bytes of each token.
     steps: int
     optimizer: AdamW
     balancer: Balancer
@@ -121,6 +123,7 @@ def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Ru
         base=start.base,
         batches=batches,
         validation=validation_blocks(kept_apart, context),
+        sizes_V=torch.tensor(start.tokenizer.sizes()),
         steps=job.training.max_steps or batches.steps(job.training.max_epochs),
         optimizer=AdamW(model, job.training),
         balancer=Balancer(model, job.training, processes.everyone),
@@ -165,4 +168,4 @@ def _start(job: TrainJob, root: Path) -> Start:
         )
     model = Model(preset(str(job.preset)))
     initialise(model, job.seed)
-    return Start(model, Tokenizer(), base=None)
+    return Start(model, ByteTokenizer(), base=None)

@@ -10,11 +10,13 @@ from moe_trainer.causal_model import CausalModel
 from moe_trainer.moe.balance import LayerLoad, StepCounts
 
 
-def validate(model: CausalModel, blocks_BT: Tensor, rows: int) -> tuple[float, list[LayerLoad]]:
+def validate(
+    model: CausalModel, blocks_BT: Tensor, sizes_V: Tensor, rows: int
+) -> tuple[float, list[LayerLoad]]:
     """Return the bits per byte of some blocks, and each layer's load on them; ``rows`` blocks at a time.
 
-    Tokens that are no bytes (the ends of documents) are predicted but not counted. The model is left in
-    training mode.
+    ``sizes_V`` holds the bytes of each token. Those without any (the ends of documents) are predicted but not
+    counted. The model is left in training mode.
     """
     model.eval()
     nats, counts = torch.zeros((), dtype=torch.float64), StepCounts()
@@ -22,8 +24,8 @@ def validate(model: CausalModel, blocks_BT: Tensor, rows: int) -> tuple[float, l
         for ids_BT in torch.split(blocks_BT, rows):
             logits_BTV, routings = model.with_routing(ids_BT[:, :-1])
             nats_N = F.cross_entropy(logits_BTV.flatten(0, 1), ids_BT[:, 1:].flatten(), reduction="none")
-            nats += nats_N[ids_BT[:, 1:].flatten() < 256].double().sum()
+            nats += nats_N[sizes_V[ids_BT[:, 1:]].flatten() > 0].double().sum()
             counts.add(routings)
     model.train()
-    count = int((blocks_BT[:, 1:] < 256).sum())
+    count = int(sizes_V[blocks_BT[:, 1:]].sum())
     return float(nats) / (math.log(2) * count), counts.loads()

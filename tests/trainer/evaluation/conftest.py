@@ -24,12 +24,12 @@ from moe_trainer.job_config import (
 )
 from moe_trainer.model import Model, initialise
 from moe_trainer.model_config import ModelConfig
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.tokenizer import ByteTokenizer
 
 DOMAINS = ("birds", "metals", "rivers")
 LETTERS = "abcdefghijklmnop"
 CONFIG = ModelConfig(
-    vocab_size=Tokenizer.vocab_size,
+    vocab_size=ByteTokenizer.vocab_size,
     hidden_size=32,
     num_hidden_layers=1,
     num_attention_heads=2,
@@ -143,6 +143,6 @@ def train(pool: Pool, expert: str, revision: str, *, steps: int, parent: Artefac
         optimizer.step()
         schedule.step()
     path = f"pools/pool/experts/uid-{expert}/revisions/{revision}/a1"
-    digest = artefact.write(pool.environment.store / path, model, Tokenizer(), "{}")
+    digest = artefact.write(pool.environment.store / path, model, ByteTokenizer(), "{}")
     ancestry = (*(parent.ancestry if parent else ()), pool.snapshots[expert])
     pool.models[revision] = ArtefactRef(revision=revision, path=path, digest=digest, ancestry=ancestry)

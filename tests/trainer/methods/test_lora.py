@@ -22,7 +22,7 @@ from moe_trainer.model import Model
 from moe_trainer.moe.experts import ExpertsFunction, swiglu_experts
 from moe_trainer.moe.layer import InLayerExperts
 from moe_trainer.optimization import trained_parameters
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.tokenizer import ByteTokenizer
 
 Decoding = TypeVar("Decoding", bound=CausalModel)
 LORA = {"method": "LoRA", "lora": LoRASpec(rank=3, alpha=6)}
@@ -157,7 +157,7 @@ def test_merging_gives_an_ordinary_model_with_the_same_logits(
 ) -> None:
     model = attached(small_model, rank_stabilised=rank_stabilised)
     expected = model(IDS_BT)
-    LoRA().write(tmp_path, model, Tokenizer(), spec(rank_stabilised=rank_stabilised))
+    LoRA().write(tmp_path, model, ByteTokenizer(), spec(rank_stabilised=rank_stabilised))
     merged = everywhere_random(Model(SMALL)).eval()
     assert not torch.allclose(merged(IDS_BT), expected, atol=0.05)
     LoRA().load(tmp_path, merged)

@@ -28,10 +28,10 @@ from moe_trainer.job_config import (
 from moe_trainer.job_report import SnapshotHeadline, TrainHeadline
 from moe_trainer.model import Model
 from moe_trainer.model_config import ModelConfig
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.tokenizer import ByteTokenizer
 
 SMALL = ModelConfig(
-    vocab_size=Tokenizer.vocab_size,
+    vocab_size=ByteTokenizer.vocab_size,
     hidden_size=32,
     num_hidden_layers=2,
     num_attention_heads=4,
@@ -147,7 +147,7 @@ def pool(tmp_path: Path, small_model: Model, text: Callable[[int], str]) -> Pool
     root = tmp_path / "store"
     root.mkdir()
     data = snapshot.run(job, Environment(store=root, sources=tmp_path / "sources"))
-    digest = artefact.write(root / "parent", small_model, Tokenizer(), "{}")
+    digest = artefact.write(root / "parent", small_model, ByteTokenizer(), "{}")
     return Pool(tmp_path, data, ArtefactRef(revision="general-1", path="parent", digest=digest))
 
 

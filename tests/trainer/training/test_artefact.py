@@ -12,7 +12,7 @@ from moe_trainer.manifest import read_manifest, sha256_of_file, verify
 from moe_trainer.model import Model, initialise
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.presets import preset
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.tokenizer import ByteTokenizer
 
 from .conftest import SMALL, everywhere_random
 
@@ -20,7 +20,7 @@ from .conftest import SMALL, everywhere_random
 @pytest.fixture
 def written(tmp_path: Path, small_model: Model) -> tuple[Path, Digest]:
     folder = tmp_path / "a1"
-    return folder, artefact.write(folder, small_model, Tokenizer(), "{}")
+    return folder, artefact.write(folder, small_model, ByteTokenizer(), "{}")
 
 
 def test_what_is_loaded_is_what_was_written_bit_for_bit(
@@ -36,7 +36,7 @@ def test_what_is_loaded_is_what_was_written_bit_for_bit(
 def test_an_artefact_is_never_overwritten(written: tuple[Path, Digest]) -> None:
     other = Model(SMALL)
     initialise(other, seed=1)
-    assert artefact.write(written[0], other, Tokenizer(), "{}") == written[1]
+    assert artefact.write(written[0], other, ByteTokenizer(), "{}") == written[1]
     verify(*written)
 
 
@@ -58,7 +58,7 @@ def test_tensors_have_the_names_of_qwen3_moe(written: tuple[Path, Digest]) -> No
 
 def test_what_is_written_for_a_softmax_router_has_not_changed(tmp_path: Path) -> None:
     model = Model(preset("tiny"))
-    artefact.write(tmp_path / "a1", model, Tokenizer(), "{}")
+    artefact.write(tmp_path / "a1", model, ByteTokenizer(), "{}")
     recorded = "c390e86b7b714aedcbdd0712db1df206d4952ef26d6f5ce89ad686a6968aca83"  # by the first release
     assert sha256_of_file(tmp_path / "a1" / "config.json") == recorded
 
@@ -66,7 +66,7 @@ def test_what_is_written_for_a_softmax_router_has_not_changed(tmp_path: Path) ->
 def test_a_sigmoid_router_comes_back_with_its_bias_and_shared_experts(tmp_path: Path) -> None:
     config = ModelConfig(**(SMALL.model_dump() | {"model_type": "glm4_moe", "n_shared_experts": 1}))
     model = everywhere_random(Model(config)).eval()
-    found, _ = artefact.load(tmp_path / "a1", artefact.write(tmp_path / "a1", model, Tokenizer(), "{}"))
+    found, _ = artefact.load(tmp_path / "a1", artefact.write(tmp_path / "a1", model, ByteTokenizer(), "{}"))
     assert found.config == config
     assert found.weights().keys() == model.weights().keys()
     assert "layers.1.mlp.bias_E" in model.weights()
@@ -144,7 +144,7 @@ def test_another_tokenizer_is_refused(
     path = written[0] / "tokenizer.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model": {"type": "WordLevel"}}))
     with pytest.raises(JobError, match="TokenizerUnsupported"):
-        Tokenizer.load(written[0])
+        ByteTokenizer.load(written[0])
 
 
 def test_pickled_weights_are_not_even_opened(tmp_path: Path, written: tuple[Path, Digest]) -> None:

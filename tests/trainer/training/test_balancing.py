@@ -18,7 +18,7 @@ from moe_trainer.load_record import MAX_INTERVALS, LayerRecord, LoadRecord, thin
 from moe_trainer.model import Model
 from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.moe.layer import MoELayer
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.tokenizer import ByteTokenizer
 from moe_trainer.training_run import Run, prepare
 from moe_trainer.training_step import take_step
 
@@ -37,7 +37,7 @@ def spec(weight: float = 0.01, z: float = 0.001, **balancing: Any) -> TrainingSp
 def sigmoid_pool(pool: Pool) -> Pool:
     """The pool with a parent whose routers have a bias."""
     model = everywhere_random(Model(SIGMOID)).eval()
-    digest = artefact.write(pool.store / "sigmoid", model, Tokenizer(), "{}")
+    digest = artefact.write(pool.store / "sigmoid", model, ByteTokenizer(), "{}")
     return replace(pool, parent=ArtefactRef(revision="general-2", path="sigmoid", digest=digest))
 
 

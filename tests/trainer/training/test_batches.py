@@ -13,7 +13,7 @@ from moe_trainer.data.batches import (
 )
 from moe_trainer.data.content import Content, Role
 from moe_trainer.data.snapshot_layout import DOCUMENTS, Document
-from moe_trainer.tokenizer import BOS, EOS, Tokenizer
+from moe_trainer.tokenizer import BOS, EOS, ByteTokenizer
 
 from .conftest import Pool
 
@@ -55,7 +55,7 @@ def test_text_shorter_than_a_block_is_repeated() -> None:
 
 
 def test_documents_become_bos_bytes_eos_and_every_byte_is_on_one_side(pool: Pool) -> None:
-    training, validation = read_streams(pool.store / pool.data.path, Tokenizer())
+    training, validation = read_streams(pool.store / pool.data.path, ByteTokenizer())
     assert training.learnt is None and validation.learnt is None
     both = torch.cat((training.tokens, validation.tokens)).tolist()
     counts = Counter(both)
@@ -86,8 +86,8 @@ def learnt_text(stream: Stream) -> str:
 def test_of_a_conversation_only_the_answers_and_their_ends_are_learnt(tmp_path: Path) -> None:
     said: list[tuple[Role, str]] = [("system", "Be brief."), ("user", "Why?"), ("assistant", "So.")]
     more: list[tuple[Role, str]] = [("user", "How?"), ("assistant", "Thus."), ("user", "Thanks")]
-    training, _ = read_streams(snapshot(tmp_path, Content.of_turns([*said, *more])), Tokenizer())
-    words = Tokenizer().decode([i for i in training.tokens.tolist() if i < 256])
+    training, _ = read_streams(snapshot(tmp_path, Content.of_turns([*said, *more])), ByteTokenizer())
+    words = ByteTokenizer().decode([i for i in training.tokens.tolist() if i < 256])
     assert words == "Be brief.\n\nWhy?\n\nSo.\n\nHow?\n\nThus.\n\nThanks"
     assert learnt_text(training) == "So.$Thus.$"
     assert training.tokens[0] == BOS and training.tokens[-1] == EOS
@@ -95,7 +95,9 @@ def test_of_a_conversation_only_the_answers_and_their_ends_are_learnt(tmp_path: 
 
 def test_text_beside_conversations_is_learnt_whole(tmp_path: Path) -> None:
     said: list[tuple[Role, str]] = [("user", "Why?"), ("assistant", "So.")]
-    training, _ = read_streams(snapshot(tmp_path, Content(text="text"), Content.of_turns(said)), Tokenizer())
+    training, _ = read_streams(
+        snapshot(tmp_path, Content(text="text"), Content.of_turns(said)), ByteTokenizer()
+    )
     assert learnt_text(training) == f"{chr(BOS)}text$So.$"
     assert training.tokens.tolist().count(EOS) == 2
 

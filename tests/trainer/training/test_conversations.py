@@ -13,7 +13,7 @@ from moe_trainer.data.batches import IGNORED
 from moe_trainer.environment import Environment
 from moe_trainer.job_config import ArtefactRef, ExpertRef, HoldoutRule, SnapshotJob, Source
 from moe_trainer.model import Model
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.tokenizer import ByteTokenizer
 from moe_trainer.training_run import prepare
 from moe_trainer.training_step import take_step
 
@@ -44,7 +44,7 @@ def chats(tmp_path: Path, small_model: Model, text: Callable[[int], str]) -> Poo
     root = tmp_path / "store"
     root.mkdir()
     data = snapshot.run(job, Environment(store=root, sources=tmp_path / "sources"))
-    digest = artefact.write(root / "parent", small_model, Tokenizer(), "{}")
+    digest = artefact.write(root / "parent", small_model, ByteTokenizer(), "{}")
     return Pool(tmp_path, data, ArtefactRef(revision="general-1", path="parent", digest=digest))
 
 

@@ -8,7 +8,7 @@ from moe_trainer import artefact
 from moe_trainer.model import KVCache, Model, initialise
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.presets import PRESETS, preset
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.tokenizer import ByteTokenizer
 
 from .conftest import SMALL, everywhere_random
 
@@ -35,7 +35,7 @@ def test_transformers_loads_an_artefact_and_computes_the_same_logits(tmp_path: P
     import transformers
 
     model = everywhere_random(Model(ModelConfig(**(preset("tiny").model_dump() | ROUTERS[router]))))
-    artefact.write(tmp_path / "artefact", model.eval(), Tokenizer(), "{}")
+    artefact.write(tmp_path / "artefact", model.eval(), ByteTokenizer(), "{}")
     theirs, loading = transformers.AutoModelForCausalLM.from_pretrained(
         tmp_path / "artefact", output_loading_info=True
     )
@@ -46,7 +46,7 @@ def test_transformers_loads_an_artefact_and_computes_the_same_logits(tmp_path: P
         torch.testing.assert_close(theirs(ids).logits, model(ids), atol=1e-4, rtol=1e-4)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "artefact")
     text = "naïve  \n\tπ≈3.14159 🙂 \x01"
-    assert tokenizer.encode(text) == Tokenizer().encode(text)
+    assert tokenizer.encode(text) == ByteTokenizer().encode(text)
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
@@ -105,7 +105,7 @@ def test_a_seed_decides_every_bit_of_a_new_model() -> None:
 def test_every_preset_can_be_made_and_holds_a_scored_segment() -> None:
     for config in PRESETS.values():
         assert config.max_position_embeddings >= 128 + 256
-        assert config.vocab_size >= Tokenizer.vocab_size
+        assert config.vocab_size >= ByteTokenizer.vocab_size
         assert sum(p.numel() for p in Model(config).parameters()) < 2_000_000
 
 

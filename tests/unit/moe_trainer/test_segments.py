@@ -35,10 +35,15 @@ def test_a_short_document_gives_one_segment_after_half_of_it() -> None:
     assert (len(segment.context), len(segment.text)) == (0, 1)
 
 
-def test_sizes_are_utf8_bytes_and_characters_may_be_cut() -> None:
-    segments = cut([Document(cluster="a", text="é" * 1000)])
-    assert all(len(segment.text) <= SEGMENT_BYTES for segment in segments)
-    assert sum(len(segment.text) for segment in segments) > 1500
+def test_sizes_are_utf8_bytes_and_no_character_is_cut() -> None:
+    for text in ("é" * 1000, "a" + "é" * 1000, "→" * 700, "a🙂" * 400, "é"):
+        segments = cut([Document(cluster="a", text=text)])
+        assert all(len(segment.text) <= SEGMENT_BYTES for segment in segments)
+        assert all(len(segment.context) <= CONTEXT_BYTES for segment in segments)
+        for segment in segments:
+            assert segment.context.decode() + segment.text.decode() in text
+        left_out = CONTEXT_BYTES + MIN_SEGMENT_BYTES
+        assert sum(len(segment.text) for segment in segments) > len(text.encode()) - left_out - 4
 
 
 def test_clusters_take_turns_up_to_the_cap() -> None:

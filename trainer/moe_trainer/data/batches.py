@@ -5,11 +5,8 @@ context + 1 tokens, at an offset and in an order that it draws from (seed, epoch
 the step's number: nothing else has to be saved, and a resumed run reads the same batches. Tokens of
 one document may see the document before it in their block.
 
-Conversations become what the server sends a preset: the words of each turn, a blank line between turns, no
-roles. An answer ends in eos. Only the answers are learnt: every other token is read and not predicted.
-
-    bos How far is the Moon? \n\n About 384,000 km. eos
-                                   ^^^^^^^^^^^^^^^^^^^^^ learnt
+Conversations become what the server sends the model (Tokenizer.conversation). Only the answers are learnt:
+every other token is read and not predicted.
 
 About 2 % of the clusters are kept apart to validate on. They are training-side text, never the holdout.
 """
@@ -22,7 +19,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from moe_trainer.data.content import BETWEEN_TURNS
 from moe_trainer.data.snapshot_layout import Document, read_documents
 from moe_trainer.tokenizer import Tokenizer
 
@@ -35,7 +31,7 @@ IGNORED = -100
 
 
 class Stream(NamedTuple):
-    """Tokens, int16, in the order in which they are read, and which of them are learnt (None: all)."""
+    """Tokens (int16, or int32 if the vocabulary is large) in the order of reading, and which are learnt (None: all)."""
 
     tokens: Tensor
     learnt: Tensor | None = None
@@ -121,20 +117,14 @@ def read_streams(snapshot: Path, tokenizer: Tokenizer) -> tuple[Stream, Stream]:
 
 
 def _tokens(document: Document, tokenizer: Tokenizer) -> Stream:
+    dtype = torch.int16 if tokenizer.vocab_size <= 1 << 15 else torch.int32
     if document.turns is None:
         ids = [tokenizer.bos_id, *tokenizer.encode(document.text), tokenizer.eos_id]
-        return Stream(torch.tensor(ids, dtype=torch.int16))
-    parts: list[tuple[list[int], bool]] = []
-    for role, words in document.said():
-        answer = role == "assistant"
-        before = tokenizer.encode(BETWEEN_TURNS) if parts else [tokenizer.bos_id]
-        parts.append((before, False))
-        parts.append(([*tokenizer.encode(words), *([tokenizer.eos_id] if answer else [])], answer))
-    if not parts[-1][1]:
-        parts.append(([tokenizer.eos_id], False))
+        return Stream(torch.tensor(ids, dtype=dtype))
+    pieces = tokenizer.conversation(list(document.said()))
     return Stream(
-        torch.tensor([i for ids, _ in parts for i in ids], dtype=torch.int16),
-        torch.tensor([learnt for ids, learnt in parts for _ in ids], dtype=torch.bool),
+        torch.tensor([i for ids, _ in pieces for i in ids], dtype=dtype),
+        torch.tensor([learnt for ids, learnt in pieces for _ in ids], dtype=torch.bool),
     )
 
 

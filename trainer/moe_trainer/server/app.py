@@ -143,13 +143,13 @@ class ExpertServer:
     def _plan_chat(self, data: bytes) -> Plan:
         asked = parse_chat(data)
         self._check_model(asked.model)
-        prompt = self._tokenizer.encode(asked.prompt())
+        begin, *prompt = self._tokenizer.prompt(asked.said())
         logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
         generation = plan_generation(
             prompt,
             asked.wanted_tokens(),
             asked.sampling(),
-            begin=self._tokenizer.bos_id,
+            begin=begin,
             max_context=self._max_context,
             logprobs=logprobs,
         )

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
+from moe_trainer.data.content import Role
 from moe_trainer.server.engine import Generation
 from moe_trainer.server.sampling import Sampling
 from moe_trainer.tokenizer import Tokenizer
@@ -127,13 +128,12 @@ class ChatRequest(_Request):
     top_logprobs: Annotated[int, Field(strict=True, ge=0, le=20)] | None = None
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
 
-    def prompt(self) -> str:
-        """Return the text that the model goes on from.
-
-        The presets are trained on plain text and know no roles, so the messages' texts follow each
-        other, a blank line between them.
-        """
-        return "\n\n".join(message.text() for message in self.messages) + "\n\n"
+    def said(self) -> list[tuple[Role, str]]:
+        """Return who said what; what the developer says is the system's."""
+        return [
+            ("system" if message.role == "developer" else message.role, message.text())
+            for message in self.messages
+        ]
 
     def wanted_tokens(self) -> int | None:
         """Return the largest number of tokens to generate, None for all that fit."""

@@ -1,0 +1,119 @@
+"""From a Hugging Face directory to a Decoder, and back.
+
+Nothing of the directory is code: a config that asks for some is refused, and so is one whose architecture
+transformers does not have. What is in its small files is written again as it was.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    logging,
+)
+from transformers.core_model_loading import revert_weight_conversion
+
+from moe_trainer.failure import JobError
+from moe_trainer.hugging_face import weights
+from moe_trainer.hugging_face.decoder import Decoder
+from moe_trainer.manifest import corrupt
+
+CONFIG = "config.json"
+GENERATION = "generation_config.json"
+
+#: Kinds of layers that documents can be kept apart in, and that decode in rows of a cache.
+_LAYERS = {"full_attention", "sliding_attention"}
+
+
+def load(folder: Path) -> Decoder:
+    """Return the decoder of a directory, in evaluation mode, in single precision.
+
+    Raises JobError: ModelUnsupported if it is no decoder that can be trained here, ArtefactCorrupt if its
+    weights are not those of its config.
+    """
+    config = _config(folder)
+    found = weights.read_headers(folder)
+    with torch.device("meta"):
+        outline = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    tied = set(outline.all_tied_weights_keys)
+    weights.check(
+        folder, {name: stored for name, stored in found.items() if name not in tied}, on_disk(outline)
+    )
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    network: Any = AutoModelForCausalLM.from_pretrained(
+        folder,
+        config=config,
+        dtype=torch.float32,
+        local_files_only=True,
+        use_safetensors=True,
+        attn_implementation="sdpa",
+    )
+    files = {name: (folder / name).read_bytes() for name in (CONFIG, GENERATION) if (folder / name).exists()}
+    dtypes = {name: stored.dtype for name, stored in found.items()}
+    return Decoder(network.to(torch.get_default_device()), files, dtypes).eval()
+
+
+def save(folder: Path, decoder: Decoder, shard_bytes: int = weights.SHARD_BYTES) -> None:
+    """Write a decoder's weights and configs as transformers reads them."""
+    weights.write(folder, on_disk(decoder.network), decoder.dtypes, shard_bytes)
+    for name, content in decoder.files.items():
+        (folder / name).write_bytes(content)
+
+
+def on_disk(network: PreTrainedModel) -> dict[str, Tensor]:
+    """Return a network's tensors under their names on disk, where an in-layer expert has its own."""
+    state = network.state_dict()
+    for name in network.all_tied_weights_keys:
+        state.pop(name, None)
+    tensors: dict[str, Tensor] = revert_weight_conversion(network, state)
+    return tensors
+
+
+def _config(folder: Path) -> PreTrainedConfig:
+    """Return the config of a directory; raises JobError (ModelUnsupported) that names the field."""
+    try:
+        raw: Any = json.loads((folder / CONFIG).read_bytes())
+    except FileNotFoundError:
+        raise corrupt(folder, f"it has no {CONFIG}") from None
+    except ValueError as error:
+        raise corrupt(folder, f"{CONFIG} is no JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise corrupt(folder, f"{CONFIG} is no JSON object")
+    if raw.get("auto_map"):
+        raise _unsupported(folder, "auto_map asks for code of the directory's own, which is never run")
+    if raw.get("quantization_config"):
+        raise _unsupported(
+            folder, "quantization_config: quantized weights are not trained. Take the checkpoint in 16 bits"
+        )
+    kind = raw.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        raise _unsupported(
+            folder, f"model_type is {kind!r}, which this version of transformers does not know"
+        )
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # whatever a config class makes of values that cannot be
+        raise _unsupported(folder, f"model_type {kind!r} refuses it: {error}") from None
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
+        raise _unsupported(
+            folder, f"model_type is {kind!r}, which is no decoder that predicts the next token"
+        )
+    odd = set(getattr(config.get_text_config(), "layer_types", None) or ()) - _LAYERS
+    if odd:
+        raise _unsupported(
+            folder,
+            f"layer_types holds {', '.join(sorted(odd))}, but only {', '.join(sorted(_LAYERS))} can be",
+        )
+    return config
+
+
+def _unsupported(folder: Path, what: str) -> JobError:
+    return JobError("ModelUnsupported", f"{folder.name}/{CONFIG}: {what}.")
