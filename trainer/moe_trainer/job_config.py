@@ -197,9 +197,16 @@ class TrainingSpec(Format):
     load_balancing_loss_weight: float = Field(default=0.2, ge=0)
     auxiliary_loss_weight: float = Field(default=0.001, ge=0, description="Weight of the router z-loss.")
     balancing: Balancing = Field(default_factory=Balancing)
-    specialization_loss_weight: float = Field(default=0.0, ge=0)
+    specialization_loss_weight: float = Field(
+        default=0.0, ge=0, description="Weight of the loss that prefers text on which the base is better."
+    )
     validation_every: int = Field(default=200, gt=0, description="Steps between validations.")
     checkpoint_every: int = Field(default=100, gt=0, description="Steps between checkpoints.")
+
+    @property
+    def compares_with_base(self) -> bool:
+        """Whether some loss needs the frozen base beside the model."""
+        return self.specialization_loss_weight > 0
 
 
 class TrainJob(Format):
@@ -216,6 +223,10 @@ class TrainJob(Format):
     parent: ArtefactRef | None = None
     preset: str | None = Field(
         default=None, description="Architecture to initialise when there is no parent."
+    )
+    base: ArtefactRef | None = Field(
+        default=None,
+        description="Pinned parent of the first revision, which losses compare with; absent: the parent.",
     )
     data: SnapshotRef
     training: TrainingSpec

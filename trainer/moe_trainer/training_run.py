@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from moe_trainer.balancing import Balancer
+from moe_trainer.base_losses import BaseLosses
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.checkpoint import Curve
 from moe_trainer.data.batches import Batches, read_streams, rows_of, validation_blocks
@@ -18,7 +19,7 @@ from moe_trainer.formats import Digest, canonical_json, digest_of
 from moe_trainer.job_config import ArtefactRef, TrainJob
 from moe_trainer.manifest import corrupt, verify
 from moe_trainer.methods.adapter import checkpoint_of
-from moe_trainer.methods.artefacts import ADAPTERS, METHODS, Start, start
+from moe_trainer.methods.artefacts import ADAPTERS, METHODS, Start, load, start
 from moe_trainer.model import Model, initialise
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import LayerLoad
@@ -52,6 +53,7 @@ class Run:
     balancer: Balancer
     parameters: int  #: Numbers that are trained, over all processes.
     processes: Processes = field(default_factory=Processes)
+    base_losses: BaseLosses | None = None  #: Absent where no loss compares with the base.
     curve: Curve = field(default_factory=Curve)
     resumed_from: int = 0
     skipped: list[str] = field(default_factory=list)  #: Checkpoints that could not be used, with the reason.
@@ -98,10 +100,7 @@ def layout_of(job: TrainJob, root: Path, processes: int) -> Layout:
 def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Run:
     """Load the parent or make the preset, read the data, and leave this process its part of the model."""
     processes = processes or Processes()
-    if job.training.specialization_loss_weight:
-        raise JobError(
-            "InvalidConfig", "training.specializationLossWeight must be 0: this version has no such loss."
-        )
+    base_losses = _base_losses(job, root)
     start = _start(job, root)
     model = start.model
     model.recompute = job.training.recompute
@@ -129,6 +128,7 @@ def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Ru
         balancer=Balancer(model, job.training, processes.everyone),
         parameters=parameters,
         processes=processes,
+        base_losses=base_losses,
     )
 
 
@@ -139,7 +139,23 @@ def training_inputs(job: TrainJob) -> Digest:
     """
     parent = job.parent.digest if job.parent else f"preset {job.preset}"
     training = job.training.model_dump(mode="json", exclude_defaults=True)
-    return digest_of(canonical_json([parent, job.data.digest, training, job.seed]))
+    compared = [job.base.digest] if job.base and job.training.compares_with_base else []
+    return digest_of(canonical_json([parent, job.data.digest, training, job.seed, *compared]))
+
+
+def _base_losses(job: TrainJob, root: Path) -> BaseLosses | None:
+    """Return the losses that compare with the base, which is loaded beside the model for them."""
+    if not job.training.compares_with_base:
+        return None
+    base = job.base or job.parent
+    if base is None:
+        raise JobError(
+            "InvalidConfig",
+            f"training.specializationLossWeight is {job.training.specialization_loss_weight}, but preset {job.preset} "
+            "has no base to be better than: set it to 0, or take a trained Expert as base.",
+        )
+    model, tokenizer = load(root, base.path, base.digest)
+    return BaseLosses(model, tokenizer, specialization=job.training.specialization_loss_weight)
 
 
 def _config(job: TrainJob, root: Path) -> dict[str, Any]:

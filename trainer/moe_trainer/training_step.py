@@ -1,6 +1,7 @@
 """One optimizer step.
 
     loss = cross-entropy + w_lb * load-balancing loss + w_z * router z-loss      (means over layers)
+                         + w_s * specialization loss, where it is asked for       (base_losses.py)
 
 The cross-entropy is the mean over the tokens that are learnt: all of a text, the answers of a conversation.
 
@@ -68,6 +69,8 @@ def _backward(run: Run, ids_BT: Tensor, targets_BT: Tensor, *, share: float, lea
     )
     cross_entropy = nats / learnt
     loss = cross_entropy + share * run.balancer.loss(routings)
+    if run.base_losses is not None:
+        loss = loss + share * run.base_losses.loss(ids_BT, targets_BT, logits_BTV)
     loss.backward()  # type: ignore[no-untyped-call]
     return torch.stack((cross_entropy, loss)).detach()
 

@@ -235,6 +235,11 @@ class ExpertSpec(ApiModel):
                 "training.balancing.against Base needs base.expert: a preset has no load to keep",
             ),
             (
+                "self.training.specializationLossWeight == 0.0 || !has(self.base.preset)",
+                "training.specializationLossWeight needs a base to be better than, which a preset is not: leave it out,"
+                " or give base.expert",
+            ),
+            (
                 "self.training.method == 'Full' || !has(self.base.preset)",
                 "training.method trains beside a base's frozen weights, and a preset has none: take method Full",
             ),

@@ -62,6 +62,7 @@ class TrainingInput(ApiModel):
     warmup_fraction: float = Field(default=0.05, description="See Expert.spec.training.")
     gradient_clip: float = Field(default=1, description="See Expert.spec.training.")
     recompute: bool = Field(default=False, description="See Expert.spec.training.")
+    specialization_loss_weight: float = Field(default=0, description="See Expert.spec.training.")
     micro_batch_tokens: int | None = Field(default=None, description="See Expert.spec.training.")
     balancing: Balancing = Field(
         default_factory=Balancing, description="See Expert.spec.training. Default: as before it existed."

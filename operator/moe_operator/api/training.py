@@ -173,6 +173,14 @@ class Training(ApiModel):
     auxiliary_loss_weight: float = Field(
         default=0.001, ge=0, le=10, description="Weight of the router z-loss. Default: 0.001."
     )
+    specialization_loss_weight: float = Field(
+        default=0,
+        ge=0,
+        le=10,
+        description="Weight of the specialization loss, which prefers text on which the Expert is not yet better than "
+        "its base. The base is computed beside it: about a third more time, and its weights once more in memory. "
+        "Default: 0, none.",
+    )
     balancing: Balancing = Field(
         default_factory=Balancing, description="How routers spread their load. Default: evenly, by the loss."
     )

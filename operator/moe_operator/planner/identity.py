@@ -33,6 +33,7 @@ LEFT_OUT: Mapping[str, Any] = {
     "weight_decay": 0.1,
     "load_balancing_loss_weight": 0.01,
     "auxiliary_loss_weight": 0.001,
+    "specialization_loss_weight": 0,
     "balancing": {
         "scope": "GlobalBatch",
         "against": "Uniform",

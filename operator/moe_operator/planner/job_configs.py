@@ -92,9 +92,12 @@ def object_stores(expert: Expert, pool: ExpertPool, config: OperatorConfig) -> d
     }
 
 
-def train_job(expert: Expert, pool: ExpertPool, revision: ExpertRevision, attempt: int) -> TrainJob:
-    """Return what one attempt at a revision trains."""
+def train_job(
+    expert: Expert, pool: ExpertPool, revision: ExpertRevision, attempt: int, *, base: ParentRef | None = None
+) -> TrainJob:
+    """Return what one attempt at a revision trains; ``base`` is the pinned parent of the first revision."""
     inputs = revision.spec.inputs
+    training = _training_spec(inputs.training)
     return TrainJob(
         pool_uid=pool.metadata.uid,
         expert=expert_ref(expert),
@@ -104,7 +107,8 @@ def train_job(expert: Expert, pool: ExpertPool, revision: ExpertRevision, attemp
         parent=artefact_ref(inputs.parent) if inputs.parent else None,
         preset=inputs.preset,
         data=_snapshot_ref(inputs.data),
-        training=_training_spec(inputs.training),
+        base=artefact_ref(base) if base is not None and training.compares_with_base else None,
+        training=training,
         seed=inputs.seed,
     )
 

@@ -126,7 +126,7 @@ def _train(revision: ExpertRevision, context: Context) -> Making:
     profile = context.config.profiles.get(state.expert.spec.training.resources.profile)
     create: tuple[Manifest, ...] = ()
     if work.state == "Wanted" and context.may_start and profile is not None:
-        job = train_job(state.expert, context.pool, revision, work.number)
+        job = train_job(state.expert, context.pool, revision, work.number, base=context.base)
         create = (
             build_training_job(
                 name=training_job_name(name, work.number),

@@ -249,7 +249,7 @@ def test_wrong_inputs_fail_at_once_and_for_good(pool: Pool, change: str, reason:
     elif change == "preset":
         job = job.model_copy(update={"preset": "huge", "parent": None})
     else:
-        job = pool.job(specialization_loss_weight=0.1)
+        job = pool.job(specialization_loss_weight=0.1).model_copy(update={"preset": "tiny", "parent": None})
     with pytest.raises(JobError) as failed:
         pool.train(job)
     assert (failed.value.reason, failed.value.exit_code) == (reason, 64)

@@ -1,0 +1,130 @@
+"""What the specialization loss does: the same Experts with and without it, from several seeds.
+
+    python benchmarks/specialization_loss.py [--folder DIR] [--steps 265] [--seeds 3]
+
+Trains the three domains of examples/01-first-pool from one base, by the trainer's own commands, in four arms:
+
+    weight 0              the ablation
+    weight 0.1, 1         the loss; the base is computed beside the model, which costs time
+    weight 0, more steps  the ablation again with as many steps more as take the time that weight 0.1 took
+
+and shows gain, specialization score and forgetting of each, and each arm's difference to the ablation on the
+same domain and seed. Writes benchmarks/results/specialization_loss.json.
+"""
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pool_on_disk import PoolOnDisk, machine, write_result
+from specialization import BASE, SALT, example_specs, holdout_fraction, specs_sources
+
+from moe_client.demo.corpora import write_corpora
+from moe_trainer.job_config import HoldoutRule, TrainingSpec
+from moe_trainer.job_report import EvaluateHeadline
+
+WEIGHTS = (0.0, 0.1, 1.0)
+ABLATION = "weight 0"
+SCORES = ("gain", "specialization_score", "forgetting")
+
+
+def main() -> None:
+    """Run every arm and write the result."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--folder", type=Path, help="keep everything here instead of in a temporary folder")
+    parser.add_argument("--steps", type=int, default=265, help="optimizer steps of an Expert")
+    parser.add_argument("--seeds", type=int, default=3)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        pool, specs = prepared(arguments.folder or Path(temporary))
+        domains = [name for name in specs if name != BASE]
+        seconds: dict[str, float] = {}
+        runs: list[dict[str, Any]] = []
+        for weight in WEIGHTS:
+            arm = f"weight {weight:g}"
+            spec = {"max_steps": arguments.steps, "specialization_loss_weight": weight}
+            seconds[arm] = run_arm(pool, arm, specs, spec, arguments.seeds, runs)
+        steps = round(arguments.steps * seconds["weight 0.1"] / seconds[ABLATION])
+        more = f"weight 0, {steps} steps"
+        seconds[more] = run_arm(pool, more, specs, {"max_steps": steps}, arguments.seeds, runs)
+        write_result(
+            "specialization_loss",
+            {
+                "machine": machine(),
+                "steps": arguments.steps,
+                "seeds": arguments.seeds,
+                "domains": domains,
+                "trainingCpuSeconds": {arm: round(value, 1) for arm, value in seconds.items()},
+                "arms": {arm: summary(runs, arm) for arm in seconds},
+                "runs": runs,
+            },
+        )
+
+
+def prepared(folder: Path) -> tuple[PoolOnDisk, dict[str, Any]]:
+    """Return a pool with the example's snapshots and its base, and the example's specs."""
+    specs = example_specs()
+    write_corpora(folder / "sources" / "corpora", [name for name in specs if name != BASE])
+    pool = PoolOnDisk(folder, HoldoutRule(fraction=holdout_fraction(), salt=SALT))
+    for name, sources in specs_sources(specs).items():
+        pool.snapshot(name, None if name == BASE else name, sources)
+    pool.train(BASE, TrainingSpec.model_validate(specs[BASE]["training"]), base=None)
+    return pool, specs
+
+
+def run_arm(
+    pool: PoolOnDisk,
+    arm: str,
+    specs: dict[str, Any],
+    changes: dict[str, Any],
+    seeds: int,
+    runs: list[dict[str, Any]],
+) -> float:
+    """Train and evaluate every domain from every seed; return the CPU seconds of training."""
+    before = pool.cpu_seconds["train"]
+    for name in specs:
+        if name == BASE:
+            continue
+        for seed in range(1, seeds + 1):
+            spec = TrainingSpec.model_validate(specs[name]["training"]).model_copy(update=changes)
+            pool.train(name, spec, base=BASE, seed=seed)
+            runs.append({"arm": arm, "domain": name, "seed": seed} | scores(pool.evaluate(name, base=BASE)))
+    return pool.cpu_seconds["train"] - before
+
+
+def scores(headline: EvaluateHeadline) -> dict[str, float | None]:
+    """Return the estimates of an evaluation; None where one is absent."""
+    found = {name: getattr(headline, name) for name in SCORES}
+    return {name: interval.value if interval else None for name, interval in found.items()}
+
+
+def summary(runs: list[dict[str, Any]], arm: str) -> dict[str, Any]:
+    """Return each score's mean over domains and seeds, and its difference to the ablation, pair by pair."""
+
+    def of(wanted: str, score: str) -> dict[tuple[str, int], float]:
+        return {
+            (run["domain"], run["seed"]): run[score]
+            for run in runs
+            if run["arm"] == wanted and run[score] is not None
+        }
+
+    found: dict[str, Any] = {}
+    for score in SCORES:
+        mine, without = of(arm, score), of(ABLATION, score)
+        pairs = [mine[pair] - without[pair] for pair in mine.keys() & without.keys()]
+        found[score] = {
+            "mean": statistics.fmean(mine.values()) if mine else None,
+            "lessAblation": statistics.fmean(pairs) if pairs else None,
+            "spreadOfPairs": statistics.stdev(pairs) if len(pairs) > 1 else None,
+            "pairsAbove": sum(pair > 0 for pair in pairs),
+            "pairs": len(pairs),
+        }
+    return found
+
+
+if __name__ == "__main__":
+    main()
