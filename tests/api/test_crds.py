@@ -89,6 +89,10 @@ def _target_without_domain(manifest: dict[str, Any]) -> None:
     manifest["spec"]["targets"] = {"specializationScore": 0.9}
 
 
+def _resources(**resources: Any) -> Change:
+    return _spec(training={"resources": resources})
+
+
 #: What is wrong, with which manifest, the change that makes it so, and what is said.
 REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("a name of 41 characters", EXPERT, _name("a" * 41), "must have at most 40 characters"),
@@ -112,6 +116,7 @@ REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("a preset's own load", EXPERT, _own_load_of_a_preset, "training.balancing.against Base needs base.expert"),
     ("a load to keep without a loss", EXPERT, _balancing(against="Base"), "acts through the loss"),
     ("two aims of balancing", EXPERT, _balancing(1, against="Base", bias="Sign"), "leave out balancing.bias or"),
+    ("a grid that is not full", EXPERT, _resources(nodes=3, expertParallelism=2), "must be a multiple of expertParallelism"),
     ("micro-batches above the batch", EXPERT, _spec(training={"microBatchTokens": 8192}), "larger than batchTokens"),
     ("a rule of balancing that nobody knows", EXPERT, _balancing(bias="Signs"), 'supported values: "None", "Sign"'),
     ("ranks without LoRA", EXPERT, _spec(training={"lora": {"rank": 8}}), "lora is for method LoRA"),
@@ -189,7 +194,12 @@ def test_everything_else_of_an_expert_can_change(stored: LocalCluster) -> None:
 
 def test_defaults_are_filled_in_at_every_depth(stored: LocalCluster) -> None:
     spec = json.loads(stored.kubectl("get", "-n", "team", "expert/law", "-o", "json").stdout)["spec"]
-    assert spec["training"]["resources"] == {"profile": "cpu", "nodes": 1, "devicesPerNode": 1}
+    assert spec["training"]["resources"] == {
+        "profile": "cpu",
+        "nodes": 1,
+        "devicesPerNode": 1,
+        "expertParallelism": 1,
+    }
     assert spec["serving"] == {"profile": "cpu", "replicas": 1}
 
 

@@ -161,6 +161,11 @@ class Reason(StrEnum):
         "DiskFull",
         "The store is full. Grow the claim; the last good checkpoint is kept and the attempt is made again.",
     )
+    PEER_LOST = (
+        "PeerLost",
+        "A process of a training run on several nodes was lost, and the others ended with it; the next attempt"
+        " goes on from the last checkpoint.",
+    )
     ARTEFACT_CORRUPT = (
         "ArtefactCorrupt",
         "Stored weights do not match their manifest. Nothing loads them; restore the files or train again"

@@ -8,17 +8,41 @@ from moe_operator.api.base import ApiModel, Name, cel
 
 
 class Resources(ApiModel):
-    """Where and how wide training runs."""
+    """Where and how wide training runs: nodes x devices = expert x data parallelism. No part of what is trained."""
+
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "self.nodes * self.devicesPerNode % self.expertParallelism == 0",
+                "nodes times devicesPerNode must be a multiple of expertParallelism: what is left of the division is "
+                "the number of data-parallel replicas",
+            ),
+        )
+    )
 
     profile: Name = Field(
         default="cpu",
         description="A hardware profile that the platform's owner defined in the chart's values. Default: cpu.",
     )
     nodes: int = Field(
-        default=1, ge=1, le=1, description="Pods of the training Job. Default: 1, the only value yet."
+        default=1,
+        ge=1,
+        le=1024,
+        description="Pods of the training Job, a gang: any that is lost ends the attempt, and the next one goes on from "
+        "the last checkpoint. More than one need a pool's claim that many nodes can write. Default: 1.",
     )
     devices_per_node: int = Field(
-        default=1, ge=1, le=16, description="Accelerators (or processes, on CPU) a pod asks for. Default: 1."
+        default=1,
+        ge=1,
+        le=16,
+        description="Accelerators (or processes, on CPU) of a pod; each is driven by a process. Default: 1.",
+    )
+    expert_parallelism: int = Field(
+        default=1,
+        ge=1,
+        le=1024,
+        description="Processes over which each layer's in-layer experts are cut; data parallelism is the number of "
+        "processes over it. Default: 1, every process holds all of them.",
     )
 
 

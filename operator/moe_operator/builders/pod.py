@@ -66,6 +66,8 @@ class Workload:
     #: Further fields of the container (probes) and volumes by name with their mount path.
     container: Mapping[str, Any] = field(default_factory=dict)
     volumes: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
+    #: Processes of the pod that drive devices of their own speak through memory: more of it than a runtime gives.
+    shared_memory: bool = False
 
 
 def config_text(config: Format) -> str:
@@ -170,6 +172,9 @@ def _volumes(work: Workload) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
         name = f"source-{number}"
         volumes.append({"name": name, "persistentVolumeClaim": {"claimName": source.claim, "readOnly": True}})
         mounts.append({"name": name, "mountPath": f"{SOURCES_PATH}/{source.root}", "readOnly": True})
+    if work.shared_memory:
+        volumes.append({"name": "shared-memory", "emptyDir": {"medium": "Memory"}})
+        mounts.append({"name": "shared-memory", "mountPath": "/dev/shm"})
     for name, (path, volume) in work.volumes.items():
         volumes.append({"name": name, **volume})
         mounts.append({"name": name, "mountPath": path, "readOnly": True})

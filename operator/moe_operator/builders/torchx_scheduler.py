@@ -93,6 +93,7 @@ def _manifest(name: str, role: Role, options: JobOptions) -> dict[str, Any]:
         claim=options.claim,
         devices=options.devices,
         ports={PROGRESS_PORT_NAME: PROGRESS_PORT},
+        shared_memory=bool(options.profile.device) and options.devices > options.profile.host_devices,
     )
     return job_manifest(
         name=name,

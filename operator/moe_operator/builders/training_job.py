@@ -24,8 +24,8 @@ def build_training_job(
         image=profile.image or config.images.trainer,
         name=name,
         nodes=resources.nodes,
-        # One process drives the devices of a node until training spans processes.
-        processes=1,
+        # A host that lends its devices only together has one process for all of them.
+        processes=-(-resources.devices_per_node // profile.host_devices),
     )
     options = JobOptions(
         owner=expert,

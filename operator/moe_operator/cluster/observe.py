@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, Literal
 
@@ -15,7 +16,8 @@ from moe_operator.state import (
     ObservedServer,
     Role,
 )
-from moe_trainer.job_report import Progress, parse_headline
+from moe_trainer.failure import PEER_LOST
+from moe_trainer.job_report import Failure, Progress, parse_headline
 
 #: Reasons of a waiting container that only mean that it is on its way.
 STARTING = frozenset({"ContainerCreating", "PodInitializing"})
@@ -39,7 +41,7 @@ def observed_job(job: Manifest, pods: Sequence[Manifest], progress: Progress | N
         deleting="deletionTimestamp" in metadata,
         failure=(failed.get("reason", ""), failed.get("message", "")) if failed else None,
         pods=observed,
-        headline=_newest_headline(observed),
+        headline=_headline(observed),
         progress=progress,
         expert=_label(job, labels.EXPERT),
         finished=_time(end["lastTransitionTime"]) if end and end.get("lastTransitionTime") else None,
@@ -146,14 +148,19 @@ def _waiting(status: Manifest, container: Manifest) -> tuple[str, str] | None:
     return None
 
 
-def _newest_headline(pods: Sequence[ObservedPod]) -> AnyHeadline | None:
+def _headline(pods: Sequence[ObservedPod]) -> AnyHeadline | None:
+    """Return what a Job's pods report, the newest first: a result before a failure, a cause before its echoes."""
+    found = []
     for pod in reversed(pods):
-        if pod.message:
-            try:
-                return parse_headline(pod.message)
-            except ValueError:
-                continue
-    return None
+        with suppress(ValueError):  # cut off, or not ours
+            found.append(parse_headline(pod.message))
+    return min(found, key=_rank, default=None)
+
+
+def _rank(headline: AnyHeadline) -> int:
+    if not isinstance(headline, Failure):
+        return 0
+    return 2 if headline.reason == PEER_LOST else 1
 
 
 def _served_digest(template: Manifest) -> str:

@@ -93,7 +93,13 @@ def assess(
 
 
 def incident_of(job: ObservedJob) -> Incident:
-    """Return why a finished Job without a result counts as failed."""
+    """Return why a finished Job without a result counts as failed.
+
+    What the cluster takes away is no fault of the work: it is tried again however often that happens.
+    """
+    hopeless = isinstance(job.headline, Failure) and not job.headline.retryable
+    if any(pod.disrupted for pod in job.pods) and not hopeless:
+        return Incident(Reason.RETRYING, f"{job.name} was evicted, preempted or lost its node", counts=False)
     if isinstance(job.headline, Failure):
         reason = known_reason(job.headline.reason)
         return Incident(
@@ -102,8 +108,6 @@ def incident_of(job: ObservedJob) -> Incident:
             final=not job.headline.retryable,
             counts=reason is not Reason.DISK_FULL,
         )
-    if any(pod.disrupted for pod in job.pods):
-        return Incident(Reason.RETRYING, f"{job.name} was evicted, preempted or lost its node", counts=False)
     words = last_words(job)
     if job.state == "Succeeded":
         return Incident(Reason.JOB_FAILED, f"{job.name} succeeded but left no readable report{words}")

@@ -110,6 +110,7 @@ def train_job(
         base=artefact_ref(base) if base is not None and training.compares_with_base else None,
         training=training,
         seed=inputs.seed,
+        expert_parallelism=expert.spec.training.resources.expert_parallelism,
     )
 
 

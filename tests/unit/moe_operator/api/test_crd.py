@@ -122,7 +122,12 @@ def test_nested_defaults_are_written_out_so_that_rules_on_them_always_apply() ->
     evaluation = object_schema(EXPERT_POOL)["properties"]["spec"]["properties"]["evaluation"]
     assert evaluation["default"] == {"holdout": 0.1, "salt": "moe", "evaluators": []}
     training = object_schema(EXPERT)["properties"]["spec"]["properties"]["training"]
-    assert training["default"]["resources"] == {"profile": "cpu", "nodes": 1, "devicesPerNode": 1}
+    assert training["default"]["resources"] == {
+        "profile": "cpu",
+        "nodes": 1,
+        "devicesPerNode": 1,
+        "expertParallelism": 1,
+    }
 
 
 def test_conditions_merge_by_type() -> None:

@@ -60,6 +60,20 @@ def test_the_headline_of_the_newest_pod_that_left_one(make):
     assert [pod.name for pod in job.pods] == ["a", "b", "c"]
 
 
+def test_what_a_gang_reports_is_a_result_before_a_cause_before_its_echoes(make):
+    def pods(*messages):
+        status = [{"phase": "Failed", "containerStatuses": ended(message, 1)} for message in messages]
+        return [
+            make("Pod", f"p{day}", created=f"2026-01-0{day}T00:00:00Z", status=status[day - 1])
+            for day in range(1, len(messages) + 1)
+        ]
+
+    echo = Failure(reason="PeerLost", message="gone", retryable=True).to_json()
+    cause = Failure(reason="LossNotFinite", message="step 7").to_json()
+    assert observed_job(a_job(make), pods(cause, echo, echo), None).headline.reason == "LossNotFinite"
+    assert observed_job(a_job(make), pods(echo, echo), None).headline.reason == "PeerLost"
+
+
 def test_an_unreadable_headline_is_none(make):
     pods = [make("Pod", "a", status={"phase": "Succeeded", "containerStatuses": ended('{"kind": "train"')})]
     assert observed_job(a_job(make), pods, None).headline is None

@@ -88,6 +88,16 @@ def test_incidents_are_limited_and_disruptions_are_not() -> None:
     assert work(*failed, limit=3).number == 3
 
 
+def test_what_an_evicted_pod_and_its_peers_say_does_not_make_it_a_failure() -> None:
+    said = Failure(reason="PeerLost", message="another process is gone", retryable=True)
+    evicted = [
+        job(n, headline=said, pods=(pod(exit_code=1), pod(exit_code=1, disrupted=True))) for n in range(1, 9)
+    ]
+    assert work(*evicted, limit=2).state == "Wanted"
+    wrong = Failure(reason="LossNotFinite", message="step 7")
+    assert work(job(headline=wrong, pods=(pod(exit_code=1, disrupted=True),))).state == "Failed"
+
+
 def test_a_full_disk_is_waited_out() -> None:
     full = [
         job(attempt, headline=Failure(reason="DiskFull", message="", retryable=True))
