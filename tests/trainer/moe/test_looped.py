@@ -3,20 +3,14 @@
 import pytest
 import torch
 
-from moe_trainer.moe import looped
 from moe_trainer.moe.dispatch import Dispatch
-from moe_trainer.moe.looped import Piece, Visit, plan_visits
+from moe_trainer.moe.looped import Piece, Visit, cut, plan_visits, share, visit_rows
 
 
-@pytest.fixture(autouse=True)
-def ten_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looped, "ROWS", 10)
-
-
-def plan(*sizes: int) -> list[Visit]:
+def plan(*sizes: int, every: bool = True) -> list[Visit]:
     offsets_E1 = torch.tensor([0, *sizes]).cumsum(0)
     nothing = torch.empty(0)
-    return plan_visits(Dispatch(nothing, nothing, offsets_E1, active=1))
+    return plan_visits(Dispatch(nothing, nothing, offsets_E1, active=1), 10, every)
 
 
 def test_small_neighbours_share_a_visit() -> None:
@@ -43,14 +37,42 @@ def test_one_without_slots_has_an_empty_piece_that_sets_its_gradient() -> None:
     assert plan(0, 0) == [Visit(0, [Piece(0, 0, again=False), Piece(1, 0, again=False)])]
 
 
+def test_where_no_gradient_is_asked_for_it_has_none() -> None:
+    assert plan(0, 3, 0, every=False) == [Visit(0, [Piece(1, 3, again=False)])]
+    assert plan(0, 0, every=False) == [Visit(0)]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_every_place_is_visited_once_and_in_order(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     sizes = [int(size) for size in torch.randint(0, 40, (12,), generator=generator)]
     visits = plan(*sizes)
-    assert [place for visit in visits for place in range(sum(sizes))[visit.places]] == list(range(sum(sizes)))
+    assert [visit.first + row for visit in visits for row in range(visit.rows)] == list(range(sum(sizes)))
     pieces = [piece for visit in visits for piece in visit.pieces]
     assert [sum(piece.rows for piece in pieces if piece.expert == e) for e in range(12)] == sizes
     assert [piece.expert for piece in pieces if not piece.again] == list(range(12))
     assert all(visit.rows <= 10 or len(visit.pieces) == 1 for visit in visits)
     assert all(piece.rows < 15 for piece in pieces)
+
+
+def test_rows_are_cut_by_visit_and_by_piece_without_those_of_dropped_slots() -> None:
+    visits = plan(3, 4, 3, 2)
+    found = list(cut(visits, torch.arange(14)))
+    assert [rows.all.tolist() for rows in found] == [list(range(10)), [10, 11]]
+    assert [[piece.tolist() for piece in rows.pieces] for rows in found] == [
+        [[0, 1, 2], [3, 4, 5, 6], [7, 8, 9]],
+        [[10, 11]],
+    ]
+
+
+def test_a_buffer_is_used_by_every_visit() -> None:
+    found = list(share(plan(3, 7, 2), torch.arange(10)))
+    assert [rows.all.tolist() for rows in found] == [list(range(10)), [0, 1]]
+    assert [[piece.tolist() for piece in rows.pieces] for rows in found] == [
+        [[0, 1, 2], [3, 4, 5, 6, 7, 8, 9]],
+        [[0, 1]],
+    ]
+
+
+def test_wide_rows_make_short_visits_within_bounds() -> None:
+    assert [visit_rows(128, 64), visit_rows(128, 160), visit_rows(4096, 2048)] == [1024, 781, 512]

@@ -6,9 +6,8 @@
                score (softmax; DeepSeek-V2) or as the sum of its two best (sigmoid; DeepSeek-V3)
     weights    s of the chosen, without the bias; renormalised to sum 1 and scaled where the config says so
 
-What the bias is for, and how it moves: balance.py. What a capacity drops: capacity.py.
-
-Besides the package's shapes: P groups of in-layer experts.
+How: plain_router.py, or fused in triton/router.py. What the bias is for, and how it moves: balance.py. What a
+capacity drops: capacity.py.
 """
 
 import math
@@ -20,17 +19,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from moe_trainer.moe import plain_router
 from moe_trainer.moe.routing import Routing
 
 Scores = Literal["softmax", "sigmoid"]
-
-#: Added to a sum of sigmoids before dividing by it, as in DeepSeek-V3 and its descendants.
-EPSILON = 1e-20
-
-#: The score of an in-layer expert whose group was not chosen: below any other, but a number.
-_CLOSED = -1e38
-
-_EXPERT_BITS = (1 << 29) - 1
 
 
 class LogitsNotFinite(ValueError):
@@ -97,7 +89,7 @@ def route(
     that would mean to wait for it: there ``Routing.finite`` tells, and the choice is some valid one.
     """
     _check(logits_NE, config, bias_E, groups)
-    if logits_NE.device.type == "cpu" and not torch.linalg.vector_norm(logits_NE.detach()).isfinite():
+    if logits_NE.device.type == "cpu" and not math.isfinite(torch.linalg.vector_norm(logits_NE.detach())):
         raise LogitsNotFinite(layer)
     if fused is None:
         fused = logits_NE.is_cuda and logits_NE.dtype != torch.float64 and find_spec("triton") is not None
@@ -106,7 +98,7 @@ def route(
 
         routing: Routing = fused_router.route(logits_NE, config, bias_E, groups)
         return routing
-    return _route(logits_NE, config, bias_E, groups)
+    return plain_router.route(logits_NE, config, bias_E, groups)
 
 
 def check_finite(routings: Sequence[Routing]) -> None:
@@ -114,73 +106,6 @@ def check_finite(routings: Sequence[Routing]) -> None:
     for layer, finite in enumerate(torch.stack([routing.finite for routing in routings]).tolist()):
         if not finite:
             raise LogitsNotFinite(layer)
-
-
-def _route(logits_NE: Tensor, config: RouterConfig, bias_E: Tensor | None, groups: int) -> Routing:
-    """Route in plain torch: what a fused kernel must compute, gradients included."""
-    logits_NE = logits_NE if logits_NE.dtype == torch.float64 else logits_NE.float()
-    logsumexp_N = logits_NE.logsumexp(dim=-1)
-    if config.scores == "softmax":
-        scores_NE = probabilities_NE = (logits_NE - logsumexp_N[:, None]).exp()
-    else:
-        scores_NE = logits_NE.sigmoid()
-        probabilities_NE = scores_NE / (scores_NE.sum(dim=-1, keepdim=True) + EPSILON)
-    experts_NK = _choose(scores_NE.detach(), config, bias_E)
-    weights_NK = scores_NE.gather(1, experts_NK)
-    if config.renormalise:
-        weights_NK = weights_NK / (weights_NK.sum(dim=-1, keepdim=True) + EPSILON)
-    if config.scale != 1:
-        weights_NK = weights_NK * config.scale
-    length = logits_NE.shape[0] // groups
-    return Routing(
-        experts_NK=experts_NK,
-        weights_NK=weights_NK,
-        counts_GE=_counts(experts_NK, config.experts, groups),
-        probabilities_GE=probabilities_NE.view(groups, length, config.experts).sum(dim=1) / max(1, length),
-        logsumexp_N=logsumexp_N,
-        dropped=torch.zeros((), dtype=torch.int64, device=logits_NE.device),
-        logit_rms=torch.linalg.vector_norm(logits_NE.detach()) / max(1, logits_NE.numel()) ** 0.5,
-    )
-
-
-def _choose(scores_NE: Tensor, config: RouterConfig, bias_E: Tensor | None) -> Tensor:
-    """Return the K in-layer experts with the largest biased scores, best first."""
-    if bias_E is not None:
-        scores_NE = scores_NE + bias_E
-    if config.chosen_groups < config.expert_groups:
-        scores_NPe = scores_NE.view(-1, config.expert_groups, config.experts // config.expert_groups)
-        best = 1 if config.scores == "softmax" else min(2, scores_NPe.shape[2])
-        scores_NP = scores_NPe.topk(best, dim=-1).values.sum(dim=-1)
-        chosen_NP = scores_NP.topk(config.chosen_groups, dim=-1).indices
-        closed_NP = torch.ones_like(scores_NP, dtype=torch.bool).scatter_(1, chosen_NP, False)
-        scores_NE = scores_NPe.masked_fill(closed_NP[:, :, None], _CLOSED).flatten(1)
-    if scores_NE.device.type == "cpu" and scores_NE.dtype == torch.float32:
-        return _largest(scores_NE, config.active)
-    return scores_NE.topk(config.active, dim=-1).indices
-
-
-def _largest(scores_NE: Tensor, active: int) -> Tensor:
-    """Return what topk(active).indices returns: on a CPU in a third of its time, for a few active of tens.
-
-    A single-precision number leaves 29 of a double's 52 bits of mantissa free. They hold the in-layer
-    expert, so that one maximum over all tokens, which is vectorised, finds both the score and its place.
-    """
-    experts = scores_NE.shape[1]
-    key_EN = scores_NE.T.to(torch.float64, memory_format=torch.contiguous_format)
-    key_EN.view(torch.int64).add_(torch.arange(experts - 1, -1, -1)[:, None])  # of equals, the first
-    largest_NK = torch.empty(scores_NE.shape[0], active, dtype=torch.int64)
-    for choice in range(active):
-        largest_N = experts - 1 - (key_EN.amax(dim=0).view(torch.int64) & _EXPERT_BITS)
-        largest_NK[:, choice] = largest_N
-        key_EN.scatter_(0, largest_N[None], -math.inf)
-    return largest_NK
-
-
-def _counts(experts_NK: Tensor, experts: int, groups: int) -> Tensor:
-    """Count the slots of each group's in-layer experts; unlike bincount, this waits for no device."""
-    chosen_GS = experts_NK.reshape(groups, -1)
-    counts_GE = torch.zeros(groups, experts, dtype=torch.int64, device=experts_NK.device)
-    return counts_GE.scatter_add_(1, chosen_GS, torch.ones_like(chosen_GS))
 
 
 def _check(logits_NE: Tensor, config: RouterConfig, bias_E: Tensor | None, groups: int) -> None:

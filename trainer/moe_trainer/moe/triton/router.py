@@ -1,6 +1,6 @@
 """The router in one pass over the logits; the backward pass, one more, is in router_gradient.py.
 
-What it computes is moe/router.py's plain version, gradients included. Of each token, a row of logits is read
+What it computes is moe/plain_router.py's, gradients included. Of each token, a row of logits is read
 once and stays in registers while scores, choice, weights, log-sum-exp and the sums for balancing are made of
 it; those sums leave a program as one row of partial sums, and a second launch adds the rows, so the result is
 the same bits every time. Equal scores: the in-layer expert with the lower number is chosen.
@@ -18,7 +18,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from moe_trainer.moe.router import EPSILON, RouterConfig
+from moe_trainer.moe.plain_router import EPSILON
+from moe_trainer.moe.router import RouterConfig
 from moe_trainer.moe.routing import Routing
 from moe_trainer.moe.triton.router_gradient import LOGITS, differentiate, score_columns
 

@@ -14,7 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from moe_trainer.moe.router import EPSILON, RouterConfig
+from moe_trainer.moe.plain_router import EPSILON
+from moe_trainer.moe.router import RouterConfig
 
 #: Logits that a program holds at once: eight a thread. Chosen by reasoning, not measured yet.
 LOGITS = 1024

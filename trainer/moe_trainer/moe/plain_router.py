@@ -1,0 +1,207 @@
+"""The router in plain torch: what the fused one (triton/router.py) must compute, gradients included.
+
+Scores lie in memory as E x N: what is summed or compared over a token's few in-layer experts then runs over
+many tokens at once, which on a CPU is several times as fast as the other way round.
+
+With scores s of logits l, weights w of the chosen and probabilities p of all, the gradients add up as
+
+    w_k = scale * s_k / Z    ds_k = scale / Z * (dw_k - sum_j dw_j s_j / Z)    Z = sum of the chosen s
+    sigmoid     p = s / sum s    ds += (dp - sum dp p) / sum s               dl = ds s (1 - s)
+    softmax     p = s            ds += dp                                    dl = s (ds - sum ds s)
+    z = logsumexp l                                                          dl += dz softmax(l)
+
+Besides the package's shapes: P groups of in-layer experts, e in-layer experts of one, L tokens of a sequence.
+"""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from moe_trainer.moe.routing import Routing
+
+if TYPE_CHECKING:
+    from moe_trainer.moe.router import RouterConfig
+
+#: Added to a sum of sigmoids before dividing by it, as in DeepSeek-V3 and its descendants.
+EPSILON = 1e-20
+
+#: The score of an in-layer expert whose group was not chosen: below any other, but a number.
+_CLOSED = -1e38
+
+_EXPERT_BITS = (1 << 29) - 1
+
+#: Up to this many tokens, sorting their scores takes less time than a few passes over all of them.
+_FEW = 128
+
+
+def route(logits_NE: Tensor, config: "RouterConfig", bias_E: Tensor | None, groups: int) -> Routing:
+    """Return the choice of N tokens, ``groups`` sequences of one length; nothing is dropped yet.
+
+    Computed in fp32, or fp64 if the logits are. Finite logits alone lead to a choice.
+    """
+    if torch.is_grad_enabled() and logits_NE.requires_grad:
+        found = _Route.apply(logits_NE, bias_E, config, groups)  # type: ignore[no-untyped-call]
+    else:
+        found = _forward(logits_NE, bias_E, config, groups)
+    experts_NK, weights_NK, counts_GE, probabilities_GE, logsumexp_N, logit_rms = found
+    return Routing(
+        experts_NK=experts_NK,
+        weights_NK=weights_NK,
+        counts_GE=counts_GE,
+        probabilities_GE=probabilities_GE,
+        logsumexp_N=logsumexp_N,
+        dropped=torch.zeros((), dtype=torch.int64, device=logits_NE.device),
+        logit_rms=logit_rms,
+    )
+
+
+class _Route(torch.autograd.Function):
+    """Keeps the logits, the choice and the log-sum-exp; scores are computed again in the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits_NE: Tensor, bias_E: Tensor | None, config: "RouterConfig", groups: int
+    ) -> tuple[Tensor, ...]:
+        found = _forward(logits_NE, bias_E, config, groups)
+        experts_NK, _, counts_GE, _, logsumexp_N, logit_rms = found
+        ctx.save_for_backward(logits_NE, experts_NK.int(), logsumexp_N)
+        ctx.mark_non_differentiable(experts_NK, counts_GE, logit_rms)
+        ctx.set_materialize_grads(False)
+        ctx.config, ctx.groups = config, groups
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any,
+        _experts: None,
+        dweights_NK: Tensor | None,
+        _counts: None,
+        dprobabilities_GE: Tensor | None,
+        dlogsumexp_N: Tensor | None,
+        _rms: None,
+    ) -> tuple[Tensor, None, None, None]:
+        logits_NE, experts_NK, logsumexp_N = ctx.saved_tensors
+        logits_EN, config = _columns(logits_NE), ctx.config
+        softmax_EN = (logits_EN - logsumexp_N).exp_()
+        scores_EN = softmax_EN if config.scores == "softmax" else logits_EN.sigmoid()
+        dscores_EN = _spread(dprobabilities_GE, scores_EN, config, ctx.groups)
+        if dweights_NK is not None:
+            experts_KN = experts_NK.T.long()
+            dchosen_KN = _chosen_gradient(dweights_NK, scores_EN.gather(0, experts_KN), config)
+            dscores_EN.scatter_add_(0, experts_KN, dchosen_KN)
+        if config.scores == "softmax":
+            inner_N = (dscores_EN * scores_EN).sum(dim=0)
+            dlogits_EN = dscores_EN.sub_(inner_N if dlogsumexp_N is None else inner_N - dlogsumexp_N)
+            return dlogits_EN.mul_(scores_EN).T.to(logits_NE.dtype), None, None, None
+        dlogits_EN = dscores_EN.mul_(scores_EN).mul_(1 - scores_EN)
+        if dlogsumexp_N is not None:
+            dlogits_EN += softmax_EN.mul_(dlogsumexp_N)
+        return dlogits_EN.T.to(logits_NE.dtype), None, None, None
+
+
+def _forward(
+    logits_NE: Tensor, bias_E: Tensor | None, config: "RouterConfig", groups: int
+) -> tuple[Tensor, ...]:
+    """Return experts_NK, weights_NK, counts_GE, probabilities_GE, logsumexp_N and the logits' rms."""
+    logits_EN = _columns(logits_NE)
+    tokens, length = len(logits_NE), len(logits_NE) // groups
+    highest_N = logits_EN.amax(dim=0)
+    powers_EN = (logits_EN - highest_N).exp_()
+    total_N = powers_EN.sum(dim=0)
+    if config.scores == "softmax":
+        scores_EN = probabilities_EN = powers_EN.div_(total_N)
+    else:
+        scores_EN = logits_EN.sigmoid()
+        probabilities_EN = scores_EN / (scores_EN.sum(dim=0) + EPSILON)
+    experts_NK = _choose(scores_EN, config, bias_E)
+    weights_KN = scores_EN.gather(0, experts_NK.T)
+    if config.renormalise:
+        weights_KN /= weights_KN.sum(dim=0) + EPSILON
+    if config.scale != 1:
+        weights_KN *= config.scale
+    return (
+        experts_NK,
+        weights_KN.T.contiguous(),
+        _counts(experts_NK, config.experts, groups),
+        probabilities_EN.view(config.experts, groups, length).sum(dim=2).T / max(1, length),
+        total_N.log_().add_(highest_N),
+        torch.linalg.vector_norm(logits_EN) / max(1, tokens * config.experts) ** 0.5,
+    )
+
+
+def _spread(
+    dprobabilities_GE: Tensor | None, scores_EN: Tensor, config: "RouterConfig", groups: int
+) -> Tensor:
+    """Return the gradient of the scores by the mean probabilities."""
+    if dprobabilities_GE is None:
+        return torch.zeros_like(scores_EN)
+    experts, tokens = scores_EN.shape
+    length = tokens // groups
+    shares_EG1 = (dprobabilities_GE.T / max(1, length)).unsqueeze(2)
+    dp_EN = shares_EG1.expand(experts, groups, length).reshape(experts, tokens)
+    if config.scores == "softmax":
+        return dp_EN
+    total_N = scores_EN.sum(dim=0) + EPSILON
+    return (dp_EN - (dp_EN * scores_EN).sum(dim=0) / total_N) / total_N
+
+
+def _chosen_gradient(dweights_NK: Tensor, chosen_KN: Tensor, config: "RouterConfig") -> Tensor:
+    """Return the gradient of the chosen scores by the weights."""
+    dweights_KN = dweights_NK.T * config.scale
+    if config.renormalise:
+        total_N = chosen_KN.sum(dim=0) + EPSILON
+        dweights_KN = (dweights_KN - (dweights_KN * chosen_KN).sum(dim=0) / total_N) / total_N
+    return dweights_KN
+
+
+def _columns(logits_NE: Tensor) -> Tensor:
+    """Return the logits in fp32, or fp64 if they are, a token's below each other."""
+    wide = torch.promote_types(logits_NE.dtype, torch.float32)
+    return logits_NE.detach().T.to(wide).contiguous()
+
+
+def _choose(scores_EN: Tensor, config: "RouterConfig", bias_E: Tensor | None) -> Tensor:
+    """Return experts_NK: the K in-layer experts with the largest biased scores, best first."""
+    if bias_E is not None:
+        scores_EN = scores_EN + bias_E[:, None]
+    if config.chosen_groups < config.expert_groups:
+        scores_PeN = scores_EN.view(
+            config.expert_groups, config.experts // config.expert_groups, scores_EN.shape[1]
+        )
+        best = 1 if config.scores == "softmax" else min(2, scores_PeN.shape[1])
+        scores_PN = scores_PeN.topk(best, dim=1).values.sum(dim=1)
+        chosen_PN = scores_PN.topk(config.chosen_groups, dim=0).indices
+        closed_PN = torch.ones_like(scores_PN, dtype=torch.bool).scatter_(0, chosen_PN, False)
+        scores_EN = scores_PeN.masked_fill(closed_PN[:, None], _CLOSED).flatten(0, 1)
+    if scores_EN.shape[1] > _FEW and scores_EN.device.type == "cpu" and scores_EN.dtype == torch.float32:
+        return _largest(scores_EN, config.active)
+    by_score_NE = scores_EN.T.sort(dim=1, descending=True, stable=True).indices
+    return by_score_NE[:, : config.active].contiguous()
+
+
+def _largest(scores_EN: Tensor, active: int) -> Tensor:
+    """Return each token's ``active`` largest, of equals the first; a third of the time of topk on a CPU.
+
+    A single-precision number leaves 29 of a double's 52 bits of mantissa free. They hold the in-layer
+    expert, so that one maximum over all tokens, which is vectorised, finds both the score and its place.
+    """
+    experts, tokens = scores_EN.shape
+    key_EN = scores_EN.double()
+    key_EN.view(torch.int64).add_(torch.arange(experts - 1, -1, -1)[:, None])
+    largest_NK = torch.empty(tokens, active, dtype=torch.int64)
+    for choice in range(active):
+        largest_N = experts - 1 - (key_EN.amax(dim=0).view(torch.int64) & _EXPERT_BITS)
+        largest_NK[:, choice] = largest_N
+        key_EN.scatter_(0, largest_N[None], -math.inf)
+    return largest_NK
+
+
+def _counts(experts_NK: Tensor, experts: int, groups: int) -> Tensor:
+    """Count the slots of each group's in-layer experts; unlike bincount, this waits for no device."""
+    chosen_GS = experts_NK.reshape(groups, -1)
+    counts_GE = torch.zeros(groups, experts, dtype=torch.int64, device=experts_NK.device)
+    return counts_GE.scatter_add_(1, chosen_GS, torch.ones_like(chosen_GS))
