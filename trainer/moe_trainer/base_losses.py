@@ -37,7 +37,7 @@ class BaseLosses:
     def __init__(self, base: CausalModel, tokenizer: Tokenizer, *, specialization: float) -> None:
         """Freeze the base; ``specialization`` weighs its loss."""
         self._base = base.eval().requires_grad_(False)
-        self._tokenizer = tokenizer
+        self._sizes_V = torch.tensor(tokenizer.sizes())
         self._specialization = specialization
 
     def loss(self, ids_BT: Tensor, targets_BT: Tensor, logits_BTV: Tensor) -> Tensor:
@@ -51,11 +51,8 @@ class BaseLosses:
 
     def _bytes(self, targets_BT: Tensor) -> Tensor:
         """Return the UTF-8 bytes of each block's learnt tokens; at least 1."""
-        sizes = [
-            len(self._tokenizer.decode_bytes([token for token in row if token != IGNORED]))
-            for row in targets_BT.tolist()
-        ]
-        return torch.tensor(sizes, device=targets_BT.device).clamp(min=1)
+        sizes_BT = self._sizes_V.to(targets_BT.device)[targets_BT.clamp(min=0)]
+        return sizes_BT.masked_fill(targets_BT == IGNORED, 0).sum(dim=1).clamp(min=1)
 
 
 def block_bits(logits_BTV: Tensor, targets_BT: Tensor, sizes_B: Tensor) -> Tensor:

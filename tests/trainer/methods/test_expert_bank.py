@@ -16,7 +16,7 @@ from moe_trainer.methods.expert_bank import ExpertBank
 from moe_trainer.model import Model
 from moe_trainer.moe.layer import MoELayer
 from moe_trainer.optimization import trained_parameters
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.tokenizer import ByteTokenizer
 
 IDS_BT = torch.randint(0, 256, (2, 40), generator=torch.Generator().manual_seed(1))
 
@@ -91,7 +91,7 @@ def test_the_gradients_are_those_of_finite_differences() -> None:
 def test_stacked_onto_the_base_a_bank_answers_as_it_was_trained(small_model: Model, tmp_path: Path) -> None:
     model = banked(small_model)
     expected = model(IDS_BT)
-    ExpertBank().write(tmp_path, model, Tokenizer(), spec())
+    ExpertBank().write(tmp_path, model, ByteTokenizer(), spec())
     stacked = everywhere_random(Model(SMALL)).eval()
     assert not torch.allclose(stacked(IDS_BT), expected, atol=0.05)
     ExpertBank().load(tmp_path, stacked)
@@ -129,10 +129,10 @@ def test_base_and_bank_are_a_checkpoint_of_transformers(small_model: Model, tmp_
     transformers = pytest.importorskip("transformers")
     model = banked(small_model)
     expected = model(IDS_BT)
-    ExpertBank().write(tmp_path, model, Tokenizer(), spec())
+    ExpertBank().write(tmp_path, model, ByteTokenizer(), spec())
     stacked = everywhere_random(Model(SMALL)).eval()
     ExpertBank().load(tmp_path, stacked)
-    artefact.write(tmp_path / "composed", stacked, Tokenizer(), "{}")
+    artefact.write(tmp_path / "composed", stacked, ByteTokenizer(), "{}")
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "composed")
     assert loaded.config.num_experts == 7
     with torch.inference_mode():

@@ -133,7 +133,7 @@ def gradients(model: Model) -> dict[str, torch.Tensor]:
 def test_targets_are_told_to_peft(
     small_model: Model, tmp_path: Path, targets: list[str], modules: set[str], parameters: set[str]
 ) -> None:
-    LoRA().write(tmp_path, attached(small_model, targets=targets), Tokenizer(), spec(targets=targets))
+    LoRA().write(tmp_path, attached(small_model, targets=targets), ByteTokenizer(), spec(targets=targets))
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert (set(config["target_modules"]), set(config["target_parameters"])) == (modules, parameters)
 
@@ -181,10 +181,10 @@ def test_peft_loads_an_adapter_on_its_base_in_transformers_with_the_same_logits(
     shared = {"n_shared_experts": 1} if router == "glm4_moe" else {}
     config = SMALL.model_copy(update={"model_type": router} | shared)
     model = everywhere_random(Model(config)).eval()
-    artefact.write(tmp_path / "base", model, Tokenizer(), "{}")
+    artefact.write(tmp_path / "base", model, ByteTokenizer(), "{}")
     before = model(IDS_BT)
     (tmp_path / "adapter").mkdir()
-    LoRA().write(tmp_path / "adapter", attached(model), Tokenizer(), spec())
+    LoRA().write(tmp_path / "adapter", attached(model), ByteTokenizer(), spec())
     base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
     theirs = peft.PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
     with torch.no_grad():
@@ -202,7 +202,7 @@ def test_peft_loads_an_adapter_of_any_decoder_with_the_same_logits(tmp_path: Pat
     base = network(architecture)
     ours = Decoder(copy.deepcopy(base), {}, {}).eval()
     before = ours(IDS_BT)
-    LoRA().write(tmp_path, attached(ours), Tokenizer(), spec())
+    LoRA().write(tmp_path, attached(ours), ByteTokenizer(), spec())
     theirs = peft.PeftModel.from_pretrained(base, tmp_path).eval()
     with torch.no_grad():
         torch.testing.assert_close(theirs(IDS_BT).logits, ours(IDS_BT), atol=1e-4, rtol=1e-4)

@@ -12,7 +12,7 @@ from moe_trainer.data.batches import IGNORED
 from moe_trainer.failure import TransientError
 from moe_trainer.job_config import TrainJob
 from moe_trainer.model import Model
-from moe_trainer.tokenizer import EOS, Tokenizer
+from moe_trainer.tokenizer import EOS, ByteTokenizer
 from moe_trainer.training_run import Run, prepare, training_inputs
 from moe_trainer.training_step import take_step
 
@@ -51,7 +51,7 @@ def test_bits_per_byte_of_a_block_are_those_of_its_learnt_tokens() -> None:
 
 def test_bytes_are_counted_without_tokens_that_are_none_and_a_block_without_any_adds_no_gradient() -> None:
     model = everywhere_random(Model(SMALL))
-    losses = BaseLosses(everywhere_random(Model(SMALL)), Tokenizer(), specialization=1.0)
+    losses = BaseLosses(everywhere_random(Model(SMALL)), ByteTokenizer(), specialization=1.0)
     assert losses._bytes(torch.tensor([[97, EOS, 98], [IGNORED] * 3])).tolist() == [2, 1]
     ids_BT = torch.tensor([[1, 2, 3]])
     value = losses.loss(ids_BT, torch.full((1, 3), IGNORED), model(ids_BT))
@@ -125,7 +125,7 @@ def test_the_base_of_a_later_revision_is_named_apart_from_its_parent(pool: Pool)
     other = everywhere_random(Model(SMALL))
     with torch.no_grad():
         other.norm.weight.mul_(0.5)
-    digest = artefact.write(pool.store / "base", other, Tokenizer(), "{}")
+    digest = artefact.write(pool.store / "base", other, ByteTokenizer(), "{}")
     base = pool.parent.model_copy(update={"path": "base", "digest": digest})
     job = pool.job(specialization_loss_weight=0.3)
     against_base = job.model_copy(update={"base": base})
