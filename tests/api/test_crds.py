@@ -76,6 +76,14 @@ def _lora(**fields: Any) -> Change:
     return _spec(training={"method": "LoRA", "lora": fields})
 
 
+def _bank(**fields: Any) -> Change:
+    return _spec(training={"method": "ExpertBank", "bank": fields})
+
+
+def _balanced_bank(manifest: dict[str, Any]) -> None:
+    _spec(training={"method": "ExpertBank", "balancing": {"against": "Base"}})(manifest)
+
+
 def _balanced_lora(manifest: dict[str, Any]) -> None:
     _spec(training={"method": "LoRA", "balancing": {"bias": "Sign"}})(manifest)
 
@@ -124,6 +132,9 @@ REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("a target twice", EXPERT, _lora(targets=["Attention", "Attention"]), "duplicate entries"),
     ("an adapter of nothing", EXPERT, _spec(base={"preset": "tiny"}, training={"method": "LoRA"}), "take method Full"),
     ("an adapter that moves routers", EXPERT, _balanced_lora, "moves the base's routers"),
+    ("a bank without its method", EXPERT, _spec(training={"bank": {"experts": 2}}), "bank is for method ExpertBank"),
+    ("a bank of nothing", EXPERT, _bank(experts=0), "greater than or equal to 1"),
+    ("a bank that balances its base", EXPERT, _balanced_bank, "method ExpertBank does not train"),
     ("a schedule that nobody knows", EXPERT, _spec(training={"schedule": "Step"}), "supported values"),
     ("a quoted number", EXPERT, _spec(training={"learningRate": "0.1"}), "expected numeric"),
     ("a misspelt field", EXPERT, _spec(trainning={}), "spec.trainning: field not declared in schema"),

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from moe_operator.api.base import ApiModel, DigestText, Interval, Name, ObjectMeta, ShortText, cel
 from moe_operator.api.conditions import Condition
 from moe_operator.api.expert import Scores, WindowStatus
-from moe_operator.api.training import Balancing, LoRA
+from moe_operator.api.training import Balancing, Bank, LoRA
 
 
 class Cause(StrEnum):
@@ -47,8 +47,13 @@ class HoldoutInput(ApiModel):
 class TrainingInput(ApiModel):
     """The normalised training spec: every field that changes weights, each with a value."""
 
-    method: Literal["Full", "LoRA"] = Field(default="Full", description="See Expert.spec.training.")
+    method: Literal["Full", "LoRA", "ExpertBank"] = Field(
+        default="Full", description="See Expert.spec.training."
+    )
     lora: LoRA = Field(default_factory=LoRA, description="See Expert.spec.training. Of method LoRA alone.")
+    bank: Bank = Field(
+        default_factory=Bank, description="See Expert.spec.training. Of method ExpertBank alone."
+    )
     learning_rate: float = Field(description="See Expert.spec.training.")
     max_steps: int | None = Field(default=None, description="See Expert.spec.training.")
     max_epochs: float = Field(description="See Expert.spec.training.")

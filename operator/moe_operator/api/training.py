@@ -99,6 +99,18 @@ class LoRA(ApiModel):
     )
 
 
+class Bank(ApiModel):
+    """New in-layer experts beside those of the base."""
+
+    experts: int = Field(
+        default=4,
+        ge=1,
+        le=64,
+        description="In-layer experts that the bank has in each mixture layer, at most as many as the base has. "
+        "Default: 4.",
+    )
+
+
 class Training(ApiModel):
     """How weights are made. Never wall time, which cannot resume exactly."""
 
@@ -111,6 +123,15 @@ class Training(ApiModel):
             (
                 "!has(self.lora) || self.method == 'LoRA'",
                 "lora is for method LoRA: leave it out, or set method to LoRA",
+            ),
+            (
+                "!has(self.bank) || self.method == 'ExpertBank'",
+                "bank is for method ExpertBank: leave it out, or set method to ExpertBank",
+            ),
+            (
+                "self.method != 'ExpertBank' || self.balancing.against == 'Uniform'",
+                "balancing.against Base is for the base's in-layer experts, which method ExpertBank does not train: leave "
+                "it out",
             ),
             (
                 "self.method == 'Full' || self.balancing.bias == 'None'",
@@ -127,13 +148,18 @@ class Training(ApiModel):
         )
     )
 
-    method: Literal["Full", "LoRA"] = Field(
+    method: Literal["Full", "LoRA", "ExpertBank"] = Field(
         default="Full",
         description="`Full`: all weights are trained. `LoRA`: low-rank updates beside the base's frozen weights; the "
-        "artefact is a PEFT adapter. Default: Full.",
+        "artefact is a PEFT adapter. `ExpertBank`: new in-layer experts beside the frozen ones of a mixture. "
+        "Default: Full.",
     )
     lora: LoRA | None = Field(
         default=None, description="Sizes of the updates, for method LoRA. Default: rank 16 on all parts."
+    )
+    bank: Bank | None = Field(
+        default=None,
+        description="Size of the bank, for method ExpertBank. Default: 4 in-layer experts a layer.",
     )
     learning_rate: float = Field(
         default=0.001, gt=0, le=1, description="Peak learning rate of AdamW. Default: 0.001."

@@ -23,6 +23,7 @@ LEFT_OUT: Mapping[str, Any] = {
     "method": "Full",
     "learning_rate": 0.001,
     "lora": {"rank": 16, "alpha": 32, "rank_stabilised": False, "targets": []},
+    "bank": {"experts": 4},
     "schedule": "Cosine",
     "warmup_fraction": 0.05,
     "gradient_clip": 1,

@@ -142,5 +142,5 @@ def test_base_and_bank_are_a_checkpoint_of_transformers(small_model: Model, tmp_
 def test_what_a_bank_cannot_do_is_refused(small_model: Model) -> None:
     with pytest.raises(JobError, match=r"training\.bank\.experts is 5.*have 4: set it to 1 to 4"):
         ExpertBank().attach(small_model, spec(5), seed=1)
-    with pytest.raises(JobError, match=r"leave training\.balancing out"):
+    with pytest.raises(JobError, match=r"leave against and bias out"):
         ExpertBank().attach(small_model, spec(balancing={"against": "Base"}), seed=1)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.failure import JobError
-from moe_trainer.job_config import Balancing, TrainingSpec
+from moe_trainer.job_config import TrainingSpec
 from moe_trainer.methods import bank_format
 from moe_trainer.methods.bank_format import LayerBank
 from moe_trainer.methods.bank_layers import BankedExperts, BankedGate, add_bank, stack_bank
@@ -44,11 +44,11 @@ class ExpertBank:
                     f"training.bank.experts is {experts}, but a bank starts as copies of the base's in-layer experts, "
                     f"and its layers have {layer.router.experts}: set it to 1 to {layer.router.experts}.",
                 )
-        if training.balancing != Balancing():
+        if training.balancing.against == "Base" or training.balancing.bias != "None":
             raise JobError(
                 "InvalidConfig",
-                "training.balancing is set, but method ExpertBank leaves the base's routers as they are, and a bank's "
-                "copies start with the load of their originals: leave training.balancing out.",
+                "training.balancing asks for a load of the base's routers, but method ExpertBank leaves them as they "
+                "are, and a bank's copies start with the load of their originals: leave against and bias out.",
             )
         model.requires_grad_(False)
         for layer in layers:
