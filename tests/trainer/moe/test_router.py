@@ -85,13 +85,14 @@ def test_the_sums_for_balancing_are_those_of_each_sequence(name: str) -> None:
     assert made.dropped.item() == 0
 
 
+@pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_gradients_are_those_of_finite_differences(name: str) -> None:
+def test_gradients_are_those_of_finite_differences(name: str, groups: int) -> None:
     config = CONFIGS[name]
     bias_E = random_logits(1, config.experts, seed=1)[0] / 4
 
     def outputs(logits_NE: Tensor) -> tuple[Tensor, ...]:
-        made = route(logits_NE, config, bias_E, groups=2)
+        made = route(logits_NE, config, bias_E, groups)
         return made.weights_NK, made.probabilities_GE, made.logsumexp_N
 
     assert torch.autograd.gradcheck(outputs, random_logits(4, config.experts).requires_grad_())

@@ -139,10 +139,8 @@ def _spread(
     """Return the gradient of the scores by the mean probabilities."""
     if dprobabilities_GE is None:
         return torch.zeros_like(scores_EN)
-    experts, tokens = scores_EN.shape
-    length = tokens // groups
-    shares_EG1 = (dprobabilities_GE.T / max(1, length)).unsqueeze(2)
-    dp_EN = shares_EG1.expand(experts, groups, length).reshape(experts, tokens)
+    length = scores_EN.shape[1] // groups
+    dp_EN = (dprobabilities_GE.T / max(1, length)).repeat_interleave(length, dim=1)
     if config.scores == "softmax":
         return dp_EN
     total_N = scores_EN.sum(dim=0) + EPSILON
@@ -169,10 +167,9 @@ def _choose(scores_EN: Tensor, config: "RouterConfig", bias_E: Tensor | None) ->
     if bias_E is not None:
         scores_EN = scores_EN + bias_E[:, None]
     if config.chosen_groups < config.expert_groups:
-        scores_PeN = scores_EN.view(
-            config.expert_groups, config.experts // config.expert_groups, scores_EN.shape[1]
-        )
-        best = 1 if config.scores == "softmax" else min(2, scores_PeN.shape[1])
+        size = config.experts // config.expert_groups
+        scores_PeN = scores_EN.view(config.expert_groups, size, scores_EN.shape[1])
+        best = 1 if config.scores == "softmax" else min(2, size)
         scores_PN = scores_PeN.topk(best, dim=1).values.sum(dim=1)
         chosen_PN = scores_PN.topk(config.chosen_groups, dim=0).indices
         closed_PN = torch.ones_like(scores_PN, dtype=torch.bool).scatter_(0, chosen_PN, False)
