@@ -30,6 +30,9 @@ CASES: dict[int, list[dict[str, Any]]] = {
         {"expert": 2, "shard": False},
         {"expert": 2, "shard": True},
         {"expert": 2, "shard": False, "crowd": True},
+        {"expert": 1, "shard": True, "lora": True},
+        {"expert": 2, "shard": False, "lora": True},
+        {"expert": 2, "shard": True, "lora": True},
     ],
     4: [{"expert": 2, "shard": False}, {"expert": 2, "shard": True}],
 }
@@ -91,7 +94,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Any:
 )
 def test_several_processes_take_the_steps_of_one(results: Any, world: int, number: int) -> None:
     case = CASES[world][number]
-    alone = train(Processes(), None, case.get("crowd", False))
+    alone = train(Processes(), None, case.get("crowd", False), case.get("lora", False))
     found = results(world).cases[number]
     assert found["losses"] == pytest.approx(alone["losses"], rel=1e-12)
     assert found["norms"] == pytest.approx(alone["norms"], rel=1e-9)

@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from moe_trainer.job_config import LoRASpec, TrainingSpec
+from moe_trainer.methods.lora import LoRA
 from moe_trainer.model import Model, initialise
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.moe.layer import MoELayer
+from moe_trainer.optimization import trained_parameters
 from moe_trainer.parallel.layout import Layout
 from moe_trainer.parallel.processes import Processes, joined
 from moe_trainer.parallel.spread import assemble, clip_gradients, local, placed, spread, sum_gradients
@@ -37,7 +40,9 @@ SMALL = ModelConfig(
 ROWS, STEPS = 7, 4
 
 
-def train(processes: Processes, shard: bool | None, crowd: bool = False) -> dict[str, Any]:
+def train(
+    processes: Processes, shard: bool | None, crowd: bool = False, lora: bool = False
+) -> dict[str, Any]:
     """Take some steps of plain gradient descent in double precision, and return all that can be seen."""
     model = Model(SMALL).double()
     initialise(model, seed=1)
@@ -49,6 +54,8 @@ def train(processes: Processes, shard: bool | None, crowd: bool = False) -> dict
             for module in model.modules():
                 if isinstance(module, MoELayer):
                     module.gate.weight.zero_()
+    if lora:
+        LoRA().attach(model, TrainingSpec(method="LoRA", lora=LoRASpec(rank=2)), seed=1)
     spread(model, processes, shard)
     ids_BT = torch.randint(0, 64, (ROWS, 17), generator=torch.Generator().manual_seed(3))
     mine_BT = ids_BT[list(processes.layout.rows(processes.rank, ROWS))]
@@ -61,7 +68,7 @@ def train(processes: Processes, shard: bool | None, crowd: bool = False) -> dict
         norms.append(clip_gradients(model, 0.5, processes))
         losses.append(float(processes.sum(nats.detach().clone())) / (ROWS * 16))
         with torch.no_grad():
-            for parameter in model.parameters():
+            for parameter in trained_parameters(model).values():
                 local(parameter).sub_(local(parameter.grad), alpha=0.5)
                 parameter.grad = None
     held = sum(local(parameter).numel() for parameter in model.parameters())
@@ -106,7 +113,7 @@ def main(folder: Path, world: int, cases: list[dict[str, Any]]) -> None:
     for number, case in enumerate(cases):
         os.environ["MASTER_PORT"] = str(case["port"])
         with joined(Layout(world, case["expert"])) as processes:
-            result = train(processes, case.get("shard"), case.get("crowd", False))
+            result = train(processes, case.get("shard"), case.get("crowd", False), case.get("lora", False))
             if processes.first:
                 save_tensors(folder / f"{number}.safetensors", result.pop("weights"))
                 (folder / f"{number}.json").write_text(json.dumps(result))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from moe_trainer.causal_model import CausalModel
+from moe_trainer.methods.lora_layers import LoRAExperts
 from moe_trainer.moe.layer import InLayerExperts
 from moe_trainer.parallel.processes import Processes
 
@@ -119,8 +120,13 @@ def local(tensor: Tensor) -> Tensor:
     return part
 
 
-def _in_layer_experts(model: nn.Module) -> Iterator[InLayerExperts]:
-    return (module for module in model.modules() if isinstance(module, InLayerExperts))
+def _in_layer_experts(model: nn.Module) -> Iterator[nn.Module]:
+    """Return what holds the in-layer experts of each layer: with their low-rank updates, where they have some."""
+    updated = [module for module in model.modules() if isinstance(module, LoRAExperts)]
+    inside = {id(module.experts) for module in updated}
+    plain = (module for module in model.modules() if isinstance(module, InLayerExperts))
+    yield from updated
+    yield from (module for module in plain if id(module) not in inside)
 
 
 def _cut_ids(model: nn.Module, processes: Processes) -> set[int]:
@@ -130,17 +136,18 @@ def _cut_ids(model: nn.Module, processes: Processes) -> set[int]:
     return {id(p) for experts in _in_layer_experts(model) for p in experts.parameters()}
 
 
-def _cut(experts: InLayerExperts, processes: Processes) -> None:
+def _cut(experts: nn.Module, processes: Processes) -> None:
     """Keep the in-layer experts of this process, and let the module exchange slots with the others."""
     from moe_trainer.parallel.exchange import exchanged_experts
 
     assert processes.grid is not None and processes.expert_group is not None
     place = processes.grid["expert"].get_local_rank()
-    for module in experts.modules():  # updates of an adapter are stacked like the weights
+    for module in experts.modules():  # low-rank updates are stacked like the weights
         for name, parameter in list(module.named_parameters(recurse=False)):
             kept = parameter.detach().chunk(processes.layout.expert)[place].clone()
             setattr(module, name, nn.Parameter(kept, requires_grad=parameter.requires_grad))
-    experts.function = partial(exchanged_experts, group=processes.expert_group)
+        if isinstance(module, InLayerExperts):
+            module.function = partial(exchanged_experts, group=processes.expert_group)
 
 
 def _cut_part(part: Tensor, processes: Processes) -> Tensor:
