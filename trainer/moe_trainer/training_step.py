@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from moe_trainer.data.batches import IGNORED
 from moe_trainer.failure import JobError
 from moe_trainer.moe.router import LogitsNotFinite
+from moe_trainer.not_finite import origin
 from moe_trainer.optimization import learning_rate
 from moe_trainer.parallel.spread import clip_gradients, sum_gradients
 from moe_trainer.training_run import Run
@@ -52,7 +53,8 @@ def take_step(run: Run) -> float:
         if not math.isfinite(load.logit_rms):
             raise _router_not_finite(run, layer)
     if not (math.isfinite(total) and math.isfinite(norm)):
-        raise _not_finite(run, f"the loss is {total} and the gradient's norm {norm}")
+        where = origin(run.model, ids_BT.tensor_split(micro_batches))
+        raise _not_finite(run, f"the loss is {total} and the gradient's norm {norm}: {where}")
     run.optimizer.step(learning_rate(spec, run.step, run.steps))
     run.balancer.finish_step()
     return cross_entropy

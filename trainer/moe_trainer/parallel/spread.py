@@ -52,9 +52,16 @@ def sum_gradients(model: nn.Module, processes: Processes) -> None:
 
 
 def clip_gradients(model: nn.Module, limit: float, processes: Processes) -> float:
-    """Scale all gradients so that their norm over the whole model is at most ``limit``; return it before that."""
+    """Scale all gradients so that their norm over the whole model is at most ``limit``; return it before that.
+
+    Gradients whose norm is not finite stay as they are.
+    """
     if processes.alone:
-        return float(torch.nn.utils.clip_grad_norm_(model.parameters(), limit))
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        found = torch.nn.utils.get_total_norm(gradients)
+        if found.isfinite():
+            torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, found)
+        return float(found)
     cut = _cut_ids(model, processes)
     squares = torch.zeros((), dtype=torch.float64)
     for parameter in model.parameters():
@@ -62,7 +69,7 @@ def clip_gradients(model: nn.Module, limit: float, processes: Processes) -> floa
             square = local(parameter.grad).double().square().sum()
             squares += square / _copies(parameter, id(parameter) in cut, processes)
     norm = math.sqrt(float(processes.sum(squares)))
-    if norm > limit:
+    if limit < norm < math.inf:
         for parameter in model.parameters():
             if parameter.grad is not None:
                 local(parameter.grad).mul_(limit / (norm + 1e-6))

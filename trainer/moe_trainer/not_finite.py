@@ -1,0 +1,76 @@
+"""Where a step went wrong, for the error that ends a run: looked for once, after a loss or gradient was not finite."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from moe_trainer.causal_model import CausalModel
+from moe_trainer.moe.router import LogitsNotFinite
+from moe_trainer.parallel.spread import local
+
+
+def origin(model: CausalModel, micro_batches: Iterable[Tensor]) -> str:
+    """Return the first place in the order of computation that holds NaN or infinity, in words.
+
+    Weights, then the output of each layer when the step's sequences pass again, then the gradients of the
+    backward pass, which has come from the last layer. All processes of a run have to look together; each
+    sees its own sequences.
+    """
+    return (
+        _weight(model)
+        or _output(model, micro_batches)
+        or _gradient(model)
+        or "every layer of this process is finite"
+    )
+
+
+def _weight(model: CausalModel) -> str | None:
+    for name, parameter in model.named_parameters():
+        if not _finite(parameter):
+            return f"the weight {name} is not finite"
+    return None
+
+
+def _output(model: CausalModel, micro_batches: Iterable[Tensor]) -> str | None:
+    found: list[int] = []
+    with torch.no_grad(), _watched(model.blocks, found):
+        for ids_PT in micro_batches:
+            try:
+                model.with_routing(ids_PT)
+            except LogitsNotFinite as error:
+                return f"the router's logits in layer {error.layer} are not finite"
+    return f"the output of layer {min(found)} is not finite" if found else None
+
+
+def _gradient(model: CausalModel) -> str | None:
+    for name, parameter in reversed(list(model.named_parameters())):
+        if parameter.grad is not None and not _finite(parameter.grad):
+            return f"the gradient of {name} is not finite"
+    return None
+
+
+@contextmanager
+def _watched(blocks: nn.ModuleList, found: list[int]) -> Iterator[None]:
+    """Note the number of each layer whose output is not finite."""
+
+    def watch(number: int) -> Any:
+        def look(block: nn.Module, inputs: Any, output: Any) -> None:
+            x_BTD = output[0] if isinstance(output, tuple) else output
+            if not _finite(x_BTD):
+                found.append(number)
+
+        return look
+
+    handles = [block.register_forward_hook(watch(number)) for number, block in enumerate(blocks)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(local(tensor).isfinite().all())
