@@ -1,8 +1,8 @@
 """What the specialization loss does: the same Experts with and without it, from several seeds.
 
-    python benchmarks/specialization_loss.py [--folder DIR] [--steps 265] [--seeds 3]
+    python benchmarks/specialization_loss.py [--folder DIR] [--steps 150] [--seeds 3] [--domains code speeches]
 
-Trains the three domains of examples/01-first-pool from one base, by the trainer's own commands, in four arms:
+Trains domains of examples/01-first-pool from one base, by the trainer's own commands, in four arms:
 
     weight 0              the ablation
     weight 0.1, 1         the loss; the base is computed beside the model, which costs time
@@ -36,28 +36,29 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, help="keep everything here instead of in a temporary folder")
-    parser.add_argument("--steps", type=int, default=265, help="optimizer steps of an Expert")
+    parser.add_argument("--steps", type=int, default=150, help="optimizer steps of an Expert")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--domains", nargs="+", default=["code", "speeches"], help="Experts that are trained")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         pool, specs = prepared(arguments.folder or Path(temporary))
-        domains = [name for name in specs if name != BASE]
+        domains = {name: specs[name] for name in arguments.domains}
         seconds: dict[str, float] = {}
         runs: list[dict[str, Any]] = []
         for weight in WEIGHTS:
             arm = f"weight {weight:g}"
             spec = {"max_steps": arguments.steps, "specialization_loss_weight": weight}
-            seconds[arm] = run_arm(pool, arm, specs, spec, arguments.seeds, runs)
+            seconds[arm] = run_arm(pool, arm, domains, spec, arguments.seeds, runs)
         steps = round(arguments.steps * seconds["weight 0.1"] / seconds[ABLATION])
         more = f"weight 0, {steps} steps"
-        seconds[more] = run_arm(pool, more, specs, {"max_steps": steps}, arguments.seeds, runs)
+        seconds[more] = run_arm(pool, more, domains, {"max_steps": steps}, arguments.seeds, runs)
         write_result(
             "specialization_loss",
             {
                 "machine": machine(),
                 "steps": arguments.steps,
                 "seeds": arguments.seeds,
-                "domains": domains,
+                "domains": sorted(domains),
                 "trainingCpuSeconds": {arm: round(value, 1) for arm, value in seconds.items()},
                 "arms": {arm: summary(runs, arm) for arm in seconds},
                 "runs": runs,
@@ -87,8 +88,6 @@ def run_arm(
     """Train and evaluate every domain from every seed; return the CPU seconds of training."""
     before = pool.cpu_seconds["train"]
     for name in specs:
-        if name == BASE:
-            continue
         for seed in range(1, seeds + 1):
             spec = TrainingSpec.model_validate(specs[name]["training"]).model_copy(update=changes)
             pool.train(name, spec, base=BASE, seed=seed)

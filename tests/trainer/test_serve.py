@@ -19,6 +19,8 @@ from aiohttp import web
 
 from moe_trainer import artefact
 from moe_trainer.failure import JobError
+from moe_trainer.generation_config import set_temperature, temperature_of
+from moe_trainer.manifest import new_folder, read_manifest
 from moe_trainer.model import Model, initialise
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.serve import Settings, load
@@ -461,3 +463,48 @@ def test_the_config_reads_nothing_heavy():
     code = "import sys, moe_trainer.serve_config; print('torch' in sys.modules, 'aiohttp' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.split() == ["False", "False"]
+
+
+async def test_a_request_without_a_temperature_is_sampled_at_the_artefacts_or_the_servers(store, tmp_path):
+    model = store[2]
+    ask = {"prompt": "Let x", "max_tokens": 30, "seed": 3}
+    async with running(store) as client:  # a preset's generation_config.json says 1
+        hot = await client.complete(**ask)
+        assert hot["choices"] == (await client.complete(**ask, temperature=1))["choices"]
+        greedy = (await client.complete(**ask, temperature=0))["choices"]
+    assert hot["choices"] != greedy
+    async with running(store, temperature=0) as client:
+        assert (await client.complete(**ask))["choices"] == greedy
+        assert (await client.complete(**ask, temperature=1))["choices"] == hot["choices"]
+    with new_folder(tmp_path / "a1", "artefact") as working:
+        artefact.write_files(working, model, ByteTokenizer())
+        set_temperature(working, 0)
+    async with running((tmp_path, read_manifest(tmp_path / "a1")[1], model)) as client:
+        assert (await client.complete(**ask))["choices"] == greedy
+
+
+@pytest.mark.parametrize(
+    ("text", "temperature"),
+    [
+        ('{"temperature": 0.6, "do_sample": true}', 0.6),
+        ('{"temperature": 0.6, "do_sample": false}', 0.0),
+        ('{"temperature": 7}', 1.0),
+        ('{"temperature": "hot"}', 1.0),
+        ("{}", 1.0),
+        ("[]", 1.0),
+        ("no JSON", 1.0),
+    ],
+)
+def test_a_generation_config_says_how_it_is_sampled(tmp_path, text, temperature):
+    assert temperature_of(tmp_path) == 1.0
+    (tmp_path / "generation_config.json").write_text(text)
+    assert temperature_of(tmp_path) == temperature
+
+
+def test_a_temperature_is_written_beside_what_is_there(tmp_path):
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 257, "temperature": 1.0}')
+    set_temperature(tmp_path, 0.3)
+    assert temperature_of(tmp_path) == 0.3
+    assert json.loads((tmp_path / "generation_config.json").read_text())["eos_token_id"] == 257
+    set_temperature(tmp_path, 0)
+    assert temperature_of(tmp_path) == 0

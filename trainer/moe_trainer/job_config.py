@@ -230,6 +230,9 @@ class TrainJob(Format):
     )
     data: SnapshotRef
     training: TrainingSpec
+    temperature: float | None = Field(
+        default=None, ge=0, le=2, description="For generation_config.json; changes no weight."
+    )
     seed: int
     expert_parallelism: int = Field(
         default=1,

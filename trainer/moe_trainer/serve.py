@@ -20,8 +20,10 @@ from pydantic import ValidationError
 
 from moe_trainer.device import use_device
 from moe_trainer.failure import JobError, from_exception
+from moe_trainer.generation_config import FILE, temperature_of
 from moe_trainer.job_report import EXIT_OK
 from moe_trainer.methods import artefacts
+from moe_trainer.methods.adapter import checkpoint_of
 from moe_trainer.serve_config import ServeConfig, parse_serve_config
 from moe_trainer.server.app import ExpertServer
 from moe_trainer.server.engine import Engine
@@ -65,7 +67,15 @@ def load(config: ServeConfig, store: Path) -> tuple[ExpertServer, Engine]:
     model, tokenizer = artefacts.load(store, config.artefact.path, config.artefact.digest)
     max_context = min(config.max_context or model.context, model.context)
     engine = Engine(model, max_context=max_context, max_batch=config.max_batch, max_queue=config.max_queue)
-    return ExpertServer(config, engine, tokenizer, max_context), engine
+    temperature = config.temperature
+    if temperature is None:
+        temperature = temperature_of(_says_how(store, config.artefact.path))
+    return ExpertServer(config, engine, tokenizer, max_context, temperature), engine
+
+
+def _says_how(store: Path, path: str) -> Path:
+    """Return the folder whose generation_config.json counts: an adapter's own, where it has one, else its base's."""
+    return store / path if (store / path / FILE).exists() else checkpoint_of(store, path)
 
 
 async def serve(settings: Settings) -> None:

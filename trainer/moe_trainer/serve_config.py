@@ -22,6 +22,12 @@ class ServeConfig(Format):
     domain: str | None = Field(default=None, description="Absent for a mixture, such as `general`.")
     revision: str = Field(min_length=1, max_length=63, description="Name of the ExpertRevision, for people.")
     artefact: ServedArtefact
+    temperature: float | None = Field(
+        default=None,
+        ge=0,
+        le=2,
+        description="Of requests that do not say; default: what generation_config.json of the artefact says.",
+    )
     max_context: int | None = Field(
         default=None, gt=0, description="Tokens of prompt and answer together; default: what the model has."
     )

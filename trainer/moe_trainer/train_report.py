@@ -143,6 +143,7 @@ def commit(root: Path, folder: str, run: Run) -> TrainHeadline:
         run.tokenizer,
         base=run.base,
         report=report_of(run).to_json(),
+        temperature=run.job.temperature,
     )
     return headline(root, folder)
 

@@ -211,6 +211,13 @@ class Serving(ApiModel):
         description="Servers of the promoted revision; `kubectl scale` sets it. Default: 1.",
     )
     profile: Name = Field(default="cpu", description="Hardware profile of the servers. Default: cpu.")
+    temperature: float | None = Field(
+        default=None,
+        ge=0,
+        le=2,
+        description="Sampling temperature of requests that give none; 0 takes the most probable token. A change restarts "
+        "the servers and trains nothing. Default: what the artefact's generation_config.json says, 1 for a preset.",
+    )
 
 
 class ExpertSpec(ApiModel):

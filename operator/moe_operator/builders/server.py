@@ -18,6 +18,9 @@ TEMPLATE = f"{GROUP}/template"
 #: On the Deployment: the hardware profile that the template was made for; another one thaws it.
 PROFILE = f"{GROUP}/profile"
 
+#: On the Deployment, where spec.serving sets it: the temperature that the template was made for, likewise.
+TEMPERATURE = f"{GROUP}/temperature"
+
 #: On the Deployment: digest of the served artefact.
 ARTEFACT = f"{GROUP}/artefact"
 
@@ -59,6 +62,7 @@ def build_server(
                 ARTEFACT: serve.artefact.digest,
                 PROFILE: expert.spec.serving.profile,
                 TEMPLATE: json.dumps(template, sort_keys=True, separators=(",", ":")),
+                **({TEMPERATURE: str(serve.temperature)} if serve.temperature is not None else {}),
             },
         ),
         "spec": {

@@ -109,6 +109,7 @@ def train_job(
         data=_snapshot_ref(inputs.data),
         base=artefact_ref(base) if base is not None and training.compares_with_base else None,
         training=training,
+        temperature=expert.spec.serving.temperature,
         seed=inputs.seed,
         expert_parallelism=expert.spec.training.resources.expert_parallelism,
     )

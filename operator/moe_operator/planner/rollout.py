@@ -100,6 +100,7 @@ def _desired(state: ExpertState, target: ExpertRevision, config: OperatorConfig)
         domain=expert.spec.domain,
         revision=target.metadata.name,
         artefact=ServedArtefact(path=artefact.path, digest=artefact.digest),
+        temperature=expert.spec.serving.temperature,
     )
     deployment = build_server(
         expert=expert,

@@ -18,6 +18,7 @@ from moe_trainer import artefact, manifest
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest
+from moe_trainer.generation_config import set_temperature
 from moe_trainer.job_config import ArtefactRef, MethodName, TrainingSpec
 from moe_trainer.methods.adapter import ADAPTER, AdapterRecord, verify
 from moe_trainer.methods.expert_bank import ExpertBank
@@ -84,11 +85,17 @@ def write(
     *,
     base: ArtefactRef | None,
     report: str,
+    temperature: float | None = None,
 ) -> Digest:
-    """Commit the artefact of a method and return its digest; if ``folder`` is committed already, that one stays."""
+    """Commit the artefact of a method and return its digest; if ``folder`` is committed already, that one stays.
+
+    ``temperature`` is what it is sampled at by default; absent: what its base is, or 1.
+    """
     with manifest.new_folder(folder, "artefact") as working:
         METHODS[training.method].write(working, model, tokenizer, training)
         if base is not None:
             (working / ADAPTER).write_text(AdapterRecord(method=training.method, base=base).to_json())
+        if temperature is not None:
+            set_temperature(working, temperature)
         (working / artefact.REPORT).write_text(report)
     return manifest.read_manifest(folder)[1]

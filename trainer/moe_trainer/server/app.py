@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from moe_trainer.generation_config import DEFAULT_TEMPERATURE
 from moe_trainer.serve_config import ServeConfig
 from moe_trainer.server.engine import Engine, Finished, Generated, Generation, QueueFull, Ticket
 from moe_trainer.server.metrics import Metrics
@@ -52,13 +53,21 @@ class Plan:
 class ExpertServer:
     """One model's endpoints."""
 
-    def __init__(self, config: ServeConfig, engine: Engine, tokenizer: Tokenizer, max_context: int) -> None:
-        """Serve what `engine` has loaded under the names of `config`."""
+    def __init__(
+        self,
+        config: ServeConfig,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        max_context: int,
+        temperature: float = DEFAULT_TEMPERATURE,
+    ) -> None:
+        """Serve what `engine` has loaded under the names of `config`; ``temperature`` where a request has none."""
         self.draining = False
         self._config = config
         self._engine = engine
         self._tokenizer = tokenizer
         self._max_context = max_context
+        self._temperature = temperature
         self._metrics = Metrics(config.expert, engine.load)
         self._started = int(time.time())
 
@@ -128,7 +137,7 @@ class ExpertServer:
             plan_generation(
                 prompt,
                 asked.max_tokens,
-                asked.sampling(),
+                asked.sampling(self._temperature),
                 begin=self._tokenizer.bos_id,
                 max_context=self._max_context,
                 logprobs=asked.logprobs,
@@ -148,7 +157,7 @@ class ExpertServer:
         generation = plan_generation(
             prompt,
             asked.wanted_tokens(),
-            asked.sampling(),
+            asked.sampling(self._temperature),
             begin=begin,
             max_context=self._max_context,
             logprobs=logprobs,

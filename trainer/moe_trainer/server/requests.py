@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
 from moe_trainer.data.content import Role
+from moe_trainer.generation_config import DEFAULT_TEMPERATURE
 from moe_trainer.server.engine import Generation
 from moe_trainer.server.sampling import Sampling
 from moe_trainer.tokenizer import Tokenizer
@@ -44,7 +45,7 @@ class _Request(BaseModel):
     """What completions and chats have in common."""
 
     model: StrictStr
-    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: StrictInt | None = None
     stop: _Stop | list[_Stop] | None = None
@@ -54,10 +55,11 @@ class _Request(BaseModel):
     presence_penalty: Literal[0] | None = 0
     frequency_penalty: Literal[0] | None = 0
 
-    def sampling(self) -> Sampling:
-        """Return how tokens are chosen."""
+    def sampling(self, default: float = DEFAULT_TEMPERATURE) -> Sampling:
+        """Return how tokens are chosen: at temperature ``default`` where the request does not say."""
         seed = None if self.seed is None else self.seed % (1 << 63)
-        temperature = self.temperature if self.temperature >= SMALLEST_TEMPERATURE else 0.0
+        temperature = default if self.temperature is None else self.temperature
+        temperature = temperature if temperature >= SMALLEST_TEMPERATURE else 0.0
         return Sampling(temperature, self.top_p, seed)
 
     def stops(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from moe_operator.builders.server import PROFILE, TEMPLATE
+from moe_operator.builders.server import PROFILE, TEMPERATURE, TEMPLATE
 from moe_operator.planner.drift import frozen, is_subset
 
 
@@ -27,9 +27,11 @@ def test_desired_must_be_a_subset_of_live(desired: object, live: object, same: b
     assert is_subset(desired, live) is same
 
 
-def deployment(image: str, profile: str = "cpu") -> dict[str, object]:
+def deployment(image: str, profile: str = "cpu", temperature: str | None = None) -> dict[str, object]:
     template = {"spec": {"image": image}}
     annotations = {TEMPLATE: json.dumps(template), PROFILE: profile}
+    if temperature is not None:
+        annotations[TEMPERATURE] = temperature
     return {"metadata": {"annotations": annotations}, "spec": {"template": template}}
 
 
@@ -40,3 +42,10 @@ def test_the_template_of_a_served_revision_stays_as_it_was_made() -> None:
 
 def test_another_profile_in_the_spec_makes_a_new_template() -> None:
     assert frozen(deployment("new", "gpu"), deployment("old", "cpu")) == deployment("new", "gpu")
+
+
+def test_another_temperature_in_the_spec_or_none_makes_a_new_template() -> None:
+    cold, warm = deployment("new", temperature="0.2"), deployment("old", temperature="0.7")
+    assert frozen(cold, warm) == cold
+    assert frozen(deployment("new"), warm) == deployment("new")
+    assert frozen(deployment("new", temperature="0.7"), warm) == warm
