@@ -19,6 +19,12 @@ class Source(Format):
         description="Name of the data store or claim: a key of MOE_OBJECT_STORES or a folder beneath MOE_SOURCES."
     )
     path: RelativePath = Field(description="Glob beneath the root, for example `mathematics/*.jsonl.gz`.")
+    weight: float | None = Field(
+        default=None,
+        ge=0,
+        description="Share of what is trained on, among the weights of all sources (absent: 1). Where no source "
+        "has one, every document is read as often.",
+    )
     format: Literal["text", "jsonl", "messages"] = Field(
         description="What a document is: `text`, or `messages` of a conversation. `jsonl`: text, in lines of "
         "JSON whatever the files are called."
@@ -179,6 +185,9 @@ class TrainingSpec(Format):
     learning_rate: float = Field(default=0.0003, gt=0, description="Peak learning rate of AdamW.")
     max_steps: int | None = Field(default=None, gt=0, description="Optimizer steps; wins over maxEpochs.")
     max_epochs: float = Field(default=1, gt=0, description="Passes over the training text.")
+    replay_share: float = Field(
+        default=0.0, ge=0, lt=1, description="Share of a batch that is text of the base's own training."
+    )
     batch_tokens: int = Field(
         default=4096, gt=0, description="Tokens per optimizer step, over all processes."
     )

@@ -22,7 +22,7 @@ from moe_trainer.formats import Digest, Format, digest_of
 
 MANIFEST = "manifest.json"
 
-Kind = Literal["artefact", "snapshot", "holdout", "checkpoint", "table", "evaluation", "tasks"]
+Kind = Literal["artefact", "snapshot", "holdout", "checkpoint", "table", "evaluation", "tasks", "tokens"]
 
 
 class FileEntry(Format):

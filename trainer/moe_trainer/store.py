@@ -12,6 +12,7 @@
         snapshots/<data digest>/         documents.jsonl (training side), snapshot.json, report.json
         revisions/<inputs digest>/
           checkpoints/step-00000100/     the last two
+          tokens/<digest>/               what is trained on, as tokens; goes when training is done
           a1/ a2/ …                      artefacts, by attempt: at most one is committed
           evaluations/<digest>/          evidence
 

@@ -32,6 +32,7 @@ from moe_trainer.parallel.spread import assemble
 from moe_trainer.progress import ProgressServer
 from moe_trainer.termination import Stop, stop_on_sigterm
 from moe_trainer.train_report import commit, finished, kernels_of
+from moe_trainer.training_data import drop_tokens
 from moe_trainer.training_run import Run, layout_of, prepare, training_inputs
 from moe_trainer.training_step import take_step
 from moe_trainer.validation import validate
@@ -64,6 +65,8 @@ def _run_together(
         train(training, checkpoints, progress, stop)
     headline = _commit(training, environment.store, f"{revision}/a{job.attempt}")
     checkpoints.drop_all()
+    if processes.first:
+        drop_tokens(job, environment.store)
     return headline
 
 

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 
 from moe_trainer import artefact
+from moe_trainer.data.tokens import StreamRecord
 from moe_trainer.failure import JobError, TransientError
 from moe_trainer.formats import Format
 from moe_trainer.job_config import TrainJob
@@ -75,6 +76,12 @@ def kernels_of(backend: Backend) -> str:
     return f"{_COMPILERS[backend]} {version(_COMPILERS[backend])}"
 
 
+class StreamUse(StreamRecord):
+    """One stream of text, and how often it was read."""
+
+    passes: float
+
+
 class TrainReport(Format):
     """All that is known about a run."""
 
@@ -92,6 +99,10 @@ class TrainReport(Format):
     )
     base_shares: tuple[tuple[float, ...], ...] | None = Field(
         default=None, description="The base's own shares, where the load was balanced against them."
+    )
+    streams: tuple[StreamUse, ...] = Field(default=(), description="What it was trained on.")
+    replay_excluded: dict[str, int] = Field(
+        default_factory=dict, description="Documents of the base that were not replayed, by reason."
     )
     skipped_checkpoints: tuple[str, ...] = Field(description="Checkpoints that were damaged, and how.")
     provenance: Provenance
@@ -120,6 +131,11 @@ def report_of(run: Run) -> TrainReport:
         loads=curve.loads,
         final_shares=_shares(loads),
         base_shares=_shares(base) if base else None,
+        streams=tuple(
+            StreamUse(**record.model_dump(), passes=round(passes, 4))
+            for record, passes in zip(run.streams.training, run.batches.passes(run.step), strict=True)
+        ),
+        replay_excluded=run.streams.excluded,
         skipped_checkpoints=tuple(run.skipped),
         provenance=Provenance.here(run.backend, run.processes.layout.processes),
     )

@@ -12,12 +12,12 @@ from moe_trainer.balancing import Balancer
 from moe_trainer.base_losses import BaseLosses
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.checkpoint import Curve
-from moe_trainer.data.batches import Batches, read_streams, rows_of, validation_blocks
-from moe_trainer.data.snapshot_layout import read_record
+from moe_trainer.data.batches import Batches, rows_of, validation_blocks
+from moe_trainer.data.tokens import StreamsRecord
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, canonical_json, digest_of
 from moe_trainer.job_config import ArtefactRef, TrainJob
-from moe_trainer.manifest import corrupt, verify
+from moe_trainer.manifest import corrupt
 from moe_trainer.methods.adapter import checkpoint_of
 from moe_trainer.methods.artefacts import ADAPTERS, METHODS, Start, load, start
 from moe_trainer.model import Model, initialise
@@ -29,6 +29,7 @@ from moe_trainer.parallel.processes import Processes
 from moe_trainer.parallel.spread import spread
 from moe_trainer.presets import preset
 from moe_trainer.tokenizer import ByteTokenizer, Tokenizer
+from moe_trainer.training_data import read_data
 
 #: What architectures call the number of a layer's in-layer experts in ``config.json``.
 _IN_LAYER_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
@@ -46,6 +47,7 @@ class Run:
     tokenizer: Tokenizer
     base: ArtefactRef | None  #: What an adapter is trained beside; None for a checkpoint.
     batches: Batches
+    streams: StreamsRecord  #: What the batches are made of.
     validation: Tensor | None
     sizes_V: Tensor  #: Bytes of each token.
     steps: int
@@ -104,14 +106,9 @@ def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Ru
     start = _start(job, root)
     model = start.model
     model.recompute = job.training.recompute
-    snapshot = root / job.data.path
-    verify(snapshot)
-    found = read_record(snapshot).digest
-    if found != job.data.digest:
-        raise corrupt(snapshot, f"it holds data {found}, not the expected {job.data.digest}")
-    stream, kept_apart = read_streams(snapshot, start.tokenizer)
-    context = model.context
-    batches = Batches(stream, context=context, batch_tokens=job.training.batch_tokens, seed=job.seed)
+    streams = read_data(job, root, start.tokenizer, processes, training_inputs(job))
+    context, training = model.context, job.training
+    batches = Batches(*streams.training, context=context, batch_tokens=training.batch_tokens, seed=job.seed)
     METHODS[job.training.method].begin(model, (batches.batch(step)[:, :-1] for step in range(BEGIN_STEPS)))
     parameters = sum(parameter.numel() for parameter in trained_parameters(model).values())
     spread(model, processes)
@@ -121,7 +118,8 @@ def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Ru
         tokenizer=start.tokenizer,
         base=start.base,
         batches=batches,
-        validation=validation_blocks(kept_apart, context),
+        streams=streams.record,
+        validation=validation_blocks(streams.validation, context),
         sizes_V=torch.tensor(start.tokenizer.sizes()),
         steps=job.training.max_steps or batches.steps(job.training.max_epochs),
         optimizer=AdamW(model, job.training),

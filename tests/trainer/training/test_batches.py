@@ -1,21 +1,11 @@
 from collections import Counter
-from pathlib import Path
 
+import pytest
 import torch
 
-from moe_trainer.data.batches import (
-    IGNORED,
-    VALIDATION_BLOCKS,
-    Batches,
-    Stream,
-    read_streams,
-    validation_blocks,
-)
-from moe_trainer.data.content import Content, Role
-from moe_trainer.data.snapshot_layout import DOCUMENTS, Document
-from moe_trainer.tokenizer import BOS, EOS, ByteTokenizer
-
-from .conftest import Pool
+from moe_trainer.data import batches as batches_module
+from moe_trainer.data.batches import IGNORED, VALIDATION_BLOCKS, Batches, validation_blocks
+from moe_trainer.data.tokens import Stream
 
 
 def stream(length: int) -> Stream:
@@ -54,52 +44,12 @@ def test_text_shorter_than_a_block_is_repeated() -> None:
     assert set(batches.batch(0).flatten().tolist()) == set(range(5))
 
 
-def test_documents_become_bos_bytes_eos_and_every_byte_is_on_one_side(pool: Pool) -> None:
-    training, validation = read_streams(pool.store / pool.data.path, ByteTokenizer())
-    assert training.learnt is None and validation.learnt is None
-    both = torch.cat((training.tokens, validation.tokens)).tolist()
-    counts = Counter(both)
-    assert counts[BOS] == counts[EOS] == pool.data.documents
-    assert len(both) == pool.data.train_bytes + 2 * pool.data.documents
-    assert both[0] == BOS and both[-1] == EOS
-
-
 def test_validation_blocks_are_spread_over_the_text_and_bounded() -> None:
-    blocks = validation_blocks(stream(30_000), context=16)
+    blocks = validation_blocks(stream(30_000).tokens, context=16)
     assert blocks is not None
     assert blocks.shape == (VALIDATION_BLOCKS, 17)
     assert int(blocks[-1, 0]) > 28_000
-    assert validation_blocks(stream(10), context=16) is None
-
-
-def snapshot(folder: Path, *contents: Content) -> Path:
-    documents = (Document(cluster="0" * 16, text=content.text, turns=content.turns) for content in contents)
-    (folder / DOCUMENTS).write_text("".join(document.to_json() + "\n" for document in documents))
-    return folder
-
-
-def learnt_text(stream: Stream) -> str:
-    assert stream.learnt is not None
-    return "".join("$" if i == EOS else chr(i) for i in stream.tokens[stream.learnt].tolist())
-
-
-def test_of_a_conversation_only_the_answers_and_their_ends_are_learnt(tmp_path: Path) -> None:
-    said: list[tuple[Role, str]] = [("system", "Be brief."), ("user", "Why?"), ("assistant", "So.")]
-    more: list[tuple[Role, str]] = [("user", "How?"), ("assistant", "Thus."), ("user", "Thanks")]
-    training, _ = read_streams(snapshot(tmp_path, Content.of_turns([*said, *more])), ByteTokenizer())
-    words = ByteTokenizer().decode([i for i in training.tokens.tolist() if i < 256])
-    assert words == "Be brief.\n\nWhy?\n\nSo.\n\nHow?\n\nThus.\n\nThanks"
-    assert learnt_text(training) == "So.$Thus.$"
-    assert training.tokens[0] == BOS and training.tokens[-1] == EOS
-
-
-def test_text_beside_conversations_is_learnt_whole(tmp_path: Path) -> None:
-    said: list[tuple[Role, str]] = [("user", "Why?"), ("assistant", "So.")]
-    training, _ = read_streams(
-        snapshot(tmp_path, Content(text="text"), Content.of_turns(said)), ByteTokenizer()
-    )
-    assert learnt_text(training) == f"{chr(BOS)}text$So.$"
-    assert training.tokens.tolist().count(EOS) == 2
+    assert validation_blocks(stream(10).tokens, context=16) is None
 
 
 def test_targets_are_the_next_tokens_and_pass_over_those_that_are_not_learnt() -> None:
@@ -119,3 +69,54 @@ def test_processes_that_read_their_own_rows_read_the_batch_together() -> None:
         parts = [read(7, rows) for rows in (range(2), range(2, 5), range(5, 6))]
         assert [len(part) for part in parts] == [2, 3, 1]
         assert torch.equal(torch.cat(parts), read(7))
+
+
+def test_what_a_step_reads_never_changes() -> None:
+    """A run that is gone on from by a newer version reads on where it was."""
+    batches = Batches(stream(1000), context=8, batch_tokens=32, seed=1)
+    assert [batches.batch(step)[:, 0].tolist() for step in (0, 31)] == [
+        [491, 979, 971, 219],
+        [990, 102, 334, 838],
+    ]
+
+
+def mixed(*shares: float, length: int = 4000, replayed: int | None = None) -> list[Stream]:
+    return [
+        Stream(torch.arange(length) + 10_000 * n, share=share, replayed=n == replayed)
+        for n, share in enumerate(shares)
+    ]
+
+
+def test_streams_are_mixed_by_their_shares_in_every_stretch() -> None:
+    batches = Batches(*mixed(0.5, 0.3, 0.2), context=10, batch_tokens=100, seed=0)
+    for step in range(50):
+        counts = Counter((batches.batch(step)[:, 0] // 10_000).tolist())
+        assert counts == {0: 5, 1: 3, 2: 2}
+
+
+def test_each_stream_has_epochs_of_its_own() -> None:
+    small, large = Stream(torch.arange(1001), share=0.5), Stream(10_000 + torch.arange(4001), share=0.5)
+    batches = Batches(small, large, context=10, batch_tokens=40, seed=0)
+    assert batches.blocks == 500
+    read = torch.cat([batches.batch(step) for step in range(100)])[:, 1:].flatten().tolist()
+    seen = Counter(read)
+    assert all(seen[token] == 2 for token in range(2, 990))
+    assert len([token for token in seen if token >= 10_000]) == 2000
+    assert batches.passes(100) == [2.0, 0.5]
+
+
+def test_replayed_rows_are_known_and_lengthen_an_epoch() -> None:
+    batches = Batches(*mixed(0.75, 0.25, length=4001, replayed=1), context=10, batch_tokens=80, seed=0)
+    assert batches.blocks == round(400 / 0.75)
+    for step in (0, 7):
+        assert torch.equal(batches.replayed(step), batches.batch(step)[:, 0] >= 10_000)
+        assert int(batches.replayed(step).sum()) == 2
+        assert torch.equal(batches.replayed(step, range(3, 6)), batches.replayed(step)[3:6])
+
+
+def test_an_epoch_too_long_to_list_still_reads_every_block_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches_module, "LISTED_BLOCKS", 50)
+    batches = Batches(stream(1001), context=10, batch_tokens=40, seed=0)
+    for first in (0, 25):
+        read = torch.cat([batches.batch(step) for step in range(first, first + 25)])[:, 1:]
+        assert len(set(read.flatten().tolist())) == 1000

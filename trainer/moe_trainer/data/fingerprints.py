@@ -42,12 +42,17 @@ def read_fingerprints(path: Path, model: type[Print]) -> Iterator[Print]:
     Raises pydantic.ValidationError for a line that is none.
     """
     for line in _lines(path):
-        yield model.model_validate_json(line)
+        if line.strip():
+            yield model.model_validate_json(line)
 
 
-def read_registry(path: Path) -> Iterator[Fingerprint]:
-    """Yield the fingerprints of a registry; a line that a kill cut short is passed over."""
+def read_registry(path: Path, until: int | None = None) -> Iterator[Fingerprint]:
+    """Yield the fingerprints of a registry, of its first bytes if asked; a line that a kill cut short is passed over."""
+    read = 0
     for line in _lines(path):
+        read += len(line)
+        if until is not None and read > until:
+            return
         try:
             yield Fingerprint.model_validate_json(line)
         except ValidationError:
@@ -106,7 +111,7 @@ def _written(catalogue: Catalogue, rows: Rows, places: Places, *, known: bool) -
 def _lines(path: Path) -> Iterator[bytes]:
     if path.exists():
         with path.open("rb") as file:
-            yield from (line for line in file if line.strip())
+            yield from file
 
 
 def _is_held_out(entry: Fingerprint) -> bool:

@@ -36,6 +36,7 @@ class Document(Content):
     """One document: a file or a record, or a piece of one that is longer than 64 KiB."""
 
     cluster: str = Field(description="Id of its cluster of near-duplicates: 16 hexadecimal digits.")
+    source: int | None = Field(default=None, description="Number of its source, where sources have weights.")
 
 
 class SnapshotRecord(Format):
@@ -46,6 +47,7 @@ class SnapshotRecord(Format):
     documents: int
     train_bytes: int
     dropped: dict[str, int]
+    weights: tuple[float, ...] | None = Field(default=None, description="By source; absent: none has one.")
     anchor: Window
     newest: Window | None = None
 
@@ -57,9 +59,10 @@ def read_documents(folder: Path) -> Iterator[Document]:
             yield Document.model_validate_json(line)
 
 
-def document_line(cluster: str, content: bytes) -> bytes:
+def document_line(cluster: str, content: bytes, source: int | None = None) -> bytes:
     """Return a Document as a line, given its Content as one; what Document.to_json would say."""
-    return b'{"cluster":"' + cluster.encode() + b'",' + content[1:]
+    of_source = "" if source is None else f'"source":{source},'
+    return f'{{"cluster":"{cluster}",{of_source}'.encode() + content[1:]
 
 
 def read_record(folder: Path) -> SnapshotRecord:

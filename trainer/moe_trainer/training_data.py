@@ -1,0 +1,128 @@
+"""A run's data: its snapshot, and perhaps the base's, as token streams that every process maps.
+
+The first process makes them, once for all attempts; the others wait for it.
+"""
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from moe_trainer import store
+from moe_trainer.data.replay import Replay, registry_seen
+from moe_trainer.data.snapshot_layout import Document, SnapshotRecord, read_documents, read_record
+from moe_trainer.data.tokens import Planned, Streams, open_streams, write_streams
+from moe_trainer.failure import JobError
+from moe_trainer.formats import Digest
+from moe_trainer.job_config import SnapshotRef, TrainJob
+from moe_trainer.manifest import corrupt, verify
+from moe_trainer.parallel.processes import Processes
+from moe_trainer.tokenizer import Tokenizer
+
+#: The first process tells the others this often that it is still at work.
+ALIVE_SECONDS = 30.0
+#: More than a token's mean number of bytes in any tokenizer: what a run reads is bounded by it.
+BYTES_PER_TOKEN = 8
+
+
+def read_data(
+    job: TrainJob, root: Path, tokenizer: Tokenizer, processes: Processes, inputs: Digest
+) -> Streams:
+    """Return the run's streams; ``inputs`` is the identity of all that decides its bits.
+
+    Raises JobError: ArtefactCorrupt for a snapshot that is not what it was, InvalidConfig for replay without
+    a base's text, DataEmpty for a stream without a token.
+    """
+    folder = tokens_folder(job, root) / store.short(inputs)
+    if processes.first:
+        _write(job, root, tokenizer, folder, _Heartbeat(processes))
+        processes.from_first(False)
+    else:
+        while processes.from_first(True):
+            pass
+    return open_streams(folder)
+
+
+def tokens_folder(job: TrainJob, root: Path) -> Path:
+    """Return the folder of a revision's tokens, which is of no use when it is trained."""
+    return root / store.revision(job.pool_uid, job.expert.uid, job.inputs_digest) / "tokens"
+
+
+def drop_tokens(job: TrainJob, root: Path) -> None:
+    """Remove what ``read_data`` has left."""
+    shutil.rmtree(tokens_folder(job, root), ignore_errors=True)
+
+
+class _Heartbeat:
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+        self._last = time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._last > ALIVE_SECONDS:
+            self._processes.from_first(True)
+            self._last = time.monotonic()
+
+
+def _write(job: TrainJob, root: Path, tokenizer: Tokenizer, folder: Path, alive: _Heartbeat) -> None:
+    snapshot = _verified(job.data, root)
+    record = read_record(snapshot)
+    own = _own_streams(record, 1 - job.training.replay_share)
+    numbers = {planned.source: number for number, planned in enumerate(own)}
+    replay = _replay(job, root, snapshot, record) if job.training.replay_share else None
+    planned = [*own, Planned("replay", job.training.replay_share, replayed=True)] if replay else own
+
+    def documents() -> Iterator[tuple[int, Document]]:
+        for document in read_documents(snapshot):
+            number = numbers.get(document.source)
+            if number is not None:
+                yield number, document
+        if replay is not None:
+            for document in replay.documents():
+                yield len(own), document
+
+    excluded = replay.excluded if replay else {}
+    write_streams(folder, planned, documents(), tokenizer, excluded=excluded, alive=alive)
+
+
+def _verified(ref: SnapshotRef, root: Path) -> Path:
+    folder = root / ref.path
+    verify(folder)
+    found = read_record(folder).digest
+    if found != ref.digest:
+        raise corrupt(folder, f"it holds data {found}, not the expected {ref.digest}")
+    return folder
+
+
+def _own_streams(record: SnapshotRecord, share: float) -> list[Planned]:
+    """Return the streams of a snapshot: one for each source that has a weight, else one for all."""
+    if record.weights is None:
+        return [Planned("data", share)]
+    total = sum(record.weights)
+    return [
+        Planned(f"source-{number}", share * weight / total, source=number)
+        for number, weight in enumerate(record.weights)
+        if weight
+    ]
+
+
+def _replay(job: TrainJob, root: Path, own: Path, record: SnapshotRecord) -> Replay:
+    """Return what is replayed: as much text as the run reads of it, if the base has so much."""
+    ours = store.expert(job.pool_uid, job.expert.uid) + "/"
+    ancestry = job.parent.ancestry if job.parent else ()
+    theirs = [ref for ref in ancestry if not ref.path.startswith(ours)]
+    if not theirs:
+        raise JobError(
+            "InvalidConfig",
+            f"data.replay.share is {job.training.replay_share}, but {job.expert.name} has no base that was trained in "
+            "this pool, so there is no text to replay: remove data.replay, or take an Expert as base.",
+        )
+    folder = tokens_folder(job, root)
+    registry = root / store.held_out_registry(job.pool_uid)
+    until = registry_seen(folder / "registry.json", registry)
+    share = job.training.replay_share
+    own_bytes = record.train_bytes * job.training.max_epochs
+    if job.training.max_steps is not None:
+        own_bytes = job.training.max_steps * job.training.batch_tokens * BYTES_PER_TOKEN * (1 - share)
+    snapshots = [_verified(ref, root) for ref in theirs]
+    return Replay(own, snapshots, registry, until, own_bytes * share / (1 - share))
