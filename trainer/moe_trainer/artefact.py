@@ -12,6 +12,7 @@ On disk the in-layer experts are single tensors under the names that Qwen3-MoE a
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import torch
 from pydantic import ValidationError
@@ -24,11 +25,14 @@ from moe_trainer.model import Model
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.moe.backends import Backend
 from moe_trainer.tensors import load_tensors, save_tensors
-from moe_trainer.tokenizer import ByteTokenizer, Tokenizer
+from moe_trainer.tokenizer import ByteTokenizer, Tokenizer, is_byte_level
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 REPORT = "report.json"
+
+#: Architectures that the presets have.
+PRESET_TYPES = get_args(ModelConfig.model_fields["model_type"].annotation)
 
 
 def write(folder: Path, model: CausalModel, tokenizer: Tokenizer, report: str) -> Digest:
@@ -41,21 +45,49 @@ def write(folder: Path, model: CausalModel, tokenizer: Tokenizer, report: str) -
 
 def write_files(folder: Path, model: CausalModel, tokenizer: Tokenizer) -> None:
     """Write weights, config and tokenizer into a folder that is not committed yet."""
-    if not isinstance(model, Model):
-        raise TypeError(f"a {type(model).__name__} has no form on disk")
-    save_tensors(folder / WEIGHTS, to_disk(model))
-    (folder / CONFIG).write_text(_indented(model.config.to_hugging_face()))
-    (folder / "generation_config.json").write_text(_indented(_generation_config(model.config)))
     tokenizer.save(folder)
+    if isinstance(model, Model):
+        save_tensors(folder / WEIGHTS, to_disk(model))
+        (folder / CONFIG).write_text(_indented(model.config.to_hugging_face()))
+        (folder / "generation_config.json").write_text(_indented(_generation_config(model.config)))
+    else:
+        from moe_trainer.hugging_face import decoder, directory  # transformers takes seconds to import
+
+        assert isinstance(model, decoder.Decoder)
+        directory.save(folder, model)
 
 
-def load(folder: Path, digest: Digest | None, backend: Backend | None = None) -> tuple[Model, Tokenizer]:
+def load(
+    folder: Path, digest: Digest | None, backend: Backend | None = None
+) -> tuple[CausalModel, Tokenizer]:
     """Return the model, in evaluation mode, and its tokenizer.
 
-    Raises JobError (ArtefactCorrupt) unless every byte is what the manifest named by ``digest`` says;
-    ``None`` accepts any manifest and is for artefacts that nobody has named yet.
+    What has the presets' tokenizer and an architecture that they have is loaded by our own code; anything
+    else by transformers.
+
+    Raises JobError: ArtefactCorrupt unless every byte is what the manifest named by ``digest`` says (``None``
+    accepts any manifest and is for artefacts that nobody has named yet) and the files fit together;
+    ModelUnsupported or TokenizerUnsupported if it is nothing that can be trained here.
     """
     verify(folder, digest)
+    if is_preset(folder):
+        return load_preset(folder, backend), ByteTokenizer()
+    from moe_trainer.hugging_face import directory  # transformers takes seconds to import
+
+    return directory.load(folder)
+
+
+def is_preset(folder: Path) -> bool:
+    """Return whether a folder holds what the presets are made of, whoever made it."""
+    try:
+        kind = json.loads((folder / CONFIG).read_bytes()).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return kind in PRESET_TYPES and (folder / WEIGHTS).exists() and is_byte_level(folder)
+
+
+def load_preset(folder: Path, backend: Backend | None = None) -> Model:
+    """Return the preset model of a verified folder, in evaluation mode."""
     try:
         config = ModelConfig.model_validate_json((folder / CONFIG).read_text())
     except ValidationError as error:
@@ -63,7 +95,7 @@ def load(folder: Path, digest: Digest | None, backend: Backend | None = None) ->
         raise corrupt(folder, f"{CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     model = Model(config, backend)
     from_disk(model, load_tensors(folder / WEIGHTS), folder)
-    return model.eval(), ByteTokenizer.load(folder)
+    return model.eval()
 
 
 def to_disk(model: Model) -> dict[str, Tensor]:

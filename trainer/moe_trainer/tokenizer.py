@@ -172,7 +172,7 @@ def _tokenizer_json() -> dict[str, Any]:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": False,
-            "vocab": {character: byte for byte, character in enumerate(_byte_characters())} | _SPECIAL,
+            "vocab": {character: byte for byte, character in enumerate(byte_characters())} | _SPECIAL,
             "merges": [],
         },
     }
@@ -189,7 +189,7 @@ def _tokenizer_config() -> dict[str, Any]:
     }
 
 
-def _byte_characters() -> list[str]:
+def byte_characters() -> list[str]:
     """Return the printable character that stands for each byte in byte-level BPE (GPT-2's table)."""
     printable = {
         *range(ord("!"), ord("~") + 1),

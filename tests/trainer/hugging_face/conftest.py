@@ -1,6 +1,7 @@
-"""Tiny random decoders of transformers, by architecture."""
+"""Tiny random decoders of transformers, by architecture, and checkpoints of them."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
+from . import tokenizers_made_here
+
 VOCABULARY = 300
 
 _SIZES: dict[str, Any] = {
@@ -28,9 +31,9 @@ _SIZES: dict[str, Any] = {
     "num_key_value_heads": 2,
     "intermediate_size": 24,
     "max_position_embeddings": 128,
-    "bos_token_id": 256,
-    "eos_token_id": 257,
-    "pad_token_id": 258,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+    "pad_token_id": 2,
     "initializer_range": 0.2,
 }
 _MIXTURE = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
@@ -80,6 +83,15 @@ def network(name: str) -> PreTrainedModel:
             if bias is not None:
                 bias.normal_(0, 0.2)
     return made.eval()
+
+
+def write_checkpoint(
+    folder: Path, name: str, *, dtype: torch.dtype = torch.float32, shards: str = "5GB"
+) -> Path:
+    """Write what a hub has of a model: config, weights in a type, generation config, tokenizer."""
+    network(name).to(dtype).save_pretrained(folder, max_shard_size=shards)
+    tokenizers_made_here.write(folder, tokenizers_made_here.byte_level())
+    return folder
 
 
 def ids(rows: int = 3, length: int = 20) -> torch.Tensor:

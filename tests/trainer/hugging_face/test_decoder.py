@@ -108,5 +108,5 @@ def test_more_tokens_than_the_context_are_an_error() -> None:
 def test_special_tokens_and_blocks_are_found() -> None:
     made = decoder("llama")
     assert (made.vocab_size, made.context) == (300, 128)
-    assert made.end_ids == {257} and made.never_ids == {256, 258}
+    assert made.end_ids == {1} and made.never_ids == {0, 2}
     assert len(made.blocks) == 2

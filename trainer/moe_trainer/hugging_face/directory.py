@@ -24,6 +24,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from moe_trainer.failure import JobError
 from moe_trainer.hugging_face import weights
 from moe_trainer.hugging_face.decoder import Decoder
+from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer
 from moe_trainer.manifest import corrupt
 
 CONFIG = "config.json"
@@ -33,7 +34,24 @@ GENERATION = "generation_config.json"
 _LAYERS = {"full_attention", "sliding_attention"}
 
 
-def load(folder: Path) -> Decoder:
+def load(folder: Path) -> tuple[Decoder, CheckpointTokenizer]:
+    """Return the decoder of a directory, in evaluation mode, and its tokenizer.
+
+    Raises JobError: what load_decoder and CheckpointTokenizer.load raise, and TokenizerUnsupported if the
+    tokenizer has ids for which the model has no embedding.
+    """
+    tokenizer = CheckpointTokenizer.load(folder)
+    decoder = load_decoder(folder)
+    if tokenizer.vocab_size > decoder.vocab_size:
+        raise JobError(
+            "TokenizerUnsupported",
+            f"the tokenizer has ids up to {tokenizer.vocab_size - 1}, but the model's vocab_size is "
+            f"{decoder.vocab_size}: they are not of one checkpoint.",
+        )
+    return decoder, tokenizer
+
+
+def load_decoder(folder: Path) -> Decoder:
     """Return the decoder of a directory, in evaluation mode, in single precision.
 
     Raises JobError: ModelUnsupported if it is no decoder that can be trained here, ArtefactCorrupt if its
