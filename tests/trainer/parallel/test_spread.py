@@ -29,10 +29,12 @@ CASES: dict[int, list[dict[str, Any]]] = {
         {"expert": 1, "shard": True},
         {"expert": 2, "shard": False},
         {"expert": 2, "shard": True},
-        {"expert": 2, "shard": False, "crowd": True},
-        {"expert": 1, "shard": True, "lora": True},
-        {"expert": 2, "shard": False, "lora": True},
-        {"expert": 2, "shard": True, "lora": True},
+        {"expert": 2, "shard": False, "kind": "crowd"},
+        {"expert": 1, "shard": True, "kind": "lora"},
+        {"expert": 2, "shard": False, "kind": "lora"},
+        {"expert": 2, "shard": True, "kind": "lora"},
+        {"expert": 2, "shard": False, "kind": "transformers"},
+        {"expert": 2, "shard": True, "kind": "transformers"},
     ],
     4: [{"expert": 2, "shard": False}, {"expert": 2, "shard": True}],
 }
@@ -40,7 +42,7 @@ CASES: dict[int, list[dict[str, Any]]] = {
 
 def free_ports() -> list[int]:
     """Return a few ports: the processes meet anew for each case."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(8)]
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(10)]
     ports = [opened.getsockname()[1] for opened in sockets]
     for opened in sockets:
         opened.close()
@@ -94,13 +96,15 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Any:
 )
 def test_several_processes_take_the_steps_of_one(results: Any, world: int, number: int) -> None:
     case = CASES[world][number]
-    alone = train(Processes(), None, case.get("crowd", False), case.get("lora", False))
+    alone = train(Processes(), None, case.get("kind", "preset"))
     found = results(world).cases[number]
-    assert found["losses"] == pytest.approx(alone["losses"], rel=1e-12)
-    assert found["norms"] == pytest.approx(alone["norms"], rel=1e-9)
+    # A decoder of transformers returns its logits in single precision, whatever it computes in.
+    loss, weight = (1e-6, 1e-5) if case.get("kind") == "transformers" else (1e-12, 1e-9)
+    assert found["losses"] == pytest.approx(alone["losses"], rel=loss)
+    assert found["norms"] == pytest.approx(alone["norms"], rel=weight)
     assert found["weights"].keys() == alone["weights"].keys()
     for name, weights in alone["weights"].items():
-        torch.testing.assert_close(found["weights"][name], weights, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(found["weights"][name], weights, rtol=weight, atol=weight / 100)
     if case.get("shard"):
         assert found["held"] < 0.6 * alone["held"] * 2 / world
     if case["expert"] > 1:

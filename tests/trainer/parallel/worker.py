@@ -12,7 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
+from moe_trainer.causal_model import CausalModel
+from moe_trainer.hugging_face.decoder import Decoder
 from moe_trainer.job_config import LoRASpec, TrainingSpec
 from moe_trainer.methods.lora import LoRA
 from moe_trainer.model import Model, initialise
@@ -40,22 +43,30 @@ SMALL = ModelConfig(
 ROWS, STEPS = 7, 4
 
 
-def train(
-    processes: Processes, shard: bool | None, crowd: bool = False, lora: bool = False
-) -> dict[str, Any]:
-    """Take some steps of plain gradient descent in double precision, and return all that can be seen."""
+def model_of(kind: str) -> CausalModel:
+    """Return a model with random weights in double precision, the same in every process."""
+    if kind == "transformers":
+        torch.manual_seed(1)
+        config = Qwen3MoeConfig(**SMALL.model_dump(), intermediate_size=8)
+        return Decoder(AutoModelForCausalLM.from_config(config).double(), {}, {})
     model = Model(SMALL).double()
     initialise(model, seed=1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith(("down_EDF", "o_proj.weight")):
                 parameter.normal_(0, 0.1, generator=torch.Generator().manual_seed(2))
-        if crowd:  # every token chooses the same two in-layer experts: other processes get nothing
+        if kind == "crowd":  # every token chooses the same two in-layer experts: other processes get nothing
             for module in model.modules():
                 if isinstance(module, MoELayer):
                     module.gate.weight.zero_()
-    if lora:
+    if kind == "lora":
         LoRA().attach(model, TrainingSpec(method="LoRA", lora=LoRASpec(rank=2)), seed=1)
+    return model
+
+
+def train(processes: Processes, shard: bool | None, kind: str = "preset") -> dict[str, Any]:
+    """Take some steps of plain gradient descent, and return all that can be seen."""
+    model = model_of(kind)
     spread(model, processes, shard)
     ids_BT = torch.randint(0, 64, (ROWS, 17), generator=torch.Generator().manual_seed(3))
     mine_BT = ids_BT[list(processes.layout.rows(processes.rank, ROWS))]
@@ -76,7 +87,7 @@ def train(
     return {"losses": losses, "norms": norms, "held": held, "weights": copied(model)}
 
 
-def copied(model: Model) -> dict[str, Tensor]:
+def copied(model: CausalModel) -> dict[str, Tensor]:
     """Return weights that share no memory, so that they fit a file."""
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
@@ -113,7 +124,7 @@ def main(folder: Path, world: int, cases: list[dict[str, Any]]) -> None:
     for number, case in enumerate(cases):
         os.environ["MASTER_PORT"] = str(case["port"])
         with joined(Layout(world, case["expert"])) as processes:
-            result = train(processes, case.get("shard"), case.get("crowd", False), case.get("lora", False))
+            result = train(processes, case.get("shard"), case.get("kind", "preset"))
             if processes.first:
                 save_tensors(folder / f"{number}.safetensors", result.pop("weights"))
                 (folder / f"{number}.json").write_text(json.dumps(result))

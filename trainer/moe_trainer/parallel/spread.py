@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from moe_trainer.causal_model import CausalModel
+from moe_trainer.failure import JobError
 from moe_trainer.methods.lora_layers import LoRAExperts
 from moe_trainer.moe.layer import InLayerExperts
 from moe_trainer.parallel.processes import Processes
@@ -33,6 +34,12 @@ def spread(model: CausalModel, processes: Processes, shard: bool | None = None) 
         return
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     if processes.layout.expert > 1:
+        if model.backend(1) is None:
+            raise JobError(
+                "InvalidConfig",
+                "training.resources.expertParallelism cuts in-layer experts that our layer computes, and those of this "
+                "base transformers computes: set it to 1, so that the processes share the batch alone.",
+            )
         for experts in _in_layer_experts(model):
             _cut(experts, processes)
     if shard if shard is not None else size > REPLICATED_BYTES:
@@ -113,12 +120,11 @@ def assemble(model: nn.Module, processes: Processes) -> None:
         if id(parameter) not in wholes:
             place = places[name]
             whole = place.full_tensor() if hasattr(place, "full_tensor") else place
-            wholes[id(parameter)] = nn.Parameter(whole, requires_grad=parameter.requires_grad)
-        if processes.first:
-            module, _, last = name.rpartition(".")
-            setattr(model.get_submodule(module), last, wholes[id(parameter)])
-        else:
-            wholes[id(parameter)] = parameter
+            # In the host's memory: a device that holds a part may have no room for the whole.
+            kept = nn.Parameter(whole.cpu(), parameter.requires_grad) if processes.first else parameter
+            wholes[id(parameter)] = kept
+        module, _, last = name.rpartition(".")
+        setattr(model.get_submodule(module), last, wholes[id(parameter)])
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -131,9 +137,14 @@ def _in_layer_experts(model: nn.Module) -> Iterator[nn.Module]:
     """Return what holds the in-layer experts of each layer: with their low-rank updates, where they have some."""
     updated = [module for module in model.modules() if isinstance(module, LoRAExperts)]
     inside = {id(module.experts) for module in updated}
-    plain = (module for module in model.modules() if isinstance(module, InLayerExperts))
+    plain = filter(_holds_in_layer_experts, model.modules())
     yield from updated
     yield from (module for module in plain if id(module) not in inside)
+
+
+def _holds_in_layer_experts(module: nn.Module) -> bool:
+    """Return whether a module is one of ours, or of transformers', that computes by its attribute ``function``."""
+    return isinstance(module, InLayerExperts) or hasattr(module, "_is_expert_parallel")
 
 
 def _cut_ids(model: nn.Module, processes: Processes) -> set[int]:
@@ -153,8 +164,10 @@ def _cut(experts: nn.Module, processes: Processes) -> None:
         for name, parameter in list(module.named_parameters(recurse=False)):
             kept = parameter.detach().chunk(processes.layout.expert)[place].clone()
             setattr(module, name, nn.Parameter(kept, requires_grad=parameter.requires_grad))
-        if isinstance(module, InLayerExperts):
-            module.function = partial(exchanged_experts, group=processes.expert_group)
+        if _holds_in_layer_experts(module):
+            module.function = partial(  # type: ignore[assignment]  # an attribute, no submodule
+                exchanged_experts, group=processes.expert_group
+            )
 
 
 def _cut_part(part: Tensor, processes: Processes) -> Tensor:
