@@ -25,7 +25,8 @@ def validate(
             logits_BTV, routings = model.with_routing(ids_BT[:, :-1])
             nats_N = F.cross_entropy(logits_BTV.flatten(0, 1), ids_BT[:, 1:].flatten(), reduction="none")
             nats += nats_N[sizes_V[ids_BT[:, 1:]].flatten() > 0].double().sum()
-            counts.add(routings)
+            if routings:
+                counts.add(routings)
     model.train()
     count = int(sizes_V[blocks_BT[:, 1:]].sum())
     return float(nats) / (math.log(2) * count), counts.loads()

@@ -69,7 +69,7 @@ def base(store: Path, name: str) -> ArtefactRef:
 
 
 def job(data: SnapshotHeadline, parent: ArtefactRef, **training: Any) -> TrainJob:
-    spec = {"learning_rate": 0.01, "max_steps": 16, "batch_tokens": 512, "checkpoint_every": 5} | training
+    spec = {"learning_rate": 0.02, "max_steps": 16, "batch_tokens": 512, "checkpoint_every": 5} | training
     return TrainJob(
         pool_uid="pool-uid",
         expert=EXPERT,
