@@ -197,3 +197,13 @@ def test_logits_that_are_not_finite_name_the_layer() -> None:
     x_ND[2, 1] = torch.nan
     with pytest.raises(LogitsNotFinite, match="of layer 3 "):
         make({})(x_ND)
+
+
+@pytest.mark.parametrize(("name", "wide"), [("softmax", False), ("sigmoid", True)])
+def test_logits_are_multiplied_in_the_type_of_the_architectures_reference(name: str, wide: bool) -> None:
+    layer = make(LAYERS[name], dtype=torch.bfloat16)
+    x_ND = tokens(9, torch.bfloat16)
+    exact_NE = x_ND.float() @ layer.gate.weight.float().T
+    expected_NE = exact_NE if wide else F.linear(x_ND, layer.gate.weight).float()
+    assert not torch.equal(exact_NE, exact_NE.bfloat16().float())
+    torch.testing.assert_close(layer(x_ND)[1].logsumexp_N, expected_NE.logsumexp(dim=1))

@@ -12,6 +12,7 @@
     backends.py    the backends by name, and which one is chosen
     reference.py   the formula as it reads: a loop; every backend is tested against it
     looped.py      plain torch, one product per in-layer expert: CPUs, and every type    "torch"
+    skinny.py      plain torch, few slots on a CPU: decoding
     grouped.py     plain torch, grouped products: GPUs, without waiting for them      "torch"
     triton/        fused kernels for GPUs                                             "triton"
     cuda/          kernels for Hopper in CUDA C++                                     "cuda"

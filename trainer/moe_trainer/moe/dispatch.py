@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+#: One more than the largest number of 16 bits.
+_INT16 = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -28,24 +32,26 @@ class Dispatch:
 
 def dispatch_slots(experts_NK: Tensor, experts: int) -> Dispatch:
     """Order the slots in plain torch, without waiting for a device: what other dispatches are tested against."""
-    slots_S, offsets_E1 = _order(experts_NK.flatten(), experts)
+    if experts_NK.device.type == "cpu" and experts < _INT16:
+        return _dispatch_by_digits(experts_NK, experts)
+    chosen_S, slots_S = experts_NK.flatten().sort(stable=True)
     order_S = torch.arange(slots_S.numel(), dtype=torch.int32, device=slots_S.device)
     places_S = torch.empty_like(order_S).scatter_(0, slots_S, order_S)
+    bounds_E1 = torch.arange(experts + 1, dtype=chosen_S.dtype, device=slots_S.device)
+    offsets_E1 = torch.searchsorted(chosen_S, bounds_E1, out_int32=True)
     return Dispatch(slots_S.int(), places_S, offsets_E1, experts_NK.shape[1])
 
 
-def _order(chosen_S: Tensor, experts: int) -> tuple[Tensor, Tensor]:
-    """Return the slots by in-layer expert, int64, and where each of these begins.
-
-    On a CPU numpy sorts 16-bit numbers by their digits, in a fifth of the time of torch's sort.
-    """
-    if chosen_S.device.type == "cpu" and experts < torch.iinfo(torch.int16).max:
-        slots_S = torch.from_numpy(chosen_S.to(torch.int16).numpy().argsort(kind="stable"))
-        counts_E = torch.bincount(chosen_S, minlength=experts)[:experts]
-        return slots_S, F.pad(counts_E.cumsum(0, dtype=torch.int32), (1, 0))
-    sorted_S, slots_S = chosen_S.sort(stable=True)
-    bounds_E1 = torch.arange(experts + 1, dtype=sorted_S.dtype, device=slots_S.device)
-    return slots_S, torch.searchsorted(sorted_S, bounds_E1, out_int32=True)
+def _dispatch_by_digits(experts_NK: Tensor, experts: int) -> Dispatch:
+    """Order the slots in numpy, which sorts 16-bit numbers by their digits: a fifth of the time of torch's sort."""
+    chosen_S = experts_NK.numpy().ravel()
+    slots_S = chosen_S.astype(np.int16).argsort(kind="stable").astype(np.int32)
+    places_S = np.empty_like(slots_S)
+    places_S[slots_S] = np.arange(len(slots_S), dtype=np.int32)
+    offsets_E1 = np.zeros(experts + 1, dtype=np.int32)
+    offsets_E1[1:] = np.bincount(chosen_S, minlength=experts)[:experts].cumsum()
+    slots, places, offsets = (torch.from_numpy(array) for array in (slots_S, places_S, offsets_E1))
+    return Dispatch(slots, places, offsets, experts_NK.shape[1])
 
 
 def combine(rows_SD: Tensor, weights_NK: Tensor, dispatch: Dispatch) -> Tensor:

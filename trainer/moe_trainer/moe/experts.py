@@ -87,7 +87,9 @@ class _Experts(torch.autograd.Function):
         recompute: bool,
     ) -> Tensor:
         dispatch = kernels.dispatch(experts_NK, gate_up_E2FD.shape[0])
-        y_ND, h_S2F = kernels.forward(x_ND, weights_NK, gate_up_E2FD, down_EDF, dispatch, keep=not recompute)
+        y_ND, h_S2F = kernels.forward(
+            x_ND, weights_NK, gate_up_E2FD, down_EDF, dispatch, keep=not recompute, again=recompute
+        )
         ordering = (dispatch.slots_S, dispatch.places_S, dispatch.offsets_E1)
         ctx.save_for_backward(x_ND, weights_NK, gate_up_E2FD, down_EDF, h_S2F, *ordering)
         ctx.kernels, ctx.active = kernels, dispatch.active
@@ -123,10 +125,11 @@ def _check(
             f"{down_EDF.dtype}: convert x to that of the weights"
         )
     _check_slots(experts_NK, weights_NK, tokens=x_ND.shape[0], experts=experts)
-    devices = [str(t.device) for t in (x_ND, experts_NK, weights_NK, gate_up_E2FD, down_EDF)]
-    if len(set(devices)) > 1:
+    devices = [tensor.device for tensor in (x_ND, experts_NK, weights_NK, gate_up_E2FD, down_EDF)]
+    if devices != [x_ND.device] * len(devices):
         raise ValueError(
-            f"x, experts, weights, gate_up and down must be on one device, not {', '.join(devices)}: move them"
+            "x, experts, weights, gate_up and down must be on one device, not "
+            f"{', '.join(map(str, devices))}: move them"
         )
     wanted = torch.is_grad_enabled() and any(
         tensor.requires_grad for tensor in (x_ND, weights_NK, gate_up_E2FD, down_EDF)

@@ -50,6 +50,7 @@ class GroupedKernels:
         down_EDF: Tensor,
         dispatch: Dispatch,
         keep: bool,
+        again: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Return y_ND and, if it is to be kept for the backward pass, the pre-activation h_S2F."""
         h_S2F = self.pre_activation(x_ND, gate_up_E2FD, dispatch)

@@ -59,9 +59,11 @@ class Kernels(Protocol):
         down_EDF: Tensor,
         dispatch: Dispatch,
         keep: bool,
+        again: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Return y_ND and, if it is to be kept for the backward pass, the pre-activation h_S2F.
 
+        ``again``: pre_activation() will be asked for it, so the products must be those that it makes.
         Its 2SF numbers may be laid out as suits the backend: only its own backward pass reads them.
         """
         ...

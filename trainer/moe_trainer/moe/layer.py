@@ -76,13 +76,25 @@ class MoELayer(nn.Module):
 
     def forward(self, x_ND: Tensor, groups: int = 1) -> tuple[Tensor, Routing]:
         """Return the layer's output, and the routing that led to it; the tokens are ``groups`` sequences."""
-        routing = route(self.gate(x_ND), self.router, self.bias_E, groups, layer=self.layer)
+        routing = route(self._logits(x_ND), self.router, self.bias_E, groups, layer=self.layer)
         if self.capacity_factor is not None and self.training:
             routing = drop_beyond_capacity(routing, self.capacity_factor)
         y_ND: Tensor = self.experts(x_ND, routing.experts_NK, routing.weights_NK)
         if self.shared_experts is not None:
             y_ND = y_ND + self.shared_experts(x_ND)
         return y_ND, routing
+
+    def _logits(self, x_ND: Tensor) -> Tensor:
+        """Return logits_NE as an architecture's reference does.
+
+        Those with sigmoid scores (DeepSeek-V3 and its descendants) multiply in fp32 at least; Qwen3-MoE in the
+        weights' type, and only its softmax is in fp32.
+        """
+        wide = torch.promote_types(x_ND.dtype, torch.float32)
+        if self.router.scores == "sigmoid" and wide != x_ND.dtype:
+            return F.linear(x_ND.to(wide), self.gate.weight.to(wide))
+        logits_NE: Tensor = self.gate(x_ND)
+        return logits_NE
 
 
 def router_config(config: ModelConfig) -> RouterConfig:

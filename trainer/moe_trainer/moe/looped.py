@@ -20,6 +20,7 @@ from torch import Tensor
 
 from moe_trainer.moe.dispatch import Dispatch, combine, dispatch_slots
 from moe_trainer.moe.kernels import Gradients
+from moe_trainer.moe.skinny import skinny_forward, suits
 
 aten = torch.ops.aten
 
@@ -114,8 +115,11 @@ class LoopedKernels:
         down_EDF: Tensor,
         dispatch: Dispatch,
         keep: bool,
+        again: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Return y_ND and, if it is to be kept for the backward pass, the pre-activation."""
+        if not (keep or again) and suits(x_ND, gate_up_E2FD, down_EDF, dispatch):
+            return skinny_forward(x_ND, weights_NK, gate_up_E2FD, down_EDF, dispatch), None
         hidden, inner = down_EDF.shape[1:]
         visits = plan_visits(dispatch, visit_rows(hidden, inner), every=False)
         slots, longest = len(dispatch.slots_S), max(visit.rows for visit in visits)

@@ -40,7 +40,8 @@ _FEW = 128
 def route(logits_NE: Tensor, config: "RouterConfig", bias_E: Tensor | None, groups: int) -> Routing:
     """Return the choice of N tokens, ``groups`` sequences of one length; nothing is dropped yet.
 
-    Computed in fp32, or fp64 if the logits are. Finite logits alone lead to a choice.
+    Computed in fp32, or fp64 if the logits are. A token whose logits hold NaN chooses some valid in-layer
+    experts, and ``Routing.finite`` is false.
     """
     if torch.is_grad_enabled() and logits_NE.requires_grad:
         found = _Route.apply(logits_NE, bias_E, config, groups)  # type: ignore[no-untyped-call]
@@ -192,13 +193,16 @@ def _largest(scores_EN: Tensor, active: int) -> Tensor:
     largest_NK = torch.empty(tokens, active, dtype=torch.int64)
     for choice in range(active):
         largest_N = experts - 1 - (key_EN.amax(dim=0).view(torch.int64) & _EXPERT_BITS)
+        largest_N.clamp_(min=0)  # the maximum of NaN has other bits
         largest_NK[:, choice] = largest_N
         key_EN.scatter_(0, largest_N[None], -math.inf)
     return largest_NK
 
 
 def _counts(experts_NK: Tensor, experts: int, groups: int) -> Tensor:
-    """Count the slots of each group's in-layer experts; unlike bincount, this waits for no device."""
+    """Count the slots of each group's in-layer experts; on a device nothing may wait for it, as bincount does."""
+    if groups == 1 and experts_NK.device.type == "cpu":
+        return torch.bincount(experts_NK.flatten(), minlength=experts)[None]
     chosen_GS = experts_NK.reshape(groups, -1)
     counts_GE = torch.zeros(groups, experts, dtype=torch.int64, device=experts_NK.device)
     return counts_GE.scatter_add_(1, chosen_GS, torch.ones_like(chosen_GS))

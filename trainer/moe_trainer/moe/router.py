@@ -89,16 +89,16 @@ def route(
     that would mean to wait for it: there ``Routing.finite`` tells, and the choice is some valid one.
     """
     _check(logits_NE, config, bias_E, groups)
-    if logits_NE.device.type == "cpu" and not math.isfinite(torch.linalg.vector_norm(logits_NE.detach())):
-        raise LogitsNotFinite(layer)
     if fused is None:
         fused = logits_NE.is_cuda and logits_NE.dtype != torch.float64 and find_spec("triton") is not None
     if fused:
         from moe_trainer.moe.triton import router as fused_router  # Triton is not everywhere
 
-        routing: Routing = fused_router.route(logits_NE, config, bias_E, groups)
-        return routing
-    return plain_router.route(logits_NE, config, bias_E, groups)
+        return fused_router.route(logits_NE, config, bias_E, groups)
+    routing = plain_router.route(logits_NE, config, bias_E, groups)
+    if logits_NE.device.type == "cpu" and not math.isfinite(routing.logit_rms):
+        raise LogitsNotFinite(layer)
+    return routing
 
 
 def check_finite(routings: Sequence[Routing]) -> None:

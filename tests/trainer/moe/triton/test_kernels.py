@@ -50,6 +50,12 @@ def test_output_and_every_gradient_are_those_of_the_reference(
     assert_equals_reference(batch, dtype, recompute)
 
 
+def test_a_few_tokens_that_are_recomputed_keep_the_bits_of_those_that_are_not(dtype: torch.dtype) -> None:
+    batch = random_batch(tokens=7, hidden=48, inner=32).to(dtype, DEVICE)
+    kept, again = batch.run("triton"), batch.run("triton", recompute=True)
+    assert all(torch.equal(again[name], tensor) for name, tensor in kept.items())
+
+
 def test_eight_of_many_in_layer_experts(dtype: torch.dtype) -> None:
     assert_equals_reference(random_batch(tokens=7, hidden=32, inner=16, experts=13, active=8), dtype)
 

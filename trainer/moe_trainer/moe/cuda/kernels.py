@@ -31,6 +31,7 @@ class CudaKernels:
         down_EDF: Tensor,
         dispatch: Dispatch,
         keep: bool,
+        again: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Return y_ND and, if it is to be kept for the backward pass, the pre-activation h_S2F."""
         h_S2F, a_SF = up(x_ND, gate_up_E2FD, dispatch, self._launch, keep=keep, activate=True)

@@ -46,9 +46,10 @@ class TritonKernels:
         down_EDF: Tensor,
         dispatch: Dispatch,
         keep: bool,
+        again: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Return y_ND and, if it is to be kept for the backward pass, the pre-activation h_S2F."""
-        if not keep and x_ND.shape[0] <= MOST_TOKENS:
+        if not (keep or again) and x_ND.shape[0] <= MOST_TOKENS:
             weights = weights_NK.contiguous(), _dense(gate_up_E2FD), _dense(down_EDF)
             return skinny_forward(_dense(x_ND), *weights, dispatch), None
         schedule, slots = Schedule(dispatch), dispatch.slots_S.numel()
