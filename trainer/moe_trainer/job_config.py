@@ -38,13 +38,19 @@ class Source(Format):
 class Filter(Format):
     """A rule that drops documents; every drop is counted under the filter's name."""
 
-    name: Literal["length", "characterRatio", "nearDuplicate"]
-    min: float | None = Field(default=None, description="Smallest value kept (length: bytes; ratio: 0..1).")
-    max: float | None = Field(default=None, description="Largest value kept (length: bytes; ratio: 0..1).")
+    name: Literal["length", "characterRatio", "nearDuplicate", "language", "perplexity", "codeParses"]
+    min: float | None = Field(
+        default=None,
+        description="Smallest value kept (length: bytes; ratio, and language's probability: 0..1; perplexity: bits "
+        "per byte).",
+    )
+    max: float | None = Field(default=None, description="Largest value kept, in the same units.")
     threshold: float | None = Field(
         default=None,
         description="nearDuplicate: estimated Jaccard similarity from which two documents are one.",
     )
+    languages: tuple[str, ...] | None = Field(default=None, description="language: ISO 639-1 codes to keep.")
+    language: str | None = Field(default=None, description="codeParses: `python`.")
 
 
 class HoldoutRule(Format):

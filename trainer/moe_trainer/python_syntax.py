@@ -18,3 +18,23 @@ def parses(text: str) -> bool:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True
+
+
+def piece_parses(text: str) -> bool:
+    """Return whether a text parses, or would as a piece of a longer file that was cut inside of blocks.
+
+    Long files are cut at blank lines (data/cutting.py): a piece may begin in a function's body. So blocks are
+    opened before it for every indentation that it falls back to.
+    """
+    return parses(text) or (text[:1] in (" ", "\t") and parses(_opened(text) + text))
+
+
+def _opened(text: str) -> str:
+    indentations: list[str] = []
+    for line in text.splitlines():
+        code = line.lstrip(" \t")
+        indentation = line[: len(line) - len(code)]
+        if code and (not indentations or len(indentation) < len(indentations[-1])):
+            indentations.append(indentation)
+    outer = indentations[1:] + ([""] if indentations[-1] else [])
+    return "".join(f"{indentation}if 1:\n" for indentation in reversed(outer))

@@ -55,7 +55,7 @@ from moe_trainer.data.splitting import Places, assign
 from moe_trainer.environment import Environment
 from moe_trainer.evaluators.tasks import freeze
 from moe_trainer.failure import JobError
-from moe_trainer.formats import Digest, canonical_json
+from moe_trainer.formats import Digest, canonical_json, digest_of
 from moe_trainer.job_config import SnapshotJob
 from moe_trainer.job_report import SnapshotHeadline, Window
 from moe_trainer.manifest import is_committed, new_folder, sha256_of_file, verify
@@ -66,6 +66,7 @@ _NAMES_HASHED = 4096
 def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
     """Make the snapshot of an Expert's data, or find the one that holds the same."""
     filters.check_filters(job.filters)
+    _check_weights(job)
     tasks = tuple(freeze(source, job.pool_uid, environment) for source in job.evaluators)
     with tempfile.TemporaryDirectory(dir=environment.scratch) as scratch:
         intake = Intake(Path(scratch))
@@ -84,7 +85,8 @@ def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
 def data_digest(job: SnapshotJob, intake: Intake) -> Digest:
     """Return the identity of the data: what is read and how it is split, before any exclusion.
 
-    It is the digest of canonical JSON: {"documents": [names, sorted], "split": rule}.
+    It is the digest of canonical JSON: {"documents": [names, sorted], "split": rule}, and where sources have weights
+    also "weights": [weights, digests of each source's names].
     """
     names = np.sort(intake.names)
     digest = hashlib.sha256(b'{"documents":[')
@@ -92,8 +94,33 @@ def data_digest(job: SnapshotJob, intake: Intake) -> Digest:
         some = ",".join(f'"{name}"' for name in digits_of(names[start : start + _NAMES_HASHED]))
         digest.update((("," if start else "") + some).encode())
     rule = {"fraction": job.holdout.fraction, "salt": job.holdout.salt, "scheme": SCHEME}
-    digest.update(f'],"split":{canonical_json(rule)}}}'.encode())
+    digest.update(f'],"split":{canonical_json(rule)}'.encode())
+    if (weights := _weights(job)) is not None:
+        digest.update(f',"weights":{canonical_json([weights, _by_source(intake, len(weights))])}'.encode())
+    digest.update(b"}")
     return "sha256:" + digest.hexdigest()
+
+
+def _by_source(intake: Intake, sources: int) -> list[Digest]:
+    """Return the digest of the names of each source's documents."""
+    of_kept = intake.sources[intake.kept]
+    return [digest_of(np.sort(intake.names[of_kept == number]).tobytes()) for number in range(sources)]
+
+
+def _weights(job: SnapshotJob) -> tuple[float, ...] | None:
+    """Return the weight of each source; None where no source has one."""
+    weights = [source.weight for source in job.sources]
+    if all(weight is None for weight in weights):
+        return None
+    return tuple(1.0 if weight is None else weight for weight in weights)
+
+
+def _check_weights(job: SnapshotJob) -> None:
+    if _weights(job) is not None and not any(_weights(job) or ()):
+        raise JobError(
+            "InvalidConfig",
+            "spec.data.sources: all weights are 0, so there is nothing to train on: raise one.",
+        )
 
 
 def headline(root: Path, folder: str) -> SnapshotHeadline:
@@ -202,13 +229,15 @@ def _commit(
         )
     wanted = np.zeros(len(intake.sizes), dtype=np.bool_)
     wanted[training] = True
+    weights = _weights(job)
+    _check_every_source(job, weights, intake.sources[training])
     folder = root / store.snapshot(job.pool_uid, job.expert.uid, digest)
     with new_folder(folder, "snapshot") as working:
         with (working / DOCUMENTS).open("wb") as file:
-            for (_, content), cluster in zip(
+            for (row, content), cluster in zip(
                 intake.lines(wanted), digits_of(places.clusters[training]), strict=True
             ):
-                file.write(document_line(cluster, content))
+                file.write(document_line(cluster, content, int(intake.sources[row]) if weights else None))
         by_name = training[np.argsort(intake.catalogue.names[training])]
         with (working / FINGERPRINTS).open("wb") as file:
             file.writelines(fingerprint_lines(intake.catalogue, by_name, places))
@@ -218,17 +247,30 @@ def _commit(
             documents=len(training),
             train_bytes=int(intake.sizes[training].sum()),
             dropped=dict(sorted(intake.dropped.items())),
+            weights=weights,
             anchor=found[0],
             newest=found[-1] if len(found) > 1 else None,
         )
         (working / RECORD).write_text(record.to_json())
-        (working / REPORT).write_text(_report(job, intake, record))
+        (working / REPORT).write_text(_report(job, intake, record, intake.sources[training]))
     print(
         f"snapshot {digest}: {record.documents} documents, {record.train_bytes} bytes to train on", flush=True
     )
 
 
-def _report(job: SnapshotJob, intake: Intake, record: SnapshotRecord) -> str:
+def _check_every_source(job: SnapshotJob, weights: tuple[float, ...] | None, sources: Rows) -> None:
+    """Raise JobError (DataEmpty) for a source that has a weight and no document to train on."""
+    for number, (source, weight) in enumerate(zip(job.sources, weights or (), strict=False)):
+        if weight and not (sources == number).any():
+            raise JobError(
+                "DataEmpty",
+                f"spec.data.sources[{number}] ({source.root}/{source.path}) has weight {weight}, but no document of it "
+                "is left to train on: all are dropped, held out, or in a source before it. Give it weight 0 or remove it.",
+            )
+
+
+def _report(job: SnapshotJob, intake: Intake, record: SnapshotRecord, trained: Rows) -> str:
+    """Return the report for people; ``trained`` is the number of the source of each document to train on."""
     sources = [
         {
             "source": count.source.model_dump(mode="json", by_alias=True),
@@ -236,8 +278,9 @@ def _report(job: SnapshotJob, intake: Intake, record: SnapshotRecord) -> str:
             "documents": count.documents,
             "dropped": dict(count.dropped),
             "examples": count.examples,
+            "trained": int((trained == number).sum()),
         }
-        for count in intake.counts
+        for number, count in enumerate(intake.counts)
     ]
     snapshot = record.model_dump(mode="json", by_alias=True, exclude_none=True)
     asked = job.model_dump(mode="json", by_alias=True, exclude_none=True)

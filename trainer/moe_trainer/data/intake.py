@@ -7,6 +7,7 @@ document; text and signatures are on disk, so memory does not depend on how much
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,18 @@ import numpy as np
 from moe_trainer.data import filters
 from moe_trainer.data.catalogue import Catalogue, Names, Rows
 from moe_trainer.data.content import Content
+from moe_trainer.data.filters import within
 from moe_trainer.data.near_duplicates import Mask
 from moe_trainer.data.roots import files_of
 from moe_trainer.data.signing import Signed, in_batches, sign
 from moe_trainer.data.sources import SourceCount, read_source
 from moe_trainer.data.splitting import without_near_duplicates
+from moe_trainer.data.surprise import FITTED_BYTES, SurpriseModel
 from moe_trainer.data.workers import Workers
 from moe_trainer.environment import Environment
-from moe_trainer.job_config import SnapshotJob, Source
+from moe_trainer.job_config import Filter, SnapshotJob, Source
+
+_SCORED_AT_ONCE = 256
 
 
 class Intake:
@@ -73,13 +78,14 @@ class Intake:
                     self.dropped.update(signed.dropped)
         self._offsets = np.cumsum([0, *lengths])[:-1]
         self.sizes, self.sources = np.array(sizes, dtype=np.int64), np.array(sources, dtype=np.int64)
-        self.kept = _first_of_each(self.catalogue.names)
-        self._count("duplicate", len(self.catalogue) - len(self.kept))
+        self.kept = np.arange(len(self.catalogue))
+        self._keep(_first_of_each(self.catalogue.names), "duplicate")
+        band = filters.surprise_band(job.filters)
+        if band is not None:
+            self._keep(self._within(band, environment.threads), "perplexity")
         threshold = filters.near_duplicate_threshold(job.filters)
         if threshold is not None:
-            kept = without_near_duplicates(self.catalogue, self.kept, threshold)
-            self._count("nearDuplicate", len(self.kept) - len(kept))
-            self.kept = kept
+            self._keep(without_near_duplicates(self.catalogue, self.kept, threshold), "nearDuplicate")
 
     def _signed(
         self, source: Source, environment: Environment, workers: Workers[list[Content], Signed]
@@ -91,9 +97,35 @@ class Intake:
         self.dropped.update(count.dropped)
         print(f"{source.root}/{source.path}: {count.files} files, {count.documents} documents", flush=True)
 
-    def _count(self, reason: str, number: int) -> None:
-        if number:
-            self.dropped[reason] += number
+    def _within(self, band: Filter, processes: int) -> Rows:
+        """Return the rows to keep: those whose surprise is within the bounds."""
+        by_name = self.kept[np.argsort(self.names)]
+        fitted = by_name[np.cumsum(self.sizes[by_name]) <= FITTED_BYTES]
+        model = SurpriseModel.fitted(text_of(line) for line in self.lines_of(fitted))
+        is_fitted = np.isin(self.kept, fitted)
+        wanted = np.zeros(len(self.catalogue), dtype=np.bool_)
+        wanted[self.kept] = True
+        lines = (line for _, line in self.lines(wanted))
+        pairs = zip(lines, is_fitted.tolist(), strict=True)
+        batches = iter(lambda: list(islice(pairs, _SCORED_AT_ONCE)), [])
+        with Workers(partial(_surprises, model), processes) as workers:
+            bits = [value for values in workers.map(batches) for value in values]
+        return self.kept[[within(band, value) for value in bits]]
+
+    def _keep(self, rows: Rows, reason: str) -> None:
+        """Go on with these rows; the others are dropped for a reason."""
+        if dropped := len(self.kept) - len(rows):
+            self.dropped[reason] += dropped
+        self.kept = rows
+
+
+def text_of(line: bytes) -> bytes:
+    """Return the text of a content as a line of JSON."""
+    return Content.model_validate_json(line).text.encode()
+
+
+def _surprises(model: SurpriseModel, batch: list[tuple[bytes, bool]]) -> list[float]:
+    return [model.bits_per_byte(text_of(line), fitted=fitted) for line, fitted in batch]
 
 
 def _first_of_each(names: Names) -> Rows:
