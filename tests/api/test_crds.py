@@ -52,7 +52,7 @@ def test_every_example_is_accepted(cluster: LocalCluster, folder: str) -> None:
     cluster.kubectl("apply", "--server-side", "--dry-run=server", "-n", "team", "-f", str(EXAMPLES / folder))
 
 
-def _sources(count: int = 1, **fields: str) -> Change:
+def _sources(count: int = 1, **fields: Any) -> Change:
     return _spec(data={"sources": [{"store": "corpora", "path": "a.txt"} | fields] * count})
 
 
@@ -62,6 +62,14 @@ def _spec(**fields: Any) -> Change:
 
 def _filter(**fields: Any) -> Change:
     return lambda manifest: manifest["spec"]["data"].update(filters=[fields])
+
+
+def _replay(share: float = 0.1, **spec: Any) -> Change:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["spec"]["data"]["replay"] = {"share": share}
+        manifest["spec"].update(spec)
+
+    return change
 
 
 def _name(name: str) -> Change:
@@ -117,7 +125,17 @@ REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("a field of text in messages", EXPERT, _sources(format="messages", textField="body"), "name messagesField"),
     ("no source", EXPERT, _sources(0), "should have at least 1 items"),
     ("a filter without bounds", EXPERT, _filter(name="length"), "the filter has no bound"),
-    ("a filter with another's bound", EXPERT, _filter(name="length", threshold=0.8), "remove the other"),
+    ("a filter with another's bound", EXPERT, _filter(name="length", min=1, threshold=0.8), "belongs to nearDuplicate"),
+    ("a bound that a filter has not", EXPERT, _filter(name="codeParses", min=1), "min belongs to length"),
+    ("a largest probability", EXPERT, _filter(name="language", languages=["en"], max=1), "max belongs to length"),
+    ("no languages", EXPERT, _filter(name="language"), "filter language needs languages"),
+    ("languages of another filter", EXPERT, _filter(name="length", min=1, languages=["en"]), "no other filter has"),
+    ("a language by name", EXPERT, _filter(name="language", languages=["english"]), "languages[0]"),
+    ("code of any language", EXPERT, _filter(name="codeParses", language="cobol"), "supported values"),
+    ("weights of 0", EXPERT, _sources(2, weight=0), "all weights of the sources are 0"),
+    ("a negative weight", EXPERT, _sources(weight=-1), "greater than or equal to 0"),
+    ("replay of a preset", EXPERT, _replay(base={"preset": "tiny"}), "data.replay needs base.expert"),
+    ("nothing but replay", EXPERT, _replay(share=1), "less than or equal to 0.9"),
     ("a filter the wrong way round", EXPERT, _filter(name="length", min=9, max=1), "min is larger than max"),
     ("no base", EXPERT, _spec(base={}), "exactly one of expert and preset"),
     ("two bases", EXPERT, _spec(base={"expert": "general", "preset": "tiny"}), "exactly one of expert and preset"),

@@ -69,6 +69,14 @@ class DataSource(ApiModel):
         "lead out are refused. Files are read by their names: `.jsonl` and `.ndjson` hold a record a line, "
         "`.parquet` a record a row, any other one text; `.gz`, `.bz2`, `.xz` and `.zst` after it: compressed."
     )
+    weight: float | None = Field(
+        default=None,
+        ge=0,
+        le=1e6,
+        description="Share of what is trained on, among the weights of all sources; a small source with a large "
+        "weight is read more often. Default: 1 where another source has a weight; where none has, every document "
+        "is read as often.",
+    )
     format: Literal["text", "jsonl", "messages"] = Field(
         default="text",
         description="What a document is. `text`: a text, of a record or of a whole file. `messages`: the "
@@ -94,32 +102,53 @@ class DataFilter(ApiModel):
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
-                "self.name == 'nearDuplicate' ? !has(self.min) && !has(self.max) : !has(self.threshold)",
-                "min and max belong to length and characterRatio, threshold to nearDuplicate: remove the other",
+                "!has(self.threshold) || self.name == 'nearDuplicate'",
+                "threshold belongs to nearDuplicate: remove it",
             ),
             (
-                "self.name == 'nearDuplicate' || has(self.min) || has(self.max)",
+                "!has(self.min) || !(self.name in ['nearDuplicate', 'codeParses'])",
+                "min belongs to length, characterRatio, perplexity and language: remove it",
+            ),
+            (
+                "!has(self.max) || self.name in ['length', 'characterRatio', 'perplexity']",
+                "max belongs to length, characterRatio and perplexity: remove it",
+            ),
+            (
+                "has(self.min) || has(self.max) || !(self.name in ['length', 'characterRatio', 'perplexity'])",
                 "the filter has no bound: give min, max or both",
+            ),
+            (
+                "has(self.languages) == (self.name == 'language')",
+                "filter language needs languages, and no other filter has them: list codes such as en, or remove them",
+            ),
+            (
+                "!has(self.language) || self.name == 'codeParses'",
+                "language belongs to codeParses: list languages for filter language",
             ),
             ("!has(self.min) || !has(self.max) || self.min <= self.max", "min is larger than max: swap them"),
         )
     )
 
-    name: Literal["length", "characterRatio", "nearDuplicate"] = Field(
-        description="`length`: bytes of a document. `characterRatio`: share of letters, digits and spaces. "
-        "`nearDuplicate`: estimated Jaccard similarity to a document already kept."
+    name: Literal["length", "characterRatio", "nearDuplicate", "language", "perplexity", "codeParses"] = (
+        Field(
+            description="`length`: bytes of a document. `characterRatio`: share of letters, digits and spaces. "
+            "`nearDuplicate`: estimated Jaccard similarity to a document already kept. `language`: the likeliest of a "
+            "text, by py3langid. `perplexity`: how surprising a document is beside the others of this Expert, in bits "
+            "per byte of a trigram model of bytes. `codeParses`: it is code of a language by its syntax; nothing is run."
+        )
     )
     min: float | None = Field(
         default=None,
         ge=0,
         le=1e12,
-        description="Smallest value kept: bytes, or a share of 0 to 1. Default: any.",
+        description="Smallest value kept: bytes, a share of 0 to 1, bits per byte, or the probability of the "
+        "language. Default: any; language: 0.5.",
     )
     max: float | None = Field(
         default=None,
         ge=0,
         le=1e12,
-        description="Largest value kept: bytes, or a share of 0 to 1. Default: any.",
+        description="Largest value kept: bytes, a share of 0 to 1, or bits per byte. Default: any.",
     )
     threshold: float | None = Field(
         default=None,
@@ -127,14 +156,44 @@ class DataFilter(ApiModel):
         le=1,
         description="nearDuplicate: similarity from which on the later document is dropped. Default: 0.8.",
     )
+    languages: list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$", max_length=3)]] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=16,
+        description="language: codes of ISO 639-1 to keep, for example `en`. Default: none.",
+    )
+    language: Literal["python"] | None = Field(
+        default=None, description="codeParses: the language. Default: python."
+    )
+
+
+class Replay(ApiModel):
+    """Text of the base's own training, mixed into the Expert's, so that it is not forgotten."""
+
+    share: float = Field(
+        gt=0, le=0.9, description="Share of every batch. What the pool has held out is left out."
+    )
 
 
 class Data(ApiModel):
     """What the Expert learns from."""
 
+    model_config = ConfigDict(
+        json_schema_extra=cel(
+            (
+                "!self.sources.exists(s, has(s.weight)) || self.sources.exists(s, !has(s.weight) || s.weight > 0.0)",
+                "all weights of the sources are 0, so there is nothing to train on: raise one",
+            )
+        )
+    )
+
     sources: list[DataSource] = Field(min_length=1, max_length=32, description="Where documents come from.")
     filters: list[DataFilter] = Field(
         default_factory=list, max_length=16, description="Rules applied in order. Default: none."
+    )
+    replay: Replay | None = Field(
+        default=None,
+        description="Text of the base mixed in. The base must be an Expert. Default: none.",
     )
     refresh: Literal["never", "hourly", "daily", "weekly"] = Field(
         default="never",
@@ -245,6 +304,10 @@ class ExpertSpec(ApiModel):
                 "self.training.specializationLossWeight == 0.0 || !has(self.base.preset)",
                 "training.specializationLossWeight needs a base to be better than, which a preset is not: leave it out,"
                 " or give base.expert",
+            ),
+            (
+                "!has(self.data.replay) || has(self.base.expert)",
+                "data.replay needs base.expert: only the data of an Expert of this pool can be read again",
             ),
             (
                 "self.training.method == 'Full' || !has(self.base.preset)",

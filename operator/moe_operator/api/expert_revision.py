@@ -57,6 +57,7 @@ class TrainingInput(ApiModel):
     learning_rate: float = Field(description="See Expert.spec.training.")
     max_steps: int | None = Field(default=None, description="See Expert.spec.training.")
     max_epochs: float = Field(description="See Expert.spec.training.")
+    replay_share: float = Field(default=0, description="See Expert.spec.data.replay.")
     batch_tokens: int = Field(description="See Expert.spec.training.")
     weight_decay: float = Field(description="See Expert.spec.training.")
     load_balancing_loss_weight: float = Field(description="See Expert.spec.training.")

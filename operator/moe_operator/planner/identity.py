@@ -29,6 +29,7 @@ LEFT_OUT: Mapping[str, Any] = {
     "gradient_clip": 1,
     "max_steps": None,
     "max_epochs": 1,
+    "replay_share": 0,
     "batch_tokens": 4096,
     "micro_batch_tokens": None,
     "weight_decay": 0.1,
@@ -46,10 +47,15 @@ LEFT_OUT: Mapping[str, Any] = {
 
 
 def training_input(expert: Expert) -> TrainingInput:
-    """Return the normalised training spec: every field that changes weights, with its value."""
+    """Return the normalised training spec: every field that changes weights, with its value.
+
+    What data.replay asks for is among them: the text comes from the base, and the data's digest does not know it.
+    """
+    replay = expert.spec.data.replay
     training = TrainingInput.model_validate(expert.spec.training.model_dump(exclude_none=True))
     in_order = training.lora.model_copy(update={"targets": sorted(training.lora.targets)})
-    return training.model_copy(update={"lora": in_order})
+    share = replay.share if replay is not None else 0
+    return training.model_copy(update={"lora": in_order, "replay_share": share})
 
 
 def normalised(training: TrainingInput) -> dict[str, object]:

@@ -45,6 +45,7 @@ def snapshot_job(expert: Expert, pool: ExpertPool) -> SnapshotJob:
             Source(
                 root=source_root(source.store, source.claim),
                 path=source.path,
+                weight=source.weight,
                 format=source.format,
                 text_field=source.text_field,
                 messages_field=source.messages_field,
@@ -52,7 +53,14 @@ def snapshot_job(expert: Expert, pool: ExpertPool) -> SnapshotJob:
             for source in data.sources
         ),
         filters=tuple(
-            Filter(name=item.name, min=item.min, max=item.max, threshold=item.threshold)
+            Filter(
+                name=item.name,
+                min=item.min,
+                max=item.max,
+                threshold=item.threshold,
+                languages=tuple(item.languages) if item.languages is not None else None,
+                language=item.language,
+            )
             for item in data.filters
         ),
         holdout=HoldoutRule(fraction=evaluation.holdout, salt=evaluation.salt),

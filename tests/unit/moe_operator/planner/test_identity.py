@@ -45,6 +45,13 @@ def test_the_value_that_was_the_default_before_is_left_out_as_it_was_then(served
     assert normalised(training_input(before)) == {}
 
 
+def test_replay_is_part_of_what_weights_are_made_from(served: World) -> None:
+    expert = served.expert_state("code").expert
+    data = expert.spec.data.model_dump(by_alias=True, exclude_none=True)
+    replaying = changed(expert, data={**data, "replay": {"share": 0.1}})
+    assert normalised(training_input(replaying)) == CHANGED_DEFAULTS | {"replay_share": 0.1}
+
+
 def test_an_adapter_is_known_by_its_sizes_whatever_the_order_of_its_targets(served: World) -> None:
     expert = served.expert_state("code").expert
 
