@@ -135,7 +135,7 @@ REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("weights of 0", EXPERT, _sources(2, weight=0), "all weights of the sources are 0"),
     ("a negative weight", EXPERT, _sources(weight=-1), "greater than or equal to 0"),
     ("replay of a preset", EXPERT, _replay(base={"preset": "tiny"}), "data.replay needs base.expert"),
-    ("nothing but replay", EXPERT, _replay(share=1), "less than or equal to 0.9"),
+    ("nothing but replay", EXPERT, _replay(share=1), "should be less than 1"),
     ("a filter the wrong way round", EXPERT, _filter(name="length", min=9, max=1), "min is larger than max"),
     ("no base", EXPERT, _spec(base={}), "exactly one of expert and preset"),
     ("two bases", EXPERT, _spec(base={"expert": "general", "preset": "tiny"}), "exactly one of expert and preset"),

@@ -171,7 +171,7 @@ class Replay(ApiModel):
     """Text of the base's own training, mixed into the Expert's, so that it is not forgotten."""
 
     share: float = Field(
-        gt=0, le=0.9, description="Share of every batch. What the pool has held out is left out."
+        gt=0, lt=1, description="Share of every batch. What the pool has held out is left out."
     )
 
 
