@@ -121,6 +121,14 @@ class TasksRef(Format):
     digest: Digest
 
 
+class ImportedBase(Format):
+    """A checkpoint from outside: a folder as transformers saves one."""
+
+    root: str = Field(description="Name of the data store, as of a source.")
+    path: RelativePath = Field(description="The folder beneath the root.")
+    digest: Digest = Field(description="What it must be (imported.py).")
+
+
 class SnapshotJob(Format):
     """Read the sources, filter, split, write a content-addressed snapshot. Imports no torch."""
 
@@ -132,6 +140,9 @@ class SnapshotJob(Format):
     holdout: HoldoutRule
     evaluators: tuple[EvaluatorSource, ...] = Field(
         default=(), description="Evaluators whose items are frozen beside the snapshot."
+    )
+    base: ImportedBase | None = Field(
+        default=None, description="A checkpoint to copy into the pool's store, to train from."
     )
 
 

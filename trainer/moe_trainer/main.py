@@ -2,6 +2,7 @@
 
     snapshot  evaluate  distill  train     read MOE_JOB_CONFIG, leave a headline, exit
     serve                                  reads MOE_SERVE_CONFIG, answers until SIGTERM
+    digest FOLDER                          says what base.digest of a checkpoint must be
 
 Exit codes: 0 done; 1 worth another attempt; 64 the input is wrong (job_report.py). A Job's function is
 ``run(job, environment) -> headline``; whatever it raises becomes a Failure headline here.
@@ -12,6 +13,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -23,7 +25,7 @@ from moe_trainer.job_config import parse_job_config
 from moe_trainer.job_report import EXIT_INPUT_ERROR, EXIT_OK, MAX_HEADLINE_BYTES, Failure
 
 JOBS = ("snapshot", "train", "evaluate", "distill")
-USAGE = f"usage: moe-trainer {{{','.join(JOBS)},serve}}"
+USAGE = f"usage: moe-trainer {{{','.join(JOBS)},serve,digest FOLDER}}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,10 +34,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given == ["serve"]:
         serve: Callable[[], int] = importlib.import_module("moe_trainer.serve").main
         return serve()
+    if len(given) == 2 and given[0] == "digest":
+        return _say_digest(Path(given[1]))
     if len(given) == 1 and given[0] in JOBS:
         return _run_job(given[0])
     print(USAGE, file=sys.stderr)
     return EXIT_OK if given in (["-h"], ["--help"]) else EXIT_INPUT_ERROR
+
+
+def _say_digest(folder: Path) -> int:
+    digest_of_folder: Callable[[Path], str] = importlib.import_module("moe_trainer.imported").digest_of_folder
+    try:
+        print(digest_of_folder(folder))
+    except JobError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return EXIT_OK
 
 
 def _run_job(kind: str) -> int:

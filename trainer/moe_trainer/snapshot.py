@@ -56,6 +56,7 @@ from moe_trainer.environment import Environment
 from moe_trainer.evaluators.tasks import freeze
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, canonical_json, digest_of
+from moe_trainer.imported import import_base
 from moe_trainer.job_config import SnapshotJob
 from moe_trainer.job_report import SnapshotHeadline, Window
 from moe_trainer.manifest import is_committed, new_folder, sha256_of_file, verify
@@ -67,6 +68,8 @@ def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
     """Make the snapshot of an Expert's data, or find the one that holds the same."""
     filters.check_filters(job.filters)
     _check_weights(job)
+    if job.base is not None:
+        import_base(job.base, job.pool_uid, environment)
     tasks = tuple(freeze(source, job.pool_uid, environment) for source in job.evaluators)
     with tempfile.TemporaryDirectory(dir=environment.scratch) as scratch:
         intake = Intake(Path(scratch))

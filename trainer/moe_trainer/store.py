@@ -48,6 +48,11 @@ def tasks(pool_uid: str, digest: Digest) -> str:
     return f"{pool(pool_uid)}/tasks/{short(digest)}"
 
 
+def imported(pool_uid: str, digest: Digest) -> str:
+    """Return the folder of a checkpoint from outside that Experts of the pool have as base."""
+    return f"{pool(pool_uid)}/imports/{short(digest)}"
+
+
 def table(pool_uid: str, digest: Digest) -> str:
     """Return the folder of one table of the Distilled strategy."""
     return f"{pool(pool_uid)}/tables/{short(digest)}"

@@ -25,6 +25,7 @@ class Reason(StrEnum):
     SNAPSHOT_TAKEN = "SnapshotTaken", "The data was read, filtered, split and stored under its digest."
     BASE_PINNED = "BasePinned", "The revision of the base that this Expert branches from is fixed."
     FROM_PRESET = "FromPreset", "The Expert is initialised from a preset; it has no base to wait for."
+    IMPORTED = "Imported", "The Expert starts from a checkpoint of a data store; it has no base to wait for."
     TRAINED = "Trained", "The newest revision's weights are stored and their digest is recorded."
     EVALUATED = "Evaluated", "The newest revision was measured; its evidence is in the ExpertRevision."
     PROMOTED = "Promoted", "The gate let the newest revision pass."
@@ -116,6 +117,26 @@ class Reason(StrEnum):
     )
     UNKNOWN_REVISION = "UnknownRevision", "spec.revision names no promotable revision of this Expert."
     UNKNOWN_PRESET = "UnknownPreset", "base.preset names no preset. The message lists those there are."
+    BASE_MISSING = (
+        "BaseMissing",
+        "base.path holds no checkpoint that can be a base; the message says what it lacks.",
+    )
+    BASE_MISMATCH = (
+        "BaseMismatch",
+        "The checkpoint at base.path is another than base.digest says; the message has both digests.",
+    )
+    MODEL_UNSUPPORTED = (
+        "ModelUnsupported",
+        "The base is no decoder that can be trained here; the message names the field of its config.json.",
+    )
+    TOKENIZER_UNSUPPORTED = (
+        "TokenizerUnsupported",
+        "The base's tokenizer is missing, cannot be read, or does not give text back as it was.",
+    )
+    CHAT_TEMPLATE_UNSUPPORTED = (
+        "ChatTemplateUnsupported",
+        "The base's chat template refuses the conversations, or hides which words are the assistant's.",
+    )
     BASE_CYCLE = "BaseCycle", "The bases form a cycle; the message spells it. Point one of them elsewhere."
     BASE_NOT_FOUND = (
         "BaseNotFound",

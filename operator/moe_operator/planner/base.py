@@ -1,4 +1,4 @@
-"""What an Expert branches from: its pinned base, or a preset.
+"""What an Expert branches from: its pinned base, a preset, or a checkpoint from outside.
 
 The first revision pins the promoted revision of the base. A later revision of the base retrains nobody;
 only another base in the spec is looked up anew. Experts depend on the base's artefact, never on its object:
@@ -13,6 +13,10 @@ from moe_operator.api.reasons import Reason
 from moe_operator.planner.lineage import parent_ref
 from moe_operator.planner.names import expert_of
 from moe_operator.state import ExpertState
+from moe_trainer import store
+
+#: Stands where a revision's name would: no Expert's revision has this one.
+IMPORTED = "imported"
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,10 @@ class BaseDecision:
 def decide_base(state: ExpertState) -> BaseDecision:
     """Return what revisions for a changed spec start from."""
     base = state.expert.spec.base
+    outside = imported_base(state)
+    if outside is not None:
+        message = f"starts from the checkpoint {base.store}/{base.path}, whose training text is unknown"
+        return BaseDecision(_say(state, True, Reason.IMPORTED, message), ready=True, parent=outside)
     if base.expert is None:
         message = f"initialised from the preset {base.preset}"
         return BaseDecision(_say(state, True, Reason.FROM_PRESET, message), ready=True, preset=base.preset)
@@ -40,6 +48,15 @@ def decide_base(state: ExpertState) -> BaseDecision:
     return BaseDecision(
         _say(state, False, Reason.WAITING_FOR_BASE, _why_not(state, base.expert)), ready=False
     )
+
+
+def imported_base(state: ExpertState) -> ParentRef | None:
+    """Return the checkpoint from outside that the spec names, where the snapshot Job leaves it."""
+    base = state.expert.spec.base
+    if base.digest is None or state.pool is None:
+        return None
+    path = store.imported(state.pool.metadata.uid, base.digest)
+    return ParentRef(revision=IMPORTED, path=path, digest=base.digest)
 
 
 def pinned_base(state: ExpertState) -> ParentRef | None:

@@ -38,6 +38,8 @@ def _base(difference: Difference) -> bool:
     base, inputs = difference.expert.spec.base, difference.root.spec.inputs
     if inputs.parent is None:
         return inputs.preset != base.preset
+    if base.digest is not None:
+        return inputs.parent.digest != base.digest
     ancestor = expert_of(inputs.parent.revision)
     # A parent of the Expert's own means that the beginning of the chain was deleted: nothing to compare.
     return ancestor not in (base.expert, difference.expert.metadata.name)

@@ -74,6 +74,8 @@ def request_of(expert: Expert, *, now: datetime, evaluators: Sequence[Evaluator]
     }
     if evaluators:
         asked["evaluators"] = [item.model_dump(mode="json", exclude_defaults=True) for item in evaluators]
+    if expert.spec.base.store is not None:
+        asked["base"] = expert.spec.base.model_dump(mode="json", exclude_none=True)
     return Request(digest_of(canonical_json(asked)).removeprefix("sha256:")[:16], _slot(expert, now)[0])
 
 

@@ -1,7 +1,9 @@
 """What Jobs are asked to do: from custom resources to the trainer's formats."""
 
+from dataclasses import dataclass
+
 from moe_operator.api.evaluator import Evaluator
-from moe_operator.api.expert import DataSource, Expert
+from moe_operator.api.expert import Expert
 from moe_operator.api.expert_pool import ExpertPool
 from moe_operator.api.expert_revision import (
     ExpertRevision,
@@ -25,6 +27,7 @@ from moe_trainer.job_config import (
     Filter,
     HoldoutRef,
     HoldoutRule,
+    ImportedBase,
     SnapshotJob,
     SnapshotRef,
     Source,
@@ -65,7 +68,15 @@ def snapshot_job(expert: Expert, pool: ExpertPool) -> SnapshotJob:
         ),
         holdout=HoldoutRule(fraction=evaluation.holdout, salt=evaluation.salt),
         evaluators=tuple(_evaluator_source(item) for item in asked_evaluators(expert, pool)),
+        base=_imported_base(expert),
     )
+
+
+def _imported_base(expert: Expert) -> ImportedBase | None:
+    base = expert.spec.base
+    if base.store is None or base.path is None or base.digest is None:
+        return None
+    return ImportedBase(root=source_root(base.store, None), path=base.path, digest=base.digest)
 
 
 def source_root(store: str | None, claim: str | None) -> str:
@@ -73,9 +84,20 @@ def source_root(store: str | None, claim: str | None) -> str:
     return store if store is not None else f"claim.{claim}"
 
 
-def places_read(expert: Expert, pool: ExpertPool) -> list[DataSource | Evaluator]:
-    """Return everything that a snapshot Job reads: the sources, and the items of evaluators."""
-    return [*expert.spec.data.sources, *asked_evaluators(expert, pool)]
+@dataclass(frozen=True)
+class Place:
+    """A data store or a claim."""
+
+    store: str | None = None
+    claim: str | None = None
+
+
+def places_read(expert: Expert, pool: ExpertPool) -> list[Place]:
+    """Return where a snapshot Job reads: the sources, the items of evaluators, and a base from outside."""
+    places = [Place(source.store, source.claim) for source in expert.spec.data.sources]
+    places += [Place(item.store, item.claim) for item in asked_evaluators(expert, pool)]
+    base = expert.spec.base.store
+    return [*places, Place(base)] if base is not None else places
 
 
 def source_mounts(expert: Expert, pool: ExpertPool, config: OperatorConfig) -> tuple[SourceMount, ...]:

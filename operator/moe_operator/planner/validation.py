@@ -87,6 +87,12 @@ def _name_is_free(state: ExpertState, config: OperatorConfig) -> Finding | None:
 
 def _stores_are_known(state: ExpertState, config: OperatorConfig) -> Finding | None:
     usable = usable_stores(state.expert.metadata.namespace, config)
+    base = state.expert.spec.base.store
+    if base is not None and base not in usable:
+        return Finding(
+            Reason.UNKNOWN_STORE,
+            f"spec.base.store is {base!r}; namespace {state.expert.metadata.namespace} may use: {_names(usable)}",
+        )
     for number, source in enumerate(state.expert.spec.data.sources):
         if source.store is not None and source.store not in usable:
             return Finding(
@@ -120,12 +126,13 @@ def _evaluators_are_known(state: ExpertState, config: OperatorConfig) -> Finding
 
 
 def _paths_stay_inside(state: ExpertState, config: OperatorConfig) -> Finding | None:
-    for number, source in enumerate(state.expert.spec.data.sources):
-        if source.path.startswith("/") or ".." in source.path.split("/"):
+    spec = state.expert.spec
+    paths = {f"spec.data.sources[{number}].path": item.path for number, item in enumerate(spec.data.sources)}
+    for field, path in (paths | {"spec.base.path": spec.base.path or ""}).items():
+        if path.startswith("/") or ".." in path.split("/"):
             return Finding(
                 Reason.PATH_NOT_ALLOWED,
-                f"spec.data.sources[{number}].path is {source.path!r}; it must be relative and must not "
-                "contain '..': name files beneath the store",
+                f"{field} is {path!r}; it must be relative and must not contain '..': name files beneath the store",
             )
     return None
 

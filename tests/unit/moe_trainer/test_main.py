@@ -128,7 +128,9 @@ def test_anything_but_a_command_prints_the_usage(
     arguments: list[str], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert command_line.main(arguments) == code
-    assert "usage: moe-trainer {snapshot,train,evaluate,distill,serve}" in capsys.readouterr().err
+    assert (
+        "usage: moe-trainer {snapshot,train,evaluate,distill,serve,digest FOLDER}" in capsys.readouterr().err
+    )
 
 
 def test_neither_snapshots_nor_the_component_import_torch_or_numpy() -> None:

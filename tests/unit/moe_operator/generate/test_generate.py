@@ -89,7 +89,7 @@ def test_a_page_has_a_row_for_every_field_with_bounds_and_default(files: Files) 
     page = files[f"docs/reference/{EXPERT.singular}.md"]
     row = next(line for line in page.splitlines() if line.startswith("| `training.learningRate`"))
     assert "| number | 0 < x ≤ 1 | `0.001` |" in row
-    assert "- base needs exactly one of expert and preset" in page
+    assert "- base needs exactly one of expert, preset and store" in page
 
 
 def test_the_page_of_reasons_explains_every_reason(files: Files) -> None:

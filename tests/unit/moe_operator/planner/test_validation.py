@@ -7,6 +7,8 @@ from world import World
 
 from moe_operator.planner.validation import twins, validate
 
+DIGEST = "sha256:" + "0" * 64
+
 
 def finding(**spec: Any) -> Any:
     world = World()
@@ -47,6 +49,16 @@ def test_a_sound_expert_has_no_finding() -> None:
         ({"training": {"resources": {"profile": "tpu"}}}, "UnknownProfile", ["'tpu'", "cpu, nvidia"]),
         ({"serving": {"profile": "tpu"}}, "UnknownProfile", ["spec.serving.profile"]),
         ({"base": {"preset": "huge"}}, "UnknownPreset", ["'huge'", "tiny"]),
+        (
+            {"base": {"store": "hub", "path": "m", "digest": DIGEST}},
+            "UnknownStore",
+            ["spec.base.store", "'hub'"],
+        ),
+        (
+            {"base": {"store": "corpora", "path": "../m", "digest": DIGEST}},
+            "PathNotAllowed",
+            ["spec.base.path"],
+        ),
         ({"base": {"expert": "nobody"}}, "BaseNotFound", ["'nobody'", "general"]),
         ({"base": {"expert": "code"}}, "BaseCycle", ["code -> code"]),
         ({"revision": "code-7"}, "UnknownRevision", ["'code-7'", "none"]),

@@ -1,0 +1,75 @@
+"""An Expert whose base is a checkpoint of a data store."""
+
+import json
+from typing import Any
+
+from world import World
+
+from moe_trainer import store
+
+FIRST, SECOND = ("sha256:" + digit * 64 for digit in "12")
+
+
+def base(digest: str) -> dict[str, str]:
+    return {"store": "corpora", "path": "models/small", "digest": digest}
+
+
+def world_with_base(digest: str) -> World:
+    world = World()
+    world.pool()
+    world.expert("code", base=base(digest))
+    world.settle()
+    return world
+
+
+def snapshot_configs(world: World) -> list[dict[str, Any]]:
+    jobs = [
+        manifest for (kind, name), manifest in world.objects.items() if kind == "Job" and "snapshot" in name
+    ]
+    containers = [job["spec"]["template"]["spec"]["containers"][0] for job in jobs]
+    return [
+        json.loads(item["value"])
+        for container in containers
+        for item in container["env"]
+        if item["name"] == "MOE_JOB_CONFIG"
+    ]
+
+
+def parent(world: World, revision: str) -> dict[str, Any]:
+    found: dict[str, Any] = world.objects["ExpertRevision", revision]["spec"]["inputs"]["parent"]
+    return found
+
+
+def test_the_snapshot_job_copies_it_and_the_revision_starts_from_the_copy() -> None:
+    world = world_with_base(FIRST)
+    (config,) = snapshot_configs(world)
+    assert config["base"] == {"root": "corpora", "path": "models/small", "digest": FIRST}
+    found = parent(world, "code-1")
+    assert (found["path"], found["digest"]) == (store.imported(config["poolUid"], FIRST), FIRST)
+    assert not found.get("ancestry")
+    assert world.status("code").phase == "Serving"
+    assert "whose training text is unknown" in world.condition("code", "BaseModelReady")[2]
+
+
+def test_it_is_what_the_first_revision_is_measured_against() -> None:
+    world = world_with_base(FIRST)
+    assert world.status("code").scores.gain is not None
+
+
+def test_another_checkpoint_makes_another_revision_and_the_same_one_none() -> None:
+    world = world_with_base(FIRST)
+    world.change("code", base=base(FIRST) | {"path": "models/moved"})
+    world.settle()
+    assert world.status("code").current_revision == "code-1"
+    world.change("code", base=base(SECOND))
+    world.settle()
+    assert parent(world, "code-2")["digest"] == SECOND
+    assert world.status("code").current_revision == "code-2"
+
+
+def test_new_data_goes_on_from_the_current_revision() -> None:
+    world = world_with_base(FIRST)
+    world.data["code"] = 2
+    world.change("code", data={"sources": [{"store": "corpora", "path": "code/more-*.txt"}]})
+    world.settle()
+    assert parent(world, "code-2")["revision"] == "code-1"

@@ -1,0 +1,106 @@
+"""Checkpoints from outside: copied whole or not at all, and named by what they hold."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from moe_trainer import store
+from moe_trainer.environment import Environment
+from moe_trainer.failure import JobError
+from moe_trainer.imported import digest_of_folder, import_base
+from moe_trainer.job_config import ImportedBase
+from moe_trainer.main import main
+from moe_trainer.manifest import read_manifest, verify
+
+TAKEN = {
+    "config.json": b"{}",
+    "tokenizer.json": b"{}",
+    "model-00001-of-00002.safetensors": b"first",
+    "model-00002-of-00002.safetensors": b"second",
+    "chat_template.jinja": b"{{ messages }}",
+    "LICENSE": b"Apache-2.0",
+}
+LEFT = {"modeling_odd.py": b"raise SystemExit", "pytorch_model.bin": b"\x80", "README.md": b"# A model"}
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> Environment:
+    folder = tmp_path / "sources" / "hub" / "models" / "small"
+    folder.mkdir(parents=True)
+    for name, content in (TAKEN | LEFT).items():
+        (folder / name).write_bytes(content)
+    (folder / "onnx").mkdir()
+    (tmp_path / "store").mkdir()
+    return Environment(store=tmp_path / "store", sources=tmp_path / "sources")
+
+
+def folder_of(environment: Environment) -> Path:
+    assert environment.sources is not None
+    return environment.sources / "hub" / "models" / "small"
+
+
+def base(environment: Environment) -> ImportedBase:
+    return ImportedBase(root="hub", path="models/small", digest=digest_of_folder(folder_of(environment)))
+
+
+def test_the_copy_is_an_artefact_of_the_digest_that_named_it(environment: Environment) -> None:
+    asked = base(environment)
+    import_base(asked, "pool", environment)
+    copy = environment.store / store.imported("pool", asked.digest)
+    assert set(verify(copy, asked.digest).files) == set(TAKEN)
+    for name, content in TAKEN.items():
+        assert (copy / name).read_bytes() == content
+    assert digest_of_folder(copy) == asked.digest == read_manifest(copy)[1]
+
+
+def test_what_is_there_is_not_read_again(environment: Environment) -> None:
+    asked = base(environment)
+    import_base(asked, "pool", environment)
+    (folder_of(environment) / "config.json").unlink()
+    import_base(asked, "pool", environment)
+
+
+def test_another_checkpoint_than_its_digest_says_leaves_nothing(environment: Environment) -> None:
+    asked = base(environment)
+    (folder_of(environment) / "model-00002-of-00002.safetensors").write_bytes(b"altered")
+    found = digest_of_folder(folder_of(environment))
+    with pytest.raises(
+        JobError, match=f"BaseMismatch.*has digest {found}, but base.digest is {asked.digest}"
+    ):
+        import_base(asked, "pool", environment)
+    imports = (environment.store / store.imported("pool", asked.digest)).parent
+    assert not imports.exists() or list(imports.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), r"lacks config\.json\."),
+        (lambda folder: (folder / "tokenizer.json").unlink(), r"lacks tokenizer\.json"),
+        (
+            lambda folder: [path.unlink() for path in folder.glob("*.safetensors")],
+            r"weights as safetensors \(pytorch_model\.bin is pickled",
+        ),
+        (
+            lambda folder: [path.unlink() for path in folder.glob("*.*")],
+            r"config\.json, tokenizer\.json, weights",
+        ),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused_with_what_it_lacks(
+    change: Callable[[Path], object], message: str, environment: Environment
+) -> None:
+    asked = base(environment)
+    change(folder_of(environment))
+    with pytest.raises(JobError, match=f"BaseMissing: hub/models/small .*{message}"):
+        import_base(asked, "pool", environment)
+
+
+def test_the_command_prints_the_digest_or_what_is_wrong(
+    environment: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["digest", str(folder_of(environment))]) == 0
+    assert capsys.readouterr().out.strip() == base(environment).digest
+    assert main(["digest", str(environment.store)]) == 64
+    assert "BaseMissing" in capsys.readouterr().err

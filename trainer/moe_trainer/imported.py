@@ -1,0 +1,104 @@
+"""A checkpoint from outside as a base: copied once into the pool's store, and from then on an artefact like any.
+
+    its digest      SHA-256 of the manifest that lists every file taken with its size and SHA-256
+    in the store    pools/<uid>/imports/<digest>, committed by that very manifest
+
+Taken are the files of a Hugging Face directory: weights as safetensors, configs, tokenizer, licence; code and
+pickles are left behind. So one digest names the same base wherever it lies, and ``moe-trainer digest FOLDER``
+says what it is. The snapshot Job does the copying, for it reads sources anyway, and nothing has been paid for
+yet when a checkpoint turns out not to be what its digest says. Imports no torch.
+"""
+
+import hashlib
+from pathlib import Path
+
+from moe_trainer import store
+from moe_trainer.data.files import File, Files, LocalFiles
+from moe_trainer.data.roots import files_of
+from moe_trainer.environment import Environment
+from moe_trainer.failure import JobError
+from moe_trainer.formats import Digest, digest_of
+from moe_trainer.job_config import ImportedBase
+from moe_trainer.manifest import MANIFEST, FileEntry, Manifest, is_committed, new_folder
+
+_TAKEN = (".safetensors", ".json", ".txt", ".model", ".jinja")
+_LICENCES = ("LICENSE", "LICENCE", "NOTICE")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_NEEDED = ("config.json", "tokenizer.json")
+_PIECE = 4 * 1024 * 1024
+
+
+def import_base(base: ImportedBase, pool_uid: str, environment: Environment) -> None:
+    """Copy a checkpoint into the store, unless it is there.
+
+    Raises JobError: BaseMissing if there is no such checkpoint or it is none that can be a base, and
+    BaseMismatch if it is another than its digest says; then nothing is left in the store.
+    """
+    final = environment.store / store.imported(pool_uid, base.digest)
+    if is_committed(final):
+        return
+    files = files_of(base.root, environment)
+    taken = _taken(files, base.path, f"{base.root}/{base.path}")
+    with new_folder(final, "artefact") as working:
+        entries = {_name(file): _copy(files, file, working / _name(file)) for file in taken}
+        found = _digest(entries)
+        if found != base.digest:
+            raise JobError(
+                "BaseMismatch",
+                f"the checkpoint {base.root}/{base.path} has digest {found}, but base.digest is {base.digest}. If "
+                f"this is the checkpoint that is meant, write its digest into the spec; nothing was imported.",
+            )
+    print(f"imported {base.root}/{base.path} as {base.digest}", flush=True)
+
+
+def digest_of_folder(folder: Path) -> Digest:
+    """Return the digest that a spec names a checkpoint by; raises JobError (BaseMissing)."""
+    files = LocalFiles(folder.name, folder)
+    taken = _taken(files, "", str(folder))
+    return _digest({_name(file): _copy(files, file, None) for file in taken})
+
+
+def _taken(files: Files, path: str, where: str) -> list[File]:
+    """Return the files of a checkpoint; raises JobError (BaseMissing) that says what it lacks."""
+    found = files.matching(f"{path}/*" if path else "*")
+    taken = [file for file in found if _is_taken(_name(file))]
+    names = {_name(file) for file in taken}
+    lacks = [name for name in _NEEDED if name not in names]
+    if not any(name.endswith(".safetensors") for name in names):
+        pickles = [_name(file) for file in found if _name(file).endswith(_PICKLES)]
+        lacks.append(f"weights as safetensors{_not_pickles(pickles)}")
+    if lacks:
+        raise JobError(
+            "BaseMissing",
+            f"{where} holds no checkpoint that can be a base: it lacks {', '.join(lacks)}. base.path must name a "
+            "folder as transformers saves one.",
+        )
+    return taken
+
+
+def _is_taken(name: str) -> bool:
+    return name != MANIFEST and (name.endswith(_TAKEN) or name.startswith(_LICENCES))
+
+
+def _not_pickles(pickles: list[str]) -> str:
+    return f" ({pickles[0]} is pickled, and reading it could run any code: convert it)" if pickles else ""
+
+
+def _name(file: File) -> str:
+    return file.path.rpartition("/")[2]
+
+
+def _copy(files: Files, file: File, target: Path | None) -> FileEntry:
+    """Read a file through, writing it to ``target`` if there is one, and return its checksum."""
+    hashed, size = hashlib.sha256(), 0
+    with files.open(file) as source, (target or Path("/dev/null")).open("wb") as copy:
+        while piece := source.read(_PIECE):
+            hashed.update(piece)
+            size += len(piece)
+            copy.write(piece)
+    return FileEntry(sha256=hashed.hexdigest(), size=size)
+
+
+def _digest(entries: dict[str, FileEntry]) -> Digest:
+    """Return the digest of the manifest that new_folder writes of these files."""
+    return digest_of(Manifest(kind="artefact", files=dict(sorted(entries.items()))).to_json())
