@@ -211,6 +211,12 @@ class TrainingSpec(Format):
     micro_batch_tokens: int | None = Field(
         default=None, gt=0, description="Tokens of one forward and backward pass; absent: all of a step."
     )
+    context_tokens: int | None = Field(
+        default=None, gt=0, description="Tokens of a sequence; absent: what the model can see, at most 4096."
+    )
+    across_documents: bool = Field(
+        default=True, description="Tokens see the documents before theirs in the same sequence."
+    )
     schedule: Schedule = Field(
         default="Cosine", description="How the learning rate goes on after the warm-up (optimization.py)."
     )

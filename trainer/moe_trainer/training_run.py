@@ -16,7 +16,7 @@ from moe_trainer.data.batches import Batches, rows_of, validation_blocks
 from moe_trainer.data.tokens import StreamsRecord
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, canonical_json, digest_of
-from moe_trainer.job_config import ArtefactRef, TrainJob
+from moe_trainer.job_config import ArtefactRef, TrainingSpec, TrainJob
 from moe_trainer.manifest import corrupt
 from moe_trainer.methods.adapter import checkpoint_of
 from moe_trainer.methods.artefacts import ADAPTERS, METHODS, Start, load, start
@@ -36,6 +36,10 @@ _IN_LAYER_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 #: Batches of the run by which a method may set what it has added.
 BEGIN_STEPS = 8
+
+
+#: Tokens of a sequence where the spec does not say, however many the base can see: memory grows with them.
+MAX_CONTEXT = 4096
 
 
 @dataclass
@@ -95,7 +99,7 @@ def layout_of(job: TrainJob, root: Path, processes: int) -> Layout:
         )
     config = _config(job, root)
     experts = next((config[name] for name in _IN_LAYER_EXPERTS if name in config), None)
-    rows = rows_of(job.training.batch_tokens, config["max_position_embeddings"])
+    rows = rows_of(job.training.batch_tokens, _context(job.training, config.get("max_position_embeddings")))
     return lay_out(processes, job.expert_parallelism, in_layer_experts=experts, rows=rows)
 
 
@@ -107,7 +111,7 @@ def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Ru
     model = start.model
     model.recompute = job.training.recompute
     streams = read_data(job, root, start.tokenizer, processes, training_inputs(job))
-    context, training = model.context, job.training
+    context, training = _context(job.training, model.context), job.training
     batches = Batches(*streams.training, context=context, batch_tokens=training.batch_tokens, seed=job.seed)
     METHODS[job.training.method].begin(model, (batches.batch(step)[:, :-1] for step in range(BEGIN_STEPS)))
     parameters = sum(parameter.numel() for parameter in trained_parameters(model).values())
@@ -154,6 +158,17 @@ def _base_losses(job: TrainJob, root: Path) -> BaseLosses | None:
         )
     model, tokenizer = load(root, base.path, base.digest)
     return BaseLosses(model, tokenizer, specialization=job.training.specialization_loss_weight)
+
+
+def _context(training: TrainingSpec, seen: int | None) -> int:
+    """Return the tokens of a sequence, of a model that can see so many; raises JobError (InvalidConfig)."""
+    most = MAX_CONTEXT if seen is None else seen
+    if training.context_tokens is not None and training.context_tokens > most:
+        raise JobError(
+            "InvalidConfig",
+            f"training.contextTokens is {training.context_tokens}, but the base can see {most} tokens: lower it.",
+        )
+    return training.context_tokens or min(most, MAX_CONTEXT)
 
 
 def _config(job: TrainJob, root: Path) -> dict[str, Any]:

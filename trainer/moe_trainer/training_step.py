@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from moe_trainer.data.batches import IGNORED
+from moe_trainer.data.batches import IGNORED, positions_in_documents
 from moe_trainer.failure import JobError
 from moe_trainer.moe.router import LogitsNotFinite
 from moe_trainer.not_finite import origin
@@ -63,7 +63,7 @@ def take_step(run: Run) -> float:
 def _backward(run: Run, ids_BT: Tensor, targets_BT: Tensor, *, share: float, learnt: int) -> Tensor:
     """Add a micro-batch's gradients; return its part of the step's cross-entropy and of the whole loss."""
     try:
-        logits_BTV, routings = run.model.with_routing(ids_BT)
+        logits_BTV, routings = run.model.with_routing(ids_BT, _positions(run, ids_BT))
     except LogitsNotFinite as error:
         raise _router_not_finite(run, error.layer) from None
     nats = F.cross_entropy(
@@ -75,6 +75,13 @@ def _backward(run: Run, ids_BT: Tensor, targets_BT: Tensor, *, share: float, lea
         loss = loss + share * run.base_losses.loss(ids_BT, targets_BT, logits_BTV)
     loss.backward()  # type: ignore[no-untyped-call]
     return torch.stack((cross_entropy, loss)).detach()
+
+
+def _positions(run: Run, ids_BT: Tensor) -> Tensor | None:
+    """Return each token's place in its document, where documents are to be kept apart."""
+    if run.job.training.across_documents:
+        return None
+    return positions_in_documents(ids_BT, run.tokenizer.bos_id, run.tokenizer.eos_id)
 
 
 def _router_not_finite(run: Run, layer: int | None) -> JobError:

@@ -70,6 +70,8 @@ class TrainingInput(ApiModel):
     recompute: bool = Field(default=False, description="See Expert.spec.training.")
     specialization_loss_weight: float = Field(default=0, description="See Expert.spec.training.")
     micro_batch_tokens: int | None = Field(default=None, description="See Expert.spec.training.")
+    context_tokens: int | None = Field(default=None, description="See Expert.spec.training.")
+    across_documents: bool = Field(default=True, description="See Expert.spec.training.")
     balancing: Balancing = Field(
         default_factory=Balancing, description="See Expert.spec.training. Default: as before it existed."
     )

@@ -200,6 +200,18 @@ class Training(ApiModel):
         description="Tokens of one forward and backward pass: gradients of several are added up, which takes less "
         "memory. Default: batchTokens.",
     )
+    context_tokens: int | None = Field(
+        default=None,
+        ge=16,
+        le=1_048_576,
+        description="Tokens of a training sequence; a batch holds batchTokens / contextTokens of them. Evaluation needs "
+        "room for a segment with the text before it, 384 bytes. Default: what the base can see, at most 4096.",
+    )
+    across_documents: bool = Field(
+        default=True,
+        description="Documents are packed into sequences; `false` keeps them apart, so that no token sees the document "
+        "before its own. Default: true.",
+    )
     weight_decay: float = Field(
         default=0.1,
         ge=0,

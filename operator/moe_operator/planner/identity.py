@@ -32,6 +32,8 @@ LEFT_OUT: Mapping[str, Any] = {
     "replay_share": 0,
     "batch_tokens": 4096,
     "micro_batch_tokens": None,
+    "context_tokens": None,
+    "across_documents": True,
     "weight_decay": 0.1,
     "load_balancing_loss_weight": 0.01,
     "auxiliary_loss_weight": 0.001,

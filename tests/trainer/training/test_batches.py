@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from moe_trainer.data import batches as batches_module
-from moe_trainer.data.batches import IGNORED, VALIDATION_BLOCKS, Batches, validation_blocks
+from moe_trainer.data.batches import (
+    IGNORED,
+    VALIDATION_BLOCKS,
+    Batches,
+    positions_in_documents,
+    validation_blocks,
+)
 from moe_trainer.data.tokens import Stream
 
 
@@ -120,3 +126,13 @@ def test_an_epoch_too_long_to_list_still_reads_every_block_once(monkeypatch: pyt
     for first in (0, 25):
         read = torch.cat([batches.batch(step) for step in range(first, first + 25)])[:, 1:]
         assert len(set(read.flatten().tolist())) == 1000
+
+
+def test_positions_begin_again_with_each_document() -> None:
+    ids = torch.tensor([[5, 6, 257, 256, 7, 8, 257, 256, 9], [256, 5, 6, 7, 8, 9, 5, 6, 7]])
+    assert positions_in_documents(ids, 256, 257).tolist() == [[0, 1, 2, 0, 1, 2, 3, 0, 1], list(range(9))]
+
+
+def test_one_token_for_both_ends_begins_a_document_where_it_stands_twice() -> None:
+    ids = torch.tensor([[0, 5, 6, 0, 7, 8, 0, 0, 9]])
+    assert positions_in_documents(ids, 0, 0).tolist() == [[0, 1, 2, 3, 4, 5, 6, 0, 1]]

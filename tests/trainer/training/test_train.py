@@ -280,3 +280,13 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def test_documents_can_be_kept_apart_and_sequences_be_shorter_than_the_base_can_see(pool: Pool) -> None:
+    together, apart = (pool.train(pool.job(run=str(kept), across_documents=kept)) for kept in (True, False))
+    assert pool.weights(together) != pool.weights(apart)
+    assert apart.final_loss < 1.2 * together.final_loss
+    short = pool.train(pool.job(run="short", context_tokens=32))
+    assert short.tokens == together.tokens
+    with pytest.raises(JobError, match=r"contextTokens is 65, but the base can see 64 tokens"):
+        pool.train(pool.job(run="long", context_tokens=65))

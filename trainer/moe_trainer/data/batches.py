@@ -125,6 +125,21 @@ class _Strand:
         self._epoch = epoch
 
 
+def positions_in_documents(ids_BT: Tensor, bos_id: int, eos_id: int) -> Tensor:
+    """Return each token's place in its document, as far as the document is in the block; int64.
+
+    A document begins with ``bos_id``. A tokenizer that has one token for both ends writes it twice between
+    two documents, and the second of the two is the beginning: alone it may stand within a conversation.
+    """
+    begins_BT = ids_BT == bos_id
+    if bos_id == eos_id:
+        begins_BT[:, 1:] &= begins_BT[:, :-1].clone()
+        begins_BT[:, 0] = False
+    place_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
+    start_BT = torch.where(begins_BT, place_T, 0).cummax(dim=1).values
+    return place_T - start_BT
+
+
 def rows_of(batch_tokens: int, context: int) -> int:
     """Return the number of blocks that make a step of about ``batch_tokens``."""
     return max(1, batch_tokens // context)

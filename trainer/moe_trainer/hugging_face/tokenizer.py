@@ -132,11 +132,13 @@ class CheckpointTokenizer:
         last = self._render(said, ask=False)
         if last.startswith(done):
             pieces.append((self._mark(last.removeprefix(done)), False))
-        return [(ids, learnt) for ids, learnt in pieces if ids]
+        whole = [(ids, learnt) for ids, learnt in pieces if ids]
+        return whole if whole[0][0][0] == self.bos_id else [([self.bos_id], False), *whole]
 
     def prompt(self, said: Sequence[tuple[Role, str]]) -> list[int]:
         """Return the ids after which the assistant's next words are to follow."""
-        return self._mark(self._render(said, ask=True))
+        ids = self._mark(self._render(said, ask=True))
+        return ids if ids[0] == self.bos_id else [self.bos_id, *ids]
 
     def save(self, folder: Path) -> None:
         """Write the files as they were read."""
