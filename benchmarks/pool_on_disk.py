@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from moe_trainer.formats import digest_of
 from moe_trainer.job_config import (
     ArtefactRef,
     Comparison,
+    ComposeJob,
     DistillJob,
     EvaluateJob,
     ExpertRef,
@@ -29,6 +31,7 @@ from moe_trainer.job_config import (
     TrainJob,
 )
 from moe_trainer.job_report import (
+    ComposeHeadline,
     DistillHeadline,
     EvaluateHeadline,
     Failure,
@@ -125,6 +128,13 @@ class PoolOnDisk:
             )
         )
         assert isinstance(found, DistillHeadline)
+        return found
+
+    def compose(self, names: Sequence[str]) -> ComposeHeadline:
+        """Make one checkpoint of the banks of some Experts."""
+        banks = tuple(revision for name in names if (revision := self.experts[name].revision))
+        found = self._run(ComposeJob(pool_uid="pool", banks=banks))
+        assert isinstance(found, ComposeHeadline)
         return found
 
     def suite(self) -> tuple[HoldoutRef, ...]:

@@ -16,6 +16,7 @@ from moe_operator.api.expert_pool import ExpertPool
 from moe_operator.api.expert_revision import ExpertRevision
 from moe_operator.api.reasons import Reason
 from moe_trainer.job_report import (
+    ComposeHeadline,
     DistillHeadline,
     EvaluateHeadline,
     Failure,
@@ -27,7 +28,9 @@ from moe_trainer.job_report import (
 #: A Kubernetes object as the API server speaks it. Only builders make them, only cluster/ sends them.
 Manifest = Mapping[str, Any]
 
-AnyHeadline = SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | Failure
+AnyHeadline = (
+    SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | ComposeHeadline | Failure
+)
 
 
 class Role(StrEnum):

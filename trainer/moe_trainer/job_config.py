@@ -306,10 +306,22 @@ class DistillJob(Format):
     suite: tuple[HoldoutRef, ...]
 
 
-JobConfig = Annotated[SnapshotJob | TrainJob | EvaluateJob | DistillJob, Field(discriminator="kind")]
-_ADAPTER: TypeAdapter[SnapshotJob | TrainJob | EvaluateJob | DistillJob] = TypeAdapter(JobConfig)
+class ComposeJob(Format):
+    """Make one checkpoint of the banks of several Experts on one base."""
+
+    kind: Literal["compose"] = "compose"
+    pool_uid: str
+    banks: tuple[ArtefactRef, ...] = Field(
+        min_length=1, description="In the order in which they are stacked."
+    )
 
 
-def parse_job_config(text: str) -> SnapshotJob | TrainJob | EvaluateJob | DistillJob:
+JobConfig = Annotated[
+    SnapshotJob | TrainJob | EvaluateJob | DistillJob | ComposeJob, Field(discriminator="kind")
+]
+_ADAPTER: TypeAdapter[SnapshotJob | TrainJob | EvaluateJob | DistillJob | ComposeJob] = TypeAdapter(JobConfig)
+
+
+def parse_job_config(text: str) -> SnapshotJob | TrainJob | EvaluateJob | DistillJob | ComposeJob:
     """Return the config in a JSON text; raises pydantic.ValidationError that names the field."""
     return _ADAPTER.validate_json(text)

@@ -165,18 +165,28 @@ class DistillHeadline(Format):
     )
 
 
+class ComposeHeadline(Format):
+    """The checkpoint that several banks make on their base."""
+
+    kind: Literal["compose"] = "compose"
+    report: Digest
+    path: RelativePath
+    digest: Digest
+    in_layer_experts: int = Field(description="Of each mixture layer.")
+
+
 Headline = Annotated[
-    SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | Failure,
+    SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | ComposeHeadline | Failure,
     Field(discriminator="kind"),
 ]
-_ADAPTER: TypeAdapter[SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | Failure] = (
-    TypeAdapter(Headline)
-)
+_ADAPTER: TypeAdapter[
+    SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | ComposeHeadline | Failure
+] = TypeAdapter(Headline)
 
 
 def parse_headline(
     text: str,
-) -> SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | Failure:
+) -> SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | ComposeHeadline | Failure:
     """Return the headline in a termination message; raises pydantic.ValidationError if it is none."""
     return _ADAPTER.validate_json(text)
 

@@ -1,8 +1,8 @@
 """``moe-trainer <command>``: one Job a command, one file a command, imported only when asked for.
 
-    snapshot  evaluate  distill  train     read MOE_JOB_CONFIG, leave a headline, exit
-    serve                                  reads MOE_SERVE_CONFIG, answers until SIGTERM
-    digest FOLDER                          says what base.digest of a checkpoint must be
+    snapshot  evaluate  distill  train  compose     read MOE_JOB_CONFIG, leave a headline, exit
+    serve                                           reads MOE_SERVE_CONFIG, answers until SIGTERM
+    digest FOLDER                                   says what base.digest of a checkpoint must be
 
 Exit codes: 0 done; 1 worth another attempt; 64 the input is wrong (job_report.py). A Job's function is
 ``run(job, environment) -> headline``; whatever it raises becomes a Failure headline here.
@@ -24,7 +24,7 @@ from moe_trainer.formats import Format
 from moe_trainer.job_config import parse_job_config
 from moe_trainer.job_report import EXIT_INPUT_ERROR, EXIT_OK, MAX_HEADLINE_BYTES, Failure
 
-JOBS = ("snapshot", "train", "evaluate", "distill")
+JOBS = ("snapshot", "train", "evaluate", "distill", "compose")
 USAGE = f"usage: moe-trainer {{{','.join(JOBS)},serve,digest FOLDER}}"
 
 

@@ -5,6 +5,7 @@
       cells/                             the matrix: one file a cell
       tasks/<digest>/                    the items of an evaluator
       tables/<digest>/                   tables of the Distilled strategy
+      compositions/<digest>/             the checkpoint of several banks on one base
       experts/<expert uid>/
         clusters.jsonl                   near-duplicate clusters, with the side each got when first seen
         windows.jsonl                    its windows, oldest first
@@ -56,6 +57,11 @@ def imported(pool_uid: str, digest: Digest) -> str:
 def table(pool_uid: str, digest: Digest) -> str:
     """Return the folder of one table of the Distilled strategy."""
     return f"{pool(pool_uid)}/tables/{short(digest)}"
+
+
+def composition(pool_uid: str, digest: Digest) -> str:
+    """Return the folder of the checkpoint that some banks make on their base."""
+    return f"{pool(pool_uid)}/compositions/{short(digest)}"
 
 
 def expert(pool_uid: str, expert_uid: str) -> str:

@@ -1,0 +1,42 @@
+"""``moe-trainer compose``: the banks of several Experts on one base as one checkpoint.
+
+The result is an ordinary mixture, which transformers and any server of its architecture loads: its own gate
+chooses among the base's in-layer experts and those of all banks, token by token.
+"""
+
+from pydantic import Field
+
+from moe_trainer import artefact, store
+from moe_trainer.environment import Environment
+from moe_trainer.formats import Format, digest_of
+from moe_trainer.job_config import ArtefactRef, ComposeJob
+from moe_trainer.job_report import ComposeHeadline
+from moe_trainer.manifest import is_committed, read_manifest, sha256_of_file, verify
+from moe_trainer.methods.composition import compose
+
+
+class ComposeReport(Format):
+    """What a composition was made of."""
+
+    job: ComposeJob
+    base: ArtefactRef
+    in_layer_experts: int = Field(description="Of each mixture layer: the base's and those of all banks.")
+
+
+def run(job: ComposeJob, environment: Environment) -> ComposeHeadline:
+    """Compose, or find that it was done, and return what was made."""
+    path = store.composition(job.pool_uid, digest_of(job.to_json()))
+    folder = environment.store / path
+    if is_committed(folder):
+        verify(folder)
+    else:
+        made = compose(environment.store, [(bank.path, bank.digest) for bank in job.banks])
+        report = ComposeReport(job=job, base=made.base, in_layer_experts=made.visible_ME.shape[1])
+        artefact.write(folder, made.model, made.tokenizer, report.to_json())
+    found = ComposeReport.model_validate_json((folder / artefact.REPORT).read_text())
+    return ComposeHeadline(
+        report="sha256:" + sha256_of_file(folder / artefact.REPORT),
+        path=path,
+        digest=read_manifest(folder)[1],
+        in_layer_experts=found.in_layer_experts,
+    )

@@ -1,0 +1,107 @@
+"""The banks of several Experts on one base, stacked: one mixture with E + sum of k in-layer experts a layer.
+
+    all rows of the router beside one another     its own gate decides, token by token: an ordinary checkpoint
+    rows chosen by sequence (``choose``)          each sequence sees the base's rows and its own bank's alone, as
+                                                  if that bank were the only one; one grouped product for all
+
+Shapes: B sequences, N tokens, D hidden, E all in-layer experts of a layer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from moe_trainer import artefact
+from moe_trainer.causal_model import CausalModel
+from moe_trainer.failure import JobError
+from moe_trainer.formats import Digest
+from moe_trainer.job_config import ArtefactRef
+from moe_trainer.methods import adapter
+from moe_trainer.methods.bank_layers import CLOSED
+from moe_trainer.methods.expert_bank import ExpertBank, bankable
+from moe_trainer.tokenizer import Tokenizer
+
+
+class ChosenRows(nn.Linear):
+    """A router's rows, of which each sequence of a batch sees some."""
+
+    def __init__(self, gate: nn.Linear) -> None:
+        super().__init__(gate.in_features, gate.out_features, bias=False, device="meta")
+        self.weight = gate.weight
+        self.visible_BE: Tensor | None = None  #: Of the sequences of the next pass; None: all rows for all.
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """Return logits; those of rows that a token's sequence does not see are CLOSED."""
+        logits_NE = super().forward(x_ND)
+        if self.visible_BE is None:
+            return logits_NE
+        logits_BTE = logits_NE.view(len(self.visible_BE), -1, logits_NE.shape[1])
+        return logits_BTE.masked_fill(~self.visible_BE[:, None], CLOSED).flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class Composition:
+    """A base with banks stacked on it, in evaluation mode."""
+
+    model: CausalModel
+    tokenizer: Tokenizer
+    base: ArtefactRef
+    visible_ME: (
+        Tensor  #: The in-layer experts that each bank's sequences see; the last row is the base's alone.
+    )
+
+    def choose(self, banks: Sequence[int | None]) -> None:
+        """Let each sequence of the next passes see its own bank, by number in the composition; None: none."""
+        rows = torch.tensor([-1 if bank is None else bank for bank in banks])
+        for gate in self._gates():
+            gate.visible_BE = self.visible_ME[rows]
+
+    def open_all(self) -> None:
+        """Let every sequence see all banks: the composition's own gate decides."""
+        for gate in self._gates():
+            gate.visible_BE = None
+
+    def _gates(self) -> list[ChosenRows]:
+        return [module for module in self.model.modules() if isinstance(module, ChosenRows)]
+
+
+def compose(store: Path, banks: Sequence[tuple[str, Digest]]) -> Composition:
+    """Load a base and stack banks of it, given by path and digest in the store, in this order.
+
+    Raises JobError: ArtefactCorrupt, or InvalidConfig if one is no bank, or they are of different bases.
+    """
+    base = _common_base(store, banks)
+    model, tokenizer = artefact.load(store / base.path, base.digest)
+    layers = bankable(model)
+    ends = [layers[0].router.experts]
+    for path, _ in banks:
+        ExpertBank().load(store / path, model)
+        ends.append(layers[0].router.experts)
+    visible_ME = torch.zeros(len(banks) + 1, ends[-1], dtype=torch.bool)
+    visible_ME[:, : ends[0]] = True
+    for bank, (start, end) in enumerate(pairwise(ends)):
+        visible_ME[bank, start:end] = True
+    for layer in layers:
+        layer.gate = ChosenRows(layer.gate)
+    return Composition(model.eval(), tokenizer, base, visible_ME)
+
+
+def _common_base(store: Path, banks: Sequence[tuple[str, Digest]]) -> ArtefactRef:
+    bases = {}
+    for path, digest in banks:
+        record = adapter.verify(store, path, digest)
+        if record is None or record.method != "ExpertBank":
+            what = "a checkpoint" if record is None else f"an adapter made by {record.method}"
+            raise JobError(
+                "InvalidConfig",
+                f"{path} is {what}, and only banks compose: leave it out, or train it with method ExpertBank.",
+            )
+        bases[record.base.digest] = record.base
+    if len(bases) != 1:
+        named = ", ".join(sorted(f"{base.revision} ({base.digest})" for base in bases.values())) or "none"
+        raise JobError("InvalidConfig", f"banks compose on one base, and these have {len(bases)}: {named}.")
+    return next(iter(bases.values()))
