@@ -5,7 +5,6 @@ Benchmarks use it to measure what the commands find, with the configs that the o
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections import Counter
@@ -61,6 +60,7 @@ class PoolOnDisk:
     holdout: HoldoutRule
     experts: dict[str, Expert] = field(default_factory=dict)
     cpu_seconds: Counter[str] = field(default_factory=Counter)
+    peak_bytes: int = 0  #: Resident memory of the last Job, at its most.
 
     def snapshot(self, name: str, domain: str | None, sources: tuple[Source, ...]) -> SnapshotHeadline:
         """Take the snapshot of an Expert's data."""
@@ -157,14 +157,13 @@ class PoolOnDisk:
             "MOE_TERMINATION_LOG": str(headline),
             "OMP_NUM_THREADS": "1",
         }
-        before = _children_cpu_seconds()
-        subprocess.run(
-            [sys.executable, "-m", "moe_trainer.main", job.kind],
-            env=environment,
-            check=False,
-            stdout=sys.stderr,
+        process = subprocess.Popen(
+            [sys.executable, "-m", "moe_trainer.main", job.kind], env=environment, stdout=sys.stderr
         )
-        self.cpu_seconds[job.kind] += _children_cpu_seconds() - before
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        self.cpu_seconds[job.kind] += usage.ru_utime + usage.ru_stime
+        self.peak_bytes = usage.ru_maxrss * 1024
         found = parse_headline(headline.read_text())
         if isinstance(found, Failure):
             raise RuntimeError(f"{job.kind}: {found.reason}: {found.message}")
@@ -186,8 +185,3 @@ def write_result(name: str, result: dict[str, Any]) -> None:
         f"written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}",
         file=sys.stderr,
     )
-
-
-def _children_cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime

@@ -171,7 +171,9 @@ def _check_slots(experts_NK: Tensor, weights_NK: Tensor, tokens: int, experts: i
             f"experts {list(experts_NK.shape)} and weights {list(weights_NK.shape)} must both be "
             f"{tokens} tokens by K"
         )
-    if not experts_NK.shape[1]:  # more than E is no error: slots may be dropped, as those of a bank's base are
+    if not experts_NK.shape[
+        1
+    ]:  # more than E is no error: slots may be dropped, as those of a bank's base are
         raise ValueError(f"experts {list(experts_NK.shape)} gives a token no slot: K must be 1 or more")
     if experts_NK.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"experts is {experts_NK.dtype}, but numbers in-layer experts: pass torch.int64")
