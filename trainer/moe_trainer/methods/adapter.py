@@ -1,13 +1,16 @@
 """What an adapter says of itself, and verifying it together with its base. Imports no torch."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from moe_trainer import manifest
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, Format
 from moe_trainer.job_config import ArtefactRef, MethodName
+from moe_trainer.manifest import corrupt, read_manifest
+from moe_trainer.manifest import verify as verify_folder
 
 #: The file by which an artefact is an adapter.
 ADAPTER = "adapter.json"
@@ -20,24 +23,39 @@ class AdapterRecord(Format):
     base: ArtefactRef = Field(description="The checkpoint that it was trained beside; it fits no other.")
 
 
-def verify(store: Path, path: str, digest: Digest) -> AdapterRecord | None:
-    """Check every byte of an artefact and of its base; return what an adapter says of itself, or None.
+def read(store: Path, path: str, digest: Digest) -> AdapterRecord | None:
+    """Verify an adapter and return what it says of itself; None for a checkpoint, which is not verified here.
 
-    Raises JobError (ArtefactCorrupt), which says what an adapter's base has become if it is not its own.
+    Raises JobError (ArtefactCorrupt).
     """
-    manifest.verify(store / path, digest)
-    if not (store / path / ADAPTER).exists():
+    manifest, _ = read_manifest(store / path)
+    if ADAPTER not in manifest.files:
         return None
-    record = _record(store / path)
+    verify_folder(store / path, digest)
+    return _record(store / path)
+
+
+def verify(store: Path, path: str, digest: Digest) -> None:
+    """Check every byte of an artefact, and of the base that an adapter needs; raises JobError (ArtefactCorrupt)."""
+    record = read(store, path, digest)
+    if record is None:
+        verify_folder(store / path, digest)
+        return
+    with needing_base(store / path, record):
+        verify_folder(store / record.base.path, record.base.digest)
+
+
+@contextmanager
+def needing_base(folder: Path, record: AdapterRecord) -> Iterator[None]:
+    """Say of an error in the base which adapter cannot be used for it, and that no other base will do."""
     try:
-        manifest.verify(store / record.base.path, record.base.digest)
+        yield
     except JobError as error:
-        raise manifest.corrupt(
-            store / path,
+        raise corrupt(
+            folder,
             f"it is an adapter for {record.base.revision} ({record.base.digest}) and fits no other base, but "
             f"that one is not there: {error.message}",
         ) from None
-    return record
 
 
 def checkpoint_of(store: Path, path: str) -> Path:
@@ -50,6 +68,4 @@ def _record(folder: Path) -> AdapterRecord:
         return AdapterRecord.model_validate_json((folder / ADAPTER).read_text())
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise manifest.corrupt(
-            folder, f"{ADAPTER}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        ) from None
+        raise corrupt(folder, f"{ADAPTER}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -20,7 +20,8 @@ from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest
 from moe_trainer.generation_config import set_temperature
 from moe_trainer.job_config import ArtefactRef, MethodName, TrainingSpec
-from moe_trainer.methods.adapter import ADAPTER, AdapterRecord, verify
+from moe_trainer.methods import adapter
+from moe_trainer.methods.adapter import ADAPTER, AdapterRecord
 from moe_trainer.methods.expert_bank import ExpertBank
 from moe_trainer.methods.full import Full
 from moe_trainer.methods.lora import LoRA
@@ -45,10 +46,10 @@ def load(store: Path, path: str, digest: Digest) -> tuple[CausalModel, Tokenizer
 
     Raises JobError (ArtefactCorrupt) unless every byte of it, and of its base, is what their digests say.
     """
-    record = verify(store, path, digest)
+    record = adapter.read(store, path, digest)
+    model, tokenizer = _checkpoint(store, path, digest, record)
     if record is None:
-        return artefact.load(store / path, digest)
-    model, tokenizer = artefact.load(store / record.base.path, record.base.digest)
+        return model, tokenizer
     ADAPTERS[record.method].load(store / path, model)
     return model.eval(), tokenizer
 
@@ -58,23 +59,23 @@ def start(store: Path, parent: ArtefactRef, training: TrainingSpec, seed: int) -
 
     Raises JobError: ArtefactCorrupt, or InvalidConfig if the method cannot go on from this parent.
     """
-    method = METHODS[training.method]
-    record = verify(store, parent.path, parent.digest)
-    base = parent if record is None else record.base
-    model, tokenizer = artefact.load(store / base.path, base.digest)
+    record = adapter.read(store, parent.path, parent.digest)
+    if record is not None and training.method not in ("Full", record.method):
+        raise JobError(
+            "InvalidConfig",
+            f"training.method is {training.method}, but the base {parent.revision} is itself an adapter made by "
+            f"{record.method}: set training.method to {record.method} or Full, or take {record.base.revision} as base.",
+        )
+    model, tokenizer = _checkpoint(store, parent.path, parent.digest, record)
     if record is not None and training.method == "Full":
         ADAPTERS[record.method].merge(store / parent.path, model)
-    method.attach(model, training, seed)
-    if record is not None and training.method != "Full":
-        if record.method != training.method:
-            raise JobError(
-                "InvalidConfig",
-                f"training.method is {training.method}, but the base {parent.revision} is itself an adapter made by "
-                f"{record.method}: set training.method to {record.method} or Full, or take {base.revision} as base.",
-            )
+    METHODS[training.method].attach(model, training, seed)
+    if training.method == "Full":
+        return Start(model, tokenizer, base=None)
+    if record is not None:
         ADAPTERS[training.method].restore(store / parent.path, model, training)
-    needed = base.model_copy(update={"ancestry": ()}) if training.method in ADAPTERS else None
-    return Start(model, tokenizer, needed)
+    base = parent if record is None else record.base
+    return Start(model, tokenizer, base.model_copy(update={"ancestry": ()}))
 
 
 def write(
@@ -99,3 +100,13 @@ def write(
             set_temperature(working, temperature)
         (working / artefact.REPORT).write_text(report)
     return manifest.read_manifest(folder)[1]
+
+
+def _checkpoint(
+    store: Path, path: str, digest: Digest, record: AdapterRecord | None
+) -> tuple[CausalModel, Tokenizer]:
+    """Load the checkpoint that an artefact is, or that it needs."""
+    if record is None:
+        return artefact.load(store / path, digest)
+    with adapter.needing_base(store / path, record):
+        return artefact.load(store / record.base.path, record.base.digest)
