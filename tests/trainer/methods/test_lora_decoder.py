@@ -1,0 +1,82 @@
+"""LoRA on a base of transformers, through the whole trainer."""
+
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+from tests.trainer.hugging_face.test_training import DENSE, EXPERT, base, data, job, report, text
+from transformers import AutoModelForCausalLM
+
+from moe_trainer import evaluate, train
+from moe_trainer.environment import Environment
+from moe_trainer.formats import digest_of
+from moe_trainer.job_config import (
+    ArtefactRef,
+    Comparison,
+    EvaluateJob,
+    HoldoutRef,
+    LoRASpec,
+    SnapshotRef,
+)
+from moe_trainer.job_report import SnapshotHeadline
+from moe_trainer.methods import artefacts
+
+__all__ = ["data"]
+
+LORA = {"method": "LoRA", "lora": LoRASpec(rank=4, alpha=8)}
+
+
+@pytest.mark.parametrize(("name", "training"), [("llama", DENSE), ("qwen3-moe", {})])
+def test_an_adapter_is_trained_evaluated_and_loaded_by_peft(
+    name: str, training: dict[str, Any], data: SnapshotHeadline, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    parent = base(store, name)
+    made = train.run(job(data, parent, **LORA, **training), Environment(store=store))
+    losses = report(store, made)["losses"]
+    assert sum(losses[-4:]) / 4 < 0.9 * losses[0]
+
+    ours, tokenizer = artefacts.load(store, made.path, made.digest)
+    network = AutoModelForCausalLM.from_pretrained(store / parent.path, dtype=torch.float32)
+    theirs = peft.PeftModel.from_pretrained(network, store / made.path)
+    ids = torch.tensor([tokenizer.encode(text(1000))[:512]])
+    torch.testing.assert_close(ours(ids), theirs(ids).logits, atol=1e-4, rtol=1e-4)
+
+    own = HoldoutRef(domain="prose", expert="prose", path=data.anchor.path, digest=data.anchor.digest)
+    candidate = ArtefactRef(
+        revision="prose-1",
+        path=made.path,
+        digest=made.digest,
+        ancestry=(SnapshotRef(path=data.path, digest=data.digest),),
+    )
+    found = evaluate.run(
+        EvaluateJob(
+            pool_uid="pool-uid",
+            expert=EXPERT,
+            revision="prose-1",
+            candidate=candidate,
+            base=parent,
+            comparisons=(Comparison(holdout=own, role="anchor"),),
+            suite=(own,),
+        ),
+        Environment(store=store),
+    )
+    assert found.gain is not None and found.gain.lower > 0.05
+
+
+def test_an_adapter_is_merged_where_full_training_goes_on_from_it(
+    data: SnapshotHeadline, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    first = train.run(job(data, base(store, "qwen3-moe"), **LORA), Environment(store=store))
+    parent = ArtefactRef(revision="prose-1", path=first.path, digest=first.digest)
+    still = job(data, parent, learning_rate=1e-30, max_steps=1).model_copy(
+        update={"inputs_digest": digest_of("full")}
+    )
+    second = train.run(still, Environment(store=store))
+    assert (store / second.path / "model.safetensors").exists()
+    assert second.validation_bits_per_byte == pytest.approx(first.validation_bits_per_byte, abs=0.02)
+    before = report(store, first)["losses"][0]
+    assert report(store, second)["losses"][0] < before - 0.5
