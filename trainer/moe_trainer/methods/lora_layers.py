@@ -68,7 +68,7 @@ class LoRAExperts(nn.Module):
     """The in-layer experts of one layer, frozen, each with updates of its own.
 
     Their products are those of W + s B A, made anew for every pass: computing x A, and B of that, beside the
-    frozen products takes fewer operations but more time (docs/decisions/0010-lora-on-in-layer-experts.md).
+    frozen products takes fewer operations but more time (docs/decisions/0013-lora-on-in-layer-experts.md).
     """
 
     def __init__(self, experts: nn.Module, rank: int, scale: float, *, keep: bool = False) -> None:
