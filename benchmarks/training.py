@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -168,7 +168,7 @@ def kills(job: TrainJob, folder: Path, arguments: argparse.Namespace) -> dict[st
             victim = dice.choice(processes)
             killed += victim.poll() is None
             victim.send_signal(signal.SIGKILL)
-        output = "".join([*lines, *(process.communicate()[0] for process in processes)])
+        output = "".join([*lines, *_ends(processes)])
         resumed += [int(step) for step in re.findall(r"from step (\d+)", output)]
         if all(process.returncode == 0 for process in processes):
             break
@@ -238,6 +238,20 @@ def _start(job: TrainJob, folder: Path, processes: int) -> list[subprocess.Popen
         )
         for rank in range(processes)
     ]
+
+
+def _ends(processes: Sequence[subprocess.Popen[str]]) -> Iterator[str]:
+    """Yield what processes print until they end; like torchrun, end the others soon after one has failed."""
+    while all(process.poll() in (0, None) for process in processes) and any(
+        process.poll() is None for process in processes
+    ):
+        time.sleep(0.05)
+    for process in processes:
+        try:
+            yield process.communicate(timeout=5)[0]
+        except subprocess.TimeoutExpired:
+            process.kill()
+            yield process.communicate()[0]
 
 
 def _until(process: subprocess.Popen[str], words: str) -> Iterator[str]:

@@ -82,11 +82,12 @@ def test_two_processes_train_as_one_and_go_on_exactly_after_one_was_killed(pool:
     assert pool.report(whole)["provenance"]["processes"] == 2
     assert_close(pool, alone, whole)
 
-    dies_writing = _DIE.format(module="checkpoint", name="write_tensors", call=3, rank=1)
+    in_background = "from moe_trainer import checkpoint; checkpoint.AT_ONCE_BYTES = 0\n"
+    dies_writing = in_background + _DIE.format(module="checkpoint", name="write_tensors", call=3, rank=1)
     codes = run_gang(pool, pool.job(run="killed"), dies_writing)
     assert codes[1] == 137 and codes[0] == 1
     assert pool.headline()["reason"] == "PeerLost" and pool.headline()["retryable"]
-    assert run_gang(pool, pool.job(run="killed", attempt=2)) == [0, 0]
+    assert run_gang(pool, pool.job(run="killed", attempt=2), in_background) == [0, 0]
     resumed = made(pool)
     assert resumed.resumed_from == 6
     assert pool.report(resumed)["losses"] == pool.report(whole)["losses"]

@@ -7,15 +7,18 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from moe_trainer import checkpoint
-from moe_trainer.failure import JobError, from_exception
+from moe_trainer import checkpoint, train
+from moe_trainer.failure import JobError, TransientError, from_exception
 from moe_trainer.job_report import TrainHeadline
 from moe_trainer.manifest import verify
+from moe_trainer.training_run import Run
 
 from .conftest import Pool
 
@@ -192,6 +195,55 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_is_worth_another_attempt(
     made = pool.train(pool.job(attempt=2))
     assert made.resumed_from == 6
     assert pool.weights(made) == pool.weights(whole)
+
+
+def test_large_checkpoints_are_written_while_training_goes_on(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow disk holds no step up, and what is written is the state of the step at which it was asked for."""
+    whole = unbroken(pool)
+    steps_when_written: list[int] = []
+    running: list[int] = []
+    real_write, real_step = checkpoint.write_tensors, train.take_step
+
+    def slow(*arguments: Any) -> None:
+        while len(running) < 3 * len(steps_when_written) + 5:  # two steps after it was asked for
+            time.sleep(0.001)
+        steps_when_written.append(len(running))
+        real_write(*arguments)
+
+    def counted(run: Run) -> float:
+        running.append(1)
+        return real_step(run)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "AT_ONCE_BYTES", 0)
+        patched.setattr(checkpoint, "write_tensors", slow)
+        patched.setattr(train, "take_step", counted)
+        patched.setattr(train, "commit", _interrupted)
+        with pytest.raises(TransientError):
+            pool.train(pool.job())
+    assert len(steps_when_written) == 3
+    made = pool.train(pool.job(attempt=2))
+    assert made.resumed_from == 9
+    assert pool.weights(made) == pool.weights(whole)
+
+
+def _interrupted(*_: object) -> None:
+    raise TransientError("Interrupted", "before the artefact")
+
+
+def test_what_goes_wrong_in_the_background_ends_the_run_at_the_next_checkpoint(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(checkpoint, "AT_ONCE_BYTES", 0)
+    monkeypatch.setattr(checkpoint, "write_tensors", full)
+    with pytest.raises(OSError, match="No space left"):
+        pool.train(pool.job())
+    assert not list(pool.checkpoints(pool.job()).iterdir())
 
 
 def _can_mount_here() -> bool:
