@@ -134,7 +134,13 @@ def test_anything_but_a_command_prints_the_usage(
     )
 
 
-def test_neither_snapshots_nor_the_component_import_torch_or_numpy() -> None:
-    code = "import sys, moe_trainer.snapshot, moe_trainer.component; sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [("snapshot", {"torch", "transformers"}), ("component", {"torch", "numpy", "pyarrow"})],
+)
+def test_what_starts_often_or_runs_in_the_operator_imports_nothing_heavy(
+    module: str, heavy: set[str]
+) -> None:
+    code = f"import sys, moe_trainer.{module}; sys.exit(bool({heavy} & set(sys.modules)))"
     environment = {"PATH": os.environ["PATH"]}
     assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=250).returncode == 0
