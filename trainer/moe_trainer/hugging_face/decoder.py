@@ -44,6 +44,7 @@ class Decoder(CausalModel):
             network.set_experts_implementation(IMPLEMENTATION if ours else "grouped_mm")
         self._routers = replace_routers(network)
         self._config: Any = network.config.get_text_config()
+        self.tokens = self.vocab_size  #: Ids that the tokenizer has; those beyond only fill the embedding up.
 
     @property
     def vocab_size(self) -> int:
@@ -62,8 +63,9 @@ class Decoder(CausalModel):
 
     @property
     def never_ids(self) -> frozenset[int]:
-        """Tokens that an answer never holds."""
-        return _ids(self._generation.bos_token_id) | _ids(self._generation.pad_token_id)
+        """Tokens that an answer never holds: what begins a document, what fills a batch, and what is no token."""
+        special = _ids(self._generation.bos_token_id) | _ids(self._generation.pad_token_id)
+        return special | frozenset(range(self.tokens, self.vocab_size))
 
     @property
     def blocks(self) -> nn.ModuleList:

@@ -48,6 +48,7 @@ def load(folder: Path) -> tuple[Decoder, CheckpointTokenizer]:
             f"the tokenizer has ids up to {tokenizer.vocab_size - 1}, but the model's vocab_size is "
             f"{decoder.vocab_size}: they are not of one checkpoint.",
         )
+    decoder.tokens = tokenizer.vocab_size
     return decoder, tokenizer
 
 

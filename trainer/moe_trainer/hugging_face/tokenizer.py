@@ -96,8 +96,11 @@ class CheckpointTokenizer:
         return ids
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """Return the bytes of ids, one after the other; a tokenizer that begins texts with a space keeps it."""
-        return b"".join(self._pieces[i] for i in ids)
+        """Return the bytes of ids, one after the other; a tokenizer that begins texts with a space keeps it.
+
+        Ids beyond the vocabulary, which the embedding of a model may have, stand for nothing.
+        """
+        return b"".join(self._pieces[i] for i in ids if i < self.vocab_size)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids."""
