@@ -12,18 +12,18 @@ from moe_trainer.moe.router import LogitsNotFinite
 from moe_trainer.parallel.spread import local
 
 
-def origin(model: CausalModel, micro_batches: Iterable[Tensor]) -> str:
+def origin(model: CausalModel, micro_batches: Iterable[Tensor], *, alone: bool = True) -> str:
     """Return the first place in the order of computation that holds NaN or infinity, in words.
 
     Weights, then the output of each layer when the step's sequences pass again, then the gradients of the
-    backward pass, which has come from the last layer. All processes of a run have to look together; each
-    sees its own sequences.
+    backward pass, which has come from the last layer. One of several processes looks only at what it holds:
+    it cannot pass sequences without the others.
     """
     return (
         _weight(model)
-        or _output(model, micro_batches)
+        or (_output(model, micro_batches) if alone else None)
         or _gradient(model)
-        or "every layer of this process is finite"
+        or "what this process holds is finite"
     )
 
 

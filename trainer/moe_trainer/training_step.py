@@ -53,7 +53,7 @@ def take_step(run: Run) -> float:
         if not math.isfinite(load.logit_rms):
             raise _router_not_finite(run, layer)
     if not (math.isfinite(total) and math.isfinite(norm)):
-        where = origin(run.model, ids_BT.tensor_split(micro_batches))
+        where = origin(run.model, ids_BT.tensor_split(micro_batches), alone=processes.alone)
         raise _not_finite(run, f"the loss is {total} and the gradient's norm {norm}: {where}")
     run.optimizer.step(learning_rate(spec, run.step, run.steps))
     run.balancer.finish_step()

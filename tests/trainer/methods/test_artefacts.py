@@ -7,11 +7,13 @@ import pytest
 import torch
 from tests.trainer.training.conftest import Pool
 
+from moe_trainer import serve
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.failure import JobError
 from moe_trainer.job_config import ArtefactRef, LoRASpec, TrainJob
 from moe_trainer.job_report import TrainHeadline
 from moe_trainer.methods import artefacts
+from moe_trainer.serve_config import ServeConfig, ServedArtefact
 
 LORA = {"method": "LoRA", "lora": LoRASpec(rank=3, alpha=6)}
 IDS_BT = torch.randint(0, 256, (2, 40), generator=torch.Generator().manual_seed(1))
@@ -43,6 +45,16 @@ def test_an_adapter_holds_updates_only_and_names_its_base(pool: Pool) -> None:
     assert (base["path"], base["digest"]) == (pool.parent.path, pool.parent.digest)
     assert made.parameters < sum(p.numel() for p in load(pool, pool.parent).parameters()) / 2
     assert not torch.equal(load(pool, made)(IDS_BT), load(pool, pool.parent)(IDS_BT))
+
+
+def test_a_server_loads_an_adapter_with_its_base_or_not_at_all(pool: Pool) -> None:
+    made = pool.train(pool.job(**LORA))
+    served = ServedArtefact(path=made.path, digest=made.digest)
+    config = ServeConfig(expert="prose", revision="prose-1", artefact=served)
+    serve.load(config, pool.store)
+    shutil.rmtree(pool.store / pool.parent.path)
+    with pytest.raises(JobError, match="an adapter for general-1"):
+        serve.load(config, pool.store)
 
 
 def test_an_adapter_that_is_trained_again_goes_on_from_where_it_was_on_the_same_base(pool: Pool) -> None:

@@ -20,7 +20,7 @@ IDS_BT = torch.randint(0, 256, (2, 40), generator=torch.Generator().manual_seed(
 
 
 def test_a_finite_model_is_innocent(small_model: Model) -> None:
-    assert origin(small_model, [IDS_BT]) == "every layer of this process is finite"
+    assert origin(small_model, [IDS_BT]) == "what this process holds is finite"
 
 
 def test_a_weight_is_named_before_what_it_spoils(small_model: Model) -> None:

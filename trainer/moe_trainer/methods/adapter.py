@@ -35,14 +35,18 @@ def read(store: Path, path: str, digest: Digest) -> AdapterRecord | None:
     return _record(store / path)
 
 
-def verify(store: Path, path: str, digest: Digest) -> None:
-    """Check every byte of an artefact, and of the base that an adapter needs; raises JobError (ArtefactCorrupt)."""
+def verify(store: Path, path: str, digest: Digest) -> AdapterRecord | None:
+    """Check every byte of an artefact and of the base that an adapter needs; return what the latter says of itself.
+
+    Raises JobError (ArtefactCorrupt).
+    """
     record = read(store, path, digest)
     if record is None:
         verify_folder(store / path, digest)
-        return
+        return None
     with needing_base(store / path, record):
         verify_folder(store / record.base.path, record.base.digest)
+    return record
 
 
 @contextmanager
