@@ -1,8 +1,9 @@
 """Checkpoints: all that a later attempt needs to go on as if nothing had happened. Never pickle.
 
     checkpoints/step-00000100/
-      tensors/            trained parameters, router biases, AdamW's moments: each process of the run its part
-                          (parallel/tensor_files.py), readable by any number of processes
+      tensors/            trained parameters, router biases, AdamW's moments, where a run may end early the best
+                          weights: each process of the run its part (parallel/tensor_files.py), readable by any
+                          number of processes
       run.safetensors     the generator's state, the loss of every step, what balancing has measured
       state.json          CheckpointState
       manifest.json       written last: a checkpoint without it does not exist
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from moe_trainer.balancing import Balancer
 from moe_trainer.causal_model import CausalModel
+from moe_trainer.early_stop import BestWeights
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, Format
 from moe_trainer.load_record import LayerRecord
@@ -73,6 +75,7 @@ class Trained:
     optimizer: AdamW
     balancer: Balancer
     processes: Processes
+    best: BestWeights | None = None  #: Where the run may end early.
 
     def spread_tensors(self) -> dict[str, Tensor]:
         """Return the tensors of which each process holds its part, in their places; the memory is the run's."""
@@ -82,6 +85,10 @@ class Trained:
             tensors[f"parameter.{name}"] = parameter
             tensors[f"first_moment.{name}"] = placed_like(parameter, self.optimizer.first_moments[name])
             tensors[f"second_moment.{name}"] = placed_like(parameter, self.optimizer.second_moments[name])
+            if self.best is not None:
+                tensors[f"best.{name}"] = placed_like(parameter, self.best.parameters[name])
+        if self.best is not None:
+            tensors |= {f"best_bias.{layer}": bias for layer, bias in enumerate(self.best.biases)}
         return tensors
 
     def _biases(self) -> list[Tensor]:

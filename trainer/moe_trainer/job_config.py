@@ -193,6 +193,13 @@ class BankSpec(Format):
     experts: int = Field(default=4, ge=1, le=64, description="That a bank has in each mixture layer, k.")
 
 
+class EarlyStop(Format):
+    """When a run ends before its last step."""
+
+    patience: int = Field(default=3, gt=0, description="Validations in a row that are no better.")
+    min_delta: float = Field(default=0.0, ge=0, description="Bits per byte by which a better one is better.")
+
+
 class TrainingSpec(Format):
     """The normalised training spec: what identity is made of. Every field has a value."""
 
@@ -231,6 +238,9 @@ class TrainingSpec(Format):
     balancing: Balancing = Field(default_factory=Balancing)
     specialization_loss_weight: float = Field(
         default=0.0, ge=0, description="Weight of the loss that prefers text on which the base is better."
+    )
+    early_stop: EarlyStop | None = Field(
+        default=None, description="Absent: all steps are taken, and the artefact is the last one's."
     )
     validation_every: int = Field(default=200, gt=0, description="Steps between validations.")
     checkpoint_every: int = Field(default=100, gt=0, description="Steps between checkpoints.")

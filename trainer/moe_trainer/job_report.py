@@ -98,6 +98,10 @@ class TrainHeadline(Format):
     validation_bits_per_byte: float | None = None
     parameters: int = Field(description="Weights that were trained.")
     resumed_from: int = Field(default=0, description="Step of the checkpoint it resumed from; 0: none.")
+    stopped_at: int | None = Field(
+        default=None,
+        description="Where a run that may end early ended; its weights are those of `steps`, the best validation.",
+    )
     load_max_violation: float | None = Field(
         default=None, description="MaxVio of all slots of the last validation interval, largest over layers."
     )

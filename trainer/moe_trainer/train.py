@@ -57,12 +57,14 @@ def _run_together(
     job: TrainJob, environment: Environment, revision: str, processes: Processes
 ) -> TrainHeadline:
     training = prepare(job, environment.store, processes)
-    trained = Trained(training.model, training.optimizer, training.balancer, processes)
+    trained = Trained(training.model, training.optimizer, training.balancer, processes, training.best)
     checkpoints = Checkpoints(environment.store / revision / "checkpoints", training_inputs(job), trained)
     begin(training, checkpoints)
     port = environment.progress_port if processes.first else None
     with ProgressServer(environment.pod_ip, port) as progress, stop_on_sigterm() as stop:
         train(training, checkpoints, progress, stop)
+    if training.best is not None:
+        training.best.put_back()
     headline = _commit(training, environment.store, f"{revision}/a{job.attempt}")
     checkpoints.drop_all()
     if processes.first:
@@ -111,12 +113,12 @@ def train(training: Run, checkpoints: Checkpoints, progress: ProgressServer, sto
     """Take all steps that are left; checkpoint, validate and report on the way."""
     spec = training.job.training
     clock = _Clock(training)
-    while training.step < training.steps:
+    while not training.over:
         loss = take_step(training)
         training.curve.losses.append(loss)
-        last = training.step == training.steps
-        if last or training.step % spec.validation_every == 0:
-            _end_interval(training, last)
+        if training.step == training.steps or training.step % spec.validation_every == 0:
+            _end_interval(training)
+        last = training.over
         stopping = training.processes.any(stop.requested)
         if stopping or (not last and training.step % spec.checkpoint_every == 0):
             checkpoints.save(training.curve)
@@ -129,14 +131,16 @@ def train(training: Run, checkpoints: Checkpoints, progress: ProgressServer, sto
             clock.report(progress, last)
 
 
-def _end_interval(training: Run, last: bool) -> None:
+def _end_interval(training: Run) -> None:
     """Add what an interval's steps and the validation text tell to the curve; without text the former alone."""
     curve, record, loads = training.curve, training.balancer.record, None
     if training.validation is not None:
         bits, loads = validate(training.model, training.validation, training.sizes_V, training.rows)
         curve.validations[training.step] = bits
     curve.loads = thinned(curve.loads | {training.step: record.summary(loads)})
-    if not last:  # the report wants the last interval's shares
+    if training.best is not None and training.kept_step == training.step:
+        training.best.take()
+    if not training.over:  # the report wants the last interval's shares
         record.clear()
 
 

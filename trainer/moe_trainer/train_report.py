@@ -32,6 +32,7 @@ class TrainResult(Format):
     validation_bits_per_byte: float | None = None
     parameters: int
     resumed_from: int
+    stopped_at: int | None = None
     load_max_violation: float | None = None
 
 
@@ -110,14 +111,15 @@ class TrainReport(Format):
 
 def report_of(run: Run) -> TrainReport:
     """Return the report of a run that has taken its last step."""
-    curve, every = run.curve, run.job.training.validation_every
-    last_interval = curve.losses[-(len(curve.losses) % every or every) :]
+    curve, every, kept = run.curve, run.job.training.validation_every, run.kept_step
+    last_interval = curve.losses[kept - (kept % every or every) : kept]
     loads = run.balancer.record.loads()
     result = TrainResult(
-        steps=run.step,
-        tokens=run.step * run.batches.tokens,
+        steps=kept,
+        tokens=kept * run.batches.tokens,
+        stopped_at=run.step if run.job.training.early_stop is not None else None,
         final_loss=sum(last_interval) / len(last_interval),
-        validation_bits_per_byte=curve.validations.get(run.step),
+        validation_bits_per_byte=curve.validations.get(kept),
         parameters=run.parameters,
         resumed_from=run.resumed_from,
         load_max_violation=max((load.max_violation for load in loads), default=None),

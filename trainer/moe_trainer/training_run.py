@@ -14,6 +14,7 @@ from moe_trainer.causal_model import CausalModel
 from moe_trainer.checkpoint import Curve
 from moe_trainer.data.batches import Batches, rows_of, validation_blocks
 from moe_trainer.data.tokens import StreamsRecord
+from moe_trainer.early_stop import BestWeights, is_over, standing
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, canonical_json, digest_of
 from moe_trainer.job_config import ArtefactRef, TrainingSpec, TrainJob
@@ -59,6 +60,7 @@ class Run:
     balancer: Balancer
     parameters: int  #: Numbers that are trained, over all processes.
     processes: Processes = field(default_factory=Processes)
+    best: BestWeights | None = None  #: Where the run may end early.
     base_losses: BaseLosses | None = None  #: Absent where no loss compares with the base.
     curve: Curve = field(default_factory=Curve)
     resumed_from: int = 0
@@ -69,6 +71,19 @@ class Run:
     def step(self) -> int:
         """Steps done."""
         return len(self.curve.losses)
+
+    @property
+    def over(self) -> bool:
+        """Whether no step is left to take."""
+        rule = self.job.training.early_stop
+        return self.step >= self.steps or (rule is not None and is_over(self.curve.validations, rule))
+
+    @property
+    def kept_step(self) -> int:
+        """The step whose weights the artefact holds: the best validated one of a run that may end early."""
+        rule = self.job.training.early_stop
+        best = standing(self.curve.validations, rule).best if rule is not None else None
+        return self.step if best is None else best
 
     @property
     def mine(self) -> range:
@@ -116,6 +131,7 @@ def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Ru
     METHODS[job.training.method].begin(model, (batches.batch(step)[:, :-1] for step in range(BEGIN_STEPS)))
     parameters = sum(parameter.numel() for parameter in trained_parameters(model).values())
     spread(model, processes)
+    validation = validation_blocks(streams.validation, context)
     return Run(
         job=job,
         model=model.train(),
@@ -123,13 +139,14 @@ def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Ru
         base=start.base,
         batches=batches,
         streams=streams.record,
-        validation=validation_blocks(streams.validation, context),
+        validation=validation,
         sizes_V=torch.tensor(start.tokenizer.sizes()),
         steps=job.training.max_steps or batches.steps(job.training.max_epochs),
         optimizer=AdamW(model, job.training),
         balancer=Balancer(model, job.training, processes.everyone),
         parameters=parameters,
         processes=processes,
+        best=_best_weights(job, model, validation),
         base_losses=base_losses,
     )
 
@@ -143,6 +160,19 @@ def training_inputs(job: TrainJob) -> Digest:
     training = job.training.model_dump(mode="json", exclude_defaults=True)
     compared = [job.base.digest] if job.base and job.training.compares_with_base else []
     return digest_of(canonical_json([parent, job.data.digest, training, job.seed, *compared]))
+
+
+def _best_weights(job: TrainJob, model: CausalModel, validation: Tensor | None) -> BestWeights | None:
+    """Return where a run that may end early keeps its best weights."""
+    if job.training.early_stop is None:
+        return None
+    if validation is None:
+        raise JobError(
+            "DataEmpty",
+            "training.earlyStop needs text to validate on, and the 2 % of the clusters that are kept apart for it "
+            f"are shorter than one block of {model.context} tokens: add data, or leave earlyStop out.",
+        )
+    return BestWeights(model)
 
 
 def _base_losses(job: TrainJob, root: Path) -> BaseLosses | None:

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from moe_operator.api.base import ApiModel, DigestText, Interval, Name, ObjectMeta, ShortText, cel
 from moe_operator.api.conditions import Condition
 from moe_operator.api.expert import Scores, WindowStatus
-from moe_operator.api.training import Balancing, Bank, LoRA
+from moe_operator.api.training import Balancing, Bank, EarlyStop, LoRA
 
 
 class Cause(StrEnum):
@@ -72,6 +72,7 @@ class TrainingInput(ApiModel):
     micro_batch_tokens: int | None = Field(default=None, description="See Expert.spec.training.")
     context_tokens: int | None = Field(default=None, description="See Expert.spec.training.")
     across_documents: bool = Field(default=True, description="See Expert.spec.training.")
+    early_stop: EarlyStop | None = Field(default=None, description="See Expert.spec.training.")
     balancing: Balancing = Field(
         default_factory=Balancing, description="See Expert.spec.training. Default: as before it existed."
     )

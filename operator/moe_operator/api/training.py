@@ -79,6 +79,23 @@ class Balancing(ApiModel):
     )
 
 
+class EarlyStop(ApiModel):
+    """Ending when validation no longer gets better. The artefact is then the best validated step's."""
+
+    patience: int = Field(
+        default=3,
+        ge=1,
+        le=1000,
+        description="Validations in a row without a better one, after which training ends. Default: 3.",
+    )
+    min_delta: float = Field(
+        default=0,
+        ge=0,
+        le=8,
+        description="Bits per byte by which a validation has to be below the best before it to be better. Default: 0.",
+    )
+
+
 class LoRA(ApiModel):
     """Low-rank updates beside frozen weights: W + alpha / rank * B A."""
 
@@ -245,6 +262,11 @@ class Training(ApiModel):
     )
     balancing: Balancing = Field(
         default_factory=Balancing, description="How routers spread their load. Default: evenly, by the loss."
+    )
+    early_stop: EarlyStop | None = Field(
+        default=None,
+        description="End when validation no longer gets better, and keep the best weights: one more copy of what is "
+        "trained in memory and in checkpoints. Default: all steps are taken, and the last weights are kept.",
     )
     validation_every: int = Field(
         default=100, ge=1, le=1_000_000, description="Steps between validations. Default: 100."

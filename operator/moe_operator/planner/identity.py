@@ -15,7 +15,8 @@ from moe_operator.api.expert import Expert
 from moe_operator.api.expert_revision import HoldoutInput, Inputs, TrainingInput
 from moe_trainer.formats import canonical_json, digest_of
 
-#: How often training looks up from its work changes no weights, nor does what it computes twice to save memory.
+#: How often training looks up from its work changes no weights, unless it may end there; nor does what it computes
+#: twice to save memory.
 _NOT_IDENTITY = {"validation_every", "checkpoint_every", "recompute"}
 
 #: The value of each field that its absence from an identity stands for. Lines are added and never changed.
@@ -38,6 +39,7 @@ LEFT_OUT: Mapping[str, Any] = {
     "load_balancing_loss_weight": 0.01,
     "auxiliary_loss_weight": 0.001,
     "specialization_loss_weight": 0,
+    "early_stop": None,
     "balancing": {
         "scope": "GlobalBatch",
         "against": "Uniform",
@@ -63,6 +65,8 @@ def training_input(expert: Expert) -> TrainingInput:
 def normalised(training: TrainingInput) -> dict[str, object]:
     """Return the fields of a training spec that have another value than the one they are left out at."""
     fields = training.model_dump(exclude=_NOT_IDENTITY)
+    if training.early_stop is not None:
+        fields["validation_every"] = training.validation_every
     return _others(fields, LEFT_OUT)
 
 
@@ -71,7 +75,7 @@ def _others(fields: Mapping[str, Any], left_out: Mapping[str, Any]) -> dict[str,
     others: dict[str, object] = {}
     for name, value in fields.items():
         if isinstance(value, Mapping):
-            value = _others(value, left_out.get(name, {}))
+            value = _others(value, left_out.get(name) or {})
             if value:
                 others[name] = value
         elif value != left_out.get(name):

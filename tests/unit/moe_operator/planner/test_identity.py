@@ -221,3 +221,17 @@ def test_a_chain_of_refreshes_remembers_its_base_even_when_its_beginning_is_gone
     assert world.status("code").serving.revision == "code-3"
     ancestry = world.revision("code-3").spec.inputs.parent.ancestry  # type: ignore[union-attr]
     assert len(ancestry) == 3
+
+
+def test_the_steps_between_validations_count_where_training_may_end_at_one(served: World) -> None:
+    expert = served.expert_state("code").expert
+
+    def fields(**training: object) -> dict[str, object]:
+        spec = expert.spec.model_copy(update={"training": expert.spec.training.model_validate(training)})
+        return normalised(training_input(expert.model_copy(update={"spec": spec})))
+
+    assert fields(validationEvery=7) == fields()
+    ending = fields(validationEvery=7, earlyStop={"patience": 2})
+    assert ending.pop("validation_every") == 7
+    assert ending.pop("early_stop") == {"patience": 2, "min_delta": 0}
+    assert ending == fields()
