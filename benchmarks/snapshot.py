@@ -39,33 +39,57 @@ from typing import Any
 import pyarrow
 from pool_on_disk import machine, write_result
 from pyarrow import parquet
+from snapshot_job import make
 
 SMALL = 16_000_000
+RESULT = Path(__file__).parent / "results" / "snapshot.json"
 #: Format to the share of --bytes that its file gets.
 FORMATS = {"jsonl": 1.0, "txt": 1.0, "messages": 0.1, "jsonl.gz": 0.1, "jsonl.zst": 0.1, "parquet": 0.1}
 
 
 def main() -> None:
-    """Measure every format and write the result."""
+    """Measure and write the result; what is not measured again keeps its figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--bytes", type=int, default=1_000_000_000, help="of text in the largest files")
+    parser.add_argument("--only", choices=("making", "reading"), help="measure one of the two")
+    parser.add_argument("--folder", type=Path, help="disk to work on: five times --bytes; default: temporary")
     parser.add_argument("--read", nargs=2, metavar=("FOLDER", "FORMAT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.read:
         print(json.dumps(read(Path(arguments.read[0]), arguments.read[1])))
         return
-    load = round(os.getloadavg()[0], 2)
-    result: dict[str, Any] = {"machine": machine(), "loadBefore": load, "reading": {}}
+    result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    result["machine"] = machine()
+    for part, measure in (("making", making), ("reading", reading)):
+        if arguments.only in (None, part):
+            load = round(os.getloadavg()[0], 2)
+            result[part] = {"loadBefore": load} | measure(arguments.bytes, arguments.folder)
+            write_result("snapshot", result)
+
+
+def making(size: int, disk: Path | None) -> dict[str, Any]:
+    """Measure the whole Job, small and large."""
+    measured = {}
+    for label, some in (("small", SMALL), ("large", size)):
+        with tempfile.TemporaryDirectory(dir=disk) as folder:
+            measured[label] = make(Path(folder), some)
+        print(f"{label:6} {measured[label]}", flush=True)
+    return measured
+
+
+def reading(size: int, disk: Path | None) -> dict[str, Any]:
+    """Measure the reading of each format, small and large."""
+    measured: dict[str, Any] = {}
     for name, share in FORMATS.items():
-        for label, size in (("small", SMALL), ("large", max(SMALL, int(arguments.bytes * share)))):
-            with tempfile.TemporaryDirectory() as folder:
-                write(Path(folder), name, size)
-                measured = in_a_process(folder, name)
-            result["reading"].setdefault(name, {})[label] = measured
-            print(f"{name:10} {label:6} {measured}", flush=True)
-    write_result("snapshot", result)
+        for label, some in (("small", SMALL), ("large", max(SMALL, int(size * share)))):
+            with tempfile.TemporaryDirectory(dir=disk) as folder:
+                write(Path(folder), name, some)
+                figures = in_a_process(folder, name)
+            measured.setdefault(name, {})[label] = figures
+            print(f"{name:10} {label:6} {figures}", flush=True)
+    return measured
 
 
 def in_a_process(folder: str, name: str) -> dict[str, Any]:

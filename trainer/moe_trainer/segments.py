@@ -9,6 +9,7 @@ The context also stands for a short prompt when routing is judged: route on it, 
 """
 
 import hashlib
+import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -39,12 +40,21 @@ def cut(documents: Iterable[Document], limit: int = MAX_SEGMENTS) -> list[Segmen
     """Return at most ``limit`` segments, taken round-robin over the clusters.
 
     Within a cluster segments come in the order of their hash, so that documents' heads are not
-    preferred; nothing depends on the order of the documents.
+    preferred; nothing depends on the order of the documents. Memory is bounded by the limit, since no
+    cluster behind the first ``limit``, and none of its segments behind so many, can have a turn.
     """
     clusters: dict[str, list[Segment]] = {}
+    behind = ""  # the first name that can have no turn, once there is one
     for document in documents:
-        clusters.setdefault(document.cluster, []).extend(_segments(document))
-    queues = [iter(sorted(clusters[name], key=_hash)) for name in sorted(clusters)]
+        name = document.cluster
+        found = () if behind and name >= behind else tuple(_segments(document))
+        if not found:
+            continue
+        clusters[name] = heapq.nsmallest(limit, (*clusters.get(name, ()), *found), key=_hash)
+        if len(clusters) > limit:
+            behind = max(clusters)
+            del clusters[behind]
+    queues = [iter(clusters[name]) for name in sorted(clusters)]
     return list(islice(_round_robin(queues), limit))
 
 

@@ -67,3 +67,19 @@ def test_the_heads_of_documents_are_not_preferred() -> None:
     heads = {d.text.encode()[CONTEXT_BYTES : CONTEXT_BYTES + SEGMENT_BYTES] for d in documents}
     taken = [segment.text in heads for segment in cut(documents)]
     assert 0 < sum(taken) < MAX_SEGMENTS / 10  # one in thirty-one is a head
+
+
+def test_what_can_have_no_turn_is_not_kept_and_changes_nothing() -> None:
+    """Compared with all segments of all clusters, for fewer clusters than the limit, as many, and more."""
+    draw = random.Random(0)
+    for clusters in (3, 8, 30):
+        documents = [
+            document(f"{draw.randrange(clusters):02}", draw.randrange(1500), seed=n) for n in range(60)
+        ]
+        everything = cut(documents, limit=10**6)
+        names = sorted({segment.cluster for segment in everything})
+        turns = {name: [s for s in everything if s.cluster == name] for name in names}
+        rounds = [turns[name][n] for n in range(100) for name in names if n < len(turns[name])]
+        for limit in (1, 8, 20):
+            shuffled = draw.sample(documents, len(documents))
+            assert cut(shuffled, limit) == rounds[:limit]
