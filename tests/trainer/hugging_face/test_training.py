@@ -9,9 +9,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from moe_trainer import artefact, evaluate, snapshot, train
+from moe_trainer import store as store_paths
 from moe_trainer.environment import Environment
 from moe_trainer.failure import JobError
 from moe_trainer.formats import digest_of
+from moe_trainer.imported import digest_of_folder
 from moe_trainer.job_config import (
     ArtefactRef,
     Comparison,
@@ -19,6 +21,7 @@ from moe_trainer.job_config import (
     ExpertRef,
     HoldoutRef,
     HoldoutRule,
+    ImportedBase,
     SnapshotJob,
     SnapshotRef,
     Source,
@@ -156,3 +159,30 @@ def test_balancing_a_dense_base_is_refused(data: SnapshotHeadline, tmp_path: Pat
     store = tmp_path / "store"
     with pytest.raises(JobError, match=r"InvalidConfig.*the base is dense.*loadBalancingLossWeight"):
         train.run(job(data, base(store, "llama")), Environment(store=store))
+
+
+def test_a_checkpoint_of_a_data_store_is_imported_by_the_snapshot_and_trained_from(tmp_path: Path) -> None:
+    sources, root = tmp_path / "sources", tmp_path / "store"
+    write_checkpoint(sources / "hub" / "models" / "small", "qwen3")
+    (sources / "corpora").mkdir()
+    for number in range(60):
+        (sources / "corpora" / f"{number}.txt").write_text(text(number))
+    root.mkdir()
+    digest = digest_of_folder(sources / "hub" / "models" / "small")
+    made = snapshot.run(
+        SnapshotJob(
+            pool_uid="pool-uid",
+            expert=EXPERT,
+            sources=(Source(root="corpora", path="*.txt", format="text"),),
+            holdout=HoldoutRule(fraction=0.2, salt="salt", min_clusters=5),
+            base=ImportedBase(root="hub", path="models/small", digest=digest),
+        ),
+        Environment(store=root, sources=sources),
+    )
+    parent = ArtefactRef(revision="imported", path=store_paths.imported("pool-uid", digest), digest=digest)
+    asked = job(made, parent, **DENSE, max_steps=3, across_documents=False, recompute=True)
+    trained = train.run(asked, Environment(store=root))
+    assert trained.tokens == 3 * 512
+    assert (root / trained.path / "config.json").read_bytes() == (
+        root / parent.path / "config.json"
+    ).read_bytes()
