@@ -114,8 +114,8 @@ def _check(layers: Sequence[Mixture], spec: TrainingSpec) -> None:
     weighted = spec.load_balancing_loss_weight or spec.auxiliary_loss_weight
     if not layers and (weighted or balancing.bias != "None"):
         raise _invalid(
-            "the base is dense, so there is no router to balance: set loadBalancingLossWeight and "
-            "auxiliaryLossWeight to 0, and leave out balancing"
+            "the base is dense, or its routers are of a kind that is not known here, so there is none to balance: "
+            "set loadBalancingLossWeight and auxiliaryLossWeight to 0, and leave out balancing"
         )
     if balancing.bias != "None" and any(layer.bias_E is None for layer in layers):
         raise _invalid(
