@@ -239,6 +239,9 @@ class TrainingSpec(Format):
     specialization_loss_weight: float = Field(
         default=0.0, ge=0, description="Weight of the loss that prefers text on which the base is better."
     )
+    regularization: float = Field(
+        default=0.0, ge=0, description="Weight of KL(base || model) on replayed text; needs a replay share."
+    )
     early_stop: EarlyStop | None = Field(
         default=None, description="Absent: all steps are taken, and the artefact is the last one's."
     )
@@ -248,7 +251,7 @@ class TrainingSpec(Format):
     @property
     def compares_with_base(self) -> bool:
         """Whether some loss needs the frozen base beside the model."""
-        return self.specialization_loss_weight > 0
+        return self.specialization_loss_weight > 0 or self.regularization > 0
 
 
 class TrainJob(Format):

@@ -179,15 +179,22 @@ def _base_losses(job: TrainJob, root: Path) -> BaseLosses | None:
     """Return the losses that compare with the base, which is loaded beside the model for them."""
     if not job.training.compares_with_base:
         return None
+    if job.training.regularization and not job.training.replay_share:
+        raise JobError(
+            "InvalidConfig",
+            f"training.regularization is {job.training.regularization}, which holds the model to its base on replayed "
+            "text, but nothing is replayed: set data.replay.share, or regularization to 0.",
+        )
     base = job.base or job.parent
     if base is None:
         raise JobError(
             "InvalidConfig",
-            f"training.specializationLossWeight is {job.training.specialization_loss_weight}, but preset {job.preset} "
-            "has no base to be better than: set it to 0, or take a trained Expert as base.",
+            f"training.specializationLossWeight is {job.training.specialization_loss_weight} and regularization "
+            f"{job.training.regularization}, but preset {job.preset} has no base to compare with: set both to 0, or take "
+            "a trained Expert as base.",
         )
     model, tokenizer = load(root, base.path, base.digest)
-    return BaseLosses(model, tokenizer, specialization=job.training.specialization_loss_weight)
+    return BaseLosses(model, tokenizer, job.training)
 
 
 def _context(training: TrainingSpec, seen: int | None) -> int:

@@ -1,7 +1,7 @@
 """One optimizer step.
 
     loss = cross-entropy + w_lb * load-balancing loss + w_z * router z-loss      (means over layers)
-                         + w_s * specialization loss, where it is asked for       (base_losses.py)
+                         + w_s * specialization loss + lambda * KL(base || model) on replayed text (base_losses.py)
 
 The cross-entropy is the mean over the tokens that are learnt: all of a text, the answers of a conversation.
 
@@ -36,13 +36,17 @@ def take_step(run: Run) -> float:
     spec, processes = run.job.training, run.processes
     ids_BT = run.batches.batch(run.step, run.mine)[:, :-1]
     targets_BT = run.batches.targets(run.step, run.mine)
+    replayed_B = run.batches.replayed(run.step, run.mine)
     learnt = max(1, int(processes.sum((targets_BT != IGNORED).sum())))
     micro_batches = processes.layout.micro_batches(run.batches.rows, run.rows)
     run.optimizer.clear_gradients()
     parts = [
-        _backward(run, ids_PT, targets_PT, share=len(ids_PT) / run.batches.rows, learnt=learnt)
-        for ids_PT, targets_PT in zip(
-            ids_BT.tensor_split(micro_batches), targets_BT.tensor_split(micro_batches), strict=True
+        _backward(run, *part, share=len(part[0]) / run.batches.rows, learnt=learnt)
+        for part in zip(
+            ids_BT.tensor_split(micro_batches),
+            targets_BT.tensor_split(micro_batches),
+            replayed_B.tensor_split(micro_batches),
+            strict=True,
         )
     ]
     cross_entropy, total = (float(figure) for figure in processes.sum(torch.stack(parts).sum(dim=0)))
@@ -60,10 +64,13 @@ def take_step(run: Run) -> float:
     return cross_entropy
 
 
-def _backward(run: Run, ids_BT: Tensor, targets_BT: Tensor, *, share: float, learnt: int) -> Tensor:
+def _backward(
+    run: Run, ids_BT: Tensor, targets_BT: Tensor, replayed_B: Tensor, *, share: float, learnt: int
+) -> Tensor:
     """Add a micro-batch's gradients; return its part of the step's cross-entropy and of the whole loss."""
+    positions_BT = _positions(run, ids_BT)
     try:
-        logits_BTV, routings = run.model.with_routing(ids_BT, _positions(run, ids_BT))
+        logits_BTV, routings = run.model.with_routing(ids_BT, positions_BT)
     except LogitsNotFinite as error:
         raise _router_not_finite(run, error.layer) from None
     nats = F.cross_entropy(
@@ -72,7 +79,7 @@ def _backward(run: Run, ids_BT: Tensor, targets_BT: Tensor, *, share: float, lea
     cross_entropy = nats / learnt
     loss = cross_entropy + share * run.balancer.loss(routings)
     if run.base_losses is not None:
-        loss = loss + share * run.base_losses.loss(ids_BT, targets_BT, logits_BTV)
+        loss = loss + share * run.base_losses.loss(ids_BT, targets_BT, logits_BTV, replayed_B, positions_BT)
     loss.backward()  # type: ignore[no-untyped-call]
     return torch.stack((cross_entropy, loss)).detach()
 

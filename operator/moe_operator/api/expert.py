@@ -275,6 +275,10 @@ class ExpertSpec(ApiModel):
                 "training.balancing.against Base needs base.expert or base.store: a preset has no load to keep",
             ),
             (
+                "self.training.regularization == 0.0 || has(self.data.replay)",
+                "training.regularization holds the Expert to its base on replayed text: give data.replay, or leave it out",
+            ),
+            (
                 "self.training.specializationLossWeight == 0.0 || !has(self.base.preset)",
                 "training.specializationLossWeight needs a base to be better than, which a preset is not: leave it out,"
                 " or give base.expert",

@@ -72,6 +72,7 @@ class TrainingInput(ApiModel):
     micro_batch_tokens: int | None = Field(default=None, description="See Expert.spec.training.")
     context_tokens: int | None = Field(default=None, description="See Expert.spec.training.")
     across_documents: bool = Field(default=True, description="See Expert.spec.training.")
+    regularization: float = Field(default=0, description="See Expert.spec.training.")
     early_stop: EarlyStop | None = Field(default=None, description="See Expert.spec.training.")
     balancing: Balancing = Field(
         default_factory=Balancing, description="See Expert.spec.training. Default: as before it existed."

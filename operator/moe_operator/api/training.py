@@ -260,6 +260,13 @@ class Training(ApiModel):
         "its base. The base is computed beside it: about a third more time, and its weights once more in memory. "
         "Default: 0, none.",
     )
+    regularization: float = Field(
+        default=0,
+        ge=0,
+        le=100,
+        description="Weight of KL(base || Expert) on replayed text, which holds the Expert to what its base says there; "
+        "needs data.replay. Costs what specializationLossWeight costs. Default: 0, none.",
+    )
     balancing: Balancing = Field(
         default_factory=Balancing, description="How routers spread their load. Default: evenly, by the loss."
     )

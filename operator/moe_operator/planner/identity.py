@@ -39,6 +39,7 @@ LEFT_OUT: Mapping[str, Any] = {
     "load_balancing_loss_weight": 0.01,
     "auxiliary_loss_weight": 0.001,
     "specialization_loss_weight": 0,
+    "regularization": 0,
     "early_stop": None,
     "balancing": {
         "scope": "GlobalBatch",

@@ -7,10 +7,10 @@ import torch
 from torch.nn import functional as F
 
 from moe_trainer import artefact, train
-from moe_trainer.base_losses import MARGIN, SOFTNESS, BaseLosses, block_bits, specialization_loss
+from moe_trainer.base_losses import MARGIN, SOFTNESS, BaseLosses, block_bits, divergence, specialization_loss
 from moe_trainer.data.batches import IGNORED
-from moe_trainer.failure import TransientError
-from moe_trainer.job_config import TrainJob
+from moe_trainer.failure import JobError, TransientError
+from moe_trainer.job_config import TrainingSpec, TrainJob
 from moe_trainer.model import Model
 from moe_trainer.tokenizer import EOS, ByteTokenizer
 from moe_trainer.training_run import Run, prepare, training_inputs
@@ -51,10 +51,11 @@ def test_bits_per_byte_of_a_block_are_those_of_its_learnt_tokens() -> None:
 
 def test_bytes_are_counted_without_tokens_that_are_none_and_a_block_without_any_adds_no_gradient() -> None:
     model = everywhere_random(Model(SMALL))
-    losses = BaseLosses(everywhere_random(Model(SMALL)), ByteTokenizer(), specialization=1.0)
+    spec = TrainingSpec(specialization_loss_weight=1.0)
+    losses = BaseLosses(everywhere_random(Model(SMALL)), ByteTokenizer(), spec)
     assert losses._bytes(torch.tensor([[97, EOS, 98], [IGNORED] * 3])).tolist() == [2, 1]
     ids_BT = torch.tensor([[1, 2, 3]])
-    value = losses.loss(ids_BT, torch.full((1, 3), IGNORED), model(ids_BT))
+    value = losses.loss(ids_BT, torch.full((1, 3), IGNORED), model(ids_BT), torch.tensor([False]))
     value.backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
@@ -140,3 +141,28 @@ def test_without_the_weight_no_base_is_loaded_and_a_checkpoint_outlives_the_fiel
     assert prepare(job, pool.store).base_losses is None
     named: TrainJob = job.model_copy(update={"base": pool.parent})
     assert training_inputs(named) == training_inputs(job)
+
+
+def test_the_divergence_is_that_of_two_distributions_and_none_of_equals() -> None:
+    base_BTV = torch.tensor([[[0.0, 0.0]], [[0.0, 0.0]]])
+    logits_BTV = torch.tensor([[[math.log(3), 0.0]], [[5.0, 5.0]]])
+    wanted = 0.5 * math.log(0.5 / 0.75) + 0.5 * math.log(0.5 / 0.25)
+    assert divergence(base_BTV, logits_BTV).tolist() == pytest.approx([wanted, 0.0], abs=1e-6)
+
+
+def test_regularization_is_a_mean_over_replayed_blocks_alone() -> None:
+    base, model = everywhere_random(Model(SMALL)), everywhere_random(Model(SMALL))
+    with torch.no_grad():
+        model.norm.weight.mul_(0.5)
+    losses = BaseLosses(base, ByteTokenizer(), TrainingSpec(regularization=2.0, replay_share=0.25))
+    ids_BT = torch.arange(32).view(4, 8)
+    logits_BTV, replayed_B = model(ids_BT), torch.tensor([False, True, False, False])
+    nats_B = divergence(base(ids_BT), logits_BTV)
+    found = losses.loss(ids_BT, ids_BT, logits_BTV, replayed_B)
+    assert found.item() == pytest.approx(2 * nats_B[1].item(), rel=1e-5)
+    assert losses.loss(ids_BT, ids_BT, logits_BTV, torch.zeros(4, dtype=torch.bool)).item() == 0
+
+
+def test_regularization_without_replay_is_refused_with_the_remedy(pool: Pool) -> None:
+    with pytest.raises(JobError, match=r"InvalidConfig: training\.regularization .*data\.replay\.share"):
+        prepare(pool.job(regularization=0.1), pool.store)
