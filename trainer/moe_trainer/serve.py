@@ -1,4 +1,6 @@
-"""``moe-trainer serve``: load one artefact, answer the OpenAI API until SIGTERM, finish what is in flight.
+"""``moe-trainer serve``: load one artefact, or the banks on one base, and answer the OpenAI API until SIGTERM.
+
+Requests in flight are finished.
 
 Reads MOE_SERVE_CONFIG, MOE_STORE, PORT and POD_IP. Nothing is loaded whose manifest is not the one that
 the config names by its digest; then the process ends with exit code 64 and says so in the termination
@@ -10,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,15 +20,18 @@ import torch
 from aiohttp import web
 from pydantic import ValidationError
 
+from moe_trainer.causal_model import CausalModel
 from moe_trainer.device import use_device
 from moe_trainer.failure import JobError, from_exception
 from moe_trainer.generation_config import FILE, temperature_of
 from moe_trainer.job_report import EXIT_OK
-from moe_trainer.methods import artefacts
+from moe_trainer.methods import adapter, artefacts
 from moe_trainer.methods.adapter import checkpoint_of
-from moe_trainer.serve_config import ServeConfig, parse_serve_config
+from moe_trainer.methods.composition import compose
+from moe_trainer.serve_config import ServeConfig, ServedExpert, parse_serve_config
 from moe_trainer.server.app import ExpertServer
 from moe_trainer.server.engine import Engine
+from moe_trainer.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +69,51 @@ class Settings:
 
 def load(config: ServeConfig, store: Path) -> tuple[ExpertServer, Engine]:
     """Load the artefact and return its server, worker not yet started; raises JobError (ArtefactCorrupt)."""
-    model, tokenizer = artefacts.load(store, config.artefact.path, config.artefact.digest)
+    loaded = _load_model(config, store)
+    model = loaded.model
     max_context = min(config.max_context or model.context, model.context)
-    engine = Engine(model, max_context=max_context, max_batch=config.max_batch, max_queue=config.max_queue)
+    engine = Engine(
+        model,
+        max_context=max_context,
+        max_batch=config.max_batch,
+        max_queue=config.max_queue,
+        choose_banks=loaded.choose_banks,
+    )
     temperature = config.temperature
     if temperature is None:
         temperature = temperature_of(_says_how(store, config.artefact.path))
-    return ExpertServer(config, engine, tokenizer, max_context, temperature), engine
+    return ExpertServer(config, engine, loaded.tokenizer, max_context, temperature, loaded.banks), engine
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A model, and the banks that it is composed of, numbered by their Experts."""
+
+    model: CausalModel
+    tokenizer: Tokenizer
+    banks: Mapping[str, int]
+    choose_banks: Callable[[Sequence[int | None]], None] | None
+
+
+def _load_model(config: ServeConfig, store: Path) -> _Loaded:
+    """Load the artefact; where other Experts are served too, the base with the banks of all."""
+    if not config.banks:
+        model, tokenizer = artefacts.load(store, config.artefact.path, config.artefact.digest)
+        return _Loaded(model, tokenizer, {}, None)
+    names = [entry.expert for entry in (config, *config.banks)]
+    if len(set(names)) < len(names):
+        raise JobError("InvalidConfig", f"each Expert is served once, but banks names {', '.join(names)}.")
+    first = adapter.verify(store, config.artefact.path, config.artefact.digest)
+    entries: list[ServedExpert] = [*([] if first is None else [config]), *config.banks]
+    composed = compose(store, [(entry.artefact.path, entry.artefact.digest) for entry in entries])
+    if first is None and config.artefact.digest != composed.base.digest:
+        raise JobError(
+            "InvalidConfig",
+            f"{config.expert} is not the base of the banks that are to be served beside it, which is "
+            f"{composed.base.revision}: serve it apart.",
+        )
+    banks = {entry.expert: number for number, entry in enumerate(entries)}
+    return _Loaded(composed.model, composed.tokenizer, banks, composed.choose)
 
 
 def _says_how(store: Path, path: str) -> Path:

@@ -1,4 +1,4 @@
-"""What an expert server is asked to serve: one model, passed as JSON in ``MOE_SERVE_CONFIG``.
+"""What an expert server is asked to serve: one model, or the banks on one base, passed as JSON in ``MOE_SERVE_CONFIG``.
 
 Imports nothing heavier than pydantic: the operator writes this format.
 """
@@ -15,13 +15,23 @@ class ServedArtefact(Format):
     digest: Digest = Field(description="SHA-256 of its manifest.json; nothing else is loaded.")
 
 
-class ServeConfig(Format):
+class ServedExpert(Format):
     """One served revision of one Expert."""
 
-    expert: str = Field(min_length=1, max_length=63, description="The Expert's name: the id in /v1/models.")
-    domain: str | None = Field(default=None, description="Absent for a mixture, such as `general`.")
+    expert: str = Field(min_length=1, max_length=63, description="The Expert's name: its id in /v1/models.")
     revision: str = Field(min_length=1, max_length=63, description="Name of the ExpertRevision, for people.")
     artefact: ServedArtefact
+
+
+class ServeConfig(ServedExpert):
+    """What a server answers for: one Expert, and others whose banks stand on the same base."""
+
+    domain: str | None = Field(default=None, description="Absent for a mixture, such as `general`.")
+    banks: tuple[ServedExpert, ...] = Field(
+        default=(),
+        max_length=256,
+        description="Other Experts of method ExpertBank to answer for; the artefact is then a bank too, or their base.",
+    )
     temperature: float | None = Field(
         default=None,
         ge=0,

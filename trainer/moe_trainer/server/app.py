@@ -6,15 +6,17 @@ GET  /health, /metrics
 """
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from aiohttp import web
 
+from moe_trainer.formats import Digest
 from moe_trainer.generation_config import DEFAULT_TEMPERATURE
 from moe_trainer.serve_config import ServeConfig
 from moe_trainer.server.engine import Engine, Finished, Generated, Generation, QueueFull, Ticket
-from moe_trainer.server.metrics import Metrics
+from moe_trainer.server.metrics import ExpertMetrics, Metrics
 from moe_trainer.server.requests import BadRequest, parse_chat, parse_completion, plan_generation
 from moe_trainer.server.responses import (
     DONE,
@@ -40,9 +42,21 @@ class EngineFailed(Exception):
 
 
 @dataclass(frozen=True)
+class Served:
+    """An Expert that this server answers for."""
+
+    expert: str
+    revision: str
+    digest: Digest
+    bank: int | None  #: Its bank, by number in the composition; None: the model as it is.
+    metrics: ExpertMetrics
+
+
+@dataclass(frozen=True)
 class Plan:
     """A checked request: what to generate, the choices that grow from it, and the shape of the answer."""
 
+    served: Served
     generations: list[Generation]
     choices: list[Choice]
     shape: Shape
@@ -51,7 +65,7 @@ class Plan:
 
 
 class ExpertServer:
-    """One model's endpoints."""
+    """The endpoints of one Expert, or of all whose banks stand on one base."""
 
     def __init__(
         self,
@@ -60,8 +74,12 @@ class ExpertServer:
         tokenizer: Tokenizer,
         max_context: int,
         temperature: float = DEFAULT_TEMPERATURE,
+        banks: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        """Serve what `engine` has loaded under the names of `config`; ``temperature`` where a request has none."""
+        """Serve what `engine` has loaded under the names of `config`; ``temperature`` where a request has none.
+
+        ``banks`` numbers, by their Experts, the banks that the model is composed of; others see none of them.
+        """
         self.draining = False
         self._config = config
         self._engine = engine
@@ -69,6 +87,16 @@ class ExpertServer:
         self._max_context = max_context
         self._temperature = temperature
         self._metrics = Metrics(config.expert, engine.load)
+        self._served = {
+            entry.expert: Served(
+                entry.expert,
+                entry.revision,
+                entry.artefact.digest,
+                banks.get(entry.expert),
+                self._metrics.of(entry.expert),
+            )
+            for entry in (config, *config.banks)
+        }
         self._started = int(time.time())
 
     def application(self) -> web.Application:
@@ -88,18 +116,19 @@ class ExpertServer:
         return app
 
     async def _name_revision(self, request: web.Request, response: web.StreamResponse) -> None:
-        response.headers["x-moe-expert"] = self._config.expert
-        response.headers["x-moe-revision"] = self._config.revision
+        served = request.get(_SERVED) or self._served[self._config.expert]
+        response.headers["x-moe-expert"] = served.expert
+        response.headers["x-moe-revision"] = served.revision
 
     async def _ready(self, request: web.Request) -> web.Response:
         asked, loaded = request.query.get("digest"), self._config.artefact.digest
         if self.draining:
             return web.json_response({"ready": False, "reason": "stopping", "digest": loaded}, status=503)
-        if asked is not None and asked != loaded:
+        if asked is not None and asked not in {served.digest for served in self._served.values()}:
             return web.json_response(
                 {"ready": False, "reason": "another artefact", "digest": loaded}, status=503
             )
-        return web.json_response({"ready": True, "digest": loaded})
+        return web.json_response({"ready": True, "digest": asked or loaded})
 
     async def _health(self, request: web.Request) -> web.Response:
         alive = self._engine.load().alive
@@ -111,15 +140,18 @@ class ExpertServer:
         )
 
     async def _models(self, request: web.Request) -> web.Response:
-        model = {
-            "id": self._config.expert,
-            "object": "model",
-            "created": self._started,
-            "owned_by": "moe-operator",
-            "root": self._config.revision,
-            "max_model_len": self._max_context - 1,
-        }
-        return web.json_response({"object": "list", "data": [model]})
+        models = [
+            {
+                "id": served.expert,
+                "object": "model",
+                "created": self._started,
+                "owned_by": "moe-operator",
+                "root": served.revision,
+                "max_model_len": self._max_context - 1,
+            }
+            for served in self._served.values()
+        ]
+        return web.json_response({"object": "list", "data": models})
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
         return await self._answer(request, self._plan_completion)
@@ -129,7 +161,7 @@ class ExpertServer:
 
     def _plan_completion(self, data: bytes) -> Plan:
         asked = parse_completion(data)
-        self._check_model(asked.model)
+        served = self._serves(asked.model)
         scored = [asked.logprobs or 0] if asked.echo else []
         scored += [asked.prompt_logprobs] if asked.prompt_logprobs is not None else []
         prompts = asked.prompts(self._tokenizer)
@@ -142,16 +174,17 @@ class ExpertServer:
                 max_context=self._max_context,
                 logprobs=asked.logprobs,
                 prompt_logprobs=max(scored, default=None),
+                bank=served.bank,
             )
             for prompt in prompts
         ]
         shape = CompletionShape(self._tokenizer, asked.logprobs, asked.prompt_logprobs)
         choices = self._choices(prompts, asked.stops(), asked.echo)
-        return Plan(generations, choices, shape, asked.stream, asked.usage_in_stream)
+        return Plan(served, generations, choices, shape, asked.stream, asked.usage_in_stream)
 
     def _plan_chat(self, data: bytes) -> Plan:
         asked = parse_chat(data)
-        self._check_model(asked.model)
+        served = self._serves(asked.model)
         begin, *prompt = self._tokenizer.prompt(asked.said())
         logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
         generation = plan_generation(
@@ -161,11 +194,11 @@ class ExpertServer:
             begin=begin,
             max_context=self._max_context,
             logprobs=logprobs,
+            bank=served.bank,
         )
         choices = self._choices([prompt], asked.stops(), echo=False)
-        return Plan(
-            [generation], choices, ChatShape(self._tokenizer, logprobs), asked.stream, asked.usage_in_stream
-        )
+        shape = ChatShape(self._tokenizer, logprobs)
+        return Plan(served, [generation], choices, shape, asked.stream, asked.usage_in_stream)
 
     def _choices(self, prompts: list[list[int]], stops: tuple[str, ...], echo: bool) -> list[Choice]:
         return [
@@ -173,16 +206,18 @@ class ExpertServer:
             for index, prompt in enumerate(prompts)
         ]
 
-    def _check_model(self, model: str) -> None:
-        if model != self._config.expert:
-            message = f"the model {model!r} does not exist here; there is: {self._config.expert}"
+    def _serves(self, model: str) -> Served:
+        if model not in self._served:
+            message = f"the model {model!r} does not exist here; there is: {', '.join(self._served)}"
             raise BadRequest(message, "model", "model_not_found", status=404)
+        return self._served[model]
 
     async def _answer(self, request: web.Request, make_plan: Callable[[bytes], Plan]) -> web.StreamResponse:
         """Answer a request, whole or as a stream; errors have OpenAI's shape."""
         started = time.monotonic()
         try:
             plan = make_plan(await _read_body(request))
+            request[_SERVED] = plan.served
             ticket = self._engine.submit(plan.generations)
             if plan.stream:
                 return await self._stream(request, plan, ticket, started)
@@ -200,7 +235,7 @@ class ExpertServer:
         async for choice, piece in self._pieces(plan, ticket, started):
             pieces[choice.index].append(piece)
         finished = [plan.shape.whole(choice, choice.joined(pieces[choice.index])) for choice in plan.choices]
-        return envelope(plan.shape.whole_kind, self._config.expert) | {
+        return envelope(plan.shape.whole_kind, plan.served.expert) | {
             "choices": finished,
             "usage": usage(plan.choices),
         }
@@ -211,7 +246,7 @@ class ExpertServer:
         headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
-        every = envelope(plan.shape.piece_kind, self._config.expert)
+        every = envelope(plan.shape.piece_kind, plan.served.expert)
         try:
             async for choice, piece in self._pieces(plan, ticket, started):
                 if piece.text or piece.tokens or piece.finish_reason:
@@ -230,7 +265,8 @@ class ExpertServer:
         self, plan: Plan, ticket: Ticket, started: float
     ) -> AsyncIterator[tuple[Choice, Piece]]:
         """Yield what the sequences add to their choices until all have ended; leaving early cancels them."""
-        self._metrics.prompt_tokens.inc(sum(len(choice.prompt) for choice in plan.choices))
+        metrics = plan.served.metrics
+        metrics.prompt_tokens.inc(sum(len(choice.prompt) for choice in plan.choices))
         first = True
         try:
             while not all(choice.ended for choice in plan.choices):
@@ -241,17 +277,17 @@ class ExpertServer:
                 if event == Finished("error"):
                     raise EngineFailed
                 if first and isinstance(event, Generated):
-                    self._metrics.first_token_seconds.observe(time.monotonic() - started)
+                    metrics.first_token_seconds.observe(time.monotonic() - started)
                     first = False
                 piece = choice.take(event)
                 if choice.ended:
                     ticket.cancel(index)
-                    self._metrics.finished(piece.finish_reason or "stop")
+                    metrics.finished(piece.finish_reason or "stop")
                 yield choice, piece
-            self._metrics.latency_seconds.observe(time.monotonic() - started)
+            metrics.latency_seconds.observe(time.monotonic() - started)
         finally:
             ticket.cancel()
-            self._metrics.generation_tokens.inc(sum(choice.completion_tokens for choice in plan.choices))
+            metrics.generation_tokens.inc(sum(choice.completion_tokens for choice in plan.choices))
 
 
 async def _read_body(request: web.Request) -> bytes:
@@ -261,6 +297,9 @@ async def _read_body(request: web.Request) -> bytes:
         message = f"the body is larger than {MAX_BODY_BYTES} bytes"
         raise BadRequest(message, code="request_too_large", status=413) from None
 
+
+#: The key under which a request knows its Expert.
+_SERVED = web.RequestKey("served", Served)
 
 _FAILED = BadRequest(
     "the model failed while answering; the server's log says why", code="internal_error", status=500

@@ -38,6 +38,7 @@ class Generation:
     sampling: Sampling
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    bank: int | None = None  #: Of a model that holds the banks of several Experts, the one that answers.
 
 
 @dataclass(frozen=True)
@@ -136,9 +137,21 @@ class _Queue:
 class Engine:
     """One model, one worker thread, `max_batch` rows."""
 
-    def __init__(self, model: CausalModel, *, max_context: int, max_batch: int, max_queue: int) -> None:
-        """Prepare the worker; start() starts it. `max_context` counts the token that begins a document."""
+    def __init__(
+        self,
+        model: CausalModel,
+        *,
+        max_context: int,
+        max_batch: int,
+        max_queue: int,
+        choose_banks: Callable[[Sequence[int | None]], None] | None = None,
+    ) -> None:
+        """Prepare the worker; start() starts it. `max_context` counts the token that begins a document.
+
+        `choose_banks` is told, before each forward pass, the bank of each of its sequences.
+        """
         self._model = model
+        self._choose_banks = choose_banks
         self._max_queue = max_queue
         self._queue = _Queue()
         self._running: list[_Sequence] = []
@@ -200,6 +213,7 @@ class Engine:
             return
         self._running.append(sequence)
         generation, prompt_1T = sequence.generation, torch.tensor([sequence.generation.prompt])
+        self._choose([sequence])
         if generation.max_tokens:
             sequence.row = self._free_rows.pop()
             logits_TV = self._model(prompt_1T, self._cache, torch.tensor([sequence.row]))[0]
@@ -230,9 +244,14 @@ class Engine:
         batch = list(self._running)
         tokens_B1 = torch.tensor([[sequence.next_token] for sequence in batch])
         rows_B = torch.tensor([sequence.row for sequence in batch])
+        self._choose(batch)
         logits_BV = self._model(tokens_B1, self._cache, rows_B)[:, -1]
         for sequence, logits_V in zip(batch, logits_BV, strict=True):
             self._take_token(sequence, logits_V)
+
+    def _choose(self, batch: Sequence[_Sequence]) -> None:
+        if self._choose_banks is not None:
+            self._choose_banks([sequence.generation.bank for sequence in batch])
 
     def _take_token(self, sequence: _Sequence, logits_V: Tensor) -> None:
         """Choose a sequence's next token, report it, and finish the sequence where that ends it."""

@@ -167,6 +167,7 @@ def plan_generation(
     max_context: int,
     logprobs: int | None = None,
     prompt_logprobs: int | None = None,
+    bank: int | None = None,
 ) -> Generation:
     """Return the generation for one prompt, which `begin` precedes, checked against the context."""
     room = max_context - 1 - len(prompt)
@@ -178,7 +179,7 @@ def plan_generation(
             "messages" if max_tokens is None else "max_tokens",
             "context_length_exceeded",
         )
-    return Generation((begin, *prompt), wanted, sampling, logprobs, prompt_logprobs)
+    return Generation((begin, *prompt), wanted, sampling, logprobs, prompt_logprobs, bank)
 
 
 def _is_ids(prompt: object) -> bool:
