@@ -6,7 +6,7 @@ their rows of the router with them, each moved towards the mean hidden state m o
     row = copied row + SHIFT * m / |m|^2          so that its logit is about SHIFT above the original's
 
 So the copies answer for the originals from the first step on, with their weights, and a bank of as many
-in-layer experts as the base has starts as the base. What else was tried: docs/decisions/0011.
+in-layer experts as the base has starts as the base. What else was tried: docs/decisions/0015.
 
 Shapes: N tokens, D hidden, E in-layer experts of the base, k of the bank, F inner width.
 """
