@@ -81,7 +81,7 @@ def start(world: int, folder: Path) -> Outcome:
         for rank in range(world)
     ]
     for process in started:
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output
     return Outcome(folder, [result_of(folder, number) for number in range(len(cases))])
 
