@@ -18,8 +18,8 @@ and beside them, on the same segments,
                 them on the domain that has none
     dense       `general` trained on, on the text of all domains, for as many steps as three Experts have
 
-LoRA's learning rate is the better of two that were tried (LORA_RATES). A bank reads replay: for two bytes of
-its domain one of the base's other text, so that it learns when not to be of use.
+LoRA's learning rate is above Full's, as is usual, and was not searched for. A bank reads replay: for two bytes
+of its domain one of the base's other text, so that it learns when not to be of use.
 
 With --folder, runs that were made before are kept. Writes benchmarks/results/methods.json.
 """
