@@ -115,17 +115,17 @@ def overhead(job: TrainJob, folder: Path, _: argparse.Namespace) -> dict[str, An
 
 def checkpoint_cost(job: TrainJob, folder: Path, _: argparse.Namespace) -> dict[str, Any]:
     """Train a model whose checkpoint has 1 GB, with and without writing one in a window of steps."""
-    steps, every = 24, 500
+    steps, every = 5, 500
     asked = _with(job, max_steps=steps, batch_tokens=384, validation_every=1000, checkpoint_every=1000)
     run = prepare(asked, folder / "store")
-    large = Model(preset("tiny").model_copy(update={"hidden_size": 512, "moe_intermediate_size": 6600}))
+    large = Model(preset("tiny").model_copy(update={"hidden_size": 512, "moe_intermediate_size": 3300}))
     for parameter in large.parameters():
         torch.nn.init.normal_(parameter, 0, 0.02)
     run.model = large.train()
     run.optimizer = type(run.optimizer)(large, asked.training)
     run.balancer = type(run.balancer)(large, asked.training)
     checkpoints = _checkpoints(run, folder / "large")
-    _steps(run, 4)
+    _steps(run, 1)
     without, with_one = [], []
     for _turn in range(ROUNDS):
         without.append(_steps(run, steps))
