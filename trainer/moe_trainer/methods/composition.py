@@ -60,11 +60,6 @@ class Composition:
         for gate in self._gates():
             gate.visible_BE = self.visible_ME[rows]
 
-    def open_all(self) -> None:
-        """Let every sequence see all banks: the composition's own gate decides."""
-        for gate in self._gates():
-            gate.visible_BE = None
-
     def _gates(self) -> list[ChosenRows]:
         return [module for module in self.model.modules() if isinstance(module, ChosenRows)]
 
