@@ -25,6 +25,8 @@ echo "index $JOB_COMPLETION_INDEX on $(hostname)"
 touch "/moe/store/$JOB_COMPLETION_INDEX"
 until [ -e /moe/store/0 ] && [ -e /moe/store/1 ]; do sleep 0.05; done
 until python3 -c 'import socket; print("peer", socket.gethostbyname("gang-1.gang"))'; do sleep 0.05; done
+touch "/moe/store/known-$JOB_COMPLETION_INDEX"  # a pod that has ended has no name: the other must have looked it up
+until [ -e /moe/store/known-0 ] && [ -e /moe/store/known-1 ]; do sleep 0.05; done
 echo "done $JOB_COMPLETION_INDEX" > /dev/termination-log
 """
     template = pod(
