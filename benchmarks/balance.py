@@ -35,7 +35,6 @@ from specialization import BASE, SALT, example_specs, holdout_fraction, scaled, 
 from torch import Tensor
 
 from moe_client.demo.corpora import write_corpora
-from moe_trainer.balancing import Balancer
 from moe_trainer.data.snapshot_layout import read_documents
 from moe_trainer.formats import digest_of
 from moe_trainer.job_config import ExpertRef, HoldoutRule, SnapshotRef, TrainingSpec, TrainJob
@@ -44,9 +43,10 @@ from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.moe.layer import MoELayer
 from moe_trainer.presets import preset
 from moe_trainer.tokenizer import ByteTokenizer
-from moe_trainer.training_run import Run, prepare
-from moe_trainer.training_step import take_step
-from moe_trainer.validation import validate
+from moe_trainer.training.balancing import Balancer
+from moe_trainer.training.run import Run, prepare
+from moe_trainer.training.step import take_step
+from moe_trainer.training.validation import validate
 
 #: Blocks of the model's context that are scored, spread evenly over the held-out text.
 HELD_OUT_BLOCKS = 240

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 from pool_on_disk import machine, write_result
 
-from moe_trainer.scores import SMALLEST_DELTA
+from moe_trainer.evaluation.scores import SMALLEST_DELTA
 from moe_trainer.statistics.bootstrap import Ratio, bootstrap
 
 LOSSES = Path(__file__).parent / "results" / "segment_losses.json"

@@ -44,10 +44,10 @@ from specialization import BASE, SALT, example_specs, holdout_fraction, scaled, 
 
 from moe_client.demo.corpora import write_corpora
 from moe_trainer.environment import Environment
+from moe_trainer.evaluation.matrix import Cell
 from moe_trainer.formats import digest_of
 from moe_trainer.job_config import ArtefactRef, ExpertRef, HoldoutRule, Source, TrainingSpec
 from moe_trainer.job_report import EvaluateHeadline, TrainHeadline
-from moe_trainer.matrix import Cell
 
 SEEDS = 3
 #: Bytes of the base's other text for each byte of the domain's.

@@ -35,18 +35,19 @@ from pool_on_disk import PoolOnDisk, machine, write_result
 from specialization import BASE, SALT, example_specs, holdout_fraction, scaled, specs_sources
 
 from moe_client.demo.corpora import write_corpora
-from moe_trainer import store, training_step
-from moe_trainer.checkpoint import Checkpoints, Trained
+from moe_trainer import store
 from moe_trainer.formats import digest_of
 from moe_trainer.job_config import HoldoutRule, TrainJob
 from moe_trainer.manifest import sha256_of_file
 from moe_trainer.model import Model
 from moe_trainer.presets import preset
-from moe_trainer.progress import ProgressServer
 from moe_trainer.termination import Stop
 from moe_trainer.train import begin, train
-from moe_trainer.training_run import Run, prepare, training_inputs
-from moe_trainer.training_step import take_step
+from moe_trainer.training import step as training_step
+from moe_trainer.training.checkpoint import Checkpoints, Trained
+from moe_trainer.training.progress import ProgressServer
+from moe_trainer.training.run import Run, prepare, training_inputs
+from moe_trainer.training.step import take_step
 
 RESULT = Path(__file__).parent / "results" / "training.json"
 ROUNDS = 3

@@ -21,14 +21,14 @@ from pydantic import Field
 from moe_trainer import manifest, store
 from moe_trainer.data.snapshot_layout import read_documents
 from moe_trainer.environment import Environment
+from moe_trainer.evaluation.matrix import DEVICES, Array, Cell, Matrix
+from moe_trainer.evaluation.scores import interval
+from moe_trainer.evaluation.segments import CONTEXT_BYTES, SCORER, cut
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Format, digest_of
 from moe_trainer.job_config import DistillJob, HoldoutRef
 from moe_trainer.job_report import DistillHeadline, Interval
-from moe_trainer.matrix import DEVICES, Array, Cell, Matrix
 from moe_trainer.ngram_fit import NgramModel, Prompts, fit_temperature, softmax
-from moe_trainer.scores import interval
-from moe_trainer.segments import CONTEXT_BYTES, SCORER, cut
 from moe_trainer.statistics.bootstrap import Ratio, bootstrap, seed_of
 from moe_trainer.statistics.clustered import Clustered
 

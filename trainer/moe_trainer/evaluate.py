@@ -15,21 +15,22 @@ from typing import Any, Literal
 
 import numpy as np
 
-from moe_trainer import manifest, store, unigram
-from moe_trainer.contamination import tainted_clusters
+from moe_trainer import manifest, store
 from moe_trainer.data.snapshot_layout import read_documents
 from moe_trainer.environment import Environment
-from moe_trainer.evaluation_report import EvaluationReport
+from moe_trainer.evaluation import unigram
+from moe_trainer.evaluation.contamination import tainted_clusters
+from moe_trainer.evaluation.evidence import Against, Column, weigh
+from moe_trainer.evaluation.matrix import Cell, Matrix
+from moe_trainer.evaluation.report import EvaluationReport
+from moe_trainer.evaluation.scores import Absent, Scored
+from moe_trainer.evaluation.segments import SCORER, Segment, cut
 from moe_trainer.evaluators.accuracy import weigh_answers
 from moe_trainer.evaluators.answers import Answers, Generate, answers_of
-from moe_trainer.evidence import Against, Column, weigh
 from moe_trainer.formats import Digest, digest_of
 from moe_trainer.job_config import ArtefactRef, EvaluateJob, HoldoutRef, TasksRef
 from moe_trainer.job_report import Accuracy, EvaluateHeadline
-from moe_trainer.matrix import Cell, Matrix
 from moe_trainer.methods import adapter
-from moe_trainer.scores import Absent, Scored
-from moe_trainer.segments import SCORER, Segment, cut
 
 REPORT = "report.json"
 
@@ -60,7 +61,8 @@ class Evaluation:
     def __init__(self, job: EvaluateJob, environment: Environment) -> None:
         self.job = job
         self.root = environment.store
-        self.scorer = import_module("moe_trainer.scorer")  # torch: a report that exists does not need it
+        # Imports torch, which a report that exists does not need.
+        self.scorer = import_module("moe_trainer.evaluation.scorer")
         self.matrix = Matrix(self.root, job.pool_uid, self.scorer.use_device(environment.threads))
         self.models = [model for model in (job.candidate, job.current, job.base) if model]
         #: The holdouts of the comparisons, own anchor first, then the rest of the suite; none twice.

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 
 from moe_trainer.causal_model import CausalModel
+from moe_trainer.evaluation.scores import Absent
 from moe_trainer.evaluators.tasks import Completion
-from moe_trainer.scores import Absent
 from moe_trainer.tokenizer import Tokenizer
 
 BATCH = 16

@@ -225,7 +225,8 @@ class TrainingSpec(Format):
         default=True, description="Tokens see the documents before theirs in the same sequence."
     )
     schedule: Schedule = Field(
-        default="Cosine", description="How the learning rate goes on after the warm-up (optimization.py)."
+        default="Cosine",
+        description="How the learning rate goes on after the warm-up (training/optimization.py).",
     )
     warmup_fraction: float = Field(default=0.05, ge=0, lt=1, description="Share of the steps that warm up.")
     weight_decay: float = Field(default=0.1, ge=0, description="AdamW's decoupled decay of matrices.")

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from moe_gateway.strategies.ngram_table import TableFile, buckets_for, buckets_of
-from moe_trainer.matrix import Array
+from moe_trainer.evaluation.matrix import Array
 
 LEARNING_RATE = 0.5
 BATCH = 64

@@ -10,7 +10,7 @@
 
 Each step can be killed and run again: what it wrote is found and kept. Snapshots of one pool must run
 one at a time; the operator sees to that. A snapshot that is reused keeps the exclusions of its day: what
-the pool has held out since then counts as seen by its readers (contamination.py).
+the pool has held out since then counts as seen by its readers (evaluation/contamination.py).
 """
 
 import hashlib

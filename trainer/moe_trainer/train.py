@@ -1,10 +1,7 @@
 """``moe-trainer train``: one revision, from a parent artefact or a preset, to a committed artefact.
 
-    training_run.py     the run in memory: model, data, optimizer
-    training_step.py    one optimizer step
-    balancing.py        what keeps the routers even
-    validation.py       what is measured on the way
-    train_report.py     what is left beside the weights
+What a run consists of is in training/; here is its course: prepare, go on from where an attempt stopped, step,
+measure, checkpoint, commit.
 
 An attempt looks for what earlier ones left: a committed artefact is verified and reported again; else
 the newest good checkpoint is gone on from, with the same batches and, on one kind of machine, the same
@@ -18,24 +15,24 @@ import time
 from pathlib import Path
 
 from moe_trainer import store
-from moe_trainer.balancing import BASE_LOAD_STEPS
-from moe_trainer.checkpoint import Checkpoints, Trained
 from moe_trainer.device import use_device
 from moe_trainer.environment import Environment
 from moe_trainer.failure import TransientError
 from moe_trainer.job_config import TrainJob
 from moe_trainer.job_report import Progress, TrainHeadline
-from moe_trainer.load_metrics import load_metrics
-from moe_trainer.load_record import thinned
 from moe_trainer.parallel.processes import Processes, joined
 from moe_trainer.parallel.spread import assemble
-from moe_trainer.progress import ProgressServer
 from moe_trainer.termination import Stop, stop_on_sigterm
-from moe_trainer.train_report import commit, finished, kernels_of
-from moe_trainer.training_data import drop_tokens
-from moe_trainer.training_run import Run, layout_of, prepare, training_inputs
-from moe_trainer.training_step import take_step
-from moe_trainer.validation import validate
+from moe_trainer.training.balancing import BASE_LOAD_STEPS
+from moe_trainer.training.checkpoint import Checkpoints, Trained
+from moe_trainer.training.data import drop_tokens
+from moe_trainer.training.load_metrics import load_metrics
+from moe_trainer.training.load_record import thinned
+from moe_trainer.training.progress import ProgressServer
+from moe_trainer.training.report import commit, finished, kernels_of
+from moe_trainer.training.run import Run, layout_of, prepare, training_inputs
+from moe_trainer.training.step import take_step
+from moe_trainer.training.validation import validate
 
 #: Seconds between lines in the log.
 LOG_SECONDS = 1.0

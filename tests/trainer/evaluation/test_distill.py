@@ -10,11 +10,11 @@ from tests.trainer.evaluation.conftest import DOMAINS, Pool
 from moe_gateway.strategies import ngram_table
 from moe_trainer import distill, evaluate
 from moe_trainer.data.snapshot_layout import read_documents
+from moe_trainer.evaluation.segments import cut
 from moe_trainer.failure import JobError
 from moe_trainer.formats import digest_of
 from moe_trainer.job_config import Comparison, DistillJob, EvaluateJob
 from moe_trainer.job_report import DistillHeadline
-from moe_trainer.segments import cut
 
 ROSTER = (*DOMAINS, "general")
 

@@ -99,7 +99,7 @@ async def test_logprobs_of_a_prompt_are_those_of_transformers(tmp_path: Path) ->
 
 def test_presets_are_trained_evaluated_and_served_without_transformers() -> None:
     code = (
-        "import sys, moe_trainer.train, moe_trainer.evaluate, moe_trainer.scorer, moe_trainer.serve\n"
+        "import sys, moe_trainer.train, moe_trainer.evaluate, moe_trainer.evaluation.scorer, moe_trainer.serve\n"
         "sys.exit('transformers' in sys.modules or 'tokenizers' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=200).returncode == 0

@@ -15,8 +15,8 @@ from moe_trainer.methods.bank_layers import BankedExperts, BankedGate, add_bank
 from moe_trainer.methods.expert_bank import ExpertBank
 from moe_trainer.model import Model
 from moe_trainer.moe.layer import MoELayer
-from moe_trainer.optimization import trained_parameters
 from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.training.optimization import trained_parameters
 
 IDS_BT = torch.randint(0, 256, (2, 40), generator=torch.Generator().manual_seed(1))
 

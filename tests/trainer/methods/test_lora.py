@@ -21,8 +21,8 @@ from moe_trainer.methods.peft_format import updates
 from moe_trainer.model import Model
 from moe_trainer.moe.experts import ExpertsFunction, swiglu_experts
 from moe_trainer.moe.layer import InLayerExperts
-from moe_trainer.optimization import trained_parameters
 from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.training.optimization import trained_parameters
 
 Decoding = TypeVar("Decoding", bound=CausalModel)
 LORA = {"method": "LoRA", "lora": LoRASpec(rank=3, alpha=6)}

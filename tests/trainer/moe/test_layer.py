@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from moe_trainer.losses import load_balancing_loss, router_z_loss
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import StepCounts
 from moe_trainer.moe.layer import MoELayer
 from moe_trainer.moe.router import LogitsNotFinite
 from moe_trainer.moe.routing import Routing
+from moe_trainer.training.losses import load_balancing_loss, router_z_loss
 
 GLM = {"model_type": "glm4_moe"}
 LAYERS: dict[str, dict[str, Any]] = {

@@ -21,12 +21,12 @@ from moe_trainer.methods.lora import LoRA
 from moe_trainer.model import Model, initialise
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.moe.layer import MoELayer
-from moe_trainer.optimization import trained_parameters
 from moe_trainer.parallel.layout import Layout
 from moe_trainer.parallel.processes import Processes, joined
 from moe_trainer.parallel.spread import assemble, clip_gradients, local, placed, spread, sum_gradients
 from moe_trainer.parallel.tensor_files import read_tensors, write_tensors
 from moe_trainer.tensors import save_tensors
+from moe_trainer.training.optimization import trained_parameters
 
 SMALL = ModelConfig(
     vocab_size=64,

@@ -27,9 +27,10 @@ LOSS_TOLERANCE = 2e-3
 SCORE = """
 import json, sys
 from pathlib import Path
-from moe_trainer import artefact, scorer
-from moe_trainer.matrix import CellKey
-from moe_trainer.segments import Segment
+from moe_trainer import artefact
+from moe_trainer.evaluation import scorer
+from moe_trainer.evaluation.matrix import CellKey
+from moe_trainer.evaluation.segments import Segment
 device = scorer.use_device(1)
 model, tokenizer = artefact.load(Path(sys.argv[1]), None)
 digest = "sha256:" + "0" * 64

@@ -10,17 +10,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from moe_trainer import artefact, train
-from moe_trainer.balancing import Balancer
 from moe_trainer.failure import JobError
 from moe_trainer.job_config import ArtefactRef, TrainingSpec, TrainJob
-from moe_trainer.load_metrics import MAX_EXPERT_SERIES, load_metrics
-from moe_trainer.load_record import MAX_INTERVALS, LayerRecord, LoadRecord, thinned
 from moe_trainer.model import Model
 from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.moe.layer import MoELayer
 from moe_trainer.tokenizer import ByteTokenizer
-from moe_trainer.training_run import Run, prepare
-from moe_trainer.training_step import take_step
+from moe_trainer.training.balancing import Balancer
+from moe_trainer.training.load_metrics import MAX_EXPERT_SERIES, load_metrics
+from moe_trainer.training.load_record import MAX_INTERVALS, LayerRecord, LoadRecord, thinned
+from moe_trainer.training.run import Run, prepare
+from moe_trainer.training.step import take_step
 
 from .conftest import SMALL, Pool, everywhere_random
 

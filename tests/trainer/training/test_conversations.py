@@ -14,8 +14,8 @@ from moe_trainer.environment import Environment
 from moe_trainer.job_config import ArtefactRef, ExpertRef, HoldoutRule, SnapshotJob, Source
 from moe_trainer.model import Model
 from moe_trainer.tokenizer import ByteTokenizer
-from moe_trainer.training_run import prepare
-from moe_trainer.training_step import take_step
+from moe_trainer.training.run import prepare
+from moe_trainer.training.step import take_step
 
 from .conftest import Pool
 

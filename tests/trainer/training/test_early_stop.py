@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from moe_trainer import artefact, train
-from moe_trainer.early_stop import BestWeights, Standing, is_over, standing
 from moe_trainer.failure import JobError, TransientError
 from moe_trainer.job_config import EarlyStop
 from moe_trainer.model import Model
-from moe_trainer.training_run import Run
+from moe_trainer.training.early_stop import BestWeights, Standing, is_over, standing
+from moe_trainer.training.run import Run
 
 from .conftest import SMALL, Pool, everywhere_random
 
@@ -125,6 +125,6 @@ def test_an_interrupted_run_stops_where_it_would_have_and_with_the_same_bits(
 def test_without_text_to_validate_on_it_is_refused_before_a_step(
     pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moe_trainer.training_run.validation_blocks", lambda *_: None)
+    monkeypatch.setattr("moe_trainer.training.run.validation_blocks", lambda *_: None)
     with pytest.raises(JobError, match=r"DataEmpty: training\.earlyStop needs text"):
         pool.train(pool.job(early_stop=RULE))

@@ -17,8 +17,8 @@ from .conftest import Pool
 
 _DIE = """
 import os
-from moe_trainer import {module}
-real, calls = {module}.{name}, 0
+import moe_trainer.{module} as module
+real, calls = module.{name}, 0
 
 def wrapped(*arguments, **keywords):
     global calls
@@ -27,7 +27,7 @@ def wrapped(*arguments, **keywords):
         os._exit(137)  # as kill -9: nothing is cleaned up, nothing is flushed
     return real(*arguments, **keywords)
 
-{module}.{name} = wrapped
+module.{name} = wrapped
 """
 
 
@@ -82,8 +82,10 @@ def test_two_processes_train_as_one_and_go_on_exactly_after_one_was_killed(pool:
     assert pool.report(whole)["provenance"]["processes"] == 2
     assert_close(pool, alone, whole)
 
-    in_background = "from moe_trainer import checkpoint; checkpoint.AT_ONCE_BYTES = 0\n"
-    dies_writing = in_background + _DIE.format(module="checkpoint", name="write_tensors", call=3, rank=1)
+    in_background = "from moe_trainer.training import checkpoint; checkpoint.AT_ONCE_BYTES = 0\n"
+    dies_writing = in_background + _DIE.format(
+        module="training.checkpoint", name="write_tensors", call=3, rank=1
+    )
     codes = run_gang(pool, pool.job(run="killed"), dies_writing)
     assert codes[1] == 137 and codes[0] == 1
     assert pool.headline()["reason"] == "PeerLost" and pool.headline()["retryable"]

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from moe_trainer.failure import JobError
 from moe_trainer.model import Block, Model
-from moe_trainer.not_finite import origin
 from moe_trainer.parallel.processes import Processes
 from moe_trainer.parallel.spread import clip_gradients
-from moe_trainer.training_run import prepare
-from moe_trainer.training_step import take_step
+from moe_trainer.training.not_finite import origin
+from moe_trainer.training.run import prepare
+from moe_trainer.training.step import take_step
 
 from .conftest import Pool
 

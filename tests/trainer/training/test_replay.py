@@ -15,8 +15,8 @@ from moe_trainer.job_config import ArtefactRef, ExpertRef, HoldoutRule, Snapshot
 from moe_trainer.job_report import SnapshotHeadline
 from moe_trainer.model import Model
 from moe_trainer.tokenizer import BOS, EOS, ByteTokenizer
-from moe_trainer.training_data import tokens_folder
-from moe_trainer.training_run import Run, prepare
+from moe_trainer.training.data import tokens_folder
+from moe_trainer.training.run import Run, prepare
 
 from .conftest import Pool
 

@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from moe_trainer import checkpoint, train
+from moe_trainer import train
 from moe_trainer.failure import JobError, TransientError, from_exception
 from moe_trainer.job_report import TrainHeadline
 from moe_trainer.manifest import verify
-from moe_trainer.training_run import Run
+from moe_trainer.training import checkpoint
+from moe_trainer.training.run import Run
 
 from .conftest import Pool
 
@@ -69,8 +70,8 @@ def test_an_artefact_that_was_damaged_is_made_again_beside_it(pool: Pool) -> Non
 _KILL = """
 import os
 from pathlib import Path
-from moe_trainer import {module}
-real, calls = {module}.{name}, 0
+import moe_trainer.{module} as module
+real, calls = module.{name}, 0
 
 def wrapped(*arguments, **keywords):
     global calls
@@ -79,7 +80,7 @@ def wrapped(*arguments, **keywords):
         os._exit(137)  # as kill -9: nothing is cleaned up, nothing is flushed
     return real(*arguments, **keywords)
 
-{module}.{name} = wrapped
+module.{name} = wrapped
 """
 
 
@@ -94,9 +95,9 @@ def unbroken(pool: Pool) -> TrainHeadline:
         ("train", "take_step", 8, 6),  # between checkpoints
         ("manifest", "_write_manifest", 1, 0),  # all files of the tokens written, their manifest not
         ("manifest", "_write_manifest", 3, 3),  # all files of a checkpoint written, its manifest not
-        ("checkpoint", "_newest_first", 4, 9),  # after a checkpoint, before the oldest is dropped
+        ("training.checkpoint", "_newest_first", 4, 9),  # after a checkpoint, before the oldest is dropped
         ("manifest", "_write_manifest", 5, 9),  # all files of the artefact written, its manifest not
-        ("train_report", "headline", 1, 0),  # the artefact is committed, its headline not left
+        ("training.report", "headline", 1, 0),  # the artefact is committed, its headline not left
     ],
 )
 def test_killed_anywhere_twice_the_run_ends_as_if_unbroken(

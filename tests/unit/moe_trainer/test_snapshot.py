@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from moe_trainer import store
-from moe_trainer.contamination import tainted_clusters
 from moe_trainer.data.fingerprints import read_registry
 from moe_trainer.data.holdouts import read_windows
 from moe_trainer.data.snapshot_layout import read_documents, read_record
+from moe_trainer.evaluation.contamination import tainted_clusters
 from moe_trainer.failure import JobError
 from moe_trainer.job_config import Filter, Source
 from moe_trainer.manifest import verify

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import Field
 
 from moe_trainer import store
-from moe_trainer.cells import read_cell, write_cell
+from moe_trainer.evaluation.cells import read_cell, write_cell
 from moe_trainer.evaluators.measures import MEASURES
 from moe_trainer.evaluators.tasks import Completion, Item, TaskRules, read_items, read_rules
 from moe_trainer.formats import Digest, Format

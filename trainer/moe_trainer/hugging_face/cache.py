@@ -36,7 +36,7 @@ class RowCache:
         return like_BGTC.new_zeros(self.lengths_R.shape[0], groups, self.max_length, width)
 
 
-class Appending(Cache):
+class Appending(Cache):  # type: ignore[misc]
     """What attention of transformers sees of a RowCache during one pass."""
 
     def __init__(self, cache: RowCache, rows_B: Tensor, at_BT: Tensor) -> None:

@@ -70,7 +70,7 @@ class Decoder(CausalModel):
     @property
     def blocks(self) -> nn.ModuleList:
         """The layers, first to last."""
-        layers = self.network.get_decoder().layers  # type: ignore[no-untyped-call]
+        layers = self.network.get_decoder().layers
         assert isinstance(layers, nn.ModuleList)
         return layers
 
@@ -150,7 +150,7 @@ class Decoder(CausalModel):
             if self.recompute:
                 self.network.activation_checkpointing_enable({"use_reentrant": False})
             else:
-                self.network.activation_checkpointing_disable()  # type: ignore[no-untyped-call]
+                self.network.activation_checkpointing_disable()
 
     def _masks(self, at_BT: Tensor, end: int) -> Tensor | dict[str, Tensor]:
         """Return which positions each new token sees: one mask, or one a kind of layer."""

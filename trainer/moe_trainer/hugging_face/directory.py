@@ -61,12 +61,12 @@ def load_decoder(folder: Path) -> Decoder:
     config = _config(folder)
     found = weights.read_headers(folder)
     with torch.device("meta"):
-        outline = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+        outline = AutoModelForCausalLM.from_config(config)
     tied = set(outline.all_tied_weights_keys)
     weights.check(
         folder, {name: stored for name, stored in found.items() if name not in tied}, on_disk(outline)
     )
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
     network: Any = AutoModelForCausalLM.from_pretrained(
         folder,
         config=config,

@@ -19,7 +19,7 @@ from moe_trainer.formats import digest_of
 from moe_trainer.job_config import TrainJob
 from moe_trainer.job_report import Progress, TrainHeadline
 from moe_trainer.manifest import is_committed, replace_file, sha256_of_file
-from moe_trainer.progress import ProgressServer
+from moe_trainer.training.progress import ProgressServer
 from small_trainer import model
 from small_trainer.behaviour import Behaviour
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from moe_trainer.matrix import Cell, CellKey
-from moe_trainer.segments import Segment
+from moe_trainer.evaluation.matrix import Cell, CellKey
+from moe_trainer.evaluation.segments import Segment
 
 
 def fit(texts: Iterable[str]) -> list[float]:

@@ -21,10 +21,10 @@ from torch.nn import functional as F
 from moe_trainer.data.batches import IGNORED, positions_in_documents
 from moe_trainer.failure import JobError
 from moe_trainer.moe.router import LogitsNotFinite
-from moe_trainer.not_finite import origin
-from moe_trainer.optimization import learning_rate
 from moe_trainer.parallel.spread import clip_gradients, sum_gradients
-from moe_trainer.training_run import Run
+from moe_trainer.training.not_finite import origin
+from moe_trainer.training.optimization import learning_rate
+from moe_trainer.training.run import Run
 
 
 def take_step(run: Run) -> float:

@@ -3,7 +3,7 @@
 import random
 
 from moe_trainer.data.snapshot_layout import Document
-from moe_trainer.segments import CONTEXT_BYTES, MAX_SEGMENTS, MIN_SEGMENT_BYTES, SEGMENT_BYTES, cut
+from moe_trainer.evaluation.segments import CONTEXT_BYTES, MAX_SEGMENTS, MIN_SEGMENT_BYTES, SEGMENT_BYTES, cut
 
 
 def document(cluster: str, length: int, seed: int = 0) -> Document:

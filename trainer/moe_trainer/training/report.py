@@ -15,12 +15,12 @@ from moe_trainer.failure import JobError, TransientError
 from moe_trainer.formats import Format
 from moe_trainer.job_config import TrainJob
 from moe_trainer.job_report import TrainHeadline
-from moe_trainer.load_record import LayerRecord
 from moe_trainer.manifest import is_committed, read_manifest, sha256_of_file, verify
 from moe_trainer.methods import artefacts
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import LayerLoad
-from moe_trainer.training_run import Run
+from moe_trainer.training.load_record import LayerRecord
+from moe_trainer.training.run import Run
 
 
 class TrainResult(Format):

@@ -5,7 +5,7 @@ import urllib.request
 import pytest
 
 from moe_trainer.job_report import Progress
-from moe_trainer.progress import ProgressServer, metrics
+from moe_trainer.training.progress import ProgressServer, metrics
 
 
 def get(server: ProgressServer, path: str) -> str:

@@ -8,13 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from moe_trainer.balancing import Balancer
-from moe_trainer.base_losses import BaseLosses
 from moe_trainer.causal_model import CausalModel
-from moe_trainer.checkpoint import Curve
 from moe_trainer.data.batches import Batches, rows_of, validation_blocks
 from moe_trainer.data.tokens import StreamsRecord
-from moe_trainer.early_stop import BestWeights, is_over, standing
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, canonical_json, digest_of
 from moe_trainer.job_config import ArtefactRef, TrainingSpec, TrainJob
@@ -24,13 +20,17 @@ from moe_trainer.methods.artefacts import ADAPTERS, METHODS, Start, load, start
 from moe_trainer.model import Model, initialise
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import LayerLoad
-from moe_trainer.optimization import AdamW, trained_parameters
 from moe_trainer.parallel.layout import Layout, lay_out
 from moe_trainer.parallel.processes import Processes
 from moe_trainer.parallel.spread import spread
 from moe_trainer.presets import preset
 from moe_trainer.tokenizer import ByteTokenizer, Tokenizer
-from moe_trainer.training_data import read_data
+from moe_trainer.training.balancing import Balancer
+from moe_trainer.training.base_losses import BaseLosses
+from moe_trainer.training.checkpoint import Curve
+from moe_trainer.training.data import read_data
+from moe_trainer.training.early_stop import BestWeights, is_over, standing
+from moe_trainer.training.optimization import AdamW, trained_parameters
 
 #: What architectures call the number of a layer's in-layer experts in ``config.json``.
 _IN_LAYER_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")

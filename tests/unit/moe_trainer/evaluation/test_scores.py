@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from moe_trainer import scores
+from moe_trainer.evaluation import scores
+from moe_trainer.evaluation.matrix import Cell, CellKey
+from moe_trainer.evaluation.scores import Absent, Scored
 from moe_trainer.job_report import Interval
-from moe_trainer.matrix import Cell, CellKey
-from moe_trainer.scores import Absent, Scored
 
 DIGEST = "sha256:" + "a" * 64
 

@@ -14,10 +14,10 @@ import numpy.typing as npt
 from pydantic import Field
 
 from moe_trainer import store
-from moe_trainer.cells import read_cell, write_cell
+from moe_trainer.evaluation.cells import read_cell, write_cell
+from moe_trainer.evaluation.segments import SCORER
 from moe_trainer.formats import Digest, Format
 from moe_trainer.job_config import ArtefactRef, HoldoutRef
-from moe_trainer.segments import SCORER
 
 Array = npt.NDArray[np.float64]
 

@@ -25,18 +25,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from moe_trainer.balancing import Balancer
 from moe_trainer.causal_model import CausalModel
-from moe_trainer.early_stop import BestWeights
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, Format
-from moe_trainer.load_record import LayerRecord
 from moe_trainer.manifest import is_committed, new_folder, verify
-from moe_trainer.optimization import AdamW, trained_parameters
 from moe_trainer.parallel.processes import Processes
 from moe_trainer.parallel.spread import local, placed, placed_like
 from moe_trainer.parallel.tensor_files import check_shapes, read_tensors, write_tensors
 from moe_trainer.tensors import load_tensors, save_tensors
+from moe_trainer.training.balancing import Balancer
+from moe_trainer.training.early_stop import BestWeights
+from moe_trainer.training.load_record import LayerRecord
+from moe_trainer.training.optimization import AdamW, trained_parameters
 
 KEPT = 2
 #: Larger checkpoints (bytes of this process) are written in the background: smaller ones take milliseconds.
