@@ -1,7 +1,7 @@
 """Documents without their text, one row each: names in memory, signatures in a file.
 
-In memory are 16 bytes a document; the 512 of its signature stay on disk, so that disk bounds how many
-there may be. Rows are only ever added.
+In memory are 48 bytes a document, name and sketch; the 512 of its signature stay on disk, so that disk bounds
+how many there may be. Rows are only ever added.
 """
 
 import os
@@ -22,7 +22,11 @@ Names = NDArray[np.bytes_]
 Rows = NDArray[np.int64]
 #: One number for each band of a signature: documents that differ in it do not share the band.
 Keys = NDArray[np.uint32]
+#: Two bits of each of the 128 values of a signature, four numbers a row: where they differ, the values do.
+Sketches = NDArray[np.uint64]
 
+_SKETCH_NUMBERS = 4
+_LOW_BITS = np.uint64(0x5555555555555555)
 _ROWS_READ = 4096
 
 
@@ -32,6 +36,7 @@ class Catalogue:
     def __init__(self, signatures: BinaryIO) -> None:
         self._file = signatures
         self._parts: list[Names] = []
+        self._sketch_parts: list[Sketches] = []
         self._rows = 0
 
     def __enter__(self) -> "Catalogue":
@@ -50,14 +55,26 @@ class Catalogue:
         self._file.seek(0, os.SEEK_END)
         self._file.write(signatures.tobytes())
         self._parts.append(names)
+        self._sketch_parts.append(_sketched(signatures))
         first, self._rows = self._rows, self._rows + len(names)
         return np.arange(first, self._rows)
 
     @property
     def names(self) -> Names:
         """The names of all rows."""
-        self._parts = [np.concatenate([no_names(), *self._parts])]
+        if len(self._parts) != 1:
+            self._parts = [np.concatenate([no_names(), *self._parts])]
         return self._parts[0]
+
+    def may_be_alike(self, left: Rows, right: Rows, threshold: float) -> NDArray[np.bool_]:
+        """Return which pairs of rows may reach a threshold, by their sketches: never false for one that does."""
+        if len(self._sketch_parts) != 1:
+            self._sketch_parts = [np.concatenate([_sketched(_no_signatures()), *self._sketch_parts])]
+        sketches = self._sketch_parts[0]
+        other = sketches[left] ^ sketches[right]
+        differ = np.bitwise_count((other | other >> np.uint64(1)) & _LOW_BITS).sum(axis=1, dtype=np.int64)
+        possible: NDArray[np.bool_] = (BINS - differ) / BINS >= threshold
+        return possible
 
     def signatures(self, rows: Rows) -> Signatures:
         """Return the signatures of some rows: rows by 128."""
@@ -84,8 +101,11 @@ class Catalogue:
 
 def share_a_band(left: Signatures, right: Signatures) -> NDArray[np.bool_]:
     """Return for each pair of signatures whether they are equal in a whole band."""
-    equal = (left == right)[:, : BANDS * ROWS].reshape(-1, BANDS, ROWS)
-    shared: NDArray[np.bool_] = equal.all(axis=2).any(axis=1)
+    equal = (left == right)[:, : BANDS * ROWS]
+    in_band = equal[:, ::ROWS].copy()
+    for row in range(1, ROWS):
+        in_band &= equal[:, row::ROWS]
+    shared: NDArray[np.bool_] = in_band.any(axis=1)
     return shared
 
 
@@ -104,6 +124,18 @@ def digits_of(names: NDArray[np.bytes_]) -> list[str]:
     width = 2 * names.dtype.itemsize
     digits = np.ascontiguousarray(names).tobytes().hex()
     return [digits[start : start + width] for start in range(0, len(digits), width)]
+
+
+def _no_signatures() -> Signatures:
+    return np.empty((0, BINS), dtype=np.uint32)
+
+
+def _sketched(signatures: Signatures) -> Sketches:
+    """Return the sketch of each signature."""
+    bits = (signatures & 3).astype(np.uint64).reshape(-1, _SKETCH_NUMBERS, BINS // _SKETCH_NUMBERS)
+    bits <<= np.arange(0, 64, 2, dtype=np.uint64)
+    sketches: Sketches = np.bitwise_or.reduce(bits, axis=2)
+    return sketches
 
 
 def _mixed(values: NDArray[np.uint32]) -> Keys:

@@ -2,7 +2,8 @@
 
 One band after the other: rows are sorted by the band's key, rows of one key are a *run*, and only pairs
 within a run are compared. A search says which pairs still matter, so that a thousand copies of one text
-cost a thousand comparisons and not half a million.
+cost some thousand comparisons and not half a million. Most pairs that share a key have little else in
+common: their sketches, in memory, tell them apart before anything is read.
 
     Components     which rows are linked, directly or through others
     Resembling     which rows are like one of some given rows
@@ -21,8 +22,10 @@ from moe_trainer.data.minhash import BANDS, BINS, Signatures
 KEY_MEMORY = 64 * 1024 * 1024
 #: Pairs that are compared at once: 1 KB each.
 PAIRS_COMPARED = 8 * 1024
-#: Longer runs are gone through row by row.
-_SHORT_RUN = 16
+#: Pairs that are looked at at once.
+PAIRS_SEEN = 256 * 1024
+#: Longer runs are gone through row by row, so that what one row links need not be compared with the next.
+_SHORT_RUN = 64
 
 Mask = NDArray[np.bool_]
 
@@ -50,8 +53,11 @@ def search(catalogue: Catalogue, rows: Rows, threshold: float, wanted: Search) -
         bands = range(start, min(start + bands_at_once, BANDS))
         for keys in catalogue.keys(rows, bands):
             for left, right in _candidates(keys, wanted):
-                alike = _alike(catalogue, rows[left], rows[right], threshold)
-                wanted.alike(left[alike], right[alike])
+                left, right = _where(wanted.matters(left, right), left, right)
+                left, right = _where(catalogue.may_be_alike(rows[left], rows[right], threshold), left, right)
+                for first in range(0, len(left), PAIRS_COMPARED):
+                    one, other = left[first : first + PAIRS_COMPARED], right[first : first + PAIRS_COMPARED]
+                    wanted.alike(*_where(_alike(catalogue, rows[one], rows[other], threshold), one, other))
 
 
 def similar(left: Signatures, right: Signatures, threshold: float) -> Mask:
@@ -67,38 +73,42 @@ def _alike(catalogue: Catalogue, left: Rows, right: Rows, threshold: float) -> M
     return similar(signatures[places[: len(left)]], signatures[places[len(left) :]], threshold)
 
 
+def _where(mask: Mask, left: Rows, right: Rows) -> tuple[Rows, Rows]:
+    return left[mask], right[mask]
+
+
 def _candidates(keys: Keys, wanted: Search) -> Iterator[tuple[Rows, Rows]]:
-    """Yield the pairs of one band that matter, some at a time."""
+    """Yield the pairs of one band that may matter, some at a time."""
     order = np.argsort(keys, kind="stable")
     edges = np.flatnonzero(np.diff(keys[order])) + 1
     starts = np.concatenate(([0], edges))
     lengths = np.diff(np.concatenate((starts, [len(keys)])))
     short = (lengths > 1) & (lengths <= _SHORT_RUN)
-    yield from _pairs_of_short(order, starts[short], lengths[short], wanted)
+    yield from _pairs_of_short(order, starts[short], lengths[short])
     for start, length in zip(starts[lengths > _SHORT_RUN], lengths[lengths > _SHORT_RUN], strict=True):
         yield from _pairs_of_long(order[start : start + length], wanted)
 
 
-def _pairs_of_short(order: Rows, starts: Rows, lengths: Rows, wanted: Search) -> Iterator[tuple[Rows, Rows]]:
+def _pairs_of_short(order: Rows, starts: Rows, lengths: Rows) -> Iterator[tuple[Rows, Rows]]:
     first = np.repeat(starts, lengths)
     ends = np.repeat(starts + lengths, lengths)
     places = np.arange(len(first)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + first
     for distance in range(1, _SHORT_RUN):
         inside = places + distance < ends
         places, ends = places[inside], ends[inside]
-        yield from _that_matter(order[places], order[places + distance], wanted)
+        for start in range(0, len(places), PAIRS_SEEN):
+            some = places[start : start + PAIRS_SEEN]
+            yield order[some], order[some + distance]
 
 
 def _pairs_of_long(run: Rows, wanted: Search) -> Iterator[tuple[Rows, Rows]]:
-    for pivot in wanted.pivots(run):
-        yield from _that_matter(np.full_like(run, pivot), run, wanted)
-
-
-def _that_matter(left: Rows, right: Rows, wanted: Search) -> Iterator[tuple[Rows, Rows]]:
-    matter = wanted.matters(left, right)
-    left, right = left[matter], right[matter]
-    for start in range(0, len(left), PAIRS_COMPARED):
-        yield left[start : start + PAIRS_COMPARED], right[start : start + PAIRS_COMPARED]
+    """Yield each pivot with the whole run: one pivot at first, since it may link all, then ever more."""
+    pivots, taken, some = wanted.pivots(run), 0, 1
+    while taken < len(pivots):
+        now = pivots[taken : taken + some]
+        yield np.repeat(now, len(run)), np.tile(run, len(now))
+        taken += some
+        some = min(2 * some, max(1, PAIRS_SEEN // len(run)))
 
 
 class Components:

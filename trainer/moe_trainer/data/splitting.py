@@ -22,6 +22,8 @@ from moe_trainer.job_config import HoldoutRule
 #: Bytes of a cluster's id: 16 hexadecimal digits.
 CLUSTER_BYTES = 8
 
+_SIGNATURES_READ = 1024
+
 
 @dataclass(frozen=True)
 class Places:
@@ -86,7 +88,9 @@ def without_near_duplicates(catalogue: Catalogue, rows: Rows, threshold: float) 
     keep = np.ones(len(rows), dtype=np.bool_)
     edges = np.flatnonzero(np.diff(roots[order])) + 1
     for members in np.split(order, edges):
-        if len(members) > 1:
+        if len(members) == 2:  # linked by nothing but their own likeness
+            keep[members[1]] = False
+        elif len(members) > 2:
             keep[members] = _unlike_before(catalogue, rows[members], threshold)
     return rows[keep]
 
@@ -95,11 +99,13 @@ def _unlike_before(catalogue: Catalogue, rows: Rows, threshold: float) -> Mask:
     """Return which rows to keep of one component, in its order: those unlike every row kept before."""
     keep = np.zeros(len(rows), dtype=np.bool_)
     kept: Signatures = catalogue.signatures(rows[:0])
-    for number, row in enumerate(rows):
-        signature = catalogue.signatures(np.array([row]))
-        if not similar(kept, signature, threshold).any():
-            keep[number] = True
-            kept = np.concatenate((kept, signature))
+    for start in range(0, len(rows), _SIGNATURES_READ):
+        some = catalogue.signatures(rows[start : start + _SIGNATURES_READ])
+        for number in range(len(some)):
+            signature = some[number : number + 1]
+            if not similar(kept, signature, threshold).any():
+                keep[start + number] = True
+                kept = np.concatenate((kept, signature))
     return keep
 
 

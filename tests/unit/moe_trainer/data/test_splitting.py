@@ -134,6 +134,7 @@ def test_the_search_finds_what_plain_loops_find(
     monkeypatch.setattr(near_duplicates, "_SHORT_RUN", short_run)
     monkeypatch.setattr(near_duplicates, "KEY_MEMORY", 4096)
     monkeypatch.setattr(near_duplicates, "PAIRS_COMPARED", 7)
+    monkeypatch.setattr(near_duplicates, "PAIRS_SEEN", 50)
     documents = [document(text) for text in family_of_texts(seed)]
     first, second, fresh = documents[:30], documents[30:60], documents[60:]
     known: dict[str, tuple[naive.Place, bytes]] = {}
