@@ -17,6 +17,7 @@ from moe_trainer.python_syntax import piece_parses
 LIKELY = 0.5
 
 _ODD = re.compile(r"[^\w\s]|_")
+_ASCII = re.compile(r"[\x00-\x7f]+")
 _PLAIN_ASCII = bytes(byte for byte in range(128) if chr(byte).isalnum() or chr(byte).isspace())
 
 
@@ -75,8 +76,10 @@ def within(rule: Filter, value: float) -> bool:
 
 def character_ratio(text: str) -> float:
     """Return the share of a text's characters that are letters, digits or white space."""
-    odd = text.encode().translate(None, _PLAIN_ASCII) if text.isascii() else _ODD.findall(text)
-    return (len(text) - len(odd)) / max(1, len(text))
+    odd = len(text.encode("ascii", "ignore").translate(None, _PLAIN_ASCII))
+    if not text.isascii():
+        odd += len(_ODD.findall(_ASCII.sub("", text)))  # one character at a time takes long
+    return (len(text) - odd) / max(1, len(text))
 
 
 def _keeps(rule: Filter, text: str) -> bool:

@@ -79,7 +79,7 @@ def _where(mask: Mask, left: Rows, right: Rows) -> tuple[Rows, Rows]:
 
 def _candidates(keys: Keys, wanted: Search) -> Iterator[tuple[Rows, Rows]]:
     """Yield the pairs of one band that may matter, some at a time."""
-    order = np.argsort(keys, kind="stable")
+    order = np.argsort(keys)
     edges = np.flatnonzero(np.diff(keys[order])) + 1
     starts = np.concatenate(([0], edges))
     lengths = np.diff(np.concatenate((starts, [len(keys)])))

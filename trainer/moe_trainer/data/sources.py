@@ -19,7 +19,7 @@ from pathlib import PurePosixPath
 from moe_trainer.data.compression import BUFFER_BYTES, DamagedError, decompressed, without_compression
 from moe_trainer.data.content import Content
 from moe_trainer.data.conversations import UnusableError, parse_conversation
-from moe_trainer.data.cutting import cut_conversation, cut_text
+from moe_trainer.data.cutting import MAX_DOCUMENT_BYTES, cut_conversation, cut_text
 from moe_trainer.data.files import File, Files
 from moe_trainer.data.records import Record, json_lines, parquet_rows
 from moe_trainer.failure import JobError
@@ -118,6 +118,8 @@ def _text(value: object, source: Source) -> Iterator[Content]:
     if not isinstance(value, str):
         raise UnusableError("missingField", f"{source.text_field!r} is no text")
     _check_text(value)
+    if len(value.encode()) <= MAX_DOCUMENT_BYTES:
+        return iter([Content(text=value)])
     return (Content(text=piece) for piece in cut_text([value]))
 
 

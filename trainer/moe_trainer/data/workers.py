@@ -46,13 +46,15 @@ class Workers(Generic[Given, Made]):
                 self._alone -= 1
                 yield self._work(batch)
                 continue
-            if len(working) == self._processes:
-                idle = working.pop(0)
-                yield self._received(idle)
-            else:
-                idle = self._worker(len(working))
-            idle.send(batch)
+            if len(working) < self._processes:
+                working.append(self._worker(len(working)))
+                working[-1].send(batch)
+                continue
+            idle = working.pop(0)
+            made = self._received(idle)
+            idle.send(batch)  # before what it made is used, so that it works meanwhile
             working.append(idle)
+            yield made
         for connection in working:
             yield self._received(connection)
 
