@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from moe_trainer.moe.dispatch import Dispatch
-from moe_trainer.moe.looped import Piece, Visit, cut, plan_visits, share, visit_rows
+from moe_trainer.moe.looped import Piece, Visit, cut, plan_visits
 
 
 def plan(*sizes: int, every: bool = True) -> list[Visit]:
@@ -57,22 +57,8 @@ def test_every_place_is_visited_once_and_in_order(seed: int) -> None:
 
 def test_rows_are_cut_by_visit_and_by_piece_without_those_of_dropped_slots() -> None:
     visits = plan(3, 4, 3, 2)
-    found = list(cut(visits, torch.arange(14)))
-    assert [rows.all.tolist() for rows in found] == [list(range(10)), [10, 11]]
-    assert [[piece.tolist() for piece in rows.pieces] for rows in found] == [
-        [[0, 1, 2], [3, 4, 5, 6], [7, 8, 9]],
-        [[10, 11]],
-    ]
-
-
-def test_a_buffer_is_used_by_every_visit() -> None:
-    found = list(share(plan(3, 7, 2), torch.arange(10)))
-    assert [rows.all.tolist() for rows in found] == [list(range(10)), [0, 1]]
-    assert [[piece.tolist() for piece in rows.pieces] for rows in found] == [
-        [[0, 1, 2], [3, 4, 5, 6, 7, 8, 9]],
-        [[0, 1]],
-    ]
-
-
-def test_wide_rows_make_short_visits_within_bounds() -> None:
-    assert [visit_rows(128, 64), visit_rows(128, 160), visit_rows(4096, 2048)] == [1024, 781, 512]
+    found = cut(visits, torch.arange(14))
+    assert [rows.tolist() for rows in found] == [list(range(10)), [10, 11]]
+    assert [
+        [piece.tolist() for piece in visit.pieces_of(rows)] for visit, rows in zip(visits, found, strict=True)
+    ] == [[[0, 1, 2], [3, 4, 5, 6], [7, 8, 9]], [[10, 11]]]

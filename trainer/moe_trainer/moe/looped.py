@@ -12,6 +12,7 @@ ups: elementwise steps on a contiguous half take two thirds of the time of those
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -49,10 +50,22 @@ class Visit:
     first: int
     pieces: list[Piece] = field(default_factory=list)
 
-    @property
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Rows of each piece."""
+        return [piece.rows for piece in self.pieces]
+
+    @cached_property
     def rows(self) -> int:
         """Rows of all pieces."""
-        return sum(piece.rows for piece in self.pieces)
+        return sum(self.sizes)
+
+    def pieces_of(self, rows_VI: Tensor) -> Sequence[Tensor]:
+        """Return the visit's rows cut into those of its pieces; every view costs as much as a step."""
+        if len(self.sizes) == 1:
+            return (rows_VI,)
+        parts: Sequence[Tensor] = rows_VI.split_with_sizes(self.sizes)
+        return parts
 
 
 def plan_visits(dispatch: Dispatch, rows: int, every: bool = True) -> list[Visit]:
@@ -75,29 +88,11 @@ def plan_visits(dispatch: Dispatch, rows: int, every: bool = True) -> list[Visit
     return visits
 
 
-class Rows(NamedTuple):
-    """The rows of a visit, and the same cut into those of its pieces."""
-
-    all: Tensor
-    pieces: Sequence[Tensor]
-
-
-def cut(visits: Sequence[Visit], rows_SI: Tensor) -> Iterator[Rows]:
-    """Yield the rows of each visit, from a row per place. Two views for all: a view costs as much as a step."""
+def cut(visits: Sequence[Visit], rows_SI: Tensor) -> Sequence[Tensor]:
+    """Return the rows of each visit, from a row per place."""
     dropped = len(rows_SI) - visits[-1].first - visits[-1].rows
-    wholes = rows_SI.split_with_sizes([*(visit.rows for visit in visits), dropped])
-    pieces = rows_SI.split_with_sizes([*(piece.rows for visit in visits for piece in visit.pieces), dropped])
-    first = 0
-    for visit, whole in zip(visits, wholes, strict=False):
-        yield Rows(whole, pieces[first : first + len(visit.pieces)])
-        first += len(visit.pieces)
-
-
-def share(visits: Sequence[Visit], rows_LI: Tensor) -> Iterator[Rows]:
-    """Yield as many rows as each visit has, from a buffer that all of them use."""
-    for visit in visits:
-        whole = rows_LI[: visit.rows]
-        yield Rows(whole, whole.split_with_sizes([piece.rows for piece in visit.pieces]))
+    parts: Sequence[Tensor] = rows_SI.split_with_sizes([*(visit.rows for visit in visits), dropped])
+    return parts[:-1]
 
 
 class LoopedKernels:
@@ -127,11 +122,10 @@ class LoopedKernels:
         a_LF, rows_SD = x_ND.new_empty(longest, inner), _empty_rows(x_ND, slots, visits)
         down = down_EDF.mT.unbind()
         hs = _up(visits, x_ND, gate_up_E2FD, dispatch, h_2SF)
-        for visit, (gate, up), a, rows in zip(
-            visits, hs, share(visits, a_LF), cut(visits, rows_SD), strict=True
-        ):
-            aten.silu.out(gate.all, out=a.all).mul_(up.all)
-            _multiply(visit, a, down, rows)
+        for visit, (gate, up), rows in zip(visits, hs, cut(visits, rows_SD), strict=True):
+            a = a_LF[: visit.rows]
+            aten.silu.out(gate, out=a).mul_(up)
+            _multiply(visit, visit.pieces_of(a), down, visit.pieces_of(rows))
         return combine(rows_SD, weights_NK, dispatch), h_2SF if keep else None
 
     def pre_activation(self, x_ND: Tensor, gate_up_E2FD: Tensor, dispatch: Dispatch) -> Tensor:
@@ -167,39 +161,40 @@ class LoopedKernels:
         rows_LD, dh_L2F = x_ND.new_empty(longest, hidden), x_ND.new_empty(longest, 2 * inner)
         a_LF, da_LF = x_ND.new_empty(2, longest, inner)
         by_place = (cut(visits, rows) for rows in (_tokens(dispatch), weights_S1, dweights_S, *h_S2F, dx_SD))
-        buffers = (share(visits, rows) for rows in (rows_LD, a_LF, da_LF, dh_L2F))
-        for visit, tokens, weights, dweights, gate, up, dx, rows, a, da, dh in zip(
-            visits, *by_place, *buffers, strict=True
-        ):
-            torch.index_select(dy_ND, 0, tokens.all, out=rows.all)
-            _multiply(visit, rows, down, da)
-            _swiglu_backward(gate.all, up.all, da.all, a.all, dh.all, dweights.all)
-            rows.all.mul_(weights.all)
-            _outer(visit, rows, a, ddown)
-            torch.index_select(x_ND, 0, tokens.all, out=rows.all).mul_(weights.all)
-            _outer(visit, dh, rows, dgate_up)
-            _multiply(visit, dh, gate_up, dx)
+        for visit, tokens, weights, dweights, gate, up, dx in zip(visits, *by_place, strict=True):
+            rows, a, da, dh = (rows_LI[: visit.rows] for rows_LI in (rows_LD, a_LF, da_LF, dh_L2F))
+            rows_pieces, dh_pieces = visit.pieces_of(rows), visit.pieces_of(dh)
+            torch.index_select(dy_ND, 0, tokens, out=rows)
+            _multiply(visit, rows_pieces, down, visit.pieces_of(da))
+            _swiglu_backward(gate, up, da, a, dh, dweights)
+            rows.mul_(weights)
+            _outer(visit, rows_pieces, visit.pieces_of(a), ddown)
+            torch.index_select(x_ND, 0, tokens, out=rows).mul_(weights)
+            _outer(visit, dh_pieces, rows_pieces, dgate_up)
+            _multiply(visit, dh_pieces, gate_up, visit.pieces_of(dx))
         dx_ND = combine(dx_SD, weights_NK, dispatch)
         return Gradients(dx_ND, dweights_S[dispatch.places_S].view_as(weights_NK), dgate_up_E2FD, ddown_EDF)
 
 
 def _up(
     visits: Sequence[Visit], x_ND: Tensor, gate_up_E2FD: Tensor, dispatch: Dispatch, h_2SF: Tensor
-) -> Iterator[tuple[Rows, Rows]]:
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Write the pre-activation of one visit after the other and yield its gates and ups.
 
     Where ``h_2SF`` has fewer rows than there are places, visits share it.
     """
     gate_weights, up_weights = (half.mT.unbind() for half in gate_up_E2FD.chunk(2, dim=1))
     x_LD = x_ND.new_empty(max(visit.rows for visit in visits), x_ND.shape[1])
-    place = cut if h_2SF.shape[1] == len(dispatch.slots_S) else share
-    gates, ups = (place(visits, half_SF) for half_SF in h_2SF)
-    for visit, tokens, x, gate, up in zip(
-        visits, cut(visits, _tokens(dispatch)), share(visits, x_LD), gates, ups, strict=True
-    ):
-        torch.index_select(x_ND, 0, tokens.all, out=x.all)
-        _multiply(visit, x, gate_weights, gate)
-        _multiply(visit, x, up_weights, up)
+    if h_2SF.shape[1] == len(dispatch.slots_S):
+        gates, ups = (cut(visits, half_SF) for half_SF in h_2SF)
+    else:
+        gates, ups = ([half_LF[: visit.rows] for visit in visits] for half_LF in h_2SF)
+    for visit, tokens, gate, up in zip(visits, cut(visits, _tokens(dispatch)), gates, ups, strict=True):
+        x = x_LD[: visit.rows]
+        torch.index_select(x_ND, 0, tokens, out=x)
+        x_pieces = visit.pieces_of(x)
+        _multiply(visit, x_pieces, gate_weights, visit.pieces_of(gate))
+        _multiply(visit, x_pieces, up_weights, visit.pieces_of(up))
         yield gate, up
 
 
@@ -216,15 +211,15 @@ def _swiglu_backward(
     aten.silu_backward.grad_input(da_VF.mul_(up_VF), gate_VF, grad_input=dgate_VF)
 
 
-def _multiply(visit: Visit, rows: Rows, weights: Sequence[Tensor], out: Rows) -> None:
-    """Write each row times its expert's weights, which are I x O."""
-    for piece, rows_VI, out_VO in zip(visit.pieces, rows.pieces, out.pieces, strict=True):
+def _multiply(visit: Visit, rows: Sequence[Tensor], weights: Sequence[Tensor], out: Sequence[Tensor]) -> None:
+    """Write each piece's rows times its expert's weights, which are I x O."""
+    for piece, rows_VI, out_VO in zip(visit.pieces, rows, out, strict=True):
         torch.mm(rows_VI, weights[piece.expert], out=out_VO)
 
 
-def _outer(visit: Visit, left: Rows, right: Rows, out: Sequence[Tensor]) -> None:
+def _outer(visit: Visit, left: Sequence[Tensor], right: Sequence[Tensor], out: Sequence[Tensor]) -> None:
     """Write the sum of the rows' outer products, O x I for each expert; pieces of one expert add up."""
-    for piece, left_VO, right_VI in zip(visit.pieces, left.pieces, right.pieces, strict=True):
+    for piece, left_VO, right_VI in zip(visit.pieces, left, right, strict=True):
         if piece.again:
             out[piece.expert].addmm_(left_VO.T, right_VI)
         else:
