@@ -17,6 +17,7 @@ class Environment:
     object_stores: Mapping[str, ObjectStoreLocation] = field(default_factory=dict)
     credentials: Path | None = None
     scratch: Path | None = None
+    gradings: Path | None = None
     termination_log: Path | None = None
     pod_ip: str = "127.0.0.1"
     progress_port: int | None = None
@@ -42,6 +43,7 @@ class Environment:
             object_stores=read_object_stores(variables.get("MOE_OBJECT_STORES", "")),
             credentials=_optional_path(variables, "MOE_CREDENTIALS"),
             scratch=_optional_path(variables, "MOE_SCRATCH"),
+            gradings=_optional_path(variables, "MOE_GRADINGS"),
             termination_log=Path(variables.get("MOE_TERMINATION_LOG") or "/dev/termination-log"),
             pod_ip=variables.get("POD_IP") or "127.0.0.1",
             progress_port=int(port) if port else None,

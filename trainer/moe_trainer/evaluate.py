@@ -11,28 +11,26 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
-from moe_trainer import manifest, store
+from moe_trainer import manifest
 from moe_trainer.data.snapshot_layout import read_documents
 from moe_trainer.environment import Environment
 from moe_trainer.evaluation import unigram
 from moe_trainer.evaluation.contamination import tainted_clusters
 from moe_trainer.evaluation.evidence import Against, Column, weigh
 from moe_trainer.evaluation.matrix import Cell, Matrix
-from moe_trainer.evaluation.report import EvaluationReport
+from moe_trainer.evaluation.report import EvaluationReport, committed_report
 from moe_trainer.evaluation.scores import Absent, Scored
 from moe_trainer.evaluation.segments import SCORER, Segment, cut
-from moe_trainer.evaluators.accuracy import weigh_answers
+from moe_trainer.evaluators.accuracy import Judged, weigh_answers
 from moe_trainer.evaluators.answers import Answers, Generate, answers_of
 from moe_trainer.formats import Digest, digest_of
 from moe_trainer.job_config import ArtefactRef, EvaluateJob, HoldoutRef, TasksRef
-from moe_trainer.job_report import Accuracy, EvaluateHeadline
+from moe_trainer.job_report import EvaluateHeadline
 from moe_trainer.methods import adapter
-
-REPORT = "report.json"
 
 #: Cells of one model, by the digest of the holdout.
 Cells = dict[Digest, Cell]
@@ -43,16 +41,12 @@ def run(job: EvaluateJob, environment: Environment) -> EvaluateHeadline:
 
     Raises JobError (ArtefactCorrupt) if a model, holdout or snapshot is not what its digest says.
     """
-    name = store.short(digest_of(f"{SCORER} {job.to_json()}"))
-    folder = environment.store / Path(job.candidate.path).parent / "evaluations" / name
-    if manifest.is_committed(folder):
-        manifest.verify(folder)
-    else:
-        report = Evaluation(job, environment).report()
-        with manifest.new_folder(folder, "evaluation") as working:
-            manifest.write_file(working / REPORT, report.to_json().encode())
-    text = (folder / REPORT).read_bytes()
-    return EvaluationReport.model_validate_json(text).headline(digest_of(text))
+    return committed_report(
+        environment.store,
+        job.candidate.path,
+        f"{SCORER} {job.to_json()}",
+        lambda: Evaluation(job, environment).report(),
+    )
 
 
 class Evaluation:
@@ -79,8 +73,7 @@ class Evaluation:
         against, opponent = self._opponent([h for h in self.holdouts if h.digest in self.compared])
         columns = [self._column(holdout, candidate, opponent, base) for holdout in self.holdouts]
         report = weigh(self.job, columns, against, device=self.matrix.device, noise_floor=self._noise_floor())
-        accuracies, absent = self._accuracies()
-        return report.model_copy(update={"accuracies": accuracies, "absent": report.absent | absent})
+        return report.model_copy(update=self._accuracies(report.absent))
 
     def _verify(self) -> None:
         """Check every byte that will be read, before any model is loaded."""
@@ -154,20 +147,23 @@ class Evaluation:
         (again,) = self._score(model, [anchor])
         return abs(float(np.log(again.nats_S / first.nats_S).mean()))
 
-    def _accuracies(self) -> tuple[tuple[Accuracy, ...], dict[str, str]]:
-        """Return what every evaluator found, and why some found nothing, by `accuracy.NAME`."""
-        found, absent = [], {}
-        opponent = self.job.current or self.job.base
+    def _accuracies(self, absent: dict[str, str]) -> dict[str, Any]:
+        """Return the report's fields of evaluators: what they found, why not, and which a grader must judge."""
+        found, ungraded, opponent = [], [], self.job.opponent
         for tasks in self.job.tasks:
             try:
                 own = self._answers(self.job.candidate, tasks)
                 others = self._answers(opponent, tasks) if opponent else None
             except Absent as reason:
-                absent[f"accuracy.{tasks.evaluator}"] = str(reason)
+                absent = absent | {f"accuracy.{tasks.evaluator}": str(reason)}
                 continue
-            against: Literal["current", "base"] = "current" if self.job.current else "base"
-            found.append(weigh_answers(tasks.evaluator, own, others, against))
-        return tuple(found), absent
+            if own.right is None:
+                ungraded.append(tasks.evaluator)
+                continue
+            compared = Judged(others, others.right or ()) if others else None
+            judged = Judged(own, own.right)
+            found.append(weigh_answers(tasks.evaluator, judged, compared, self.job.against))
+        return {"accuracies": tuple(found), "absent": absent, "ungraded": tuple(ungraded)}
 
     def _answers(self, model: ArtefactRef, tasks: TasksRef) -> Answers:
         def load() -> Generate:

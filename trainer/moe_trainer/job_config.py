@@ -96,7 +96,7 @@ class HoldoutRef(Format):
     digest: Digest
 
 
-Measure = Literal["exactMatch", "codeParses"]
+Measure = Literal["exactMatch", "codeParses", "container"]
 
 
 class EvaluatorSource(Format):
@@ -119,6 +119,14 @@ class TasksRef(Format):
     evaluator: str = Field(description="Its name.")
     path: RelativePath
     digest: Digest
+
+
+class Grader(Format):
+    """A program that says which answers are right; all that its verdicts depend on beside the answers."""
+
+    name: str = Field(description="By which pools ask for it.")
+    image: str
+    command: tuple[str, ...] = Field(default=(), description="Empty: the image's own.")
 
 
 class ImportedBase(Format):
@@ -309,6 +317,35 @@ class EvaluateJob(Format):
     suite: tuple[HoldoutRef, ...] = Field(description="The anchors of all domains, own included; frozen.")
     tasks: tuple[TasksRef, ...] = Field(default=(), description="Items of the evaluators that are asked for.")
 
+    @property
+    def opponent(self) -> ArtefactRef | None:
+        """Return what answers the same items as the candidate; a first revision of a preset has none."""
+        return self.current or self.base
+
+    @property
+    def against(self) -> Literal["current", "base"]:
+        """Return what the opponent is."""
+        return "current" if self.current else "base"
+
+
+class Grading(Format):
+    """Answers to an evaluator's items, and who judges them."""
+
+    evaluator: str
+    grader: Grader
+
+
+class GradeJob(Format):
+    """Have graders judge answers that an evaluation left open, and finish its report. Imports no torch."""
+
+    kind: Literal["grade"] = "grade"
+    pool_uid: str
+    expert: ExpertRef
+    revision: str
+    evaluation: RelativePath = Field(description="Folder of the report that is finished.")
+    report: Digest = Field(description="Digest of that report.")
+    gradings: tuple[Grading, ...] = Field(description="The n-th has folder n beneath MOE_GRADINGS.")
+
 
 class DistillJob(Format):
     """Turn the cells of the matrix into the table of the Distilled strategy. Imports no torch."""
@@ -331,11 +368,13 @@ class ComposeJob(Format):
 
 
 JobConfig = Annotated[
-    SnapshotJob | TrainJob | EvaluateJob | DistillJob | ComposeJob, Field(discriminator="kind")
+    SnapshotJob | TrainJob | EvaluateJob | GradeJob | DistillJob | ComposeJob, Field(discriminator="kind")
 ]
-_ADAPTER: TypeAdapter[SnapshotJob | TrainJob | EvaluateJob | DistillJob | ComposeJob] = TypeAdapter(JobConfig)
+_ADAPTER: TypeAdapter[SnapshotJob | TrainJob | EvaluateJob | GradeJob | DistillJob | ComposeJob] = (
+    TypeAdapter(JobConfig)
+)
 
 
-def parse_job_config(text: str) -> SnapshotJob | TrainJob | EvaluateJob | DistillJob | ComposeJob:
+def parse_job_config(text: str) -> SnapshotJob | TrainJob | EvaluateJob | GradeJob | DistillJob | ComposeJob:
     """Return the config in a JSON text; raises pydantic.ValidationError that names the field."""
     return _ADAPTER.validate_json(text)

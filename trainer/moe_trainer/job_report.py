@@ -123,6 +123,13 @@ class Decision(Format):
     against: Literal["current", "base", "unigram"] = Field(description="What stood for current.")
 
 
+class Ungraded(Format):
+    """Answers that graders have still to judge before the evidence is whole."""
+
+    path: RelativePath = Field(description="The evaluation's folder.")
+    evaluators: tuple[str, ...]
+
+
 class EvaluateHeadline(Format):
     """The evidence that the promotion gate reads."""
 
@@ -139,6 +146,9 @@ class EvaluateHeadline(Format):
     )
     next_byte_accuracy: float | None = None
     accuracies: tuple[Accuracy, ...] = Field(default=(), description="One an evaluator, where measured.")
+    ungraded: Ungraded | None = Field(
+        default=None, description="Set where a grade Job has still to finish the report."
+    )
     row: dict[str, float] = Field(
         default_factory=dict,
         description="The candidate's row of the matrix: bits per byte by domain of the suite.",

@@ -1,6 +1,7 @@
 """``moe-trainer <command>``: one Job a command, one file a command, imported only when asked for.
 
     snapshot  evaluate  distill  train  compose     read MOE_JOB_CONFIG, leave a headline, exit
+    handout  grade                                  the same, before and after graders in one pod
     serve                                           reads MOE_SERVE_CONFIG, answers until SIGTERM
     digest FOLDER                                   says what base.digest of a checkpoint must be
 
@@ -24,7 +25,10 @@ from moe_trainer.formats import Format
 from moe_trainer.job_config import parse_job_config
 from moe_trainer.job_report import EXIT_INPUT_ERROR, EXIT_OK, MAX_HEADLINE_BYTES, Failure
 
-JOBS = ("snapshot", "train", "evaluate", "distill", "compose")
+#: Commands by name, with the kind of Job that each takes its config from.
+JOBS = {kind: kind for kind in ("snapshot", "train", "evaluate", "grade", "distill", "compose")} | {
+    "handout": "grade"
+}
 USAGE = f"usage: moe-trainer {{{','.join(JOBS)},serve,digest FOLDER}}"
 
 
@@ -52,11 +56,11 @@ def _say_digest(folder: Path) -> int:
     return EXIT_OK
 
 
-def _run_job(kind: str) -> int:
+def _run_job(command: str) -> int:
     try:
         environment = Environment.read(os.environ)
-        job = _read_job(kind, os.environ.get("MOE_JOB_CONFIG", ""))
-        run: Callable[[Any, Environment], Format] = importlib.import_module(f"moe_trainer.{kind}").run
+        job = _read_job(JOBS[command], os.environ.get("MOE_JOB_CONFIG", ""))
+        run: Callable[[Any, Environment], Format] = importlib.import_module(f"moe_trainer.{command}").run
         _leave_headline(run(job, environment))
         return EXIT_OK
     except Exception as error:  # the border: whatever happened must reach the headline
@@ -81,7 +85,9 @@ def _read_job(kind: str, text: str) -> Any:
             f"MOE_JOB_CONFIG: {where}: {first['msg']}, got {first['input']!r:.100}",
         ) from None
     if job.kind != kind:
-        raise JobError("InvalidConfig", f"MOE_JOB_CONFIG is for {job.kind!r}, but the command is {kind!r}.")
+        raise JobError(
+            "InvalidConfig", f"MOE_JOB_CONFIG is for {job.kind!r}, but the command takes {kind!r}."
+        )
     return job
 
 

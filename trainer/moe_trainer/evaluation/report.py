@@ -1,10 +1,23 @@
 """What an evaluate Job leaves in the store: the evidence behind a headline. Imports nothing heavy."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 from pydantic import Field
 
-from moe_trainer.formats import Digest, Format
-from moe_trainer.job_config import EvaluateJob, HoldoutRef
-from moe_trainer.job_report import MAX_HEADLINE_BYTES, Accuracy, Decision, EvaluateHeadline, Interval
+from moe_trainer import manifest, store
+from moe_trainer.formats import Digest, Format, digest_of
+from moe_trainer.job_config import EvaluateJob, Grading, HoldoutRef
+from moe_trainer.job_report import (
+    MAX_HEADLINE_BYTES,
+    Accuracy,
+    Decision,
+    EvaluateHeadline,
+    Interval,
+    Ungraded,
+)
+
+REPORT = "report.json"
 
 
 class HoldoutRow(Format):
@@ -39,13 +52,17 @@ class EvaluationReport(Format):
     forgetting: Interval | None = None
     next_byte_accuracy: float | None = None
     accuracies: tuple[Accuracy, ...] = ()
+    gradings: tuple[Grading, ...] = Field(default=(), description="Who judged the evaluators of graders.")
+    ungraded: tuple[str, ...] = Field(
+        default=(), description="Evaluators whose answers a grader has to judge."
+    )
     absent: dict[str, str] = Field(
         default_factory=dict, description="Score name to the reason for its absence."
     )
     suite: Digest
 
-    def headline(self, digest: Digest) -> EvaluateHeadline:
-        """Return what travels to the operator; ``digest`` is that of report.json."""
+    def headline(self, digest: Digest, path: str) -> EvaluateHeadline:
+        """Return what travels to the operator; ``digest`` is that of report.json, ``path`` its folder."""
         suite = {holdout.digest for holdout in self.job.suite}
         domains = {row.holdout.domain: row for row in self.rows if row.holdout.digest in suite}
         return _that_fits(
@@ -60,12 +77,32 @@ class EvaluationReport(Format):
                 forgetting=self.forgetting,
                 next_byte_accuracy=self.next_byte_accuracy,
                 accuracies=self.accuracies,
+                ungraded=Ungraded(path=path, evaluators=self.ungraded) if self.ungraded else None,
                 row={name: row.candidate.value for name, row in domains.items() if name and row.candidate},
                 base_row={name: row.base.value for name, row in domains.items() if name and row.base},
                 absent=self.absent,
                 suite=self.suite,
             )
         )
+
+
+def committed_report(
+    root: Path, artefact: str, what: str, make: Callable[[], EvaluationReport]
+) -> EvaluateHeadline:
+    """Return the headline of the report on ``what`` beside an artefact; it is made unless it was before.
+
+    Raises JobError (ArtefactCorrupt) if it was made and has changed since.
+    """
+    path = f"{Path(artefact).parent.as_posix()}/evaluations/{store.short(digest_of(what))}"
+    folder = root / path
+    if manifest.is_committed(folder):
+        manifest.verify(folder)
+    else:
+        report = make()
+        with manifest.new_folder(folder, "evaluation") as working:
+            manifest.write_file(working / REPORT, report.to_json().encode())
+    text = (folder / REPORT).read_bytes()
+    return EvaluationReport.model_validate_json(text).headline(digest_of(text), path)
 
 
 def _that_fits(headline: EvaluateHeadline) -> EvaluateHeadline:

@@ -1,5 +1,7 @@
 """From answers to an accuracy and a difference, with intervals over clusters. Imports no torch."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from moe_trainer.evaluators.answers import Answers
@@ -9,18 +11,31 @@ from moe_trainer.statistics.bootstrap import seed_of
 from moe_trainer.statistics.clustered import Clustered
 
 
+@dataclass(frozen=True)
+class Judged:
+    """One model's answers with what is right of them, 0 to 1."""
+
+    answers: Answers
+    right: Sequence[float]
+
+    @property
+    def label(self) -> str:
+        """Return what identifies them; it seeds the bootstrap."""
+        return self.answers.key.to_json()
+
+
 def weigh_answers(
     evaluator: str,
-    candidate: Answers,
-    opponent: Answers | None,
+    candidate: Judged,
+    opponent: Judged | None,
     against: Literal["current", "base"] | None,
 ) -> Accuracy:
     """Return the candidate's accuracy, and its difference to what stands for the current revision."""
     right = _clustered(candidate)
-    share = accuracy.share(right, seed=seed_of("accuracy", candidate.key.to_json()))
+    share = accuracy.share(right, seed=seed_of("accuracy", candidate.label))
     difference = None
     if opponent is not None:
-        seed = seed_of("difference", candidate.key.to_json(), opponent.key.to_json())
+        seed = seed_of("difference", candidate.label, opponent.label)
         found = accuracy.difference(right, _clustered(opponent), seed=seed)
         difference = Interval(
             value=found.value, lower=found.lower, upper=found.upper, clusters=found.clusters
@@ -34,5 +49,5 @@ def weigh_answers(
     )
 
 
-def _clustered(answers: Answers) -> Clustered:
-    return Clustered.of(answers.right, answers.clusters)
+def _clustered(judged: Judged) -> Clustered:
+    return Clustered.of(judged.right, judged.answers.clusters)

@@ -39,8 +39,12 @@ class Answers(Format):
 
     key: AnswersKey
     clusters: tuple[str, ...] = Field(description="Cluster of the item.")
-    right: tuple[float, ...] = Field(description="0 to 1, by the evaluator's measure.")
-    completions: tuple[str, ...] = Field(description="What the model wrote, cut to some length.")
+    right: tuple[float, ...] | None = Field(
+        default=None, description="0 to 1, by the evaluator's measure; absent where a grader says it."
+    )
+    completions: tuple[str, ...] = Field(
+        description="What the model wrote: all of it for a grader, else cut to some length."
+    )
 
 
 def answers_of(
@@ -48,21 +52,33 @@ def answers_of(
 ) -> Answers:
     """Return a model's answers, from the store or by asking it; ``load`` is called only if it must be asked."""
     key = AnswersKey(artefact=model.digest, tasks=tasks.digest, device=device)
-    path = root / store.cells(pool_uid) / f"{store.short(key.content_digest())}.json"
-    kept = read_cell(path, Answers)
-    if kept is not None and kept.key == key:
+    kept = kept_answers(root, pool_uid, key)
+    if kept is not None:
         return kept
     answers = _ask(key, read_items(root, tasks), read_rules(root, tasks), load())
-    write_cell(path, answers)
+    write_cell(_path(root, pool_uid, key), answers)
     return answers
+
+
+def kept_answers(root: Path, pool_uid: str, key: AnswersKey) -> Answers | None:
+    """Return the answers that are in the store, or None."""
+    kept = read_cell(_path(root, pool_uid, key), Answers)
+    return kept if kept is not None and kept.key == key else None
+
+
+def _path(root: Path, pool_uid: str, key: AnswersKey) -> Path:
+    return root / store.cells(pool_uid) / f"{store.short(key.content_digest())}.json"
 
 
 def _ask(key: AnswersKey, items: Sequence[Item], rules: TaskRules, generate: Generate) -> Answers:
     completions = generate([item.prompt for item in items], rules.max_tokens, rules.stop)
+    clusters = tuple(item.cluster for item in items)
+    if rules.measure == "container":
+        return Answers(key=key, clusters=clusters, completions=tuple(said.text for said in completions))
     measure = MEASURES[rules.measure]
     return Answers(
         key=key,
-        clusters=tuple(item.cluster for item in items),
+        clusters=clusters,
         right=tuple(measure(item, said) for item, said in zip(items, completions, strict=True)),
         completions=tuple(said.text[:KEPT_CHARACTERS] for said in completions),
     )

@@ -31,7 +31,7 @@ def normalised(text: str) -> str:
     return re.sub(r"\s+", " ", folded).strip().removesuffix(".").rstrip()
 
 
-#: By the name that a pool gives them.
+#: By the name that a pool gives them; what `container` measures is said by a grader instead (verdicts.py).
 MEASURES: dict[str, Callable[[Item, Completion], float]] = {
     "exactMatch": exact_match,
     "codeParses": code_parses,

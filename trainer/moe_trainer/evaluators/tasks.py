@@ -39,8 +39,11 @@ class Item(Format):
     """One task."""
 
     prompt: str
-    answers: tuple[str, ...] = Field(default=(), description="Each of them is right; none for codeParses.")
+    answers: tuple[str, ...] = Field(default=(), description="Each of them is right; of exactMatch alone.")
     cluster: str = Field(description="Items that are not independent of one another share it.")
+    record: dict[str, Any] | None = Field(
+        default=None, description="As its author wrote it, for a grader; of no other measure."
+    )
 
 
 class TaskRules(Format):
@@ -81,8 +84,8 @@ def freeze(source: EvaluatorSource, pool_uid: str, environment: Environment) -> 
 
 def read_items(root: Path, tasks: TasksRef) -> list[Item]:
     """Return the items of a committed folder. Verify it first."""
-    lines = (root / tasks.path / ITEMS).read_text(encoding="utf-8").splitlines()
-    return [Item.model_validate_json(line) for line in lines]
+    lines = (root / tasks.path / ITEMS).read_text(encoding="utf-8").split("\n")
+    return [Item.model_validate_json(line) for line in lines if line]
 
 
 def read_rules(root: Path, tasks: TasksRef) -> TaskRules:
@@ -126,7 +129,16 @@ def _item(line: bytes, where: str, source: EvaluatorSource) -> Item:
         raise _unreadable(source, where, f"its {source.prompt_field!r} (promptField) is no text")
     answers = _answers(record, where, source) if source.measure == "exactMatch" else ()
     cluster = record.get("cluster", digest_of(" ".join(prompt.split())))
-    return Item(prompt=prompt, answers=answers, cluster=str(cluster)[:80])
+    kept = _as_written(record, where, source) if source.measure == "container" else None
+    return Item(prompt=prompt, answers=answers, cluster=str(cluster)[:80], record=kept)
+
+
+def _as_written(record: dict[str, Any], where: str, source: EvaluatorSource) -> dict[str, Any]:
+    try:
+        canonical_json(record).encode()
+    except ValueError as error:
+        raise _unreadable(source, where, f"a grader could not read it as JSON ({error!s:.100})") from None
+    return record
 
 
 def _answers(record: dict[str, Any], where: str, source: EvaluatorSource) -> tuple[str, ...]:

@@ -113,3 +113,22 @@ def test_items_of_another_kind_of_file_are_refused(place: Place) -> None:
     (place.sources / "corpora/tasks/records.jsonl").rename(place.sources / "corpora/tasks/records.jsonl.gz")
     with pytest.raises(JobError, match="not compressed as its name says"):
         frozen(place, path="tasks/*.gz")
+
+
+def test_items_for_a_grader_keep_the_record_as_it_was_written(place: Place) -> None:
+    records = [
+        {"prompt": f"{n} + 1 =", "tests": [{"in": None, "out": n}], "text": "\u2028"} for n in range(20)
+    ]
+    place.jsonl("tasks", records)
+    items = read_items(place.store, ref(frozen(place, measure="container")))
+    assert sorted((item.record or {} for item in items), key=str) == sorted(records, key=str)
+    place.jsonl("tasks", SUMS)
+    assert {item.record for item in read_items(place.store, ref(frozen(place)))} == {None}
+
+
+def test_a_record_that_no_grader_could_read_is_refused(place: Place) -> None:
+    place.jsonl("tasks", [*SUMS, {"prompt": "2 + 2 =", "tolerance": float("nan")}])
+    with pytest.raises(
+        JobError, match="DataUnreadable: evaluator sums: .* line 41 .* a grader could not read"
+    ):
+        frozen(place, measure="container")

@@ -1,0 +1,127 @@
+"""What passes between us and a grader: a file of questions, and a file of verdicts that nobody trusts.
+
+    input.jsonl     {"id": "…", "item": the record as its author wrote it, "completion": "…"}    a line a question
+    output.jsonl    {"id": "…", "score": 0 or 1}                                                 a line a verdict
+
+A question's id is a digest of what it asks: the same answer of two models is asked once, and a grader cannot
+tell whose it is. Whatever is wrong with the output, nothing of it counts, for a model or against it.
+"""
+
+import errno
+import json
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from moe_trainer.evaluators.tasks import Item
+from moe_trainer.failure import TransientError
+from moe_trainer.formats import Format, canonical_json, digest_of
+from moe_trainer.job_config import Grading
+from moe_trainer.manifest import replace_file
+
+INPUT = "input.jsonl"
+OUTPUT = "output.jsonl"
+
+#: A verdict is an id and a digit; blanks around them are the grader's to choose.
+MAX_LINE_BYTES = 256
+
+
+class Question(Format):
+    """One line of the input."""
+
+    id: str
+    item: dict[str, Any]
+    completion: str
+
+    @classmethod
+    def of(cls, item: Item, completion: str) -> "Question":
+        """Return the question whether a completion is right for an item."""
+        asked = {"item": item.record or {}, "completion": completion}
+        return cls(id=digest_of(canonical_json(asked)).removeprefix("sha256:")[:24], **asked)
+
+
+class BadOutputError(ValueError):
+    """What is wrong with a grader's output, in words that go on after "its output"."""
+
+
+def write_questions(folder: Path, questions: Mapping[str, Question]) -> None:
+    """Write the input; in the order of the ids, which says nothing of the models."""
+    folder.mkdir(exist_ok=True)
+    lines = (questions[key].to_json() + "\n" for key in sorted(questions))
+    replace_file(folder / INPUT, "".join(lines).encode())
+
+
+def read_verdicts(folder: Path, asked: Iterable[str], grading: Grading) -> dict[str, float]:
+    """Return the score of every id that was asked; raises TransientError (GraderFailed) unless all is well."""
+    ids = set(asked)
+    try:
+        return parse_verdicts(_read(folder / OUTPUT, limit=(len(ids) + 1) * MAX_LINE_BYTES), ids)
+    except BadOutputError as error:
+        raise TransientError(
+            "GraderFailed",
+            f"grader {grading.grader.name} of evaluator {grading.evaluator}: its output {error}. None of it counts, "
+            f"for the model or against it. Correct the program in image {grading.grader.image}: it has to write one "
+            'line {"id": …, "score": 0 or 1} to MOE_GRADER_OUTPUT for each line of MOE_GRADER_INPUT',
+        ) from None
+
+
+def parse_verdicts(text: bytes, ids: set[str]) -> dict[str, float]:
+    """Return the score of each id; raises BadOutputError unless there is exactly one for each."""
+    verdicts: dict[str, float] = {}
+    for number, line in enumerate(text.split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            key, score = _verdict(line)
+        except (ValueError, RecursionError) as error:
+            raise BadOutputError(f"has no verdict in line {number}: {error!s:.100}") from None
+        if key not in ids:
+            raise BadOutputError(f"has an id in line {number} that was not asked: {key!r:.40}")
+        if key in verdicts:
+            raise BadOutputError(f"has the id {key!r} of line {number} twice")
+        verdicts[key] = score
+    if missing := sorted(ids - verdicts.keys()):
+        raise BadOutputError(f"lacks {len(missing)} of {len(ids)} ids, the first of them {missing[0]!r}")
+    return verdicts
+
+
+def _verdict(line: bytes) -> tuple[str, float]:
+    found = json.loads(line.decode(), object_pairs_hook=_object)
+    if not isinstance(found, dict) or set(found) != {"id", "score"}:
+        raise ValueError("it is no JSON object of id and score")
+    key, score = found["id"], found["score"]
+    if not isinstance(key, str):
+        raise ValueError(f"its id is {key!r}, and not a text")
+    if not isinstance(score, bool | int | float) or score not in (0, 1):
+        raise ValueError(f"its score is {score!r}, and neither 0 or 1 nor false or true")
+    return key, float(score)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands in it twice")
+    return found
+
+
+def _read(path: Path, *, limit: int) -> bytes:
+    """Return a file's bytes without following a link or waiting at a pipe that a grader has put there."""
+    try:
+        with open(path, "rb", opener=_at_face_value) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise BadOutputError("is no file")
+            text = file.read(limit + 1)
+    except FileNotFoundError:
+        raise BadOutputError("is not there") from None
+    except OSError as error:
+        what = "is a link" if error.errno == errno.ELOOP else f"cannot be read ({error.strerror})"
+        raise BadOutputError(what) from None
+    if len(text) > limit:
+        raise BadOutputError(f"has more than {limit} bytes, which is too much for what was asked")
+    return text
+
+
+def _at_face_value(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
