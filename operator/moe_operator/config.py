@@ -1,10 +1,10 @@
-"""What the platform's owner decides: images, hardware profiles, data stores. Read from a mounted YAML file.
+"""What the platform's owner decides: images, hardware profiles, data stores, graders. Read from a mounted YAML file.
 
 The chart writes the file from its values (ConfigMap ``moe-operator``, key ``config.yaml``). Users of the
 API only refer to the names defined here.
 """
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
@@ -79,12 +79,32 @@ class Store(ConfigModel):
         return self
 
 
+#: Names of graders, as pools write them.
+GraderName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
+
+
+class Grader(ConfigModel):
+    """A program in a container of its own that says which answers of an evaluator are right."""
+
+    description: str = ""
+    image: str = Field(min_length=1)
+    #: The program and its arguments; empty: the image's own.
+    command: tuple[str, ...] = ()
+    #: Limits of its container, which are its requests, too; what they leave out is one core and 1 GiB.
+    limits: dict[str, str] = Field(default_factory=dict)
+    #: After so long it has failed.
+    timeout_seconds: int = Field(default=600, ge=1, le=86_400)
+    #: Namespaces whose pools may name it; empty: all.
+    namespaces: tuple[str, ...] = ()
+
+
 class OperatorConfig(ConfigModel):
     """The whole file."""
 
     images: Images
     profiles: dict[str, Profile]
     stores: dict[str, Store] = Field(default_factory=dict)
+    graders: dict[GraderName, Grader] = Field(default_factory=dict)
     #: Presets that ``base.preset`` may name.
     presets: tuple[str, ...] = ("tiny",)
     #: Namespaces watched; empty: all.

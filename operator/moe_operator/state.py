@@ -39,6 +39,7 @@ class Role(StrEnum):
     SNAPSHOT = "snapshot"
     TRAIN = "train"
     EVALUATE = "evaluate"
+    GRADE = "grade"
     DISTILL = "distill"
     SERVER = "server"
     GATEWAY = "gateway"
@@ -73,6 +74,10 @@ class ObservedPod:
     exit_reason: str = ""
     #: The termination message of its container.
     message: str = ""
+    #: Which container that is: the first, or the init container that kept it from running.
+    container: str = ""
+    #: Why the kubelet ended the pod as a whole (DeadlineExceeded, Evicted …): reason and message.
+    ended: tuple[str, str] | None = None
     #: True for evictions, preemptions and lost nodes (condition DisruptionTarget).
     disrupted: bool = False
 

@@ -59,6 +59,14 @@ def test_a_store_can_be_a_bucket(render: Render) -> None:
     assert (lake.endpoint, lake.bucket, lake.secret) == (s3["endpoint"], "text", "lake-reader")
 
 
+def test_graders_are_those_of_the_values(render: Render) -> None:
+    assert config_of(render()).graders == {}
+    pytest = {"image": "registry.example/pytest:3", "command": ["grade"], "limits": {"memory": "2Gi"}}
+    config = config_of(render({"graders": {"pytest": pytest, "old": None}}))
+    assert set(config.graders) == {"pytest"}
+    assert config.graders["pytest"].limits == {"memory": "2Gi"}
+
+
 def test_every_value_of_the_operator_reaches_it(render: Render) -> None:
     values = {
         "queue": "trainings",
@@ -91,6 +99,8 @@ def test_a_changed_configuration_starts_the_operator_again(render: Render) -> No
         ({"operator": {"workers": 0}}, "workers"),
         ({"images": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
         ({"stores": {"lake": {}}}, "lake"),
+        ({"graders": {"pytest": {"command": ["grade"]}}}, "pytest"),
+        ({"graders": {"Pytest": {"image": "a"}}}, "Pytest"),
         ({"stores": {"lake": {"s3": {"bucket": "text", "secretAccessKey": "x"}}}}, "secretAccessKey"),
     ],
 )

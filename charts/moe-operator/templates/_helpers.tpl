@@ -46,6 +46,13 @@ stores:
   {{- end }}
   {{- else }} {}
   {{- end }}
+graders:
+  {{- range $name, $grader := .Values.graders }}
+  {{- if $grader }}
+  {{ $name }}: {{- toYaml $grader | nindent 4 }}
+  {{- end }}
+  {{- else }} {}
+  {{- end }}
 presets: {{ toJson .Values.presets }}
 namespaces: {{ toJson .Values.namespaces }}
 workers: {{ .Values.operator.workers }}

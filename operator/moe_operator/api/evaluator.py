@@ -23,16 +23,24 @@ class Evaluator(ApiModel):
                 "self.measure == 'exactMatch' || self.answerField == 'answer'",
                 "answerField belongs to measure exactMatch: remove it, or change the measure",
             ),
+            (
+                "(self.measure == 'container') == has(self.grader)",
+                "measure container needs a grader, and no other has one: name one, or remove it",
+            ),
         )
     )
 
     name: EvaluatorName = Field(
         description="By which Experts ask for it, in `targets.accuracy` and `promotion.evaluators`."
     )
-    measure: Literal["exactMatch", "codeParses"] = Field(
+    measure: Literal["exactMatch", "codeParses", "container"] = Field(
         description="What is right. `exactMatch`: the completion is one of the item's answers, but for case, "
         "spacing and a full stop. `codeParses`: prompt and completion together are Python that parses; nothing is "
-        "executed."
+        "executed. `container`: a grader says it, a program in a container of its own."
+    )
+    grader: Name | None = Field(
+        default=None,
+        description="Of measure container: a grader that the platform's owner defined in the chart's values.",
     )
     store: Name | None = Field(
         default=None,

@@ -14,7 +14,7 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 POOL = f"{GROUP}/pool"
 EXPERT = f"{GROUP}/expert"
 REVISION = f"{GROUP}/revision"
-#: What a child is for: snapshot, train, evaluate, distill, server, gateway, store.
+#: What a child is for: snapshot, train, evaluate, grade, distill, server, gateway, store.
 ROLE = f"{GROUP}/role"
 #: First 16 hexadecimal digits of a digest (inputs of a revision, of a Job's config).
 INPUTS = f"{GROUP}/inputs"

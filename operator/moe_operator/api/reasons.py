@@ -115,6 +115,11 @@ class Reason(StrEnum):
         "UnknownEvaluator",
         "The Expert asks for an evaluator that its pool does not define. The message lists those there are.",
     )
+    UNKNOWN_GRADER = (
+        "UnknownGrader",
+        "An evaluator of measure container names no grader that this namespace may use. The message lists those there "
+        "are; the platform's owner defines them in the chart's values.",
+    )
     UNKNOWN_REVISION = "UnknownRevision", "spec.revision names no promotable revision of this Expert."
     UNKNOWN_PRESET = "UnknownPreset", "base.preset names no preset. The message lists those there are."
     BASE_MISSING = (
@@ -181,6 +186,12 @@ class Reason(StrEnum):
     DISK_FULL = (
         "DiskFull",
         "The store is full. Grow the claim; the last good checkpoint is kept and the attempt is made again.",
+    )
+    GRADER_FAILED = (
+        "GraderFailed",
+        "A grader ended with an error, took too long, or wrote something else than a verdict for each answer; the "
+        "message has its last words. Nothing is refused or promoted by it: correct the program in its image. It is "
+        "asked again meanwhile.",
     )
     PEER_LOST = (
         "PeerLost",

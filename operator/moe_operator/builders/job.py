@@ -1,6 +1,6 @@
 """The batch/v1 Job around a pod: suspended when made, one try, failed at once by "your input is wrong"."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moe_operator.api.expert import Expert
@@ -29,8 +29,12 @@ def job_manifest(
     config: OperatorConfig,
     replicas: int = 1,
     indexed: bool = False,
+    ours: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return a suspended Job of one attempt.
+
+    Where not all containers of the pod are, ``ours`` names those that run the trainer: only their exit codes
+    have a meaning.
 
     Attempts are the operator's: every lost or failed pod ends the Job (``backoffLimit: 0``), and the next
     attempt is another Job that resumes. A pod that failed with EXIT_INPUT_ERROR fails the Job by rule, so
@@ -52,16 +56,20 @@ def job_manifest(
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {
                 "rules": [
-                    {
-                        "action": "FailJob",
-                        "onExitCodes": {"operator": "In", "values": [EXIT_INPUT_ERROR]},
-                    },
+                    *({"action": "FailJob", "onExitCodes": codes} for codes in _input_errors(ours)),
                     {"action": "Count", "onPodConditions": [_DISRUPTED]},
                 ]
             },
             "template": {"metadata": {"labels": dict(labels)}, "spec": dict(pod)},
         },
     }
+
+
+def _input_errors(containers: Sequence[str]) -> list[dict[str, Any]]:
+    def codes() -> dict[str, Any]:
+        return {"operator": "In", "values": [EXIT_INPUT_ERROR]}
+
+    return [{"containerName": name, **codes()} for name in containers] or [codes()]
 
 
 def trainer_job(

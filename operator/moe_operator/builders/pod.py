@@ -8,6 +8,7 @@ A container gets every path, port and address by environment variables and finds
     MOE_OBJECT_STORES    where buckets are (JSON)      MOE_CREDENTIALS    their keys, one folder a store
     MOE_TERMINATION_LOG  where the headline goes       MOE_PROGRESS_PORT  where training tells its progress
     POD_IP, PORT         where to listen               OMP_NUM_THREADS    threads of a process
+    MOE_GRADINGS         what passes to graders and back, one folder a grader
 """
 
 from collections.abc import Mapping, Sequence
@@ -108,6 +109,15 @@ def pod_spec(work: Workload) -> dict[str, Any]:
     return spec
 
 
+def container_security() -> dict[str, Any]:
+    """Return the security context of every container under Pod Security's `restricted`."""
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
 def _container(work: Workload, mounts: list[dict[str, Any]]) -> dict[str, Any]:
     container: dict[str, Any] = {
         "name": work.name,
@@ -116,11 +126,7 @@ def _container(work: Workload, mounts: list[dict[str, Any]]) -> dict[str, Any]:
         "command": list(work.command),
         "env": _environment(work),
         "resources": _resources(work.profile, work.devices),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": container_security(),
         "terminationMessagePath": TERMINATION_LOG,
         "terminationMessagePolicy": "File",
         "volumeMounts": mounts,

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from moe_operator.api import labels
+from moe_operator.builders.grade_job import grader_of
 from moe_operator.state import (
     AnyHeadline,
     Manifest,
@@ -96,10 +97,10 @@ def observed_gateway(
 
 
 def observed_pod(pod: Manifest) -> ObservedPod:
-    """Return a pod reduced to what decisions need; its first container speaks for it."""
+    """Return a pod reduced to what decisions need; one container speaks for it."""
     metadata, status = pod["metadata"], pod.get("status") or {}
-    containers = status.get("containerStatuses") or [{}]
-    ended = _ended(containers[0])
+    speaker = _speaker(status)
+    ended = _ended(speaker)
     return ObservedPod(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -108,11 +109,13 @@ def observed_pod(pod: Manifest) -> ObservedPod:
         ip=status.get("podIP"),
         created=_time(metadata["creationTimestamp"]),
         deleting="deletionTimestamp" in metadata,
-        waiting=_waiting(status, containers[0]),
+        waiting=_waiting(status, speaker),
         exit_code=ended.get("exitCode"),
         exit_reason=ended.get("reason", ""),
         message=ended.get("message", ""),
         disrupted=_true_condition(status, "DisruptionTarget") is not None,
+        container=speaker.get("name", ""),
+        ended=(status["reason"], status.get("message", "")) if status.get("reason") else None,
     )
 
 
@@ -125,6 +128,16 @@ def environment_of(template: Manifest) -> dict[str, str]:
 def _by_age(pods: Sequence[Manifest]) -> tuple[ObservedPod, ...]:
     observed = [observed_pod(pod) for pod in pods]
     return tuple(sorted(observed, key=lambda pod: (pod.created, pod.name)))
+
+
+def _speaker(status: Manifest) -> Manifest:
+    """Return the status of the first init container that failed or cannot start, else that of the first container."""
+    for container in status.get("initContainerStatuses") or []:
+        state = container.get("state") or {}
+        failed = state.get("terminated", {}).get("exitCode", 0) != 0
+        if failed or state.get("waiting", {}).get("reason", "PodInitializing") not in STARTING:
+            return dict(container)
+    return dict(next(iter(status.get("containerStatuses") or []), {}))
 
 
 def _ended(container: Manifest) -> Mapping[str, Any]:
@@ -152,6 +165,8 @@ def _headline(pods: Sequence[ObservedPod]) -> AnyHeadline | None:
     """Return what a Job's pods report, the newest first: a result before a failure, a cause before its echoes."""
     found = []
     for pod in reversed(pods):
+        if grader_of(pod.container) is not None:
+            continue  # whatever it says in our words is not ours
         with suppress(ValueError):  # cut off, or not ours
             found.append(parse_headline(pod.message))
     return min(found, key=_rank, default=None)

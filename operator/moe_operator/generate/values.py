@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from moe_operator.config import ConfigModel, Profile, Store
+from moe_operator.config import ConfigModel, Grader, GraderName, Profile, Store
 
 _OBJECT = "As in a pod's spec."
 
@@ -122,6 +122,11 @@ class Values(ConfigModel):
     presets: list[str] = Field(default_factory=list, description="Presets that base.preset may name.")
     profiles: dict[str, Profile | None] = Field(description="Hardware by name; null takes a preset out.")
     stores: dict[str, Store | None] = Field(default_factory=dict, description="Data stores by name.")
+    graders: dict[GraderName, Grader | None] = Field(
+        default_factory=dict,
+        description="Programs that judge answers, by name.",
+        json_schema_extra={"additionalProperties": False},
+    )
     service_account: ServiceAccount = Field(
         default_factory=ServiceAccount, description="Who the operator is."
     )

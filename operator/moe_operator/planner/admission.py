@@ -3,7 +3,7 @@
 snapshots   one at a time, for they append to one registry of held-out documents: domains before the
 bases they branch from, mixtures last and only once the domains' first snapshots are taken
 others      as many training and evaluate Jobs as the budget allows, evaluation first: what is begun is
-finished before more is begun; distill Jobs are small and always start
+finished before more is begun; grade and distill Jobs are small and always start
 gangs       training Jobs of several pods: one at a time, for two that each got half of their nodes would wait
 for ever
 """
@@ -43,8 +43,13 @@ def admit(state: PoolState, *, now: datetime) -> Admission:
     jobs = [job for job in unfinished if not job.deleting]
     snapshots = _admit_snapshot(state, [job for job in unfinished if job.role is Role.SNAPSHOT], now=now)
     others = _admit_training(jobs, state)
-    distills = tuple(job for job in jobs if job.role is Role.DISTILL and job.suspended)
-    return Admission(snapshots.start + others + distills, snapshots.yield_turn, snapshots.wait)
+    small = tuple(
+        job
+        for job in jobs
+        if (job.role is Role.DISTILL and job.suspended)
+        or (job.role is Role.GRADE and _may_start(job, state.experts))
+    )
+    return Admission(snapshots.start + others + small, snapshots.yield_turn, snapshots.wait)
 
 
 def _admit_snapshot(state: PoolState, jobs: Sequence[ObservedJob], *, now: datetime) -> Admission:

@@ -1,10 +1,11 @@
 """What has become of a piece of work that Jobs attempt: shared by snapshot, train, evaluate and distill.
 
 An attempt is one Job. Lost and failed attempts are followed by another until the work is done, its input
-is found wrong, or too many incidents have happened. Disruptions (evicted, preempted, node lost) and a full
-disk are nobody's fault and are not counted as incidents. The first process of a gang reports for all, and a
-result counts as soon as it is there: pods that only have to end are not waited for. A Job that succeeded but
-left no readable headline is made again: its command finds its own result and reports it once more.
+is found wrong, or too many incidents have happened. Disruptions (evicted, preempted, node lost), a full disk
+and a grader that fails are no fault of the work and are not counted as incidents. The first process of a gang
+reports for all, and a result counts as soon as it is there: pods that only have to end are not waited for. A
+Job that succeeded but left no readable headline is made again: its command finds its own result and reports it
+once more.
 """
 
 from collections.abc import Sequence
@@ -13,8 +14,9 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from moe_operator.api.reasons import Reason
+from moe_operator.planner.grader_failure import grader_failure
 from moe_operator.planner.names import attempt_of
-from moe_operator.state import AnyHeadline, ObservedJob, ObservedPod
+from moe_operator.state import AnyHeadline, ObservedJob, ObservedPod, Role
 from moe_trainer.job_report import EXIT_INPUT_ERROR, Failure
 
 #: Incidents after which work without a limit of its own is given up.
@@ -106,13 +108,16 @@ def incident_of(job: ObservedJob) -> Incident:
             reason,
             job.headline.message,
             final=not job.headline.retryable,
-            counts=reason is not Reason.DISK_FULL,
+            counts=reason not in (Reason.DISK_FULL, Reason.GRADER_FAILED),
         )
     words = last_words(job)
     if job.state == "Succeeded":
         return Incident(Reason.JOB_FAILED, f"{job.name} succeeded but left no readable report{words}")
     code = next((pod.exit_code for pod in job.pods if pod.exit_code), None)
-    final = code == EXIT_INPUT_ERROR or (job.failure is not None and job.failure[0] == POD_FAILURE_POLICY)
+    by_rule = job.failure is not None and job.failure[0] == POD_FAILURE_POLICY
+    if job.role is Role.GRADE and not by_rule and (failure := grader_failure(job)) is not None:
+        return Incident(Reason.GRADER_FAILED, failure, counts=False)
+    final = code == EXIT_INPUT_ERROR or by_rule
     return Incident(Reason.JOB_FAILED, f"{job.name} failed{words}", final=final)
 
 

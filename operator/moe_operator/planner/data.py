@@ -73,10 +73,15 @@ def request_of(expert: Expert, *, now: datetime, evaluators: Sequence[Evaluator]
         "runID": expert.spec.run_id,
     }
     if evaluators:
-        asked["evaluators"] = [item.model_dump(mode="json", exclude_defaults=True) for item in evaluators]
+        asked["evaluators"] = [_frozen(item) for item in evaluators]
     if expert.spec.base.store is not None:
         asked["base"] = expert.spec.base.model_dump(mode="json", exclude_none=True)
     return Request(digest_of(canonical_json(asked)).removeprefix("sha256:")[:16], _slot(expert, now)[0])
+
+
+def _frozen(evaluator: Evaluator) -> dict[str, object]:
+    """Return what the frozen items depend on: not who judges the answers."""
+    return evaluator.model_dump(mode="json", exclude={"grader"}, exclude_defaults=True)
 
 
 def decide_data(state: ExpertState, *, busy: bool, now: datetime) -> DataDecision:

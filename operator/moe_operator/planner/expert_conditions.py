@@ -8,6 +8,7 @@ from moe_operator.planner.blockage import blocked
 from moe_operator.planner.decisions import Decisions
 from moe_operator.planner.making import Making
 from moe_operator.planner.targets import judge_targets, targets_condition
+from moe_operator.state import Role
 
 
 def expert_conditions(decisions: Decisions, scores: Scores | None) -> list[Condition]:
@@ -114,7 +115,9 @@ def _evaluated(decisions: Decisions) -> Condition:
     if newest.verdict is not None:
         return _say(decisions, type_, False, known_reason(newest.verdict.reason), newest.verdict.message)
     work = decisions.making.work if decisions.making is not None else None
-    return _attempt(decisions, type_, Reason.EVALUATING, f"evaluating {name}", work)
+    graded = work is not None and work.job is not None and work.job.role is Role.GRADE
+    words = f"graders judge what {name} answered" if graded else f"evaluating {name}"
+    return _attempt(decisions, type_, Reason.EVALUATING, words, work)
 
 
 def _attempt(
@@ -124,7 +127,9 @@ def _attempt(
     if work is None or work.state in ("Wanted", "Backoff", "Ending"):
         if work is not None and work.incident is not None:
             message = f"{work.incident.message}; attempt {work.number} follows"
-            return _say(decisions, type_, False, Reason.RETRYING, message)
+            told = work.incident.reason
+            shown = told if told is Reason.GRADER_FAILED else Reason.RETRYING
+            return _say(decisions, type_, False, shown, message)
         if decisions.paused and not decisions.created:
             return _say(decisions, type_, False, Reason.PAUSED, f"{words}: paused")
         return _say(decisions, type_, False, reason, words)

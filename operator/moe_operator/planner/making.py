@@ -2,7 +2,7 @@
 
 Waiting      the gate could decide nothing even if it were trained (holdout too small, window used up)
 Training     attempts, until one reports an artefact
-Evaluating   attempts, until one reports evidence
+Evaluating   attempts, until one reports evidence; where graders have a say, further ones of theirs
 Decided      the gate ruled; a ruling is renewed only where the spec's own part of the gate changed
 """
 
@@ -12,14 +12,9 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import Literal
 
-from moe_operator.api.base import Interval
-from moe_operator.api.evaluator import AccuracyStatus
-from moe_operator.api.expert import Expert, Scores
+from moe_operator.api.expert import Expert
 from moe_operator.api.expert_pool import ExpertPool
 from moe_operator.api.expert_revision import (
-    ArtefactStatus,
-    DecisionStatus,
-    Evidence,
     ExpertRevision,
     ExpertRevisionStatus,
     ParentRef,
@@ -31,12 +26,14 @@ from moe_operator.config import OperatorConfig, Profile
 from moe_operator.planner.attempts import Work, assess, known_reason
 from moe_operator.planner.blockage import server_failure
 from moe_operator.planner.evaluators import evaluator_names
+from moe_operator.planner.evidence import artefact_of, evidence_of
+from moe_operator.planner.grading import new_grade_job
 from moe_operator.planner.job_configs import evaluate_job, train_job
 from moe_operator.planner.names import evaluate_job_name, training_job_name
 from moe_operator.planner.promotion import Candidate, Ruling, judge, too_small, used_up, uses_of
 from moe_operator.planner.targets import judge_targets
 from moe_operator.state import ExpertState, Manifest, ObservedJob, ObservedServer, Role
-from moe_trainer.job_report import EvaluateHeadline, TrainHeadline
+from moe_trainer.job_report import EvaluateHeadline, TrainHeadline, Ungraded
 
 Stage = Literal["Waiting", "Training", "Evaluating", "Starting", "Decided"]
 
@@ -118,7 +115,7 @@ def _train(revision: ExpertRevision, context: Context) -> Making:
     )
     status = revision.status
     if work.state == "Done" and isinstance(work.headline, TrainHeadline):
-        artefact = _artefact(work.headline)
+        artefact = artefact_of(work.headline)
         status = status.model_copy(
             update={"artefact": artefact, "attempts": max(status.attempts, work.number)}
         )
@@ -148,8 +145,9 @@ def _evaluate(revision: ExpertRevision, context: Context) -> Making:
     work = assess(jobs_of(state, Role.EVALUATE, name), expect=EvaluateHeadline, now=context.now)
     status = revision.status
     if work.state == "Done" and isinstance(work.headline, EvaluateHeadline):
-        evidence = _evidence(work.headline, context.current)
-        return Making(revision, "Evaluating", status.model_copy(update={"evidence": evidence}), work)
+        if work.headline.ungraded is not None:
+            return _grade(revision, work.headline, work.headline.ungraded, context)
+        return _measured(revision, work, work.headline, context)
     profile = context.config.profiles.get(state.expert.spec.training.resources.profile)
     create: tuple[Manifest, ...] = ()
     if work.state == "Wanted" and context.may_start and profile is not None:
@@ -172,6 +170,37 @@ def _evaluate(revision: ExpertRevision, context: Context) -> Making:
             ),
         )
     return _attempted(revision, "Evaluating", status, work, create, context)
+
+
+def _grade(
+    revision: ExpertRevision, evaluation: EvaluateHeadline, ungraded: Ungraded, context: Context
+) -> Making:
+    """Have graders judge what the evaluation left open; its evidence counts when they have."""
+    state = context.state
+    jobs = jobs_of(state, Role.GRADE, revision.metadata.name)
+    work = assess(jobs, expect=EvaluateHeadline, now=context.now)
+    if work.state == "Done" and isinstance(work.headline, EvaluateHeadline):
+        return _measured(revision, work, work.headline, context)
+    create: tuple[Manifest, ...] = ()
+    if work.state == "Wanted" and context.may_start:
+        create = (
+            new_grade_job(
+                state,
+                context.pool,
+                revision,
+                evaluation,
+                ungraded,
+                attempt=work.number,
+                config=context.config,
+            ),
+        )
+    return _attempted(revision, "Evaluating", revision.status, work, create, context)
+
+
+def _measured(revision: ExpertRevision, work: Work, headline: EvaluateHeadline, context: Context) -> Making:
+    evidence = evidence_of(headline, context.current)
+    status = revision.status.model_copy(update={"evidence": evidence})
+    return Making(revision, "Evaluating", status, work)
 
 
 def _attempted(
@@ -254,42 +283,3 @@ def _provenance(expert: Expert, profile: Profile, config: OperatorConfig) -> dic
         "devices": str(resources.nodes * resources.devices_per_node if profile.device else 0),
         "operator": version("moe-operator"),
     }
-
-
-def _artefact(headline: TrainHeadline) -> ArtefactStatus:
-    return ArtefactStatus(
-        path=headline.path,
-        digest=headline.digest,
-        report=headline.report,
-        steps=headline.steps,
-        tokens=headline.tokens,
-        final_loss=headline.final_loss,
-        parameters=headline.parameters,
-        resumed_from=headline.resumed_from,
-    )
-
-
-def _evidence(headline: EvaluateHeadline, current: ExpertRevision | None) -> Evidence:
-    def interval(name: str) -> Interval | None:
-        measured = getattr(headline, name)
-        return Interval.model_validate(measured.model_dump()) if measured is not None else None
-
-    absent = {name: why[:256] for name, why in list(headline.absent.items())[:16]}
-    return Evidence(
-        report=headline.report,
-        current=current.metadata.name if current is not None else None,
-        delta=headline.delta,
-        noise_floor=headline.noise_floor,
-        decisions=[DecisionStatus.model_validate(item.model_dump()) for item in headline.decisions[:8]],
-        scores=Scores(
-            bits_per_byte=interval("bits_per_byte"),
-            gain=interval("gain"),
-            specialization_score=interval("specialization_score"),
-            forgetting=interval("forgetting"),
-            next_byte_accuracy=headline.next_byte_accuracy,
-            accuracies=[AccuracyStatus.model_validate(item.model_dump()) for item in headline.accuracies[:4]],
-            absent=absent,
-        ),
-        row=headline.row,
-        base_row=headline.base_row,
-    )

@@ -5,7 +5,7 @@ import re
 from moe_trainer.formats import digest_of
 
 #: After a revision's number, or after a digest: where neither stands before it, it is part of a digest.
-_ATTEMPT = re.compile(r"(?:-[0-9]+-[ae]|-[0-9a-f]{8}-r)([0-9]+)$")
+_ATTEMPT = re.compile(r"(?:-[0-9]+-[aeg]|-[0-9a-f]{8}-r)([0-9]+)$")
 
 
 def revision_name(expert: str, number: int) -> str:
@@ -31,6 +31,11 @@ def training_job_name(revision: str, attempt: int) -> str:
 def evaluate_job_name(revision: str, attempt: int) -> str:
     """Return the name of an evaluation attempt."""
     return f"{revision}-e{attempt}"
+
+
+def grade_job_name(revision: str, attempt: int) -> str:
+    """Return the name of an attempt to have a revision's answers graded."""
+    return f"{revision}-g{attempt}"
 
 
 def distill_job_name(pool: str, roster: str, attempt: int) -> str:

@@ -1,11 +1,14 @@
 """Which Jobs may go: those that nobody waits for any more, once what they found out is in a status.
 
 The newest finished Jobs stay, for their logs. Failed attempts stay until their work is done or given up:
-they are how attempts are counted.
+they are how attempts are counted. Graders are tried for ever and not counted, so only the last of theirs stay.
 """
 
 from moe_operator.planner.data import DataDecision, jobs_of_request
 from moe_operator.state import ExpertState, ObjectRef, ObservedJob, Role
+
+#: Enough for the waits between attempts to grow to the longest.
+KEPT_GRADINGS = 6
 
 
 def superfluous_jobs(
@@ -17,12 +20,14 @@ def superfluous_jobs(
     the data is being read again, no Job of a revision is given up.
     """
     namespace = state.expert.metadata.namespace
-    gone = [job for job in _old_snapshots(state, data) if not job.deleting]
+    gone = [job for job in (*_old_snapshots(state, data), *_old_gradings(state, subject)) if not job.deleting]
     if decided:
         gone += [
             job
             for job in state.jobs
-            if job.role in (Role.TRAIN, Role.EVALUATE) and job.revision != subject and not job.deleting
+            if job.role in (Role.TRAIN, Role.EVALUATE, Role.GRADE)
+            and job.revision != subject
+            and not job.deleting
         ]
     return tuple(job_ref(job, namespace) for job in gone)
 
@@ -30,6 +35,11 @@ def superfluous_jobs(
 def job_ref(job: ObservedJob, namespace: str) -> ObjectRef:
     """Return a Job by name and uid, so that no namesake is meant."""
     return ObjectRef("batch/v1", "Job", namespace, job.name, job.uid)
+
+
+def _old_gradings(state: ExpertState, subject: str | None) -> list[ObservedJob]:
+    own = [job for job in state.jobs if job.role is Role.GRADE and job.revision == subject]
+    return sorted(own, key=lambda job: job.created)[:-KEPT_GRADINGS]
 
 
 def _old_snapshots(state: ExpertState, data: DataDecision) -> list[ObservedJob]:

@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 
 from moe_operator.api.expert import Expert
 from moe_operator.api.reasons import Reason
-from moe_operator.config import OperatorConfig, Store
+from moe_operator.config import Grader, OperatorConfig, Store
 from moe_operator.planner.base import pinned_base
-from moe_operator.planner.evaluators import evaluator_names
+from moe_operator.planner.evaluators import asked_evaluators, evaluator_names
 from moe_operator.state import ExpertState
 
 #: How long what an Expert refers to may come after it.
@@ -61,6 +61,15 @@ def usable_stores(namespace: str, config: OperatorConfig) -> dict[str, Store]:
         name: store
         for name, store in config.stores.items()
         if not store.namespaces or namespace in store.namespaces
+    }
+
+
+def usable_graders(namespace: str, config: OperatorConfig) -> dict[str, Grader]:
+    """Return the graders that a pool of a namespace may name."""
+    return {
+        name: grader
+        for name, grader in config.graders.items()
+        if not grader.namespaces or namespace in grader.namespaces
     }
 
 
@@ -121,6 +130,18 @@ def _evaluators_are_known(state: ExpertState, config: OperatorConfig) -> Finding
                 Reason.UNKNOWN_STORE,
                 f"evaluator {name!r} of pool {state.expert.spec.pool} lies in store {store!r}; namespace "
                 f"{state.expert.metadata.namespace} may use: {_names(usable)}",
+            )
+    return None
+
+
+def _graders_are_known(state: ExpertState, config: OperatorConfig) -> Finding | None:
+    usable = usable_graders(state.expert.metadata.namespace, config)
+    for evaluator in asked_evaluators(state.expert, state.pool):
+        if evaluator.grader is not None and evaluator.grader not in usable:
+            return Finding(
+                Reason.UNKNOWN_GRADER,
+                f"spec.evaluation.evaluators of pool {state.expert.spec.pool}: evaluator {evaluator.name!r} has "
+                f"grader {evaluator.grader!r}; namespace {state.expert.metadata.namespace} may use: {_names(usable)}",
             )
     return None
 
@@ -228,6 +249,7 @@ CHECKS: tuple[Check, ...] = (
     _paths_stay_inside,
     _stores_are_known,
     _evaluators_are_known,
+    _graders_are_known,
     _profiles_are_known,
     _preset_is_known,
     _bases_make_no_cycle,

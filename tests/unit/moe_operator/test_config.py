@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from moe_operator.config import Store
+from moe_operator.config import Grader, OperatorConfig, Store
 
 S3 = {"endpoint": "https://objects.example.org:9000/s3", "bucket": "text"}
 
@@ -33,3 +33,24 @@ def test_a_store_is_a_claim_or_a_bucket(store: dict[str, Any]) -> None:
 def test_what_is_no_store_is_refused_with_the_field(store: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
         Store.model_validate(store)
+
+
+def test_a_grader_needs_an_image_and_no_more() -> None:
+    grader = Grader.model_validate({"image": "registry.example/pytest:3"})
+    assert (grader.command, grader.limits, grader.timeout_seconds) == ((), {}, 600)
+
+
+@pytest.mark.parametrize(
+    ("graders", "words"),
+    [
+        ({"pytest": {}}, "image"),
+        ({"pytest": {"image": ""}}, "image"),
+        ({"pytest": {"image": "a", "timeoutSeconds": 0}}, "timeoutSeconds"),
+        ({"pytest": {"image": "a", "env": {}}}, "env"),
+        ({"py_test": {"image": "a"}}, "py_test"),
+    ],
+)
+def test_what_is_no_grader_is_refused_with_the_field(graders: dict[str, Any], words: str) -> None:
+    given = {"images": {"trainer": "t", "gateway": "g"}, "profiles": {}, "graders": graders}
+    with pytest.raises(ValidationError, match=words):
+        OperatorConfig.model_validate(given)

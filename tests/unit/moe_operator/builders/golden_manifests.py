@@ -13,6 +13,7 @@ from moe_operator.builders.distill_job import build_distill_job
 from moe_operator.builders.evaluate_job import build_evaluate_job
 from moe_operator.builders.gang import build_gang_service
 from moe_operator.builders.gateway import build_gateway, build_gateway_service, build_policy
+from moe_operator.builders.grade_job import build_grade_job
 from moe_operator.builders.pod import SourceMount
 from moe_operator.builders.revision import build_revision
 from moe_operator.builders.server import build_server, build_server_service, server_url
@@ -20,7 +21,7 @@ from moe_operator.builders.snapshot_job import build_snapshot_job
 from moe_operator.builders.store import build_store
 from moe_operator.builders.training_job import build_training_job
 from moe_operator.config import OperatorConfig
-from moe_trainer.job_config import DistillJob, EvaluateJob, SnapshotJob, TrainJob
+from moe_trainer.job_config import DistillJob, EvaluateJob, GradeJob, SnapshotJob, TrainJob
 from moe_trainer.object_stores import ObjectStoreLocation
 from moe_trainer.serve_config import ServeConfig, ServedArtefact
 
@@ -39,6 +40,14 @@ LAKE: dict[str, Any] = {
     }
 }
 
+#: A grader, likewise.
+PYTEST: dict[str, Any] = {
+    "image": "registry.example.org/graders/pytest:3",
+    "command": ["python", "/grade.py"],
+    "limits": {"memory": "2Gi"},
+    "timeoutSeconds": 300,
+}
+
 
 def chart_config() -> OperatorConfig:
     """Return the operator's config with the profiles and stores of the chart's values."""
@@ -48,6 +57,7 @@ def chart_config() -> OperatorConfig:
             "images": {"trainer": "moe-operator/trainer:0.1.0", "gateway": "moe-operator/gateway:0.1.0"},
             "profiles": values["profiles"],
             "stores": {**values["stores"], "lake": LAKE},
+            "graders": {"pytest": PYTEST},
         }
     )
 
@@ -123,6 +133,21 @@ EVALUATE_JOB = EvaluateJob.model_validate(
         "base": PARENT,
         "comparisons": [{"holdout": HOLDOUT, "role": "anchor"}],
         "suite": [HOLDOUT],
+    }
+)
+GRADE_JOB = GradeJob.model_validate(
+    {
+        "poolUid": "pool-uid",
+        "expert": EXPERT_REF,
+        "revision": "mathematics-1",
+        "evaluation": "pools/pool-uid/evaluations/aaaaaaaaaaaaaaaa",
+        "report": DIGEST,
+        "gradings": [
+            {
+                "evaluator": "programs",
+                "grader": {"name": "pytest", "image": PYTEST["image"], "command": PYTEST["command"]},
+            }
+        ],
     }
 )
 DISTILL_JOB = DistillJob.model_validate(
@@ -215,6 +240,15 @@ def on_cpu() -> list[dict[str, Any]]:
             ),
         ),
     )
+    grade = build_grade_job(
+        name="mathematics-1-g1",
+        expert=expert,
+        job=GRADE_JOB,
+        graders=[config.graders["pytest"]],
+        claim=CLAIM,
+        profile=cpu,
+        config=config,
+    )
     distill = build_distill_job(
         name="first-pool-distill-0a1b2c3d",
         pool=pool,
@@ -229,6 +263,7 @@ def on_cpu() -> list[dict[str, Any]]:
         build_revision(name="mathematics-1", expert=expert, spec=REVISION),
         *on_profile("cpu"),
         build_server_service(expert=expert, revision="mathematics-1"),
+        grade,
         distill,
         build_policy(name="first-pool-routing", pool=pool, policy=policy),
         build_gateway(

@@ -4,9 +4,10 @@ import json
 from typing import Any
 
 import pytest
-from golden_manifests import CLAIM, TRAIN_JOB, a_pool, an_expert, chart_config, on_cpu, on_profile
+from golden_manifests import CLAIM, GRADE_JOB, TRAIN_JOB, a_pool, an_expert, chart_config, on_cpu, on_profile
 
 from moe_operator.builders.gateway import build_gateway
+from moe_operator.builders.grade_job import build_grade_job
 from moe_operator.builders.pod import config_text
 from moe_operator.builders.server import TEMPLATE
 from moe_operator.builders.training_job import build_training_job
@@ -34,10 +35,11 @@ def test_pods_are_restricted_and_hold_no_credentials(manifest: dict[str, Any]) -
     assert spec["automountServiceAccountToken"] is False
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    security = container(manifest)["securityContext"]
-    assert security["allowPrivilegeEscalation"] is False
-    assert security["readOnlyRootFilesystem"] is True
-    assert security["capabilities"] == {"drop": ["ALL"]}
+    for item in [*spec.get("initContainers", []), *spec["containers"]]:
+        security = item["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["readOnlyRootFilesystem"] is True
+        assert security["capabilities"] == {"drop": ["ALL"]}
 
 
 @pytest.mark.parametrize("manifest", WORKLOADS)
@@ -71,16 +73,52 @@ def test_jobs_are_made_suspended_with_one_try_and_fail_at_once_on_wrong_input() 
     for job in (item for item in on_cpu() if item["kind"] == "Job"):
         assert job["spec"]["suspend"] is True
         assert job["spec"]["backoffLimit"] == 0
-        assert job["spec"]["podFailurePolicy"]["rules"][0] == {
-            "action": "FailJob",
-            "onExitCodes": {"operator": "In", "values": [64]},
-        }
+        codes = job["spec"]["podFailurePolicy"]["rules"][0]["onExitCodes"]
+        assert codes.items() >= {"operator": "In", "values": [64]}.items()
 
 
 def test_sources_are_mounted_read_only() -> None:
     snapshot = next(item for item in on_cpu() if item["metadata"]["name"].startswith("mathematics-snapshot"))
     mount = next(item for item in container(snapshot)["volumeMounts"] if item["name"] == "source-0")
     assert mount == {"name": "source-0", "mountPath": "/moe/sources/corpora", "readOnly": True}
+
+
+def test_a_grader_sees_its_own_folder_and_nothing_else_and_its_exit_code_means_nothing() -> None:
+    grade = next(item for item in on_cpu() if item["metadata"]["name"] == "mathematics-1-g1")
+    pod = grade["spec"]["template"]["spec"]
+    handout, grader = pod["initContainers"]
+    assert grader["name"] == "grader-0-pytest"
+    assert grader["volumeMounts"] == [{"name": "gradings", "mountPath": "/moe/grading", "subPath": "0"}]
+    assert grader["resources"]["limits"] == {"cpu": "1", "memory": "2Gi"}
+    assert {item["name"] for item in grader["env"]} == {
+        "MOE_GRADER_INPUT",
+        "MOE_GRADER_OUTPUT",
+        "HOME",
+        "TMPDIR",
+    }
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["activeDeadlineSeconds"] == 900
+    assert next(v for v in pod["volumes"] if v["name"] == "gradings")["emptyDir"] == {"sizeLimit": "1Gi"}
+    read_only = {m["name"]: m.get("readOnly", False) for m in handout["volumeMounts"]}
+    assert read_only == {"store": True, "scratch": False, "gradings": False}
+    assert next(m for m in container(grade)["volumeMounts"] if m["name"] == "gradings")["readOnly"] is True
+    rules = grade["spec"]["podFailurePolicy"]["rules"]
+    assert [rule["onExitCodes"]["containerName"] for rule in rules[:2]] == ["handout", "grade"]
+
+
+def test_a_grader_without_a_command_runs_its_images_own() -> None:
+    config = chart_config()
+    plain = config.graders["pytest"].model_copy(update={"command": ()})
+    made = build_grade_job(
+        name="mathematics-1-g1",
+        expert=an_expert("cpu"),
+        job=GRADE_JOB,
+        graders=[plain],
+        claim=CLAIM,
+        profile=config.profiles["cpu"],
+        config=config,
+    )
+    assert "command" not in made["spec"]["template"]["spec"]["initContainers"][1]
 
 
 def test_servers_and_gateways_cannot_write_to_the_store() -> None:

@@ -161,3 +161,49 @@ def test_a_ready_gateway_that_has_not_answered_reports_none(make):
     gateway = observed_gateway(make("Deployment", "g", spec={}), pods, {"1": "sha256:x"})
     assert dict(gateway.reported) == {"a": "sha256:x", "b": None}
     assert not observed_gateway(None, [], {}).exists
+
+
+def init(name, state):
+    return {"name": name, "state": state}
+
+
+def test_an_init_container_that_fails_speaks_for_its_pod(make):
+    status = {
+        "phase": "Failed",
+        "reason": "DeadlineExceeded",
+        "message": "too long",
+        "initContainerStatuses": [
+            init("handout", {"terminated": {"exitCode": 0}}),
+            init("grader-0-pytest", {"terminated": {"exitCode": 3, "reason": "Error", "message": "oh"}}),
+        ],
+        "containerStatuses": [init("grade", {"waiting": {"reason": "PodInitializing"}})],
+    }
+    pod = observed_pod(make("Pod", "a", status=status))
+    assert (pod.container, pod.exit_code, pod.message) == ("grader-0-pytest", 3, "oh")
+    assert pod.ended == ("DeadlineExceeded", "too long")
+
+
+def test_an_init_container_that_cannot_start_says_why(make):
+    status = {
+        "phase": "Pending",
+        "initContainerStatuses": [
+            init("handout", {"terminated": {"exitCode": 0}}),
+            init("grader-0-pytest", {"waiting": {"reason": "ErrImagePull", "message": "no such image"}}),
+        ],
+        "containerStatuses": [init("grade", {"waiting": {"reason": "PodInitializing"}})],
+    }
+    assert observed_pod(make("Pod", "a", status=status)).waiting == ("ErrImagePull", "no such image")
+    running = {**status, "initContainerStatuses": [init("handout", {"running": {}})]}
+    pod = observed_pod(make("Pod", "a", status=running))
+    assert (pod.container, pod.waiting) == ("grade", None)
+
+
+def test_what_a_grader_says_is_never_taken_for_a_report(make):
+    forged = Failure(reason="LossNotFinite", message="forged").to_json()
+
+    def pod(container):
+        states = [init(container, {"terminated": {"exitCode": 1, "message": forged}})]
+        return make("Pod", "a", status={"phase": "Failed", "initContainerStatuses": states})
+
+    assert observed_job(a_job(make), [pod("grader-0-pytest")], None).headline is None
+    assert observed_job(a_job(make), [pod("handout")], None).headline.message == "forged"

@@ -46,6 +46,26 @@ def test_a_sound_expert_has_no_finding() -> None:
             "UnknownStore",
             ["'sums'", "'secret'", "corpora"],
         ),
+        (
+            {
+                "promotion": {"evaluators": ["tests"]},
+                "pool_spec": {
+                    "evaluation": {
+                        "evaluators": [
+                            {
+                                "name": "tests",
+                                "measure": "container",
+                                "grader": "pytset",
+                                "store": "corpora",
+                                "path": "tests.jsonl",
+                            }
+                        ]
+                    }
+                },
+            },
+            "UnknownGrader",
+            ["spec.evaluation.evaluators", "'tests'", "'pytset'", "may use: none"],
+        ),
         ({"training": {"resources": {"profile": "tpu"}}}, "UnknownProfile", ["'tpu'", "cpu, nvidia"]),
         ({"serving": {"profile": "tpu"}}, "UnknownProfile", ["spec.serving.profile"]),
         ({"base": {"preset": "huge"}}, "UnknownPreset", ["'huge'", "tiny"]),

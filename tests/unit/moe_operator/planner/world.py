@@ -8,7 +8,7 @@ out of the environment, and headlines go back as a pod would leave them.
 import copy
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -37,6 +37,7 @@ from moe_operator.state import (
 from moe_trainer.job_config import (
     DistillJob,
     EvaluateJob,
+    GradeJob,
     SnapshotJob,
     TasksRef,
     TrainJob,
@@ -52,6 +53,7 @@ from moe_trainer.job_report import (
     SnapshotHeadline,
     TaskSet,
     TrainHeadline,
+    Ungraded,
     Window,
 )
 
@@ -102,6 +104,8 @@ class World:
         self.clusters = 30
         #: What the evaluators find of a revision: its accuracy less that of what it is compared with.
         self.accuracy_gained: dict[str, float] = {}
+        #: Evaluators whose answers a grader judges.
+        self.graded: set[str] = set()
         #: Data versions that are junk: they win their own window and lose on the anchor.
         self.junk: set[int] = set()
         #: Job name to how it ends instead of well: a Failure, an exit code, "disrupted" or "unreadable".
@@ -121,7 +125,11 @@ class World:
             setattr(other, name, dict(getattr(self, name)))
         for name in ("events", "created"):
             setattr(other, name, list(getattr(self, name)))
-        other.junk, other.unschedulable = set(self.junk), set(self.unschedulable)
+        other.junk, other.unschedulable, other.graded = (
+            set(self.junk),
+            set(self.unschedulable),
+            set(self.graded),
+        )
         return other
 
     # -- what users and other hands do
@@ -368,7 +376,9 @@ class World:
         fate = self.fate.get(name)
         job = parse_job_config(self._config_of(manifest))
         result = fate if isinstance(fate, Failure) else self._result(job)
-        code = {"disrupted": 137, "unreadable": 0}.get(fate, fate if isinstance(fate, int) else 0)
+        code = {"disrupted": 137, "unreadable": 0, "grader": 3}.get(
+            fate, fate if isinstance(fate, int) else 0
+        )
         if isinstance(fate, Failure):
             code = 1 if fate.retryable else 64
         headline = result if fate is None or isinstance(fate, Failure) else None
@@ -386,12 +396,13 @@ class World:
             pod.created,
             exit_code=code,
             disrupted=fate == "disrupted",
-            message="last words" if isinstance(fate, int) else "",
+            message="last words" if isinstance(fate, int) or fate == "grader" else "",
+            container="grader-0-pytest" if fate == "grader" else "",
         )
         self._touch(manifest)
         return True
 
-    def _result(self, job: SnapshotJob | TrainJob | EvaluateJob | DistillJob) -> Any:
+    def _result(self, job: SnapshotJob | TrainJob | EvaluateJob | GradeJob | DistillJob) -> Any:
         if isinstance(job, SnapshotJob):
             return self._snapshot(job)
         if isinstance(job, TrainJob):
@@ -405,7 +416,9 @@ class World:
                 parameters=1000,
             )
         if isinstance(job, EvaluateJob):
-            return self._evaluation(job)
+            return self._evaluation(job, self.graded)
+        if isinstance(job, GradeJob):
+            return self._evaluation(self._evaluated(job.revision))
         return DistillHeadline(
             report=digest("distill"),
             path="tables/x/table.json",
@@ -444,7 +457,14 @@ class World:
             ),
         )
 
-    def _evaluation(self, job: EvaluateJob) -> EvaluateHeadline:
+    def _evaluated(self, revision: str) -> EvaluateJob:
+        """Return what the evaluation of a revision was asked."""
+        manifests = [manifest for (kind, name), manifest in self.objects.items() if name == f"{revision}-e1"]
+        job = parse_job_config(self._config_of(manifests[0]))
+        assert isinstance(job, EvaluateJob)
+        return job
+
+    def _evaluation(self, job: EvaluateJob, ungraded: Collection[str] = ()) -> EvaluateHeadline:
         junk = self.data.get(job.expert.name, 0) in self.junk
         against = "current" if job.current else ("base" if job.base else "unigram")
 
@@ -472,9 +492,11 @@ class World:
                 against="current" if job.current else "base",
             )
 
+        left = tuple(item.evaluator for item in job.tasks if item.evaluator in ungraded)
         return EvaluateHeadline(
             report=digest("evaluation", job.revision),
-            accuracies=tuple(accuracy(item) for item in job.tasks),
+            accuracies=tuple(accuracy(item) for item in job.tasks if item.evaluator not in ungraded),
+            ungraded=Ungraded(path=f"evaluations/{job.revision}", evaluators=left) if left else None,
             decisions=tuple(decision(c.role, c.holdout.digest, c.uses) for c in job.comparisons),
             delta=0.005,
             noise_floor=0.0,
@@ -606,7 +628,7 @@ class World:
     def check(self) -> None:
         """Check what must hold after every single write."""
         live = [job for job in self.jobs() if job.state in ("Suspended", "Running")]
-        for role in (Role.TRAIN, Role.EVALUATE, Role.SNAPSHOT):
+        for role in (Role.TRAIN, Role.EVALUATE, Role.GRADE, Role.SNAPSHOT):
             owners = [job.expert for job in live if job.role is role]
             if len(owners) != len(set(owners)):
                 raise Broken(f"two {role} Jobs of one Expert are alive: {[job.name for job in live]}")

@@ -129,6 +129,6 @@ def test_items_for_a_grader_keep_the_record_as_it_was_written(place: Place) -> N
 def test_a_record_that_no_grader_could_read_is_refused(place: Place) -> None:
     place.jsonl("tasks", [*SUMS, {"prompt": "2 + 2 =", "tolerance": float("nan")}])
     with pytest.raises(
-        JobError, match="DataUnreadable: evaluator sums: .* line 41 .* a grader could not read"
+        JobError, match=r"DataUnreadable: evaluator sums: .* line 41 .* a grader could not read"
     ):
         frozen(place, measure="container")

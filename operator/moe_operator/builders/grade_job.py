@@ -1,0 +1,116 @@
+"""The grade Job: hands answers to graders, each in a container of its own, and takes their verdicts in.
+
+    handout              trainer    reads the store, writes one folder a grader
+    grader-0-NAME …      graders    see their own folder and nothing else, one after the other
+    grade                trainer    reads the folders, finishes the report in the store
+
+A grader runs an image that only the platform's owner can name, on what a model wrote: it gets no credentials, no
+store, no other grader's folder, and the pod has a deadline. Its files, its exit code and its words are not trusted.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+from moe_operator.api.expert import Expert
+from moe_operator.builders.job import job_manifest
+from moe_operator.builders.metadata import child_labels
+from moe_operator.builders.pod import Workload, config_text, container_security, pod_spec
+from moe_operator.config import Grader, OperatorConfig, Profile
+from moe_operator.state import Role
+from moe_trainer.job_config import GradeJob
+
+#: How the containers of graders are called; the number and the grader's name follow.
+GRADER_PREFIX = "grader-"
+
+#: Where the trainer finds the folders of all graders, and a grader its own.
+GRADINGS_PATH = "/moe/gradings"
+GRADING_PATH = "/moe/grading"
+
+#: Most that the folders may hold together.
+GRADINGS_LIMIT = "1Gi"
+
+#: What a grader may use where the platform's owner says nothing else.
+GRADER_LIMITS = {"cpu": "1", "memory": "1Gi"}
+
+#: Seconds beside the graders' own, for pulling their images and for the trainer's part.
+SPARE_SECONDS = 600
+
+_VOLUME = "gradings"
+
+
+def build_grade_job(
+    *,
+    name: str,
+    expert: Expert,
+    job: GradeJob,
+    graders: Sequence[Grader],
+    claim: str,
+    profile: Profile,
+    config: OperatorConfig,
+) -> dict[str, Any]:
+    """Return the Job. It needs no accelerator; ``graders`` are those of the job's gradings, in their order."""
+    labels = child_labels(
+        pool=expert.spec.pool, role=Role.GRADE, expert=expert.metadata.name, revision=job.revision
+    )
+    work = Workload(
+        name="grade",
+        image=profile.image or config.images.trainer,
+        command=("moe-trainer", "grade"),
+        env={"MOE_JOB_CONFIG": config_text(job), "MOE_GRADINGS": GRADINGS_PATH},
+        profile=profile,
+        images=config.images,
+        claim=claim,
+        volumes={_VOLUME: (GRADINGS_PATH, {"emptyDir": {"sizeLimit": GRADINGS_LIMIT}})},
+    )
+    pod = pod_spec(work)
+    names = [grading.grader.name for grading in job.gradings]
+    pod["initContainers"] = [
+        _handout(pod["containers"][0]),
+        *(_grader(number, names[number], grader, config) for number, grader in enumerate(graders)),
+    ]
+    pod["activeDeadlineSeconds"] = SPARE_SECONDS + sum(grader.timeout_seconds for grader in graders)
+    return job_manifest(
+        name=name,
+        owner=expert,
+        labels=labels,
+        config_digest=job.content_digest(),
+        pod=pod,
+        config=config,
+        ours=("handout", "grade"),
+    )
+
+
+def grader_of(container: str) -> str | None:
+    """Return the name of the grader that a container runs, or None if it runs the trainer."""
+    if not container.startswith(GRADER_PREFIX):
+        return None
+    return container.removeprefix(GRADER_PREFIX).partition("-")[2]
+
+
+def _handout(grade: dict[str, Any]) -> dict[str, Any]:
+    """Return the container that only reads the store, and alone writes all folders."""
+    mounts = [{**mount, "readOnly": mount["name"] == "store"} for mount in grade["volumeMounts"]]
+    changes = {"name": "handout", "command": ["moe-trainer", "handout"], "volumeMounts": mounts}
+    return deepcopy({**grade, **changes})
+
+
+def _grader(number: int, name: str, grader: Grader, config: OperatorConfig) -> dict[str, Any]:
+    environment = {
+        "MOE_GRADER_INPUT": f"{GRADING_PATH}/input.jsonl",
+        "MOE_GRADER_OUTPUT": f"{GRADING_PATH}/output.jsonl",
+        "HOME": GRADING_PATH,
+        "TMPDIR": GRADING_PATH,
+    }
+    return {
+        "name": f"{GRADER_PREFIX}{number}-{name}",
+        "image": grader.image,
+        "imagePullPolicy": config.images.pull_policy,
+        **({"command": list(grader.command)} if grader.command else {}),
+        "env": [{"name": key, "value": value} for key, value in environment.items()],
+        "resources": {"limits": GRADER_LIMITS | grader.limits},
+        "securityContext": container_security(),
+        # Its last words are for people; nothing parses them.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "volumeMounts": [{"name": _VOLUME, "mountPath": GRADING_PATH, "subPath": str(number)}],
+    }
