@@ -105,6 +105,11 @@ def _target_without_domain(manifest: dict[str, Any]) -> None:
     manifest["spec"]["targets"] = {"specializationScore": 0.9}
 
 
+def _evaluator(**fields: Any) -> Change:
+    evaluator = {"name": "mine", "store": "corpora", "path": "a.jsonl"} | fields
+    return _spec(evaluation={"evaluators": [evaluator]})
+
+
 def _resources(**resources: Any) -> Change:
     return _spec(training={"resources": resources})
 
@@ -160,6 +165,9 @@ REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("a misspelt field", EXPERT, _spec(trainning={}), "spec.trainning: field not declared in schema"),
     ("two kinds of storage", POOL, _spec(storage={"size": "1Gi", "claim": "x"}), "exactly one of size and claim"),
     ("a size without a unit", POOL, _spec(storage={"size": "20"}), "spec.storage.size in body should match"),
+    ("a grader of another measure", POOL, _evaluator(measure="codeParses", grader="pytest"), "no other has one"),
+    ("no grader", POOL, _evaluator(measure="container"), "measure container needs a grader"),
+    ("an image in a pool", POOL, _evaluator(measure="container", grader="a", image="b"), "field not declared"),
     ("a holdout of 0", POOL, _spec(evaluation={"holdout": 0}), "should be greater than 0"),
 ]  # fmt: skip
 

@@ -17,8 +17,15 @@ from environment import make_environment  # noqa: E402
 from stage import Stage  # noqa: E402
 
 REAL = "moe-operator/real-trainer"
+GRADER = "moe-operator/test-grader"
 
 VALUES = f"""
+graders:
+  # small_grader.py
+  alphabet:
+    image: {GRADER}:test
+    command: [grade]
+    limits: {{cpu: 20m, memory: 64Mi}}
 profiles:
   # The small trainer: light, so that several Experts train at once on two cores.
   cpu:
@@ -38,12 +45,30 @@ operator:
 
 
 @pytest.fixture(scope="session")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], LocalCluster]]:
+def grader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that stands for the grader's image: its program, and the file that says how it does."""
+    folder = tmp_path_factory.mktemp("grader")
+    interpreter = Path(sys._base_executable).resolve()
+    (folder / "pyvenv.cfg").write_text(f"home = {interpreter.parent}\n")
+    (folder / "mood").write_text("well")
+    (folder / "bin").mkdir()
+    program = folder / "bin" / "grade"
+    program.write_text(f"#!{interpreter}\n" + (HERE / "small_grader.py").read_text())
+    program.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory, grader: Path) -> Iterator[Callable[[], LocalCluster]]:
     """Start the cluster, or what of it does not run, with the small trainer as the trainer's image."""
     root = tmp_path_factory.mktemp("cluster")
     values = root / "values.yaml"
     values.write_text(VALUES)
-    images = {"moe-operator/trainer": make_environment(root / "small-trainer"), REAL: Path(sys.prefix)}
+    images = {
+        "moe-operator/trainer": make_environment(root / "small-trainer"),
+        REAL: Path(sys.prefix),
+        GRADER: grader,
+    }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOE_LOCAL_STATE", str(root / "state"))
         cluster = LocalCluster("tests")

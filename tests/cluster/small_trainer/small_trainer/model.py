@@ -1,4 +1,4 @@
-"""The small model: how often each byte follows each other byte. It stands for both artefact and scorer.
+"""The small model: how often each byte follows each other byte. It stands for artefact, scorer and generation.
 
 Shapes: P previous byte, B byte; 256 each.
 """
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from moe_trainer.evaluation.matrix import Cell, CellKey
 from moe_trainer.evaluation.segments import Segment
+from moe_trainer.evaluators.tasks import Completion
 from moe_trainer.formats import Digest
 from moe_trainer.manifest import new_folder, read_manifest, verify
 
@@ -46,6 +47,20 @@ def load(folder: Path, digest: Digest | None) -> tuple[Counts, None]:
 def use_device(_: int) -> str:
     """Say what there is."""
     return "cpu"
+
+
+def complete(
+    counts_PB: Counts, _tokenizer: None, prompts: Sequence[str], max_tokens: int, _stop: Sequence[str]
+) -> list[Completion]:
+    """Return the most frequent bytes after each prompt."""
+
+    def one(prompt: str) -> str:
+        text = prompt.encode()
+        for _ in range(max_tokens):
+            text += bytes([int(counts_PB[text[-1]].argmax())])
+        return text[len(prompt.encode()) :].decode(errors="replace")
+
+    return [Completion(one(prompt), cut=True) for prompt in prompts]
 
 
 def score(counts_PB: Counts, _tokenizer: None, segments: Sequence[Segment], key: CellKey) -> Cell:
