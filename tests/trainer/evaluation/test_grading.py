@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -159,3 +162,17 @@ def test_altered_reports_and_lost_answers_are_refused(bench: Bench) -> None:
     shutil.rmtree(bench.pool.environment.store / "pools/pool/cells")
     with pytest.raises(JobError, match="ArtefactCorrupt: what birds-1 answered to evaluator letters"):
         handout.run(bench.grading(found), bench.pod())
+
+
+def test_the_grader_of_the_documentation_does_what_it_says(bench: Bench) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "evaluators.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    _, found = bench.evaluated("birds-1")
+    asked, pod = bench.grading(found), bench.pod()
+    handout.run(asked, pod)
+    assert pod.gradings is not None
+    folder = pod.gradings / "0"
+    paths = {"MOE_GRADER_INPUT": str(folder / INPUT), "MOE_GRADER_OUTPUT": str(folder / OUTPUT)}
+    ours = program.replace('item["accepts"]', 'item["answer"]')
+    subprocess.run([sys.executable, "-c", ours], env=paths, check=True)
+    assert grade.run(asked, pod).accuracies[0].accuracy.lower > 0.5
