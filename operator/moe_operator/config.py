@@ -92,7 +92,7 @@ class Grader(ConfigModel):
     command: tuple[str, ...] = ()
     #: Limits of its container, which are its requests, too; what they leave out is one core and 1 GiB.
     limits: dict[str, str] = Field(default_factory=dict)
-    #: After so long it has failed.
+    #: Seconds that it may take. The pod is stopped after those of all its graders, and ten minutes for the rest.
     timeout_seconds: int = Field(default=600, ge=1, le=86_400)
     #: Namespaces whose pools may name it; empty: all.
     namespaces: tuple[str, ...] = ()
