@@ -63,13 +63,14 @@ def clip_gradients(model: nn.Module, limit: float, processes: Processes) -> floa
 
     Gradients whose norm is not finite stay as they are.
     """
-    if processes.alone:
+    cut = _cut_ids(model, processes)
+    if not cut and all(local(parameter) is parameter for parameter in model.parameters()):
+        # Each process has all gradients, and the same bits of them: nothing to ask the others.
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         found = torch.nn.utils.get_total_norm(gradients)
         if found.isfinite():
             torch.nn.utils.clip_grads_with_norm_(model.parameters(), limit, found)
         return float(found)
-    cut = _cut_ids(model, processes)
     squares = torch.zeros((), dtype=torch.float64)
     for parameter in model.parameters():
         if parameter.grad is not None:
