@@ -145,6 +145,7 @@ class EvaluateHeadline(Format):
         default=None, description="Mean over other domains of b_expert - b_base."
     )
     next_byte_accuracy: float | None = None
+    next_byte_interval: Interval | None = Field(default=None, description="The same, with its interval.")
     accuracies: tuple[Accuracy, ...] = Field(default=(), description="One an evaluator, where measured.")
     ungraded: Ungraded | None = Field(
         default=None, description="Set where a grade Job has still to finish the report."

@@ -392,6 +392,7 @@ class Scores(ApiModel):
         default=None, description="Mean over other domains of b_expert - b_base."
     )
     next_byte_accuracy: float | None = Field(default=None, description="Share of bytes predicted first.")
+    next_byte_interval: Interval | None = Field(default=None, description="The same, with its interval.")
     accuracies: list[AccuracyStatus] = Field(
         default_factory=list, max_length=4, description="What the named evaluators found."
     )

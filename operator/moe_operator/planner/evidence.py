@@ -41,6 +41,7 @@ def evidence_of(headline: EvaluateHeadline, current: ExpertRevision | None) -> E
             specialization_score=interval("specialization_score"),
             forgetting=interval("forgetting"),
             next_byte_accuracy=headline.next_byte_accuracy,
+            next_byte_interval=interval("next_byte_interval"),
             accuracies=[AccuracyStatus.model_validate(item.model_dump()) for item in headline.accuracies[:4]],
             absent=absent,
         ),

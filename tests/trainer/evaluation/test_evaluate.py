@@ -52,7 +52,9 @@ def test_an_expert_is_better_than_its_base_on_its_own_domain_and_specialised(poo
     assert headline.gain.value == pytest.approx(-decision(headline).interval.value)
     assert headline.specialization_score and headline.specialization_score.lower > 0.8
     assert headline.forgetting and headline.forgetting.lower > 0
-    assert headline.next_byte_accuracy and 0.1 < headline.next_byte_accuracy < 1
+    share = headline.next_byte_interval
+    assert share and 0.1 < share.lower < share.value < share.upper < 1
+    assert headline.next_byte_accuracy == share.value
     assert headline.row.keys() == headline.base_row.keys() == set(DOMAINS)
     assert headline.row["birds"] < headline.base_row["birds"]
     assert not headline.absent

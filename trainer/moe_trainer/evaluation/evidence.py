@@ -53,6 +53,7 @@ def weigh(
     by_digest = {column.holdout.digest: column for column in columns}
     own, others = by_digest[job.comparisons[0].holdout.digest], _other_domains(job, by_digest)
     absent = _Absences()
+    next_byte = absent.note("nextByteAccuracy", lambda: scores.next_byte_accuracy(own.candidate))
     gain = absent.note("gain", lambda: scores.gain(_base(own), own.candidate))
     return EvaluationReport(
         job=job,
@@ -74,7 +75,8 @@ def weigh(
         forgetting=absent.note(
             "forgetting", lambda: scores.forgetting([(_base(other), other.candidate) for other in others])
         ),
-        next_byte_accuracy=absent.note("nextByteAccuracy", lambda: scores.next_byte_accuracy(own.candidate)),
+        next_byte_accuracy=next_byte.value if next_byte else None,
+        next_byte_interval=next_byte,
         absent=absent.reasons,
         suite=digest_of(canonical_json([holdout.digest for holdout in job.suite])),
     )

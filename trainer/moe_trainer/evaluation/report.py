@@ -51,6 +51,7 @@ class EvaluationReport(Format):
     specialization_score: Interval | None = None
     forgetting: Interval | None = None
     next_byte_accuracy: float | None = None
+    next_byte_interval: Interval | None = Field(default=None, description="The same, with its interval.")
     accuracies: tuple[Accuracy, ...] = ()
     gradings: tuple[Grading, ...] = Field(default=(), description="Who judged the evaluators of graders.")
     ungraded: tuple[str, ...] = Field(
@@ -76,6 +77,7 @@ class EvaluationReport(Format):
                 specialization_score=self.specialization_score,
                 forgetting=self.forgetting,
                 next_byte_accuracy=self.next_byte_accuracy,
+                next_byte_interval=self.next_byte_interval,
                 accuracies=self.accuracies,
                 ungraded=Ungraded(path=path, evaluators=self.ungraded) if self.ungraded else None,
                 row={name: row.candidate.value for name, row in domains.items() if name and row.candidate},

@@ -87,10 +87,16 @@ def bits_per_byte(model: Scored) -> Interval:
     return interval(bootstrap(_per_byte(model, model.nats_S / math.log(2)), seed=_seed("bpb", model)))
 
 
-def next_byte_accuracy(model: Scored) -> float:
+def next_byte_accuracy(model: Scored) -> Interval:
     """Return the share of bytes that were the model's most likely next byte."""
-    model.per_cluster(model.hits_S)
-    return float(model.hits_S.sum() / model.sizes_S.sum())
+    found = bootstrap(_per_byte(model, model.hits_S), seed=_seed("nextByteAccuracy", model))
+    # A share is nothing below 0 or above 1, however far a pivot reaches where nearly all clusters agree.
+    return Interval(
+        value=found.estimate,
+        lower=max(found.lower(TAIL), 0.0),
+        upper=min(found.upper(TAIL), 1.0),
+        clusters=found.clusters,
+    )
 
 
 def log_ratios(numerator: Scored, denominator: Scored) -> Array:

@@ -1,5 +1,6 @@
 """Scores by hand where they can be computed by hand, and every reason for a score's absence."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -38,7 +39,20 @@ def test_bits_per_byte_is_total_nats_over_ln2_and_total_bytes() -> None:
 
 
 def test_next_byte_accuracy_is_the_share_of_bytes() -> None:
-    assert scores.next_byte_accuracy(scored([1.0] * 30)) == 0.25
+    found = scores.next_byte_accuracy(scored([1.0] * 30))
+    assert (found.value, found.lower, found.upper, found.clusters) == (0.25, 0.25, 0.25, 30)
+
+
+def test_the_interval_of_next_byte_accuracy_is_over_clusters_and_stays_a_share() -> None:
+    model = scored([1.0] * 60)
+    half = np.repeat([0.0, 1.0], 30) * model.sizes_S
+    independent = scores.next_byte_accuracy(dataclasses.replace(model, hits_S=half))
+    pairs = [str(number // 2) for number in range(60)]
+    clustered = scores.next_byte_accuracy(dataclasses.replace(model, hits_S=half, clusters=pairs))
+    assert independent.value == clustered.value == 0.5
+    assert clustered.upper - clustered.lower > 1.2 * (independent.upper - independent.lower)
+    nearly = np.where(np.arange(60) == 0, 0.0, 1.0) * model.sizes_S
+    assert scores.next_byte_accuracy(dataclasses.replace(model, hits_S=nearly)).upper <= 1
 
 
 def test_gain_is_the_mean_log_ratio_of_base_to_expert() -> None:
