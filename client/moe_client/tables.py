@@ -68,25 +68,34 @@ def _progress(expert: Expert, width: int) -> Text:
 def matrix_table(revisions: Mapping[str, ExpertRevision]) -> Table:
     """Return the matrix: a row an Expert, a column a domain, bits per byte; the lowest of a column is marked.
 
-    Rows of revisions that share a suite compare; the base's row comes from any revision that has one.
+    Rows of revisions that share a suite compare; the base's row comes from any revision that has one. A last column
+    names what may descend from a model that was trained on held-out text, where there is such a row.
     """
     rows: dict[str, Mapping[str, float]] = {}
+    contamination: dict[str, str] = {}
     for name, revision in revisions.items():
-        evidence = revision.status.evidence
+        evidence, parent = revision.status.evidence, revision.spec.inputs.parent
         if evidence is None:
             continue
-        if evidence.base_row and revision.spec.inputs.parent:
-            rows.setdefault(revision.spec.inputs.parent.revision.rsplit("-", 1)[0], evidence.base_row)
+        if evidence.base_row and parent:
+            base = parent.revision.rsplit("-", 1)[0]
+            rows.setdefault(base, evidence.base_row)
+            contamination.setdefault(base, parent.contamination or "-")
         if evidence.row:
             rows[name] = evidence.row
+            contamination[name] = evidence.scores.contamination or "-"
     domains = sorted({domain for row in rows.values() for domain in row})
     best = {domain: min(row[domain] for row in rows.values() if domain in row) for domain in domains}
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("BITS PER BYTE OF")
     for domain in domains:
         table.add_column(domain, justify="right")
+    said = any(word != "-" for word in contamination.values())
+    if said:
+        table.add_column("CONTAMINATION")
     for name, row in rows.items():
-        table.add_row(name, *(_cell(row.get(domain), best[domain]) for domain in domains))
+        cells = [_cell(row.get(domain), best[domain]) for domain in domains]
+        table.add_row(name, *cells, *([contamination[name]] if said else []))
     return table
 
 

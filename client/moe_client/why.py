@@ -94,6 +94,8 @@ def _story(revision: ExpertRevision) -> Iterator[str]:
         yield f"  trained {status.artefact.steps} steps to a loss of {status.artefact.final_loss:.3f}{resumed}."
     if status.evidence:
         yield from (f"  {_comparison(item)}" for item in status.evidence.decisions)
+        if status.evidence.scores.contamination:
+            yield "  contamination Unknown: a side descends from a checkpoint from outside, which may have read this text."
     if status.verdict:
         final = (
             ", and these inputs are not tried again"
@@ -123,6 +125,8 @@ def _measured(scores: Scores) -> Iterator[str]:
     )
     yield from (f"Measured {name}: {_interval(value)}." for name, value in named if value is not None)
     yield from (f"Not measured: {name}, since {reason}" for name, reason in scores.absent.items())
+    if scores.contamination:
+        yield "Contamination Unknown: it, or what it was compared with, descends from a checkpoint from outside."
 
 
 def _interval(value: Interval) -> str:

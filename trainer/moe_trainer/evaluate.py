@@ -58,7 +58,6 @@ class Evaluation:
         # Imports torch, which a report that exists does not need.
         self.scorer = import_module("moe_trainer.evaluation.scorer")
         self.matrix = Matrix(self.root, job.pool_uid, self.scorer.use_device(environment.threads))
-        self.models = [model for model in (job.candidate, job.current, job.base) if model]
         #: The holdouts of the comparisons, own anchor first, then the rest of the suite; none twice.
         holdouts = [*(comparison.holdout for comparison in job.comparisons), *job.suite]
         self.holdouts = list({holdout.digest: holdout for holdout in holdouts}.values())
@@ -77,7 +76,7 @@ class Evaluation:
 
     def _verify(self) -> None:
         """Check every byte that will be read, before any model is loaded."""
-        for model in self.models:
+        for model in self.job.models:
             adapter.verify(self.root, model.path, model.digest)
         for holdout in self.holdouts:
             manifest.verify(self.root / holdout.path, holdout.digest)
@@ -89,7 +88,7 @@ class Evaluation:
     @cached_property
     def _ancestry(self) -> list[Path]:
         """The snapshots that some model of this Job was trained on."""
-        return sorted({self.root / snapshot.path for model in self.models for snapshot in model.ancestry})
+        return sorted({self.root / snapshot.path for model in self.job.models for snapshot in model.ancestry})
 
     def _opponent(self, holdouts: Sequence[HoldoutRef]) -> tuple[Against, Cells]:
         """Score what stands for the current revision: itself, else the base, else a byte-unigram model."""

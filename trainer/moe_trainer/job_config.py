@@ -76,6 +76,10 @@ class SnapshotRef(Format):
     digest: Digest = Field(description="The data digest: what the snapshot holds, before exclusions.")
 
 
+#: Whether held-out text may have been trained on, beyond what ancestry tells. Absent: ancestry tells everything.
+Contamination = Literal["Unknown"]
+
+
 class ArtefactRef(Format):
     """A committed artefact (weights, tokenizer, manifest) in the pool's store."""
 
@@ -84,6 +88,10 @@ class ArtefactRef(Format):
     digest: Digest = Field(description="SHA-256 of its manifest.json.")
     ancestry: tuple[SnapshotRef, ...] = Field(
         default=(), description="Every snapshot that it or a parent was trained on: what it may have seen."
+    )
+    contamination: Contamination | None = Field(
+        default=None,
+        description="Set where it descends from a checkpoint from outside: it may have seen anything.",
     )
 
 
@@ -316,6 +324,16 @@ class EvaluateJob(Format):
     comparisons: tuple[Comparison, ...] = Field(description="Own anchor first, then the newest window.")
     suite: tuple[HoldoutRef, ...] = Field(description="The anchors of all domains, own included; frozen.")
     tasks: tuple[TasksRef, ...] = Field(default=(), description="Items of the evaluators that are asked for.")
+
+    @property
+    def models(self) -> list[ArtefactRef]:
+        """Return the models that are compared, the candidate first."""
+        return [model for model in (self.candidate, self.current, self.base) if model]
+
+    @property
+    def contamination(self) -> Contamination | None:
+        """Return what is known of held-out text in what the models were trained on: as little as of any of them."""
+        return next((model.contamination for model in self.models if model.contamination), None)
 
     @property
     def opponent(self) -> ArtefactRef | None:

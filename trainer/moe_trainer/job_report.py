@@ -158,6 +158,10 @@ class EvaluateHeadline(Format):
     absent: dict[str, str] = Field(
         default_factory=dict, description="Score name to the reason for its absence."
     )
+    contamination: Literal["Unknown"] | None = Field(
+        default=None,
+        description="Set where some model that was compared descends from a checkpoint from outside.",
+    )
     suite: Digest = Field(description="Digest of the frozen suite.")
 
 

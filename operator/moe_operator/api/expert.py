@@ -399,6 +399,11 @@ class Scores(ApiModel):
     absent: dict[str, ShortText] = Field(
         default_factory=dict, max_length=16, description="Scores that could not be computed, and why."
     )
+    contamination: Literal["Unknown"] | None = Field(
+        default=None,
+        description="Set where the revision, or what it was compared with, descends from a checkpoint from outside: "
+        "held-out text may have been in what that was trained on.",
+    )
 
 
 class TargetStatus(ApiModel):

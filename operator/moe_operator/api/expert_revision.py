@@ -27,6 +27,10 @@ class ParentRef(ApiModel):
     ancestry: list["SnapshotInput"] = Field(
         default_factory=list, max_length=64, description="Snapshots that it and its parents were trained on."
     )
+    contamination: Literal["Unknown"] | None = Field(
+        default=None,
+        description="Set where it is, or descends from, a checkpoint from outside, whose training text is unknown.",
+    )
 
 
 class SnapshotInput(ApiModel):

@@ -44,6 +44,8 @@ def decide_base(state: ExpertState) -> BaseDecision:
         pinned = parent_ref(state.base_revision)
     if pinned is not None:
         message = f"branches from {pinned.revision}"
+        if pinned.contamination is not None:
+            message += ", which descends from a checkpoint whose training text is unknown"
         return BaseDecision(_say(state, True, Reason.BASE_PINNED, message), ready=True, parent=pinned)
     return BaseDecision(
         _say(state, False, Reason.WAITING_FOR_BASE, _why_not(state, base.expert)), ready=False
@@ -56,7 +58,7 @@ def imported_base(state: ExpertState) -> ParentRef | None:
     if base.digest is None or state.pool is None:
         return None
     path = store.imported(state.pool.metadata.uid, base.digest)
-    return ParentRef(revision=IMPORTED, path=path, digest=base.digest)
+    return ParentRef(revision=IMPORTED, path=path, digest=base.digest, contamination="Unknown")
 
 
 def pinned_base(state: ExpertState) -> ParentRef | None:

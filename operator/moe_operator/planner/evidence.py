@@ -44,6 +44,7 @@ def evidence_of(headline: EvaluateHeadline, current: ExpertRevision | None) -> E
             next_byte_interval=interval("next_byte_interval"),
             accuracies=[AccuracyStatus.model_validate(item.model_dump()) for item in headline.accuracies[:4]],
             absent=absent,
+            contamination=headline.contamination,
         ),
         row=headline.row,
         base_row=headline.base_row,

@@ -198,6 +198,7 @@ def artefact_ref(parent: ParentRef) -> ArtefactRef:
         path=parent.path,
         digest=parent.digest,
         ancestry=tuple(_snapshot_ref(item) for item in parent.ancestry),
+        contamination=parent.contamination,
     )
 
 

@@ -33,8 +33,8 @@ def current_of(state: ExpertState) -> ExpertRevision | None:
 
 
 def parent_ref(revision: ExpertRevision) -> ParentRef:
-    """Return a revision with an artefact as a parent, with all the snapshots that it and its parents saw."""
-    artefact = revision.status.artefact
+    """Return a revision with an artefact as a parent, with all that is known of what it and its parents saw."""
+    artefact, before = revision.status.artefact, revision.spec.inputs.parent
     if artefact is None:
         raise ValueError(f"{revision.metadata.name} has no artefact to be a parent with")
     return ParentRef(
@@ -42,6 +42,7 @@ def parent_ref(revision: ExpertRevision) -> ParentRef:
         path=artefact.path,
         digest=artefact.digest,
         ancestry=ancestry(revision),
+        contamination=before.contamination if before is not None else None,
     )
 
 

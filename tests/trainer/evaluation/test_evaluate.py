@@ -61,6 +61,18 @@ def test_an_expert_is_better_than_its_base_on_its_own_domain_and_specialised(poo
     assert len(headline.to_json().encode()) <= MAX_HEADLINE_BYTES
 
 
+def test_contamination_is_unknown_where_that_of_any_side_is(pool: Pool) -> None:
+    candidate, base = pool.models["birds-1"], pool.models["general-1"]
+    imported = base.model_copy(update={"contamination": "Unknown"})
+    known = evaluate.run(job(pool, "birds", candidate), pool.environment)
+    unknown = evaluate.run(job(pool, "birds", candidate, base=imported), pool.environment)
+    against = evaluate.run(job(pool, "birds", candidate, current=imported), pool.environment)
+    assert (known.contamination, unknown.contamination, against.contamination) == (None, "Unknown", "Unknown")
+    assert (
+        unknown.decisions == known.decisions and unknown.row == known.row
+    )  # it is said, and decides nothing
+
+
 def test_a_first_base_is_compared_with_a_byte_unigram_model(pool: Pool) -> None:
     headline = evaluate.run(job(pool, "general", pool.models["general-1"]), pool.environment)
     assert decision(headline).against == "unigram"

@@ -55,6 +55,22 @@ def test_the_matrix_has_a_row_for_the_base_once(revision_manifest):
     assert "2.500" in text and "2.000" in text
 
 
+def test_unknown_contamination_has_a_column_where_there_is_some(revision_manifest):
+    known = ExpertRevision.model_validate(revision_manifest)
+    assert "CONTAMINATION" not in drawn(matrix_table({"mathematics": known}))
+    revision_manifest["spec"]["inputs"]["parent"] |= {"revision": "imported", "contamination": "Unknown"}
+    revision_manifest["status"]["evidence"]["scores"] = {"contamination": "Unknown"}
+    unknown = ExpertRevision.model_validate(revision_manifest)
+    text = drawn(matrix_table({"mathematics": unknown, "code": known}))
+    assert {line.split()[0]: line.split()[-1] for line in text.splitlines() if line.strip()} == {
+        "BITS": "CONTAMINATION",
+        "imported": "Unknown",
+        "mathematics": "Unknown",
+        "general": "-",
+        "code": "-",
+    }
+
+
 def test_a_revision_without_evidence_has_no_row(revision_manifest):
     del revision_manifest["status"]["evidence"]
     text = drawn(matrix_table({"mathematics": ExpertRevision.model_validate(revision_manifest)}))

@@ -49,3 +49,15 @@ def test_a_reason_of_a_newer_operator_is_not_an_error(expert_manifest):
 def test_an_absent_score_is_said_with_its_reason(expert_manifest):
     expert_manifest["status"] = {"scores": {"absent": {"specializationScore": "NoGain"}}}
     assert "Not measured: specializationScore, since NoGain" in story(expert_manifest)
+
+
+def test_unknown_contamination_is_said_of_the_comparison_and_of_the_scores(
+    expert_manifest, revision_manifest
+):
+    assert "ontamination" not in story(expert_manifest, revision_manifest)
+    unknown = {"contamination": "Unknown"}
+    revision_manifest["status"]["evidence"]["scores"] = unknown
+    expert_manifest["status"] = {"scores": unknown}
+    text = story(expert_manifest, revision_manifest)
+    assert "  contamination Unknown: a side descends from a checkpoint" in text
+    assert "\nContamination Unknown: it, or what it was compared with" in text

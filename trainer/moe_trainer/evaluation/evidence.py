@@ -78,6 +78,7 @@ def weigh(
         next_byte_accuracy=next_byte.value if next_byte else None,
         next_byte_interval=next_byte,
         absent=absent.reasons,
+        contamination=job.contamination,
         suite=digest_of(canonical_json([holdout.digest for holdout in job.suite])),
     )
 

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from moe_trainer import manifest, store
 from moe_trainer.formats import Digest, Format, digest_of
-from moe_trainer.job_config import EvaluateJob, Grading, HoldoutRef
+from moe_trainer.job_config import Contamination, EvaluateJob, Grading, HoldoutRef
 from moe_trainer.job_report import (
     MAX_HEADLINE_BYTES,
     Accuracy,
@@ -60,6 +60,11 @@ class EvaluationReport(Format):
     absent: dict[str, str] = Field(
         default_factory=dict, description="Score name to the reason for its absence."
     )
+    contamination: Contamination | None = Field(
+        default=None,
+        description="Set where some model of the Job descends from a checkpoint from outside: it may have been trained "
+        "on clusters that are not left out here.",
+    )
     suite: Digest
 
     def headline(self, digest: Digest, path: str) -> EvaluateHeadline:
@@ -83,6 +88,7 @@ class EvaluationReport(Format):
                 row={name: row.candidate.value for name, row in domains.items() if name and row.candidate},
                 base_row={name: row.base.value for name, row in domains.items() if name and row.base},
                 absent=self.absent,
+                contamination=self.contamination,
                 suite=self.suite,
             )
         )

@@ -75,7 +75,7 @@ def start(store: Path, parent: ArtefactRef, training: TrainingSpec, seed: int) -
     if record is not None:
         ADAPTERS[training.method].restore(store / parent.path, model, training)
     base = parent if record is None else record.base
-    return Start(model, tokenizer, base.model_copy(update={"ancestry": ()}))
+    return Start(model, tokenizer, base.model_copy(update={"ancestry": (), "contamination": None}))
 
 
 def write(

@@ -73,3 +73,41 @@ def test_new_data_goes_on_from_the_current_revision() -> None:
     world.change("code", data={"sources": [{"store": "corpora", "path": "code/more-*.txt"}]})
     world.settle()
     assert parent(world, "code-2")["revision"] == "code-1"
+
+
+def contamination(world: World, expert: str) -> tuple[str | None, str | None]:
+    """Return what the scores of the current revision say, and what the Expert's status repeats."""
+    revision = world.objects["ExpertRevision", str(world.status(expert).current_revision)]
+    found: str | None = revision["status"]["evidence"]["scores"].get("contamination")
+    return found, world.status(expert).scores.contamination
+
+
+def test_its_contamination_is_unknown_and_so_is_that_of_all_that_descends_from_it() -> None:
+    world = world_with_base(FIRST)
+    world.expert("python", base={"expert": "code"})
+    world.expert("scratch", base={"preset": "tiny"})
+    world.settle()
+    world.data["python"] = 2
+    world.change("python", data={"sources": [{"store": "corpora", "path": "python/more-*.txt"}]})
+    world.settle()
+    assert parent(world, "python-1")["revision"] == "code-1"
+    assert parent(world, "python-2")["revision"] == "python-1"
+    assert world.status("python").current_revision == "python-2"
+    assert contamination(world, "code") == contamination(world, "python") == ("Unknown", "Unknown")
+    assert contamination(world, "scratch") == (None, None)
+    message = world.condition("python", "BaseModelReady")[2]
+    assert "branches from code-1, which descends from a checkpoint whose training text is unknown" in message
+
+
+def test_it_is_said_while_either_side_descends_from_it_and_decides_nothing() -> None:
+    world = world_with_base(FIRST)
+    world.change("code", base={"preset": "tiny"})
+    world.settle()
+    assert "parent" not in world.objects["ExpertRevision", "code-2"]["spec"]["inputs"]
+    assert world.status("code").current_revision == "code-2"
+    assert contamination(world, "code") == ("Unknown", "Unknown")
+    world.data["code"] = 2
+    world.change("code", data={"sources": [{"store": "corpora", "path": "code/more-*.txt"}]})
+    world.settle()
+    assert world.status("code").current_revision == "code-3"
+    assert contamination(world, "code") == (None, None)

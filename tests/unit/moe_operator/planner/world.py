@@ -505,6 +505,7 @@ class World:
             specialization_score=Interval(value=0.97, lower=0.93, upper=0.99, clusters=30)
             if job.expert.domain
             else None,
+            contamination=job.contamination,
             suite=digest("suite"),
         )
 
