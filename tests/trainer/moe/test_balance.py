@@ -11,7 +11,8 @@ from torch import Tensor, distributed
 
 from moe_trainer.moe.balance import BiasRule, LayerLoad, StepCounts, update_bias
 from moe_trainer.moe.capacity import capacity, drop_beyond_capacity
-from moe_trainer.moe.router import RouterConfig, route
+from moe_trainer.moe.router import route
+from moe_trainer.moe.router_config import RouterConfig
 from moe_trainer.moe.routing import Routing
 
 

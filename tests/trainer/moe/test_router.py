@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from moe_trainer.moe.router import LogitsNotFinite, RouterConfig, check_finite, route
+from moe_trainer.moe.router import LogitsNotFinite, check_finite, route
+from moe_trainer.moe.router_config import RouterConfig
 
 CONFIGS = {
     "softmax": RouterConfig(8, 2),

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moe_trainer.moe.capacity import drop_beyond_capacity
-from moe_trainer.moe.router import RouterConfig, route
+from moe_trainer.moe.router import route
+from moe_trainer.moe.router_config import RouterConfig
 from moe_trainer.moe.routing import Routing
 
 #: softmax; the config says whether the weights of a token are made to sum to 1.

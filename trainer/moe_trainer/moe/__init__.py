@@ -2,7 +2,8 @@
 
     layer.py       the module: router, in-layer experts, shared experts
     router.py      which in-layer experts a token uses, and with what weight        -> Routing
-    plain_router.py  the same in plain torch, for CPUs and fp64; triton/router.py is the fused one
+    router_config.py, router_function.py   how it chooses; its autograd function, for either way to compute it
+    plain_router.py  in plain torch, for CPUs and fp64; triton/router.py is the fused one
     capacity.py    which slots are dropped when an in-layer expert takes only so many
     balance.py     how evenly slots are spread: counts of a step, load metrics, the moving bias
     routing.py     Routing: what the layer, the losses and the load metrics read

@@ -8,7 +8,8 @@ from moe_trainer.model_config import ModelConfig
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.capacity import drop_beyond_capacity
 from moe_trainer.moe.experts import ExpertsFunction, swiglu_experts
-from moe_trainer.moe.router import RouterConfig, route
+from moe_trainer.moe.router import route
+from moe_trainer.moe.router_config import RouterConfig
 from moe_trainer.moe.routing import Routing
 
 

@@ -14,16 +14,12 @@ Besides the package's shapes: P groups of in-layer experts, e in-layer experts o
 """
 
 import math
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from moe_trainer.moe.routing import Routing
-
-if TYPE_CHECKING:
-    from moe_trainer.moe.router import RouterConfig
+from moe_trainer.moe.router_config import RouterConfig
+from moe_trainer.moe.router_function import OutputGradients, Outputs, Passes
 
 #: Added to a sum of sigmoids before dividing by it, as in DeepSeek-V3 and its descendants.
 EPSILON = 1e-20
@@ -37,77 +33,8 @@ _EXPERT_BITS = (1 << 29) - 1
 _FEW = 128
 
 
-def route(logits_NE: Tensor, config: "RouterConfig", bias_E: Tensor | None, groups: int) -> Routing:
-    """Return the choice of N tokens, ``groups`` sequences of one length; nothing is dropped yet.
-
-    Computed in fp32, or fp64 if the logits are. A token whose logits hold NaN chooses some valid in-layer
-    experts, and ``Routing.finite`` is false.
-    """
-    if torch.is_grad_enabled() and logits_NE.requires_grad:
-        found = _Route.apply(logits_NE, bias_E, config, groups)  # type: ignore[no-untyped-call]
-    else:
-        found = _forward(logits_NE, bias_E, config, groups)
-    experts_NK, weights_NK, counts_GE, probabilities_GE, logsumexp_N, logit_rms = found
-    return Routing(
-        experts_NK=experts_NK,
-        weights_NK=weights_NK,
-        counts_GE=counts_GE,
-        probabilities_GE=probabilities_GE,
-        logsumexp_N=logsumexp_N,
-        dropped=torch.zeros((), dtype=torch.int64, device=logits_NE.device),
-        logit_rms=logit_rms,
-    )
-
-
-class _Route(torch.autograd.Function):
-    """Keeps the logits, the choice and the log-sum-exp; scores are computed again in the backward pass."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, logits_NE: Tensor, bias_E: Tensor | None, config: "RouterConfig", groups: int
-    ) -> tuple[Tensor, ...]:
-        found = _forward(logits_NE, bias_E, config, groups)
-        experts_NK, _, counts_GE, _, logsumexp_N, logit_rms = found
-        ctx.save_for_backward(logits_NE, experts_NK.int(), logsumexp_N)
-        ctx.mark_non_differentiable(experts_NK, counts_GE, logit_rms)
-        ctx.set_materialize_grads(False)
-        ctx.config, ctx.groups = config, groups
-        return found
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any,
-        _experts: None,
-        dweights_NK: Tensor | None,
-        _counts: None,
-        dprobabilities_GE: Tensor | None,
-        dlogsumexp_N: Tensor | None,
-        _rms: None,
-    ) -> tuple[Tensor, None, None, None]:
-        logits_NE, experts_NK, logsumexp_N = ctx.saved_tensors
-        logits_EN, config = _columns(logits_NE), ctx.config
-        softmax_EN = (logits_EN - logsumexp_N).exp_()
-        scores_EN = softmax_EN if config.scores == "softmax" else logits_EN.sigmoid()
-        dscores_EN = _spread(dprobabilities_GE, scores_EN, config, ctx.groups)
-        if dweights_NK is not None:
-            experts_KN = experts_NK.T.long()
-            dchosen_KN = _chosen_gradient(dweights_NK, scores_EN.gather(0, experts_KN), config)
-            dscores_EN.scatter_add_(0, experts_KN, dchosen_KN)
-        if config.scores == "softmax":
-            inner_N = (dscores_EN * scores_EN).sum(dim=0)
-            dlogits_EN = dscores_EN.sub_(inner_N if dlogsumexp_N is None else inner_N - dlogsumexp_N)
-            return dlogits_EN.mul_(scores_EN).T.to(logits_NE.dtype), None, None, None
-        dlogits_EN = dscores_EN.mul_(scores_EN).mul_(1 - scores_EN)
-        if dlogsumexp_N is not None:
-            dlogits_EN += softmax_EN.mul_(dlogsumexp_N)
-        return dlogits_EN.T.to(logits_NE.dtype), None, None, None
-
-
-def _forward(
-    logits_NE: Tensor, bias_E: Tensor | None, config: "RouterConfig", groups: int
-) -> tuple[Tensor, ...]:
-    """Return experts_NK, weights_NK, counts_GE, probabilities_GE, logsumexp_N and the logits' rms."""
+def _forward(logits_NE: Tensor, bias_E: Tensor | None, config: RouterConfig, groups: int) -> Outputs:
+    """Compute in fp32, or fp64 if the logits are."""
     logits_EN = _columns(logits_NE)
     tokens, length = len(logits_NE), len(logits_NE) // groups
     highest_N = logits_EN.amax(dim=0)
@@ -134,9 +61,38 @@ def _forward(
     )
 
 
-def _spread(
-    dprobabilities_GE: Tensor | None, scores_EN: Tensor, config: "RouterConfig", groups: int
+def _backward(
+    logits_NE: Tensor,
+    experts_NK: Tensor,
+    logsumexp_N: Tensor,
+    gradients: OutputGradients,
+    config: RouterConfig,
+    groups: int,
 ) -> Tensor:
+    """Return the gradient of the logits."""
+    dweights_NK, dprobabilities_GE, dlogsumexp_N = gradients
+    logits_EN = _columns(logits_NE)
+    softmax_EN = (logits_EN - logsumexp_N).exp_()
+    scores_EN = softmax_EN if config.scores == "softmax" else logits_EN.sigmoid()
+    dscores_EN = _spread(dprobabilities_GE, scores_EN, config, groups)
+    if dweights_NK is not None:
+        experts_KN = experts_NK.T.long()
+        dchosen_KN = _chosen_gradient(dweights_NK, scores_EN.gather(0, experts_KN), config)
+        dscores_EN.scatter_add_(0, experts_KN, dchosen_KN)
+    if config.scores == "softmax":
+        inner_N = (dscores_EN * scores_EN).sum(dim=0)
+        dlogits_EN = dscores_EN.sub_(inner_N if dlogsumexp_N is None else inner_N - dlogsumexp_N)
+        return dlogits_EN.mul_(scores_EN).T.to(logits_NE.dtype)
+    dlogits_EN = dscores_EN.mul_(scores_EN).mul_(1 - scores_EN)
+    if dlogsumexp_N is not None:
+        dlogits_EN += softmax_EN.mul_(dlogsumexp_N)
+    return dlogits_EN.T.to(logits_NE.dtype)
+
+
+PLAIN = Passes(_forward, _backward)
+
+
+def _spread(dprobabilities_GE: Tensor | None, scores_EN: Tensor, config: RouterConfig, groups: int) -> Tensor:
     """Return the gradient of the scores by the mean probabilities."""
     if dprobabilities_GE is None:
         return torch.zeros_like(scores_EN)
@@ -148,7 +104,7 @@ def _spread(
     return (dp_EN - (dp_EN * scores_EN).sum(dim=0) / total_N) / total_N
 
 
-def _chosen_gradient(dweights_NK: Tensor, chosen_KN: Tensor, config: "RouterConfig") -> Tensor:
+def _chosen_gradient(dweights_NK: Tensor, chosen_KN: Tensor, config: RouterConfig) -> Tensor:
     """Return the gradient of the chosen scores by the weights."""
     dweights_KN = dweights_NK.T * config.scale
     if config.renormalise:
@@ -163,7 +119,7 @@ def _columns(logits_NE: Tensor) -> Tensor:
     return logits_NE.detach().T.to(wide).contiguous()
 
 
-def _choose(scores_EN: Tensor, config: "RouterConfig", bias_E: Tensor | None) -> Tensor:
+def _choose(scores_EN: Tensor, config: RouterConfig, bias_E: Tensor | None) -> Tensor:
     """Return experts_NK: the K in-layer experts with the largest biased scores, best first."""
     if bias_E is not None:
         scores_EN = scores_EN + bias_E[:, None]

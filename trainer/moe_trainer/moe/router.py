@@ -12,17 +12,15 @@ capacity drops: capacity.py.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from moe_trainer.moe import plain_router
+from moe_trainer.moe.plain_router import PLAIN
+from moe_trainer.moe.router_config import RouterConfig
+from moe_trainer.moe.router_function import route_by
 from moe_trainer.moe.routing import Routing
-
-Scores = Literal["softmax", "sigmoid"]
 
 
 class LogitsNotFinite(ValueError):
@@ -35,40 +33,6 @@ class LogitsNotFinite(ValueError):
             f"the router's logits{place} hold NaN or infinity: the weights or the input before it are no "
             "longer finite. Lower the learning rate, clip gradients, or go back to an earlier checkpoint."
         )
-
-
-@dataclass(frozen=True)
-class RouterConfig:
-    """How a layer's router chooses. Raises ValueError for sizes that do not fit together."""
-
-    experts: int  #: In-layer experts, E.
-    active: int  #: Of which each token uses this many, K.
-    renormalise: bool = True  #: The weights of a token sum to 1 (before ``scale``).
-    scores: Scores = "softmax"
-    scale: float = 1.0  #: Factor of all weights.
-    expert_groups: int = 1  #: The in-layer experts form this many groups of the same size, P …
-    chosen_groups: int = 1  #: … and a token chooses among those of its best groups only.
-
-    def __post_init__(self) -> None:
-        if not 0 < self.active <= self.experts:
-            raise ValueError(
-                f"active is {self.active}, but a token uses 1 to {self.experts} in-layer experts: "
-                "lower it or raise experts"
-            )
-        if self.expert_groups < 1 or self.experts % self.expert_groups:
-            raise ValueError(
-                f"{self.experts} in-layer experts do not form {self.expert_groups} groups of one size: "
-                "expert_groups must divide experts"
-            )
-        reach = self.chosen_groups * self.experts // self.expert_groups
-        if not (0 < self.chosen_groups <= self.expert_groups and reach >= self.active):
-            raise ValueError(
-                f"chosen_groups is {self.chosen_groups} of {self.expert_groups}, which leaves {reach} in-layer "
-                f"experts to choose {self.active} from: set it between "
-                f"{math.ceil(self.active * self.expert_groups / self.experts)} and {self.expert_groups}"
-            )
-        if not 0 < self.scale < math.inf:
-            raise ValueError(f"scale is {self.scale}, but the weights' factor must be above 0")
 
 
 def route(
@@ -92,10 +56,10 @@ def route(
     if fused is None:
         fused = logits_NE.is_cuda and logits_NE.dtype != torch.float64 and find_spec("triton") is not None
     if fused:
-        from moe_trainer.moe.triton import router as fused_router  # Triton is not everywhere
+        from moe_trainer.moe.triton.router import FUSED  # Triton is not everywhere
 
-        return fused_router.route(logits_NE, config, bias_E, groups)
-    routing = plain_router.route(logits_NE, config, bias_E, groups)
+        return route_by(FUSED, logits_NE, config, bias_E, groups)
+    routing = route_by(PLAIN, logits_NE, config, bias_E, groups)
     if logits_NE.device.type == "cpu" and not math.isfinite(routing.logit_rms):
         raise LogitsNotFinite(layer)
     return routing

@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import torch
 
-from moe_trainer.moe.router import RouterConfig
+from moe_trainer.moe.router_config import RouterConfig
+from moe_trainer.moe.router_function import route_by
 from moe_trainer.moe.triton.combine import combine
 from moe_trainer.moe.triton.dispatch import dispatch_slots
-from moe_trainer.moe.triton.router import route
+from moe_trainer.moe.triton.router import FUSED
 from moe_trainer.moe.triton.skinny import skinny_forward
 
 from .meta import meta, ordering
@@ -22,7 +23,7 @@ def _route(tokens: int, config: RouterConfig, groups: int) -> None:
     """Forward and, through every output, backward."""
     logits_NE = meta(tokens, config.experts).requires_grad_()
     bias_E = meta(config.experts, dtype=torch.float32) if config.scores == "sigmoid" else None
-    routing = route(logits_NE, config, bias_E, groups)
+    routing = route_by(FUSED, logits_NE, config, bias_E, groups)
     smooth = [routing.weights_NK, routing.probabilities_GE, routing.logsumexp_N]
     torch.autograd.grad(smooth, logits_NE, [torch.empty_like(output) for output in smooth])
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from moe_trainer.moe.router import RouterConfig, route
+from moe_trainer.moe.router import route
+from moe_trainer.moe.router_config import RouterConfig
 from moe_trainer.moe.routing import Routing
-from moe_trainer.moe.triton.router import route as fused_route
 
 from .conftest import DEVICE, needs_gpu
 
@@ -107,7 +107,7 @@ def test_logits_that_are_not_finite_still_choose_k_valid_in_layer_experts(
     logits_NE = logits(4, config.experts)
     logits_NE[0] = value
     logits_NE[1, 0] = value
-    routing = fused_route(logits_NE, config, None, 1)
+    routing = route(logits_NE, config, fused=True)
     for chosen in routing.experts_NK.tolist():
         assert len(set(chosen)) == config.active
         assert all(0 <= expert < config.experts for expert in chosen)

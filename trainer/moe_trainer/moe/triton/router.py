@@ -10,17 +10,14 @@ both the number of expert groups and the size of one are powers of two.
 """
 # mypy: disable-error-code="import-untyped, no-untyped-def, untyped-decorator"
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from moe_trainer.moe.plain_router import EPSILON
-from moe_trainer.moe.router import RouterConfig
-from moe_trainer.moe.routing import Routing
+from moe_trainer.moe.router_config import RouterConfig
+from moe_trainer.moe.router_function import Outputs, Passes
 from moe_trainer.moe.triton.router_gradient import LOGITS, differentiate, score_columns
 
 #: Tokens that share a row of partial sums where there are more than MANY: few rows to add. With fewer tokens,
@@ -29,65 +26,11 @@ TOKENS = 32
 MANY = 8192
 
 
-def route(logits_NE: Tensor, config: RouterConfig, bias_E: Tensor | None, groups: int) -> Routing:
-    """Return the choice of N tokens, ``groups`` sequences of one length; nothing is dropped yet.
-
-    Computed in fp32 from logits of any narrower type. A token whose logits hold NaN chooses K valid in-layer
-    experts, and ``Routing.finite`` is false. Raises ValueError for fp64, which only the plain router has.
-    """
+def _forward(logits_NE: Tensor, bias_E: Tensor | None, config: RouterConfig, groups: int) -> Outputs:
+    """Compute in fp32 from logits of any narrower type; raises ValueError for fp64."""
     if logits_NE.dtype == torch.float64:
         raise ValueError("the fused router computes in fp32: for fp64 logits pass fused=False")
-    experts_NK, weights_NK, counts_GE, probabilities_GE, logsumexp_N, logit_rms = _Route.apply(  # type: ignore[no-untyped-call]
-        logits_NE, bias_E, config, groups
-    )
-    return Routing(
-        experts_NK=experts_NK,
-        weights_NK=weights_NK,
-        counts_GE=counts_GE,
-        probabilities_GE=probabilities_GE,
-        logsumexp_N=logsumexp_N,
-        dropped=torch.zeros((), dtype=torch.int64, device=logits_NE.device),
-        logit_rms=logit_rms,
-    )
-
-
-class _Route(torch.autograd.Function):
-    """Keeps the logits, the choice and the log-sum-exp; scores are computed again in the backward pass."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, logits_NE: Tensor, bias_E: Tensor | None, config: RouterConfig, groups: int
-    ) -> tuple[Tensor, ...]:
-        logits_NE = logits_NE.contiguous()
-        outputs = _forward(logits_NE, bias_E, config, groups)
-        experts_NK, _, counts_GE, _, logsumexp_N, logit_rms = outputs
-        ctx.save_for_backward(logits_NE, experts_NK, logsumexp_N)
-        ctx.mark_non_differentiable(experts_NK, counts_GE, logit_rms)
-        ctx.set_materialize_grads(False)
-        ctx.config, ctx.groups = config, groups
-        return outputs
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any,
-        _experts: None,
-        dweights_NK: Tensor | None,
-        _counts: None,
-        dprobabilities_GE: Tensor | None,
-        dlogsumexp_N: Tensor | None,
-        _rms: None,
-    ) -> tuple[Tensor, None, None, None]:
-        logits_NE, experts_NK, logsumexp_N = ctx.saved_tensors
-        gradients = dweights_NK, dprobabilities_GE, dlogsumexp_N
-        dlogits_NE = differentiate(logits_NE, experts_NK, logsumexp_N, gradients, ctx.config, ctx.groups)
-        return dlogits_NE, None, None, None
-
-
-def _forward(
-    logits_NE: Tensor, bias_E: Tensor | None, config: RouterConfig, groups: int
-) -> tuple[Tensor, ...]:
-    """Return experts_NK, weights_NK, counts_GE, probabilities_GE, logsumexp_N and the logits' rms."""
+    logits_NE = logits_NE.contiguous()
     (tokens, experts), active = logits_NE.shape, config.active
     length = tokens // groups
     expert_groups = config.expert_groups if config.chosen_groups < config.expert_groups else 1
@@ -119,6 +62,8 @@ def _forward(
     )  # fmt: skip
     return experts_NK, weights_NK, counts_GE, probabilities_GE, logsumexp_N, logit_rms
 
+
+FUSED = Passes(_forward, differentiate)
 
 #: Stands for NaN in the choice: below every score, above what is closed, and twice it is still finite.
 _WORST = tl.constexpr(-1e38)

@@ -15,7 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from moe_trainer.moe.plain_router import EPSILON
-from moe_trainer.moe.router import RouterConfig
+from moe_trainer.moe.router_config import RouterConfig
+from moe_trainer.moe.router_function import OutputGradients
 
 #: Logits that a program holds at once: eight a thread. Chosen by reasoning, not measured yet.
 LOGITS = 1024
@@ -25,14 +26,12 @@ def differentiate(
     logits_NE: Tensor,
     experts_NK: Tensor,
     logsumexp_N: Tensor,
-    gradients: tuple[Tensor | None, Tensor | None, Tensor | None],
+    gradients: OutputGradients,
     config: RouterConfig,
     groups: int,
 ) -> Tensor:
-    """Return dlogits_NE, in the logits' type.
-
-    ``gradients`` are those by weights_NK, probabilities_GE and logsumexp_N; None is nothing.
-    """
+    """Return dlogits_NE, in the logits' type."""
+    logits_NE = logits_NE.contiguous()
     tokens, experts = logits_NE.shape
     dlogits_NE = torch.empty_like(logits_NE)
     width = triton.next_power_of_2(experts)

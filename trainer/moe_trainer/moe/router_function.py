@@ -1,0 +1,86 @@
+"""One router as one autograd function, whichever way its two passes are computed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from moe_trainer.moe.router_config import RouterConfig
+from moe_trainer.moe.routing import Routing
+
+#: experts_NK, weights_NK, counts_GE, probabilities_GE, logsumexp_N and the logits' root mean square.
+Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+#: Of weights_NK, probabilities_GE and logsumexp_N; None: the loss does not depend on it.
+OutputGradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+@dataclass(frozen=True)
+class Passes:
+    """A way to compute a router."""
+
+    #: (logits_NE, bias_E, config, groups) -> outputs. A token whose logits hold NaN chooses valid in-layer experts.
+    forward: Callable[[Tensor, Tensor | None, RouterConfig, int], Outputs]
+    #: (logits_NE, experts_NK, logsumexp_N, gradients, config, groups) -> dlogits_NE
+    backward: Callable[[Tensor, Tensor, Tensor, OutputGradients, RouterConfig, int], Tensor]
+
+
+def route_by(
+    passes: Passes, logits_NE: Tensor, config: RouterConfig, bias_E: Tensor | None, groups: int
+) -> Routing:
+    """Return the choice of N tokens, ``groups`` sequences of one length; nothing is dropped yet.
+
+    A token whose logits hold NaN chooses some valid in-layer experts, and ``Routing.finite`` is false.
+    """
+    if torch.is_grad_enabled() and logits_NE.requires_grad:
+        found = _Route.apply(logits_NE, bias_E, passes, config, groups)  # type: ignore[no-untyped-call]
+    else:
+        found = passes.forward(logits_NE, bias_E, config, groups)
+    experts_NK, weights_NK, counts_GE, probabilities_GE, logsumexp_N, logit_rms = found
+    return Routing(
+        experts_NK=experts_NK,
+        weights_NK=weights_NK,
+        counts_GE=counts_GE,
+        probabilities_GE=probabilities_GE,
+        logsumexp_N=logsumexp_N,
+        dropped=torch.zeros((), dtype=torch.int64, device=logits_NE.device),
+        logit_rms=logit_rms,
+    )
+
+
+class _Route(torch.autograd.Function):
+    """Keeps the logits, the choice and the log-sum-exp; scores are computed again in the backward pass."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits_NE: Tensor,
+        bias_E: Tensor | None,
+        passes: Passes,
+        config: RouterConfig,
+        groups: int,
+    ) -> Outputs:
+        found = passes.forward(logits_NE, bias_E, config, groups)
+        experts_NK, _, counts_GE, _, logsumexp_N, logit_rms = found
+        ctx.save_for_backward(logits_NE, experts_NK.int(), logsumexp_N)
+        ctx.mark_non_differentiable(experts_NK, counts_GE, logit_rms)
+        ctx.set_materialize_grads(False)
+        ctx.passes, ctx.config, ctx.groups = passes, config, groups
+        return found
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any,
+        _experts: None,
+        dweights_NK: Tensor | None,
+        _counts: None,
+        dprobabilities_GE: Tensor | None,
+        dlogsumexp_N: Tensor | None,
+        _rms: None,
+    ) -> tuple[Tensor, None, None, None, None]:
+        gradients = dweights_NK, dprobabilities_GE, dlogsumexp_N
+        dlogits_NE = ctx.passes.backward(*ctx.saved_tensors, gradients, ctx.config, ctx.groups)
+        return dlogits_NE, None, None, None, None
