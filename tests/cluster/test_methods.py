@@ -84,6 +84,7 @@ def test_an_adapter_is_trained_with_replay_judged_and_served_without_its_bases_w
     files = artefact(stage, "low-rank")
     assert {"adapter_config.json", "adapter_model.safetensors"} <= files
     assert "model.safetensors" not in files
+    assert "contamination" not in stage.status("low-rank")["scores"]
 
 
 def test_a_bank_is_trained_judged_and_served_without_its_bases_weights(stage: Stage):
@@ -94,3 +95,5 @@ def test_a_bank_is_trained_judged_and_served_without_its_bases_weights(stage: St
 def test_a_checkpoint_of_transformers_is_imported_trained_and_served(stage: Stage):
     assert {"model.safetensors", "tokenizer.json", "config.json"} <= artefact(stage, "llama")
     assert stage.condition("llama", "BaseModelReady")["status"] == "True"
+    for status in (stage.status("llama"), stage.status("llama-1", "ExpertRevision")["evidence"]):
+        assert status["scores"]["contamination"] == "Unknown"
