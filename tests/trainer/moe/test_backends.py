@@ -21,7 +21,7 @@ HOPPER = Case("cuda", torch.bfloat16, 64, 128, 64, 8, 2, capability=(9, 0))
 @pytest.mark.parametrize(
     ("case", "expected"),
     [
-        (CPU, "torch"),
+        (CPU, "native"),
         (replace(CPU, dtype=torch.bfloat16), "torch"),
         (HOPPER, "triton"),
         (replace(HOPPER, gradients=False), "triton"),
@@ -30,7 +30,10 @@ HOPPER = Case("cuda", torch.bfloat16, 64, 128, 64, 8, 2, capability=(9, 0))
         (replace(HOPPER, capability=(7, 0)), "torch"),
     ],
 )
-def test_the_backend_follows_from_device_type_and_sizes(case: Case, expected: Backend) -> None:
+def test_the_backend_follows_from_device_type_and_sizes(
+    case: Case, expected: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moe_trainer.moe.native.library.unavailable", lambda: None)  # with a compiler
     assert backends.choose(case) == expected
 
 
@@ -58,7 +61,7 @@ def test_a_layer_on_a_cpu_refuses_a_backend_for_gpus(backend: Backend) -> None:
 def test_an_unknown_backend_is_refused_with_the_names_there_are() -> None:
     batch = random_batch()
     with pytest.raises(
-        ValueError, match=r"^backend 'mlx' is unknown: use reference, cuda, triton, torch or None$"
+        ValueError, match=r"^backend 'mlx' is unknown: use reference, cuda, triton, native, torch or None$"
     ):
         swiglu_experts(
             batch.x_ND,

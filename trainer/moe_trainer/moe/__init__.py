@@ -15,8 +15,10 @@
     looped.py      plain torch, one product per in-layer expert: CPUs, and every type    "torch"
     skinny.py      plain torch, few slots on a CPU: decoding
     grouped.py     plain torch, grouped products: GPUs, without waiting for them      "torch"
+    native/        looped.py with passes in C between the products, for training on a CPU     "native"
     triton/        fused kernels for GPUs                                             "triton"
     cuda/          kernels for Hopper in CUDA C++                                     "cuda"
+    compiled.py    compiled code, kept on disk
 
 Shapes, in every file: N tokens, D hidden, E in-layer experts, K active per token, F inner width,
 S = N * K slots (a slot is one choice of one token), G groups of consecutive tokens (sequences).

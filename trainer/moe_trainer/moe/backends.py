@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from moe_trainer.moe import cuda, grouped, triton
+from moe_trainer.moe import cuda, grouped, native, triton
 from moe_trainer.moe.grouped import GroupedKernels
 from moe_trainer.moe.kernels import Case, Kernels
 from moe_trainer.moe.looped import LoopedKernels
 
-Backend = Literal["reference", "torch", "triton", "cuda"]
+Backend = Literal["reference", "torch", "native", "triton", "cuda"]
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,18 @@ def _cuda() -> Kernels:
     return CudaKernels()
 
 
+def _native() -> Kernels:
+    from moe_trainer.moe.native.kernels import NativeKernels  # compiles, where nothing was compiled before
+
+    return NativeKernels()
+
+
 #: In order of preference. ``reference`` is not here: it has no kernels, and is only used when asked for.
 #: ``cuda`` is automatic once a benchmark on a GPU has shown where it beats ``triton``; none has been run yet.
 ENTRIES: dict[Backend, Entry] = {
     "cuda": Entry(cuda.refusal, _cuda, automatic=False),
     "triton": Entry(triton.refusal, _triton),
+    "native": Entry(native.refusal, _native),
     "torch": Entry(lambda case: None, LoopedKernels, special=Entry(grouped.refusal, GroupedKernels)),
 }
 

@@ -3,11 +3,11 @@
 What a product has read or written should still be in the cache when the next step wants it. So the ordered
 slots are visited in pieces of some hundred rows: the x of a visit is gathered, multiplied, activated and
 multiplied again, in buffers that the next visit uses too. The in-layer experts of a visit share the gathers and
-the elementwise steps; each has its own products. Slots' weights enter where a row is narrow: with x, with dy,
-and where the rows of a token are added.
+the elementwise steps; each has its own products.
 
 L rows of the longest visit; I and O columns. The pre-activation is laid out as (2, S, F), all gates before all
 ups: elementwise steps on a contiguous half take two thirds of the time of those on halves of rows.
+What those steps are is a method each, which moe/native computes in one pass.
 """
 
 from collections.abc import Iterator, Sequence
@@ -124,7 +124,7 @@ class LoopedKernels:
         hs = _up(visits, x_ND, gate_up_E2FD, dispatch, h_2SF)
         for visit, (gate, up), rows in zip(visits, hs, cut(visits, rows_SD), strict=True):
             a = a_LF[: visit.rows]
-            aten.silu.out(gate, out=a).mul_(up)
+            self.activate(gate, up, a, keep or again)
             _multiply(visit, visit.pieces_of(a), down, visit.pieces_of(rows))
         return combine(rows_SD, weights_NK, dispatch), h_2SF if keep else None
 
@@ -166,14 +166,40 @@ class LoopedKernels:
             rows_pieces, dh_pieces = visit.pieces_of(rows), visit.pieces_of(dh)
             torch.index_select(dy_ND, 0, tokens, out=rows)
             _multiply(visit, rows_pieces, down, visit.pieces_of(da))
-            _swiglu_backward(gate, up, da, a, dh, dweights)
-            rows.mul_(weights)
+            self.activate_backward(gate, up, da, weights, a, dh, dweights)
             _outer(visit, rows_pieces, visit.pieces_of(a), ddown)
-            torch.index_select(x_ND, 0, tokens, out=rows).mul_(weights)
+            torch.index_select(x_ND, 0, tokens, out=rows)
             _outer(visit, dh_pieces, rows_pieces, dgate_up)
             _multiply(visit, dh_pieces, gate_up, visit.pieces_of(dx))
-        dx_ND = combine(dx_SD, weights_NK, dispatch)
+        dx_ND = combine(dx_SD, torch.ones_like(weights_NK), dispatch)
         return Gradients(dx_ND, dweights_S[dispatch.places_S].view_as(weights_NK), dgate_up_E2FD, ddown_EDF)
+
+    def activate(self, gate_VF: Tensor, up_VF: Tensor, a_VF: Tensor, keep: bool) -> None:
+        """Write the activation of a visit's rows; ``keep`` if a backward pass will follow."""
+        aten.silu.out(gate_VF, out=a_VF).mul_(up_VF)
+
+    def activate_backward(
+        self,
+        gate_VF: Tensor,
+        up_VF: Tensor,
+        da_VF: Tensor,
+        weights_V1: Tensor,
+        a_VF: Tensor,
+        dh_V2F: Tensor,
+        dweights_V: Tensor,
+    ) -> None:
+        """Write a and dh, both times the slots' weights, and the weights' gradients; ``da_VF`` is used up.
+
+        The last are the row sums of a * da, before either is weighted.
+        """
+        dgate_VF, dup_VF = dh_V2F.chunk(2, dim=1)
+        silu_VF = aten.silu.out(gate_VF, out=a_VF)
+        torch.mul(da_VF, silu_VF, out=dup_VF)
+        torch.mul(dup_VF, up_VF, out=dgate_VF)
+        dweights_V.copy_(dgate_VF.sum(dim=1))
+        dup_VF.mul_(weights_V1)
+        silu_VF.mul_(up_VF).mul_(weights_V1)
+        aten.silu_backward.grad_input(da_VF.mul_(up_VF).mul_(weights_V1), gate_VF, grad_input=dgate_VF)
 
 
 def _up(
@@ -196,19 +222,6 @@ def _up(
         _multiply(visit, x_pieces, gate_weights, visit.pieces_of(gate))
         _multiply(visit, x_pieces, up_weights, visit.pieces_of(up))
         yield gate, up
-
-
-def _swiglu_backward(
-    gate_VF: Tensor, up_VF: Tensor, da_VF: Tensor, a_VF: Tensor, dh_V2F: Tensor, dweights_V: Tensor
-) -> None:
-    """Write a, dh, and the row sums of a * da, which are the weights' gradients; ``da_VF`` is used up."""
-    dgate_VF, dup_VF = dh_V2F.chunk(2, dim=1)
-    silu_VF = aten.silu.out(gate_VF, out=a_VF)
-    torch.mul(da_VF, silu_VF, out=dup_VF)
-    silu_VF.mul_(up_VF)
-    torch.mul(a_VF, da_VF, out=dgate_VF)
-    dweights_V.copy_(dgate_VF.sum(dim=1))
-    aten.silu_backward.grad_input(da_VF.mul_(up_VF), gate_VF, grad_input=dgate_VF)
 
 
 def _multiply(visit: Visit, rows: Sequence[Tensor], weights: Sequence[Tensor], out: Sequence[Tensor]) -> None:

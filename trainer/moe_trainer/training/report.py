@@ -72,6 +72,8 @@ _COMPILERS: dict[str, str] = {"triton": "triton", "cuda": "nvidia-cuda-nvrtc"}
 
 def kernels_of(backend: Backend) -> str:
     """Return where a backend's kernels come from, for example `triton 3.7.1`."""
+    if backend == "native":
+        return f"C beside torch {torch.__version__}"
     if backend not in _COMPILERS:
         return f"torch {torch.__version__}"
     return f"{_COMPILERS[backend]} {version(_COMPILERS[backend])}"

@@ -2,14 +2,14 @@
 """Compiles the kernels for sm_90a with NVRTC, once for each source and compiler: the result is kept on disk."""
 
 import hashlib
-import os
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from cuda.bindings import nvrtc
+
+from moe_trainer.moe.compiled import kept
 
 SOURCE = Path(__file__).parent / "source"
 ARCHITECTURE = "sm_90a"
@@ -76,12 +76,7 @@ def compile_kernel(kernel: Kernel) -> Binary:
 @cache
 def cubin(kernel: Kernel) -> bytes:
     """Return a compiled kernel, from disk if this source was compiled before by this compiler."""
-    path = folder() / f"{digest(kernel)}.cubin"
-    stored = _load(path)
-    if stored is None:
-        stored = compile_kernel(kernel).cubin
-        _store(path, stored)
-    return stored
+    return kept(f"{digest(kernel)}.cubin", lambda: compile_kernel(kernel).cubin)
 
 
 def digest(kernel: Kernel) -> str:
@@ -90,40 +85,6 @@ def digest(kernel: Kernel) -> str:
     parts = [repr(kernel), repr(OPTIONS), version, (SOURCE / f"{kernel.name}.cu").read_text()]
     parts += [f"{name}\0{text}" for name, text in headers().items()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def folder() -> Path:
-    """Return where compiled kernels are kept: the container's scratch space, or the user's cache."""
-    home = os.environ.get("MOE_SCRATCH") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "moe-operator" / "kernels"
-
-
-def _load(path: Path) -> bytes | None:
-    """Return what was stored, or None if it is not there, not whole, or may be someone else's: it is run."""
-    try:
-        owner = path.stat()
-        content = path.read_bytes()
-    except OSError:
-        return None
-    if owner.st_uid != os.geteuid() or owner.st_mode & 0o022:
-        return None
-    check, stored = content[:32], content[32:]
-    return stored if hashlib.sha256(stored).digest() == check else None
-
-
-def _store(path: Path, stored: bytes) -> None:
-    """Keep a compiled kernel; where that is not possible, it will be compiled again next time."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-            try:
-                file.write(hashlib.sha256(stored).digest() + stored)
-                file.close()
-                os.replace(file.name, path)
-            except OSError:
-                Path(file.name).unlink(missing_ok=True)
-    except OSError:
-        return
 
 
 def _read(program: Any, size: Any, content: Any) -> bytes:

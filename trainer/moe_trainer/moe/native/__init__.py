@@ -1,0 +1,31 @@
+"""Training on a CPU: what stands between the products, in C, compiled where it runs.
+
+    swiglu.c      the activation and its gradients, each in one pass over memory
+    library.py    compiles it for this machine, once, and loads it
+    kernels.py    NativeKernels: moe/looped.py with these passes
+
+Torch needs seven passes for what one does here, and a pass over what no longer is in the cache costs as much as a
+good part of a product. Where there is no C compiler, as in the trainer's image, the loop does with torch's passes.
+"""
+
+import torch
+
+from moe_trainer.moe.kernels import Case
+
+#: With more threads torch shares its passes among them, and those here are computed by one.
+THREADS = 2
+
+
+def refusal(case: Case) -> str | None:
+    """Return why these passes cannot be used for a case and what to do about it, or None if they can."""
+    elsewhere = "use backend 'torch'"
+    if case.device != "cpu":
+        return f"it is for CPUs, and x is on {case.device!r}: use backend 'triton' or 'torch'"
+    if case.dtype != torch.float32:
+        return f"it computes in torch.float32, and x is {case.dtype}: convert the layer, or {elsewhere}"
+    if torch.get_num_threads() > THREADS:
+        return f"it is slower than torch with more than {THREADS} threads, and there are {torch.get_num_threads()}: {elsewhere}"
+    from moe_trainer.moe.native.library import unavailable  # nothing is compiled before it could be used
+
+    reason = unavailable()
+    return None if reason is None else f"{reason}: {elsewhere}"

@@ -1,0 +1,36 @@
+"""The loop over in-layer experts with passes in C between its products."""
+
+from torch import Tensor
+
+from moe_trainer.moe.looped import LoopedKernels
+from moe_trainer.moe.native.library import library
+
+
+class NativeKernels(LoopedKernels):
+    """As LoopedKernels; where no backward pass follows, its very bits."""
+
+    def __init__(self) -> None:
+        self._library = library()
+
+    def activate(self, gate_VF: Tensor, up_VF: Tensor, a_VF: Tensor, keep: bool) -> None:
+        """Write the activation."""
+        if not keep:
+            super().activate(gate_VF, up_VF, a_VF, keep)
+            return
+        self._library.swiglu(gate_VF.data_ptr(), up_VF.data_ptr(), a_VF.data_ptr(), a_VF.numel())
+
+    def activate_backward(
+        self,
+        gate_VF: Tensor,
+        up_VF: Tensor,
+        da_VF: Tensor,
+        weights_V1: Tensor,
+        a_VF: Tensor,
+        dh_V2F: Tensor,
+        dweights_V: Tensor,
+    ) -> None:
+        """Write a and dh, both times the slots' weights, and the weights' gradients."""
+        sums_V = gate_VF.new_empty(len(gate_VF))  # the slots' weights may be wider than what is computed in
+        tensors = (gate_VF, up_VF, da_VF, weights_V1, a_VF, dh_V2F, sums_V)
+        self._library.swiglu_backward(*(tensor.data_ptr() for tensor in tensors), *a_VF.shape)
+        dweights_V.copy_(sums_V)

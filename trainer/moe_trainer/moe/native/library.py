@@ -1,0 +1,96 @@
+"""Compiles the C source for this machine and loads it; the result is kept on disk (moe/compiled.py)."""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from moe_trainer.moe.compiled import kept
+
+SOURCE = Path(__file__).parent / "swiglu.c"
+OPTIONS = ("-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+#: A compiler that takes longer hangs.
+PATIENCE_SECONDS = 60.0
+
+_POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
+
+
+class CompilationError(RuntimeError):
+    """There is no compiler, or it does not take the source; says why."""
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """Return the functions of swiglu.c. Raises CompilationError."""
+    compiler = _compiler()
+    options = (*OPTIONS, _for_this_machine())
+    code = kept(f"{_digest(compiler, options)}.so", lambda: _compiled(compiler, options))
+    with tempfile.TemporaryDirectory() as folder:  # a library that is loaded needs its file no longer
+        path = Path(folder) / "swiglu.so"
+        path.write_bytes(code)
+        try:
+            loaded = ctypes.CDLL(str(path))
+        except OSError as error:
+            raise CompilationError(f"what {compiler} made cannot be loaded ({error})") from None
+    loaded.swiglu.argtypes = [*[_POINTER] * 3, _SIZE]
+    loaded.swiglu_backward.argtypes = [*[_POINTER] * 7, _SIZE, _SIZE]
+    loaded.swiglu.restype = loaded.swiglu_backward.restype = None
+    return loaded
+
+
+@cache
+def unavailable() -> str | None:
+    """Return why there is no library, or None if there is one."""
+    try:
+        library()
+    except (CompilationError, OSError) as error:
+        return str(error)
+    return None
+
+
+def _compiler() -> str:
+    wanted = os.environ.get("CC")
+    found = (
+        shutil.which(wanted) if wanted else shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    )
+    if found is None:
+        raise CompilationError(f"it needs a C compiler, and there is no {wanted or 'cc, gcc or clang'}")
+    return found
+
+
+def _for_this_machine() -> str:
+    """Return the option that lets a compiler use all instructions of this CPU."""
+    return "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
+
+
+def _digest(compiler: str, options: tuple[str, ...]) -> str:
+    """Return what the result depends on: source, options, compiler, and the instructions that this CPU has."""
+    parts = [SOURCE.read_text(), *options, compiler, str(Path(compiler).stat().st_mtime_ns), _processor()]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return "\n".join(sorted({line for line in lines if line.startswith(("flags", "Features"))}))
+
+
+def _compiled(compiler: str, options: tuple[str, ...]) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "swiglu.so"
+        command = [compiler, *options, str(SOURCE), "-o", str(path)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise CompilationError(f"{compiler} took longer than {PATIENCE_SECONDS:.0f} s") from None
+        if done.returncode:
+            first = next(iter(done.stderr.splitlines()), f"exit status {done.returncode}")
+            raise CompilationError(f"{compiler} does not compile {SOURCE.name} ({first})")
+        return path.read_bytes()
