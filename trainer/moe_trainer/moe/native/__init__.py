@@ -11,6 +11,7 @@ good part of a product. Where there is no C compiler, as in the trainer's image,
 import torch
 
 from moe_trainer.moe.kernels import Case
+from moe_trainer.moe.native import library
 
 #: With more threads torch shares its passes among them, and those here are computed by one.
 THREADS = 2
@@ -25,7 +26,5 @@ def refusal(case: Case) -> str | None:
         return f"it computes in torch.float32, and x is {case.dtype}: convert the layer, or {elsewhere}"
     if torch.get_num_threads() > THREADS:
         return f"it is slower than torch with more than {THREADS} threads, and there are {torch.get_num_threads()}: {elsewhere}"
-    from moe_trainer.moe.native.library import unavailable  # nothing is compiled before it could be used
-
-    reason = unavailable()
+    reason = library.unavailable()  # only now: nothing is compiled before it could be used
     return None if reason is None else f"{reason}: {elsewhere}"
