@@ -4,6 +4,7 @@
     report.json  manifest.json
 
     artefact.load(folder, digest) -> (model, tokenizer)     verifies every byte first
+    artefact.outline(folder) -> Outline                     the same without its weights, which come by rows
     artefact.write(folder, model, tokenizer, report) -> digest
 
 On disk the in-layer experts are single tensors under the names that Qwen3-MoE and GLM-4.5 share
@@ -11,6 +12,8 @@ On disk the in-layer experts are single tensors under the names that Qwen3-MoE a
 """
 
 import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -18,12 +21,14 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from moe_trainer import shards
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.formats import Digest
 from moe_trainer.manifest import corrupt, new_folder, read_manifest, verify
 from moe_trainer.model import Model
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.moe.backends import Backend
+from moe_trainer.shards import Rows
 from moe_trainer.tensors import load_tensors, save_tensors
 from moe_trainer.tokenizer import ByteTokenizer, Tokenizer, is_byte_level
 
@@ -33,6 +38,22 @@ REPORT = "report.json"
 
 #: Architectures that the presets have.
 PRESET_TYPES = get_args(ModelConfig.model_fields["model_type"].annotation)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A model in evaluation mode whose weights take no memory yet (parallel/filling.py).
+
+    Attributes:
+        model: the model, but for its weights.
+        tokenizer: its tokenizer.
+        weights: what reads some rows of each weight, by its name in the model.
+
+    """
+
+    model: CausalModel
+    tokenizer: Tokenizer
+    weights: Mapping[str, Rows]
 
 
 def write(folder: Path, model: CausalModel, tokenizer: Tokenizer, report: str) -> Digest:
@@ -77,6 +98,25 @@ def load(
     return directory.load(folder)
 
 
+def outline(folder: Path) -> Outline:
+    """Return what ``load`` does, but for the weights, which are read by rows; the folder has to be verified.
+
+    Raises the JobError of ``load``.
+    """
+    if not is_preset(folder):
+        from moe_trainer.hugging_face import directory  # transformers takes seconds to import
+
+        return Outline(*directory.outline(folder))
+    model = Model.outline(_read_config(folder))
+    found = shards.read_header(folder, WEIGHTS)
+    _check(folder, {name: stored.shape for name, stored in found.items()}, model)
+    rows = {
+        name: _rows(name, lambda name, rows: shards.read_rows(folder, found[name], rows))
+        for name in model.weights()
+    }
+    return Outline(model.eval(), ByteTokenizer(), rows)
+
+
 def is_preset(folder: Path) -> bool:
     """Return whether a folder holds what the presets are made of, whoever made it."""
     try:
@@ -88,12 +128,7 @@ def is_preset(folder: Path) -> bool:
 
 def load_preset(folder: Path, backend: Backend | None = None) -> Model:
     """Return the preset model of a verified folder, in evaluation mode."""
-    try:
-        config = ModelConfig.model_validate_json((folder / CONFIG).read_text())
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise corrupt(folder, f"{CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    model = Model(config, backend)
+    model = Model(_read_config(folder), backend)
     from_disk(model, load_tensors(folder / WEIGHTS), folder)
     return model.eval()
 
@@ -126,25 +161,46 @@ def to_disk(model: Model) -> dict[str, Tensor]:
 
 def from_disk(model: Model, tensors: dict[str, Tensor], folder: Path) -> None:
     """Set the model's weights from tensors on disk; every name and shape must match."""
-    expected = to_disk(model)
-    if tensors.keys() != expected.keys():
-        odd = sorted(tensors.keys() ^ expected.keys())
-        raise corrupt(folder, f"{WEIGHTS} does not have the tensors of its {CONFIG}: {', '.join(odd[:3])}")
-    for name, tensor in expected.items():
-        if tensors[name].shape != tensor.shape:
-            raise corrupt(folder, f"{name} has shape {list(tensors[name].shape)}, not {list(tensor.shape)}")
+    _check(folder, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, model)
     with torch.no_grad():
         for name, weight in model.weights().items():
-            experts = range(model.config.num_experts)
-            if name.endswith(".gate_up_E2FD"):
-                for e in experts:
-                    both = [tensors[_expert_name(name, e, part)] for part in ("gate_proj", "up_proj")]
-                    weight[e].copy_(torch.cat(both))
-            elif name.endswith(".down_EDF"):
-                for e in experts:
-                    weight[e].copy_(tensors[_expert_name(name, e, "down_proj")])
-            else:
-                weight.copy_(tensors[_disk_name(name)])
+            weight.copy_(_rows(name, lambda name, rows: tensors[name][rows])(slice(0, len(weight))))
+
+
+def _check(folder: Path, shapes: Mapping[str, tuple[int, ...]], model: Model) -> None:
+    """Raise JobError (ArtefactCorrupt) unless tensors on disk are those of a model."""
+    expected = to_disk(model)
+    if shapes.keys() != expected.keys():
+        odd = sorted(shapes.keys() ^ expected.keys())
+        raise corrupt(folder, f"{WEIGHTS} does not have the tensors of its {CONFIG}: {', '.join(odd[:3])}")
+    for name, tensor in expected.items():
+        if shapes[name] != tuple(tensor.shape):
+            raise corrupt(folder, f"{name} has shape {list(shapes[name])}, not {list(tensor.shape)}")
+
+
+def _rows(name: str, read: Callable[[str, slice], Tensor]) -> Rows:
+    """Return what makes some rows of a weight, by its name in the model, of those that ``read`` returns from disk."""
+    if not name.endswith((".gate_up_E2FD", ".down_EDF")):
+        return lambda rows: read(_disk_name(name), rows)
+    parts = ("gate_proj", "up_proj") if name.endswith(".gate_up_E2FD") else ("down_proj",)
+
+    def stacked(experts: slice) -> Tensor:
+        return torch.stack(
+            [
+                torch.cat([read(_expert_name(name, expert, part), slice(None)) for part in parts])
+                for expert in range(experts.start, experts.stop)
+            ]
+        )
+
+    return stacked
+
+
+def _read_config(folder: Path) -> ModelConfig:
+    try:
+        return ModelConfig.model_validate_json((folder / CONFIG).read_text())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise corrupt(folder, f"{CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def _no_shared_experts(config: ModelConfig) -> dict[str, Tensor]:

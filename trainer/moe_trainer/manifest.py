@@ -63,8 +63,10 @@ def new_folder(final: Path, kind: Kind) -> Iterator[Path]:
         shutil.rmtree(working, ignore_errors=True)
 
 
-def verify(folder: Path, digest: Digest | None = None) -> Manifest:
+def verify(folder: Path, digest: Digest | None = None, share: slice = slice(None)) -> Manifest:
     """Return the manifest of a committed folder after checking every byte of its files.
+
+    ``share`` says which of the files, by name, this process checks where several share the work.
 
     Raises JobError (ArtefactCorrupt) if the manifest is missing, is not the one that ``digest`` names,
     or a file's size or checksum differs.
@@ -72,7 +74,7 @@ def verify(folder: Path, digest: Digest | None = None) -> Manifest:
     manifest, found = read_manifest(folder)
     if digest is not None and found != digest:
         raise corrupt(folder, f"its manifest is {found}, not the expected {digest}")
-    for name, entry in sorted(manifest.files.items()):
+    for name, entry in sorted(manifest.files.items())[share]:
         path = folder / name
         if not path.is_file():
             raise corrupt(folder, f"{name} is missing")

@@ -139,6 +139,14 @@ class Model(CausalModel):
         self.cos_SC: Tensor
         self.sin_SC: Tensor
 
+    @classmethod
+    def outline(cls, config: ModelConfig) -> "Model":
+        """Return a model whose weights take no memory yet (parallel/filling.py); all else of it is in its place."""
+        with torch.device("meta"):
+            model = cls(config)
+        model.cos_SC, model.sin_SC = _rotary_table(config)
+        return model
+
     @property
     def vocab_size(self) -> int:
         """Token ids are below it."""

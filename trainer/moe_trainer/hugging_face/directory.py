@@ -5,6 +5,7 @@ transformers does not have. What is in its small files is written again as it wa
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,24 @@ from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     logging,
 )
-from transformers.core_model_loading import revert_weight_conversion
 
+from moe_trainer import shards
 from moe_trainer.failure import JobError
-from moe_trainer.hugging_face import weights
+from moe_trainer.hugging_face import conversion, weights
 from moe_trainer.hugging_face.decoder import Decoder
 from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer
 from moe_trainer.manifest import corrupt
+from moe_trainer.shards import Rows, Stored
 
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
+
+_ATTENTION = "sdpa"
 
 #: Kinds of layers that documents can be kept apart in, and that decode in rows of a cache.
 _LAYERS = {"full_attention", "sliding_attention"}
@@ -41,7 +46,17 @@ def load(folder: Path) -> tuple[Decoder, CheckpointTokenizer]:
     tokenizer has ids for which the model has no embedding.
     """
     tokenizer = CheckpointTokenizer.load(folder)
-    decoder = load_decoder(folder)
+    return _matched(load_decoder(folder), tokenizer), tokenizer
+
+
+def outline(folder: Path) -> tuple[Decoder, CheckpointTokenizer, dict[str, Rows]]:
+    """Return what ``load`` does, but for the weights, and what reads some rows of each; it raises the same."""
+    tokenizer = CheckpointTokenizer.load(folder)
+    decoder, weights = outline_decoder(folder)
+    return _matched(decoder, tokenizer), tokenizer, weights
+
+
+def _matched(decoder: Decoder, tokenizer: CheckpointTokenizer) -> Decoder:
     if tokenizer.vocab_size > decoder.vocab_size:
         raise JobError(
             "TokenizerUnsupported",
@@ -49,7 +64,7 @@ def load(folder: Path) -> tuple[Decoder, CheckpointTokenizer]:
             f"{decoder.vocab_size}: they are not of one checkpoint.",
         )
     decoder.tokens = tokenizer.vocab_size
-    return decoder, tokenizer
+    return decoder
 
 
 def load_decoder(folder: Path) -> Decoder:
@@ -58,26 +73,33 @@ def load_decoder(folder: Path) -> Decoder:
     Raises JobError: ModelUnsupported if it is no decoder that can be trained here, ArtefactCorrupt if its
     weights are not those of its config.
     """
-    config = _config(folder)
-    found = weights.read_headers(folder)
-    with torch.device("meta"):
-        outline = AutoModelForCausalLM.from_config(config)
-    tied = set(outline.all_tied_weights_keys)
-    weights.check(
-        folder, {name: stored for name, stored in found.items() if name not in tied}, on_disk(outline)
-    )
+    empty, found = _checked(folder)
     logging.disable_progress_bar()
     network: Any = AutoModelForCausalLM.from_pretrained(
         folder,
-        config=config,
+        config=empty.config,
         dtype=torch.float32,
         local_files_only=True,
         use_safetensors=True,
-        attn_implementation="sdpa",
+        attn_implementation=_ATTENTION,
     )
-    files = {name: (folder / name).read_bytes() for name in (CONFIG, GENERATION) if (folder / name).exists()}
-    dtypes = {name: stored.dtype for name, stored in found.items()}
-    return Decoder(network.to(torch.get_default_device()), files, dtypes).eval()
+    return _decoder(folder, network.to(torch.get_default_device()), found)
+
+
+def outline_decoder(folder: Path) -> tuple[Decoder, dict[str, Rows]]:
+    """Return the decoder of a directory without the memory of its weights, and what reads some rows of each.
+
+    Everything else of it is in its place: what ``load_decoder`` returns, once the weights are filled in. It
+    raises the same.
+    """
+    network, found = _checked(folder)
+    if (folder / GENERATION).exists():
+        network.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    _make_tables(network)
+    rows = conversion.from_disk(
+        network, found, lambda name, rows: shards.read_rows(folder, found[name], rows)
+    )
+    return _decoder(folder, network, found), {f"network.{name}": read for name, read in rows.items()}
 
 
 def save(folder: Path, decoder: Decoder, shard_bytes: int = weights.SHARD_BYTES) -> None:
@@ -89,11 +111,41 @@ def save(folder: Path, decoder: Decoder, shard_bytes: int = weights.SHARD_BYTES)
 
 def on_disk(network: PreTrainedModel) -> dict[str, Tensor]:
     """Return a network's tensors under their names on disk, where an in-layer expert has its own."""
-    state = network.state_dict()
+    return conversion.to_disk(network, conversion.stored_tensors(network))
+
+
+def _checked(folder: Path) -> tuple[PreTrainedModel, dict[str, Stored]]:
+    """Return a network that takes no memory, and what is stored of it; raises JobError unless they fit."""
+    config = _config(folder)
+    found = shards.read_headers(folder)
+    with torch.device("meta"):
+        network: PreTrainedModel = AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, attn_implementation=_ATTENTION
+        )
     for name in network.all_tied_weights_keys:
-        state.pop(name, None)
-    tensors: dict[str, Tensor] = revert_weight_conversion(network, state)
-    return tensors
+        found.pop(name, None)
+    shards.check(folder, found, on_disk(network))
+    return network, found
+
+
+def _make_tables(network: PreTrainedModel) -> None:
+    """Give an outline what follows from its config alone, such as rotary frequencies: it is in no file."""
+    named = dict(network.named_non_persistent_buffers())
+    for module_name, module in network.named_modules():
+        own = [name for name, _ in module.named_buffers(recurse=False) if f"{module_name}.{name}" in named]
+        for name in own:
+            setattr(module, name, torch.empty_like(getattr(module, name), device="cpu"))
+        module._is_hf_initialized = not own
+    network.initialize_weights()
+    for name in named:
+        module, _, last = name.rpartition(".")
+        tables = network.get_submodule(module)
+        setattr(tables, last, getattr(tables, last).to(torch.get_default_device()))
+
+
+def _decoder(folder: Path, network: PreTrainedModel, found: Mapping[str, Stored]) -> Decoder:
+    files = {name: (folder / name).read_bytes() for name in (CONFIG, GENERATION) if (folder / name).exists()}
+    return Decoder(network, files, {name: stored.dtype for name, stored in found.items()}).eval()
 
 
 def _config(folder: Path) -> PreTrainedConfig:

@@ -10,8 +10,9 @@
 So an adapter's base is always a checkpoint, and a chain of refreshes never grows what has to be loaded.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from moe_trainer import artefact, manifest
@@ -25,11 +26,17 @@ from moe_trainer.methods.adapter import ADAPTER, AdapterRecord
 from moe_trainer.methods.expert_bank import ExpertBank
 from moe_trainer.methods.full import Full
 from moe_trainer.methods.lora import LoRA
-from moe_trainer.methods.method import AdapterMethod, Method
+from moe_trainer.methods.method import AdapterMethod, Method, PartsMethod
+from moe_trainer.parallel.filling import fill
+from moe_trainer.parallel.processes import ALONE, Processes
+from moe_trainer.parallel.spread import spread
+from moe_trainer.shards import Rows
 from moe_trainer.tokenizer import Tokenizer
 
 ADAPTERS: Mapping[MethodName, AdapterMethod] = {"LoRA": LoRA(), "ExpertBank": ExpertBank()}
 METHODS: Mapping[MethodName, Method] = {"Full": Full(), **ADAPTERS}
+#: Those that attach to a model before its weights are there.
+IN_PARTS: Mapping[MethodName, PartsMethod] = {"Full": Full(), "LoRA": LoRA()}
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,8 @@ class Start:
     model: CausalModel
     tokenizer: Tokenizer
     base: ArtefactRef | None  #: What the artefact will name as its base; None if it will need none.
+    #: What fills the model when it is spread; None: it has its weights.
+    weights: Iterable[tuple[str, Rows]] | None = None
 
 
 def load(store: Path, path: str, digest: Digest) -> tuple[CausalModel, Tokenizer]:
@@ -54,8 +63,28 @@ def load(store: Path, path: str, digest: Digest) -> tuple[CausalModel, Tokenizer
     return model.eval(), tokenizer
 
 
-def start(store: Path, parent: ArtefactRef, training: TrainingSpec, seed: int) -> Start:
-    """Load a parent and let the method of a spec attach to it.
+def load_spread(
+    store: Path, path: str, digest: Digest, processes: Processes
+) -> tuple[CausalModel, Tokenizer]:
+    """Return what ``load`` does, spread over the processes, none of which loads more than it will hold.
+
+    An adapter is merged into its base whole, before both are cut.
+    """
+    record = adapter.read(store, path, digest)
+    if processes.alone or record is not None:
+        model, tokenizer = load(store, path, digest)
+        spread(model, processes)
+        return model, tokenizer
+    outline = _outline(store, path, digest, record, processes)
+    spread(outline.model, processes)
+    fill(outline.model, processes, outline.weights.items())
+    return outline.model, outline.tokenizer
+
+
+def start(
+    store: Path, parent: ArtefactRef, training: TrainingSpec, seed: int, processes: Processes = ALONE
+) -> Start:
+    """Load a parent and let the method of a spec attach to it; several processes load no more than they will hold.
 
     Raises JobError: ArtefactCorrupt, or InvalidConfig if the method cannot go on from this parent.
     """
@@ -66,16 +95,18 @@ def start(store: Path, parent: ArtefactRef, training: TrainingSpec, seed: int) -
             f"training.method is {training.method}, but the base {parent.revision} is itself an adapter made by "
             f"{record.method}: set training.method to {record.method} or Full, or take {record.base.revision} as base.",
         )
+    merges = record is not None and training.method == "Full"
+    if not processes.alone and training.method in IN_PARTS and not merges:
+        return _start_in_parts(store, parent, record, training, seed, processes)
     model, tokenizer = _checkpoint(store, parent.path, parent.digest, record)
-    if record is not None and training.method == "Full":
+    if record is not None and merges:
         ADAPTERS[record.method].merge(store / parent.path, model)
     METHODS[training.method].attach(model, training, seed)
     if training.method == "Full":
         return Start(model, tokenizer, base=None)
     if record is not None:
         ADAPTERS[training.method].restore(store / parent.path, model, training)
-    base = parent if record is None else record.base
-    return Start(model, tokenizer, base.model_copy(update={"ancestry": (), "contamination": None}))
+    return Start(model, tokenizer, _base(parent, record))
 
 
 def write(
@@ -100,6 +131,52 @@ def write(
             set_temperature(working, temperature)
         (working / artefact.REPORT).write_text(report)
     return manifest.read_manifest(folder)[1]
+
+
+def _start_in_parts(
+    store: Path,
+    parent: ArtefactRef,
+    record: AdapterRecord | None,
+    training: TrainingSpec,
+    seed: int,
+    processes: Processes,
+) -> Start:
+    """Let a method attach to the outline of a checkpoint, and say what will fill both."""
+    outline = _outline(store, parent.path, parent.digest, record, processes)
+    model, method = outline.model, IN_PARTS[training.method]
+    before = {id(weight): name for name, weight in model.weights().items()}
+    METHODS[training.method].attach(model, training, seed)
+    weights = [  # a method may give a weight another name
+        (name, outline.weights[before[id(weight)]])
+        for name, weight in model.weights().items()
+        if id(weight) in before
+    ]
+    added = (
+        method.initial(model, seed) if record is None else method.stored(store / parent.path, model, training)
+    )
+    base = None if training.method == "Full" else _base(parent, record)
+    return Start(model, outline.tokenizer, base, chain(weights, added))
+
+
+def _base(parent: ArtefactRef, record: AdapterRecord | None) -> ArtefactRef:
+    """Return the checkpoint that an adapter of a parent is trained beside."""
+    base = parent if record is None else record.base
+    return base.model_copy(update={"ancestry": (), "contamination": None})
+
+
+def _outline(
+    store: Path, path: str, digest: Digest, record: AdapterRecord | None, processes: Processes
+) -> artefact.Outline:
+    """Return the outline of the checkpoint that an artefact is, or that it needs; all processes share its verification."""
+
+    def verified(path: str, digest: Digest) -> artefact.Outline:
+        processes.together(lambda: manifest.verify(store / path, digest, processes.share()))
+        return artefact.outline(store / path)
+
+    if record is None:
+        return verified(path, digest)
+    with adapter.needing_base(store / path, record):
+        return verified(record.base.path, record.base.digest)
 
 
 def _checkpoint(

@@ -8,6 +8,7 @@ from torch import Tensor
 from moe_trainer import artefact
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.job_config import TrainingSpec
+from moe_trainer.shards import Rows
 from moe_trainer.tokenizer import Tokenizer
 
 
@@ -16,6 +17,14 @@ class Full:
 
     def attach(self, model: CausalModel, training: TrainingSpec, seed: int) -> None:
         """Leave the model as it is."""
+
+    def initial(self, model: CausalModel, seed: int) -> Iterable[tuple[str, Rows]]:
+        """Return nothing: nothing is added."""
+        return ()
+
+    def stored(self, folder: Path, model: CausalModel, training: TrainingSpec) -> Iterable[tuple[str, Rows]]:
+        """Return nothing."""
+        return ()
 
     def begin(self, model: CausalModel, batches: Iterable[Tensor]) -> None:
         """Begin as attached."""

@@ -4,7 +4,7 @@ Evaluated and served, an adapter is merged into its base, so it costs what the b
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -14,8 +14,10 @@ from moe_trainer.causal_model import CausalModel
 from moe_trainer.failure import JobError
 from moe_trainer.job_config import LoRASpec, LoRATarget, TrainingSpec
 from moe_trainer.methods import peft_format
-from moe_trainer.methods.lora_layers import LoRAExperts, LoRALinear, stacked_weights
+from moe_trainer.methods.lora_layers import LoRAExperts, LoRALinear, draw, stacked_weights
 from moe_trainer.methods.peft_format import PeftConfig
+from moe_trainer.parallel.filling import is_outline, put
+from moe_trainer.shards import Rows
 from moe_trainer.tokenizer import Tokenizer
 
 #: Linear layers that choose among in-layer experts: an update there would move what is balanced.
@@ -35,9 +37,8 @@ class LoRA:
             )
         config = _config(model, training.lora)
         _add_updates(model, config, keep=training.recompute)
-        generator = torch.Generator("cpu").manual_seed(seed)
-        for update in peft_format.updates(model).values():
-            update.initialise(generator)
+        if not is_outline(model):
+            put(model, self.initial(model, seed))
 
     def begin(self, model: CausalModel, batches: Iterable[Tensor]) -> None:
         """Begin as attached."""
@@ -46,8 +47,28 @@ class LoRA:
         """Write the updates as a PEFT adapter."""
         peft_format.write(folder, model, _config(model, training.lora))
 
+    def initial(self, model: CausalModel, seed: int) -> Iterator[tuple[str, Rows]]:
+        """Return the updates before the first step: A drawn, and B at zero."""
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        updates = [
+            (names[id(update.a_RI)], update.a_RI.shape, names[id(update.b_OR)], update.b_OR.shape)
+            for update in peft_format.updates(model).values()
+        ]
+
+        def drawn() -> Iterator[tuple[str, Rows]]:
+            generator = torch.Generator("cpu").manual_seed(seed)
+            for a, a_shape, b, b_shape in updates:  # as they are whole, also when the model is spread by now
+                yield a, draw(a_shape, generator).__getitem__
+                yield b, torch.zeros(b_shape, device="cpu").__getitem__
+
+        return drawn()
+
     def restore(self, folder: Path, model: CausalModel, training: TrainingSpec) -> None:
         """Go on from an adapter of the same shape."""
+        put(model, self.stored(folder, model, training))
+
+    def stored(self, folder: Path, model: CausalModel, training: TrainingSpec) -> Iterable[tuple[str, Rows]]:
+        """Return the updates of an adapter of the same shape."""
         found, asked = peft_format.read_config(folder), _config(model, training.lora)
         if found != asked:
             raise JobError(
@@ -55,12 +76,12 @@ class LoRA:
                 f"the parent is a LoRA adapter of {_words(found)}, but training.lora asks for {_words(asked)}: "
                 "leave training.lora as it was, or set training.method to Full, which merges the adapter.",
             )
-        peft_format.read_weights(folder, model)
+        return peft_format.read_weights(folder, model)
 
     def load(self, folder: Path, model: CausalModel) -> None:
         """Merge an adapter into its base."""
         _add_updates(model, peft_format.read_config(folder))
-        peft_format.read_weights(folder, model)
+        put(model, peft_format.read_weights(folder, model))
         for name, module in list(model.named_modules()):
             if isinstance(module, LoRALinear | LoRAExperts):
                 model.set_submodule(name, module.merged())

@@ -26,11 +26,9 @@ class LowRank(nn.Module):
         self.b_OR = nn.Parameter(weight.new_zeros(*stack, outputs, rank))
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw A uniformly within 1/sqrt(I), as PEFT does, and leave the update at zero."""
-        bound = 1 / math.sqrt(self.a_RI.shape[-1])
-        drawn = torch.empty(self.a_RI.shape, device="cpu").uniform_(-bound, bound, generator=generator)
+        """Draw A, and leave the update at zero."""
         with torch.no_grad():
-            self.a_RI.copy_(drawn)
+            self.a_RI.copy_(draw(self.a_RI.shape, generator))
             self.b_OR.zero_()
 
     def added_to(self, weight: Tensor, scale: float) -> Tensor:
@@ -119,6 +117,12 @@ class LoRAExperts(nn.Module):
         for name in self.updates:
             setattr(self.experts, name, nn.Parameter(self.updated(name)))
         return self.experts
+
+
+def draw(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Return an A drawn uniformly within 1/sqrt(I), as PEFT does, the same on every device."""
+    bound = 1 / math.sqrt(shape[-1])
+    return torch.empty(shape, device="cpu").uniform_(-bound, bound, generator=generator)
 
 
 def stacked_weights(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.job_config import TrainingSpec
+from moe_trainer.shards import Rows
 from moe_trainer.tokenizer import Tokenizer
 
 
@@ -33,6 +34,18 @@ class Method(Protocol):
 
     def write(self, folder: Path, model: CausalModel, tokenizer: Tokenizer, training: TrainingSpec) -> None:
         """Write what was trained into an artefact's folder."""
+        ...
+
+
+class PartsMethod(Protocol):
+    """A method that may attach to an outline: a model whose weights come later, by rows (parallel/filling.py)."""
+
+    def initial(self, model: CausalModel, seed: int) -> Iterable[tuple[str, Rows]]:
+        """Return the tensors that ``attach`` has added to a model, by name, as they are before the first step."""
+        ...
+
+    def stored(self, folder: Path, model: CausalModel, training: TrainingSpec) -> Iterable[tuple[str, Rows]]:
+        """Return the same from an artefact, to train on; raises what ``restore`` raises."""
         ...
 
 

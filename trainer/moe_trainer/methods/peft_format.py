@@ -10,6 +10,8 @@ Names are those of the base in transformers, behind ``base_model.model.``.
 """
 
 import json
+import math
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +20,8 @@ from torch import Tensor, nn
 
 from moe_trainer.manifest import corrupt
 from moe_trainer.methods.lora_layers import LoRAExperts, LoRALinear, LowRank
-from moe_trainer.tensors import load_tensors, save_tensors
+from moe_trainer.shards import Rows, Stored, read_header, read_rows
+from moe_trainer.tensors import save_tensors
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -63,16 +66,25 @@ def read_config(folder: Path) -> PeftConfig:
         raise corrupt(folder, f"{CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def read_weights(folder: Path, model: nn.Module) -> None:
-    """Set the updates of a model; raises JobError (ArtefactCorrupt) unless every name and shape matches."""
-    tensors, expected = load_tensors(folder / WEIGHTS), updates(model)
+def read_weights(folder: Path, model: nn.Module) -> list[tuple[str, Rows]]:
+    """Return what reads the updates of a model, by their names in it.
+
+    Raises JobError (ArtefactCorrupt) unless every name and shape matches.
+    """
+    tensors, expected = read_header(folder, WEIGHTS), updates(model)
     names = {f"{name}.{part}.weight" for name in expected for part in ("lora_A", "lora_B")}
     if tensors.keys() != names:
         odd = sorted(tensors.keys() ^ names)
         raise corrupt(folder, f"{WEIGHTS} does not have the tensors of its {CONFIG}: {', '.join(odd[:3])}")
+    in_model = {id(parameter): name for name, parameter in model.named_parameters()}
+    found: list[tuple[str, Rows]] = []
     for name, update in expected.items():
-        _copy(folder, f"{name}.lora_A.weight", tensors, update.a_RI, stacked=False)
-        _copy(folder, f"{name}.lora_B.weight", tensors, update.b_OR, stacked=update.b_OR.dim() == 3)
+        for part, parameter in (("lora_A", update.a_RI), ("lora_B", update.b_OR)):
+            stacked = part == "lora_B" and parameter.dim() == 3
+            _check(folder, f"{name}.{part}.weight", tensors, parameter, stacked=stacked)
+            read = partial(_rows, folder, tensors[f"{name}.{part}.weight"], parameter.shape, stacked)
+            found.append((in_model[id(parameter)], read))
+    return found
 
 
 def updates(model: nn.Module) -> dict[str, LowRank]:
@@ -98,10 +110,9 @@ def _in_peft(module: str) -> str:
     return f"base_model.model.{in_transformers}"
 
 
-@torch.no_grad()
-def _copy(folder: Path, name: str, tensors: dict[str, Tensor], parameter: Tensor, *, stacked: bool) -> None:
+def _check(folder: Path, name: str, tensors: dict[str, Stored], parameter: Tensor, *, stacked: bool) -> None:
     found = tensors[name]
-    if found.numel() != parameter.numel() or found.shape[-1] != (
+    if math.prod(found.shape) != parameter.numel() or found.shape[-1] != (
         parameter.shape[0] * parameter.shape[-1] if stacked else parameter.shape[-1]
     ):
         raise corrupt(
@@ -109,7 +120,12 @@ def _copy(folder: Path, name: str, tensors: dict[str, Tensor], parameter: Tensor
             f"{name} has shape {list(found.shape)}, which does not fit {list(parameter.shape)}: the adapter is "
             "for another base",
         )
-    parameter.copy_(_b_from_disk(found, parameter) if stacked else found.view_as(parameter))
+
+
+def _rows(folder: Path, stored: Stored, shape: torch.Size, stacked: bool, rows: slice) -> Tensor:
+    """Return some rows of an A or a B; they lie apart on disk, so it is read whole, which is little."""
+    found = read_rows(folder, stored)
+    return (_b_from_disk(found, shape) if stacked else found.view(shape))[rows]
 
 
 def _b_to_disk(b_OR: Tensor) -> Tensor:
@@ -117,6 +133,6 @@ def _b_to_disk(b_OR: Tensor) -> Tensor:
     return b_OR.contiguous() if b_OR.dim() == 2 else b_OR.permute(1, 2, 0).flatten(1).contiguous()
 
 
-def _b_from_disk(b: Tensor, b_EOR: Tensor) -> Tensor:
-    experts, outputs, rank = b_EOR.shape
+def _b_from_disk(b: Tensor, shape_EOR: torch.Size) -> Tensor:
+    experts, outputs, rank = shape_EOR
     return b.view(outputs, rank, experts).permute(2, 0, 1)

@@ -4,7 +4,7 @@ A run in one process is the same code with sums of one term; nothing of torch.di
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
-from moe_trainer.failure import PEER_LOST, TransientError
+from moe_trainer.failure import PEER_LOST, JobError, TransientError
 from moe_trainer.parallel.layout import Layout
 
 if TYPE_CHECKING:
@@ -79,6 +79,29 @@ class Processes:
         torch.distributed.broadcast_object_list(box, src=0, group=group)
         return box[0]
 
+    def share(self) -> slice:
+        """Return which items of a list this process takes where all of them share some work."""
+        return slice(self.rank, None, self.layout.processes)
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Return what some work makes of this process's share; a JobError of any process is raised by all."""
+        if self.alone:
+            return work()
+        made, failure = None, None
+        try:
+            made = work()
+        except JobError as error:
+            failure = (type(error), error.reason, error.message)
+        failures: list[tuple[type[JobError], str, str] | None] = [None] * self.layout.processes
+        torch.distributed.all_gather_object(failures, failure)
+        for kind, reason, message in filter(None, failures):
+            raise kind(reason, message)
+        assert made is not None
+        return made
+
+
+ALONE = Processes()
+
 
 @contextmanager
 def joined(layout: Layout, variables: Mapping[str, str] = os.environ) -> Iterator[Processes]:
@@ -88,7 +111,7 @@ def joined(layout: Layout, variables: Mapping[str, str] = os.environ) -> Iterato
     not all come, or one of them is lost on the way: the others only notice, and whoever was first has said why.
     """
     if layout.processes == 1:
-        yield Processes()
+        yield ALONE
         return
     import torch.distributed as dist
     from torch.distributed.device_mesh import DeviceMesh

@@ -16,10 +16,11 @@ from moe_trainer.formats import Digest, canonical_json, digest_of
 from moe_trainer.job_config import ArtefactRef, TrainingSpec, TrainJob
 from moe_trainer.manifest import corrupt
 from moe_trainer.methods.adapter import checkpoint_of
-from moe_trainer.methods.artefacts import ADAPTERS, METHODS, Start, load, start
+from moe_trainer.methods.artefacts import ADAPTERS, METHODS, Start, load_spread, start
 from moe_trainer.model import Model, initialise
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import LayerLoad
+from moe_trainer.parallel.filling import fill
 from moe_trainer.parallel.layout import Layout, lay_out
 from moe_trainer.parallel.processes import Processes
 from moe_trainer.parallel.spread import spread
@@ -121,8 +122,8 @@ def layout_of(job: TrainJob, root: Path, processes: int) -> Layout:
 def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Run:
     """Load the parent or make the preset, read the data, and leave this process its part of the model."""
     processes = processes or Processes()
-    base_losses = _base_losses(job, root)
-    start = _start(job, root)
+    base_losses = _base_losses(job, root, processes)
+    start = _start(job, root, processes)
     model = start.model
     model.recompute = job.training.recompute
     streams = read_data(job, root, start.tokenizer, processes, training_inputs(job))
@@ -131,6 +132,8 @@ def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Ru
     METHODS[job.training.method].begin(model, (batches.batch(step)[:, :-1] for step in range(BEGIN_STEPS)))
     parameters = sum(parameter.numel() for parameter in trained_parameters(model).values())
     spread(model, processes)
+    if start.weights is not None:
+        fill(model, processes, start.weights)
     validation = validation_blocks(streams.validation, context)
     return Run(
         job=job,
@@ -175,8 +178,8 @@ def _best_weights(job: TrainJob, model: CausalModel, validation: Tensor | None) 
     return BestWeights(model)
 
 
-def _base_losses(job: TrainJob, root: Path) -> BaseLosses | None:
-    """Return the losses that compare with the base, which is loaded beside the model for them."""
+def _base_losses(job: TrainJob, root: Path, processes: Processes) -> BaseLosses | None:
+    """Return the losses that compare with the base, which is loaded, and spread, beside the model for them."""
     if not job.training.compares_with_base:
         return None
     if job.training.regularization and not job.training.replay_share:
@@ -193,7 +196,7 @@ def _base_losses(job: TrainJob, root: Path) -> BaseLosses | None:
             f"{job.training.regularization}, but preset {job.preset} has no base to compare with: set both to 0, or take "
             "a trained Expert as base.",
         )
-    model, tokenizer = load(root, base.path, base.digest)
+    model, tokenizer = load_spread(root, base.path, base.digest, processes)
     return BaseLosses(model, tokenizer, job.training)
 
 
@@ -220,12 +223,12 @@ def _config(job: TrainJob, root: Path) -> dict[str, Any]:
         raise corrupt(path.parent, f"config.json: {error}") from None
 
 
-def _start(job: TrainJob, root: Path) -> Start:
+def _start(job: TrainJob, root: Path, processes: Processes) -> Start:
     """Return the model to start from, with what the method adds to it."""
     if (job.parent is None) == (job.preset is None):
         raise JobError("InvalidConfig", "exactly one of parent and preset must be given.")
     if job.parent is not None:
-        return start(root, job.parent, job.training, job.seed)
+        return start(root, job.parent, job.training, job.seed, processes)
     if job.training.method in ADAPTERS:
         raise JobError(
             "InvalidConfig",

@@ -1,0 +1,140 @@
+"""The processes of a run, started by test_filling.py: they load parts of models and compare them with the wholes.
+
+python filling_worker.py <folder with a store> <processes> <cases as JSON>
+
+The processes are forked when everything is imported, so that this is done once.
+"""
+
+import json
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moe_trainer.causal_model import CausalModel
+from moe_trainer.failure import JobError
+from moe_trainer.job_config import ArtefactRef, TrainingSpec
+from moe_trainer.methods import artefacts
+from moe_trainer.parallel.filling import fill, rows_of
+from moe_trainer.parallel.layout import Layout
+from moe_trainer.parallel.processes import ALONE, Processes, joined
+from moe_trainer.parallel.spread import local, placed, spread
+
+SEED = 5
+#: What else the cases import.
+LATER = (
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor",
+    "transformers.models.qwen3_moe.modeling_qwen3_moe",
+)
+
+
+def loaded(folder: Path, case: dict[str, Any], processes: Processes) -> artefacts.Start:
+    """Return what a case trains, filled where it is spread."""
+    parent = ArtefactRef.model_validate(case["parent"])
+    training = TrainingSpec.model_validate(case.get("training", {}))
+    start = artefacts.start(folder / "store", parent, training, SEED, processes)
+    spread(start.model, processes, case.get("shard"))
+    assert (start.weights is None) == processes.alone
+    if start.weights is not None:
+        fill(start.model, processes, start.weights)
+    return start
+
+
+def compare(model: CausalModel, whole: CausalModel, processes: Processes) -> None:
+    """Hold every tensor of a spread model against the rows of the whole that it should be, bit for bit."""
+    expected = whole.weights()
+    places = placed(model.weights(), model, processes)
+    assert list(places) == list(expected)
+    for name, place in places.items():
+        assert place.shape == expected[name].shape, name
+        torch.testing.assert_close(local(place), expected[name].detach()[rows_of(place)], rtol=0, atol=0)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {name for name, parameter in whole.named_parameters() if parameter.requires_grad}
+    tables = dict(whole.named_buffers())
+    for name, buffer in model.named_buffers():
+        assert torch.equal(buffer, tables[name]), name
+
+
+def answers(model: CausalModel) -> Tensor:
+    ids_BT = torch.randint(200, (2, 16), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return model.eval().with_routing(ids_BT)[0]
+
+
+def check(folder: Path, case: dict[str, Any], processes: Processes) -> None:
+    """Load a model in parts and whole: they are the same, and answer alike."""
+    parts = loaded(folder, case, processes)
+    whole = loaded(folder, case, ALONE)
+    compare(parts.model, whole.model, processes)
+    torch.testing.assert_close(answers(parts.model), answers(whole.model), rtol=1e-5, atol=1e-5)
+    assert parts.base == whole.base and parts.model.end_ids == whole.model.end_ids
+
+
+def measure(folder: Path, case: dict[str, Any], processes: Processes) -> None:
+    """Leave by how many bytes this process has grown at most while its part was loaded."""
+    before = start_measuring()
+    parts = loaded(folder, case, processes)
+    found = {"loading": peak() - before, "whole": whole_bytes(parts.model, processes)}
+    (folder / f"memory-{processes.rank}.json").write_text(json.dumps(found))
+
+
+def whole_bytes(model: CausalModel, processes: Processes) -> int:
+    return sum(
+        place.numel() * place.element_size() for place in placed(model.weights(), model, processes).values()
+    )
+
+
+def refuse(folder: Path, case: dict[str, Any], processes: Processes) -> None:
+    """Meet an altered file: whoever has read it, all processes know its name."""
+    try:
+        loaded(folder, case, processes)
+    except JobError as error:
+        assert error.reason == "ArtefactCorrupt" and case["file"] in error.message, error.message
+    else:
+        raise AssertionError("it was loaded")
+
+
+def start_measuring() -> int:
+    """Forget the peak so far, and return the bytes that are resident now."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak()
+
+
+def peak() -> int:
+    """Return the most bytes that have been resident (VmHWM of proc(5))."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
+
+
+def main(folder: Path, world: int, cases: list[dict[str, Any]]) -> None:
+    torch.set_num_threads(1)
+    for case in cases:
+        os.environ["MASTER_PORT"] = str(case["port"])
+        with joined(Layout(world, case.get("expert", 1))) as processes:
+            {"check": check, "measure": measure, "refuse": refuse}[case["do"]](folder, case, processes)
+
+
+def fork(world: int) -> None:
+    """Return in each of some processes; their parent ends when they have."""
+    children = []
+    for rank in range(world):
+        child = os.fork()
+        if not child:
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+            return
+        children.append(child)
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    sys.exit(max(map(abs, codes)))
+
+
+if __name__ == "__main__":
+    WORLD = int(sys.argv[2])
+    for name in LATER:
+        import_module(name)
+    fork(WORLD)
+    main(Path(sys.argv[1]), WORLD, json.loads(sys.argv[3]))

@@ -1,0 +1,123 @@
+"""Several processes load their parts of a model: the same bits as one process has, in a part of its memory."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.trainer.hugging_face import tokenizers_made_here
+from tests.trainer.hugging_face.conftest import CONFIGS, network
+from tests.trainer.training.conftest import SMALL, everywhere_random
+from transformers import AutoModelForCausalLM
+
+from moe_trainer import artefact
+from moe_trainer.job_config import ArtefactRef, TrainingSpec
+from moe_trainer.manifest import new_folder, read_manifest
+from moe_trainer.methods import artefacts
+from moe_trainer.model import Model
+from moe_trainer.model_config import ModelConfig
+from moe_trainer.tokenizer import ByteTokenizer
+
+from .test_spread import free_ports
+
+WORKER = Path(__file__).parent / "filling_worker.py"
+WORLD = 4
+LORA: dict[str, Any] = {"method": "LoRA", "lora": {"rank": 3}}
+#: Of about 100 MB, no tensor of more than 3.
+LARGE = {"hidden_size": 128, "num_hidden_layers": 8, "num_experts": 32, "moe_intermediate_size": 256}
+
+CASES: list[dict[str, Any]] = [
+    # First, so that what is measured next has nothing left to import.
+    {"do": "check", "parent": "qwen3-moe", "expert": 2, "shard": True},
+    {"do": "measure", "parent": "large", "expert": 2, "shard": True},
+    {"do": "refuse", "parent": "altered", "file": "model-00002-of-"},
+    {"do": "check", "parent": "preset", "expert": 2, "shard": True},
+    {"do": "check", "parent": "preset", "expert": 4, "shard": False},
+    {"do": "check", "parent": "sigmoid", "expert": 1, "shard": True},
+    {"do": "check", "parent": "llama", "shard": True},
+    {"do": "check", "parent": "qwen3", "shard": True},
+    {"do": "check", "parent": "qwen3", "shard": False},
+    {"do": "check", "parent": "qwen3-moe", "expert": 1, "shard": True},
+    {"do": "check", "parent": "mixtral", "expert": 2, "shard": False},
+    {"do": "check", "parent": "glm4-moe", "expert": 2, "shard": True},
+    {"do": "check", "parent": "preset", "expert": 2, "shard": True, "training": LORA},
+    {"do": "check", "parent": "qwen3-moe", "expert": 2, "shard": True, "training": LORA},
+    {"do": "check", "parent": "adapter", "expert": 2, "shard": True, "training": LORA},
+]
+
+
+def ref(store: Path, name: str) -> ArtefactRef:
+    return ArtefactRef(revision=name, path=name, digest=read_manifest(store / name)[1])
+
+
+def commit_preset(store: Path, name: str, **changes: Any) -> None:
+    model = everywhere_random(Model(ModelConfig(**(SMALL.model_dump() | changes))))
+    artefact.write(store / name, model, ByteTokenizer(), "{}")
+
+
+def commit_decoder(store: Path, name: str, config: Any) -> None:
+    """Commit what a hub has of a model, in 16 bits and in shards."""
+    torch.manual_seed(0)
+    made = AutoModelForCausalLM.from_config(config).to(torch.bfloat16)
+    with new_folder(store / name, "artefact") as working:
+        made.save_pretrained(working, max_shard_size="10MB" if name == "large" else "40KB")
+        tokenizers_made_here.write(working, tokenizers_made_here.byte_level())
+
+
+def commit_adapter(store: Path, base: str) -> None:
+    """Commit an adapter that has been trained, of a base."""
+    training = TrainingSpec.model_validate(LORA)
+    start = artefacts.start(store, ref(store, base), training, seed=11)
+    for parameter in start.model.parameters():
+        if parameter.requires_grad:
+            parameter.detach().normal_(generator=torch.Generator().manual_seed(12))
+    artefacts.write(store / "adapter", training, start.model, start.tokenizer, base=start.base, report="{}")
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a store, after some processes have gone through all cases."""
+    folder = tmp_path_factory.mktemp("filling")
+    store = folder / "store"
+    commit_preset(store, "preset")
+    commit_preset(store, "sigmoid", model_type="glm4_moe", n_shared_experts=1)
+    for name in ("llama", "qwen3", "qwen3-moe", "mixtral", "glm4-moe"):
+        commit_decoder(store, name, network(name).config)
+    large = CONFIGS["qwen3-moe"]()
+    large.update(LARGE)
+    commit_decoder(store, "large", large)
+    commit_adapter(store, "qwen3-moe")
+    commit_decoder(store, "altered", CONFIGS["llama"]())
+    alter(next((store / "altered").glob("model-00002-of-*")))
+    cases = [case | {"parent": ref(store, case["parent"]).model_dump(mode="json")} for case in CASES]
+    given = [case | {"port": port} for case, port in zip(cases, free_ports(len(cases)), strict=True)]
+    ended = subprocess.run(
+        [sys.executable, WORKER, folder, str(WORLD), json.dumps(given)],
+        env=os.environ | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return folder
+
+
+def alter(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def test_parts_are_those_of_the_whole_and_an_altered_shard_is_refused_by_all(outcome: Path) -> None:
+    """The cases themselves: what fails in one of the processes fails here."""
+
+
+def test_no_process_has_much_more_than_its_part_in_memory(outcome: Path) -> None:
+    for rank in range(WORLD):
+        found = json.loads((outcome / f"memory-{rank}.json").read_text())
+        print(found)
+        assert found["whole"] > 100e6
+        assert found["loading"] < 0.4 * found["whole"]

@@ -1,0 +1,126 @@
+"""How a network's tensors are called and cut on disk, after transformers' own conversions.
+
+On disk an in-layer expert has tensors of its own; in memory those of a layer are stacked. transformers says
+which become which (core_model_loading.py). Here that is done for a few tensors at a time, and for a few rows of a
+stack, so that nobody needs all of them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import (
+    Concatenate,
+    MergeModulelist,
+    WeightConverter,
+    WeightRenaming,
+    apply_converters,
+    dot_natural_key,
+    rename_source_key,
+    revert_weight_conversion,
+)
+
+from moe_trainer.failure import JobError
+from moe_trainer.shards import Rows, Stored
+
+#: Returns some rows of a tensor on disk.
+Read = Callable[[str, slice], Tensor]
+
+
+def stored_tensors(network: PreTrainedModel) -> dict[str, Tensor]:
+    """Return what of a network is stored, by its name in the network: parameters, and buffers of the state."""
+    state: dict[str, Tensor] = network.state_dict()
+    for name in network.all_tied_weights_keys:
+        state.pop(name, None)
+    return state
+
+
+def groups(network: PreTrainedModel, names: Sequence[str]) -> list[list[str]]:
+    """Return the names of a network's tensors, those together that become one tensor on disk, in its order."""
+    conversions = get_model_conversion_mapping(network, add_legacy=False)[::-1]
+    converters = [entry.reverse_transform() for entry in conversions if isinstance(entry, WeightConverter)]
+    found: dict[str, list[str]] = {}
+    for name in sorted(names, key=dot_natural_key):
+        found.setdefault(apply_converters(name, converters)[0], []).append(name)
+    return list(found.values())
+
+
+def to_disk(network: PreTrainedModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors of a network as they are on disk; those of a group have to come together."""
+    made: dict[str, Tensor] = revert_weight_conversion(network, dict(tensors))
+    return made
+
+
+def from_disk(network: PreTrainedModel, stored: Mapping[str, Stored], read: Read) -> dict[str, Rows]:
+    """Return what reads some rows of each tensor of a network, by name; ``stored`` is all that is on disk.
+
+    Raises JobError (ModelUnsupported) if transformers does not say of what a tensor is made.
+    """
+
+    def outlined(name: str, rows: slice) -> Tensor:
+        return torch.empty(stored[name].shape, dtype=stored[name].dtype, device="meta")
+
+    conversions = get_model_conversion_mapping(network)
+    renamings = [entry for entry in conversions if isinstance(entry, WeightRenaming)]
+    converters = [entry for entry in conversions if isinstance(entry, WeightConverter)]
+    by_pattern = {pattern: entry for entry in converters for pattern in entry.source_patterns}
+    expected = stored_tensors(network)
+    whole: dict[str, str] = {}
+    made: dict[str, _Made] = {}
+    for name in sorted(stored, key=dot_natural_key):
+        target, pattern = rename_source_key(name, renamings, converters, network.base_model_prefix, expected)
+        if pattern is None:
+            whole[target] = name
+        else:
+            made.setdefault(target, _Made(network, target, by_pattern[pattern], read)).add(pattern, name)
+    found: dict[str, Rows] = {}
+    for target, name in whole.items():
+        found[target] = partial(read, name)
+    for several in made.values():
+        found |= several.rows(outlined)
+    if unknown := expected.keys() - found.keys():
+        raise JobError(
+            "ModelUnsupported",
+            f"{min(unknown)} of model_type {network.config.model_type!r} cannot be read in parts: train it in one process.",
+        )
+    return {name: found[name] for name in expected}
+
+
+class _Made:
+    """Tensors of a network that a conversion makes of several on disk."""
+
+    def __init__(self, network: PreTrainedModel, target: str, conversion: Any, read: Read) -> None:
+        self._network, self._target, self._conversion, self._read = network, target, conversion, read
+        self._sources: dict[str, list[str]] = {}  #: By pattern: one a row of a stack.
+
+    def add(self, pattern: str, name: str) -> None:
+        """Add a tensor on disk, in the order of the rows."""
+        self._sources.setdefault(pattern, []).append(name)
+
+    def rows(self, outlined: Read) -> dict[str, Rows]:
+        """Return what reads some rows of each of them; ``outlined`` is what reads shapes alone."""
+        if self._is_stack():
+            return {self._target: lambda rows: self._converted(self._read, rows)[self._target]}
+        return {name: partial(self._one, name) for name in self._converted(outlined)}
+
+    def _one(self, name: str, rows: slice) -> Tensor:
+        return self._converted(self._read)[name][rows]
+
+    def _is_stack(self) -> bool:
+        """Say whether each row is made of tensors of its own."""
+        first, *rest = self._conversion.operations
+        along_rows = any(not isinstance(op, Concatenate) or op.dim == 0 for op in rest)
+        return isinstance(first, MergeModulelist) and first.dim == 0 and not along_rows
+
+    def _converted(self, read: Read, rows: slice = slice(None)) -> dict[str, Tensor]:
+        conversion = deepcopy(self._conversion)
+        for pattern, names in self._sources.items():
+            for name in names[rows]:
+                conversion.add_tensor(self._target, name, pattern, read(name, slice(None)))
+        made = conversion.convert(self._target, model=self._network, config=self._network.config)
+        return {name: found[0] if isinstance(found, list) else found for name, found in made.items()}

@@ -1,0 +1,69 @@
+"""Weights that come after the model is spread: each process takes its rows, straight from where they are whole.
+
+    an outline        a model on the meta device: modules, names and shapes, and no memory
+    spread(model)     says which rows of each tensor this process holds (spread.py)
+    fill(model, …)    gives those memory, and reads them
+
+So no process ever has more than its own part and one tensor. What has no file to be read from by rows comes
+whole instead, and is cut when it is there: presets that begin from a seed, and models that an adapter is merged or a
+bank is put into. The former are small, and so are the bases that banks go into.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from moe_trainer.causal_model import CausalModel
+from moe_trainer.parallel.processes import ALONE, Processes
+from moe_trainer.parallel.spread import local, placed
+from moe_trainer.shards import Rows
+
+
+def is_outline(model: CausalModel) -> bool:
+    """Say whether the weights of a model are yet to come."""
+    return any(weight.is_meta for weight in model.weights().values())
+
+
+def fill(model: CausalModel, processes: Processes, weights: Iterable[tuple[str, Rows]]) -> None:
+    """Give a spread outline memory, and its weights: all of them, by their names in the model."""
+    _take_memory(model)
+    left = put(model, weights, processes)
+    assert not left, f"nothing fills {', '.join(left)}"
+
+
+@torch.no_grad()
+def put(model: CausalModel, weights: Iterable[tuple[str, Rows]], processes: Processes = ALONE) -> set[str]:
+    """Set some weights of a model, each process its rows; return the names of all others."""
+    places = placed(model.weights(), model, processes)
+    for name, rows in weights:
+        place = places.pop(name)
+        mine = rows_of(place)
+        if mine.start < mine.stop:
+            local(place).copy_(rows(mine))
+    return set(places)
+
+
+def rows_of(tensor: Tensor) -> slice:
+    """Return which rows of the whole this process holds."""
+    if local(tensor) is tensor:
+        return slice(0, tensor.shape[0] if tensor.dim() else 1)
+    from torch.distributed.tensor import DTensor
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    assert isinstance(tensor, DTensor)
+    shape, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
+    return slice(offset[0], offset[0] + shape[0])
+
+
+def _take_memory(model: nn.Module) -> None:
+    """Give every tensor of an outline memory on the default device, with anything in it."""
+    device = torch.get_default_device()
+    before = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(True)  # tied weights stay one parameter
+    try:
+        model._apply(  # type: ignore[no-untyped-call]  # as to_empty, which would empty tables as well
+            lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor
+        )
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(before)
