@@ -14,6 +14,7 @@ On disk the in-layer experts are single tensors under the names that Qwen3-MoE a
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -29,7 +30,8 @@ from moe_trainer.model import Model
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.moe.backends import Backend
 from moe_trainer.shards import Rows
-from moe_trainer.tensors import load_tensors, save_tensors
+from moe_trainer.streams import Stream, save_each
+from moe_trainer.tensors import load_tensors
 from moe_trainer.tokenizer import ByteTokenizer, Tokenizer, is_byte_level
 
 WEIGHTS = "model.safetensors"
@@ -64,18 +66,35 @@ def write(folder: Path, model: CausalModel, tokenizer: Tokenizer, report: str) -
     return read_manifest(folder)[1]
 
 
-def write_files(folder: Path, model: CausalModel, tokenizer: Tokenizer) -> None:
-    """Write weights, config and tokenizer into a folder that is not committed yet."""
+def write_files(
+    folder: Path, model: CausalModel, tokenizer: Tokenizer, tensors: Stream | None = None
+) -> None:
+    """Write weights, config and tokenizer into a folder that is not committed yet.
+
+    ``tensors`` are the model's, where it is spread over processes.
+    """
+    tensors = tensors or stream(model)
     tokenizer.save(folder)
     if isinstance(model, Model):
-        save_tensors(folder / WEIGHTS, to_disk(model))
+        save_each(folder / WEIGHTS, tensors.outline(), tensors)
         (folder / CONFIG).write_text(_indented(model.config.to_hugging_face()))
         (folder / "generation_config.json").write_text(_indented(_generation_config(model.config)))
     else:
         from moe_trainer.hugging_face import decoder, directory  # transformers takes seconds to import
 
         assert isinstance(model, decoder.Decoder)
-        directory.save(folder, model)
+        directory.save(folder, model, tensors)
+
+
+def stream(model: CausalModel) -> Stream:
+    """Return the tensors of a model as they will be on disk, each made when its turn comes."""
+    if isinstance(model, Model):
+        weights = model.weights() | _no_shared_experts(model.config)
+        return Stream([{name: weight} for name, weight in weights.items()], partial(_form, model.config))
+    from moe_trainer.hugging_face import decoder, directory  # transformers takes seconds to import
+
+    assert isinstance(model, decoder.Decoder)
+    return directory.stream(model)
 
 
 def load(
@@ -138,9 +157,13 @@ def to_disk(model: Model) -> dict[str, Tensor]:
 
     Raises ValueError for a router's bias that the architecture has no place for.
     """
+    return dict(stream(model))
+
+
+def _form(config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights of a model under their names on disk."""
     tensors: dict[str, Tensor] = {}
-    for name, weight in model.weights().items():
-        value = weight.detach()
+    for name, value in weights.items():
         if name.endswith(".gate_up_E2FD"):
             for expert, matrix in enumerate(value):
                 gate, up = matrix.chunk(2)
@@ -149,14 +172,14 @@ def to_disk(model: Model) -> dict[str, Tensor]:
         elif name.endswith(".down_EDF"):
             for expert, matrix in enumerate(value):
                 tensors[_expert_name(name, expert, "down_proj")] = matrix.contiguous()
-        elif name.endswith(".bias_E") and not model.config.has_router_bias:
+        elif name.endswith(".bias_E") and not config.has_router_bias:
             raise ValueError(
-                f"{name} has no place in {model.config.model_type}: set model_type to glm4_moe (sigmoid scores), "
+                f"{name} has no place in {config.model_type}: set model_type to glm4_moe (sigmoid scores), "
                 "or balance by the loss"
             )
         else:
             tensors[_disk_name(name)] = value.contiguous()
-    return tensors | _no_shared_experts(model.config)
+    return tensors
 
 
 def from_disk(model: Model, tensors: dict[str, Tensor], folder: Path) -> None:
@@ -169,7 +192,7 @@ def from_disk(model: Model, tensors: dict[str, Tensor], folder: Path) -> None:
 
 def _check(folder: Path, shapes: Mapping[str, tuple[int, ...]], model: Model) -> None:
     """Raise JobError (ArtefactCorrupt) unless tensors on disk are those of a model."""
-    expected = to_disk(model)
+    expected = stream(model).outline()
     if shapes.keys() != expected.keys():
         odd = sorted(shapes.keys() ^ expected.keys())
         raise corrupt(folder, f"{WEIGHTS} does not have the tensors of its {CONFIG}: {', '.join(odd[:3])}")
@@ -204,12 +227,12 @@ def _read_config(folder: Path) -> ModelConfig:
 
 
 def _no_shared_experts(config: ModelConfig) -> dict[str, Tensor]:
-    """Return the empty tensors that transformers expects of a glm4_moe without shared experts."""
+    """Return the empty weights that transformers expects of a glm4_moe without shared experts."""
     if config.model_type != "glm4_moe" or config.n_shared_experts:
         return {}
     wide, high = torch.empty(0, config.hidden_size), torch.empty(config.hidden_size, 0)
     return {
-        f"model.layers.{layer}.mlp.shared_experts.{part}.weight": high if part == "down_proj" else wide
+        f"layers.{layer}.mlp.shared_experts.{part}.weight": high if part == "down_proj" else wide
         for layer in range(config.num_hidden_layers)
         for part in ("gate_proj", "up_proj", "down_proj")
     }

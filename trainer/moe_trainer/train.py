@@ -20,8 +20,9 @@ from moe_trainer.environment import Environment
 from moe_trainer.failure import TransientError
 from moe_trainer.job_config import TrainJob
 from moe_trainer.job_report import Progress, TrainHeadline
+from moe_trainer.methods.artefacts import METHODS
 from moe_trainer.parallel.processes import Processes, joined
-from moe_trainer.parallel.spread import assemble
+from moe_trainer.parallel.spread import gathered
 from moe_trainer.termination import Stop, stop_on_sigterm
 from moe_trainer.training.balancing import BASE_LOAD_STEPS
 from moe_trainer.training.checkpoint import Checkpoints, Trained
@@ -70,10 +71,15 @@ def _run_together(
 
 
 def _commit(training: Run, root: Path, folder: str) -> TrainHeadline:
-    """Let the first process have the whole model and commit it with its report."""
-    processes = training.processes
-    assemble(training.model, processes)
-    headline = processes.from_first(commit(root, folder, training) if processes.first else None)
+    """Let the first process write the tensors, which all of them gather one by one, and commit them with the report."""
+    processes, headline = training.processes, None
+    method = METHODS[training.job.training.method]
+    tensors = gathered(method.stream(training.model), training.model, processes)
+    if processes.first:
+        headline = commit(root, folder, training, tensors)
+    else:
+        tensors.take_part()
+    headline = processes.from_first(headline)
     assert headline is not None
     return headline
 

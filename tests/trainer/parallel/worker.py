@@ -23,8 +23,9 @@ from moe_trainer.model_config import ModelConfig
 from moe_trainer.moe.layer import MoELayer
 from moe_trainer.parallel.layout import Layout
 from moe_trainer.parallel.processes import Processes, joined
-from moe_trainer.parallel.spread import assemble, clip_gradients, local, placed, spread, sum_gradients
+from moe_trainer.parallel.spread import clip_gradients, local, placed, spread, sum_gradients
 from moe_trainer.parallel.tensor_files import read_tensors, write_tensors
+from moe_trainer.streams import whole
 from moe_trainer.tensors import save_tensors
 from moe_trainer.training.optimization import trained_parameters
 
@@ -83,13 +84,13 @@ def train(processes: Processes, shard: bool | None, kind: str = "preset") -> dic
                 local(parameter).sub_(local(parameter.grad), alpha=0.5)
                 parameter.grad = None
     held = sum(local(parameter).numel() for parameter in model.parameters())
-    assemble(model, processes)
-    return {"losses": losses, "norms": norms, "held": held, "weights": copied(model)}
+    return {"losses": losses, "norms": norms, "held": held, "weights": wholes(model, processes)}
 
 
-def copied(model: CausalModel) -> dict[str, Tensor]:
-    """Return weights that share no memory, so that they fit a file."""
-    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+def wholes(model: CausalModel, processes: Processes) -> dict[str, Tensor]:
+    """Return all weights whole, each in memory of its own, so that they fit a file."""
+    places = placed(dict(model.named_parameters()), model, processes)
+    return {name: whole(place).clone() for name, place in places.items()}
 
 
 def parts(model: Model, processes: Processes) -> dict[str, Tensor]:
@@ -110,10 +111,8 @@ def exchange_files(folder: Path, number: int, processes: Processes, shard: bool 
     if number:
         model = initialised(number, processes, shard)
         read_tensors(folder / f"files-{number - 1}", parts(model, processes), processes.everyone)
-        assemble(model, processes)
         expected = dict(initialised(number - 1, Processes()).named_parameters())
-        if processes.first:
-            assert all(torch.equal(whole, expected[name]) for name, whole in model.named_parameters())
+        assert all(torch.equal(found, expected[name]) for name, found in wholes(model, processes).items())
     (folder / f"files-{number}").mkdir(exist_ok=True)
     model = initialised(number, processes, shard)
     write_tensors(folder / f"files-{number}", parts(model, processes), processes.everyone)

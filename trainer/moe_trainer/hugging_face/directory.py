@@ -6,6 +6,7 @@ transformers does not have. What is in its small files is written again as it wa
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from moe_trainer.hugging_face.decoder import Decoder
 from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer
 from moe_trainer.manifest import corrupt
 from moe_trainer.shards import Rows, Stored
+from moe_trainer.streams import Stream
 
 CONFIG = "config.json"
 GENERATION = "generation_config.json"
@@ -102,11 +104,25 @@ def outline_decoder(folder: Path) -> tuple[Decoder, dict[str, Rows]]:
     return _decoder(folder, network, found), {f"network.{name}": read for name, read in rows.items()}
 
 
-def save(folder: Path, decoder: Decoder, shard_bytes: int = weights.SHARD_BYTES) -> None:
-    """Write a decoder's weights and configs as transformers reads them."""
-    weights.write(folder, on_disk(decoder.network), decoder.dtypes, shard_bytes)
+def save(
+    folder: Path, decoder: Decoder, tensors: Stream | None = None, shard_bytes: int = weights.SHARD_BYTES
+) -> None:
+    """Write a decoder's weights and configs as transformers reads them; ``tensors`` are those of ``stream``."""
+    weights.write(folder, tensors or stream(decoder), decoder.dtypes, shard_bytes)
     for name, content in decoder.files.items():
         (folder / name).write_bytes(content)
+
+
+def stream(decoder: Decoder) -> Stream:
+    """Return the tensors of a decoder as they will be on disk, each made when its turn comes."""
+    tensors = {name.removeprefix("network."): tensor for name, tensor in decoder.weights().items()}
+    return Stream(
+        [
+            {name: tensors[name] for name in group}
+            for group in conversion.groups(decoder.network, list(tensors))
+        ],
+        partial(conversion.to_disk, decoder.network),
+    )
 
 
 def on_disk(network: PreTrainedModel) -> dict[str, Tensor]:

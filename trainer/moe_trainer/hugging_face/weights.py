@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from moe_trainer.shards import INDEX, WHOLE
-from moe_trainer.tensors import save_tensors
+from moe_trainer.streams import Stream, save_each
 
 #: Bytes of a shard; a single tensor that is larger has a shard of its own.
 SHARD_BYTES = 5 * 10**9
@@ -16,7 +16,7 @@ SHARD_BYTES = 5 * 10**9
 
 def write(
     folder: Path,
-    tensors: Mapping[str, Tensor],
+    tensors: Stream,
     dtypes: Mapping[str, torch.dtype],
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
@@ -25,21 +25,19 @@ def write(
     A tensor that was not trained since it was read is the same bytes again: single precision holds every
     number of the 16-bit types.
     """
-    typed = {name: dtypes.get(name, tensor.dtype) for name, tensor in tensors.items()}
-    sizes = {name: tensor.numel() * typed[name].itemsize for name, tensor in tensors.items()}
+    outline = {name: tensor.to(dtypes.get(name, tensor.dtype)) for name, tensor in tensors.outline().items()}
+    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in outline.items()}
     shards = _shards(sizes, shard_bytes)
+    coming = iter(tensors)
     places: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         file = WHOLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        save_tensors(folder / file, {name: _at_rest(tensors[name], typed[name]) for name in names})
+        typed = ((name, tensor.to(outline[name].dtype)) for name, tensor in islice(coming, len(names)))
+        save_each(folder / file, {name: outline[name] for name in names}, typed)
         places |= dict.fromkeys(names, file)
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
         (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
-
-
-def _at_rest(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.detach().to("cpu", dtype).contiguous()
 
 
 def _shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:

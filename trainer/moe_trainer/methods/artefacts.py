@@ -31,6 +31,7 @@ from moe_trainer.parallel.filling import fill
 from moe_trainer.parallel.processes import ALONE, Processes
 from moe_trainer.parallel.spread import spread
 from moe_trainer.shards import Rows
+from moe_trainer.streams import Stream
 from moe_trainer.tokenizer import Tokenizer
 
 ADAPTERS: Mapping[MethodName, AdapterMethod] = {"LoRA": LoRA(), "ExpertBank": ExpertBank()}
@@ -118,13 +119,15 @@ def write(
     base: ArtefactRef | None,
     report: str,
     temperature: float | None = None,
+    tensors: Stream | None = None,
 ) -> Digest:
     """Commit the artefact of a method and return its digest; if ``folder`` is committed already, that one stays.
 
-    ``temperature`` is what it is sampled at by default; absent: what its base is, or 1.
+    ``temperature`` is what it is sampled at by default; absent: what its base is, or 1. ``tensors`` are the
+    method's, where the model is spread over processes.
     """
     with manifest.new_folder(folder, "artefact") as working:
-        METHODS[training.method].write(working, model, tokenizer, training)
+        METHODS[training.method].write(working, model, tokenizer, training, tensors)
         if base is not None:
             (working / ADAPTER).write_text(AdapterRecord(method=training.method, base=base).to_json())
         if temperature is not None:

@@ -15,7 +15,8 @@ from torch import Tensor
 from moe_trainer.formats import Format
 from moe_trainer.manifest import corrupt
 from moe_trainer.moe.layer import MoELayer
-from moe_trainer.tensors import load_tensors, save_tensors
+from moe_trainer.streams import Stream, save_each
+from moe_trainer.tensors import load_tensors
 
 CONFIG = "bank_config.json"
 WEIGHTS = "bank.safetensors"
@@ -37,15 +38,19 @@ class LayerBank:
     down_kDF: Tensor
 
 
-def write(folder: Path, parts: Sequence[LayerBank]) -> None:
-    """Write a bank."""
-    tensors: dict[str, Tensor] = {}
+def write(folder: Path, config: BankConfig, tensors: Stream) -> None:
+    """Write a bank, whose tensors are those of ``stream``."""
+    save_each(folder / WEIGHTS, tensors.outline(), tensors)
+    (folder / CONFIG).write_text(config.to_json() + "\n")
+
+
+def stream(parts: Sequence[LayerBank]) -> Stream:
+    """Return the tensors of a bank as they will be on disk."""
+    groups: list[dict[str, Tensor]] = []
     for layer, part in enumerate(parts):
         weights = (part.gate_kD, part.gate_up_k2FD, part.down_kDF)
-        tensors |= dict(zip(_names(layer), (weight.contiguous() for weight in weights), strict=True))
-    save_tensors(folder / WEIGHTS, tensors)
-    config = BankConfig(experts=len(parts[0].gate_kD), layers=len(parts))
-    (folder / CONFIG).write_text(config.to_json() + "\n")
+        groups += [{name: weight} for name, weight in zip(_names(layer), weights, strict=True)]
+    return Stream(groups, lambda group: group)
 
 
 def read_config(folder: Path) -> BankConfig:

@@ -21,10 +21,11 @@ from moe_trainer.causal_model import CausalModel
 from moe_trainer.failure import JobError
 from moe_trainer.job_config import TrainingSpec
 from moe_trainer.methods import bank_format
-from moe_trainer.methods.bank_format import LayerBank
+from moe_trainer.methods.bank_format import BankConfig, LayerBank
 from moe_trainer.methods.bank_layers import BankedExperts, BankedGate, add_bank, stack_bank
 from moe_trainer.model import Model
 from moe_trainer.moe.layer import MoELayer
+from moe_trainer.streams import Stream
 from moe_trainer.tokenizer import Tokenizer
 
 #: How far the copied rows' logits start above their originals' on a mean token of the domain: e^4 is 55 to 1.
@@ -69,17 +70,26 @@ class ExpertBank:
                 bank.down_EDF.copy_(experts.down_EDF[used])
                 gate.open = True
 
-    def write(self, folder: Path, model: CausalModel, tokenizer: Tokenizer, training: TrainingSpec) -> None:
+    def stream(self, model: CausalModel) -> Stream:
+        """Return the tensors of the bank alone."""
+        return bank_format.stream(
+            [
+                LayerBank(gate.rows.weight, experts.bank.gate_up_E2FD, experts.bank.down_EDF)
+                for gate, experts in _banks(model)
+            ]
+        )
+
+    def write(
+        self,
+        folder: Path,
+        model: CausalModel,
+        tokenizer: Tokenizer,
+        training: TrainingSpec,
+        tensors: Stream | None = None,
+    ) -> None:
         """Write the bank alone."""
-        parts = [
-            LayerBank(
-                gate.rows.weight.detach(),
-                experts.bank.gate_up_E2FD.detach(),
-                experts.bank.down_EDF.detach(),
-            )
-            for gate, experts in _banks(model)
-        ]
-        bank_format.write(folder, parts)
+        config = BankConfig(experts=training.bank.experts, layers=len(_banks(model)))
+        bank_format.write(folder, config, tensors or self.stream(model))
 
     def restore(self, folder: Path, model: CausalModel, training: TrainingSpec) -> None:
         """Go on from a bank of the same size."""

@@ -9,6 +9,7 @@ from moe_trainer import artefact
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.job_config import TrainingSpec
 from moe_trainer.shards import Rows
+from moe_trainer.streams import Stream
 from moe_trainer.tokenizer import Tokenizer
 
 
@@ -29,6 +30,17 @@ class Full:
     def begin(self, model: CausalModel, batches: Iterable[Tensor]) -> None:
         """Begin as attached."""
 
-    def write(self, folder: Path, model: CausalModel, tokenizer: Tokenizer, training: TrainingSpec) -> None:
+    def stream(self, model: CausalModel) -> Stream:
+        """Return all tensors of the checkpoint."""
+        return artefact.stream(model)
+
+    def write(
+        self,
+        folder: Path,
+        model: CausalModel,
+        tokenizer: Tokenizer,
+        training: TrainingSpec,
+        tensors: Stream | None = None,
+    ) -> None:
         """Write the whole checkpoint."""
-        artefact.write_files(folder, model, tokenizer)
+        artefact.write_files(folder, model, tokenizer, tensors)

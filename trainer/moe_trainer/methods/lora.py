@@ -18,6 +18,7 @@ from moe_trainer.methods.lora_layers import LoRAExperts, LoRALinear, draw, stack
 from moe_trainer.methods.peft_format import PeftConfig
 from moe_trainer.parallel.filling import is_outline, put
 from moe_trainer.shards import Rows
+from moe_trainer.streams import Stream
 from moe_trainer.tokenizer import Tokenizer
 
 #: Linear layers that choose among in-layer experts: an update there would move what is balanced.
@@ -43,9 +44,20 @@ class LoRA:
     def begin(self, model: CausalModel, batches: Iterable[Tensor]) -> None:
         """Begin as attached."""
 
-    def write(self, folder: Path, model: CausalModel, tokenizer: Tokenizer, training: TrainingSpec) -> None:
+    def stream(self, model: CausalModel) -> Stream:
+        """Return the updates as PEFT has them."""
+        return peft_format.stream(model)
+
+    def write(
+        self,
+        folder: Path,
+        model: CausalModel,
+        tokenizer: Tokenizer,
+        training: TrainingSpec,
+        tensors: Stream | None = None,
+    ) -> None:
         """Write the updates as a PEFT adapter."""
-        peft_format.write(folder, model, _config(model, training.lora))
+        peft_format.write(folder, _config(model, training.lora), tensors or self.stream(model))
 
     def initial(self, model: CausalModel, seed: int) -> Iterator[tuple[str, Rows]]:
         """Return the updates before the first step: A drawn, and B at zero."""

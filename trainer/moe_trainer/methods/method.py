@@ -15,6 +15,7 @@ from torch import Tensor
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.job_config import TrainingSpec
 from moe_trainer.shards import Rows
+from moe_trainer.streams import Stream
 from moe_trainer.tokenizer import Tokenizer
 
 
@@ -32,8 +33,19 @@ class Method(Protocol):
         """Set what ``attach`` has added by the run's first batches of ids, unless ``restore`` has set it."""
         ...
 
-    def write(self, folder: Path, model: CausalModel, tokenizer: Tokenizer, training: TrainingSpec) -> None:
-        """Write what was trained into an artefact's folder."""
+    def stream(self, model: CausalModel) -> Stream:
+        """Return the tensors that will be in an artefact, each made of the model's when its turn comes."""
+        ...
+
+    def write(
+        self,
+        folder: Path,
+        model: CausalModel,
+        tokenizer: Tokenizer,
+        training: TrainingSpec,
+        tensors: Stream | None = None,
+    ) -> None:
+        """Write what was trained into an artefact's folder; ``tensors`` is what ``stream`` returns, the default."""
         ...
 
 

@@ -11,6 +11,7 @@ Names are those of the base in transformers, behind ``base_model.model.``.
 
 import json
 import math
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from moe_trainer.manifest import corrupt
 from moe_trainer.methods.lora_layers import LoRAExperts, LoRALinear, LowRank
 from moe_trainer.shards import Rows, Stored, read_header, read_rows
-from moe_trainer.tensors import save_tensors
+from moe_trainer.streams import Stream, save_each
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -47,14 +48,18 @@ class PeftConfig(BaseModel):
     inference_mode: bool = True
 
 
-def write(folder: Path, model: nn.Module, config: PeftConfig) -> None:
-    """Write the updates of a model."""
+def write(folder: Path, config: PeftConfig, tensors: Stream) -> None:
+    """Write the updates of a model, as they come."""
     (folder / CONFIG).write_text(json.dumps(config.model_dump(), indent=2, sort_keys=True) + "\n")
-    tensors = {}
+    save_each(folder / WEIGHTS, tensors.outline(), tensors)
+
+
+def stream(model: nn.Module) -> Stream:
+    """Return the updates of a model as they will be on disk, each made when its turn comes."""
+    groups: list[dict[str, Tensor]] = []
     for name, update in updates(model).items():
-        tensors[f"{name}.lora_A.weight"] = update.a_RI.detach().flatten(end_dim=-2).contiguous()
-        tensors[f"{name}.lora_B.weight"] = _b_to_disk(update.b_OR.detach())
-    save_tensors(folder / WEIGHTS, tensors)
+        groups += [{f"{name}.lora_A.weight": update.a_RI}, {f"{name}.lora_B.weight": update.b_OR}]
+    return Stream(groups, _to_disk)
 
 
 def read_config(folder: Path) -> PeftConfig:
@@ -126,6 +131,13 @@ def _rows(folder: Path, stored: Stored, shape: torch.Size, stacked: bool, rows: 
     """Return some rows of an A or a B; they lie apart on disk, so it is read whole, which is little."""
     found = read_rows(folder, stored)
     return (_b_from_disk(found, shape) if stacked else found.view(shape))[rows]
+
+
+def _to_disk(group: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name: tensor.flatten(end_dim=-2) if name.endswith(".lora_A.weight") else _b_to_disk(tensor)
+        for name, tensor in group.items()
+    }
 
 
 def _b_to_disk(b_OR: Tensor) -> Tensor:

@@ -3,15 +3,16 @@
 In-layer experts are first cut over the processes of an expert group. What is left is held whole by each
 process that uses it (replicas: one sum of all gradients a step) or, where it is large, cut again by FSDP2.
 
-    spread(model, processes)             before the first step, with the whole weights loaded
+    spread(model, processes)             before the first step; the weights are there, or come after (filling.py)
     sum_gradients(model, processes)      after the last backward pass of a step
     clip_gradients(model, limit, …)      by the norm over the whole model
     placed(tensors, model, processes)    name and this process's part, knowing its place in the whole
-    assemble(model, processes)           after the last step: the first process has the whole model again
+    gathered(stream, model, processes)   after the last step: its tensors whole, one after the other
 """
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -22,6 +23,7 @@ from moe_trainer.failure import JobError
 from moe_trainer.methods.lora_layers import LoRAExperts
 from moe_trainer.moe.layer import InLayerExperts
 from moe_trainer.parallel.processes import Processes
+from moe_trainer.streams import Stream
 
 #: Models of more bytes than this are cut by FSDP2. Below it every process has room for a replica, and one
 #: sum of all gradients is quicker than gathering parameters block by block.
@@ -110,22 +112,14 @@ def placed_like(whole: Tensor, part: Tensor) -> Tensor:
     )
 
 
-def assemble(model: nn.Module, processes: Processes) -> None:
-    """Give the first process the whole model again; the others keep their parts. All have to call it together."""
-    if processes.alone:
-        return
-    parts = list(model.named_parameters(remove_duplicate=False))
-    places = placed(dict(parts), model, processes)
-    wholes: dict[int, nn.Parameter] = {}  # a weight may stand in two places
-    for name, parameter in parts:
-        if id(parameter) not in wholes:
-            place = places[name]
-            whole = place.full_tensor() if hasattr(place, "full_tensor") else place
-            # In the host's memory: a device that holds a part may have no room for the whole.
-            kept = nn.Parameter(whole.cpu(), parameter.requires_grad) if processes.first else parameter
-            wholes[id(parameter)] = kept
-        module, _, last = name.rpartition(".")
-        setattr(model.get_submodule(module), last, wholes[id(parameter)])
+def gathered(stream: Stream, model: nn.Module, processes: Processes) -> Stream:
+    """Return a stream of a model's tensors that has each of them whole when its turn comes.
+
+    All processes go through it together: one writes what comes, the others take part.
+    """
+    tensors = {name: tensor for group in stream.groups for name, tensor in group.items()}
+    places = placed(tensors, model, processes)
+    return replace(stream, groups=[{name: places[name] for name in group} for group in stream.groups])
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from moe_trainer.manifest import is_committed, read_manifest, sha256_of_file, ve
 from moe_trainer.methods import artefacts
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import LayerLoad
+from moe_trainer.streams import Stream
 from moe_trainer.training.load_record import LayerRecord
 from moe_trainer.training.run import Run
 
@@ -150,8 +151,8 @@ def _shares(loads: Sequence[LayerLoad]) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(round(share, 6) for share in load.shares) for load in loads)
 
 
-def commit(root: Path, folder: str, run: Run) -> TrainHeadline:
-    """Write the artefact of a run that has taken its last step, with its report."""
+def commit(root: Path, folder: str, run: Run, tensors: Stream) -> TrainHeadline:
+    """Write the artefact of a run that has taken its last step, with its report; the tensors come one by one."""
     if is_committed(root / folder):
         raise TransientError(
             "ArtefactCorrupt", f"{folder} exists and is damaged; the next attempt writes beside it."
@@ -164,6 +165,7 @@ def commit(root: Path, folder: str, run: Run) -> TrainHeadline:
         base=run.base,
         report=report_of(run).to_json(),
         temperature=run.job.temperature,
+        tensors=tensors,
     )
     return headline(root, folder)
 
