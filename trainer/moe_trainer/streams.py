@@ -3,7 +3,7 @@
     Stream            tensors for files, each made of a model's when its turn comes
     save_each(path, …)  a file of tensors that come one by one: bit for bit what tensors.save_tensors writes
 
-The tensors of a model that is spread over processes are gathered one by one (parallel/spread.py): the process that
+The tensors of a model that is spread over processes are gathered one by one (parallel/gathering.py): the process that
 writes has the whole of one, beside its own part of all.
 """
 
@@ -31,11 +31,13 @@ class Stream:
     Attributes:
         groups: tensors of a model by name, those together of which tensors for the files are made.
         form: what makes them of a group whose tensors are whole.
+        whole: what makes a tensor whole; by default it is.
 
     """
 
     groups: Sequence[Mapping[str, Tensor]]
     form: Form
+    whole: Callable[[Tensor], Tensor] = Tensor.detach
 
     def outline(self) -> dict[str, Tensor]:
         """Return names, shapes and types in the order in which the tensors come; they take no memory."""
@@ -48,19 +50,14 @@ class Stream:
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         """Make one group after the other."""
         for group in self.groups:
-            yield from self.form({name: whole(tensor).cpu() for name, tensor in group.items()}).items()
+            whole = {name: self.whole(tensor).detach().cpu() for name, tensor in group.items()}
+            yield from self.form(whole).items()
 
     def take_part(self) -> None:
         """Help another process, which goes through the same stream, to have each tensor whole."""
         for group in self.groups:
             for tensor in group.values():
-                whole(tensor)
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """Return all of a tensor; where it is spread over processes, all of them have to ask for it together."""
-    full: Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
-    return full.detach()
+                self.whole(tensor)
 
 
 def save_each(path: Path, outline: Mapping[str, Tensor], tensors: Iterable[tuple[str, Tensor]]) -> None:

@@ -21,8 +21,8 @@ from moe_trainer.failure import TransientError
 from moe_trainer.job_config import TrainJob
 from moe_trainer.job_report import Progress, TrainHeadline
 from moe_trainer.methods.artefacts import METHODS
+from moe_trainer.parallel.gathering import gathered
 from moe_trainer.parallel.processes import Processes, joined
-from moe_trainer.parallel.spread import gathered
 from moe_trainer.termination import Stop, stop_on_sigterm
 from moe_trainer.training.balancing import BASE_LOAD_STEPS
 from moe_trainer.training.checkpoint import Checkpoints, Trained

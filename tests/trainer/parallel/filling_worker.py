@@ -1,4 +1,4 @@
-"""The processes of a run, started by test_filling.py: they load parts of models and compare them with the wholes.
+"""The processes of a run, started by test_filling.py: they load and write parts of models and compare with wholes.
 
 python filling_worker.py <folder with a store> <processes> <cases as JSON>
 
@@ -7,9 +7,11 @@ The processes are forked when everything is imported, so that this is done once.
 
 import json
 import os
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -17,14 +19,19 @@ from torch import Tensor
 
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.failure import JobError
+from moe_trainer.formats import Digest
 from moe_trainer.job_config import ArtefactRef, TrainingSpec
 from moe_trainer.methods import artefacts
-from moe_trainer.parallel.filling import fill, rows_of
+from moe_trainer.parallel.filling import fill
+from moe_trainer.parallel.gathering import gathered
 from moe_trainer.parallel.layout import Layout
 from moe_trainer.parallel.processes import ALONE, Processes, joined
+from moe_trainer.parallel.rows import rows_of
 from moe_trainer.parallel.spread import local, placed, spread
 
 SEED = 5
+#: Seconds after which a process ends that waits for the others.
+PATIENCE = 100
 #: What else the cases import.
 LATER = (
     "torch.distributed.fsdp",
@@ -66,20 +73,41 @@ def answers(model: CausalModel) -> Tensor:
         return model.eval().with_routing(ids_BT)[0]
 
 
+def written(
+    folder: Path, case: dict[str, Any], start: artefacts.Start, processes: Processes
+) -> Digest | None:
+    """Write what would be the artefact of a run, and return its digest in the process that has written it."""
+    training = TrainingSpec.model_validate(case.get("training", {}))
+    method = artefacts.METHODS[training.method]
+    tensors = gathered(method.stream(start.model), start.model, processes)
+    if not processes.first:
+        tensors.take_part()
+        return None
+    base, model, tokenizer = start.base, start.model, start.tokenizer
+    return artefacts.write(folder, training, model, tokenizer, base=base, report="{}", tensors=tensors)
+
+
 def check(folder: Path, case: dict[str, Any], processes: Processes) -> None:
-    """Load a model in parts and whole: they are the same, and answer alike."""
+    """Load a model in parts and whole: they are the same, answer alike, and are written alike."""
     parts = loaded(folder, case, processes)
     whole = loaded(folder, case, ALONE)
     compare(parts.model, whole.model, processes)
     torch.testing.assert_close(answers(parts.model), answers(whole.model), rtol=1e-5, atol=1e-5)
     assert parts.base == whole.base and parts.model.end_ids == whole.model.end_ids
+    with TemporaryDirectory(dir=folder) as new:
+        made = written(Path(new) / "parts", case, parts, processes)
+        if processes.first:
+            assert made == written(Path(new) / "whole", case, whole, ALONE)
 
 
 def measure(folder: Path, case: dict[str, Any], processes: Processes) -> None:
-    """Leave by how many bytes this process has grown at most while its part was loaded."""
+    """Leave by how many bytes this process has grown at most while its part was loaded, and while all was written."""
     before = start_measuring()
     parts = loaded(folder, case, processes)
-    found = {"loading": peak() - before, "whole": whole_bytes(parts.model, processes)}
+    found = {"loading": peak() - before}
+    before = start_measuring()
+    written(folder / "written", case, parts, processes)
+    found |= {"writing": peak() - before, "whole": whole_bytes(parts.model, processes)}
     (folder / f"memory-{processes.rank}.json").write_text(json.dumps(found))
 
 
@@ -125,6 +153,7 @@ def fork(world: int) -> None:
     for rank in range(world):
         child = os.fork()
         if not child:
+            signal.alarm(PATIENCE)
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
             return
         children.append(child)

@@ -1,4 +1,4 @@
-"""Several processes load their parts of a model: the same bits as one process has, in a part of its memory."""
+"""Several processes load and write their parts of a model: the same bits as one process, in a part of its memory."""
 
 import json
 import os
@@ -27,8 +27,8 @@ from .test_spread import free_ports
 WORKER = Path(__file__).parent / "filling_worker.py"
 WORLD = 4
 LORA: dict[str, Any] = {"method": "LoRA", "lora": {"rank": 3}}
-#: Of about 100 MB, no tensor of more than 3.
-LARGE = {"hidden_size": 128, "num_hidden_layers": 8, "num_experts": 32, "moe_intermediate_size": 256}
+#: Of about 100 MB, no tensor of more than 4.
+LARGE = {"hidden_size": 128, "num_hidden_layers": 16, "num_experts": 16, "moe_intermediate_size": 256}
 
 CASES: list[dict[str, Any]] = [
     # First, so that what is measured next has nothing left to import.
@@ -112,12 +112,12 @@ def alter(path: Path) -> None:
 
 
 def test_parts_are_those_of_the_whole_and_an_altered_shard_is_refused_by_all(outcome: Path) -> None:
-    """The cases themselves: what fails in one of the processes fails here."""
+    """The cases are the test: what fails in one of the processes fails here."""
 
 
 def test_no_process_has_much_more_than_its_part_in_memory(outcome: Path) -> None:
     for rank in range(WORLD):
         found = json.loads((outcome / f"memory-{rank}.json").read_text())
-        print(found)
         assert found["whole"] > 100e6
-        assert found["loading"] < 0.4 * found["whole"]
+        assert found["loading"] < 0.4 * found["whole"]  # its part is a quarter
+        assert found["writing"] < 0.2 * found["whole"]

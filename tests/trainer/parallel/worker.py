@@ -25,7 +25,6 @@ from moe_trainer.parallel.layout import Layout
 from moe_trainer.parallel.processes import Processes, joined
 from moe_trainer.parallel.spread import clip_gradients, local, placed, spread, sum_gradients
 from moe_trainer.parallel.tensor_files import read_tensors, write_tensors
-from moe_trainer.streams import whole
 from moe_trainer.tensors import save_tensors
 from moe_trainer.training.optimization import trained_parameters
 
@@ -90,7 +89,10 @@ def train(processes: Processes, shard: bool | None, kind: str = "preset") -> dic
 def wholes(model: CausalModel, processes: Processes) -> dict[str, Tensor]:
     """Return all weights whole, each in memory of its own, so that they fit a file."""
     places = placed(dict(model.named_parameters()), model, processes)
-    return {name: whole(place).clone() for name, place in places.items()}
+    return {
+        name: (place.full_tensor() if hasattr(place, "full_tensor") else place).clone()
+        for name, place in places.items()
+    }
 
 
 def parts(model: Model, processes: Processes) -> dict[str, Tensor]:

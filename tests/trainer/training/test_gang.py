@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from moe_trainer import train
 from moe_trainer.environment import Environment
 from moe_trainer.failure import JobError
-from moe_trainer.job_config import TrainJob
+from moe_trainer.job_config import Balancing, EarlyStop, TrainJob
 from moe_trainer.job_report import TrainHeadline
 from moe_trainer.tensors import load_tensors
 
@@ -104,6 +105,35 @@ def test_in_layer_experts_cut_over_processes_train_as_one_and_one_process_goes_o
     resumed = pool.train(pool.job(attempt=2))
     assert resumed.resumed_from == 6
     assert_close(pool, alone, resumed)
+
+
+#: As if the model had no room in one process.
+_SHARDED = "from moe_trainer.parallel import spread; spread.REPLICATED_BYTES = 0\n"
+
+
+def test_a_model_that_no_process_has_whole_trains_as_one_and_goes_on_exactly(pool: Pool) -> None:
+    spec: dict[str, Any] = {
+        "validation_every": 3,  # with every checkpoint
+        "early_stop": EarlyStop(patience=4),
+        "specialization_loss_weight": 0.5,
+        "balancing": Balancing(against="Base"),
+    }
+
+    def job(run: str = "run", attempt: int = 1) -> TrainJob:
+        found = pool.job(run=run, attempt=attempt, **spec)
+        return found.model_copy(update={"expert_parallelism": 2})
+
+    alone = pool.train(pool.job(run="alone", **spec))
+    assert run_gang(pool, job(), _SHARDED) == [0, 0]
+    whole = made(pool)
+    assert_close(pool, alone, whole)
+    killed = _SHARDED + _DIE.format(module="train", name="take_step", call=8, rank=1)
+    assert run_gang(pool, job(run="killed"), killed)[1] == 137
+    assert run_gang(pool, job(run="killed", attempt=2), _SHARDED) == [0, 0]
+    resumed = made(pool)
+    assert resumed.resumed_from == 6
+    assert pool.report(resumed)["losses"] == pool.report(whole)["losses"]
+    assert pool.weights(resumed) == pool.weights(whole)
 
 
 def test_an_error_in_one_process_is_the_headline_whoever_ends_last(pool: Pool) -> None:

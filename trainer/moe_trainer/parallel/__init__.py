@@ -4,6 +4,9 @@
     processes.py   the processes of a run: joining, agreeing, summing
     exchange.py    expert parallelism: slots travel to the process that holds their in-layer expert
     spread.py      a model over the processes: slices of in-layer experts, FSDP2 or replicas
+    rows.py        which rows of a tensor each process holds
+    filling.py     weights that are read when the model is spread: each process its rows
+    gathering.py   tensors whole again, one after the other, in the process that writes them
 
 W processes form a grid of D * X: X, the expert parallelism, says over how many processes the in-layer
 experts of a layer are cut; D = W / X, the data parallelism, counts how often each of them exists. Every

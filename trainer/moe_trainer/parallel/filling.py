@@ -12,10 +12,11 @@ bank is put into. The former are small, and so are the bases that banks go into.
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.parallel.processes import ALONE, Processes
+from moe_trainer.parallel.rows import rows_of
 from moe_trainer.parallel.spread import local, placed
 from moe_trainer.shards import Rows
 
@@ -42,18 +43,6 @@ def put(model: CausalModel, weights: Iterable[tuple[str, Rows]], processes: Proc
         if mine.start < mine.stop:
             local(place).copy_(rows(mine))
     return set(places)
-
-
-def rows_of(tensor: Tensor) -> slice:
-    """Return which rows of the whole this process holds."""
-    if local(tensor) is tensor:
-        return slice(0, tensor.shape[0] if tensor.dim() else 1)
-    from torch.distributed.tensor import DTensor
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
-    assert isinstance(tensor, DTensor)
-    shape, offset = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
-    return slice(offset[0], offset[0] + shape[0])
 
 
 def _take_memory(model: nn.Module) -> None:

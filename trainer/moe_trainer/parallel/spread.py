@@ -7,12 +7,10 @@ process that uses it (replicas: one sum of all gradients a step) or, where it is
     sum_gradients(model, processes)      after the last backward pass of a step
     clip_gradients(model, limit, …)      by the norm over the whole model
     placed(tensors, model, processes)    name and this process's part, knowing its place in the whole
-    gathered(stream, model, processes)   after the last step: its tensors whole, one after the other
 """
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -23,7 +21,6 @@ from moe_trainer.failure import JobError
 from moe_trainer.methods.lora_layers import LoRAExperts
 from moe_trainer.moe.layer import InLayerExperts
 from moe_trainer.parallel.processes import Processes
-from moe_trainer.streams import Stream
 
 #: Models of more bytes than this are cut by FSDP2. Below it every process has room for a replica, and one
 #: sum of all gradients is quicker than gathering parameters block by block.
@@ -112,16 +109,6 @@ def placed_like(whole: Tensor, part: Tensor) -> Tensor:
     )
 
 
-def gathered(stream: Stream, model: nn.Module, processes: Processes) -> Stream:
-    """Return a stream of a model's tensors that has each of them whole when its turn comes.
-
-    All processes go through it together: one writes what comes, the others take part.
-    """
-    tensors = {name: tensor for group in stream.groups for name, tensor in group.items()}
-    places = placed(tensors, model, processes)
-    return replace(stream, groups=[{name: places[name] for name in group} for group in stream.groups])
-
-
 def local(tensor: Tensor) -> Tensor:
     """Return the part of a parameter or gradient that this process holds, as a plain tensor of the same memory."""
     part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
@@ -196,7 +183,8 @@ def _fully_shard(model: CausalModel, processes: Processes) -> None:
             fully_shard(experts, mesh=processes.grid["data"])
     for block in model.blocks:
         fully_shard(block, mesh=everyone)
-    fully_shard(model, mesh=everyone)
+    # Cut again after every pass, so that between passes a parameter is this process's part, whatever ran last.
+    fully_shard(model, mesh=everyone, reshard_after_forward=True)
     register_fsdp_forward_method(model, "with_routing")
     for module in model.modules():
         if isinstance(module, FSDPModule):

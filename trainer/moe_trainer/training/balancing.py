@@ -85,7 +85,7 @@ class Balancer:
         """Measure the load that the model, with its base's weights, has on some batches of the run."""
         counts = StepCounts(self._process_group)
         model.eval()  # nothing is dropped
-        with torch.inference_mode():
+        with torch.no_grad():  # inference_mode leaves gathered weights that cannot be trained
             for ids_BT in batches:
                 counts.add(model.with_routing(ids_BT[:, :-1])[1])
         model.train()

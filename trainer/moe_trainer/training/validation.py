@@ -20,7 +20,7 @@ def validate(
     """
     model.eval()
     nats, counts = torch.zeros((), dtype=torch.float64), StepCounts()
-    with torch.inference_mode():
+    with torch.no_grad():  # inference_mode leaves gathered weights that cannot be trained
         for ids_BT in torch.split(blocks_BT, rows):
             logits_BTV, routings = model.with_routing(ids_BT[:, :-1])
             nats_N = F.cross_entropy(logits_BTV.flatten(0, 1), ids_BT[:, 1:].flatten(), reduction="none")
