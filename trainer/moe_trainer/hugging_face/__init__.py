@@ -4,7 +4,8 @@
     routers.py     their routers replaced by ours, so that load is measured and balanced
     decoder.py     Decoder: a network of transformers as a CausalModel
     cache.py       keys and values of sequences being decoded, in rows
-    folder.py      what a directory says that it holds, checked before a tensor is read
+    directory.py   a directory to a Decoder, whole or in parts, and back
+    conversion.py  which tensors on disk are which in memory, a few at a time
     weights.py     its tensors: sharded safetensors, each written as it was stored
     tokenizer.py   its tokenizer and chat template
 
