@@ -5,10 +5,12 @@ python filling_worker.py <folder with a store> <processes> <cases as JSON>
 The processes are forked when everything is imported, so that this is done once.
 """
 
+import faulthandler
 import json
 import os
-import signal
+import socket
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.failure import JobError
@@ -31,7 +34,7 @@ from moe_trainer.parallel.spread import local, placed, spread
 
 SEED = 5
 #: Seconds after which a process ends that waits for the others.
-PATIENCE = 100
+PATIENCE = 60
 #: What else the cases import.
 LATER = (
     "torch.distributed.fsdp",
@@ -141,24 +144,40 @@ def peak() -> int:
 
 def main(folder: Path, world: int, cases: list[dict[str, Any]]) -> None:
     torch.set_num_threads(1)
-    for case in cases:
-        os.environ["MASTER_PORT"] = str(case["port"])
-        with joined(Layout(world, case.get("expert", 1))) as processes:
+    with joined(Layout(world)) as everyone:
+        for case in cases:
+            processes = laid_out(everyone, Layout(world, case.get("expert", 1)))
             {"check": check, "measure": measure, "refuse": refuse}[case["do"]](folder, case, processes)
+
+
+def laid_out(processes: Processes, layout: Layout) -> Processes:
+    """Return processes that have met already in another layout."""
+    ranks = torch.arange(layout.processes).view(layout.data, layout.expert)
+    return replace(
+        processes, layout=layout, grid=DeviceMesh("cpu", ranks.T, mesh_dim_names=("expert", "data"))
+    )
 
 
 def fork(world: int) -> None:
     """Return in each of some processes; their parent ends when they have."""
+    port = str(free_port())
     children = []
     for rank in range(world):
         child = os.fork()
         if not child:
-            signal.alarm(PATIENCE)
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+            faulthandler.dump_traceback_later(PATIENCE, exit=True)
+            place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+            os.environ |= place | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
             return
         children.append(child)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     sys.exit(max(map(abs, codes)))
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        port: int = opened.getsockname()[1]
+        return port
 
 
 if __name__ == "__main__":

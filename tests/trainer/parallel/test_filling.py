@@ -22,8 +22,6 @@ from moe_trainer.model import Model
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.tokenizer import ByteTokenizer
 
-from .test_spread import free_ports
-
 WORKER = Path(__file__).parent / "filling_worker.py"
 WORLD = 4
 LORA: dict[str, Any] = {"method": "LoRA", "lora": {"rank": 3}}
@@ -94,10 +92,9 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Path:
     commit_decoder(store, "altered", CONFIGS["llama"]())
     alter(next((store / "altered").glob("model-00002-of-*")))
     cases = [case | {"parent": ref(store, case["parent"]).model_dump(mode="json")} for case in CASES]
-    given = [case | {"port": port} for case, port in zip(cases, free_ports(len(cases)), strict=True)]
     ended = subprocess.run(
-        [sys.executable, WORKER, folder, str(WORLD), json.dumps(given)],
-        env=os.environ | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"},
+        [sys.executable, WORKER, folder, str(WORLD), json.dumps(cases)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
