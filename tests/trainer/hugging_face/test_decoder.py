@@ -42,7 +42,7 @@ def test_a_mixture_runs_on_our_layer_and_says_where_its_slots_went(name: str) ->
     made = decoder(name)
     _, routings = made.with_routing(ids(3, 20))
     assert made.network.config._experts_implementation == IMPLEMENTATION
-    assert made.backend(64) == "torch"
+    assert made.backend(64) in ("native", "torch")
     assert len(routings) == len(made.mixtures) == (1 if name == "glm4-moe" else 2)
     for routing in routings:
         assert routing.counts_GE.sum(dim=1).tolist() == [40, 40, 40]

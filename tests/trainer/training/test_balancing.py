@@ -1,5 +1,6 @@
 """Keeping routers even: what the fields do, that a resume is exact, and what is told about the load."""
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -304,8 +305,8 @@ def test_the_report_tells_the_load_of_every_interval(pool: Pool) -> None:
     assert [sum(shares) for shares in report["finalShares"]] == pytest.approx([1, 1], abs=1e-5)
     worst = max(record["maxViolation"] for record in report["loads"]["12"])
     assert made.load_max_violation == pytest.approx(worst)
-    assert report["provenance"]["backend"] == "torch"
-    assert report["provenance"]["kernels"] == f"torch {report['provenance']['torch']}"
+    assert report["provenance"]["backend"] in ("native", "torch")
+    assert report["provenance"]["kernels"].endswith(f"torch {report['provenance']['torch']}")
     assert len(made.to_json()) < 3072
 
 
@@ -316,7 +317,9 @@ def test_slots_beyond_the_capacity_are_reported_as_dropped(pool: Pool) -> None:
 
 def test_the_backend_is_named_in_the_log(pool: Pool, capsys: pytest.CaptureFixture[str]) -> None:
     pool.train(pool.job(max_steps=1))
-    assert f"in-layer experts by torch (torch {torch.__version__})" in capsys.readouterr().out
+    assert re.search(
+        r"in-layer experts by (native|torch) \((C beside )?torch [\d.]+", capsys.readouterr().out
+    )
 
 
 def test_metrics_have_a_series_for_each_layer_and_each_in_layer_expert() -> None:
