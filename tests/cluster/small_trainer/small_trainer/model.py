@@ -1,4 +1,4 @@
-"""The small model: how often each byte follows each other byte. It stands for artefact, scorer and generation.
+"""The small model: how often each byte follows each other byte. It stands for artefacts, scorer and generation.
 
 Shapes: P previous byte, B byte; 256 each.
 """
