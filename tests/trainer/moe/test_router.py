@@ -106,6 +106,12 @@ def test_of_equal_scores_the_first_is_chosen(experts: int) -> None:
     assert made.experts_NK.tolist() == [list(range(config.active))] * 5
 
 
+@pytest.mark.parametrize("tokens", [5, 500])
+def test_of_equal_scores_below_zero_the_first_is_chosen_too(tokens: int) -> None:
+    made = route(torch.zeros(tokens, 8), RouterConfig(8, 3, scores="sigmoid"), torch.full((8,), -1.0))
+    assert made.experts_NK.tolist() == [[0, 1, 2]] * tokens
+
+
 def test_scores_that_differ_in_their_last_bit_are_told_apart() -> None:
     logits_NE = torch.zeros(1, 8)
     bias_E = torch.full((8,), 0.5)

@@ -77,7 +77,14 @@ class MoELayer(nn.Module):
 
     def forward(self, x_ND: Tensor, groups: int = 1) -> tuple[Tensor, Routing]:
         """Return the layer's output, and the routing that led to it; the tokens are ``groups`` sequences."""
-        routing = route(self._logits(x_ND), self.router, self.bias_E, groups, layer=self.layer)
+        routing = route(
+            self._logits(x_ND),
+            self.router,
+            self.bias_E,
+            groups,
+            layer=self.layer,
+            backend=self.experts.backend,
+        )
         if self.capacity_factor is not None and self.training:
             routing = drop_beyond_capacity(routing, self.capacity_factor)
         y_ND: Tensor = self.experts(x_ND, routing.experts_NK, routing.weights_NK)

@@ -6,8 +6,8 @@
                score (softmax; DeepSeek-V2) or as the sum of its two best (sigmoid; DeepSeek-V3)
     weights    s of the chosen, without the bias; renormalised to sum 1 and scaled where the config says so
 
-How: plain_router.py, or fused in triton/router.py. What the bias is for, and how it moves: balance.py. What a
-capacity drops: capacity.py.
+How: plain_router.py, fused in triton/router.py, or in C in native/router.py. What the bias is for, and how it
+moves: balance.py. What a capacity drops: capacity.py.
 """
 
 import math
@@ -17,9 +17,11 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from moe_trainer.moe import native
+from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.plain_router import PLAIN
 from moe_trainer.moe.router_config import RouterConfig
-from moe_trainer.moe.router_function import route_by
+from moe_trainer.moe.router_function import Passes, route_by
 from moe_trainer.moe.routing import Routing
 
 
@@ -42,24 +44,18 @@ def route(
     groups: int = 1,
     *,
     layer: int | None = None,
-    fused: bool | None = None,
+    backend: Backend | None = None,
 ) -> Routing:
     """Return the choice of N tokens, which are ``groups`` sequences of the same length, one after the other.
 
-    Computed in fp32, or fp64 if the logits are. ``bias_E`` takes part in the choice alone. ``fused`` forces
-    the Triton kernel (moe/triton/router.py) or forbids it; by default it is used on CUDA, for all but fp64.
+    Computed in fp32, or fp64 if the logits are. ``bias_E`` takes part in the choice alone. ``backend`` is that of
+    the in-layer experts, where it is forced: what has no router of its own, or none of this kind, has the plain one.
 
     Raises ValueError if sizes do not fit, and on the CPU LogitsNotFinite, naming ``layer``. On a device
     that would mean to wait for it: there ``Routing.finite`` tells, and the choice is some valid one.
     """
     _check(logits_NE, config, bias_E, groups)
-    if fused is None:
-        fused = logits_NE.is_cuda and logits_NE.dtype != torch.float64 and find_spec("triton") is not None
-    if fused:
-        from moe_trainer.moe.triton.router import FUSED  # Triton is not everywhere
-
-        return route_by(FUSED, logits_NE, config, bias_E, groups)
-    routing = route_by(PLAIN, logits_NE, config, bias_E, groups)
+    routing = route_by(_passes(logits_NE, config, backend), logits_NE, config, bias_E, groups)
     if logits_NE.device.type == "cpu" and not math.isfinite(routing.logit_rms):
         raise LogitsNotFinite(layer)
     return routing
@@ -70,6 +66,21 @@ def check_finite(routings: Sequence[Routing]) -> None:
     for layer, finite in enumerate(torch.stack([routing.finite for routing in routings]).tolist()):
         if not finite:
             raise LogitsNotFinite(layer)
+
+
+def _passes(logits_NE: Tensor, config: RouterConfig, backend: Backend | None) -> Passes:
+    """Return the fused kernel on CUDA, the passes in C where the CPU trains, and else plain torch."""
+    if backend is None and logits_NE.is_cuda and logits_NE.dtype != torch.float64:
+        backend = "triton" if find_spec("triton") is not None else None
+    if backend in ("triton", "cuda"):
+        from moe_trainer.moe.triton.router import FUSED  # Triton is not everywhere
+
+        return FUSED
+    if backend in (None, "native") and native.routes(logits_NE, config):
+        from moe_trainer.moe.native.router import NATIVE
+
+        return NATIVE
+    return PLAIN
 
 
 def _check(logits_NE: Tensor, config: RouterConfig, bias_E: Tensor | None, groups: int) -> None:

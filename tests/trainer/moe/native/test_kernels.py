@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from moe_trainer.moe.dispatch import dispatch_slots
 from moe_trainer.moe.experts import swiglu_experts
 from moe_trainer.moe.native.kernels import NativeKernels
 from moe_trainer.moe.native.library import unavailable
@@ -98,3 +99,12 @@ def test_activation_and_gradient_are_right_to_the_ends_of_the_range() -> None:
 def test_what_is_not_finite_stays_so(value: float) -> None:
     a, dh = passes(torch.tensor([value, 1.0]), torch.tensor([1.0, value]))
     assert not a.isfinite().any() and not dh.isfinite().all(dim=1).any()
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 61])
+def test_slots_are_ordered_as_in_torch(tokens: int) -> None:
+    chosen_NK = torch.randint(0, 6, (tokens, 3), generator=torch.Generator().manual_seed(1))
+    found, expected = NativeKernels().dispatch(chosen_NK, 5), dispatch_slots(chosen_NK, 5)
+    for name in ("slots_S", "places_S", "offsets_E1"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    assert (found.experts, found.active) == (5, 3)

@@ -9,6 +9,8 @@ import torch
 from moe_trainer.moe import backends, native
 from moe_trainer.moe.kernels import Case
 from moe_trainer.moe.native import library
+from moe_trainer.moe.router import route
+from moe_trainer.moe.router_config import RouterConfig
 
 CPU = Case("cpu", torch.float32, 64, 128, 64, 8, 2)
 
@@ -36,7 +38,7 @@ def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.Mon
     broken.chmod(0o755)
     monkeypatch.setenv("CC", str(broken))
     reason = native.refusal(CPU)
-    assert reason is not None and "does not compile swiglu.c (swiglu.c:1: no such thing)" in reason
+    assert reason is not None and "does not compile it (swiglu.c:1: no such thing)" in reason
 
 
 def test_a_compiler_that_makes_no_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,6 +48,14 @@ def test_a_compiler_that_makes_no_library_is_named(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("CC", str(strange))
     reason = native.refusal(CPU)
     assert reason is not None and "cannot be loaded" in reason
+
+
+def test_without_a_compiler_the_router_is_the_plain_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", "/nowhere")
+    logits_NE = torch.randn(300, 8, requires_grad=True)
+    found, expected = (route(logits_NE, RouterConfig(8, 2), backend=backend) for backend in (None, "torch"))  # type: ignore[arg-type]
+    assert torch.equal(found.weights_NK, expected.weights_NK)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.router import route
 from moe_trainer.moe.router_config import RouterConfig
+from moe_trainer.moe.router_function import route_by
 from moe_trainer.moe.routing import Routing
+from moe_trainer.moe.triton.router import FUSED
 
 from .conftest import DEVICE, needs_gpu
 
@@ -24,6 +27,7 @@ CONFIGS = {
     "groups of one": RouterConfig(6, 2, scores="sigmoid", expert_groups=6, chosen_groups=3),
     "all groups": RouterConfig(12, 2, expert_groups=4, chosen_groups=4),
 }
+BACKENDS: tuple[Backend, ...] = ("triton", "torch")
 #: The outputs that carry gradient.
 SMOOTH = ("weights_NK", "probabilities_GE", "logsumexp_N")
 
@@ -48,7 +52,7 @@ def assert_same(found: Routing, expected: Routing) -> None:
 @pytest.mark.parametrize(("tokens", "groups"), [(1, 1), (70, 2), (4, 4)])
 def test_every_output_is_the_plain_routers(config: RouterConfig, tokens: int, groups: int) -> None:
     logits_NE = logits(tokens, config.experts)
-    found, expected = (route(logits_NE, config, groups=groups, fused=fused) for fused in (True, False))
+    found, expected = (route(logits_NE, config, groups=groups, backend=backend) for backend in BACKENDS)
     assert_same(found, expected)
 
 
@@ -56,7 +60,7 @@ def test_every_output_is_the_plain_routers(config: RouterConfig, tokens: int, gr
 def test_a_bias_takes_part_in_the_choice_alone(config: RouterConfig) -> None:
     bias_E = torch.linspace(-0.3, 0.3, config.experts, device=DEVICE)
     logits_NE = logits(19, config.experts)
-    found, expected = (route(logits_NE, config, bias_E, fused=fused) for fused in (True, False))
+    found, expected = (route(logits_NE, config, bias_E, backend=backend) for backend in BACKENDS)
     assert_same(found, expected)
 
 
@@ -65,9 +69,9 @@ def test_a_bias_takes_part_in_the_choice_alone(config: RouterConfig) -> None:
 def test_the_gradient_through_each_output_is_the_plain_routers(config: RouterConfig, through: str) -> None:
     outputs = SMOOTH if through == "all" else (through,)
     gradients = []
-    for fused in (True, False):
+    for backend in BACKENDS:
         logits_NE = logits(38, config.experts).requires_grad_()
-        routing = route(logits_NE, config, groups=2, fused=fused)
+        routing = route(logits_NE, config, groups=2, backend=backend)
         generator = torch.Generator().manual_seed(1)
         loss = sum(
             (output * torch.randn(output.shape, generator=generator).to(DEVICE)).sum()
@@ -80,7 +84,7 @@ def test_the_gradient_through_each_output_is_the_plain_routers(config: RouterCon
 def test_wide_and_odd_numbers_of_in_layer_experts() -> None:
     config = RouterConfig(700, 2)
     logits_NE = logits(3, config.experts)
-    found, expected = (route(logits_NE, config, fused=fused) for fused in (True, False))
+    found, expected = (route(logits_NE, config, backend=backend) for backend in BACKENDS)
     assert_same(found, expected)
 
 
@@ -88,13 +92,13 @@ def test_programs_of_several_steps_route_as_those_of_one(monkeypatch: pytest.Mon
     monkeypatch.setattr("moe_trainer.moe.triton.router.MANY", 0)
     logits_NE = logits(140, 128)
     found, expected = (
-        route(logits_NE, RouterConfig(128, 2), groups=2, fused=fused) for fused in (True, False)
+        route(logits_NE, RouterConfig(128, 2), groups=2, backend=backend) for backend in BACKENDS
     )
     assert_same(found, expected)
 
 
 def test_of_equal_scores_the_lower_number_is_chosen() -> None:
-    routing = route(torch.zeros(3, 9, device=DEVICE), RouterConfig(9, 4), fused=True)
+    routing = route(torch.zeros(3, 9, device=DEVICE), RouterConfig(9, 4), backend="triton")
     assert routing.experts_NK.tolist() == [[0, 1, 2, 3]] * 3
 
 
@@ -107,7 +111,7 @@ def test_logits_that_are_not_finite_still_choose_k_valid_in_layer_experts(
     logits_NE = logits(4, config.experts)
     logits_NE[0] = value
     logits_NE[1, 0] = value
-    routing = route(logits_NE, config, fused=True)
+    routing = route_by(FUSED, logits_NE, config, None, 1)
     for chosen in routing.experts_NK.tolist():
         assert len(set(chosen)) == config.active
         assert all(0 <= expert < config.experts for expert in chosen)
@@ -115,15 +119,15 @@ def test_logits_that_are_not_finite_still_choose_k_valid_in_layer_experts(
 
 
 def test_no_tokens_are_routed_to_nothing() -> None:
-    routing = route(logits(0, 6), RouterConfig(6, 2), groups=2, fused=True)
+    routing = route(logits(0, 6), RouterConfig(6, 2), groups=2, backend="triton")
     assert routing.experts_NK.shape == (0, 2)
     assert routing.counts_GE.tolist() == routing.probabilities_GE.tolist() == [[0] * 6] * 2
     assert routing.logit_rms == 0
 
 
 def test_fp64_is_left_to_the_plain_router() -> None:
-    with pytest.raises(ValueError, match="fused=False"):
-        route(logits(4, 6, torch.float64), RouterConfig(6, 2), fused=True)
+    with pytest.raises(ValueError, match="backend='torch'"):
+        route(logits(4, 6, torch.float64), RouterConfig(6, 2), backend="triton")
 
 
 @needs_gpu
@@ -132,7 +136,7 @@ def test_bf16_logits_are_routed_in_fp32(tokens: int) -> None:
     config = RouterConfig(128, 8)
     logits_NE = logits(tokens, 128, torch.bfloat16)
     # Equal bf16 logits may be chosen in another order, so the sorted weights are compared.
-    found, expected = (route(logits_NE, config, fused=fused) for fused in (True, False))
+    found, expected = (route(logits_NE, config, backend=backend) for backend in BACKENDS)
     torch.testing.assert_close(found.weights_NK, expected.weights_NK, atol=1e-6, rtol=1e-5)
 
 
@@ -146,4 +150,4 @@ def test_a_cuda_graph_routes_what_it_is_given_later() -> None:
         captured = route(logits_NE, config)
     logits_NE.copy_(logits(64, 128))
     graph.replay()
-    assert_same(captured, route(logits_NE, config, fused=False))
+    assert_same(captured, route(logits_NE, config, backend="torch"))

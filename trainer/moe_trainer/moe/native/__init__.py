@@ -1,17 +1,22 @@
 """Training on a CPU: what stands between the products, in C, compiled where it runs.
 
     swiglu.c      the activation and its gradients, each in one pass over memory
-    library.py    compiles it for this machine, once, and loads it
+    dispatch.c    the order of the slots
+    router.c      the router's two passes, each in one over the logits
+    library.py    compiles them for this machine, once, and loads them
     kernels.py    NativeKernels: moe/looped.py with these passes
+    router.py     the router with its
 
 Torch needs seven passes for what one does here, and a pass over what no longer is in the cache costs as much as a
 good part of a product. Where there is no C compiler, as in the trainer's image, the loop does with torch's passes.
 """
 
 import torch
+from torch import Tensor
 
 from moe_trainer.moe.kernels import Case
 from moe_trainer.moe.native import library
+from moe_trainer.moe.router_config import RouterConfig
 
 #: With more threads torch shares its passes among them, and those here are computed by one.
 THREADS = 2
@@ -28,3 +33,16 @@ def refusal(case: Case) -> str | None:
         return f"it is slower than torch with more than {THREADS} threads, and there are {torch.get_num_threads()}: {elsewhere}"
     reason = library.unavailable()  # only now: nothing is compiled before it could be used
     return None if reason is None else f"{reason}: {elsewhere}"
+
+
+def routes(logits_NE: Tensor, config: RouterConfig) -> bool:
+    """Whether a router is computed here: one that a backward pass follows, and that knows no groups of experts."""
+    return (
+        torch.is_grad_enabled()
+        and logits_NE.requires_grad
+        and logits_NE.device.type == "cpu"
+        and logits_NE.dtype == torch.float32
+        and config.chosen_groups == config.expert_groups
+        and torch.get_num_threads() <= THREADS
+        and library.unavailable() is None
+    )

@@ -1,7 +1,9 @@
 """The loop over in-layer experts with passes in C between its products."""
 
+import torch
 from torch import Tensor
 
+from moe_trainer.moe.dispatch import Dispatch
 from moe_trainer.moe.looped import LoopedKernels
 from moe_trainer.moe.native.library import library
 
@@ -11,6 +13,15 @@ class NativeKernels(LoopedKernels):
 
     def __init__(self) -> None:
         self._library = library()
+
+    def dispatch(self, experts_NK: Tensor, experts: int) -> Dispatch:
+        """Order the slots by in-layer expert."""
+        experts_NK = experts_NK.long().contiguous()
+        slots_S, places_S = torch.empty(2, experts_NK.numel(), dtype=torch.int32)
+        offsets = torch.zeros(experts + 2, dtype=torch.int32)
+        written = (tensor.data_ptr() for tensor in (slots_S, places_S, offsets))
+        self._library.order_slots(experts_NK.data_ptr(), experts_NK.numel(), experts, *written)
+        return Dispatch(slots_S, places_S, offsets[: experts + 1], experts_NK.shape[1])
 
     def activate(self, gate_VF: Tensor, up_VF: Tensor, a_VF: Tensor, keep: bool) -> None:
         """Write the activation."""

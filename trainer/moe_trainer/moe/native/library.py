@@ -12,12 +12,20 @@ from pathlib import Path
 
 from moe_trainer.moe.compiled import kept
 
-SOURCE = Path(__file__).parent / "swiglu.c"
-OPTIONS = ("-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+FOLDER = Path(__file__).parent
+OPTIONS = ("-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-lm")
 #: A compiler that takes longer hangs.
 PATIENCE_SECONDS = 60.0
 
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
+#: What each function returns, and its arguments.
+_FUNCTIONS: dict[str, tuple[type | None, ...]] = {
+    "swiglu": (None, *[_POINTER] * 3, _SIZE),
+    "swiglu_backward": (None, *[_POINTER] * 7, _SIZE, _SIZE),
+    "route": (ctypes.c_double, *[_POINTER] * 9),
+    "route_backward": (None, *[_POINTER] * 9),
+    "order_slots": (None, _POINTER, _SIZE, _SIZE, *[_POINTER] * 3),
+}
 
 
 class CompilationError(RuntimeError):
@@ -26,20 +34,20 @@ class CompilationError(RuntimeError):
 
 @cache
 def library() -> ctypes.CDLL:
-    """Return the functions of swiglu.c. Raises CompilationError."""
+    """Return the functions of the C source. Raises CompilationError."""
     compiler = _compiler()
     options = (*OPTIONS, _for_this_machine())
     code = kept(f"{_digest(compiler, options)}.so", lambda: _compiled(compiler, options))
     with tempfile.TemporaryDirectory() as folder:  # a library that is loaded needs its file no longer
-        path = Path(folder) / "swiglu.so"
+        path = Path(folder) / "native.so"
         path.write_bytes(code)
         try:
             loaded = ctypes.CDLL(str(path))
         except OSError as error:
             raise CompilationError(f"what {compiler} made cannot be loaded ({error})") from None
-    loaded.swiglu.argtypes = [*[_POINTER] * 3, _SIZE]
-    loaded.swiglu_backward.argtypes = [*[_POINTER] * 7, _SIZE, _SIZE]
-    loaded.swiglu.restype = loaded.swiglu_backward.restype = None
+    for name, (result, *arguments) in _FUNCTIONS.items():
+        function = getattr(loaded, name)
+        function.restype, function.argtypes = result, arguments
     return loaded
 
 
@@ -70,7 +78,8 @@ def _for_this_machine() -> str:
 
 def _digest(compiler: str, options: tuple[str, ...]) -> str:
     """Return what the result depends on: source, options, compiler, and the instructions that this CPU has."""
-    parts = [SOURCE.read_text(), *options, compiler, str(Path(compiler).stat().st_mtime_ns), _processor()]
+    source = (path.read_text() for path in sorted(FOLDER.glob("*.[ch]")))
+    parts = [*source, *options, compiler, str(Path(compiler).stat().st_mtime_ns), _processor()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
@@ -84,13 +93,13 @@ def _processor() -> str:
 
 def _compiled(compiler: str, options: tuple[str, ...]) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "swiglu.so"
-        command = [compiler, *options, str(SOURCE), "-o", str(path)]
+        path = Path(folder) / "native.so"
+        command = [compiler, *map(str, sorted(FOLDER.glob("*.c"))), *options, "-o", str(path)]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             raise CompilationError(f"{compiler} took longer than {PATIENCE_SECONDS:.0f} s") from None
         if done.returncode:
             first = next(iter(done.stderr.splitlines()), f"exit status {done.returncode}")
-            raise CompilationError(f"{compiler} does not compile {SOURCE.name} ({first})")
+            raise CompilationError(f"{compiler} does not compile it ({first})")
         return path.read_bytes()

@@ -29,7 +29,7 @@ MANY = 8192
 def _forward(logits_NE: Tensor, bias_E: Tensor | None, config: RouterConfig, groups: int) -> Outputs:
     """Compute in fp32 from logits of any narrower type; raises ValueError for fp64."""
     if logits_NE.dtype == torch.float64:
-        raise ValueError("the fused router computes in fp32: for fp64 logits pass fused=False")
+        raise ValueError("the fused router computes in fp32: for fp64 logits pass backend='torch'")
     logits_NE = logits_NE.contiguous()
     (tokens, experts), active = logits_NE.shape, config.active
     length = tokens // groups
