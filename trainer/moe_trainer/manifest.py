@@ -10,7 +10,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -40,11 +40,12 @@ class Manifest(Format):
 
 
 @contextmanager
-def new_folder(final: Path, kind: Kind) -> Iterator[Path]:
+def new_folder(final: Path, kind: Kind, alive: Callable[[], None] = lambda: None) -> Iterator[Path]:
     """Yield an empty folder that becomes ``final``, manifest written last, when the block ends well.
 
     If ``final`` was committed meanwhile, it stays and the new one is dropped. On any exception nothing
     is left but what was there before. What killed attempts left under the same name is removed.
+    ``alive`` is called after each file, which takes its time to hash and to write through to the disk.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     for left_over in final.parent.glob(f".{final.name}.new-*"):
@@ -53,7 +54,7 @@ def new_folder(final: Path, kind: Kind) -> Iterator[Path]:
     working.mkdir()
     try:
         yield working
-        _write_manifest(working, kind)
+        _write_manifest(working, kind, alive)
         if final.exists() and not (final / MANIFEST).exists():
             shutil.rmtree(final)  # not committed, so it does not exist for anybody
         if not final.exists():
@@ -159,7 +160,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_manifest(folder: Path, kind: Kind) -> None:
+def _write_manifest(folder: Path, kind: Kind, alive: Callable[[], None]) -> None:
     files = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():
@@ -168,5 +169,6 @@ def _write_manifest(folder: Path, kind: Kind) -> None:
             files[path.relative_to(folder).as_posix()] = FileEntry(
                 sha256=sha256_of_file(path), size=path.stat().st_size
             )
+            alive()
     write_file(folder / MANIFEST, Manifest(kind=kind, files=files).to_json().encode())
     sync_folder(folder)

@@ -22,6 +22,7 @@ from moe_trainer.job_config import TrainJob
 from moe_trainer.job_report import Progress, TrainHeadline
 from moe_trainer.methods.artefacts import METHODS
 from moe_trainer.parallel.gathering import gathered
+from moe_trainer.parallel.heartbeat import first_alone
 from moe_trainer.parallel.processes import Processes, joined
 from moe_trainer.termination import Stop, stop_on_sigterm
 from moe_trainer.training.balancing import BASE_LOAD_STEPS
@@ -72,14 +73,13 @@ def _run_together(
 
 def _commit(training: Run, root: Path, folder: str) -> TrainHeadline:
     """Let the first process write the tensors, which all of them gather one by one, and commit them with the report."""
-    processes, headline = training.processes, None
+    processes = training.processes
     method = METHODS[training.job.training.method]
     tensors = gathered(method.stream(training.model), training.model, processes)
-    if processes.first:
-        headline = commit(root, folder, training, tensors)
-    else:
+    if not processes.first:
         tensors.take_part()
-    headline = processes.from_first(headline)
+    made = first_alone(processes, lambda alive: commit(root, folder, training, tensors, alive))
+    headline = processes.from_first(made)
     assert headline is not None
     return headline
 

@@ -104,14 +104,14 @@ def write_streams(
 ) -> None:
     """Commit the tokens of documents, each given with the number of its stream; keep a committed folder.
 
-    A damaged folder is made anew. ``alive`` is called once a document; ``excluded`` is read at the end. Raises
-    JobError (DataEmpty) for a stream without a token.
+    A damaged folder is made anew. ``alive`` is called once a document, and then once a file; ``excluded``
+    is read at the end. Raises JobError (DataEmpty) for a stream without a token.
     """
     if is_committed(folder) and _is_good(folder):
         return
     wide = tokenizer.vocab_size > _SMALL_VOCABULARY
     dtype = np.int32 if wide else np.int16
-    with new_folder(folder, "tokens") as working:
+    with new_folder(folder, "tokens", alive) as working:
         with ExitStack() as open_files:
             training, validation = (
                 [

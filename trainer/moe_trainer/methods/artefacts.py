@@ -10,7 +10,7 @@
 So an adapter's base is always a checkpoint, and a chain of refreshes never grows what has to be loaded.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -120,13 +120,14 @@ def write(
     report: str,
     temperature: float | None = None,
     tensors: Stream | None = None,
+    alive: Callable[[], None] = lambda: None,
 ) -> Digest:
     """Commit the artefact of a method and return its digest; if ``folder`` is committed already, that one stays.
 
     ``temperature`` is what it is sampled at by default; absent: what its base is, or 1. ``tensors`` are the
-    method's, where the model is spread over processes.
+    method's, where the model is spread over processes; ``alive`` is called when they all are written, once a file.
     """
-    with manifest.new_folder(folder, "artefact") as working:
+    with manifest.new_folder(folder, "artefact", alive) as working:
         METHODS[training.method].write(working, model, tokenizer, training, tensors)
         if base is not None:
             (working / ADAPTER).write_text(AdapterRecord(method=training.method, base=base).to_json())

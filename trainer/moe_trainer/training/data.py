@@ -4,8 +4,7 @@ The first process makes them, once for all attempts; the others wait for it.
 """
 
 import shutil
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from moe_trainer import store
@@ -16,11 +15,10 @@ from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest
 from moe_trainer.job_config import SnapshotRef, TrainJob
 from moe_trainer.manifest import corrupt, verify
+from moe_trainer.parallel.heartbeat import first_alone
 from moe_trainer.parallel.processes import Processes
 from moe_trainer.tokenizer import Tokenizer
 
-#: The first process tells the others this often that it is still at work.
-ALIVE_SECONDS = 30.0
 #: More than a token's mean number of bytes in any tokenizer: what a run reads is bounded by it.
 BYTES_PER_TOKEN = 8
 
@@ -34,12 +32,7 @@ def read_data(
     a base's text, DataEmpty for a stream without a token.
     """
     folder = tokens_folder(job, root) / store.short(inputs)
-    if processes.first:
-        _write(job, root, tokenizer, folder, _Heartbeat(processes))
-        processes.from_first(False)
-    else:
-        while processes.from_first(True):
-            pass
+    first_alone(processes, lambda alive: _write(job, root, tokenizer, folder, alive))
     return open_streams(folder)
 
 
@@ -53,18 +46,7 @@ def drop_tokens(job: TrainJob, root: Path) -> None:
     shutil.rmtree(tokens_folder(job, root), ignore_errors=True)
 
 
-class _Heartbeat:
-    def __init__(self, processes: Processes) -> None:
-        self._processes = processes
-        self._last = time.monotonic()
-
-    def __call__(self) -> None:
-        if time.monotonic() - self._last > ALIVE_SECONDS:
-            self._processes.from_first(True)
-            self._last = time.monotonic()
-
-
-def _write(job: TrainJob, root: Path, tokenizer: Tokenizer, folder: Path, alive: _Heartbeat) -> None:
+def _write(job: TrainJob, root: Path, tokenizer: Tokenizer, folder: Path, alive: Callable[[], None]) -> None:
     snapshot = _verified(job.data, root)
     record = read_record(snapshot)
     own = _own_streams(record, 1 - job.training.replay_share)

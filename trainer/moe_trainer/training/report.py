@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -151,8 +151,13 @@ def _shares(loads: Sequence[LayerLoad]) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(round(share, 6) for share in load.shares) for load in loads)
 
 
-def commit(root: Path, folder: str, run: Run, tensors: Stream) -> TrainHeadline:
-    """Write the artefact of a run that has taken its last step, with its report; the tensors come one by one."""
+def commit(
+    root: Path, folder: str, run: Run, tensors: Stream, alive: Callable[[], None] = lambda: None
+) -> TrainHeadline:
+    """Write the artefact of a run that has taken its last step, with its report; the tensors come one by one.
+
+    ``alive`` is called once a file when they all are written.
+    """
     if is_committed(root / folder):
         raise TransientError(
             "ArtefactCorrupt", f"{folder} exists and is damaged; the next attempt writes beside it."
@@ -166,6 +171,7 @@ def commit(root: Path, folder: str, run: Run, tensors: Stream) -> TrainHeadline:
         report=report_of(run).to_json(),
         temperature=run.job.temperature,
         tensors=tensors,
+        alive=alive,
     )
     return headline(root, folder)
 

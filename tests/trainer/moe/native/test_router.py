@@ -84,6 +84,12 @@ def test_of_equal_scores_the_first_is_chosen() -> None:
         assert made.experts_NK.tolist() == [[0, 1, 2]] * 5
 
 
+def test_of_equal_scores_the_first_stays_when_a_better_one_comes() -> None:
+    logits_NE = torch.tensor([[5.0, 5.0, 7.0, 5.0], [1.0, 2.0, 2.0, 3.0]], requires_grad=True)
+    assert route(logits_NE, RouterConfig(4, 2)).experts_NK.tolist() == [[2, 0], [3, 1]]
+    assert route(logits_NE, RouterConfig(4, 3)).experts_NK.tolist() == [[2, 0, 1], [3, 1, 2]]
+
+
 def test_scores_that_differ_in_their_last_bit_are_told_apart() -> None:
     bias_E = torch.full((8,), 0.5)
     bias_E[6] = torch.nextafter(bias_E[6], torch.tensor(1.0))

@@ -1,10 +1,17 @@
-/* The router's two passes, token by token: what plain_router.py computes, in one pass over the logits each.
+/* The router's two passes: what plain_router.py computes, in one pass over the logits each. One thread, fp32.
 
-   Rows of `experts` logits lie one after the other; a group's tokens too. One thread, fp32. */
+   Tokens are taken sixteen at a time, and what belongs to one in-layer expert lies beside each other: then all that is
+   summed and compared over a token's in-layer experts is so for sixteen tokens in every instruction. Where there are fewer
+   tokens than LANES, the logits of the rest are 0, and nothing of them is counted or written. */
 
 #include <math.h>
 
 #include "exponential.h"
+
+#define LANES 16
+#define EACH_LANE _Pragma("omp simd") for (int lane = 0; lane < LANES; lane++)
+
+typedef float Lanes[LANES];
 
 /* Added to a sum of sigmoids before dividing by it, as in plain_router.py. */
 static const float EPSILON = 1e-20f;
@@ -15,163 +22,184 @@ typedef struct {
     float scale;
 } Router;
 
-static float largest(const float *restrict row, int64_t count) {
-    float found = -INFINITY;
-#pragma omp simd reduction(max : found)
-    for (int64_t e = 0; e < count; e++) found = row[e] > found ? row[e] : found;
-    return found;
+static void load(const float *rows, int64_t experts, int tokens, Lanes *found) {
+    for (int64_t e = 0; e < experts; e++) {
+        for (int lane = 0; lane < tokens; lane++) found[e][lane] = rows[lane * experts + e];
+        for (int lane = tokens; lane < LANES; lane++) found[e][lane] = 0;
+    }
 }
 
-static float sum(const float *restrict row, int64_t count) {
-    float found = 0;
-#pragma omp simd reduction(+ : found)
-    for (int64_t e = 0; e < count; e++) found += row[e];
-    return found;
+static void store(const Lanes *columns, int64_t experts, int tokens, float *restrict rows) {
+    for (int64_t e = 0; e < experts; e++)
+        for (int lane = 0; lane < tokens; lane++) rows[lane * experts + e] = columns[e][lane];
+}
+
+static void largest(const Lanes *columns, int64_t experts, float *restrict found) {
+    EACH_LANE found[lane] = -INFINITY;
+    for (int64_t e = 0; e < experts; e++)
+        EACH_LANE found[lane] = columns[e][lane] > found[lane] ? columns[e][lane] : found[lane];
+}
+
+static void sum(const Lanes *columns, int64_t experts, float *restrict found) {
+    EACH_LANE found[lane] = 0;
+    for (int64_t e = 0; e < experts; e++) EACH_LANE found[lane] += columns[e][lane];
 }
 
 /* e^(logit - shift); exactly 0 where it is nothing beside the largest. */
-static void powers(const float *restrict logits, float shift, float *restrict found, int64_t count) {
-#pragma omp simd
-    for (int64_t e = 0; e < count; e++) {
-        const float x = logits[e] - shift;
-        const float power = exponential(x > -86.0f ? x : -86.0f);
-        found[e] = x > -86.0f ? power : 0.0f;
+static void powers(const Lanes *logits, int64_t experts, const float *shift, Lanes *restrict found) {
+    for (int64_t e = 0; e < experts; e++)
+        EACH_LANE {
+            const float x = logits[e][lane] - shift[lane], power = exponential(x > -86.0f ? x : -86.0f);
+            found[e][lane] = x > -86.0f ? power : 0.0f;
+        }
+}
+
+static void sigmoids(const Lanes *logits, int64_t experts, Lanes *restrict found) {
+    for (int64_t e = 0; e < experts; e++) EACH_LANE found[e][lane] = sigmoid(logits[e][lane]);
+}
+
+/* The places of the largest, best first, of equals the first; those of NaN are never among them. `best` is room. */
+static void choose(const Lanes *scores, const float *bias, const Router *router, Lanes *restrict best,
+                   int32_t (*restrict places)[LANES]) {
+    for (int64_t k = 0; k < router->active; k++) EACH_LANE best[k][lane] = -INFINITY, places[k][lane] = 0;
+    for (int64_t e = 0; e < router->experts; e++) {
+        float score[LANES];
+        int32_t place[LANES], better[LANES];
+        EACH_LANE score[lane] = scores[e][lane] + (bias ? bias[e] : 0), place[lane] = (int32_t)e, better[lane] = 0;
+        for (int64_t k = 0; k < router->active; k++)
+            EACH_LANE { /* from where it is better on, all go one place down */
+                better[lane] |= score[lane] > best[k][lane];
+                const float lower = better[lane] ? best[k][lane] : score[lane];
+                const int32_t below = better[lane] ? places[k][lane] : place[lane];
+                best[k][lane] = better[lane] ? score[lane] : best[k][lane];
+                places[k][lane] = better[lane] ? place[lane] : places[k][lane];
+                score[lane] = lower;
+                place[lane] = below;
+            }
     }
 }
 
-static void sigmoids(const float *restrict logits, float *restrict found, int64_t count) {
-#pragma omp simd
-    for (int64_t e = 0; e < count; e++) found[e] = sigmoid(logits[e]);
-}
-
-static void multiply(float *restrict row, float factor, int64_t count) {
-#pragma omp simd
-    for (int64_t e = 0; e < count; e++) row[e] *= factor;
-}
-
-/* A score and its place in one number, so that one maximum finds both: a double has 29 bits more than a float, and of
-   equal scores the first place makes the larger key. */
-static void mark(const float *restrict scores, double *restrict keys, int64_t count) {
-#pragma omp simd
-    for (int64_t e = 0; e < count; e++) {
-        double key = scores[e];
-        int64_t bits;
-        memcpy(&bits, &key, sizeof bits);
-        bits += scores[e] < 0 ? e : count - 1 - e;
-        memcpy(&keys[e], &bits, sizeof bits);
-    }
-}
-
-/* The places of the largest keys, which are used up. Where there are NaN, some valid places. */
-static void choose(double *restrict keys, const Router *router, int64_t *restrict chosen) {
-    const int64_t last = router->experts - 1;
-    for (int64_t k = 0; k < router->active; k++) {
-        double best = -INFINITY;
-#pragma omp simd reduction(max : best)
-        for (int64_t e = 0; e <= last; e++) best = keys[e] > best ? keys[e] : best;
-        int64_t place;
-        memcpy(&place, &best, sizeof place);
-        place &= (1 << 29) - 1;
-        chosen[k] = best < 0 && best > -INFINITY ? place : last - place;
-        keys[chosen[k]] = -INFINITY;
-    }
-}
-
-static void weigh(const float *restrict scores, const Router *router, const int64_t *restrict chosen,
-                  float *restrict weights) {
+static void weigh(const Lanes *scores, const Router *router, int lane, const int64_t *chosen, float *weights) {
     float total = 0;
-    for (int64_t k = 0; k < router->active; k++) total += weights[k] = scores[chosen[k]];
+    for (int64_t k = 0; k < router->active; k++) total += weights[k] = scores[chosen[k]][lane];
     const float factor = router->renormalise ? router->scale / (total + EPSILON) : router->scale;
     for (int64_t k = 0; k < router->active; k++) weights[k] *= factor;
 }
 
-/* Returns the sum of the logits' squares. `room` has place for 4 * experts numbers, `means` for groups * experts, all 0. */
-double route(const float *logits, const float *bias, const Router *router, float *room, int64_t *chosen,
+/* Adds up what balancing wants of one in-layer expert: its probabilities, and the squares of its logits. */
+static void add_up(const float *logits, const float *scores, const float *share, double *mean, double *squares) {
+    float probability = 0, square = 0;
+#pragma omp simd reduction(+ : probability, square)
+    for (int lane = 0; lane < LANES; lane++) {
+        probability += scores[lane] * share[lane];
+        square += logits[lane] * logits[lane];
+    }
+    *mean += probability;
+    *squares += square;
+}
+
+/* Returns the sum of the logits' squares. `room` is for (2 * experts + 2 * active) * LANES numbers; counts, and means of
+   the probabilities, are groups * experts numbers, all 0. */
+double route(const float *logits, const float *bias, const Router *router, Lanes *room, int64_t *chosen,
              float *weights, int64_t *counts, double *means, float *logsumexp) {
     const int64_t experts = router->experts, active = router->active;
-    float *restrict scores = room, *restrict biased = room + experts;
-    double *restrict keys = (double *)(room + 2 * experts);
+    Lanes *columns = room, *scores = columns + experts, *best = scores + experts;
+    int32_t(*places)[LANES] = (int32_t(*)[LANES])(best + active);
     double squares = 0;
-    for (int64_t token = 0; token < router->groups * router->length; token++) {
-        const float *row = logits + token * experts;
-        const int64_t group = token / router->length;
-        const float highest = largest(row, experts);
-        powers(row, highest, scores, experts);
-        const float total = sum(scores, experts);
-        logsumexp[token] = logf(total) + highest;
-        float share = 1.0f / total;
-        if (router->softmax) {
-            multiply(scores, share, experts);
-            share = 1.0f;
-        } else {
-            sigmoids(row, scores, experts);
-            share = 1.0f / (sum(scores, experts) + EPSILON);
+    for (int64_t group = 0; group < router->groups; group++)
+        for (int64_t start = 0; start < router->length; start += LANES) {
+            const int tokens = router->length - start < LANES ? (int)(router->length - start) : LANES;
+            const int64_t first = group * router->length + start;
+            Lanes highest, total, share;
+            load(logits + first * experts, experts, tokens, columns);
+            largest(columns, experts, highest);
+            powers(columns, experts, highest, scores);
+            sum(scores, experts, total);
+            for (int lane = 0; lane < tokens; lane++) logsumexp[first + lane] = logf(total[lane]) + highest[lane];
+            if (router->softmax) {
+                EACH_LANE share[lane] = 1.0f / total[lane];
+                for (int64_t e = 0; e < experts; e++) EACH_LANE scores[e][lane] *= share[lane];
+                EACH_LANE share[lane] = lane < tokens ? 1.0f : 0.0f;
+            } else {
+                sigmoids(columns, experts, scores);
+                sum(scores, experts, total);
+                EACH_LANE share[lane] = lane < tokens ? 1.0f / (total[lane] + EPSILON) : 0.0f;
+            }
+            for (int64_t e = 0; e < experts; e++)
+                add_up(columns[e], scores[e], share, means + group * experts + e, &squares);
+            choose(scores, bias, router, best, places);
+            for (int lane = 0; lane < tokens; lane++) {
+                int64_t *mine = chosen + (first + lane) * active;
+                for (int64_t k = 0; k < active; k++) {
+                    mine[k] = places[k][lane];
+                    counts[group * experts + mine[k]]++;
+                }
+                weigh(scores, router, lane, mine, weights + (first + lane) * active);
+            }
         }
-        double *restrict mean = means + group * experts;
-        float square = 0;
-#pragma omp simd reduction(+ : square)
-        for (int64_t e = 0; e < experts; e++) {
-            square += row[e] * row[e];
-            mean[e] += scores[e] * share;
-            biased[e] = bias ? scores[e] + bias[e] : scores[e];
-        }
-        squares += square;
-        mark(biased, keys, experts);
-        choose(keys, router, chosen + token * active);
-        weigh(scores, router, chosen + token * active, weights + token * active);
-        for (int64_t k = 0; k < active; k++) counts[group * experts + chosen[token * active + k]]++;
-    }
     return squares;
 }
 
 /* Adds the gradients of a token's chosen scores by its weights. */
-static void add_chosen(const float *restrict scores, const Router *router, const int32_t *restrict chosen,
-                       const float *restrict dweights, float *restrict dscores) {
-    float total = 0, inner = 0;
-    for (int64_t k = 0; k < router->active; k++) total += scores[chosen[k]];
-    total += EPSILON;
+static void add_chosen(const Lanes *scores, const Router *router, int lane, const int32_t *chosen,
+                       const float *dweights, Lanes *dscores) {
+    float total = EPSILON, inner = 0;
+    for (int64_t k = 0; k < router->active; k++) total += scores[chosen[k]][lane];
     if (router->renormalise)
-        for (int64_t k = 0; k < router->active; k++) inner += dweights[k] * scores[chosen[k]] / total;
+        for (int64_t k = 0; k < router->active; k++) inner += dweights[k] * scores[chosen[k]][lane] / total;
     const float factor = router->renormalise ? router->scale / total : router->scale;
-    for (int64_t k = 0; k < router->active; k++) dscores[chosen[k]] += factor * (dweights[k] - inner);
+    for (int64_t k = 0; k < router->active; k++) dscores[chosen[k]][lane] += factor * (dweights[k] - inner);
 }
 
-/* Of each gradient that is NULL the loss does not depend. `room` has place for 2 * experts numbers. */
-void route_backward(const float *logits, const int32_t *chosen, const float *logsumexp, const float *dweights,
-                    const float *dmeans, const float *dlogsumexp, const Router *router, float *room,
-                    float *restrict dlogits) {
-    const int64_t experts = router->experts, active = router->active;
-    float *restrict scores = room, *restrict dscores = room + experts;
-    for (int64_t token = 0; token < router->groups * router->length; token++) {
-        const float *row = logits + token * experts;
-        const float *dmean = dmeans ? dmeans + token / router->length * experts : 0;
-        const float outer = dlogsumexp ? dlogsumexp[token] : 0.0f;
-        float *restrict found = dlogits + token * experts;
-        if (router->softmax) powers(row, logsumexp[token], scores, experts);
-        else sigmoids(row, scores, experts);
-        float share = 1.0f / router->length, shift = 0;
-        if (dmean && !router->softmax) { /* of the scores' shares in their sum */
-            const float total = sum(scores, experts) + EPSILON;
-#pragma omp simd reduction(+ : shift)
-            for (int64_t e = 0; e < experts; e++) shift += dmean[e] * scores[e];
-            shift /= total;
-            share /= total;
-        }
-#pragma omp simd
-        for (int64_t e = 0; e < experts; e++) dscores[e] = dmean ? share * (dmean[e] - shift) : 0.0f;
-        if (dweights) add_chosen(scores, router, chosen + token * active, dweights + token * active, dscores);
-        if (router->softmax) {
-            float inner = 0;
-#pragma omp simd reduction(+ : inner)
-            for (int64_t e = 0; e < experts; e++) inner += dscores[e] * scores[e];
-#pragma omp simd
-            for (int64_t e = 0; e < experts; e++) found[e] = scores[e] * (dscores[e] - inner + outer);
-        } else {
-#pragma omp simd
-            for (int64_t e = 0; e < experts; e++) dscores[e] *= scores[e] * (1.0f - scores[e]);
-            powers(row, logsumexp[token], scores, experts);
-#pragma omp simd
-            for (int64_t e = 0; e < experts; e++) found[e] = dscores[e] + outer * scores[e];
-        }
+/* The gradient of the scores by the mean probabilities of `length` tokens; 0 where there is none. */
+static void spread(const float *dmeans, const Lanes *scores, const Router *router, Lanes *restrict dscores) {
+    const int64_t experts = router->experts;
+    Lanes share, shift;
+    EACH_LANE share[lane] = dmeans ? 1.0f / (float)router->length : 0.0f, shift[lane] = 0;
+    if (dmeans && !router->softmax) { /* of the scores' shares in their sum */
+        Lanes total;
+        sum(scores, experts, total);
+        for (int64_t e = 0; e < experts; e++) EACH_LANE shift[lane] += dmeans[e] * scores[e][lane];
+        EACH_LANE total[lane] += EPSILON, shift[lane] /= total[lane], share[lane] /= total[lane];
     }
+    for (int64_t e = 0; e < experts; e++) {
+        const float dmean = dmeans ? dmeans[e] : 0;
+        EACH_LANE dscores[e][lane] = share[lane] * (dmean - shift[lane]);
+    }
+}
+
+/* Of each gradient that is NULL the loss does not depend. `room` is for 3 * experts * LANES numbers. */
+void route_backward(const float *logits, const int32_t *chosen, const float *logsumexp, const float *dweights,
+                    const float *dmeans, const float *dlogsumexp, const Router *router, Lanes *room, float *dlogits) {
+    const int64_t experts = router->experts, active = router->active;
+    Lanes *columns = room, *scores = columns + experts, *dscores = scores + experts;
+    for (int64_t group = 0; group < router->groups; group++)
+        for (int64_t start = 0; start < router->length; start += LANES) {
+            const int tokens = router->length - start < LANES ? (int)(router->length - start) : LANES;
+            const int64_t first = group * router->length + start;
+            Lanes shift, inner, outer;
+            load(logits + first * experts, experts, tokens, columns);
+            for (int lane = 0; lane < LANES; lane++) {
+                shift[lane] = lane < tokens ? logsumexp[first + lane] : 0;
+                outer[lane] = lane < tokens && dlogsumexp ? dlogsumexp[first + lane] : 0;
+            }
+            if (router->softmax) powers(columns, experts, shift, scores);
+            else sigmoids(columns, experts, scores);
+            spread(dmeans ? dmeans + group * experts : 0, scores, router, dscores);
+            for (int lane = 0; dweights && lane < tokens; lane++)
+                add_chosen(scores, router, lane, chosen + (first + lane) * active, dweights + (first + lane) * active,
+                           dscores);
+            if (router->softmax) {
+                EACH_LANE inner[lane] = -outer[lane];
+                for (int64_t e = 0; e < experts; e++) EACH_LANE inner[lane] += dscores[e][lane] * scores[e][lane];
+                for (int64_t e = 0; e < experts; e++)
+                    EACH_LANE dscores[e][lane] = scores[e][lane] * (dscores[e][lane] - inner[lane]);
+            } else {
+                for (int64_t e = 0; e < experts; e++)
+                    EACH_LANE dscores[e][lane] *= scores[e][lane] * (1.0f - scores[e][lane]);
+                powers(columns, experts, shift, scores);
+                for (int64_t e = 0; e < experts; e++) EACH_LANE dscores[e][lane] += outer[lane] * scores[e][lane];
+            }
+            store(dscores, experts, tokens, dlogits + first * experts);
+        }
 }

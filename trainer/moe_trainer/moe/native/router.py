@@ -9,6 +9,9 @@ from moe_trainer.moe.native.library import library
 from moe_trainer.moe.router_config import RouterConfig
 from moe_trainer.moe.router_function import OutputGradients, Outputs, Passes
 
+#: As in router.c.
+LANES = 16
+
 
 class _Router(ctypes.Structure):
     """As in router.c."""
@@ -28,7 +31,7 @@ def _forward(logits_NE: Tensor, bias_E: Tensor | None, config: RouterConfig, gro
     weights_NK, logsumexp_N = torch.empty(tokens, config.active), torch.empty(tokens)
     counts_GE = torch.zeros(groups, experts, dtype=torch.int64)
     means_GE = torch.zeros(groups, experts, dtype=torch.float64)
-    room = torch.empty(4, experts)
+    room = torch.empty(2 * (experts + config.active), LANES)
     squares = library().route(
         logits_NE.data_ptr(),
         _pointer(bias_E),
@@ -51,7 +54,7 @@ def _backward(
 ) -> Tensor:
     logits_NE = logits_NE.contiguous()
     given = [None if gradient is None else gradient.contiguous() for gradient in gradients]
-    dlogits_NE, room = torch.empty_like(logits_NE), torch.empty(2, config.experts)
+    dlogits_NE, room = torch.empty_like(logits_NE), torch.empty(3 * config.experts, LANES)
     library().route_backward(
         *(tensor.data_ptr() for tensor in (logits_NE, experts_NK, logsumexp_N)),
         *map(_pointer, given),
