@@ -33,10 +33,16 @@ class Cache(Protocol):
 
 
 class Mixture(Protocol):
-    """One mixture layer's router, as balancing sees and sets it."""
+    """One mixture layer's router, as balancing sees and sets it, and as methods add to it."""
 
     router: RouterConfig
     capacity_factor: float | None  #: Slots that an in-layer expert takes in training; None: all.
+    beside: nn.Module | None  #: Makes of a pass's x_ND and logits_NE the logits that count; None: they do.
+
+    @property
+    def rows_ED(self) -> nn.Parameter:
+        """The router's rows, one an in-layer expert."""
+        ...
 
     @property
     def bias_E(self) -> Tensor | None:
@@ -75,6 +81,15 @@ class CausalModel(nn.Module, ABC):
     @abstractmethod
     def blocks(self) -> nn.ModuleList:
         """The layers, first to last: what is cut over processes, and computed again, piece by piece."""
+
+    @property
+    @abstractmethod
+    def in_layer_experts(self) -> int | None:
+        """In-layer experts of a mixture layer as the config has them; None if it does not say their number."""
+
+    @abstractmethod
+    def set_in_layer_experts(self, experts: int) -> None:
+        """Say in the config that every mixture layer has another number of in-layer experts, which it now has."""
 
     @property
     @abstractmethod

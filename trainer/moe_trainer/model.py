@@ -173,6 +173,15 @@ class Model(CausalModel):
         return self.layers
 
     @property
+    def in_layer_experts(self) -> int:
+        """In-layer experts of a layer."""
+        return self.config.num_experts
+
+    def set_in_layer_experts(self, experts: int) -> None:
+        """Say in the config that every layer has another number of in-layer experts."""
+        self.config = self.config.model_copy(update={"num_experts": experts})
+
+    @property
     def mixtures(self) -> Sequence[Mixture]:
         """The mixture layers: all of them."""
         return [module for module in self.modules() if isinstance(module, MoELayer)]

@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+#: What architectures call the number of a layer's in-layer experts in ``config.json``.
+IN_LAYER_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+
 #: Fields of ``config.json`` that only glm4_moe has: what they are for a model that makes no use of them.
 _GLM_ONLY = {"n_group": 1, "topk_group": 1, "n_shared_experts": 0, "routed_scaling_factor": 1.0}
 

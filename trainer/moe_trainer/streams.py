@@ -41,11 +41,12 @@ class Stream:
 
     def outline(self) -> dict[str, Tensor]:
         """Return names, shapes and types in the order in which the tensors come; they take no memory."""
-        return {
-            name: tensor
-            for group in self.groups
-            for name, tensor in self.form({key: _outlined(tensor) for key, tensor in group.items()}).items()
-        }
+        return {name: tensor for group in self.outlines() for name, tensor in group.items()}
+
+    def outlines(self) -> Iterator[Mapping[str, Tensor]]:
+        """Return the same by the group of which the tensors are made."""
+        for group in self.groups:
+            yield self.form({key: _outlined(tensor) for key, tensor in group.items()})
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         """Make one group after the other."""

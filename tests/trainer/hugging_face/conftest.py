@@ -15,6 +15,7 @@ from transformers import (
     OlmoeConfig,
     PreTrainedConfig,
     PreTrainedModel,
+    Qwen2MoeConfig,
     Qwen3Config,
     Qwen3MoeConfig,
 )
@@ -52,6 +53,9 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "qwen3-moe": lambda: Qwen3MoeConfig(**_SIZES, **_MIXTURE, head_dim=8, num_experts=4, norm_topk_prob=True),
     "mixtral": lambda: MixtralConfig(**_SIZES, num_local_experts=4, num_experts_per_tok=2),
     "olmoe": lambda: OlmoeConfig(**_SIZES, num_experts=4, num_experts_per_tok=2),
+    "qwen2-moe": lambda: Qwen2MoeConfig(
+        **_SIZES, **_MIXTURE, num_experts=4, shared_expert_intermediate_size=12, decoder_sparse_step=1
+    ),
     "glm4-moe": lambda: Glm4MoeConfig(
         **_SIZES,
         **_MIXTURE,

@@ -1,6 +1,8 @@
 """ExpertBank: what it trains, that taking it off leaves the base, and that transformers loads base and bank."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -8,15 +10,19 @@ from tests.trainer.training.conftest import SMALL, Pool, everywhere_random
 from torch import Tensor
 
 from moe_trainer import artefact
+from moe_trainer.causal_model import CausalModel
 from moe_trainer.failure import JobError
 from moe_trainer.job_config import BankSpec, TrainingSpec
 from moe_trainer.methods import artefacts
-from moe_trainer.methods.bank_layers import BankedExperts, BankedGate, add_bank
+from moe_trainer.methods.bank_layers import BankedExperts, BankRows
 from moe_trainer.methods.expert_bank import ExpertBank
 from moe_trainer.model import Model
 from moe_trainer.moe.layer import MoELayer
+from moe_trainer.parallel.filling import rows_of_all
 from moe_trainer.tokenizer import ByteTokenizer
 from moe_trainer.training.optimization import trained_parameters
+
+M = TypeVar("M", bound=CausalModel)
 
 IDS_BT = torch.randint(0, 256, (2, 40), generator=torch.Generator().manual_seed(1))
 
@@ -25,11 +31,11 @@ def spec(experts: int = 3, **training: object) -> TrainingSpec:
     return TrainingSpec.model_validate({"method": "ExpertBank", "bank": BankSpec(experts=experts)} | training)
 
 
-def banked(model: Model, experts: int = 3) -> Model:
+def banked(model: M, experts: int = 3) -> M:
     """The model with a bank that answers differently from the base, and takes part in every layer."""
     method = ExpertBank()
     method.attach(model, spec(experts), seed=1)
-    method.begin(model, [IDS_BT])
+    method.begin(model, [IDS_BT], rows_of_all(model))
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for parameter in trained_parameters(model).values():
@@ -48,7 +54,7 @@ def test_a_bank_of_copies_of_all_in_layer_experts_begins_as_the_base(small_model
     before = small_model(IDS_BT)
     method = ExpertBank()
     method.attach(small_model, spec(4), seed=1)
-    method.begin(small_model, [IDS_BT])
+    method.begin(small_model, [IDS_BT], rows_of_all(small_model))
     _, routings = small_model.with_routing(IDS_BT)
     by_bank = sum(routing.counts_GE[:, 4:].sum() for routing in routings)
     assert by_bank > 0.4 * sum(routing.counts_GE.sum() for routing in routings)
@@ -64,16 +70,17 @@ def test_only_the_bank_gets_gradients(small_model: Model) -> None:
     assert with_gradient == {
         f"layers.{layer}.mlp.{name}"
         for layer in range(2)
-        for name in ("gate.rows.weight", "experts.bank.gate_up_E2FD", "experts.bank.down_EDF")
+        for name in ("beside.rows_kD", "experts.bank.gate_up_E2FD", "experts.bank.down_EDF")
     }
 
 
 def test_the_gradients_are_those_of_finite_differences() -> None:
     layer = MoELayer(SMALL.model_copy(update={"hidden_size": 6, "moe_intermediate_size": 4}))
-    add_bank(layer, 2)
+    experts = BankedExperts(layer.experts, 2)
+    layer.beside, layer.router = BankRows(layer.rows_ED, 2), replace(layer.router, experts=6)
+    layer.set_submodule("experts", experts)
     layer.double()
-    assert isinstance(layer.gate, BankedGate) and isinstance(layer.experts, BankedExperts)
-    rows, bank, layer.gate.open = layer.gate.rows.weight, layer.experts.bank, True
+    rows, bank, layer.beside.open = layer.beside.rows_kD, experts.bank, True
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in layer.parameters():
@@ -81,7 +88,7 @@ def test_the_gradients_are_those_of_finite_differences() -> None:
     x_ND = torch.empty(5, 6, dtype=torch.float64).normal_(generator=generator).requires_grad_()
 
     def run(x_ND: Tensor, *parameters: Tensor) -> Tensor:
-        names = ["gate.rows.weight", "experts.bank.gate_up_E2FD", "experts.bank.down_EDF"]
+        names = ["beside.rows_kD", "experts.bank.gate_up_E2FD", "experts.bank.down_EDF"]
         y_ND, _ = torch.func.functional_call(layer, dict(zip(names, parameters, strict=True)), (x_ND,))
         assert isinstance(y_ND, Tensor)
         return y_ND

@@ -25,12 +25,12 @@ from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest
 from moe_trainer.job_config import ArtefactRef, TrainingSpec
 from moe_trainer.methods import artefacts
-from moe_trainer.parallel.filling import fill
+from moe_trainer.parallel.filling import is_outline
 from moe_trainer.parallel.gathering import gathered
 from moe_trainer.parallel.layout import Layout
 from moe_trainer.parallel.processes import ALONE, Processes, joined
 from moe_trainer.parallel.rows import rows_of
-from moe_trainer.parallel.spread import local, placed, spread
+from moe_trainer.parallel.spread import local, placed
 
 SEED = 5
 #: Seconds after which a process ends that waits for the others.
@@ -48,10 +48,8 @@ def loaded(folder: Path, case: dict[str, Any], processes: Processes) -> artefact
     parent = ArtefactRef.model_validate(case["parent"])
     training = TrainingSpec.model_validate(case.get("training", {}))
     start = artefacts.start(folder / "store", parent, training, SEED, processes)
-    spread(start.model, processes, case.get("shard"))
-    assert (start.weights is None) == processes.alone
-    if start.weights is not None:
-        fill(start.model, processes, start.weights)
+    assert is_outline(start.model) != processes.alone
+    start.take_part(processes, case.get("shard"))
     return start
 
 

@@ -6,6 +6,7 @@ Its parameters are single precision whatever is on disk. On an accelerator the p
 Shapes: B sequences, T tokens, S positions, V vocabulary.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,8 +18,12 @@ from moe_trainer.causal_model import Cache, CausalModel, Mixture, backend_for
 from moe_trainer.hugging_face.cache import Appending, RowCache
 from moe_trainer.hugging_face.experts import IMPLEMENTATION, refusal
 from moe_trainer.hugging_face.routers import replace_routers
+from moe_trainer.model_config import IN_LAYER_EXPERTS
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.routing import Routing
+
+#: The file that says what the network is.
+CONFIG = "config.json"
 
 
 class Decoder(CausalModel):
@@ -38,9 +43,8 @@ class Decoder(CausalModel):
         self.network = network
         self.files = files
         self.dtypes = dtypes
-        self._experts = [module for module in network.modules() if hasattr(module, "_is_expert_parallel")]
-        if self._experts:
-            ours = not any(map(refusal, self._experts))
+        if experts := self._experts:
+            ours = not any(map(refusal, experts))
             network.set_experts_implementation(IMPLEMENTATION if ours else "grouped_mm")
         self._routers = replace_routers(network)
         self._config: Any = network.config.get_text_config()
@@ -73,6 +77,23 @@ class Decoder(CausalModel):
         layers = self.network.get_decoder().layers
         assert isinstance(layers, nn.ModuleList)
         return layers
+
+    @property
+    def in_layer_experts(self) -> int | None:
+        """In-layer experts of a mixture layer, where the config says their number."""
+        found = [getattr(self._config, name, None) for name in IN_LAYER_EXPERTS]
+        return next((number for number in found if isinstance(number, int)), None)
+
+    def set_in_layer_experts(self, experts: int) -> None:
+        """Say in the config, and in the one that will be written, that a mixture layer has another number of them."""
+        known = [name for name in IN_LAYER_EXPERTS if hasattr(self._config, name)]
+        for name in known:
+            setattr(self._config, name, experts)
+        if CONFIG in self.files:
+            written = json.loads(self.files[CONFIG])
+            sizes = written.get("text_config", written)
+            sizes |= dict.fromkeys([name for name in IN_LAYER_EXPERTS if name in sizes] or known[:1], experts)
+            self.files = {**self.files, CONFIG: (json.dumps(written, indent=2) + "\n").encode()}
 
     @property
     def mixtures(self) -> Sequence[Mixture]:
@@ -130,6 +151,10 @@ class Decoder(CausalModel):
         gate_up_E2FD = self._experts[0].gate_up_proj
         assert isinstance(gate_up_E2FD, Tensor)
         return backend_for(gate_up_E2FD, self._routers[0].router.active, tokens)
+
+    @property
+    def _experts(self) -> list[nn.Module]:
+        return [module for module in self.network.modules() if hasattr(module, "_is_expert_parallel")]
 
     @property
     def _generation(self) -> Any:

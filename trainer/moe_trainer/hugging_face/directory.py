@@ -26,13 +26,12 @@ from transformers import (
 from moe_trainer import shards
 from moe_trainer.failure import JobError
 from moe_trainer.hugging_face import conversion, weights
-from moe_trainer.hugging_face.decoder import Decoder
+from moe_trainer.hugging_face.decoder import CONFIG, Decoder
 from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer
 from moe_trainer.manifest import corrupt
 from moe_trainer.shards import Rows, Stored
 from moe_trainer.streams import Stream
 
-CONFIG = "config.json"
 GENERATION = "generation_config.json"
 
 _ATTENTION = "sdpa"
@@ -108,9 +107,21 @@ def save(
     folder: Path, decoder: Decoder, tensors: Stream | None = None, shard_bytes: int = weights.SHARD_BYTES
 ) -> None:
     """Write a decoder's weights and configs as transformers reads them; ``tensors`` are those of ``stream``."""
-    weights.write(folder, tensors or stream(decoder), decoder.dtypes, shard_bytes)
+    tensors = tensors or stream(decoder)
+    weights.write(folder, tensors, _types(tensors, decoder.dtypes), shard_bytes)
     for name, content in decoder.files.items():
         (folder / name).write_bytes(content)
+
+
+def _types(tensors: Stream, stored: Mapping[str, torch.dtype]) -> dict[str, torch.dtype]:
+    """Return the type of each tensor on disk: one that is new has that of those that it is stacked with."""
+    types: dict[str, torch.dtype] = {}
+    for group in tensors.outlines():
+        known = [stored[name] for name in group if name in stored]
+        types |= {
+            name: stored.get(name, known[0] if known else tensor.dtype) for name, tensor in group.items()
+        }
+    return types
 
 
 def stream(decoder: Decoder) -> Stream:

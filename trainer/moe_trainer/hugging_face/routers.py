@@ -43,6 +43,7 @@ class Router(nn.Module):
         self.capacity_factor: float | None = None
         if bias_E is not None:
             self.register_buffer("e_score_correction_bias", bias_E)
+        self.beside: nn.Module | None = None  #: Makes of (x_ND, logits_NE) the logits that count.
         self.sequences = 1  #: Of which the tokens of a pass are, one after the other.
         self._recording = False
         self._routing: Routing | None = None
@@ -53,6 +54,11 @@ class Router(nn.Module):
         bias_E = getattr(self, "e_score_correction_bias", None)
         assert bias_E is None or isinstance(bias_E, Tensor)
         return bias_E
+
+    @property
+    def rows_ED(self) -> nn.Parameter:
+        """The router's rows, one an in-layer expert."""
+        return self.weight
 
     def record(self) -> None:
         """Record the next pass."""
@@ -70,6 +76,8 @@ class Router(nn.Module):
         if self.router.scores == "sigmoid":
             x_ND = x_ND.float()
         logits_NE = F.linear(x_ND, self.weight.to(x_ND.dtype))
+        if self.beside is not None:
+            logits_NE = self.beside(x_ND, logits_NE)
         routing = route(logits_NE, self.router, self.bias_E, self.sequences, layer=self.layer)
         if self.capacity_factor is not None and self.training:
             routing = drop_beyond_capacity(routing, self.capacity_factor)

@@ -26,8 +26,8 @@ from moe_trainer.methods.adapter import ADAPTER, AdapterRecord
 from moe_trainer.methods.expert_bank import ExpertBank
 from moe_trainer.methods.full import Full
 from moe_trainer.methods.lora import LoRA
-from moe_trainer.methods.method import AdapterMethod, Method, PartsMethod
-from moe_trainer.parallel.filling import fill
+from moe_trainer.methods.method import AdapterMethod, Method
+from moe_trainer.parallel.filling import fill, is_outline, put, rows_of_all
 from moe_trainer.parallel.processes import ALONE, Processes
 from moe_trainer.parallel.spread import spread
 from moe_trainer.shards import Rows
@@ -36,8 +36,6 @@ from moe_trainer.tokenizer import Tokenizer
 
 ADAPTERS: Mapping[MethodName, AdapterMethod] = {"LoRA": LoRA(), "ExpertBank": ExpertBank()}
 METHODS: Mapping[MethodName, Method] = {"Full": Full(), **ADAPTERS}
-#: Those that attach to a model before its weights are there.
-IN_PARTS: Mapping[MethodName, PartsMethod] = {"Full": Full(), "LoRA": LoRA()}
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,15 @@ class Start:
     model: CausalModel
     tokenizer: Tokenizer
     base: ArtefactRef | None  #: What the artefact will name as its base; None if it will need none.
-    #: What fills the model when it is spread; None: it has its weights.
-    weights: Iterable[tuple[str, Rows]] | None = None
+    weights: Mapping[str, Rows]  #: What reads rows of the base's weights, by their names in the model.
+    added: Iterable[tuple[str, Rows]] = ()  #: What a method has added.
+
+    def take_part(self, processes: Processes, shard: bool | None = None) -> None:
+        """Leave this process its part of the model, with its weights, as ``spread`` does."""
+        empty = is_outline(self.model)
+        spread(self.model, processes, shard)
+        if empty:
+            fill(self.model, processes, chain(self.weights.items(), self.added))
 
 
 def load(store: Path, path: str, digest: Digest) -> tuple[CausalModel, Tokenizer]:
@@ -97,17 +102,18 @@ def start(
             f"{record.method}: set training.method to {record.method} or Full, or take {record.base.revision} as base.",
         )
     merges = record is not None and training.method == "Full"
-    if not processes.alone and training.method in IN_PARTS and not merges:
+    if not processes.alone and not merges:
         return _start_in_parts(store, parent, record, training, seed, processes)
     model, tokenizer = _checkpoint(store, parent.path, parent.digest, record)
     if record is not None and merges:
         ADAPTERS[record.method].merge(store / parent.path, model)
     METHODS[training.method].attach(model, training, seed)
+    weights = rows_of_all(model)
     if training.method == "Full":
-        return Start(model, tokenizer, base=None)
+        return Start(model, tokenizer, None, weights)
     if record is not None:
-        ADAPTERS[training.method].restore(store / parent.path, model, training)
-    return Start(model, tokenizer, _base(parent, record))
+        put(model, METHODS[training.method].stored(store / parent.path, model, training))
+    return Start(model, tokenizer, _base(parent, record), weights)
 
 
 def write(
@@ -147,19 +153,19 @@ def _start_in_parts(
 ) -> Start:
     """Let a method attach to the outline of a checkpoint, and say what will fill both."""
     outline = _outline(store, parent.path, parent.digest, record, processes)
-    model, method = outline.model, IN_PARTS[training.method]
+    model, method = outline.model, METHODS[training.method]
     before = {id(weight): name for name, weight in model.weights().items()}
-    METHODS[training.method].attach(model, training, seed)
-    weights = [  # a method may give a weight another name
-        (name, outline.weights[before[id(weight)]])
+    method.attach(model, training, seed)
+    weights = {  # a method may give a weight another name
+        name: outline.weights[before[id(weight)]]
         for name, weight in model.weights().items()
         if id(weight) in before
-    ]
+    }
     added = (
         method.initial(model, seed) if record is None else method.stored(store / parent.path, model, training)
     )
     base = None if training.method == "Full" else _base(parent, record)
-    return Start(model, outline.tokenizer, base, chain(weights, added))
+    return Start(model, outline.tokenizer, base, weights, added)
 
 
 def _base(parent: ArtefactRef, record: AdapterRecord | None) -> ArtefactRef:

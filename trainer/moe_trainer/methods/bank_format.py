@@ -1,12 +1,13 @@
 """Banks of in-layer experts on disk: bank_config.json and bank.safetensors.
 
-The tensors have the names and the layout of stacked in-layer experts in transformers, k instead of E of them:
+The tensors have the names and the layout that the base's have in transformers, where in-layer experts are
+stacked, k instead of E of them. Of Qwen3-MoE, and so of the presets:
 
     model.layers.0.mlp.gate.weight (k, D)    ….experts.gate_up_proj (k, 2F, D)    ….experts.down_proj (k, D, F)
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -14,9 +15,9 @@ from torch import Tensor
 
 from moe_trainer.formats import Format
 from moe_trainer.manifest import corrupt
-from moe_trainer.moe.layer import MoELayer
+from moe_trainer.methods.bank_layers import BankLayer
+from moe_trainer.shards import Rows, read_header, read_rows
 from moe_trainer.streams import Stream, save_each
-from moe_trainer.tensors import load_tensors
 
 CONFIG = "bank_config.json"
 WEIGHTS = "bank.safetensors"
@@ -29,27 +30,17 @@ class BankConfig(Format):
     layers: int = Field(gt=0, description="Mixture layers of its base.")
 
 
-@dataclass(frozen=True)
-class LayerBank:
-    """A bank's part in one layer."""
-
-    gate_kD: Tensor
-    gate_up_k2FD: Tensor
-    down_kDF: Tensor
-
-
 def write(folder: Path, config: BankConfig, tensors: Stream) -> None:
     """Write a bank, whose tensors are those of ``stream``."""
     save_each(folder / WEIGHTS, tensors.outline(), tensors)
     (folder / CONFIG).write_text(config.to_json() + "\n")
 
 
-def stream(parts: Sequence[LayerBank]) -> Stream:
-    """Return the tensors of a bank as they will be on disk."""
-    groups: list[dict[str, Tensor]] = []
-    for layer, part in enumerate(parts):
-        weights = (part.gate_kD, part.gate_up_k2FD, part.down_kDF)
-        groups += [{name: weight} for name, weight in zip(_names(layer), weights, strict=True)]
+def stream(layers: Sequence[BankLayer]) -> Stream:
+    """Return the tensors of the layers' banks as they will be on disk."""
+    groups: list[dict[str, Tensor]] = [
+        {name: weight} for layer in layers for name, weight in zip(layer.on_disk, layer.bank, strict=True)
+    ]
     return Stream(groups, lambda group: group)
 
 
@@ -62,32 +53,25 @@ def read_config(folder: Path) -> BankConfig:
         raise corrupt(folder, f"{CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def read(folder: Path, layers: Sequence[MoELayer]) -> list[LayerBank]:
-    """Return a bank's weights; raises JobError (ArtefactCorrupt) unless they fit the layers of the base."""
-    config, tensors = read_config(folder), load_tensors(folder / WEIGHTS)
+def read(folder: Path, layers: Sequence[BankLayer]) -> list[list[Rows]]:
+    """Return, by layer, what reads a bank's rows of the router, gate and up, and down.
+
+    Raises JobError (ArtefactCorrupt) unless they fit the layers of the base.
+    """
+    config, tensors = read_config(folder), read_header(folder, WEIGHTS)
     if config.layers != len(layers):
         raise corrupt(
             folder, f"it is a bank for {config.layers} mixture layers, and the base has {len(layers)}"
         )
-    expected: dict[str, list[int]] = {}
-    for number, layer in enumerate(layers):
-        _, twice, hidden = layer.experts.gate_up_E2FD.shape
-        shapes = (
-            [config.experts, hidden],
-            [config.experts, twice, hidden],
-            [config.experts, hidden, twice // 2],
-        )
-        expected |= dict(zip(_names(number), shapes, strict=True))
+    expected = {
+        name: (config.experts, *base.shape[1:])
+        for layer in layers
+        for name, base in zip(layer.on_disk, layer.base, strict=True)
+    }
     if tensors.keys() != expected.keys():
         odd = sorted(tensors.keys() ^ expected.keys())
         raise corrupt(folder, f"{WEIGHTS} does not have the tensors of its {CONFIG}: {', '.join(odd[:3])}")
     for name, shape in expected.items():
-        if list(tensors[name].shape) != shape:
-            raise corrupt(folder, f"{name} has shape {list(tensors[name].shape)}, not {shape}")
-    return [LayerBank(*(tensors[name] for name in _names(number))) for number in range(len(layers))]
-
-
-def _names(layer: int) -> tuple[str, str, str]:
-    """Return the names of the rows, of gate and up, and of down."""
-    block = f"model.layers.{layer}.mlp"
-    return f"{block}.gate.weight", f"{block}.experts.gate_up_proj", f"{block}.experts.down_proj"
+        if tensors[name].shape != shape:
+            raise corrupt(folder, f"{name} has shape {list(tensors[name].shape)}, not {list(shape)}")
+    return [[partial(read_rows, folder, tensors[name]) for name in layer.on_disk] for layer in layers]

@@ -6,83 +6,137 @@
 Trained, base and bank stay apart: nothing of the base's size is copied, and a bank that is taken off leaves
 the base as it was. Evaluated and served they are stacked: an ordinary layer of E + k in-layer experts.
 
+The layer may be one of ours or one of transformers' (BankLayer): what differs is only what its parts are called.
+
 Shapes: N tokens, D hidden, E in-layer experts of the base, k of the bank, K active per token, F inner width.
 """
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from moe_trainer.moe.layer import InLayerExperts, MoELayer
+from moe_trainer.causal_model import CausalModel, Mixture
+from moe_trainer.methods.in_layer import in_transformers, stacked_weights, with_weights
+from moe_trainer.moe.layer import MoELayer
 
 #: The logit of a row that must not be chosen: far below any other, so that its probability is exactly 0.
 CLOSED = -1e9
 
 
-class BankedGate(nn.Linear):
-    """A router's rows, frozen, and those of a bank below them."""
+class BankRows(nn.Module):
+    """The rows of a bank below those of a router (``Mixture.beside``)."""
 
-    def __init__(self, gate: nn.Linear, experts: int) -> None:
-        super().__init__(gate.in_features, gate.out_features, bias=False, device="meta")
-        self.weight = gate.weight
-        self.rows = nn.Linear(gate.in_features, experts, bias=False, device=gate.weight.device)
+    def __init__(self, rows_ED: Tensor, experts: int) -> None:
+        super().__init__()
+        self.rows_kD = nn.Parameter(rows_ED.new_empty(experts, rows_ED.shape[1]))
         self.open = False  #: Until its rows are set, a bank is never chosen.
 
-    def forward(self, x_ND: Tensor) -> Tensor:
+    def forward(self, x_ND: Tensor, logits_NE: Tensor) -> Tensor:
         """Return the logits of the base's in-layer experts, then of the bank's."""
-        logits_Nk: Tensor = self.rows(x_ND)
-        if not self.open:
-            logits_Nk = torch.full_like(logits_Nk, CLOSED)
-        return torch.cat((super().forward(x_ND), logits_Nk), dim=1)
+        if self.open:
+            logits_Nk = F.linear(x_ND, self.rows_kD.to(x_ND.dtype))
+        else:
+            logits_Nk = logits_NE.new_full((len(logits_NE), len(self.rows_kD)), CLOSED)
+        return torch.cat((logits_NE, logits_Nk), dim=1)
 
 
-class BankedExperts(InLayerExperts):
-    """The in-layer experts of a layer, frozen, and those of a bank."""
+class BankedExperts(nn.Module):
+    """The in-layer experts of a layer, frozen, and those of a bank, which compute in the same way."""
 
-    def __init__(self, base: InLayerExperts, experts: int) -> None:
-        number, twice, hidden = base.gate_up_E2FD.shape
-        with torch.device("meta"):
-            super().__init__(number, hidden, twice // 2, base.backend)
-        self.function, self.recompute = base.function, base.recompute
-        self.gate_up_E2FD, self.down_EDF = base.gate_up_E2FD, base.down_EDF
-        with torch.device(base.down_EDF.device):
-            self.bank = InLayerExperts(experts, hidden, twice // 2, base.backend)
+    def __init__(self, base: nn.Module, experts: int) -> None:
+        super().__init__()
+        weights = stacked_weights(base)
+        self.base = base
+        self.numbers = (len(next(iter(weights.values()))), experts)  #: E and k, however they are cut later.
+        self.bank = with_weights(
+            base, {name: weight.new_empty(experts, *weight.shape[1:]) for name, weight in weights.items()}
+        )
 
     def forward(self, x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor) -> Tensor:
         """Return the weighted outputs of each token's in-layer experts: E and above are the bank's."""
-        base, bank = self.gate_up_E2FD.shape[0], self.bank.gate_up_E2FD.shape[0]
+        base, bank = self.numbers
         of_bank_NK = experts_NK >= base  # so is a slot that was dropped: E + k, which is dropped in both
-        y_ND = super().forward(x_ND, experts_NK.masked_fill(of_bank_NK, base), weights_NK)
+        y_ND: Tensor = self.base(x_ND, experts_NK.masked_fill(of_bank_NK, base), weights_NK)
         own_NK = torch.where(of_bank_NK, experts_NK - base, bank)
         added_ND: Tensor = self.bank(x_ND, own_NK, weights_NK)
         return y_ND + added_ND
 
 
-def add_bank(layer: MoELayer, experts: int) -> None:
+@dataclass(frozen=True)
+class BankLayer:
+    """One mixture layer of a model, with a bank or without one.
+
+    Attributes:
+        router: its router.
+        name: the name in the model of the module that computes its in-layer experts, those of a bank too.
+        base: the router's rows, gate and up, and down.
+        bank: the same of the bank; empty where there is none.
+        on_disk: what transformers calls the base's: a bank's tensors have these names on disk.
+
+    """
+
+    router: Mixture
+    name: str
+    base: tuple[nn.Parameter, ...]
+    bank: tuple[nn.Parameter, ...]
+    on_disk: tuple[str, ...]
+
+
+def bank_layers(model: CausalModel) -> list[BankLayer]:
+    """Return the mixture layers of a model each of whose layers has a router that we know (expert_bank.bankable)."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [
+        _layer(router, names[id(router.rows_ED)], name, model.get_submodule(name))
+        for router, name in zip(model.mixtures, in_layer_experts(model), strict=True)
+    ]
+
+
+def in_layer_experts(model: CausalModel) -> list[str]:
+    """Return the name of each module that computes a layer's in-layer experts, those of a bank too."""
+    modules = dict(model.named_modules())
+    banked = [name for name, module in modules.items() if isinstance(module, BankedExperts)]
+    return banked or [name for name, module in modules.items() if stacked_weights(module)]
+
+
+def add_bank(model: CausalModel, layer: BankLayer, experts: int) -> None:
     """Put a bank of so many in-layer experts beside a layer's own; closed, its weights not set."""
-    layer.gate = BankedGate(layer.gate, experts)
-    layer.experts = BankedExperts(layer.experts, experts)
-    _widen(layer, experts)
+    layer.router.beside = BankRows(layer.router.rows_ED, experts)
+    model.set_submodule(layer.name, BankedExperts(model.get_submodule(layer.name), experts))
+    _widen(layer.router, experts)
 
 
-def stack_bank(layer: MoELayer, gate_kD: Tensor, gate_up_k2FD: Tensor, down_kDF: Tensor) -> None:
+def stack_bank(model: CausalModel, layer: BankLayer, bank: Sequence[Tensor]) -> None:
     """Make a layer an ordinary one of E + k in-layer experts, the last k of them with a bank's weights."""
-    base, experts = layer.experts, gate_kD.shape[0]
-    number, twice, hidden = base.gate_up_E2FD.shape
-    with torch.device("meta"):
-        stacked = InLayerExperts(number + experts, hidden, twice // 2, base.backend)
-        gate = nn.Linear(hidden, number + experts, bias=False)
-    stacked.function, stacked.recompute = base.function, base.recompute
-    stacked.gate_up_E2FD = nn.Parameter(torch.cat((base.gate_up_E2FD.detach(), gate_up_k2FD)))
-    stacked.down_EDF = nn.Parameter(torch.cat((base.down_EDF.detach(), down_kDF)))
-    gate.weight = nn.Parameter(torch.cat((layer.gate.weight.detach(), gate_kD)))
-    layer.gate, layer.experts = gate, stacked
-    _widen(layer, experts)
+    rows_ED, *stacked = (
+        torch.cat((base.detach(), own.to(base))) for base, own in zip(layer.base, bank, strict=True)
+    )
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    module, _, last = names[id(layer.router.rows_ED)].rpartition(".")
+    setattr(model.get_submodule(module), last, nn.Parameter(rows_ED))
+    experts = model.get_submodule(layer.name)
+    weights = dict(zip(stacked_weights(experts), stacked, strict=True))
+    model.set_submodule(layer.name, with_weights(experts, weights))
+    _widen(layer.router, len(bank[0]))
+    if isinstance(layer.router, MoELayer) and layer.router.bias_E is not None:
+        layer.router.bias_E = layer.router.whole_bias_E
 
 
-def _widen(layer: MoELayer, experts: int) -> None:
-    """Let a layer's router choose among so many more."""
-    layer.router = replace(layer.router, experts=layer.router.experts + experts)
-    if layer.bias_E is not None:
-        layer.bias_E = torch.cat((layer.bias_E, layer.bias_E.new_zeros(experts)))
+def _layer(router: Mixture, rows: str, name: str, experts: nn.Module) -> BankLayer:
+    base, bank = (experts.base, experts.bank) if isinstance(experts, BankedExperts) else (experts, None)
+    weights = stacked_weights(base)
+    beside = (router.beside.rows_kD,) if isinstance(router.beside, BankRows) else ()
+    return BankLayer(
+        router,
+        name,
+        base=(router.rows_ED, *weights.values()),
+        bank=(*beside, *(stacked_weights(bank).values() if bank is not None else ())),
+        on_disk=(in_transformers(rows), *(in_transformers(f"{name}.{weight}") for weight in weights)),
+    )
+
+
+def _widen(router: Mixture, experts: int) -> None:
+    """Let a router choose among so many more."""
+    router.router = replace(router.router, experts=router.router.experts + experts)

@@ -26,17 +26,15 @@ from moe_trainer.methods.expert_bank import ExpertBank, bankable
 from moe_trainer.tokenizer import Tokenizer
 
 
-class ChosenRows(nn.Linear):
-    """A router's rows, of which each sequence of a batch sees some."""
+class VisibleRows(nn.Module):
+    """What each sequence of a batch sees of a router's rows (``Mixture.beside``)."""
 
-    def __init__(self, gate: nn.Linear) -> None:
-        super().__init__(gate.in_features, gate.out_features, bias=False, device="meta")
-        self.weight = gate.weight
+    def __init__(self) -> None:
+        super().__init__()
         self.visible_BE: Tensor | None = None  #: Of the sequences of the next pass; None: all rows for all.
 
-    def forward(self, x_ND: Tensor) -> Tensor:
-        """Return logits; those of rows that a token's sequence does not see are CLOSED."""
-        logits_NE = super().forward(x_ND)
+    def forward(self, x_ND: Tensor, logits_NE: Tensor) -> Tensor:
+        """Return the logits; those of rows that a token's sequence does not see are CLOSED."""
         if self.visible_BE is None:
             return logits_NE
         logits_BTE = logits_NE.view(len(self.visible_BE), -1, logits_NE.shape[1])
@@ -57,11 +55,9 @@ class Composition:
     def choose(self, banks: Sequence[int | None]) -> None:
         """Let each sequence of the next passes see its own bank, by number in the composition; None: none."""
         rows = torch.tensor([-1 if bank is None else bank for bank in banks])
-        for gate in self._gates():
-            gate.visible_BE = self.visible_ME[rows]
-
-    def _gates(self) -> list[ChosenRows]:
-        return [module for module in self.model.modules() if isinstance(module, ChosenRows)]
+        for mixture in self.model.mixtures:
+            assert isinstance(mixture.beside, VisibleRows)
+            mixture.beside.visible_BE = self.visible_ME[rows]
 
 
 def compose(store: Path, banks: Sequence[tuple[str, Digest]]) -> Composition:
@@ -71,17 +67,16 @@ def compose(store: Path, banks: Sequence[tuple[str, Digest]]) -> Composition:
     """
     base = _common_base(store, banks)
     model, tokenizer = artefact.load(store / base.path, base.digest)
-    layers = bankable(model)
-    ends = [layers[0].router.experts]
+    ends = [bankable(model)[0].router.router.experts]
     for path, _ in banks:
         ExpertBank().load(store / path, model)
-        ends.append(layers[0].router.experts)
+        ends.append(model.mixtures[0].router.experts)
     visible_ME = torch.zeros(len(banks) + 1, ends[-1], dtype=torch.bool)
     visible_ME[:, : ends[0]] = True
     for bank, (start, end) in enumerate(pairwise(ends)):
         visible_ME[bank, start:end] = True
-    for layer in layers:
-        layer.gate = ChosenRows(layer.gate)
+    for mixture in model.mixtures:
+        mixture.beside = VisibleRows()
     return Composition(model.eval(), tokenizer, base, visible_ME)
 
 

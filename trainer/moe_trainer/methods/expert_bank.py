@@ -8,10 +8,13 @@ their rows of the router with them, each moved towards the mean hidden state m o
 So the copies answer for the originals from the first step on, with their weights, and a bank of as many
 in-layer experts as the base has starts as the base. What else was tried: docs/decisions/0015.
 
-Shapes: N tokens, D hidden, E in-layer experts of the base, k of the bank, F inner width.
+Spread over processes, the base's in-layer experts are cut as ever, and a bank is held as everything else is.
+
+Shapes: N tokens, D hidden, E in-layer experts of the base, k of the bank, F inner width, L mixture layers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,10 +24,19 @@ from moe_trainer.causal_model import CausalModel
 from moe_trainer.failure import JobError
 from moe_trainer.job_config import TrainingSpec
 from moe_trainer.methods import bank_format
-from moe_trainer.methods.bank_format import BankConfig, LayerBank
-from moe_trainer.methods.bank_layers import BankedExperts, BankedGate, add_bank, stack_bank
+from moe_trainer.methods.bank_format import BankConfig
+from moe_trainer.methods.bank_layers import (
+    BankLayer,
+    BankRows,
+    add_bank,
+    bank_layers,
+    in_layer_experts,
+    stack_bank,
+)
 from moe_trainer.model import Model
-from moe_trainer.moe.layer import MoELayer
+from moe_trainer.parallel.filling import put
+from moe_trainer.parallel.processes import ALONE, Processes
+from moe_trainer.shards import Rows
 from moe_trainer.streams import Stream
 from moe_trainer.tokenizer import Tokenizer
 
@@ -38,13 +50,13 @@ class ExpertBank:
     def attach(self, model: CausalModel, training: TrainingSpec, seed: int) -> None:
         """Freeze the model and put a bank into each mixture layer; it stays closed until ``begin``."""
         layers, experts = bankable(model), training.bank.experts
-        for layer in layers:
-            if experts > layer.router.experts:
-                raise JobError(
-                    "InvalidConfig",
-                    f"training.bank.experts is {experts}, but a bank starts as copies of the base's in-layer experts, "
-                    f"and its layers have {layer.router.experts}: set it to 1 to {layer.router.experts}.",
-                )
+        most = layers[0].router.router.experts
+        if experts > most:
+            raise JobError(
+                "InvalidConfig",
+                f"training.bank.experts is {experts}, but a bank starts as copies of the base's in-layer experts, "
+                f"and its layers have {most}: set it to 1 to {most}.",
+            )
         if training.balancing.against == "Base" or training.balancing.bias != "None":
             raise JobError(
                 "InvalidConfig",
@@ -53,31 +65,58 @@ class ExpertBank:
             )
         model.requires_grad_(False)
         for layer in layers:
-            add_bank(layer, experts)
+            add_bank(model, layer, experts)
 
-    def begin(self, model: CausalModel, batches: Iterable[Tensor]) -> None:
+    def initial(self, model: CausalModel, seed: int) -> Iterable[tuple[str, Rows]]:
+        """Return zeros: ``begin`` sets a bank."""
+        names = _names(model)
+        return [
+            (names[id(weight)], partial(_zeros, weight.shape))
+            for layer in bank_layers(model)
+            for weight in layer.bank
+        ]
+
+    def stored(self, folder: Path, model: CausalModel, training: TrainingSpec) -> Iterable[tuple[str, Rows]]:
+        """Open the banks, and return what a bank of the same size holds."""
+        found = bank_format.read_config(folder).experts
+        if found != training.bank.experts:
+            raise JobError(
+                "InvalidConfig",
+                f"the parent is a bank of {found} in-layer experts, but training.bank.experts is "
+                f"{training.bank.experts}: leave it at {found}, or take the bank's own base as base.",
+            )
+        names, layers = _names(model), bank_layers(model)
+        _open(layers)
+        return [
+            (names[id(weight)], rows)
+            for layer, stored in zip(layers, bank_format.read(folder, layers), strict=True)
+            for weight, rows in zip(layer.bank, stored, strict=True)
+        ]
+
+    def begin(
+        self,
+        model: CausalModel,
+        batches: Iterable[Tensor],
+        base: Mapping[str, Rows],
+        processes: Processes = ALONE,
+    ) -> None:
         """Copy the base's in-layer experts that some batches of ids use most into a bank that is new."""
-        banks = _banks(model)
-        if all(gate.open for gate, _ in banks):
+        layers = bank_layers(model)
+        if all(_rows(layer).open for layer in layers):
             return
-        means_LD, counts_LE = _measured(model, batches)
-        with torch.no_grad():
-            for (gate, experts), mean_D, counts_E in zip(banks, means_LD, counts_LE, strict=True):
-                bank = experts.bank
-                used = counts_E.argsort(descending=True, stable=True)[: gate.rows.out_features]
-                gate.rows.weight.copy_(gate.weight[used] + SHIFT * mean_D / mean_D.square().sum())
-                bank.gate_up_E2FD.copy_(experts.gate_up_E2FD[used])
-                bank.down_EDF.copy_(experts.down_EDF[used])
-                gate.open = True
+        names = _names(model)
+        for layer, (mean_D, counts_E) in zip(
+            layers, _measured(model, layers, batches, processes), strict=True
+        ):
+            rows, *stacked = (base[names[id(weight)]] for weight in layer.base)
+            used = counts_E.argsort(descending=True, stable=True)[: len(layer.bank[0])].tolist()
+            parts = (_shifted(_chosen(rows, used), mean_D), *(_chosen(weights, used) for weights in stacked))
+            put(model, zip((names[id(weight)] for weight in layer.bank), parts, strict=True), processes)
+        _open(layers)
 
     def stream(self, model: CausalModel) -> Stream:
         """Return the tensors of the bank alone."""
-        return bank_format.stream(
-            [
-                LayerBank(gate.rows.weight, experts.bank.gate_up_E2FD, experts.bank.down_EDF)
-                for gate, experts in _banks(model)
-            ]
-        )
+        return bank_format.stream(bank_layers(model))
 
     def write(
         self,
@@ -88,82 +127,108 @@ class ExpertBank:
         tensors: Stream | None = None,
     ) -> None:
         """Write the bank alone."""
-        config = BankConfig(experts=training.bank.experts, layers=len(_banks(model)))
+        config = BankConfig(experts=training.bank.experts, layers=len(model.mixtures))
         bank_format.write(folder, config, tensors or self.stream(model))
-
-    def restore(self, folder: Path, model: CausalModel, training: TrainingSpec) -> None:
-        """Go on from a bank of the same size."""
-        found = bank_format.read_config(folder).experts
-        if found != training.bank.experts:
-            raise JobError(
-                "InvalidConfig",
-                f"the parent is a bank of {found} in-layer experts, but training.bank.experts is "
-                f"{training.bank.experts}: leave it at {found}, or take the bank's own base as base.",
-            )
-        for (gate, experts), part in zip(
-            _banks(model), bank_format.read(folder, bankable(model)), strict=True
-        ):
-            with torch.no_grad():
-                gate.rows.weight.copy_(part.gate_kD)
-                experts.bank.gate_up_E2FD.copy_(part.gate_up_k2FD)
-                experts.bank.down_EDF.copy_(part.down_kDF)
-            gate.open = True
 
     def load(self, folder: Path, model: CausalModel) -> None:
         """Stack a bank onto the base: an ordinary model with more in-layer experts."""
         layers = bankable(model)
-        for layer, part in zip(layers, bank_format.read(folder, layers), strict=True):
-            stack_bank(layer, part.gate_kD, part.gate_up_k2FD, part.down_kDF)
-        assert isinstance(model, Model)
-        model.config = model.config.model_copy(update={"num_experts": layers[0].router.experts})
+        for layer, stored in zip(layers, bank_format.read(folder, layers), strict=True):
+            stack_bank(model, layer, [rows(slice(None)) for rows in stored])
+        model.set_in_layer_experts(layers[0].router.router.experts)
 
     merge = load
 
 
-def bankable(model: CausalModel) -> list[MoELayer]:
+def bankable(model: CausalModel) -> list[BankLayer]:
     """Return the mixture layers that a bank can be put into; raises JobError (InvalidConfig) if it cannot."""
-    if not model.mixtures:
+    mixtures = in_layer_experts(model)
+    if not mixtures:
         raise _refused("the base is dense, and a bank stands beside in-layer experts")
-    if not isinstance(model, Model):
-        raise _refused("the base is no model of ours: banks go into the presets and what branches from them")
-    if model.config.n_group > 1:
+    if len(model.mixtures) != len(mixtures):
         raise _refused(
-            "the base's routers choose among groups of in-layer experts, which a bank would change"
+            f"the routers of {len(mixtures) - len(model.mixtures)} of the base's {len(mixtures)} mixture layers are of a "
+            "kind that is not known here, and a bank has rows in each of them"
         )
-    return [module for module in model.modules() if isinstance(module, MoELayer)]
+    if model.backend(1) is None:
+        raise _refused("the base's in-layer experts are of a kind that our layer does not compute")
+    for router in (mixture.router for mixture in model.mixtures):
+        if router.expert_groups > 1:
+            raise _refused(
+                f"the base's routers choose among {router.expert_groups} groups of in-layer experts, which a bank "
+                "would change"
+            )
+        if router.scores != "softmax" and not isinstance(model, Model):
+            raise _refused(
+                f"the base's routers score by {router.scores}, and banks go into those that score by softmax"
+            )
+        if router.experts != model.in_layer_experts:
+            raise _refused(
+                f"a layer of the base has {router.experts} in-layer experts and its config.json says "
+                f"{model.in_layer_experts}, so that no config.json can say of one with a bank how many it has"
+            )
+    return bank_layers(model)
 
 
-def _banks(model: CausalModel) -> list[tuple[BankedGate, BankedExperts]]:
-    """Return the parts that ``attach`` has put into each layer."""
-    found: list[tuple[BankedGate, BankedExperts]] = []
-    for layer in model.modules():
-        if isinstance(layer, MoELayer):
-            gate, experts = layer.gate, layer.experts
-            assert isinstance(gate, BankedGate) and isinstance(experts, BankedExperts)
-            found.append((gate, experts))
-    return found
+def _names(model: CausalModel) -> dict[int, str]:
+    """Return the names of a model's parameters."""
+    return {id(parameter): name for name, parameter in model.named_parameters()}
+
+
+def _rows(layer: BankLayer) -> BankRows:
+    assert isinstance(layer.router.beside, BankRows)
+    return layer.router.beside
+
+
+def _open(layers: Iterable[BankLayer]) -> None:
+    for layer in layers:
+        _rows(layer).open = True
+
+
+def _chosen(base: Rows, used: list[int]) -> Rows:
+    """Return what makes rows of a bank: copies of some of the base's."""
+    return lambda rows: torch.cat([base(slice(expert, expert + 1)) for expert in used[rows]])
+
+
+def _shifted(rows: Rows, mean_D: Tensor) -> Rows:
+    """Return rows of a router moved towards a mean hidden state."""
+    return lambda some: rows(some).to(mean_D) + SHIFT * mean_D / mean_D.square().sum()
+
+
+def _zeros(shape: torch.Size, rows: slice) -> Tensor:
+    return torch.zeros(rows.stop - rows.start, *shape[1:], device="cpu")
 
 
 @torch.no_grad()
-def _measured(model: CausalModel, batches: Iterable[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Return each layer's mean input, and how often each in-layer expert of the base was chosen."""
-    layers = [module for module in model.modules() if isinstance(module, MoELayer)]
+def _measured(
+    model: CausalModel, layers: list[BankLayer], batches: Iterable[Tensor], processes: Processes
+) -> list[tuple[Tensor, Tensor]]:
+    """Return each layer's mean input over the batches of all processes, and how often it chose each in-layer expert."""
     sums: list[list[Tensor]] = [[] for _ in layers]
     hooks = [
-        layer.register_forward_pre_hook(lambda _, inputs, own=own: own.append(inputs[0].mean(dim=0)))
+        _rows(layer).register_forward_pre_hook(
+            lambda _, inputs, own=own: own.append(inputs[0].sum(dim=0, dtype=torch.float64))
+        )
         for layer, own in zip(layers, sums, strict=True)
     ]
     counts: list[list[Tensor]] = [[] for _ in layers]
+    tokens = torch.zeros((), dtype=torch.float64)
     try:
         for ids_BT in batches:
+            tokens += ids_BT.numel()
             for own, routing in zip(counts, model.with_routing(ids_BT)[1], strict=True):
                 own.append(routing.counts_GE.sum(dim=0))
     finally:
         for hook in hooks:
             hook.remove()
-    means = [torch.stack(own).mean(dim=0) for own in sums]
-    base = [layer.experts.gate_up_E2FD.shape[0] for layer in layers]
-    return means, [torch.stack(own).sum(dim=0)[:e] for own, e in zip(counts, base, strict=True)]
+    processes.sum(tokens)
+    return [
+        (
+            processes.sum(torch.stack(inputs).sum(dim=0)) / tokens,
+            processes.sum(torch.stack(chosen).sum(dim=0)),
+        )
+        for inputs, chosen in zip(sums, counts, strict=True)
+    ]
 
 
 def _refused(why: str) -> JobError:

@@ -1,6 +1,6 @@
 """Full: every weight is trained, and the artefact is a checkpoint that needs no other."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 from moe_trainer import artefact
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.job_config import TrainingSpec
+from moe_trainer.parallel.processes import ALONE, Processes
 from moe_trainer.shards import Rows
 from moe_trainer.streams import Stream
 from moe_trainer.tokenizer import Tokenizer
@@ -27,7 +28,13 @@ class Full:
         """Return nothing."""
         return ()
 
-    def begin(self, model: CausalModel, batches: Iterable[Tensor]) -> None:
+    def begin(
+        self,
+        model: CausalModel,
+        batches: Iterable[Tensor],
+        base: Mapping[str, Rows],
+        processes: Processes = ALONE,
+    ) -> None:
         """Begin as attached."""
 
     def stream(self, model: CausalModel) -> Stream:

@@ -4,7 +4,7 @@ Evaluated and served, an adapter is merged into its base, so it costs what the b
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -14,9 +14,11 @@ from moe_trainer.causal_model import CausalModel
 from moe_trainer.failure import JobError
 from moe_trainer.job_config import LoRASpec, LoRATarget, TrainingSpec
 from moe_trainer.methods import peft_format
-from moe_trainer.methods.lora_layers import LoRAExperts, LoRALinear, draw, stacked_weights
+from moe_trainer.methods.in_layer import stacked_weights
+from moe_trainer.methods.lora_layers import LoRAExperts, LoRALinear, draw
 from moe_trainer.methods.peft_format import PeftConfig
 from moe_trainer.parallel.filling import is_outline, put
+from moe_trainer.parallel.processes import ALONE, Processes
 from moe_trainer.shards import Rows
 from moe_trainer.streams import Stream
 from moe_trainer.tokenizer import Tokenizer
@@ -41,7 +43,13 @@ class LoRA:
         if not is_outline(model):
             put(model, self.initial(model, seed))
 
-    def begin(self, model: CausalModel, batches: Iterable[Tensor]) -> None:
+    def begin(
+        self,
+        model: CausalModel,
+        batches: Iterable[Tensor],
+        base: Mapping[str, Rows],
+        processes: Processes = ALONE,
+    ) -> None:
         """Begin as attached."""
 
     def stream(self, model: CausalModel) -> Stream:
@@ -74,10 +82,6 @@ class LoRA:
                 yield b, torch.zeros(b_shape, device="cpu").__getitem__
 
         return drawn()
-
-    def restore(self, folder: Path, model: CausalModel, training: TrainingSpec) -> None:
-        """Go on from an adapter of the same shape."""
-        put(model, self.stored(folder, model, training))
 
     def stored(self, folder: Path, model: CausalModel, training: TrainingSpec) -> Iterable[tuple[str, Rows]]:
         """Return the updates of an adapter of the same shape."""

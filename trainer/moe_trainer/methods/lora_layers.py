@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from moe_trainer.methods.in_layer import stacked_weights
+
 
 class LowRank(nn.Module):
     """The update of one matrix, or of a stack of them: A (…, R, I) and B (…, O, R)."""
@@ -123,14 +125,3 @@ def draw(shape: torch.Size, generator: torch.Generator) -> Tensor:
     """Return an A drawn uniformly within 1/sqrt(I), as PEFT does, the same on every device."""
     bound = 1 / math.sqrt(shape[-1])
     return torch.empty(shape, device="cpu").uniform_(-bound, bound, generator=generator)
-
-
-def stacked_weights(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the weights of a module that holds in-layer experts as (E, outputs, inputs); nothing of another."""
-    if getattr(module, "is_transposed", False):
-        return {}
-    return {
-        name: weight
-        for name, weight in module.named_parameters(recurse=False)
-        if weight.dim() == 3 and name.startswith(("gate_up", "down"))
-    }

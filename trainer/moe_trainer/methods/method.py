@@ -6,7 +6,7 @@ checkpoints and the reported number of parameters follow from that. A method who
 the model is an AdapterMethod: its artefact is made a model again on top of its base.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.job_config import TrainingSpec
+from moe_trainer.parallel.processes import ALONE, Processes
 from moe_trainer.shards import Rows
 from moe_trainer.streams import Stream
 from moe_trainer.tokenizer import Tokenizer
@@ -25,12 +26,36 @@ class Method(Protocol):
     def attach(self, model: CausalModel, training: TrainingSpec, seed: int) -> None:
         """Freeze what is not trained and add what is, so that the model still answers as before.
 
+        The model may be an outline, whose weights come later, by rows (parallel/filling.py).
+
         Raises JobError (InvalidConfig) if the spec asks for what the method or the model cannot do.
         """
         ...
 
-    def begin(self, model: CausalModel, batches: Iterable[Tensor]) -> None:
-        """Set what ``attach`` has added by the run's first batches of ids, unless ``restore`` has set it."""
+    def initial(self, model: CausalModel, seed: int) -> Iterable[tuple[str, Rows]]:
+        """Return the tensors that ``attach`` has added to a model, by name, as they are before the first step."""
+        ...
+
+    def stored(self, folder: Path, model: CausalModel, training: TrainingSpec) -> Iterable[tuple[str, Rows]]:
+        """Return the same from an artefact, to train on.
+
+        Raises JobError: InvalidConfig if the artefact has another shape than was attached, ArtefactCorrupt if
+        it cannot be read.
+        """
+        ...
+
+    def begin(
+        self,
+        model: CausalModel,
+        batches: Iterable[Tensor],
+        base: Mapping[str, Rows],
+        processes: Processes = ALONE,
+    ) -> None:
+        """Set what ``attach`` has added by the run's first batches of ids, unless it goes on from an artefact.
+
+        Each process has its share of the batches. ``base`` reads rows of the base's weights, by their names in
+        the model, which may be spread by now.
+        """
         ...
 
     def stream(self, model: CausalModel) -> Stream:
@@ -49,28 +74,8 @@ class Method(Protocol):
         ...
 
 
-class PartsMethod(Protocol):
-    """A method that may attach to an outline: a model whose weights come later, by rows (parallel/filling.py)."""
-
-    def initial(self, model: CausalModel, seed: int) -> Iterable[tuple[str, Rows]]:
-        """Return the tensors that ``attach`` has added to a model, by name, as they are before the first step."""
-        ...
-
-    def stored(self, folder: Path, model: CausalModel, training: TrainingSpec) -> Iterable[tuple[str, Rows]]:
-        """Return the same from an artefact, to train on; raises what ``restore`` raises."""
-        ...
-
-
 class AdapterMethod(Method, Protocol):
     """A method whose artefact holds only what was added to a frozen base."""
-
-    def restore(self, folder: Path, model: CausalModel, training: TrainingSpec) -> None:
-        """Set what ``attach`` has added from an artefact, to train on.
-
-        Raises JobError: InvalidConfig if the artefact has another shape than was attached, ArtefactCorrupt if
-        it cannot be read.
-        """
-        ...
 
     def load(self, folder: Path, model: CausalModel) -> None:
         """Turn the base into the model that an artefact makes of it, to evaluate and serve.

@@ -20,15 +20,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from moe_trainer.manifest import corrupt
+from moe_trainer.methods.in_layer import in_transformers
 from moe_trainer.methods.lora_layers import LoRAExperts, LoRALinear, LowRank
 from moe_trainer.shards import Rows, Stored, read_header, read_rows
 from moe_trainer.streams import Stream, save_each
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-
-#: Stacked weights of presets, as they are called in transformers.
-_STACKED = {"gate_up_E2FD": "gate_up_proj", "down_EDF": "down_proj"}
 
 
 class PeftConfig(BaseModel):
@@ -106,13 +104,12 @@ def updates(model: nn.Module) -> dict[str, LowRank]:
 
 def parameter_name(module: str, weight: str) -> str:
     """Return how PEFT is told of a stacked weight: its name in transformers, as far as it is alike in all layers."""
-    return f"{'.'.join(module.split('.')[-2:])}.{_STACKED.get(weight, weight)}"
+    return ".".join(in_transformers(f"{module}.{weight}").split(".")[-3:])
 
 
 def _in_peft(module: str) -> str:
-    """Return PEFT's name of a module, whose name in transformers a preset leaves out the first part of."""
-    in_transformers = module.removeprefix("network.") if module.startswith("network.") else f"model.{module}"
-    return f"base_model.model.{in_transformers}"
+    """Return PEFT's name of a module."""
+    return f"base_model.model.{in_transformers(module)}"
 
 
 def _check(folder: Path, name: str, tensors: dict[str, Stored], parameter: Tensor, *, stacked: bool) -> None:

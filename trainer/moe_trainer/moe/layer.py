@@ -65,25 +65,41 @@ class MoELayer(nn.Module):
         super().__init__()
         hidden, inner = config.hidden_size, config.moe_intermediate_size
         self.layer = layer
+        self.backend = backend
         self.router = router_config(config)
         self.capacity_factor: float | None = None
         self.experts = InLayerExperts(config.num_experts, hidden, inner, backend)
         self.gate = nn.Linear(hidden, config.num_experts, bias=False)
+        self.beside: nn.Module | None = None  #: Makes of (x_ND, logits_NE) the logits that count.
         shared = config.n_shared_experts * inner
         self.shared_experts = SharedExperts(hidden, shared) if shared else None
         bias = torch.zeros(config.num_experts) if config.has_router_bias else None
         self.register_buffer("bias_E", bias)
         self.bias_E: Tensor | None
 
+    @property
+    def rows_ED(self) -> nn.Parameter:
+        """The router's rows, one an in-layer expert."""
+        rows_ED = self.gate.weight
+        assert isinstance(rows_ED, nn.Parameter)
+        return rows_ED
+
+    @property
+    def whole_bias_E(self) -> Tensor | None:
+        """The bias of all in-layer experts that the router chooses among: of those put beside its own it is 0."""
+        if self.bias_E is None:
+            return None
+        return F.pad(self.bias_E, (0, self.router.experts - len(self.bias_E)))
+
     def forward(self, x_ND: Tensor, groups: int = 1) -> tuple[Tensor, Routing]:
         """Return the layer's output, and the routing that led to it; the tokens are ``groups`` sequences."""
         routing = route(
             self._logits(x_ND),
             self.router,
-            self.bias_E,
+            self.whole_bias_E,
             groups,
             layer=self.layer,
-            backend=self.experts.backend,
+            backend=self.backend,
         )
         if self.capacity_factor is not None and self.training:
             routing = drop_beyond_capacity(routing, self.capacity_factor)
@@ -100,9 +116,11 @@ class MoELayer(nn.Module):
         """
         wide = torch.promote_types(x_ND.dtype, torch.float32)
         if self.router.scores == "sigmoid" and wide != x_ND.dtype:
-            return F.linear(x_ND.to(wide), self.gate.weight.to(wide))
-        logits_NE: Tensor = self.gate(x_ND)
-        return logits_NE
+            x_ND = x_ND.to(wide)
+            logits_NE = F.linear(x_ND, self.gate.weight.to(wide))
+        else:
+            logits_NE = self.gate(x_ND)
+        return logits_NE if self.beside is None else self.beside(x_ND, logits_NE)
 
 
 def router_config(config: ModelConfig) -> RouterConfig:

@@ -5,8 +5,8 @@
     fill(model, …)    gives those memory, and reads them
 
 So no process ever has more than its own part and one tensor. What has no file to be read from by rows comes
-whole instead, and is cut when it is there: presets that begin from a seed, and models that an adapter is merged or a
-bank is put into. The former are small, and so are the bases that banks go into.
+whole instead, and is cut when it is there: presets that begin from a seed, which are small, and models that an
+adapter is merged into.
 """
 
 from collections.abc import Iterable
@@ -24,6 +24,11 @@ from moe_trainer.shards import Rows
 def is_outline(model: CausalModel) -> bool:
     """Say whether the weights of a model are yet to come."""
     return any(weight.is_meta for weight in model.weights().values())
+
+
+def rows_of_all(model: CausalModel) -> dict[str, Rows]:
+    """Return what reads some rows of each weight of a model that is whole, by name."""
+    return {name: weight.detach().__getitem__ for name, weight in model.weights().items()}
 
 
 def fill(model: CausalModel, processes: Processes, weights: Iterable[tuple[str, Rows]]) -> None:

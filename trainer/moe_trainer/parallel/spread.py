@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.failure import JobError
+from moe_trainer.methods.bank_layers import BankedExperts
 from moe_trainer.methods.lora_layers import LoRAExperts
 from moe_trainer.moe.layer import InLayerExperts
 from moe_trainer.parallel.processes import Processes
@@ -116,12 +117,16 @@ def local(tensor: Tensor) -> Tensor:
 
 
 def _in_layer_experts(model: nn.Module) -> Iterator[nn.Module]:
-    """Return what holds the in-layer experts of each layer: with their low-rank updates, where they have some."""
+    """Return what holds the in-layer experts of each layer: with their low-rank updates, where they have some.
+
+    Those of a bank are few, and need not be as many as can be cut: they are held as everything else is.
+    """
     updated = [module for module in model.modules() if isinstance(module, LoRAExperts)]
-    inside = {id(module.experts) for module in updated}
+    banks = [module.bank for module in model.modules() if isinstance(module, BankedExperts)]
+    apart = {id(module.experts) for module in updated} | {id(bank) for bank in banks}
     plain = filter(_holds_in_layer_experts, model.modules())
     yield from updated
-    yield from (module for module in plain if id(module) not in inside)
+    yield from (module for module in plain if id(module) not in apart)
 
 
 def _holds_in_layer_experts(module: nn.Module) -> bool:

@@ -1,6 +1,7 @@
 """One training run in memory, and how it comes there: the parent or the preset, the data, the optimizer."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ from moe_trainer.manifest import corrupt
 from moe_trainer.methods.adapter import checkpoint_of
 from moe_trainer.methods.artefacts import ADAPTERS, METHODS, Start, load_spread, start
 from moe_trainer.model import Model, initialise
+from moe_trainer.model_config import IN_LAYER_EXPERTS
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import LayerLoad
-from moe_trainer.parallel.filling import fill
+from moe_trainer.parallel.filling import rows_of_all
 from moe_trainer.parallel.layout import Layout, lay_out
 from moe_trainer.parallel.processes import Processes
-from moe_trainer.parallel.spread import spread
 from moe_trainer.presets import preset
 from moe_trainer.tokenizer import ByteTokenizer, Tokenizer
 from moe_trainer.training.balancing import Balancer
@@ -32,9 +33,6 @@ from moe_trainer.training.checkpoint import Curve
 from moe_trainer.training.data import read_data
 from moe_trainer.training.early_stop import BestWeights, is_over, standing
 from moe_trainer.training.optimization import AdamW, trained_parameters
-
-#: What architectures call the number of a layer's in-layer experts in ``config.json``.
-_IN_LAYER_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 #: Batches of the run by which a method may set what it has added.
 BEGIN_STEPS = 8
@@ -94,8 +92,7 @@ class Run:
     @property
     def rows(self) -> int:
         """Sequences of one forward and backward pass, at most."""
-        tokens = self.job.training.micro_batch_tokens or self.batches.tokens
-        return max(1, min(tokens // self.batches.context, self.batches.rows))
+        return _rows_at_once(self.batches, self.job.training)
 
     @property
     def backend(self) -> Backend | None:
@@ -107,14 +104,8 @@ def layout_of(job: TrainJob, root: Path, processes: int) -> Layout:
     """Return how the run is laid out over processes; raises JobError (InvalidConfig) before a weight is read."""
     if processes == job.expert_parallelism == 1:
         return Layout()
-    if job.training.method == "ExpertBank" and job.expert_parallelism > 1:
-        raise JobError(
-            "InvalidConfig",
-            "training.resources.expertParallelism cuts in-layer experts over processes, and a bank is trained whole in "
-            "each: set it to 1, so that the processes share the batch alone.",
-        )
     config = _config(job, root)
-    experts = next((config[name] for name in _IN_LAYER_EXPERTS if name in config), None)
+    experts = next((config[name] for name in IN_LAYER_EXPERTS if name in config), None)
     rows = rows_of(job.training.batch_tokens, _context(job.training, config.get("max_position_embeddings")))
     return lay_out(processes, job.expert_parallelism, in_layer_experts=experts, rows=rows)
 
@@ -129,11 +120,10 @@ def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Ru
     streams = read_data(job, root, start.tokenizer, processes, training_inputs(job))
     context, training = _context(job.training, model.context), job.training
     batches = Batches(*streams.training, context=context, batch_tokens=training.batch_tokens, seed=job.seed)
-    METHODS[job.training.method].begin(model, (batches.batch(step)[:, :-1] for step in range(BEGIN_STEPS)))
     parameters = sum(parameter.numel() for parameter in trained_parameters(model).values())
-    spread(model, processes)
-    if start.weights is not None:
-        fill(model, processes, start.weights)
+    start.take_part(processes)
+    first = _first_batches(batches, training, processes)
+    METHODS[training.method].begin(model, first, start.weights, processes)
     validation = validation_blocks(streams.validation, context)
     return Run(
         job=job,
@@ -200,6 +190,19 @@ def _base_losses(job: TrainJob, root: Path, processes: Processes) -> BaseLosses 
     return BaseLosses(model, tokenizer, job.training)
 
 
+def _rows_at_once(batches: Batches, training: TrainingSpec) -> int:
+    tokens = training.micro_batch_tokens or batches.tokens
+    return max(1, min(tokens // batches.context, batches.rows))
+
+
+def _first_batches(batches: Batches, training: TrainingSpec, processes: Processes) -> Iterator[Tensor]:
+    """Return this process's share of the run's first batches, in parts of which every process has as many."""
+    mine = processes.layout.rows(processes.rank, batches.rows)
+    parts = processes.layout.micro_batches(batches.rows, _rows_at_once(batches, training))
+    for step in range(BEGIN_STEPS):
+        yield from batches.batch(step, mine)[:, :-1].tensor_split(parts)
+
+
 def _context(training: TrainingSpec, seen: int | None) -> int:
     """Return the tokens of a sequence, of a model that can see so many; raises JobError (InvalidConfig)."""
     most = MAX_CONTEXT if seen is None else seen
@@ -237,4 +240,4 @@ def _start(job: TrainJob, root: Path, processes: Processes) -> Start:
         )
     model = Model(preset(str(job.preset)))
     initialise(model, job.seed)
-    return Start(model, ByteTokenizer(), base=None)
+    return Start(model, ByteTokenizer(), None, rows_of_all(model))

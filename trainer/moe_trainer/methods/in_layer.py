@@ -1,0 +1,43 @@
+"""In-layer experts of any model: modules that are called with x_ND, experts_NK and weights_NK.
+
+    ours               gate_up_E2FD (E, 2F, D)    down_EDF (E, D, F)      moe/layer.py
+    transformers'      gate_up_proj               down_proj               hugging_face/experts.py
+
+Shapes: E in-layer experts, N tokens, D hidden, K active per token, F inner width.
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+
+from torch import Tensor, nn
+
+#: Stacked weights of presets, as they are called in transformers.
+_STACKED = {"gate_up_E2FD": "gate_up_proj", "down_EDF": "down_proj"}
+
+
+def stacked_weights(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the weights of a module that holds in-layer experts as (E, outputs, inputs); nothing of another."""
+    if getattr(module, "is_transposed", False):
+        return {}
+    return {
+        name: weight
+        for name, weight in module.named_parameters(recurse=False)
+        if weight.dim() == 3 and name.startswith(("gate_up", "down"))
+    }
+
+
+def with_weights(experts: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
+    """Return a module that computes as another one does, with other stacked weights; any number E of them."""
+    own = stacked_weights(experts)
+    memo: dict[int, object] = {id(own[name]): nn.Parameter(weight) for name, weight in weights.items()}
+    made = deepcopy(experts, memo)
+    if hasattr(made, "num_experts"):
+        made.num_experts = len(next(iter(weights.values())))  # type: ignore[assignment]  # no submodule
+    return made
+
+
+def in_transformers(name: str) -> str:
+    """Return what transformers calls a module or a parameter of a model of ours, or of a Decoder."""
+    place, dot, last = name.rpartition(".")
+    name = place + dot + _STACKED.get(last, last)
+    return name.removeprefix("network.") if name.startswith("network.") else f"model.{name}"
