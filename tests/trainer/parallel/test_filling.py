@@ -25,6 +25,7 @@ from moe_trainer.tokenizer import ByteTokenizer
 WORKER = Path(__file__).parent / "filling_worker.py"
 WORLD = 4
 LORA: dict[str, Any] = {"method": "LoRA", "lora": {"rank": 3}}
+BANK: dict[str, Any] = {"method": "ExpertBank", "bank": {"experts": 3}}
 #: Of about 100 MB, no tensor of more than 4.
 LARGE = {"hidden_size": 128, "num_hidden_layers": 16, "num_experts": 16, "moe_intermediate_size": 256}
 
@@ -45,6 +46,8 @@ CASES: list[dict[str, Any]] = [
     {"do": "check", "parent": "preset", "expert": 2, "shard": True, "training": LORA},
     {"do": "check", "parent": "qwen3-moe", "expert": 2, "shard": True, "training": LORA},
     {"do": "check", "parent": "adapter", "expert": 2, "shard": True, "training": LORA},
+    {"do": "check", "parent": "bank", "expert": 2, "shard": True, "training": BANK},
+    {"do": "check", "parent": "bank", "expert": 4, "shard": False, "training": BANK},
 ]
 
 
@@ -66,14 +69,14 @@ def commit_decoder(store: Path, name: str, config: Any) -> None:
         tokenizers_made_here.write(working, tokenizers_made_here.byte_level())
 
 
-def commit_adapter(store: Path, base: str) -> None:
+def commit_adapter(store: Path, name: str, base: str, spec: dict[str, Any]) -> None:
     """Commit an adapter that has been trained, of a base."""
-    training = TrainingSpec.model_validate(LORA)
+    training = TrainingSpec.model_validate(spec)
     start = artefacts.start(store, ref(store, base), training, seed=11)
     for parameter in start.model.parameters():
         if parameter.requires_grad:
             parameter.detach().normal_(generator=torch.Generator().manual_seed(12))
-    artefacts.write(store / "adapter", training, start.model, start.tokenizer, base=start.base, report="{}")
+    artefacts.write(store / name, training, start.model, start.tokenizer, base=start.base, report="{}")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +91,8 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Path:
     large = CONFIGS["qwen3-moe"]()
     large.update(LARGE)
     commit_decoder(store, "large", large)
-    commit_adapter(store, "qwen3-moe")
+    commit_adapter(store, "adapter", "qwen3-moe", LORA)
+    commit_adapter(store, "bank", "mixtral", BANK)
     commit_decoder(store, "altered", CONFIGS["llama"]())
     alter(next((store / "altered").glob("model-00002-of-*")))
     cases = [case | {"parent": ref(store, case["parent"]).model_dump(mode="json")} for case in CASES]

@@ -16,11 +16,13 @@ from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.hugging_face.decoder import Decoder
-from moe_trainer.job_config import LoRASpec, TrainingSpec
+from moe_trainer.job_config import BankSpec, LoRASpec, TrainingSpec
+from moe_trainer.methods.expert_bank import ExpertBank
 from moe_trainer.methods.lora import LoRA
 from moe_trainer.model import Model, initialise
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.moe.layer import MoELayer
+from moe_trainer.parallel.filling import rows_of_all
 from moe_trainer.parallel.layout import Layout
 from moe_trainer.parallel.processes import Processes, joined
 from moe_trainer.parallel.spread import clip_gradients, local, placed, spread, sum_gradients
@@ -45,10 +47,24 @@ ROWS, STEPS = 7, 4
 
 def model_of(kind: str) -> CausalModel:
     """Return a model with random weights in double precision, the same in every process."""
-    if kind == "transformers":
-        torch.manual_seed(1)
-        config = Qwen3MoeConfig(**SMALL.model_dump(), intermediate_size=8)
-        return Decoder(AutoModelForCausalLM.from_config(config).double(), {}, {})
+    model = decoder() if "transformers" in kind else preset(kind)
+    if "lora" in kind:
+        LoRA().attach(model, TrainingSpec(method="LoRA", lora=LoRASpec(rank=2)), seed=1)
+    if "bank" in kind:  # of a number that no processes can share
+        bank = ExpertBank()
+        bank.attach(model, TrainingSpec(method="ExpertBank", bank=BankSpec(experts=3)), seed=1)
+        ids_BT = torch.randint(0, 64, (4, 16), generator=torch.Generator().manual_seed(4))
+        bank.begin(model, [ids_BT], rows_of_all(model))
+    return model
+
+
+def decoder() -> Decoder:
+    torch.manual_seed(1)
+    config = Qwen3MoeConfig(**SMALL.model_dump(), intermediate_size=8)
+    return Decoder(AutoModelForCausalLM.from_config(config).double(), {}, {})
+
+
+def preset(kind: str) -> Model:
     model = Model(SMALL).double()
     initialise(model, seed=1)
     with torch.no_grad():
@@ -59,8 +75,6 @@ def model_of(kind: str) -> CausalModel:
             for module in model.modules():
                 if isinstance(module, MoELayer):
                     module.gate.weight.zero_()
-    if kind == "lora":
-        LoRA().attach(model, TrainingSpec(method="LoRA", lora=LoRASpec(rank=2)), seed=1)
     return model
 
 
