@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from tests.trainer.methods.test_bank_decoder import committed
 from tests.trainer.methods.test_composition import write_bank
 from tests.trainer.test_serve import running
 from tests.trainer.training.conftest import SMALL, everywhere_random
@@ -21,7 +22,17 @@ def store(tmp_path_factory):
     """A store with a base and two banks: the folder, and each artefact by its Expert."""
     folder = tmp_path_factory.mktemp("store")
     digest = artefact.write(folder / "base", everywhere_random(Model(SMALL)), ByteTokenizer(), "{}")
-    base = ArtefactRef(revision="general-1", path="base", digest=digest)
+    return with_banks(folder, ArtefactRef(revision="general-1", path="base", digest=digest))
+
+
+@pytest.fixture(scope="module")
+def store_of_decoder(tmp_path_factory):
+    """The same with a base that transformers runs."""
+    folder = tmp_path_factory.mktemp("store")
+    return with_banks(folder, committed(folder, "mixtral"))
+
+
+def with_banks(folder, base):
     banks = {name: write_bank(folder, name, base, k) for name, k in (("code", 3), ("prose", 2))}
     return folder, {"general": base} | banks
 
@@ -48,7 +59,9 @@ async def alone(store, name):
         return await completed(client, name)
 
 
-async def test_a_mixed_batch_is_answered_as_each_expert_alone(store):
+@pytest.mark.parametrize("base", ["store", "store_of_decoder"])
+async def test_a_mixed_batch_is_answered_as_each_expert_alone(base, request):
+    store = request.getfixturevalue(base)
     names = ["general", "code", "prose"]
     expected = {name: await alone(store, name) for name in names}
     assert len({text for text, _ in expected.values()}) == 3

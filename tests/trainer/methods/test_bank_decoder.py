@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.trainer.hugging_face.conftest import CONFIGS, ids, network, write_checkpoint
 from tests.trainer.hugging_face.test_training import base, data, job, report, text
+from tests.trainer.methods.test_composition import write_bank
 from tests.trainer.methods.test_expert_bank import banked, spec
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -20,7 +21,6 @@ from moe_trainer.hugging_face.decoder import Decoder
 from moe_trainer.job_config import ArtefactRef, BankSpec, ComposeJob
 from moe_trainer.job_report import SnapshotHeadline
 from moe_trainer.methods import artefacts, composition
-from moe_trainer.methods.adapter import ADAPTER, AdapterRecord
 from moe_trainer.methods.expert_bank import ExpertBank
 from moe_trainer.shards import read_header
 from moe_trainer.training.optimization import trained_parameters
@@ -44,15 +44,6 @@ def committed(store: Path, name: str, dtype: torch.dtype = torch.float32) -> Art
     """Commit what a hub has of a model."""
     with manifest.new_folder(store / name, "artefact") as folder:
         write_checkpoint(folder, name, dtype=dtype)
-    return ArtefactRef(revision=f"{name}-1", path=name, digest=manifest.read_manifest(store / name)[1])
-
-
-def write_bank(store: Path, name: str, base: ArtefactRef, experts: int) -> ArtefactRef:
-    """Commit a bank beside a base that answers differently from it."""
-    model, tokenizer = artefact.load(store / base.path, base.digest)
-    with manifest.new_folder(store / name, "artefact") as folder:
-        ExpertBank().write(folder, banked(model, experts), tokenizer, spec(experts))
-        (folder / ADAPTER).write_text(AdapterRecord(method="ExpertBank", base=base).to_json())
     return ArtefactRef(revision=f"{name}-1", path=name, digest=manifest.read_manifest(store / name)[1])
 
 
@@ -173,6 +164,17 @@ def test_banks_of_a_mixture_answer_in_one_batch_and_compose(
 
 
 BANK: dict[str, Any] = {"method": "ExpertBank", "bank": BankSpec(experts=2)}
+
+
+def test_layers_without_in_layer_experts_have_no_bank(tmp_path: Path) -> None:
+    model = decoder("qwen3-moe", mlp_only_layers=[0])
+    expected = answer(banked(model, 1))
+    ExpertBank().write(tmp_path, model, None, spec(1))
+    names = read_header(tmp_path, "bank.safetensors").keys()
+    assert {name.split(".mlp.")[0] for name in names} == {"model.layers.1"}
+    stacked = decoder("qwen3-moe", mlp_only_layers=[0])
+    ExpertBank().load(tmp_path, stacked)
+    torch.testing.assert_close(answer(stacked), expected, **CLOSE)
 
 
 def test_a_bank_goes_through_the_trainer(data: SnapshotHeadline, tmp_path: Path) -> None:

@@ -107,9 +107,10 @@ def measure(folder: Path, case: dict[str, Any], processes: Processes) -> None:
     parts = loaded(folder, case, processes)
     found = {"loading": peak() - before}
     before = start_measuring()
-    written(folder / "written", case, parts, processes)
+    method = TrainingSpec.model_validate(case.get("training", {})).method
+    written(folder / f"written-{method}", case, parts, processes)
     found |= {"writing": peak() - before, "whole": whole_bytes(parts.model, processes)}
-    (folder / f"memory-{processes.rank}.json").write_text(json.dumps(found))
+    (folder / f"memory-{method}-{processes.rank}.json").write_text(json.dumps(found))
 
 
 def whole_bytes(model: CausalModel, processes: Processes) -> int:

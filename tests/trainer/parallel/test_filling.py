@@ -33,6 +33,7 @@ CASES: list[dict[str, Any]] = [
     # First, so that what is measured next has nothing left to import.
     {"do": "check", "parent": "qwen3-moe", "expert": 2, "shard": True},
     {"do": "measure", "parent": "large", "expert": 2, "shard": True},
+    {"do": "measure", "parent": "large", "expert": 2, "shard": True, "training": BANK},
     {"do": "refuse", "parent": "altered", "file": "model-00002-of-"},
     {"do": "check", "parent": "preset", "expert": 2, "shard": True},
     {"do": "check", "parent": "preset", "expert": 4, "shard": False},
@@ -117,9 +118,10 @@ def test_parts_are_those_of_the_whole_and_an_altered_shard_is_refused_by_all(
     assert passed == set(range(WORLD)), CASES[number]
 
 
-def test_no_process_has_much_more_than_its_part_in_memory(outcome: Path) -> None:
+@pytest.mark.parametrize("method", ["Full", "ExpertBank"])
+def test_no_process_has_much_more_than_its_part_in_memory(outcome: Path, method: str) -> None:
     for rank in range(WORLD):
-        found = json.loads((outcome / f"memory-{rank}.json").read_text())
+        found = json.loads((outcome / f"memory-{method}-{rank}.json").read_text())
         assert found["whole"] > 100e6
         assert found["loading"] < 0.4 * found["whole"]  # its part is a quarter
         assert found["writing"] < 0.2 * found["whole"]

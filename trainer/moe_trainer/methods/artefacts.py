@@ -11,7 +11,7 @@ So an adapter's base is always a checkpoint, and a chain of refreshes never grow
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
@@ -45,8 +45,9 @@ class Start:
     model: CausalModel
     tokenizer: Tokenizer
     base: ArtefactRef | None  #: What the artefact will name as its base; None if it will need none.
-    weights: Mapping[str, Rows]  #: What reads rows of the base's weights, by their names in the model.
-    added: Iterable[tuple[str, Rows]] = ()  #: What a method has added.
+    #: What reads rows of the base's weights, by their names in the model; empty where all of them are trained.
+    weights: Mapping[str, Rows] = field(default_factory=dict)
+    added: Iterable[tuple[str, Rows]] = ()  #: What a method has added, where the weights are yet to come.
 
     def take_part(self, processes: Processes, shard: bool | None = None) -> None:
         """Leave this process its part of the model, with its weights, as ``spread`` does."""
@@ -108,12 +109,11 @@ def start(
     if record is not None and merges:
         ADAPTERS[record.method].merge(store / parent.path, model)
     METHODS[training.method].attach(model, training, seed)
-    weights = rows_of_all(model)
     if training.method == "Full":
-        return Start(model, tokenizer, None, weights)
+        return Start(model, tokenizer, base=None)
     if record is not None:
         put(model, METHODS[training.method].stored(store / parent.path, model, training))
-    return Start(model, tokenizer, _base(parent, record), weights)
+    return Start(model, tokenizer, _base(parent, record), rows_of_all(model))
 
 
 def write(

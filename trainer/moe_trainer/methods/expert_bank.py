@@ -133,9 +133,10 @@ class ExpertBank:
     def load(self, folder: Path, model: CausalModel) -> None:
         """Stack a bank onto the base: an ordinary model with more in-layer experts."""
         layers = bankable(model)
-        for layer, stored in zip(layers, bank_format.read(folder, layers), strict=True):
-            stack_bank(model, layer, [rows(slice(None)) for rows in stored])
-        model.set_in_layer_experts(layers[0].router.router.experts)
+        stored = bank_format.read(folder, layers)
+        while layers:  # a layer that is done is forgotten, so that the base is not in memory twice
+            stack_bank(model, layers.pop(), [rows(slice(None)) for rows in stored.pop()])
+        model.set_in_layer_experts(model.mixtures[0].router.experts)
 
     merge = load
 

@@ -22,7 +22,6 @@ from moe_trainer.model import Model, initialise
 from moe_trainer.model_config import IN_LAYER_EXPERTS
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import LayerLoad
-from moe_trainer.parallel.filling import rows_of_all
 from moe_trainer.parallel.layout import Layout, lay_out
 from moe_trainer.parallel.processes import Processes
 from moe_trainer.presets import preset
@@ -240,4 +239,4 @@ def _start(job: TrainJob, root: Path, processes: Processes) -> Start:
         )
     model = Model(preset(str(job.preset)))
     initialise(model, job.seed)
-    return Start(model, ByteTokenizer(), None, rows_of_all(model))
+    return Start(model, ByteTokenizer(), base=None)
