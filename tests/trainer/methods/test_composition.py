@@ -61,6 +61,19 @@ def test_each_sequence_of_a_batch_is_answered_as_by_its_own_expert(
 
 
 @torch.inference_mode()
+def test_a_bias_of_the_choice_opens_no_row_that_a_sequence_does_not_see(tmp_path: Path) -> None:
+    model = everywhere_random(Model(SMALL.model_copy(update={"model_type": "glm4_moe"}))).eval()
+    for mixture in model.mixtures:
+        assert mixture.bias_E is not None
+        mixture.bias_E -= 3.0  # a score of 0 with no bias is above all that are biased
+    digest = artefact.write(tmp_path / "sigmoid", model, ByteTokenizer(), "{}")
+    base = ArtefactRef(revision="general-1", path="sigmoid", digest=digest)
+    together = composed(tmp_path, [write_bank(tmp_path, "code", base, 2)])
+    together.choose([None, None])
+    torch.testing.assert_close(together.model(IDS_BT), model(IDS_BT), **CLOSE)
+
+
+@torch.inference_mode()
 def test_a_mixed_batch_is_one_product_a_layer(tmp_path: Path, banks: list[ArtefactRef]) -> None:
     together = composed(tmp_path, banks)
     together.choose([0, 1])

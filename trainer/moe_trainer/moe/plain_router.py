@@ -24,7 +24,7 @@ from moe_trainer.moe.router_function import OutputGradients, Outputs, Passes
 #: Added to a sum of sigmoids before dividing by it, as in DeepSeek-V3 and its descendants.
 EPSILON = 1e-20
 
-#: The score of an in-layer expert whose group was not chosen: below any other, but a number.
+#: The score of an in-layer expert that cannot be chosen: below any other, but a number.
 _CLOSED = -1e38
 
 _EXPERT_BITS = (1 << 29) - 1
@@ -122,7 +122,10 @@ def _columns(logits_NE: Tensor) -> Tensor:
 def _choose(scores_EN: Tensor, config: RouterConfig, bias_E: Tensor | None) -> Tensor:
     """Return experts_NK: the K in-layer experts with the largest biased scores, best first."""
     if bias_E is not None:
+        closed_EN = scores_EN == 0  # by their logits, as rows of a bank that a sequence does not see
         scores_EN = scores_EN + bias_E[:, None]
+        if config.chosen_groups == config.expert_groups:
+            scores_EN.masked_fill_(closed_EN, _CLOSED)
     if config.chosen_groups < config.expert_groups:
         size = config.experts // config.expert_groups
         scores_PeN = scores_EN.view(config.expert_groups, size, scores_EN.shape[1])

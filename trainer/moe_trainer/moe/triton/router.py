@@ -100,6 +100,8 @@ def _choose(
         choice = score
         if bias_E is not None:
             choice += tl.load(bias_E + expert, real, other=0).to(tl.float32)[None, :]
+            if CHOSEN == GROUPS:
+                choice = tl.where(score == 0, _WORST, choice)
         choice = tl.where(choice == choice, choice, _WORST)
         choice = tl.where(real[None, :], choice, -float("inf"))
         if CHOSEN < GROUPS:
