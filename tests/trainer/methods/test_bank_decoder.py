@@ -10,7 +10,7 @@ from tests.trainer.hugging_face.conftest import CONFIGS, ids, network, write_che
 from tests.trainer.hugging_face.test_training import base, data, job, report, text
 from tests.trainer.methods.test_composition import write_bank
 from tests.trainer.methods.test_expert_bank import banked, spec
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GptOssConfig
 
 from moe_trainer import artefact, compose, manifest, train
 from moe_trainer.causal_model import CausalModel
@@ -241,6 +241,10 @@ def test_routers_that_are_not_known_and_layers_of_other_sizes_are_refused(
     ):
         patch.setattr("moe_trainer.hugging_face.routers._SOFTMAX", set())
         ExpertBank().attach(decoder("olmoe"), spec(), seed=1)
+    sizes = {"num_hidden_layers": 1, "num_local_experts": 4, "head_dim": 8}
+    network = AutoModelForCausalLM.from_config(GptOssConfig(**CONFIGS["olmoe"]().to_dict() | sizes))
+    with pytest.raises(JobError, match="routers of 1 of the base's 1 mixture layers"):
+        ExpertBank().attach(Decoder(network, {}, {}), spec(), seed=1)
     model = decoder("olmoe")
     model.network.config.num_experts = 5
     with pytest.raises(JobError, match=r"4 in-layer experts and its config\.json says 5"):

@@ -5,6 +5,7 @@
     lora.py         LoRA: low-rank updates beside frozen weights; the artefact is an adapter
     expert_bank.py  ExpertBank: new in-layer experts beside the frozen ones; the artefact is a bank
     adapter.py      what an adapter says of itself
+    in_layer.py     in-layer experts of any model: found, copied, named
     artefacts.py    which artefact goes on from which, and loading all kinds
 
 An adapter (a bank is one too) holds what was trained and names its base by path and digest. So wherever a model is loaded, its

@@ -90,11 +90,11 @@ def bank_layers(model: CausalModel) -> list[BankLayer]:
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return [
         _layer(router, names[id(router.rows_ED)], name, model.get_submodule(name))
-        for router, name in zip(model.mixtures, in_layer_experts(model), strict=True)
+        for router, name in zip(model.mixtures, _in_layer_experts(model), strict=True)
     ]
 
 
-def in_layer_experts(model: CausalModel) -> list[str]:
+def _in_layer_experts(model: CausalModel) -> list[str]:
     """Return the name of each module that computes a layer's in-layer experts, those of a bank too."""
     modules = dict(model.named_modules())
     banked = [name for name, module in modules.items() if isinstance(module, BankedExperts)]

@@ -30,9 +30,9 @@ from moe_trainer.methods.bank_layers import (
     BankRows,
     add_bank,
     bank_layers,
-    in_layer_experts,
     stack_bank,
 )
+from moe_trainer.methods.in_layer import holds_in_layer_experts
 from moe_trainer.model import Model
 from moe_trainer.parallel.filling import put
 from moe_trainer.parallel.processes import ALONE, Processes
@@ -143,13 +143,13 @@ class ExpertBank:
 
 def bankable(model: CausalModel) -> list[BankLayer]:
     """Return the mixture layers that a bank can be put into; raises JobError (InvalidConfig) if it cannot."""
-    mixtures = in_layer_experts(model)
-    if not mixtures:
+    layers, known = sum(map(holds_in_layer_experts, model.modules())), len(model.mixtures)
+    if not layers:
         raise _refused("the base is dense, and a bank stands beside in-layer experts")
-    if len(model.mixtures) != len(mixtures):
+    if known != layers:
         raise _refused(
-            f"the routers of {len(mixtures) - len(model.mixtures)} of the base's {len(mixtures)} mixture layers are of a "
-            "kind that is not known here, and a bank has rows in each of them"
+            f"the routers of {layers - known} of the base's {layers} mixture layers are of a kind that is not known "
+            "here, and a bank has rows in each of them"
         )
     if model.backend(1) is None:
         raise _refused("the base's in-layer experts are of a kind that our layer does not compute")

@@ -11,8 +11,15 @@ from copy import deepcopy
 
 from torch import Tensor, nn
 
+from moe_trainer.moe.layer import InLayerExperts
+
 #: Stacked weights of presets, as they are called in transformers.
 _STACKED = {"gate_up_E2FD": "gate_up_proj", "down_EDF": "down_proj"}
+
+
+def holds_in_layer_experts(module: nn.Module) -> bool:
+    """Return whether a module is one of ours, or of transformers', that computes the in-layer experts of a layer."""
+    return isinstance(module, InLayerExperts) or hasattr(module, "_is_expert_parallel")
 
 
 def stacked_weights(module: nn.Module) -> dict[str, nn.Parameter]:

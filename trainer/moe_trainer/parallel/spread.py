@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.failure import JobError
 from moe_trainer.methods.bank_layers import BankedExperts
+from moe_trainer.methods.in_layer import holds_in_layer_experts
 from moe_trainer.methods.lora_layers import LoRAExperts
-from moe_trainer.moe.layer import InLayerExperts
 from moe_trainer.parallel.processes import Processes
 
 #: Models of more bytes than this are cut by FSDP2. Below it every process has room for a replica, and one
@@ -124,14 +124,9 @@ def _in_layer_experts(model: nn.Module) -> Iterator[nn.Module]:
     updated = [module for module in model.modules() if isinstance(module, LoRAExperts)]
     banks = [module.bank for module in model.modules() if isinstance(module, BankedExperts)]
     apart = {id(module.experts) for module in updated} | {id(bank) for bank in banks}
-    plain = filter(_holds_in_layer_experts, model.modules())
+    plain = filter(holds_in_layer_experts, model.modules())
     yield from updated
     yield from (module for module in plain if id(module) not in apart)
-
-
-def _holds_in_layer_experts(module: nn.Module) -> bool:
-    """Return whether a module is one of ours, or of transformers', that computes by its attribute ``function``."""
-    return isinstance(module, InLayerExperts) or hasattr(module, "_is_expert_parallel")
 
 
 def _cut_ids(model: nn.Module, processes: Processes) -> set[int]:
@@ -151,7 +146,7 @@ def _cut(experts: nn.Module, processes: Processes) -> None:
         for name, parameter in list(module.named_parameters(recurse=False)):
             kept = parameter.detach().chunk(processes.layout.expert)[place].clone()
             setattr(module, name, nn.Parameter(kept, requires_grad=parameter.requires_grad))
-        if _holds_in_layer_experts(module):
+        if holds_in_layer_experts(module):
             module.function = partial(  # type: ignore[assignment]  # an attribute, no submodule
                 exchanged_experts, group=processes.expert_group
             )
