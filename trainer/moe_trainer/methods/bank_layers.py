@@ -50,14 +50,14 @@ class BankedExperts(nn.Module):
         super().__init__()
         weights = stacked_weights(base)
         self.base = base
-        self.numbers = (len(next(iter(weights.values()))), experts)  #: E and k, however they are cut later.
+        self.sizes = (len(next(iter(weights.values()))), experts)  #: E and k, however they are cut later.
         self.bank = with_weights(
             base, {name: weight.new_empty(experts, *weight.shape[1:]) for name, weight in weights.items()}
         )
 
     def forward(self, x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor) -> Tensor:
         """Return the weighted outputs of each token's in-layer experts: E and above are the bank's."""
-        base, bank = self.numbers
+        base, bank = self.sizes
         of_bank_NK = experts_NK >= base  # so is a slot that was dropped: E + k, which is dropped in both
         y_ND: Tensor = self.base(x_ND, experts_NK.masked_fill(of_bank_NK, base), weights_NK)
         own_NK = torch.where(of_bank_NK, experts_NK - base, bank)

@@ -104,14 +104,14 @@ class ExpertBank:
         layers = bank_layers(model)
         if all(_rows(layer).open for layer in layers):
             return
-        names = _names(model)
-        for layer, (mean_D, counts_E) in zip(
-            layers, _measured(model, layers, batches, processes), strict=True
-        ):
-            rows, *stacked = (base[names[id(weight)]] for weight in layer.base)
+        names, copies = _names(model), dict[str, Rows]()
+        measured = _measured(model, layers, batches, processes)
+        for layer, (mean_D, counts_E) in zip(layers, measured, strict=True):
             used = counts_E.argsort(descending=True, stable=True)[: len(layer.bank[0])].tolist()
-            parts = (_shifted(_chosen(rows, used), mean_D), *(_chosen(weights, used) for weights in stacked))
-            put(model, zip((names[id(weight)] for weight in layer.bank), parts, strict=True), processes)
+            rows, *stacked = (_chosen(base[names[id(weight)]], used) for weight in layer.base)
+            own = (names[id(weight)] for weight in layer.bank)
+            copies |= zip(own, (_shifted(rows, mean_D), *stacked), strict=True)
+        put(model, copies.items(), processes)
         _open(layers)
 
     def stream(self, model: CausalModel) -> Stream:
