@@ -5,11 +5,11 @@
 
 What adds to a model (methods/) changes the modules inside it, so it stays what it was: a CausalModel.
 
-Shapes: B sequences, T tokens, R cache rows, V vocabulary, E in-layer experts.
+Shapes: B sequences, T tokens, P tokens of a piece, R cache rows, V vocabulary, E in-layer experts.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -112,6 +112,14 @@ class CausalModel(nn.Module, ABC):
 
         ``positions_BT`` numbers each token within its document: where the number does not go on by one, a
         document begins, and its tokens see none before it. Without it a sequence is one document.
+        """
+
+    @abstractmethod
+    def logits_in_pieces(self, ids_BT: Tensor, length: int) -> Iterator[Tensor]:
+        """Yield logits_BPV of ``length`` positions at a time, first to last, and of those that remain.
+
+        They are what ``forward`` returns, but never all in memory: a large vocabulary's take more than a model's
+        layers do.
         """
 
     @abstractmethod

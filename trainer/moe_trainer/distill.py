@@ -23,12 +23,13 @@ from moe_trainer.data.snapshot_layout import read_documents
 from moe_trainer.environment import Environment
 from moe_trainer.evaluation.matrix import DEVICES, Array, Cell, Matrix
 from moe_trainer.evaluation.scores import interval
-from moe_trainer.evaluation.segments import CONTEXT_BYTES, SCORER, cut
+from moe_trainer.evaluation.segments import cut, scorer_version
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Format, digest_of
 from moe_trainer.job_config import DistillJob, HoldoutRef
 from moe_trainer.job_report import DistillHeadline, Interval
 from moe_trainer.ngram_fit import NgramModel, Prompts, fit_temperature, softmax
+from moe_trainer.segment_size import CONTEXT_BYTES
 from moe_trainer.statistics.bootstrap import Ratio, bootstrap, seed_of
 from moe_trainer.statistics.clustered import Clustered
 
@@ -42,8 +43,10 @@ TEXT_EPOCHS = 2
 REFINE_EPOCHS = 2
 #: Parts that clusters are dealt into: each is judged by a model that was refined on the others.
 FOLDS = 5
-#: Nats by which an Expert must code a segment worse for its share of the label to fall by e.
+#: Nats by which an Expert must code a segment worse for its share of the label to fall by e: as many for each
+#: LABEL_BYTES of one that is longer, or the labels of long segments would tell apart what is as good.
 LABEL_NATS = 4.0
+LABEL_BYTES = 256
 
 
 class Route(Format):
@@ -105,7 +108,8 @@ class Segments:
     @property
     def labels_SE(self) -> Array:
         """How probable each Expert should be: near to the best, in nats, is nearly as good."""
-        return softmax(-self.nats_SE / LABEL_NATS)
+        nats_S = LABEL_NATS * np.maximum(1.0, self.sizes_S / LABEL_BYTES)
+        return softmax(-self.nats_SE / nats_S[:, None])
 
     def route(self, choice_S: npt.NDArray[np.intp], temperature: float | None = None) -> Route:
         """Return what it costs to send each segment to its choice."""
@@ -143,7 +147,7 @@ def run(job: DistillJob, environment: Environment) -> DistillHeadline:
     table = model.to_file([expert.name for expert in job.experts], temperature).to_json().encode()
     report = DistillReport(
         job=job,
-        scorer=SCORER,
+        scorer=scorer_version(job.segment_bytes),
         prompt_bytes=CONTEXT_BYTES,
         segments=len(segments.contexts),
         clusters=len(set(segments.clusters)),
@@ -162,7 +166,7 @@ def run(job: DistillJob, environment: Environment) -> DistillHeadline:
 def _column(job: DistillJob, holdout: HoldoutRef, root: Path) -> list[Cell]:
     """Return all revisions' cells on one holdout, of one device class; nothing if there is no such class."""
     for device in DEVICES:
-        matrix = Matrix(root, job.pool_uid, device)
+        matrix = Matrix(root, job.pool_uid, job.segment_bytes, device)
         cells = [matrix.read(matrix.key(revision, holdout)) for revision in job.roster]
         if all(cells):
             return [cell for cell in cells if cell]
@@ -190,7 +194,8 @@ def read_segments(job: DistillJob, root: Path) -> tuple[Segments, list[str]]:
     for holdout, cells in complete:
         manifest.verify(root / holdout.path, holdout.digest)
         unreadable = {number for cell in cells for number in cell.unreadable}
-        for number, segment in enumerate(cut(read_documents(root / holdout.path))):
+        segments = cut(read_documents(root / holdout.path), job.segment_bytes)
+        for number, segment in enumerate(segments):
             kept.append(number not in unreadable)
             if kept[-1]:
                 contexts.append(segment.context)

@@ -24,7 +24,7 @@ from moe_trainer.evaluation.evidence import Against, Column, weigh
 from moe_trainer.evaluation.matrix import Cell, Matrix
 from moe_trainer.evaluation.report import EvaluationReport, committed_report
 from moe_trainer.evaluation.scores import Absent, Scored
-from moe_trainer.evaluation.segments import SCORER, Segment, cut
+from moe_trainer.evaluation.segments import Segment, cut, scorer_version
 from moe_trainer.evaluators.accuracy import Judged, weigh_answers
 from moe_trainer.evaluators.answers import Answers, Generate, answers_of
 from moe_trainer.formats import Digest, digest_of
@@ -44,7 +44,7 @@ def run(job: EvaluateJob, environment: Environment) -> EvaluateHeadline:
     return committed_report(
         environment.store,
         job.candidate.path,
-        f"{SCORER} {job.to_json()}",
+        f"{scorer_version(job.segment_bytes)} {job.to_json()}",
         lambda: Evaluation(job, environment).report(),
     )
 
@@ -57,7 +57,8 @@ class Evaluation:
         self.root = environment.store
         # Imports torch, which a report that exists does not need.
         self.scorer = import_module("moe_trainer.evaluation.scorer")
-        self.matrix = Matrix(self.root, job.pool_uid, self.scorer.use_device(environment.threads))
+        device = self.scorer.use_device(environment.threads)
+        self.matrix = Matrix(self.root, job.pool_uid, job.segment_bytes, device)
         #: The holdouts of the comparisons, own anchor first, then the rest of the suite; none twice.
         holdouts = [*(comparison.holdout for comparison in job.comparisons), *job.suite]
         self.holdouts = list({holdout.digest: holdout for holdout in holdouts}.values())
@@ -180,7 +181,7 @@ class Evaluation:
         return self._newest[1]
 
     def _segments(self, holdout: HoldoutRef) -> list[Segment]:
-        return cut(read_documents(self.root / holdout.path))
+        return cut(read_documents(self.root / holdout.path), self.job.segment_bytes)
 
     def _column(self, holdout: HoldoutRef, candidate: Cells, opponent: Cells, base: Cells) -> Column:
         tainted = tainted_clusters(self.root / holdout.path, self._ancestry)

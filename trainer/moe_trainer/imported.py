@@ -12,7 +12,7 @@ yet when a checkpoint turns out not to be what its digest says. Imports no torch
 import hashlib
 from pathlib import Path
 
-from moe_trainer import store
+from moe_trainer import fitting, store
 from moe_trainer.data.files import File, Files, LocalFiles
 from moe_trainer.data.roots import files_of
 from moe_trainer.environment import Environment
@@ -20,35 +20,42 @@ from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, digest_of
 from moe_trainer.job_config import ImportedBase
 from moe_trainer.manifest import MANIFEST, FileEntry, Manifest, is_committed, new_folder
+from moe_trainer.segment_size import SegmentBytes
 
 _TAKEN = (".safetensors", ".json", ".txt", ".model", ".jinja")
 _LICENCES = ("LICENSE", "LICENCE", "NOTICE")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_NEEDED = ("config.json", "tokenizer.json")
+CONFIG = "config.json"
+_NEEDED = (CONFIG, "tokenizer.json")
 _PIECE = 4 * 1024 * 1024
 
 
-def import_base(base: ImportedBase, pool_uid: str, environment: Environment) -> None:
+def import_base(
+    base: ImportedBase, pool_uid: str, segment_bytes: SegmentBytes, environment: Environment
+) -> None:
     """Copy a checkpoint into the store, unless it is there.
 
-    Raises JobError: BaseMissing if there is no such checkpoint or it is none that can be a base, and
-    BaseMismatch if it is another than its digest says; then nothing is left in the store.
+    Raises JobError: BaseMissing if there is no such checkpoint or it is none that can be a base, ContextTooShort
+    if it cannot see a segment of so many bytes, and BaseMismatch if it is another than its digest says; then nothing
+    is left in the store.
     """
-    final = environment.store / store.imported(pool_uid, base.digest)
+    final, where = environment.store / store.imported(pool_uid, base.digest), f"{base.root}/{base.path}"
     if is_committed(final):
+        fitting.check(fitting.of_checkpoint(where, (final / CONFIG).read_bytes(), segment_bytes))
         return
     files = files_of(base.root, environment)
-    taken = _taken(files, base.path, f"{base.root}/{base.path}")
+    taken = _taken(files, base.path, where)
+    fitting.check(fitting.of_checkpoint(where, _config(files, taken), segment_bytes))
     with new_folder(final, "artefact") as working:
         entries = {_name(file): _copy(files, file, working / _name(file)) for file in taken}
         found = _digest(entries)
         if found != base.digest:
             raise JobError(
                 "BaseMismatch",
-                f"the checkpoint {base.root}/{base.path} has digest {found}, but base.digest is {base.digest}. If "
+                f"the checkpoint {where} has digest {found}, but base.digest is {base.digest}. If "
                 f"this is the checkpoint that is meant, write its digest into the spec; nothing was imported.",
             )
-    print(f"imported {base.root}/{base.path} as {base.digest}", flush=True)
+    print(f"imported {where} as {base.digest}", flush=True)
 
 
 def digest_of_folder(folder: Path) -> Digest:
@@ -74,6 +81,11 @@ def _taken(files: Files, path: str, where: str) -> list[File]:
             "folder as transformers saves one.",
         )
     return taken
+
+
+def _config(files: Files, taken: list[File]) -> bytes:
+    with files.open(next(file for file in taken if _name(file) == CONFIG)) as source:
+        return source.readall()
 
 
 def _is_taken(name: str) -> bool:

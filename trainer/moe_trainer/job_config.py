@@ -10,6 +10,17 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from moe_trainer.formats import Digest, Format, RelativePath
+from moe_trainer.segment_size import DEFAULT_SEGMENT_BYTES, SegmentBytes
+
+
+class OnSegments(Format):
+    """A Job that has to do with the segments that the pool's models are compared on."""
+
+    segment_bytes: SegmentBytes = Field(
+        default=DEFAULT_SEGMENT_BYTES,
+        exclude_if=lambda size: size == DEFAULT_SEGMENT_BYTES,  # what rests on a Job's text stays as it was
+        description="Bytes of a segment; a pool has one size.",
+    )
 
 
 class Source(Format):
@@ -145,7 +156,7 @@ class ImportedBase(Format):
     digest: Digest = Field(description="What it must be (imported.py).")
 
 
-class SnapshotJob(Format):
+class SnapshotJob(OnSegments):
     """Read the sources, filter, split, write a content-addressed snapshot. Imports no torch."""
 
     kind: Literal["snapshot"] = "snapshot"
@@ -159,6 +170,13 @@ class SnapshotJob(Format):
     )
     base: ImportedBase | None = Field(
         default=None, description="A checkpoint to copy into the pool's store, to train from."
+    )
+    preset: str | None = Field(
+        default=None, description="What is trained instead, to be refused if it cannot see a segment."
+    )
+    context_tokens: int | None = Field(
+        default=None,
+        description="Tokens of a training sequence, likewise; absent: as many as the base can see.",
     )
 
 
@@ -311,7 +329,7 @@ class Comparison(Format):
     uses: int = Field(default=1, ge=1, description="The k-th use of this holdout for a decision; sets alpha.")
 
 
-class EvaluateJob(Format):
+class EvaluateJob(OnSegments):
     """Fill the stale cells of the matrix and compute scores, differences and intervals."""
 
     kind: Literal["evaluate"] = "evaluate"
@@ -365,7 +383,7 @@ class GradeJob(Format):
     gradings: tuple[Grading, ...] = Field(description="The n-th has folder n beneath MOE_GRADINGS.")
 
 
-class DistillJob(Format):
+class DistillJob(OnSegments):
     """Turn the cells of the matrix into the table of the Distilled strategy. Imports no torch."""
 
     kind: Literal["distill"] = "distill"

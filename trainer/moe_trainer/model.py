@@ -10,14 +10,15 @@ Interface for the rest of the trainer:
     model(ids_BT) -> logits_BTV                       whole sequences, causal
     model(ids_BT, cache=cache, rows=rows_B)           appends to the cache's rows, at each row's own length
     model.with_routing(ids_BT) -> (logits_BTV, [Routing per layer])     for training
+    model.logits_in_pieces(ids_BT, length)            logits_BPV, one after the other, for evaluation
 
 What each of them promises is in causal_model.py.
 
-Shapes: B sequences, T tokens, N = B * T, D hidden, H query heads, G key/value heads, C head width,
+Shapes: B sequences, T tokens, P tokens of a piece, N = B * T, D hidden, H query heads, G key/value heads, C head width,
 R cache rows, S positions, V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
@@ -196,21 +197,28 @@ class Model(CausalModel):
         end = int(at_BT.max()) + 1
         self._check_context(end, cache.max_length)
         mask_B1TS = torch.arange(end)[None, None, None] <= at_BT[:, None, :, None]
-        logits_BTV, _ = self._run(
-            ids_BT, self._rotary(at_BT), mask_B1TS, partial(cache.append, rows_B, at_BT)
-        )
+        x_BTD, _ = self._run(ids_BT, self._rotary(at_BT), mask_B1TS, partial(cache.append, rows_B, at_BT))
         cache.lengths_R[rows_B] += ids_BT.shape[1]
-        return logits_BTV
+        return self._logits(x_BTD)
 
     def with_routing(
         self, ids_BT: Tensor, positions_BT: Tensor | None = None
     ) -> tuple[Tensor, list[Routing]]:
         """Return logits, and each layer's routing."""
-        length = ids_BT.shape[1]
-        self._check_context(length, self.context)
+        self._check_context(ids_BT.shape[1], self.context)
         if positions_BT is None:
-            return self._run(ids_BT, (self.cos_SC[:length], self.sin_SC[:length]), None, None)
-        return self._run(ids_BT, self._rotary(positions_BT), _within_documents(positions_BT), None)
+            x_BTD, routings = self._whole(ids_BT)
+        else:
+            mask_B1TS = _within_documents(positions_BT)
+            x_BTD, routings = self._run(ids_BT, self._rotary(positions_BT), mask_B1TS, None)
+        return self._logits(x_BTD), routings
+
+    def logits_in_pieces(self, ids_BT: Tensor, length: int) -> Iterator[Tensor]:
+        """Yield logits of ``length`` positions at a time."""
+        self._check_context(ids_BT.shape[1], self.context)
+        x_BTD, _ = self._whole(ids_BT)
+        for x_BPD in torch.split(x_BTD, length, dim=1):
+            yield self._logits(x_BPD)
 
     def new_cache(self, rows: int, max_length: int) -> KVCache:
         """Return an empty cache."""
@@ -225,6 +233,10 @@ class Model(CausalModel):
         """Return what computes the in-layer experts of so many tokens: the one that was given, or the best."""
         experts = next(module for module in self.modules() if isinstance(module, InLayerExperts))
         return experts.backend or backend_for(experts.gate_up_E2FD, self.config.num_experts_per_tok, tokens)
+
+    def _whole(self, ids_BT: Tensor) -> tuple[Tensor, list[Routing]]:
+        length = ids_BT.shape[1]
+        return self._run(ids_BT, (self.cos_SC[:length], self.sin_SC[:length]), None, None)
 
     def _run(
         self,
@@ -241,7 +253,11 @@ class Model(CausalModel):
             else:
                 x_BTD, routing = block(x_BTD, rotary, mask_B1TS, append)
             routings.append(routing)
-        return self.lm_head(self.norm(x_BTD)), routings
+        return x_BTD, routings
+
+    def _logits(self, x_BTD: Tensor) -> Tensor:
+        logits_BTV: Tensor = self.lm_head(self.norm(x_BTD))
+        return logits_BTV
 
     def _rotary(self, at_BT: Tensor) -> tuple[Tensor, Tensor]:
         return self.cos_SC[at_BT].unsqueeze(1), self.sin_SC[at_BT].unsqueeze(1)

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_trainer import store
+from moe_trainer import fitting, store
 from moe_trainer.data import filters, windows
 from moe_trainer.data.catalogue import Rows, digits_of
 from moe_trainer.data.fingerprints import (
@@ -68,8 +68,12 @@ def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
     """Make the snapshot of an Expert's data, or find the one that holds the same."""
     filters.check_filters(job.filters)
     _check_weights(job)
+    fitting.check(
+        fitting.of_sequences(job.context_tokens, job.segment_bytes),
+        fitting.of_preset(job.preset, job.segment_bytes),
+    )
     if job.base is not None:
-        import_base(job.base, job.pool_uid, environment)
+        import_base(job.base, job.pool_uid, job.segment_bytes, environment)
     tasks = tuple(freeze(source, job.pool_uid, environment) for source in job.evaluators)
     with tempfile.TemporaryDirectory(dir=environment.scratch) as scratch:
         intake = Intake(Path(scratch))
@@ -185,6 +189,7 @@ def _add_window(job: SnapshotJob, intake: Intake, places: Places, root: Path, sc
         documents.append(windows.of_window(root / found.pop().path))
     window = windows.commit_window(
         documents,
+        job.segment_bytes,
         scratch / "window",
         root,
         lambda digest: store.holdout(job.pool_uid, job.expert.uid, digest),

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field
 from moe_operator.api.base import ApiModel, DigestText, Name, ObjectMeta, ShortText, cel
 from moe_operator.api.conditions import Condition
 from moe_operator.api.evaluator import Evaluator
+from moe_trainer.segment_size import DEFAULT_SEGMENT_BYTES, SegmentBytes
 
 
 class Storage(ApiModel):
@@ -59,14 +60,18 @@ class Storage(ApiModel):
 
 
 class Evaluation(ApiModel):
-    """How Experts of the pool are measured. The holdout is fixed: scores would not compare otherwise."""
+    """How Experts of the pool are measured. Holdout and segments are fixed: scores would not compare otherwise."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
                 "self.holdout == oldSelf.holdout && self.salt == oldSelf.salt",
                 "evaluation.holdout and evaluation.salt are immutable, since every score rests on them: create another pool",
-            )
+            ),
+            (
+                "self.segmentBytes == oldSelf.segmentBytes",
+                "evaluation.segmentBytes is immutable, since every score is of segments of that size: create another pool",
+            ),
         )
     )
 
@@ -80,6 +85,12 @@ class Evaluation(ApiModel):
         default="moe",
         max_length=64,
         description="Mixed into the hash that picks held-out clusters. Immutable. Default: moe.",
+    )
+    segment_bytes: SegmentBytes = Field(
+        default=DEFAULT_SEGMENT_BYTES,
+        description="Bytes of the segments that are scored, each after at most 128 bytes. 3968 also measures what a long "
+        "context is worth, and every Expert's base must see 4096 tokens: no preset does. 256 takes 384. Immutable. "
+        "Default: 256.",
     )
     evaluators: list[Evaluator] = Field(
         default_factory=list,

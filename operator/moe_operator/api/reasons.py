@@ -72,7 +72,8 @@ class Reason(StrEnum):
     )
     CONTEXT_TOO_SHORT = (
         "ContextTooShort",
-        "The model's context is shorter than a segment with what stands before it. Use a longer context.",
+        "A model cannot see a segment of the pool's evaluation.segmentBytes with the text before it, or is not to be "
+        "trained on sequences as long. The message names the field and the tokens that it takes.",
     )
     INVALID_CONFIG = (
         "InvalidConfig",

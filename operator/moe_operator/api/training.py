@@ -222,7 +222,8 @@ class Training(ApiModel):
         ge=16,
         le=1_048_576,
         description="Tokens of a training sequence; a batch holds batchTokens / contextTokens of them. Evaluation needs "
-        "room for a segment with the text before it, 384 bytes. Default: what the base can see, at most 4096.",
+        "room for a segment with the text before it: at least 384, or 4096 where the pool's evaluation.segmentBytes is "
+        "3968. Default: what the base can see, at most 4096.",
     )
     across_documents: bool = Field(
         default=True,

@@ -67,8 +67,11 @@ def snapshot_job(expert: Expert, pool: ExpertPool) -> SnapshotJob:
             for item in data.filters
         ),
         holdout=HoldoutRule(fraction=evaluation.holdout, salt=evaluation.salt),
+        segment_bytes=evaluation.segment_bytes,
         evaluators=tuple(_evaluator_source(item) for item in asked_evaluators(expert, pool)),
         base=_imported_base(expert),
+        preset=expert.spec.base.preset,
+        context_tokens=expert.spec.training.context_tokens,
     )
 
 
@@ -171,6 +174,7 @@ def evaluate_job(
         comparisons=tuple(comparisons),
         suite=tuple(holdout_ref(item) for item in spec.suite),
         tasks=_tasks(expert),
+        segment_bytes=pool.spec.evaluation.segment_bytes,
     )
 
 
@@ -183,6 +187,7 @@ def distill_job(
         roster=tuple(artefact_ref(parent_ref(revision)) for _, revision in roster),
         experts=tuple(expert_ref(expert) for expert, _ in roster),
         suite=tuple(holdout_ref(item) for item in suite),
+        segment_bytes=pool.spec.evaluation.segment_bytes,
     )
 
 

@@ -15,6 +15,7 @@ from moe_operator.config import Grader, OperatorConfig, Store
 from moe_operator.planner.base import pinned_base
 from moe_operator.planner.evaluators import asked_evaluators, evaluator_names
 from moe_operator.state import ExpertState
+from moe_trainer import fitting
 
 #: How long what an Expert refers to may come after it.
 SAME_APPLY = timedelta(seconds=10)
@@ -182,6 +183,16 @@ def _preset_is_known(state: ExpertState, config: OperatorConfig) -> Finding | No
     )
 
 
+def _segments_fit(state: ExpertState, config: OperatorConfig) -> Finding | None:
+    if state.pool is None:
+        return None
+    size, spec = state.pool.spec.evaluation.segment_bytes, state.expert.spec
+    found = fitting.of_preset(spec.base.preset, size) or fitting.of_sequences(
+        spec.training.context_tokens, size
+    )
+    return Finding(Reason.CONTEXT_TOO_SHORT, found) if found is not None else None
+
+
 def _bases_make_no_cycle(state: ExpertState, config: OperatorConfig) -> Finding | None:
     path = [state.expert.metadata.name]
     base = state.expert.spec.base.expert
@@ -252,6 +263,7 @@ CHECKS: tuple[Check, ...] = (
     _graders_are_known,
     _profiles_are_known,
     _preset_is_known,
+    _segments_fit,
     _bases_make_no_cycle,
     _base_exists,
     _fits_the_budget,

@@ -20,9 +20,7 @@ from moe_trainer.data.splitting import Places
 from moe_trainer.formats import Digest
 from moe_trainer.job_report import Window
 from moe_trainer.manifest import new_folder, read_manifest
-
-#: Windows report how many segments of this many bytes they hold.
-SEGMENT_BYTES = 256
+from moe_trainer.segment_size import SegmentBytes
 
 
 @dataclass(frozen=True, order=True)
@@ -57,9 +55,16 @@ def of_window(folder: Path) -> Iterator[HeldOut]:
 
 
 def commit_window(
-    documents: list[Iterator[HeldOut]], scratch: Path, root: Path, path_of: Callable[[Digest], str]
+    documents: list[Iterator[HeldOut]],
+    segment_bytes: SegmentBytes,
+    scratch: Path,
+    root: Path,
+    path_of: Callable[[Digest], str],
 ) -> Window:
-    """Commit documents, each iterator in the order of a window, as a window of its own."""
+    """Commit documents, each iterator in the order of a window, as a window of its own.
+
+    It reports how many segments of ``segment_bytes`` it holds.
+    """
     digest, clusters, segments, last = hashlib.sha256(), 0, 0, ""
     scratch.mkdir(exist_ok=True)
     with (scratch / DOCUMENTS).open("wb") as lines, (scratch / FINGERPRINTS).open("wb") as prints:
@@ -69,7 +74,7 @@ def commit_window(
             prints.write(document.fingerprint)
             clusters += document.cluster != last
             last = document.cluster
-            segments += max(1, document.size // SEGMENT_BYTES)
+            segments += max(1, document.size // segment_bytes)
     path = path_of("sha256:" + digest.hexdigest())
     with new_folder(root / path, "holdout") as working:
         for name in (DOCUMENTS, FINGERPRINTS):

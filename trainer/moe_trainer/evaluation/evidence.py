@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 from moe_trainer.evaluation import scores
 from moe_trainer.evaluation.report import EvaluationReport, HoldoutRow
 from moe_trainer.evaluation.scores import Absent, Scored
-from moe_trainer.evaluation.segments import SCORER
+from moe_trainer.evaluation.segments import scorer_version
 from moe_trainer.formats import canonical_json, digest_of
 from moe_trainer.job_config import Comparison, EvaluateJob, HoldoutRef
 from moe_trainer.job_report import Decision, Interval
@@ -57,7 +57,7 @@ def weigh(
     gain = absent.note("gain", lambda: scores.gain(_base(own), own.candidate))
     return EvaluationReport(
         job=job,
-        scorer=SCORER,
+        scorer=scorer_version(job.segment_bytes),
         device=device,
         rows=tuple(_row(column) for column in columns),
         decisions=tuple(

@@ -15,9 +15,10 @@ from pydantic import Field
 
 from moe_trainer import store
 from moe_trainer.evaluation.cells import read_cell, write_cell
-from moe_trainer.evaluation.segments import SCORER
+from moe_trainer.evaluation.segments import scorer_version
 from moe_trainer.formats import Digest, Format
 from moe_trainer.job_config import ArtefactRef, HoldoutRef
+from moe_trainer.segment_size import SegmentBytes
 
 Array = npt.NDArray[np.float64]
 
@@ -30,7 +31,7 @@ class CellKey(Format):
 
     artefact: Digest
     holdout: Digest
-    scorer: str = SCORER
+    scorer: str = Field(description="Version of segments and scoring; the segments' size is in it.")
     device: str = Field(
         default="cpu", description="Device class: scores of one are not mixed with another's."
     )
@@ -68,11 +69,17 @@ class Matrix:
 
     store: Path
     pool_uid: str
+    segment_bytes: SegmentBytes
     device: str = "cpu"
 
     def key(self, artefact: ArtefactRef, holdout: HoldoutRef) -> CellKey:
         """Return the identity of a cell."""
-        return CellKey(artefact=artefact.digest, holdout=holdout.digest, device=self.device)
+        return CellKey(
+            artefact=artefact.digest,
+            holdout=holdout.digest,
+            scorer=scorer_version(self.segment_bytes),
+            device=self.device,
+        )
 
     def read(self, key: CellKey) -> Cell | None:
         """Return a cell, or None if it was never written or is not intact: then it is filled again."""

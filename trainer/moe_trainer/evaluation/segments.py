@@ -15,16 +15,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from moe_trainer.data.snapshot_layout import Document
+from moe_trainer.segment_size import CONTEXT_BYTES, SegmentBytes
 
-SEGMENT_BYTES = 256
-CONTEXT_BYTES = 128
 MAX_SEGMENTS = 256
-
-#: A tail that is shorter than this is left out, unless it is all that a document has.
-MIN_SEGMENT_BYTES = 64
-
-#: The version of all this: part of a matrix cell's identity. Change it when any cut or score changes.
-SCORER = f"bytes-{CONTEXT_BYTES}+{SEGMENT_BYTES}-of-{MAX_SEGMENTS}-v2"
 
 
 @dataclass(frozen=True)
@@ -36,8 +29,20 @@ class Segment:
     text: bytes
 
 
-def cut(documents: Iterable[Document], limit: int = MAX_SEGMENTS) -> list[Segment]:
-    """Return at most ``limit`` segments, taken round-robin over the clusters.
+def scorer_version(segment_bytes: SegmentBytes) -> str:
+    """Return the version of all this: part of a matrix cell's identity. Change it when any cut or score changes."""
+    return f"bytes-{CONTEXT_BYTES}+{segment_bytes}-of-{MAX_SEGMENTS}-v2"
+
+
+def shortest_tail(segment_bytes: SegmentBytes) -> int:
+    """Return the bytes of the shortest tail that is scored, unless it is all that a document has."""
+    return segment_bytes // 4
+
+
+def cut(
+    documents: Iterable[Document], segment_bytes: SegmentBytes, limit: int = MAX_SEGMENTS
+) -> list[Segment]:
+    """Return at most ``limit`` segments of at most ``segment_bytes``, taken round-robin over the clusters.
 
     Within a cluster segments come in the order of their hash, so that documents' heads are not
     preferred; nothing depends on the order of the documents. Memory is bounded by the limit, since no
@@ -47,7 +52,7 @@ def cut(documents: Iterable[Document], limit: int = MAX_SEGMENTS) -> list[Segmen
     behind = ""  # the first name that can have no turn, once there is one
     for document in documents:
         name = document.cluster
-        found = () if behind and name >= behind else tuple(_segments(document))
+        found = () if behind and name >= behind else tuple(_segments(document, segment_bytes))
         if not found:
             continue
         clusters[name] = heapq.nsmallest(limit, (*clusters.get(name, ()), *found), key=_hash)
@@ -58,13 +63,13 @@ def cut(documents: Iterable[Document], limit: int = MAX_SEGMENTS) -> list[Segmen
     return list(islice(_round_robin(queues), limit))
 
 
-def _segments(document: Document) -> Iterator[Segment]:
+def _segments(document: Document, segment_bytes: SegmentBytes) -> Iterator[Segment]:
     """Yield a document's segments; a short document gives one, after a context of at most half of it."""
     text = document.text.encode()
     start = at = _character(text, min(CONTEXT_BYTES, len(text) // 2))
     while at < len(text):
-        end = _character(text, at + SEGMENT_BYTES)
-        if at == start or end - at >= MIN_SEGMENT_BYTES:
+        end = _character(text, at + segment_bytes)
+        if at == start or end - at >= shortest_tail(segment_bytes):
             before = at - CONTEXT_BYTES
             while before > 0 and _goes_on(text[before]):
                 before += 1

@@ -3,11 +3,11 @@
 Its parameters are single precision whatever is on disk. On an accelerator the products are in bfloat16
 (autocast) where the checkpoint is stored in 16 bits; on a CPU they are single precision.
 
-Shapes: B sequences, T tokens, S positions, V vocabulary.
+Shapes: B sequences, T tokens, P tokens of a piece, S positions, V vocabulary.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from moe_trainer.causal_model import Cache, CausalModel, Mixture, backend_for
 from moe_trainer.hugging_face.cache import Appending, RowCache
 from moe_trainer.hugging_face.experts import IMPLEMENTATION, refusal
+from moe_trainer.hugging_face.pieces import computed_once
 from moe_trainer.hugging_face.routers import replace_routers
 from moe_trainer.model_config import IN_LAYER_EXPERTS
 from moe_trainer.moe.backends import Backend
@@ -132,6 +133,13 @@ class Decoder(CausalModel):
             router.record()
         logits_BTV = self._logits(ids_BT, position_ids=positions_BT, use_cache=False)
         return logits_BTV, [router.recorded() for router in self._routers]
+
+    def logits_in_pieces(self, ids_BT: Tensor, length: int) -> Iterator[Tensor]:
+        """Yield logits of ``length`` positions at a time."""
+        self._check_context(ids_BT.shape[1], self.context)
+        with computed_once(self.network.get_decoder()):
+            for at_P in torch.split(torch.arange(ids_BT.shape[1]), length):
+                yield self._logits(ids_BT, use_cache=False, logits_to_keep=at_P)
 
     def new_cache(self, rows: int, max_length: int) -> RowCache:
         """Return an empty cache."""
