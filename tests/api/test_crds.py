@@ -168,6 +168,7 @@ REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("a grader of another measure", POOL, _evaluator(measure="codeParses", grader="pytest"), "no other has one"),
     ("no grader", POOL, _evaluator(measure="container"), "measure container needs a grader"),
     ("an image in a pool", POOL, _evaluator(measure="container", grader="a", image="b"), "field not declared"),
+    ("segments of 1 KiB", POOL, _spec(evaluation={"segmentBytes": 1024}), 'supported values: "256", "3968"'),
     ("a holdout of 0", POOL, _spec(evaluation={"holdout": 0}), "should be greater than 0"),
 ]  # fmt: skip
 
@@ -203,6 +204,7 @@ def stored(cluster: LocalCluster) -> LocalCluster:
         ("expert/law", {"domain": None}, "domain is immutable"),
         ("expertpool/pool", {"evaluation": {"salt": "other"}}, "immutable, since every score rests on them"),
         ("expertpool/pool", {"evaluation": {"holdout": 0.2}}, "immutable, since every score rests on them"),
+        ("expertpool/pool", {"evaluation": {"segmentBytes": 3968}}, "evaluation.segmentBytes is immutable"),
         ("expertpool/pool", {"storage": {"size": None, "claim": "x"}}, "storage.claim is immutable"),
         ("expertpool/pool", {"storage": {"accessMode": "ReadWriteMany"}}, "accessMode are immutable"),
         (
@@ -240,6 +242,8 @@ def test_defaults_are_filled_in_at_every_depth(stored: LocalCluster) -> None:
         "expertParallelism": 1,
     }
     assert spec["serving"] == {"profile": "cpu", "replicas": 1}
+    path = "jsonpath={.spec.evaluation.segmentBytes}"
+    assert stored.kubectl("get", "-n", "team", "expertpool/pool", "-o", path).stdout == "256"
 
 
 def test_an_expert_scales_by_its_scale_subresource(stored: LocalCluster) -> None:

@@ -24,6 +24,7 @@ def stage(new_stage: Callable[[str], Stage]) -> Iterator[Stage]:
     stage.expert("profileless", training={"resources": {"profile": "quantum"}})
     stage.expert("storeless", data={"sources": [{"store": "attic", "path": "*"}]})
     stage.expert("presetless", base={"preset": "huge"})
+    stage.expert("shortsighted", training={"contextTokens": 383})
     stage.expert("baseless", base={"expert": "nobody"})
     stage.expert("hen", base={"expert": "egg"})
     stage.expert("egg", base={"expert": "hen"})
@@ -54,6 +55,7 @@ def _write_bad_data(stage: Stage) -> None:
         ("profileless", "UnknownProfile", "quantum"),
         ("storeless", "UnknownStore", "attic"),
         ("presetless", "UnknownPreset", "huge"),
+        ("shortsighted", "ContextTooShort", "spec.training.contextTokens is 383"),
         ("baseless", "BaseNotFound", "nobody"),
         ("hen", "BaseCycle", "hen -> egg -> hen"),
         ("egg", "BaseCycle", "egg -> hen -> egg"),

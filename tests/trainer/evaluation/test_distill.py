@@ -72,7 +72,7 @@ def test_the_gateway_loads_the_table_and_sends_each_domain_to_its_expert(
     table = ngram_table.load(data)
     for domain in DOMAINS:
         right = 0
-        segments = cut(read_documents(scored_pool.path(scored_pool.anchors[domain])))
+        segments = cut(read_documents(scored_pool.path(scored_pool.anchors[domain])), 256)
         for segment in segments:
             probabilities = table.score(segment.text.decode())
             assert set(probabilities) == set(ROSTER)

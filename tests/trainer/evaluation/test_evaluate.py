@@ -100,15 +100,15 @@ def test_another_domains_model_is_worse_than_the_current_one(pool: Pool) -> None
 
 def test_scoring_twice_gives_the_same_bits(pool: Pool) -> None:
     model, tokenizer = artefact.load(pool.path(pool.models["birds-1"]), pool.models["birds-1"].digest)
-    segments = cut(read_documents(pool.path(pool.anchors["birds"])))
-    key = Matrix(pool.environment.store, "pool").key(pool.models["birds-1"], pool.anchors["birds"])
+    segments = cut(read_documents(pool.path(pool.anchors["birds"])), 256)
+    key = Matrix(pool.environment.store, "pool", 256).key(pool.models["birds-1"], pool.anchors["birds"])
     assert scorer.score(model, tokenizer, segments, key) == scorer.score(model, tokenizer, segments, key)
 
 
 def test_scores_are_the_likelihood_of_the_bytes_one_by_one(pool: Pool) -> None:
     model, tokenizer = artefact.load(pool.path(pool.models["birds-1"]), None)
-    segment = cut(read_documents(pool.path(pool.anchors["birds"])))[3]
-    key = Matrix(pool.environment.store, "pool").key(pool.models["birds-1"], pool.anchors["birds"])
+    segment = cut(read_documents(pool.path(pool.anchors["birds"])), 256)[3]
+    key = Matrix(pool.environment.store, "pool", 256).key(pool.models["birds-1"], pool.anchors["birds"])
     before, nats = [tokenizer.bos_id, *segment.context], 0.0
     with torch.inference_mode():
         for byte in segment.text:

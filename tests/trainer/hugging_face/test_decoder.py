@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers import AutoModelForCausalLM, Gemma2Config, PreTrainedModel
 
 from moe_trainer.hugging_face.decoder import Decoder
 from moe_trainer.hugging_face.experts import IMPLEMENTATION
@@ -20,9 +21,46 @@ def decoder(name: str) -> Decoder:
     return made
 
 
+def soft_capped() -> PreTrainedModel:
+    """Return a network that does more to its logits than to multiply."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    config = Gemma2Config(
+        **sizes,
+        vocab_size=300,
+        head_dim=8,
+        intermediate_size=24,
+        initializer_range=0.2,
+        final_logit_softcapping=2.0,
+    )
+    made: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    return made.eval()
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_logits_are_those_of_transformers(name: str) -> None:
     torch.testing.assert_close(decoder(name)(ids()), network(name)(ids()).logits, **CLOSE)
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, "gemma2"])
+@pytest.mark.parametrize("length", [1, 7, 16, 40])
+def test_logits_in_pieces_are_those_of_the_whole_and_the_layers_run_once(name: str, length: int) -> None:
+    made = decoder(name) if name in CONFIGS else Decoder(soft_capped(), {}, {})
+    passes: list[None] = []
+    made.blocks[0].register_forward_hook(lambda *_: passes.append(None))
+    with torch.inference_mode():
+        pieces = list(made.logits_in_pieces(ids(), length))
+        assert len(passes) == 1
+        assert [piece.shape[1] for piece in pieces] == [min(length, 20 - at) for at in range(0, 20, length)]
+        torch.testing.assert_close(torch.cat(pieces, dim=1), made(ids()), **CLOSE)
+
+
+def test_after_logits_in_pieces_a_network_computes_again() -> None:
+    made, other = decoder("llama"), ids() + 1
+    before = made(other)
+    list(made.logits_in_pieces(ids(), 7))
+    next(made.logits_in_pieces(ids(), 7))  # and is left
+    torch.testing.assert_close(made(other), before)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -35,7 +35,7 @@ device = scorer.use_device(1)
 model, tokenizer = artefact.load(Path(sys.argv[1]), None)
 digest = "sha256:" + "0" * 64
 segments = [Segment("c", b"The order", b" is alpha1, then beta1") for _ in range(3)]
-cell = scorer.score(model, tokenizer, segments, CellKey(artefact=digest, holdout=digest, device=device))
+cell = scorer.score(model, tokenizer, segments, CellKey(artefact=digest, holdout=digest, scorer="any", device=device))
 print(json.dumps([device, cell.nats]))
 """
 

@@ -8,6 +8,7 @@ from moe_trainer import artefact
 from moe_trainer.model import KVCache, Model, initialise
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.presets import PRESETS, preset
+from moe_trainer.segment_size import tokens_needed
 from moe_trainer.tokenizer import ByteTokenizer
 
 from .conftest import SMALL, everywhere_random
@@ -102,9 +103,19 @@ def test_a_seed_decides_every_bit_of_a_new_model() -> None:
     assert not torch.equal(first["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
 
 
+@pytest.mark.parametrize("length", [1, 5, 16, 40])
+def test_logits_in_pieces_are_those_of_the_whole(length: int) -> None:
+    model = Model(SMALL).eval()
+    initialise(model, seed=1)
+    ids = torch.randint(SMALL.vocab_size, (3, 20), generator=torch.Generator().manual_seed(0))
+    pieces = list(model.logits_in_pieces(ids, length))
+    assert [piece.shape[1] for piece in pieces] == [min(length, 20 - at) for at in range(0, 20, length)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), model(ids))
+
+
 def test_every_preset_can_be_made_and_holds_a_scored_segment() -> None:
     for config in PRESETS.values():
-        assert config.max_position_embeddings >= 128 + 256
+        assert config.max_position_embeddings >= tokens_needed(256)
         assert config.vocab_size >= ByteTokenizer.vocab_size
         assert sum(p.numel() for p in Model(config).parameters()) < 2_000_000
 

@@ -12,6 +12,7 @@ from moe_trainer.imported import digest_of_folder, import_base
 from moe_trainer.job_config import ImportedBase
 from moe_trainer.main import main
 from moe_trainer.manifest import read_manifest, verify
+from moe_trainer.segment_size import SegmentBytes
 
 TAKEN = {
     "config.json": b"{}",
@@ -46,7 +47,7 @@ def base(environment: Environment) -> ImportedBase:
 
 def test_the_copy_is_an_artefact_of_the_digest_that_named_it(environment: Environment) -> None:
     asked = base(environment)
-    import_base(asked, "pool", environment)
+    import_base(asked, "pool", 256, environment)
     copy = environment.store / store.imported("pool", asked.digest)
     assert set(verify(copy, asked.digest).files) == set(TAKEN)
     for name, content in TAKEN.items():
@@ -56,9 +57,9 @@ def test_the_copy_is_an_artefact_of_the_digest_that_named_it(environment: Enviro
 
 def test_what_is_there_is_not_read_again(environment: Environment) -> None:
     asked = base(environment)
-    import_base(asked, "pool", environment)
+    import_base(asked, "pool", 256, environment)
     (folder_of(environment) / "config.json").unlink()
-    import_base(asked, "pool", environment)
+    import_base(asked, "pool", 256, environment)
 
 
 def test_another_checkpoint_than_its_digest_says_leaves_nothing(environment: Environment) -> None:
@@ -68,7 +69,7 @@ def test_another_checkpoint_than_its_digest_says_leaves_nothing(environment: Env
     with pytest.raises(
         JobError, match=f"BaseMismatch.*has digest {found}, but base.digest is {asked.digest}"
     ):
-        import_base(asked, "pool", environment)
+        import_base(asked, "pool", 256, environment)
     imports = (environment.store / store.imported("pool", asked.digest)).parent
     assert not imports.exists() or list(imports.iterdir()) == []
 
@@ -94,7 +95,27 @@ def test_what_is_no_checkpoint_is_refused_with_what_it_lacks(
     asked = base(environment)
     change(folder_of(environment))
     with pytest.raises(JobError, match=f"BaseMissing: hub/models/small .*{message}"):
-        import_base(asked, "pool", environment)
+        import_base(asked, "pool", 256, environment)
+
+
+@pytest.mark.parametrize("size", [256, 3968])
+def test_one_that_cannot_see_a_segment_is_refused_before_its_weights_are_copied(
+    environment: Environment, size: SegmentBytes
+) -> None:
+    (folder_of(environment) / "config.json").write_text(f'{{"max_position_embeddings": {size + 127}}}')
+    with pytest.raises(
+        JobError, match=f"ContextTooShort.*config.json of the base hub/models/small is {size + 127}"
+    ):
+        import_base(base(environment), "pool", size, environment)
+    assert list(environment.store.iterdir()) == []
+
+
+def test_one_that_is_there_already_is_refused_as_well(environment: Environment) -> None:
+    (folder_of(environment) / "config.json").write_text('{"max_position_embeddings": 4095}')
+    asked = base(environment)
+    import_base(asked, "pool", 256, environment)
+    with pytest.raises(JobError, match=r"ContextTooShort.*take 4096 tokens"):
+        import_base(asked, "pool", 3968, environment)
 
 
 def test_the_command_prints_the_digest_or_what_is_wrong(

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from moe_trainer.data.holdouts import read_windows
 from moe_trainer.data.snapshot_layout import read_documents, read_record
 from moe_trainer.evaluation.contamination import tainted_clusters
 from moe_trainer.failure import JobError
-from moe_trainer.job_config import Filter, Source
+from moe_trainer.job_config import Filter, Source, parse_job_config
 from moe_trainer.manifest import verify
 
 from .conftest import Place
@@ -174,6 +175,41 @@ def test_a_small_holdout_is_reported_and_not_refused(place: Place, prose: Prose)
     made = place.snapshot(place.job("prose", fraction=0.01))
     assert made.anchor.clusters == 0
     assert made.documents == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"context_tokens": 383}, "spec.training.contextTokens is 383"),
+        ({"context_tokens": 4095, "segment_bytes": 3968}, "spec.training.contextTokens is 4095"),
+        ({"preset": "tiny", "segment_bytes": 3968}, "spec.base.preset is 'tiny'"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is_read(
+    place: Place, asked: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(JobError, match=f"ContextTooShort: {message}"):
+        place.snapshot(place.job("nowhere").model_copy(update=asked))
+    assert list(place.store.iterdir()) == []
+
+
+def test_a_window_counts_segments_of_the_pools_size(place: Place, prose: Prose) -> None:
+    place.text("prose", ["".join(prose(12, f"p{number}")) for number in range(24)])
+    job = place.job("prose")
+    long = job.model_copy(update={"pool_uid": "other", "segment_bytes": 3968})
+    many, few = place.snapshot(job).anchor, place.snapshot(long).anchor
+    sizes = [len(text) for text in texts(place, many.path)]
+    assert (many.digest, many.clusters) == (few.digest, few.clusters)
+    assert many.segments == sum(size // 256 for size in sizes)
+    assert few.segments == sum(size // 3968 for size in sizes) >= few.clusters
+
+
+def test_a_job_of_the_default_size_says_what_it_said_before_there_were_sizes(place: Place) -> None:
+    job = place.job("prose")
+    assert "segmentBytes" not in job.to_json()
+    assert parse_job_config(job.to_json()) == job
+    long = job.model_copy(update={"segment_bytes": 3968})
+    assert '"segmentBytes":3968' in long.to_json() and parse_job_config(long.to_json()) == long
 
 
 def test_the_record_says_what_the_headline_says(place: Place, prose: Prose) -> None:

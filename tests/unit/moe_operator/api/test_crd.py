@@ -87,7 +87,7 @@ def test_every_string_list_and_map_has_a_maximum(kind: Kind) -> None:
 def test_every_number_that_a_user_sets_has_both_bounds(kind: Kind) -> None:
     for path, node in fields(kind, "spec"):
         if node["type"] in ("integer", "number"):
-            assert {"minimum", "maximum"} <= set(node), path
+            assert "enum" in node or {"minimum", "maximum"} <= set(node), path
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -120,7 +120,7 @@ def test_every_rule_has_a_message_that_says_what_to_do() -> None:
 
 def test_nested_defaults_are_written_out_so_that_rules_on_them_always_apply() -> None:
     evaluation = object_schema(EXPERT_POOL)["properties"]["spec"]["properties"]["evaluation"]
-    assert evaluation["default"] == {"holdout": 0.1, "salt": "moe", "evaluators": []}
+    assert evaluation["default"] == {"holdout": 0.1, "salt": "moe", "segmentBytes": 256, "evaluators": []}
     training = object_schema(EXPERT)["properties"]["spec"]["properties"]["training"]
     assert training["default"]["resources"] == {
         "profile": "cpu",

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from world import World
 
 from moe_trainer import store
@@ -14,18 +15,16 @@ def base(digest: str) -> dict[str, str]:
     return {"store": "corpora", "path": "models/small", "digest": digest}
 
 
-def world_with_base(digest: str) -> World:
+def world_with_base(digest: str, **pool: Any) -> World:
     world = World()
-    world.pool()
+    world.pool(**pool)
     world.expert("code", base=base(digest))
     world.settle()
     return world
 
 
-def snapshot_configs(world: World) -> list[dict[str, Any]]:
-    jobs = [
-        manifest for (kind, name), manifest in world.objects.items() if kind == "Job" and "snapshot" in name
-    ]
+def job_configs(world: World) -> list[dict[str, Any]]:
+    jobs = [manifest for (kind, _), manifest in world.objects.items() if kind == "Job"]
     containers = [job["spec"]["template"]["spec"]["containers"][0] for job in jobs]
     return [
         json.loads(item["value"])
@@ -33,6 +32,10 @@ def snapshot_configs(world: World) -> list[dict[str, Any]]:
         for item in container["env"]
         if item["name"] == "MOE_JOB_CONFIG"
     ]
+
+
+def snapshot_configs(world: World) -> list[dict[str, Any]]:
+    return [config for config in job_configs(world) if config["kind"] == "snapshot"]
 
 
 def parent(world: World, revision: str) -> dict[str, Any]:
@@ -49,6 +52,22 @@ def test_the_snapshot_job_copies_it_and_the_revision_starts_from_the_copy() -> N
     assert not found.get("ancestry")
     assert world.status("code").phase == "Serving"
     assert "whose training text is unknown" in world.condition("code", "BaseModelReady")[2]
+
+
+@pytest.mark.parametrize(("segment_bytes", "told"), [(None, None), (256, None), (3968, 3968)])
+def test_every_job_that_cuts_segments_is_told_the_size_of_the_pools(
+    segment_bytes: int | None, told: int | None
+) -> None:
+    given = {"segmentBytes": segment_bytes} if segment_bytes is not None else {}
+    world = world_with_base(FIRST, evaluation=given)
+    world.expert("prose", base=base(FIRST), training={"contextTokens": 4096})
+    world.settle()
+    sizes: dict[str, set[int | None]] = {}
+    for config in job_configs(world):
+        sizes.setdefault(config["kind"], set()).add(config.get("segmentBytes"))
+    assert sizes == {"snapshot": {told}, "train": {None}, "evaluate": {told}, "distill": {told}}
+    sequences = {config["expert"]["name"]: config.get("contextTokens") for config in snapshot_configs(world)}
+    assert sequences == {"code": None, "prose": 4096}
 
 
 def test_it_is_what_the_first_revision_is_measured_against() -> None:

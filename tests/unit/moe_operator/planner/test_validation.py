@@ -23,6 +23,12 @@ def test_a_sound_expert_has_no_finding() -> None:
     assert finding() is None
 
 
+def test_sequences_as_long_as_the_pools_segments_take_are_sound() -> None:
+    assert finding(training={"contextTokens": 384}) is None
+    long = {"evaluation": {"segmentBytes": 3968}}
+    assert finding(training={"contextTokens": 4096}, pool_spec=long) is None
+
+
 @pytest.mark.parametrize(
     ("spec", "reason", "parts"),
     [
@@ -78,6 +84,29 @@ def test_a_sound_expert_has_no_finding() -> None:
             {"base": {"store": "corpora", "path": "../m", "digest": DIGEST}},
             "PathNotAllowed",
             ["spec.base.path"],
+        ),
+        (
+            {"training": {"contextTokens": 383}},
+            "ContextTooShort",
+            [
+                "spec.training.contextTokens is 383",
+                "segmentBytes is 256",
+                "Set it to 384 or more, or leave it out",
+            ],
+        ),
+        (
+            {"base": {"preset": "tiny"}, "pool_spec": {"evaluation": {"segmentBytes": 3968}}},
+            "ContextTooShort",
+            ["spec.base.preset is 'tiny', which sees 384 tokens", "segmentBytes is 3968", "take 4096 tokens"],
+        ),
+        (
+            {"training": {"contextTokens": 4095}, "pool_spec": {"evaluation": {"segmentBytes": 3968}}},
+            "ContextTooShort",
+            [
+                "spec.training.contextTokens is 4095",
+                "Set it to 4096 or more",
+                "in a pool with segmentBytes 256",
+            ],
         ),
         ({"base": {"expert": "nobody"}}, "BaseNotFound", ["'nobody'", "general"]),
         ({"base": {"expert": "code"}}, "BaseCycle", ["code -> code"]),

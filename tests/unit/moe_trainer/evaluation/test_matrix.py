@@ -13,7 +13,7 @@ HOLDOUT = HoldoutRef(domain="code", expert="code", path="holdouts/code", digest=
 
 @pytest.fixture
 def matrix(tmp_path: Path) -> Matrix:
-    return Matrix(tmp_path, "pool")
+    return Matrix(tmp_path, "pool", 256)
 
 
 def cell(matrix: Matrix) -> Cell:
@@ -43,9 +43,22 @@ def test_another_identity_is_another_cell(matrix: Matrix, changed: str) -> None:
     assert matrix.read(matrix.key(MODEL, HOLDOUT).model_copy(update={changed: other})) is None
 
 
+def test_cells_of_256_bytes_keep_the_key_that_they_had_before_there_were_sizes(matrix: Matrix) -> None:
+    key = matrix.key(MODEL, HOLDOUT)
+    assert key.scorer == "bytes-128+256-of-256-v2"
+    assert key.content_digest() == "sha256:5aa86af378c106ef2e9618973e1b1c88400c447931e02aa64885d4289a4f4836"
+
+
+def test_cells_of_one_size_are_never_read_for_the_other(matrix: Matrix) -> None:
+    matrix.write(cell(matrix))
+    longer = Matrix(matrix.store, "pool", 3968)
+    assert longer.key(MODEL, HOLDOUT).scorer == "bytes-128+3968-of-256-v2"
+    assert longer.read(longer.key(MODEL, HOLDOUT)) is None
+
+
 def test_pools_do_not_share_cells(matrix: Matrix) -> None:
     matrix.write(cell(matrix))
-    assert Matrix(matrix.store, "other").read(matrix.key(MODEL, HOLDOUT)) is None
+    assert Matrix(matrix.store, "other", 256).read(matrix.key(MODEL, HOLDOUT)) is None
 
 
 @pytest.mark.parametrize(

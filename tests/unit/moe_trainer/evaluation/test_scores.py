@@ -146,7 +146,7 @@ def test_forgetting_is_the_mean_over_domains_in_bits_per_byte() -> None:
 
 def test_tainted_clusters_are_left_out() -> None:
     cell = Cell(
-        key=CellKey(artefact=DIGEST, holdout=DIGEST),
+        key=CellKey(artefact=DIGEST, holdout=DIGEST, scorer="any"),
         clusters=("a", "b", "a", "c"),
         sizes=(1, 2, 3, 4),
         nats=(10.0, 20.0, 30.0, 40.0),
