@@ -1,9 +1,12 @@
 """Distil a table from real cells, and let the gateway's own code score with it."""
 
+import dataclasses
 import json
+import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from tests.trainer.evaluation.conftest import DOMAINS, Pool
 
@@ -50,6 +53,21 @@ def scored_pool(pool: Pool) -> Pool:
 def headline(scored_pool: Pool) -> DistillHeadline:
     """What a distill Job reports."""
     return distill.run(job(scored_pool), scored_pool.environment)
+
+
+def test_cells_of_the_other_size_make_no_table(scored_pool: Pool) -> None:
+    asked = job(scored_pool).model_copy(update={"segment_bytes": 3968})
+    with pytest.raises(JobError, match="CellsMissing"):
+        distill.run(asked, scored_pool.environment)
+
+
+def test_labels_of_long_segments_are_as_soft_for_each_256_bytes() -> None:
+    nats_SE, sizes_S = np.array([[100.0, 108.0]]), np.array([256.0])
+    short = distill.Segments([b""], sizes_S, nats_SE, nats_SE, ["a"])
+    shorter = dataclasses.replace(short, sizes_S=sizes_S / 2)
+    long = dataclasses.replace(short, sizes_S=10 * sizes_S, nats_SE=10 * nats_SE)
+    assert short.labels_SE.tolist() == shorter.labels_SE.tolist() == long.labels_SE.tolist()
+    assert short.labels_SE[0, 0] == pytest.approx(1 / (1 + math.exp(-2)))
 
 
 def test_the_route_lies_between_the_oracle_and_a_random_one(headline: DistillHeadline) -> None:

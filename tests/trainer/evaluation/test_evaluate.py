@@ -5,17 +5,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.trainer.evaluation.conftest import DOMAINS, Pool
+from tests.trainer.evaluation.conftest import CONFIG, DOMAINS, Pool
 
 from moe_trainer import artefact, evaluate
 from moe_trainer.data.snapshot_layout import read_documents
 from moe_trainer.evaluation import scorer
 from moe_trainer.evaluation.matrix import Cell, Matrix
+from moe_trainer.evaluation.report import EvaluationReport
 from moe_trainer.evaluation.segments import cut
 from moe_trainer.failure import JobError
 from moe_trainer.job_config import ArtefactRef, Comparison, EvaluateJob
 from moe_trainer.job_report import MAX_HEADLINE_BYTES, Decision, EvaluateHeadline
 from moe_trainer.manifest import new_folder
+from moe_trainer.model import Model
 
 
 def job(pool: Pool, expert: str, candidate: ArtefactRef, **changes: object) -> EvaluateJob:
@@ -163,6 +165,45 @@ def test_of_two_experts_on_one_domain_the_first_anchor_stands_for_both(pool: Poo
     assert beside.specialization_score == alone.specialization_score
     assert beside.forgetting == alone.forgetting
     assert beside.suite != alone.suite
+
+
+def with_context(pool: Pool, model: ArtefactRef, tokens: int) -> ArtefactRef:
+    """Commit a model again as one that sees so many tokens."""
+    loaded, tokenizer = artefact.load(pool.path(model), model.digest)
+    longer = Model(CONFIG.model_copy(update={"max_position_embeddings": tokens}))
+    longer.load_state_dict(loaded.state_dict())
+    path = f"{model.path}-sees-{tokens}"
+    digest = artefact.write(pool.environment.store / path, longer, tokenizer, "{}")
+    return model.model_copy(update={"path": path, "digest": digest})
+
+
+def test_a_pool_of_long_segments_is_measured_on_them_and_on_no_others(own_pool: Pool) -> None:
+    models = {
+        name: with_context(own_pool, own_pool.models[f"{name}-1"], 4096) for name in ("birds", "general")
+    }
+    asked = job(own_pool, "birds", models["birds"], base=models["general"])
+    long = asked.model_copy(update={"segment_bytes": 3968})
+    short_bits, long_bits = (evaluate.run(each, own_pool.environment).row["birds"] for each in (asked, long))
+    assert evaluate.run(asked, own_pool.environment).row["birds"] == short_bits != long_bits
+    cells = {size: Matrix(own_pool.environment.store, "pool", size) for size in (256, 3968)}
+    found = {
+        size: matrix.read(matrix.key(models["birds"], own_pool.anchors["birds"]))
+        for size, matrix in cells.items()
+    }
+    short, whole = found[256], found[3968]
+    assert short and whole and max(short.sizes) == 256 < max(whole.sizes)
+    assert len(whole.nats) == len(list(read_documents(own_pool.path(own_pool.anchors["birds"]))))
+    reports = {
+        EvaluationReport.model_validate_json(path.read_text()).scorer
+        for path in own_pool.path(models["birds"]).parent.glob("evaluations/*/report.json")
+    }
+    assert reports == {"bytes-128+256-of-256-v2", "bytes-128+3968-of-256-v2"}
+
+
+def test_a_model_that_cannot_see_long_segments_is_not_measured_on_them(own_pool: Pool) -> None:
+    asked = job(own_pool, "birds", own_pool.models["birds-1"], segment_bytes=3968)
+    with pytest.raises(JobError, match=r"ContextTooShort: the model's context is 384 tokens"):
+        evaluate.run(asked, own_pool.environment)
 
 
 def test_a_damaged_cell_is_filled_again(own_pool: Pool) -> None:

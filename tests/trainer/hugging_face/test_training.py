@@ -62,13 +62,18 @@ def base(store: Path, name: str) -> ArtefactRef:
     """Commit a checkpoint in the store, with more context than the text has tokens."""
     from moe_trainer.hugging_face import directory
 
-    source = write_checkpoint(store.parent / name, name, dtype=torch.bfloat16)
-    config = json.loads((source / "config.json").read_text()) | {"max_position_embeddings": 512}
-    (source / "config.json").write_text(json.dumps(config))
+    source = with_context(write_checkpoint(store.parent / name, name, dtype=torch.bfloat16), 512)
     decoder, tokenizer = directory.load(source)
     return ArtefactRef(
         revision="base", path=name, digest=artefact.write(store / name, decoder, tokenizer, "{}")
     )
+
+
+def with_context(folder: Path, tokens: int) -> Path:
+    """Let a checkpoint say that it sees so many tokens; rotary positions go on for ever."""
+    config = json.loads((folder / "config.json").read_text()) | {"max_position_embeddings": tokens}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
 def job(data: SnapshotHeadline, parent: ArtefactRef, **training: Any) -> TrainJob:
@@ -163,7 +168,7 @@ def test_balancing_a_dense_base_is_refused(data: SnapshotHeadline, tmp_path: Pat
 
 def test_a_checkpoint_of_a_data_store_is_imported_by_the_snapshot_and_trained_from(tmp_path: Path) -> None:
     sources, root = tmp_path / "sources", tmp_path / "store"
-    write_checkpoint(sources / "hub" / "models" / "small", "qwen3")
+    with_context(write_checkpoint(sources / "hub" / "models" / "small", "qwen3"), 512)
     (sources / "corpora").mkdir()
     for number in range(60):
         (sources / "corpora" / f"{number}.txt").write_text(text(number))

@@ -28,7 +28,7 @@ BATCH_TOKENS = 32 * 512
 #: Logits of a piece, about: it takes three times their 256 MiB.
 PIECE_LOGITS = 1 << 26
 
-#: Tokens by which the length of a piece goes up: on a CPU, pieces of so many are the same bits as the whole.
+#: Tokens by which the length of a piece goes up: pieces of so many have the bits of the whole (x86).
 PIECE_STEP = 16
 
 Row = list[int]
