@@ -8,7 +8,9 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    FlexOlmoConfig,
     Glm4MoeConfig,
+    GraniteMoeConfig,
     LlamaConfig,
     MistralConfig,
     MixtralConfig,
@@ -53,6 +55,10 @@ CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
     "qwen3-moe": lambda: Qwen3MoeConfig(**_SIZES, **_MIXTURE, head_dim=8, num_experts=4, norm_topk_prob=True),
     "mixtral": lambda: MixtralConfig(**_SIZES, num_local_experts=4, num_experts_per_tok=2),
     "olmoe": lambda: OlmoeConfig(**_SIZES, num_experts=4, num_experts_per_tok=2),
+    "flex-olmo": lambda: FlexOlmoConfig(**_SIZES, num_experts=4, num_experts_per_tok=2),
+    "granite-moe": lambda: GraniteMoeConfig(
+        **_SIZES, num_local_experts=4, num_experts_per_tok=2, tie_word_embeddings=False
+    ),
     "qwen2-moe": lambda: Qwen2MoeConfig(
         **_SIZES, **_MIXTURE, num_experts=4, shared_expert_intermediate_size=12, decoder_sparse_step=1
     ),

@@ -10,6 +10,7 @@ from tests.trainer.hugging_face.conftest import CONFIGS, ids, network, write_che
 from tests.trainer.hugging_face.test_training import base, data, job, report, text
 from tests.trainer.methods.test_composition import write_bank
 from tests.trainer.methods.test_expert_bank import banked, spec
+from tests.trainer.methods.test_lora_decoder import evaluated
 from transformers import AutoModelForCausalLM, AutoTokenizer, GptOssConfig
 
 from moe_trainer import artefact, compose, manifest, train
@@ -22,12 +23,13 @@ from moe_trainer.job_config import ArtefactRef, BankSpec, ComposeJob
 from moe_trainer.job_report import SnapshotHeadline
 from moe_trainer.methods import artefacts, composition
 from moe_trainer.methods.expert_bank import ExpertBank
+from moe_trainer.model_config import IN_LAYER_EXPERTS
 from moe_trainer.shards import read_header
 from moe_trainer.training.optimization import trained_parameters
 
 __all__ = ["data"]
 
-MIXTURES = ("qwen3-moe", "mixtral", "olmoe", "qwen2-moe")
+MIXTURES = ("qwen3-moe", "mixtral", "olmoe", "qwen2-moe", "granite-moe", "flex-olmo")
 IDS_BT = ids(rows=3)
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 
@@ -92,7 +94,7 @@ def test_stacked_and_composed_a_bank_answers_as_it_was_trained(name: str, tmp_pa
 
     digest = artefact.write(tmp_path / "composed", stacked, tokenizer, "{}")
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "composed")
-    assert theirs.config.num_experts == 7 == theirs.config.num_local_experts if name != "qwen2-moe" else True
+    assert {getattr(theirs.config, number, 7) for number in IN_LAYER_EXPERTS} == {7}
     with torch.no_grad():
         torch.testing.assert_close(theirs(IDS_BT).logits, expected, **CLOSE)
     again, _ = artefact.load(tmp_path / "composed", digest)
@@ -185,6 +187,8 @@ def test_a_bank_goes_through_the_trainer(data: SnapshotHeadline, tmp_path: Path)
     assert sum(losses[-4:]) / 4 < 0.95 * losses[0]
     names = {path.name for path in (store / made.path).iterdir()}
     assert names == {"adapter.json", "bank_config.json", "bank.safetensors", "manifest.json", "report.json"}
+    gain = evaluated(store, data, parent, made).gain
+    assert gain is not None and gain.lower > 0.02
 
     asked = job(data, parent, **BANK).model_copy(update={"inputs_digest": digest_of("broken")})
     real, calls = train.take_step, 0

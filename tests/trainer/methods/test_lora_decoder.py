@@ -20,12 +20,35 @@ from moe_trainer.job_config import (
     LoRASpec,
     SnapshotRef,
 )
-from moe_trainer.job_report import SnapshotHeadline
+from moe_trainer.job_report import EvaluateHeadline, SnapshotHeadline, TrainHeadline
 from moe_trainer.methods import artefacts
 
 __all__ = ["data"]
 
 LORA = {"method": "LoRA", "lora": LoRASpec(rank=4, alpha=8)}
+
+
+def evaluated(
+    store: Path, data: SnapshotHeadline, base: ArtefactRef, made: TrainHeadline
+) -> EvaluateHeadline:
+    """Measure what a run made against its base, on the run's own holdout."""
+    own = HoldoutRef(domain="prose", expert="prose", path=data.anchor.path, digest=data.anchor.digest)
+    candidate = ArtefactRef(
+        revision="prose-1",
+        path=made.path,
+        digest=made.digest,
+        ancestry=(SnapshotRef(path=data.path, digest=data.digest),),
+    )
+    asked = EvaluateJob(
+        pool_uid="pool-uid",
+        expert=EXPERT,
+        revision="prose-1",
+        candidate=candidate,
+        base=base,
+        comparisons=(Comparison(holdout=own, role="anchor"),),
+        suite=(own,),
+    )
+    return evaluate.run(asked, Environment(store=store))
 
 
 @pytest.mark.parametrize(("name", "training"), [("llama", DENSE), ("qwen3-moe", {})])
@@ -44,26 +67,8 @@ def test_an_adapter_is_trained_evaluated_and_loaded_by_peft(
     ids = torch.tensor([tokenizer.encode(text(1000))[:512]])
     torch.testing.assert_close(ours(ids), theirs(ids).logits, atol=1e-4, rtol=1e-4)
 
-    own = HoldoutRef(domain="prose", expert="prose", path=data.anchor.path, digest=data.anchor.digest)
-    candidate = ArtefactRef(
-        revision="prose-1",
-        path=made.path,
-        digest=made.digest,
-        ancestry=(SnapshotRef(path=data.path, digest=data.digest),),
-    )
-    found = evaluate.run(
-        EvaluateJob(
-            pool_uid="pool-uid",
-            expert=EXPERT,
-            revision="prose-1",
-            candidate=candidate,
-            base=parent,
-            comparisons=(Comparison(holdout=own, role="anchor"),),
-            suite=(own,),
-        ),
-        Environment(store=store),
-    )
-    assert found.gain is not None and found.gain.lower > 0.05
+    gain = evaluated(store, data, parent, made).gain
+    assert gain is not None and gain.lower > 0.05
 
 
 def test_an_adapter_is_merged_where_full_training_goes_on_from_it(

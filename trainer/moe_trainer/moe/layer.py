@@ -87,8 +87,8 @@ class MoELayer(nn.Module):
     @property
     def whole_bias_E(self) -> Tensor | None:
         """The bias of all in-layer experts that the router chooses among: of those put beside its own it is 0."""
-        if self.bias_E is None:
-            return None
+        if self.bias_E is None or len(self.bias_E) == self.router.experts:
+            return self.bias_E
         return F.pad(self.bias_E, (0, self.router.experts - len(self.bias_E)))
 
     def forward(self, x_ND: Tensor, groups: int = 1) -> tuple[Tensor, Routing]:
