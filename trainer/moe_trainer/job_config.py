@@ -102,7 +102,8 @@ class ArtefactRef(Format):
     )
     contamination: Contamination | None = Field(
         default=None,
-        description="Set where it descends from a checkpoint from outside: it may have seen anything.",
+        description="Set where it descends from a checkpoint from outside, or from more snapshots than are recorded: it "
+        "may have seen anything.",
     )
 
 

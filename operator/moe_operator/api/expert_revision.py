@@ -29,7 +29,8 @@ class ParentRef(ApiModel):
     )
     contamination: Literal["Unknown"] | None = Field(
         default=None,
-        description="Set where it is, or descends from, a checkpoint from outside, whose training text is unknown.",
+        description="Set where it is, or descends from, a checkpoint from outside, whose training text is unknown, or "
+        "from more snapshots than are recorded.",
     )
 
 

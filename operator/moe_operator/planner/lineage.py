@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from moe_operator.api.expert_revision import ExpertRevision, ParentRef, SnapshotInput
 from moe_operator.state import ExpertState
 
-#: Longest ancestry that is recorded.
+#: Longest ancestry that is recorded: an object of the API server has to hold it.
 MAX_ANCESTRY = 64
 
 
@@ -37,21 +37,23 @@ def parent_ref(revision: ExpertRevision) -> ParentRef:
     artefact, before = revision.status.artefact, revision.spec.inputs.parent
     if artefact is None:
         raise ValueError(f"{revision.metadata.name} has no artefact to be a parent with")
+    seen = _snapshots(revision)
+    forgotten = len(seen) > MAX_ANCESTRY  # what was in those can no longer be looked up
     return ParentRef(
         revision=revision.metadata.name,
         path=artefact.path,
         digest=artefact.digest,
-        ancestry=ancestry(revision),
-        contamination=before.contamination if before is not None else None,
+        ancestry=seen[-MAX_ANCESTRY:],
+        contamination="Unknown" if forgotten else before.contamination if before is not None else None,
     )
 
 
-def ancestry(revision: ExpertRevision) -> list[SnapshotInput]:
-    """Return every snapshot that a revision and its parents were trained on, oldest first."""
+def _snapshots(revision: ExpertRevision) -> list[SnapshotInput]:
+    """Return every recorded snapshot that a revision and its parents were trained on, oldest first."""
     inputs = revision.spec.inputs
     earlier = inputs.parent.ancestry if inputs.parent else []
     seen: dict[str, SnapshotInput] = {item.digest: item for item in [*earlier, inputs.data]}
-    return list(seen.values())[-MAX_ANCESTRY:]
+    return list(seen.values())
 
 
 def root_of(revision: ExpertRevision, revisions: Mapping[str, ExpertRevision]) -> ExpertRevision:
