@@ -104,6 +104,13 @@ def test_a_row_that_must_not_be_chosen_has_no_probability() -> None:
     assert made.experts_NK.tolist() == [[0, 2]] and made.probabilities_GE[0, 1] == 0
 
 
+@pytest.mark.parametrize("scores", ["softmax", "sigmoid"])
+def test_no_bias_opens_a_row_that_must_not_be_chosen(scores: str) -> None:
+    logits_NE = torch.tensor([[0.5, -1e9, 0.1]], requires_grad=True)
+    made = route(logits_NE, RouterConfig(3, 2, scores=scores), torch.full((3,), -5.0))  # type: ignore[arg-type]
+    assert made.experts_NK.tolist() == [[0, 2]]
+
+
 def test_logits_far_apart_keep_their_log_sum_exp() -> None:
     logits_NE = torch.tensor([[300.0, -300.0], [-1e4, -1e4]], requires_grad=True)
     made = route(logits_NE, RouterConfig(2, 1))

@@ -16,6 +16,9 @@ typedef float Lanes[LANES];
 /* Added to a sum of sigmoids before dividing by it, as in plain_router.py. */
 static const float EPSILON = 1e-20f;
 
+/* The score of an in-layer expert that cannot be chosen: below any other, but a number. */
+static const float CLOSED = -1e38f;
+
 typedef struct {
     int64_t groups, length, experts, active; /* sequences, tokens of one, in-layer experts, of which each token's */
     int32_t softmax, renormalise;            /* scores are softmax or sigmoid; a token's weights sum to 1 */
@@ -54,18 +57,29 @@ static void powers(const Lanes *logits, int64_t experts, const float *shift, Lan
         }
 }
 
+/* Exactly 0 for logits so low that a row must not be chosen. */
 static void sigmoids(const Lanes *logits, int64_t experts, Lanes *restrict found) {
-    for (int64_t e = 0; e < experts; e++) EACH_LANE found[e][lane] = sigmoid(logits[e][lane]);
+    for (int64_t e = 0; e < experts; e++)
+        EACH_LANE {
+            const float open = sigmoid(logits[e][lane]);
+            found[e][lane] = logits[e][lane] < -100.0f ? 0.0f : open;
+        }
 }
 
-/* The places of the largest, best first, of equals the first; those of NaN are never among them. `best` is room. */
+/* The places of the largest, best first, of equals the first; NaN is never among them, nor by any bias what has no score.
+   `best` is room. */
 static void choose(const Lanes *scores, const float *bias, const Router *router, Lanes *restrict best,
                    int32_t (*restrict places)[LANES]) {
     for (int64_t k = 0; k < router->active; k++) EACH_LANE best[k][lane] = -INFINITY, places[k][lane] = 0;
     for (int64_t e = 0; e < router->experts; e++) {
         float score[LANES];
         int32_t place[LANES], better[LANES];
-        EACH_LANE score[lane] = scores[e][lane] + (bias ? bias[e] : 0), place[lane] = (int32_t)e, better[lane] = 0;
+        EACH_LANE {
+            const float biased = scores[e][lane] + (bias ? bias[e] : 0.0f);
+            score[lane] = bias && scores[e][lane] == 0 ? CLOSED : biased;
+            place[lane] = (int32_t)e;
+            better[lane] = 0;
+        }
         for (int64_t k = 0; k < router->active; k++)
             EACH_LANE { /* from where it is better on, all go one place down */
                 better[lane] |= score[lane] > best[k][lane];
