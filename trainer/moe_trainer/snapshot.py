@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from moe_trainer import fitting, store
 from moe_trainer.data import filters, windows
-from moe_trainer.data.catalogue import Rows, digits_of
+from moe_trainer.data.catalogue import Rows, digits_of, digits_one_by_one
 from moe_trainer.data.fingerprints import (
     Fingerprint,
     fingerprint_lines,
@@ -51,6 +51,7 @@ from moe_trainer.data.snapshot_layout import (
     document_line,
     read_record,
 )
+from moe_trainer.data.sorting import by_name
 from moe_trainer.data.splitting import Places, assign
 from moe_trainer.environment import Environment
 from moe_trainer.evaluators.tasks import freeze
@@ -95,7 +96,8 @@ def data_digest(job: SnapshotJob, intake: Intake) -> Digest:
     It is the digest of canonical JSON: {"documents": [names, sorted], "split": rule}, and where sources have weights
     also "weights": [weights, digests of each source's names].
     """
-    names = np.sort(intake.names)
+    names = intake.names
+    names.sort()
     digest = hashlib.sha256(b'{"documents":[')
     for start in range(0, len(names), _NAMES_HASHED):
         some = ",".join(f'"{name}"' for name in digits_of(names[start : start + _NAMES_HASHED]))
@@ -159,15 +161,12 @@ def _make(job: SnapshotJob, intake: Intake, digest: Digest, root: Path, scratch:
 def _place(job: SnapshotJob, intake: Intake, root: Path) -> tuple[Places, Rows]:
     """Return the places of all rows, and the rows of every document that the Expert has ever seen, once each."""
     known, known_places = read_clusters(root / store.clusters(job.pool_uid, job.expert.uid), intake.catalogue)
-    names = intake.catalogue.names
-    is_known = np.isin(names[intake.kept], names[known])
-    fresh = intake.kept[~is_known]
     places = Places.nowhere(len(intake.catalogue))
     places.put(known, known_places)
+    is_known = np.zeros(len(intake.catalogue), dtype=np.bool_)
+    is_known[known] = True
+    fresh = intake.kept[~is_known[intake.kept]]
     places.put(fresh, assign(intake.catalogue, fresh, known, known_places, job.holdout))
-    again = intake.kept[is_known]
-    order = np.argsort(names[known])
-    places.put(again, known_places.of(order[np.searchsorted(names[known][order], names[again])]))
     return places, np.concatenate((fresh, known))
 
 
@@ -199,12 +198,11 @@ def _add_window(job: SnapshotJob, intake: Intake, places: Places, root: Path, sc
 
 
 def _clusters_of(found: list[Window], root: Path) -> NDArray[np.bytes_]:
-    ids = {
-        bytes.fromhex(fingerprint.cluster)
-        for window in found
-        for fingerprint in read_fingerprints(root / window.path / FINGERPRINTS, Fingerprint)
-    }
-    return np.array(sorted(ids), dtype="S8")
+    ids = bytearray()
+    for window in found:
+        for fingerprint in read_fingerprints(root / window.path / FINGERPRINTS, Fingerprint):
+            ids += bytes.fromhex(fingerprint.cluster)
+    return np.unique(np.frombuffer(ids, dtype="S8"))
 
 
 def _like_held_out(intake: Intake, training: Rows, registry: Path) -> Mask:
@@ -243,12 +241,12 @@ def _commit(
     with new_folder(folder, "snapshot") as working:
         with (working / DOCUMENTS).open("wb") as file:
             for (row, content), cluster in zip(
-                intake.lines(wanted), digits_of(places.clusters[training]), strict=True
+                intake.lines(wanted), digits_one_by_one(places.clusters[training]), strict=True
             ):
                 file.write(document_line(cluster, content, int(intake.sources[row]) if weights else None))
-        by_name = training[np.argsort(intake.catalogue.names[training])]
+        ordered = by_name(intake.catalogue.names, training)
         with (working / FINGERPRINTS).open("wb") as file:
-            file.writelines(fingerprint_lines(intake.catalogue, by_name, places))
+            file.writelines(fingerprint_lines(intake.catalogue, ordered, places))
         record = SnapshotRecord(
             digest=digest,
             scheme=SCHEME,
@@ -266,7 +264,9 @@ def _commit(
     )
 
 
-def _check_every_source(job: SnapshotJob, weights: tuple[float, ...] | None, sources: Rows) -> None:
+def _check_every_source(
+    job: SnapshotJob, weights: tuple[float, ...] | None, sources: NDArray[np.int16]
+) -> None:
     """Raise JobError (DataEmpty) for a source that has a weight and no document to train on."""
     for number, (source, weight) in enumerate(zip(job.sources, weights or (), strict=False)):
         if weight and not (sources == number).any():
@@ -277,7 +277,7 @@ def _check_every_source(job: SnapshotJob, weights: tuple[float, ...] | None, sou
             )
 
 
-def _report(job: SnapshotJob, intake: Intake, record: SnapshotRecord, trained: Rows) -> str:
+def _report(job: SnapshotJob, intake: Intake, record: SnapshotRecord, trained: NDArray[np.int16]) -> str:
     """Return the report for people; ``trained`` is the number of the source of each document to train on."""
     sources = [
         {

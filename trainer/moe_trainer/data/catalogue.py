@@ -1,13 +1,17 @@
-"""Documents without their text, one row each: names in memory, signatures in a file.
+"""Documents without their text, one row each, in files: disk bounds how many there may be.
 
-In memory are 48 bytes a document, name and sketch; the 512 of its signature stay on disk, so that disk bounds
-how many there may be. Rows are only ever added.
+A row is a name, a signature, and a sketch of the signature. Names and sketches, 48 bytes a document, are mapped
+into memory, which a system takes back when it needs it; the 512 bytes of a signature are read when they are wanted.
+Rows are only ever added.
 """
 
+import mmap
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +34,38 @@ _LOW_BITS = np.uint64(0x5555555555555555)
 _ROWS_READ = 4096
 
 
-class Catalogue:
-    """Names and signatures of documents, the latter in a file that is empty at first and closed at the end."""
+class _Column:
+    """Numbers of one kind, some for each row, in a file without a name."""
 
-    def __init__(self, signatures: BinaryIO) -> None:
-        self._file = signatures
-        self._parts: list[Names] = []
-        self._sketch_parts: list[Sketches] = []
+    def __init__(self, kind: str, numbers: int, folder: Path | None) -> None:
+        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._kind, self._numbers = np.dtype(kind), numbers
+        self._mapped: NDArray[Any] | None = None
+
+    def append(self, values: NDArray[Any]) -> None:
+        self.file.seek(0, os.SEEK_END)
+        self.file.write(values.tobytes())
+        self._mapped = None
+
+    def mapped(self) -> NDArray[Any]:
+        """Return the column as it is on disk; one that was returned before keeps its length."""
+        if self._mapped is None:
+            self.file.flush()
+            size = self.file.seek(0, os.SEEK_END)
+            data = mmap.mmap(self.file.fileno(), size, access=mmap.ACCESS_READ) if size else b""
+            self._mapped = np.frombuffer(data, dtype=self._kind)
+            if self._numbers > 1:
+                self._mapped = self._mapped.reshape(-1, self._numbers)
+        return self._mapped
+
+
+class Catalogue:
+    """Names and signatures of documents, in files of a folder that are gone when it is left."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._names = _Column(f"S{NAME_BYTES}", 1, folder)
+        self._sketches = _Column("<u8", _SKETCH_NUMBERS, folder)
+        self._signatures = _Column("<u4", BINS, folder)
         self._rows = 0
 
     def __enter__(self) -> "Catalogue":
@@ -45,32 +74,28 @@ class Catalogue:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        for column in (self._names, self._sketches, self._signatures):
+            column.file.close()
 
     def __len__(self) -> int:
         return self._rows
 
     def append(self, names: Names, signatures: Signatures) -> Rows:
         """Add documents and return their rows."""
-        self._file.seek(0, os.SEEK_END)
-        self._file.write(signatures.tobytes())
-        self._parts.append(names)
-        self._sketch_parts.append(_sketched(signatures))
+        self._names.append(names)
+        self._sketches.append(_sketched(signatures))
+        self._signatures.append(signatures)
         first, self._rows = self._rows, self._rows + len(names)
         return np.arange(first, self._rows)
 
     @property
     def names(self) -> Names:
-        """The names of all rows."""
-        if len(self._parts) != 1:
-            self._parts = [np.concatenate([no_names(), *self._parts])]
-        return self._parts[0]
+        """The names of all rows that there are now."""
+        return self._names.mapped()
 
     def may_be_alike(self, left: Rows, right: Rows, threshold: float) -> NDArray[np.bool_]:
         """Return which pairs of rows may reach a threshold, by their sketches: never false for one that does."""
-        if len(self._sketch_parts) != 1:
-            self._sketch_parts = [np.concatenate([_sketched(_no_signatures()), *self._sketch_parts])]
-        sketches = self._sketch_parts[0]
+        sketches = self._sketches.mapped()
         other = sketches[left] ^ sketches[right]
         differ = np.bitwise_count((other | other >> np.uint64(1)) & _LOW_BITS).sum(axis=1, dtype=np.int64)
         possible: NDArray[np.bool_] = (BINS - differ) / BINS >= threshold
@@ -78,8 +103,8 @@ class Catalogue:
 
     def signatures(self, rows: Rows) -> Signatures:
         """Return the signatures of some rows: rows by 128."""
-        self._file.flush()
-        descriptor = self._file.fileno()
+        self._signatures.file.flush()
+        descriptor = self._signatures.file.fileno()
         read = [os.pread(descriptor, SIGNATURE_BYTES, row * SIGNATURE_BYTES) for row in rows.tolist()]
         return np.frombuffer(b"".join(read), dtype="<u4").reshape(-1, BINS)
 
@@ -94,8 +119,10 @@ class Catalogue:
         return keys
 
     def _between(self, first: int, end: int) -> Signatures:
-        self._file.flush()
-        data = os.pread(self._file.fileno(), (end - first) * SIGNATURE_BYTES, first * SIGNATURE_BYTES)
+        self._signatures.file.flush()
+        data = os.pread(
+            self._signatures.file.fileno(), (end - first) * SIGNATURE_BYTES, first * SIGNATURE_BYTES
+        )
         return np.frombuffer(data, dtype="<u4").reshape(-1, BINS)
 
 
@@ -114,6 +141,12 @@ def no_names() -> Names:
     return np.empty(0, dtype=f"S{NAME_BYTES}")
 
 
+def digits_one_by_one(names: NDArray[np.bytes_]) -> Iterator[str]:
+    """Yield what ``digits_of`` returns, of which there may be more than memory holds."""
+    for start in range(0, len(names), _ROWS_READ):
+        yield from digits_of(names[start : start + _ROWS_READ])
+
+
 def names_of(hexadecimal: Sequence[str]) -> Names:
     """Return names, given their digits."""
     return np.frombuffer(bytes.fromhex("".join(hexadecimal)), dtype=f"S{NAME_BYTES}")
@@ -124,10 +157,6 @@ def digits_of(names: NDArray[np.bytes_]) -> list[str]:
     width = 2 * names.dtype.itemsize
     digits = np.ascontiguousarray(names).tobytes().hex()
     return [digits[start : start + width] for start in range(0, len(digits), width)]
-
-
-def _no_signatures() -> Signatures:
-    return np.empty((0, BINS), dtype=np.uint32)
 
 
 def _sketched(signatures: Signatures) -> Sketches:

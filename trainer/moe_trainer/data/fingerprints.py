@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from moe_trainer.data.catalogue import Catalogue, Names, Rows, digits_of, names_of, no_names
 from moe_trainer.data.minhash import BINS, SCHEME
+from moe_trainer.data.sorting import Index
 from moe_trainer.data.splitting import CLUSTER_BYTES, Places
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Format
@@ -67,21 +68,29 @@ def names_in(fingerprints: Iterable[Fingerprint]) -> Names:
     return np.concatenate(parts)
 
 
-def take_up(catalogue: Catalogue, fingerprints: Iterable[Fingerprint]) -> tuple[Rows, Places]:
-    """Add fingerprints to a catalogue; return their rows and places.
+def take_up(
+    catalogue: Catalogue, fingerprints: Iterable[Fingerprint], there: Index | None = None
+) -> tuple[Rows, Places]:
+    """Add fingerprints to a catalogue, but for those that are ``there``; return the rows of all, and their places.
 
     Raises JobError (SchemeUnsupported) for places of another scheme.
     """
-    rows, clusters, held_out = [np.empty(0, dtype=np.int64)], [b""], []
+    rows, clusters, held_out = [np.empty(0, dtype=np.int64)], bytearray(), bytearray()
     waiting = iter(fingerprints)
     while some := list(islice(waiting, _LINES_AT_ONCE)):
         signed = b"".join(b64decode(entry.signature) for entry in some)
         signatures = np.frombuffer(signed, dtype="<u4").reshape(-1, BINS)
-        rows.append(catalogue.append(names_of([entry.document for entry in some]), signatures))
-        clusters.append(bytes.fromhex("".join(entry.cluster for entry in some)))
-        held_out += [_is_held_out(entry) for entry in some]
-    column = np.frombuffer(b"".join(clusters), dtype=f"S{CLUSTER_BYTES}")
-    return np.concatenate(rows), Places(column, np.array(held_out, dtype=np.bool_))
+        names = names_of([entry.document for entry in some])
+        found = np.full(len(names), -1) if there is None else there.find(names)
+        new = found < 0
+        found[new] = catalogue.append(names[new], signatures[new])
+        rows.append(found)
+        clusters += bytes.fromhex("".join(entry.cluster for entry in some))
+        held_out += bytes(map(_is_held_out, some))
+    places = Places(
+        np.frombuffer(clusters, dtype=f"S{CLUSTER_BYTES}"), np.frombuffer(held_out, dtype=np.bool_)
+    )
+    return np.concatenate(rows), places
 
 
 def fingerprint_lines(catalogue: Catalogue, rows: Rows, places: Places) -> Iterator[bytes]:

@@ -20,21 +20,29 @@ from moe_trainer.data.fingerprints import (
     read_registry,
     take_up,
 )
+from moe_trainer.data.sorting import Index, by_name
 from moe_trainer.data.splitting import Places
 from moe_trainer.job_report import Window
 from moe_trainer.manifest import replace_file, replacing
 
 
 def read_clusters(path: Path, catalogue: Catalogue) -> tuple[Rows, Places]:
-    """Add what an Expert has seen to a catalogue; return the rows, none before its first snapshot."""
-    return take_up(catalogue, read_fingerprints(path, KnownDocument))
+    """Add what an Expert has seen, and is not there again, to a catalogue.
+
+    Return the rows of all, ascending, and their places; none before its first snapshot.
+    """
+    if not path.exists():
+        return take_up(catalogue, ())
+    there = Index(catalogue.names, np.arange(len(catalogue)))
+    rows, places = take_up(catalogue, read_fingerprints(path, KnownDocument), there)
+    order = np.argsort(rows)
+    return rows[order], places.of(order)
 
 
 def write_clusters(path: Path, catalogue: Catalogue, rows: Rows, places: Places) -> None:
     """Replace what an Expert has seen. ``places`` are of the whole catalogue."""
-    by_name = rows[np.argsort(catalogue.names[rows], kind="stable")]
     with replacing(path) as file:
-        file.writelines(known_lines(catalogue, by_name, places))
+        file.writelines(known_lines(catalogue, by_name(catalogue.names, rows), places))
 
 
 def read_windows(path: Path) -> list[Window]:
@@ -61,7 +69,6 @@ def append_to_registry(path: Path, catalogue: Catalogue, rows: Rows, places: Pla
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         file.write(b"\n")  # ends a line that a kill may have cut short
-        by_name = new[np.argsort(catalogue.names[new], kind="stable")]
-        file.writelines(fingerprint_lines(catalogue, by_name, places))
+        file.writelines(fingerprint_lines(catalogue, by_name(catalogue.names, new), places))
         file.flush()
         os.fsync(file.fileno())

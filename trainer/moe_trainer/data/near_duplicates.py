@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from moe_trainer.data.catalogue import Catalogue, Keys, Rows, share_a_band
 from moe_trainer.data.minhash import BANDS, BINS, Signatures
+from moe_trainer.data.sorting import in_ranges
 
 #: Keys that are in memory at once, in bytes.
 KEY_MEMORY = 64 * 1024 * 1024
@@ -52,7 +53,7 @@ def search(catalogue: Catalogue, rows: Rows, threshold: float, wanted: Search) -
     for start in range(0, BANDS, bands_at_once):
         bands = range(start, min(start + bands_at_once, BANDS))
         for keys in catalogue.keys(rows, bands):
-            for left, right in _candidates(keys, wanted):
+            for left, right in _pairs(keys, wanted):
                 left, right = _where(wanted.matters(left, right), left, right)
                 left, right = _where(catalogue.may_be_alike(rows[left], rows[right], threshold), left, right)
                 for first in range(0, len(left), PAIRS_COMPARED):
@@ -77,16 +78,17 @@ def _where(mask: Mask, left: Rows, right: Rows) -> tuple[Rows, Rows]:
     return left[mask], right[mask]
 
 
-def _candidates(keys: Keys, wanted: Search) -> Iterator[tuple[Rows, Rows]]:
+def _pairs(keys: Keys, wanted: Search) -> Iterator[tuple[Rows, Rows]]:
     """Yield the pairs of one band that may matter, some at a time."""
-    order = np.argsort(keys)
-    edges = np.flatnonzero(np.diff(keys[order])) + 1
-    starts = np.concatenate(([0], edges))
-    lengths = np.diff(np.concatenate((starts, [len(keys)])))
-    short = (lengths > 1) & (lengths <= _SHORT_RUN)
-    yield from _pairs_of_short(order, starts[short], lengths[short])
-    for start, length in zip(starts[lengths > _SHORT_RUN], lengths[lengths > _SHORT_RUN], strict=True):
-        yield from _pairs_of_long(order[start : start + length], wanted)
+    for part in in_ranges(keys):
+        order = part[np.argsort(keys[part])]
+        edges = np.flatnonzero(np.diff(keys[order])) + 1
+        starts = np.concatenate(([0], edges))
+        lengths = np.diff(np.concatenate((starts, [len(order)])))
+        short = (lengths > 1) & (lengths <= _SHORT_RUN)
+        yield from _pairs_of_short(order, starts[short], lengths[short])
+        for start, length in zip(starts[lengths > _SHORT_RUN], lengths[lengths > _SHORT_RUN], strict=True):
+            yield from _pairs_of_long(order[start : start + length], wanted)
 
 
 def _pairs_of_short(order: Rows, starts: Rows, lengths: Rows) -> Iterator[tuple[Rows, Rows]]:

@@ -7,7 +7,6 @@ says for good what it left out.
 """
 
 import hashlib
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -64,7 +63,7 @@ class Replay:
 
     def _left_out(self) -> frozenset[str]:
         """Return the names of drawn documents that must not be read."""
-        with tempfile.TemporaryFile() as signatures, Catalogue(signatures) as catalogue:
+        with Catalogue() as catalogue:
             for snapshot in self._ancestry:
                 prints = read_fingerprints(snapshot / FINGERPRINTS, Fingerprint)
                 take_up(catalogue, (entry for entry in prints if self._drawn(entry.document)))

@@ -9,7 +9,9 @@ is held out wins, because a held-out text must never be trained on. Files are sn
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,7 @@ from moe_trainer.job_config import HoldoutRule
 CLUSTER_BYTES = 8
 
 _SIGNATURES_READ = 1024
+_PLACED_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -59,19 +62,21 @@ def assign(catalogue: Catalogue, fresh: Rows, known: Rows, places: Places, rule:
     Rows ascend. Depends on the set of documents, never on their order.
     """
     rows = np.sort(np.concatenate((fresh, known)))
-    is_known = np.isin(rows, known)
+    is_known = np.zeros(len(catalogue), dtype=np.bool_)
+    is_known[known] = True
+    is_known = is_known[rows]
     linked = Components(len(rows), old=is_known)
     search(catalogue, rows, THRESHOLD, linked)
-    roots = linked.roots()
-    group_of_fresh, group_of_known = roots[~is_known], roots[is_known]
-    clusters = _ids_of_new(catalogue.names[fresh], group_of_fresh, len(rows))
-    joined = _first_known(places, group_of_known, len(rows))[group_of_fresh]
-    joins = joined >= 0
-    found = Places(clusters[group_of_fresh], np.zeros(len(fresh), dtype=np.bool_))
-    new, which = np.unique(found.clusters[~joins], return_inverse=True)
-    sides = np.array([is_held_out(rule, cluster) for cluster in digits_of(new)], dtype=np.bool_)
-    found.held_out[~joins] = sides[which]
-    found.put(np.flatnonzero(joins), places.of(joined[joins]))
+    groups = linked.roots()
+    ids = _ids_of_new(catalogue.names, rows, groups, ~is_known)
+    found = Places(ids[~is_known], np.zeros(len(fresh), dtype=np.bool_))
+    joins = np.zeros(len(fresh), dtype=np.bool_)
+    if len(known):
+        joined = _first_known(places, groups[is_known], len(rows))[groups[~is_known]]
+        joins = joined >= 0
+        found.put(np.flatnonzero(joins), places.of(joined[joins]))
+    for some in np.array_split(np.flatnonzero(~joins), 1 + len(fresh) // _PLACED_AT_ONCE):
+        found.held_out[some] = [is_held_out(rule, cluster) for cluster in digits_of(found.clusters[some])]
     return found
 
 
@@ -82,17 +87,33 @@ def without_near_duplicates(catalogue: Catalogue, rows: Rows, threshold: float) 
     """
     linked = Components(len(rows))
     search(catalogue, rows, threshold, linked)
-    roots = linked.roots()
-    names = catalogue.names[rows]
-    order = np.lexsort((names, roots))
     keep = np.ones(len(rows), dtype=np.bool_)
-    edges = np.flatnonzero(np.diff(roots[order])) + 1
-    for members in np.split(order, edges):
+    for members in _groups(catalogue.names, rows, linked.roots()):
         if len(members) == 2:  # linked by nothing but their own likeness
             keep[members[1]] = False
-        elif len(members) > 2:
+        else:
             keep[members] = _unlike_before(catalogue, rows[members], threshold)
     return rows[keep]
+
+
+def _groups(names: Names, rows: Rows, groups: Rows) -> Iterator[Rows]:
+    """Yield the places of each group of several rows, smallest name first."""
+    order = _by_group(names, rows, groups, _linked(groups))
+    edges = np.flatnonzero(np.diff(groups[order], prepend=-1))
+    for start, end in pairwise([*edges.tolist(), len(order)]):
+        yield order[start:end]
+
+
+def _by_group(names: Names, rows: Rows, groups: Rows, places: Rows) -> Rows:
+    """Return places group by group, each in the order of its names."""
+    return places[np.lexsort((names[rows[places]], groups[places]))]
+
+
+def _linked(groups: Rows) -> Rows:
+    """Return the places of all that is in a group with others; a group is named after the place of one of it."""
+    linked = groups != np.arange(len(groups))
+    linked[groups[linked]] = True
+    return np.flatnonzero(linked)
 
 
 def _unlike_before(catalogue: Catalogue, rows: Rows, threshold: float) -> Mask:
@@ -109,12 +130,14 @@ def _unlike_before(catalogue: Catalogue, rows: Rows, threshold: float) -> Mask:
     return keep
 
 
-def _ids_of_new(names: Names, groups: Rows, count: int) -> NDArray[np.bytes_]:
-    """Return for each group the id that a new cluster gets: the first digits of its smallest name."""
-    ids = np.zeros(count, dtype=f"S{CLUSTER_BYTES}")
-    largest_first = np.argsort(names, kind="stable")[::-1]
+def _ids_of_new(names: Names, rows: Rows, groups: Rows, new: Mask) -> NDArray[np.bytes_]:
+    """Return the id that the group of each new row gets if it is new too: the first digits of its smallest name."""
     prefixes = names.view(np.uint8).reshape(-1, names.dtype.itemsize)[:, :CLUSTER_BYTES]
-    ids[groups[largest_first]] = np.ascontiguousarray(prefixes[largest_first]).view(ids.dtype).ravel()
+    ids = np.ascontiguousarray(prefixes[rows]).view(f"S{CLUSTER_BYTES}").ravel()
+    linked = _linked(groups)
+    order = _by_group(names, rows, groups, linked[new[linked]])
+    smallest = np.diff(groups[order], prepend=-1) != 0
+    ids[order] = ids[order[smallest]][np.cumsum(smallest) - 1]
     return ids
 
 

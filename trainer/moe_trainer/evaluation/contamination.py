@@ -4,7 +4,6 @@ A pool excludes every held-out document from later training snapshots, so clean 
 joins after its base was trained is the exception: the base may have read what is now held out.
 """
 
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from moe_trainer.data.snapshot_layout import FINGERPRINTS
 
 def tainted_clusters(holdout: Path, snapshots: Iterable[Path]) -> frozenset[str]:
     """Return the holdout's clusters with a document, or a near-duplicate of one, in a snapshot."""
-    with tempfile.TemporaryFile() as signatures, Catalogue(signatures) as catalogue:
+    with Catalogue() as catalogue:
         held_out, places = take_up(catalogue, read_fingerprints(holdout / FINGERPRINTS, Fingerprint))
         for snapshot in snapshots:
             take_up(catalogue, read_fingerprints(snapshot / FINGERPRINTS, Fingerprint))

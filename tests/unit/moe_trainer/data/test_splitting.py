@@ -1,11 +1,10 @@
 import random
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pytest
 
-from moe_trainer.data import near_duplicates
+from moe_trainer.data import near_duplicates, sorting
 from moe_trainer.data.catalogue import Catalogue, Rows, digits_of, names_of
 from moe_trainer.data.content import Content
 from moe_trainer.data.minhash import BINS, signature, signatures
@@ -20,7 +19,7 @@ RULE = HoldoutRule(fraction=0.3, salt="salt")
 
 @pytest.fixture
 def catalogue() -> Iterator[Catalogue]:
-    with tempfile.TemporaryFile() as file, Catalogue(file) as made:
+    with Catalogue() as made:
         yield made
 
 
@@ -135,6 +134,7 @@ def test_the_search_finds_what_plain_loops_find(
     monkeypatch.setattr(near_duplicates, "KEY_MEMORY", 4096)
     monkeypatch.setattr(near_duplicates, "PAIRS_COMPARED", 7)
     monkeypatch.setattr(near_duplicates, "PAIRS_SEEN", 50)
+    monkeypatch.setattr(sorting, "ROWS_SORTED", 16)
     documents = [document(text) for text in family_of_texts(seed)]
     first, second, fresh = documents[:30], documents[30:60], documents[60:]
     known: dict[str, tuple[naive.Place, bytes]] = {}
