@@ -1,6 +1,6 @@
 """How fast snapshots are made, how fast documents are read from their files, and in how much memory.
 
-    python benchmarks/snapshot.py [--bytes 1000000000] [--only making|reading] [--folder DISK]
+    python benchmarks/snapshot.py [--bytes 1000000000] [--only making|growing|reading] [--folder DISK]
 
 making: `moe-trainer snapshot`, the whole Job in two processes beside its own, of records of about 2 KB made from
 lines of Python's standard library; every fifth is an edited copy of an earlier one. Filters: length, character
@@ -9,6 +9,8 @@ ratio, near-duplicates at 0.8; a tenth of the clusters is held out. The same aga
 
     MB/s      text read per wall clock second, from the start of the process to its end
     peak      largest sum of resident memory over the processes of the Job, sampled every 50 ms
+
+growing: the first and the same again of ten times the bytes; only if it is asked for, as it takes half an hour.
 
 reading: records of words (about 2 KB each, drawn from a seed) in several formats, each read with
 `moe_trainer.data.sources` in a process of its own, documents taken and dropped one at a time: no filter, no
@@ -53,7 +55,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--bytes", type=int, default=1_000_000_000, help="of text in the largest files")
-    parser.add_argument("--only", choices=("making", "reading"), help="measure one of the two")
+    parser.add_argument("--only", choices=("making", "growing", "reading"), help="measure one part")
     parser.add_argument("--folder", type=Path, help="disk to work on: five times --bytes; default: temporary")
     parser.add_argument("--read", nargs=2, metavar=("FOLDER", "FORMAT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -62,11 +64,17 @@ def main() -> None:
         return
     result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     result["machine"] = machine()
-    for part, measure in (("making", making), ("reading", reading)):
-        if arguments.only in (None, part):
+    for part, measure in (("making", making), ("growing", growing), ("reading", reading)):
+        if arguments.only == part or (arguments.only is None and part != "growing"):
             load = round(os.getloadavg()[0], 2)
             result[part] = {"loadBefore": load} | measure(arguments.bytes, arguments.folder)
             write_result("snapshot", result)
+
+
+def growing(size: int, disk: Path | None) -> dict[str, Any]:
+    """Measure the Job at ten times the size."""
+    with tempfile.TemporaryDirectory(dir=disk) as folder:
+        return make(Path(folder), 10 * size, more=False)
 
 
 def making(size: int, disk: Path | None) -> dict[str, Any]:

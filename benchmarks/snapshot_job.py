@@ -22,14 +22,16 @@ FILTERS = (
 )
 
 
-def make(folder: Path, size: int) -> dict[str, Any]:
-    """Make a snapshot of so many bytes, the same again, and one with a tenth more; return the figures."""
+def make(folder: Path, size: int, *, more: bool = True) -> dict[str, Any]:
+    """Make a snapshot of so many bytes, the same again, and perhaps one with a tenth more; return the figures."""
     sources = folder / "sources" / "corpora"
     sources.mkdir(parents=True)
     (folder / "store").mkdir()
     (folder / "scratch").mkdir()
     written = _write(sources / "a.jsonl", size, seed=0)
     measured = {"first": _run(folder, written), "again": _run(folder, written)}
+    if not more:
+        return measured
     written += _write(sources / "b.jsonl", size // 10, seed=1)
     return measured | {"tenthMore": _run(folder, written)}
 
