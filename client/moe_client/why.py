@@ -95,7 +95,7 @@ def _story(revision: ExpertRevision) -> Iterator[str]:
     if status.evidence:
         yield from (f"  {_comparison(item)}" for item in status.evidence.decisions)
         if status.evidence.scores.contamination:
-            yield "  contamination Unknown: a side descends from a checkpoint from outside, which may have read this text."
+            yield "  contamination Unknown: not all is known that a side was trained on, and this text may have been in it."
     if status.verdict:
         final = (
             ", and these inputs are not tried again"
@@ -126,7 +126,7 @@ def _measured(scores: Scores) -> Iterator[str]:
     yield from (f"Measured {name}: {_interval(value)}." for name, value in named if value is not None)
     yield from (f"Not measured: {name}, since {reason}" for name, reason in scores.absent.items())
     if scores.contamination:
-        yield "Contamination Unknown: it, or what it was compared with, descends from a checkpoint from outside."
+        yield "Contamination Unknown: not all is known that it, or what it was compared with, was trained on."
 
 
 def _interval(value: Interval) -> str:

@@ -89,8 +89,7 @@ class Segments:
         sizes_S: bytes of each segment.
         nats_SE: negative log-likelihood of each segment under each Expert.
         context_nats_SE: likewise of the contexts alone.
-        folds_S: the part that each segment's cluster was dealt into.
-        clusters: how many clusters there are.
+        clusters: its cluster of near-duplicate documents.
 
     """
 

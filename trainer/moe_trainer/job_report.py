@@ -110,8 +110,8 @@ class TrainHeadline(Format):
 class Decision(Format):
     """One comparison of candidate and current on a holdout that is clean for both.
 
-    ``mean`` is the mean over segments of ln(b_candidate / b_current): negative is better. ``upper`` is
-    the one-sided bound at confidence 1 - alpha that the gate reads; ``interval`` is the usual 95 %.
+    ``interval`` is the mean over segments of ln(b_candidate / b_current), negative is better, with the usual
+    95 %. ``upper`` is the one-sided bound at confidence 1 - alpha that the gate reads.
     """
 
     role: Literal["anchor", "window"]
@@ -160,7 +160,7 @@ class EvaluateHeadline(Format):
     )
     contamination: Literal["Unknown"] | None = Field(
         default=None,
-        description="Set where some model that was compared descends from a checkpoint from outside.",
+        description="Set where not all is known that some model that was compared was trained on.",
     )
     suite: Digest = Field(description="Digest of the frozen suite.")
 

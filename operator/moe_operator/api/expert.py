@@ -401,8 +401,8 @@ class Scores(ApiModel):
     )
     contamination: Literal["Unknown"] | None = Field(
         default=None,
-        description="Set where the revision, or what it was compared with, descends from a checkpoint from outside: "
-        "held-out text may have been in what that was trained on.",
+        description="Set where the revision, or what it was compared with, descends from a checkpoint from outside, or "
+        "from more snapshots than are recorded: held-out text may have been in what that was trained on.",
     )
 
 

@@ -45,7 +45,7 @@ def decide_base(state: ExpertState) -> BaseDecision:
     if pinned is not None:
         message = f"branches from {pinned.revision}"
         if pinned.contamination is not None:
-            message += ", which descends from a checkpoint whose training text is unknown"
+            message += ", whose training text is not all known"
         return BaseDecision(_say(state, True, Reason.BASE_PINNED, message), ready=True, parent=pinned)
     return BaseDecision(
         _say(state, False, Reason.WAITING_FOR_BASE, _why_not(state, base.expert)), ready=False

@@ -59,5 +59,5 @@ def test_unknown_contamination_is_said_of_the_comparison_and_of_the_scores(
     revision_manifest["status"]["evidence"]["scores"] = unknown
     expert_manifest["status"] = {"scores": unknown}
     text = story(expert_manifest, revision_manifest)
-    assert "  contamination Unknown: a side descends from a checkpoint" in text
-    assert "\nContamination Unknown: it, or what it was compared with" in text
+    assert "  contamination Unknown: not all is known that a side was trained on" in text
+    assert "\nContamination Unknown: not all is known that it, or what it was compared with" in text

@@ -62,8 +62,8 @@ class EvaluationReport(Format):
     )
     contamination: Contamination | None = Field(
         default=None,
-        description="Set where some model of the Job descends from a checkpoint from outside: it may have been trained "
-        "on clusters that are not left out here.",
+        description="Set where not all is known that some model of the Job was trained on: it may have been trained on "
+        "clusters that are not left out here.",
     )
     suite: Digest
 

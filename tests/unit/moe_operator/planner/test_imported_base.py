@@ -115,7 +115,7 @@ def test_its_contamination_is_unknown_and_so_is_that_of_all_that_descends_from_i
     assert contamination(world, "code") == contamination(world, "python") == ("Unknown", "Unknown")
     assert contamination(world, "scratch") == (None, None)
     message = world.condition("python", "BaseModelReady")[2]
-    assert "branches from code-1, which descends from a checkpoint whose training text is unknown" in message
+    assert "branches from code-1, whose training text is not all known" in message
 
 
 def test_it_is_said_while_either_side_descends_from_it_and_decides_nothing() -> None:
