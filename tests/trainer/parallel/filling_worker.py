@@ -1,22 +1,17 @@
 """The processes of a run, started by test_filling.py: they load and write parts of models and compare with wholes.
 
-python filling_worker.py <folder with a store> <processes> <cases as JSON>
-
-The processes are forked when everything is imported, so that this is done once.
+python -m tests.trainer.parallel.filling_worker <folder with a store> <processes> <cases as JSON>
 """
 
-import faulthandler
 import json
-import os
-import socket
 import sys
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from tests.trainer.parallel.forked import fork
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
@@ -158,31 +153,7 @@ def laid_out(processes: Processes, layout: Layout) -> Processes:
     )
 
 
-def fork(world: int) -> None:
-    """Return in each of some processes; their parent ends when they have."""
-    port = str(free_port())
-    children = []
-    for rank in range(world):
-        child = os.fork()
-        if not child:
-            faulthandler.dump_traceback_later(PATIENCE, exit=True)
-            place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
-            os.environ |= place | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            return
-        children.append(child)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    sys.exit(max(map(abs, codes)))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as opened:
-        port: int = opened.getsockname()[1]
-        return port
-
-
 if __name__ == "__main__":
     WORLD = int(sys.argv[2])
-    for name in LATER:
-        import_module(name)
-    fork(WORLD)
+    fork(WORLD, patience=PATIENCE, later=LATER)
     main(Path(sys.argv[1]), WORLD, json.loads(sys.argv[3]))

@@ -1,14 +1,15 @@
 """Two processes, started by test_heartbeat.py: the first works for longer than they wait for one another.
 
-python heartbeat_worker.py <quiet|alive>; the second writes what it was told
+python -m tests.trainer.parallel.heartbeat_worker <quiet|alive>; the second writes what it was told
 """
 
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
+
+from tests.trainer.parallel.forked import fork
 
 from moe_trainer.failure import TransientError
 from moe_trainer.parallel import heartbeat, processes
@@ -30,26 +31,15 @@ def work(alive: Callable[[], None]) -> str:
 
 
 def main() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    second = os.fork() == 0
-    os.environ |= {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "WORLD_SIZE": "2",
-        "RANK": str(int(second)),
-    }
     try:
         with processes.joined(Layout(processes=2)) as everyone:
             told = everyone.from_first(first_alone(everyone, work))
     except TransientError as error:
         told = error.reason
-    if second:
+    if os.environ["RANK"] == "1":
         print(told, flush=True)
-        os._exit(0)
-    os.wait()
 
 
 if __name__ == "__main__":
+    fork(2, patience=60)
     main()

@@ -22,7 +22,8 @@ from moe_trainer.model import Model
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.tokenizer import ByteTokenizer
 
-WORKER = Path(__file__).parent / "filling_worker.py"
+WORKER = "tests.trainer.parallel.filling_worker"
+ROOT = Path(__file__).parents[3]
 WORLD = 4
 LORA: dict[str, Any] = {"method": "LoRA", "lora": {"rank": 3}}
 BANK: dict[str, Any] = {"method": "ExpertBank", "bank": {"experts": 3}}
@@ -98,7 +99,8 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Path:
     alter(next((store / "altered").glob("model-00002-of-*")))
     cases = [case | {"parent": ref(store, case["parent"]).model_dump(mode="json")} for case in CASES]
     subprocess.run(  # what went wrong in them is in the test's output; each test looks for what they left
-        [sys.executable, WORKER, folder, str(WORLD), json.dumps(cases)],
+        [sys.executable, "-m", WORKER, folder, str(WORLD), json.dumps(cases)],
+        cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     return folder

@@ -4,14 +4,21 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+WORKER = "tests.trainer.parallel.heartbeat_worker"
+ROOT = Path(__file__).parents[3]
 
-WORKER = Path(__file__).parent / "heartbeat_worker.py"
 
-
-@pytest.mark.parametrize(("how", "told"), [("alive", "done"), ("quiet", "PeerLost")])
-def test_others_wait_for_one_that_says_it_is_alive_and_for_no_other(how: str, told: str) -> None:
-    done = subprocess.run(
-        [sys.executable, str(WORKER), how], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.stdout.split() == [told], done.stderr
+def test_others_wait_for_one_that_says_it_is_alive_and_for_no_other() -> None:
+    started = {
+        how: subprocess.Popen(
+            [sys.executable, "-m", WORKER, how],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for how in ("alive", "quiet")  # at once, for both do little but wait
+    }
+    said = {how: process.communicate(timeout=60) for how, process in started.items()}
+    told = {how: output.split() for how, (output, _) in said.items()}
+    assert told == {"alive": ["done"], "quiet": ["PeerLost"]}, said

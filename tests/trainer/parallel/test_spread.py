@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -19,9 +18,11 @@ from moe_trainer.parallel.processes import Processes
 from moe_trainer.parallel.tensor_files import read_tensors
 from moe_trainer.tensors import load_tensors
 
+from .forked import free_port
 from .worker import SMALL, parts, train
 
-WORKER = Path(__file__).parent / "worker.py"
+WORKER = "tests.trainer.parallel.worker"
+ROOT = Path(__file__).parents[3]
 #: By number of processes: the cases that one start of them goes through.
 CASES: dict[int, list[dict[str, Any]]] = {
     2: [
@@ -47,15 +48,6 @@ CASES: dict[int, list[dict[str, Any]]] = {
 }
 
 
-def free_ports() -> list[int]:
-    """Return a few ports: the processes meet anew for each case."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(20)]
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What the processes of one start left."""
@@ -71,25 +63,18 @@ def result_of(folder: Path, number: int) -> dict[str, Any]:
 
 
 def start(world: int, folder: Path) -> Outcome:
-    cases = [case | {"port": port} for case, port in zip(CASES[world], free_ports(), strict=False)]
-    common = os.environ | {
-        "MASTER_ADDR": "127.0.0.1",
-        "WORLD_SIZE": str(world),
-        "OMP_NUM_THREADS": "1",
-    }
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(WORKER), str(folder), json.dumps(cases)],
-            env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    for process in started:
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, output
+    ports = [free_port() for _ in CASES[world]]  # the processes meet anew for each case
+    cases = [case | {"port": port} for case, port in zip(CASES[world], ports, strict=True)]
+    done = subprocess.run(
+        [sys.executable, "-m", WORKER, str(folder), str(world), json.dumps(cases)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
     return Outcome(folder, [result_of(folder, number) for number in range(len(cases))])
 
 

@@ -1,6 +1,6 @@
-"""One process of a run, started by test_spread.py: trains a small model and leaves losses and weights.
+"""The processes of a run, started by test_spread.py: they train a small model and leave losses and weights.
 
-python worker.py <folder> <cases as JSON>
+python -m tests.trainer.parallel.worker <folder> <processes> <cases as JSON>
 """
 
 import json
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tests.trainer.parallel.forked import fork
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig
@@ -43,6 +44,14 @@ SMALL = ModelConfig(
     max_position_embeddings=32,
 )
 ROWS, STEPS = 7, 4
+#: Seconds after which a process ends that waits for the others.
+PATIENCE = 300
+#: What else the cases import.
+LATER = (
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor",
+    "transformers.models.qwen3_moe.modeling_qwen3_moe",
+)
 
 
 def model_of(kind: str) -> CausalModel:
@@ -150,4 +159,6 @@ def main(folder: Path, world: int, cases: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(os.environ["WORLD_SIZE"]), json.loads(sys.argv[2]))
+    WORLD = int(sys.argv[2])
+    fork(WORLD, patience=PATIENCE, later=LATER)
+    main(Path(sys.argv[1]), WORLD, json.loads(sys.argv[3]))
