@@ -37,8 +37,9 @@ def spread(model: CausalModel, processes: Processes, shard: bool | None = None) 
         if model.backend(1) is None:
             raise JobError(
                 "InvalidConfig",
-                "training.resources.expertParallelism cuts in-layer experts that our layer computes, and those of this "
-                "base transformers computes: set it to 1, so that the processes share the batch alone.",
+                f"training.resources.expertParallelism is {processes.layout.expert}, but it cuts in-layer experts that our "
+                "layer computes behind routers that are known here, and those of this base are not: set it to 1, so that "
+                "the processes share the batch alone.",
             )
         for experts in _in_layer_experts(model):
             _cut(experts, processes)

@@ -36,7 +36,6 @@ from moe_trainer.training.optimization import AdamW, trained_parameters
 #: Batches of the run by which a method may set what it has added.
 BEGIN_STEPS = 8
 
-
 #: Tokens of a sequence where the spec does not say, however many the base can see: memory grows with them.
 MAX_CONTEXT = 4096
 
@@ -138,7 +137,7 @@ def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Ru
         balancer=Balancer(model, job.training, processes.everyone),
         parameters=parameters,
         processes=processes,
-        best=_best_weights(job, model, validation),
+        best=_best_weights(model, job.training, validation, context),
         base_losses=base_losses,
     )
 
@@ -154,15 +153,17 @@ def training_inputs(job: TrainJob) -> Digest:
     return digest_of(canonical_json([parent, job.data.digest, training, job.seed, *compared]))
 
 
-def _best_weights(job: TrainJob, model: CausalModel, validation: Tensor | None) -> BestWeights | None:
-    """Return where a run that may end early keeps its best weights."""
-    if job.training.early_stop is None:
+def _best_weights(
+    model: CausalModel, training: TrainingSpec, validation: Tensor | None, context: int
+) -> BestWeights | None:
+    """Return where a run that may end early keeps its best weights; its sequences have ``context`` tokens."""
+    if training.early_stop is None:
         return None
     if validation is None:
         raise JobError(
             "DataEmpty",
             "training.earlyStop needs text to validate on, and the 2 % of the clusters that are kept apart for it "
-            f"are shorter than one block of {model.context} tokens: add data, or leave earlyStop out.",
+            f"are shorter than one block of {context} tokens: add data, or leave earlyStop out.",
         )
     return BestWeights(model)
 
