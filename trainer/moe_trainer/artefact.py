@@ -19,16 +19,14 @@ from pathlib import Path
 from typing import get_args
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from moe_trainer import shards
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.formats import Digest
-from moe_trainer.manifest import corrupt, new_folder, read_manifest, verify
+from moe_trainer.manifest import corrupt, new_folder, read_format, read_manifest, verify
 from moe_trainer.model import Model
 from moe_trainer.model_config import ModelConfig
-from moe_trainer.moe.backends import Backend
 from moe_trainer.shards import Rows
 from moe_trainer.streams import Stream, save_each
 from moe_trainer.tensors import load_tensors
@@ -97,9 +95,7 @@ def stream(model: CausalModel) -> Stream:
     return directory.stream(model)
 
 
-def load(
-    folder: Path, digest: Digest | None, backend: Backend | None = None
-) -> tuple[CausalModel, Tokenizer]:
+def load(folder: Path, digest: Digest | None) -> tuple[CausalModel, Tokenizer]:
     """Return the model, in evaluation mode, and its tokenizer.
 
     What has the presets' tokenizer and an architecture that they have is loaded by our own code; anything
@@ -111,7 +107,7 @@ def load(
     """
     verify(folder, digest)
     if is_preset(folder):
-        return load_preset(folder, backend), ByteTokenizer()
+        return load_preset(folder), ByteTokenizer()
     from moe_trainer.hugging_face import directory  # transformers takes seconds to import
 
     return directory.load(folder)
@@ -145,9 +141,9 @@ def is_preset(folder: Path) -> bool:
     return kind in PRESET_TYPES and (folder / WEIGHTS).exists() and is_byte_level(folder)
 
 
-def load_preset(folder: Path, backend: Backend | None = None) -> Model:
+def load_preset(folder: Path) -> Model:
     """Return the preset model of a verified folder, in evaluation mode."""
-    model = Model(_read_config(folder), backend)
+    model = Model(_read_config(folder))
     from_disk(model, load_tensors(folder / WEIGHTS), folder)
     return model.eval()
 
@@ -219,11 +215,7 @@ def _rows(name: str, read: Callable[[str, slice], Tensor]) -> Rows:
 
 
 def _read_config(folder: Path) -> ModelConfig:
-    try:
-        return ModelConfig.model_validate_json((folder / CONFIG).read_text())
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise corrupt(folder, f"{CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return read_format(folder, CONFIG, ModelConfig)
 
 
 def _no_shared_experts(config: ModelConfig) -> dict[str, Tensor]:

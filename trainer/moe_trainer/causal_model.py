@@ -135,6 +135,11 @@ class CausalModel(nn.Module, ABC):
         """Return what computes the in-layer experts of so many tokens; None if there are none."""
 
 
+def parameter_names(model: nn.Module) -> dict[int, str]:
+    """Return the names of a model's parameters, each by the ``id`` of the parameter."""
+    return {id(parameter): name for name, parameter in model.named_parameters()}
+
+
 def backend_for(gate_up_E2FD: Tensor, active: int, tokens: int) -> Backend:
     """Return the best backend for in-layer experts of these sizes, type and device."""
     experts, twice, hidden = gate_up_E2FD.shape

@@ -13,12 +13,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, Format, digest_of
+
+Parsed = TypeVar("Parsed", bound=BaseModel)
 
 MANIFEST = "manifest.json"
 
@@ -99,6 +101,15 @@ def read_manifest(folder: Path) -> tuple[Manifest, Digest]:
     if any(name.startswith("/") or ".." in name.split("/") for name in manifest.files):
         raise corrupt(folder, "its manifest.json names files outside of it")
     return manifest, digest_of(text)
+
+
+def read_format(folder: Path, name: str, kind: type[Parsed]) -> Parsed:
+    """Return what a JSON file of a folder says; raises JobError (ArtefactCorrupt) that names the field."""
+    try:
+        return kind.model_validate_json((folder / name).read_text())
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise corrupt(folder, f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 def is_committed(folder: Path) -> bool:

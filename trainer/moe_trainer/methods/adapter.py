@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, Format
 from moe_trainer.job_config import ArtefactRef, MethodName
-from moe_trainer.manifest import corrupt, read_manifest
+from moe_trainer.manifest import corrupt, read_format, read_manifest
 from moe_trainer.manifest import verify as verify_folder
 
 #: The file by which an artefact is an adapter.
@@ -68,8 +68,4 @@ def checkpoint_of(store: Path, path: str) -> Path:
 
 
 def _record(folder: Path) -> AdapterRecord:
-    try:
-        return AdapterRecord.model_validate_json((folder / ADAPTER).read_text())
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise corrupt(folder, f"{ADAPTER}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return read_format(folder, ADAPTER, AdapterRecord)

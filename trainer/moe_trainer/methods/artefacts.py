@@ -102,12 +102,12 @@ def start(
             f"training.method is {training.method}, but the base {parent.revision} is itself an adapter made by "
             f"{record.method}: set training.method to {record.method} or Full, or take {record.base.revision} as base.",
         )
-    merges = record is not None and training.method == "Full"
-    if not processes.alone and not merges:
+    merged = ADAPTERS[record.method] if record is not None and training.method == "Full" else None
+    if not processes.alone and merged is None:
         return _start_in_parts(store, parent, record, training, seed, processes)
     model, tokenizer = _checkpoint(store, parent.path, parent.digest, record)
-    if record is not None and merges:
-        ADAPTERS[record.method].merge(store / parent.path, model)
+    if merged is not None:
+        merged.load(store / parent.path, model)
     METHODS[training.method].attach(model, training, seed)
     if training.method == "Full":
         return Start(model, tokenizer, base=None)

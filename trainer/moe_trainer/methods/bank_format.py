@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from torch import Tensor
 
 from moe_trainer.formats import Format
-from moe_trainer.manifest import corrupt
+from moe_trainer.manifest import corrupt, read_format
 from moe_trainer.methods.bank_layers import BankLayer
 from moe_trainer.shards import Rows, read_header, read_rows
 from moe_trainer.streams import Stream, save_each
@@ -46,11 +46,7 @@ def stream(layers: Sequence[BankLayer]) -> Stream:
 
 def read_config(folder: Path) -> BankConfig:
     """Return what a bank consists of; raises JobError (ArtefactCorrupt)."""
-    try:
-        return BankConfig.model_validate_json((folder / CONFIG).read_text())
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise corrupt(folder, f"{CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return read_format(folder, CONFIG, BankConfig)
 
 
 def read(folder: Path, layers: Sequence[BankLayer]) -> list[list[Rows]]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moe_trainer.causal_model import CausalModel, Mixture
+from moe_trainer.causal_model import CausalModel, Mixture, parameter_names
 from moe_trainer.methods.in_layer import in_transformers, stacked_weights, with_weights
 from moe_trainer.moe.layer import MoELayer
 
@@ -70,7 +70,7 @@ class BankLayer:
     """One mixture layer of a model, with a bank or without one.
 
     Attributes:
-        router: its router.
+        mixture: its router.
         name: the name in the model of the module that computes its in-layer experts, those of a bank too.
         base: the router's rows, gate and up, and down.
         bank: the same of the bank; empty where there is none.
@@ -78,7 +78,7 @@ class BankLayer:
 
     """
 
-    router: Mixture
+    mixture: Mixture
     name: str
     base: tuple[nn.Parameter, ...]
     bank: tuple[nn.Parameter, ...]
@@ -87,10 +87,10 @@ class BankLayer:
 
 def bank_layers(model: CausalModel) -> list[BankLayer]:
     """Return the mixture layers of a model each of whose layers has a router that we know (expert_bank.bankable)."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    names = parameter_names(model)
     return [
-        _layer(router, names[id(router.rows_ED)], name, model.get_submodule(name))
-        for router, name in zip(model.mixtures, _in_layer_experts(model), strict=True)
+        _layer(mixture, names[id(mixture.rows_ED)], name, model.get_submodule(name))
+        for mixture, name in zip(model.mixtures, _in_layer_experts(model), strict=True)
     ]
 
 
@@ -103,9 +103,9 @@ def _in_layer_experts(model: CausalModel) -> list[str]:
 
 def add_bank(model: CausalModel, layer: BankLayer, experts: int) -> None:
     """Put a bank of so many in-layer experts beside a layer's own; closed, its weights not set."""
-    layer.router.beside = BankRows(layer.router.rows_ED, experts)
+    layer.mixture.beside = BankRows(layer.mixture.rows_ED, experts)
     model.set_submodule(layer.name, BankedExperts(model.get_submodule(layer.name), experts))
-    _widen(layer.router, experts)
+    _widen(layer.mixture, experts)
 
 
 def stack_bank(model: CausalModel, layer: BankLayer, bank: Sequence[Tensor]) -> None:
@@ -113,30 +113,30 @@ def stack_bank(model: CausalModel, layer: BankLayer, bank: Sequence[Tensor]) -> 
     rows_ED, *stacked = (
         torch.cat((base.detach(), own.to(base))) for base, own in zip(layer.base, bank, strict=True)
     )
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    module, _, last = names[id(layer.router.rows_ED)].rpartition(".")
+    names = parameter_names(model)
+    module, _, last = names[id(layer.mixture.rows_ED)].rpartition(".")
     setattr(model.get_submodule(module), last, nn.Parameter(rows_ED))
     experts = model.get_submodule(layer.name)
     weights = dict(zip(stacked_weights(experts), stacked, strict=True))
     model.set_submodule(layer.name, with_weights(experts, weights))
-    _widen(layer.router, len(bank[0]))
-    if isinstance(layer.router, MoELayer) and layer.router.bias_E is not None:
-        layer.router.bias_E = layer.router.whole_bias_E
+    _widen(layer.mixture, len(bank[0]))
+    if isinstance(layer.mixture, MoELayer) and layer.mixture.bias_E is not None:
+        layer.mixture.bias_E = layer.mixture.whole_bias_E
 
 
-def _layer(router: Mixture, rows: str, name: str, experts: nn.Module) -> BankLayer:
+def _layer(mixture: Mixture, rows: str, name: str, experts: nn.Module) -> BankLayer:
     base, bank = (experts.base, experts.bank) if isinstance(experts, BankedExperts) else (experts, None)
     weights = stacked_weights(base)
-    beside = (router.beside.rows_kD,) if isinstance(router.beside, BankRows) else ()
+    beside = (mixture.beside.rows_kD,) if isinstance(mixture.beside, BankRows) else ()
     return BankLayer(
-        router,
+        mixture,
         name,
-        base=(router.rows_ED, *weights.values()),
+        base=(mixture.rows_ED, *weights.values()),
         bank=(*beside, *(stacked_weights(bank).values() if bank is not None else ())),
         on_disk=(in_transformers(rows), *(in_transformers(f"{name}.{weight}") for weight in weights)),
     )
 
 
-def _widen(router: Mixture, experts: int) -> None:
+def _widen(mixture: Mixture, experts: int) -> None:
     """Let a router choose among so many more."""
-    router.router = replace(router.router, experts=router.router.experts + experts)
+    mixture.router = replace(mixture.router, experts=mixture.router.experts + experts)

@@ -4,7 +4,7 @@
     rows chosen by sequence (``choose``)          each sequence sees the base's rows and its own bank's alone, as
                                                   if that bank were the only one; one grouped product for all
 
-Shapes: B sequences, N tokens, D hidden, E all in-layer experts of a layer.
+Shapes: B sequences, T tokens of each, N = B * T, D hidden, E all in-layer experts of a layer, M banks and the base alone.
 """
 
 from collections.abc import Sequence
@@ -48,9 +48,8 @@ class Composition:
     model: CausalModel
     tokenizer: Tokenizer
     base: ArtefactRef
-    visible_ME: (
-        Tensor  #: The in-layer experts that each bank's sequences see; the last row is the base's alone.
-    )
+    #: Which in-layer experts the sequences of each bank see; the last row is for those of none.
+    visible_ME: Tensor
 
     def choose(self, banks: Sequence[int | None]) -> None:
         """Let each sequence of the next passes see its own bank, by number in the composition; None: none."""
@@ -67,7 +66,7 @@ def compose(store: Path, banks: Sequence[tuple[str, Digest]]) -> Composition:
     """
     base = _common_base(store, banks)
     model, tokenizer = artefact.load(store / base.path, base.digest)
-    ends = [bankable(model)[0].router.router.experts]
+    ends = [bankable(model)[0].mixture.router.experts]
     for path, _ in banks:
         ExpertBank().load(store / path, model)
         ends.append(model.mixtures[0].router.experts)

@@ -20,18 +20,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from moe_trainer.causal_model import CausalModel
+from moe_trainer.causal_model import CausalModel, parameter_names
 from moe_trainer.failure import JobError
 from moe_trainer.job_config import TrainingSpec
 from moe_trainer.methods import bank_format
 from moe_trainer.methods.bank_format import BankConfig
-from moe_trainer.methods.bank_layers import (
-    BankLayer,
-    BankRows,
-    add_bank,
-    bank_layers,
-    stack_bank,
-)
+from moe_trainer.methods.bank_layers import BankLayer, BankRows, add_bank, bank_layers, stack_bank
 from moe_trainer.methods.in_layer import holds_in_layer_experts
 from moe_trainer.model import Model
 from moe_trainer.parallel.filling import put
@@ -50,7 +44,7 @@ class ExpertBank:
     def attach(self, model: CausalModel, training: TrainingSpec, seed: int) -> None:
         """Freeze the model and put a bank into each mixture layer; it stays closed until ``begin``."""
         layers, experts = bankable(model), training.bank.experts
-        most = layers[0].router.router.experts
+        most = layers[0].mixture.router.experts
         if experts > most:
             raise JobError(
                 "InvalidConfig",
@@ -69,7 +63,7 @@ class ExpertBank:
 
     def initial(self, model: CausalModel, seed: int) -> Iterable[tuple[str, Rows]]:
         """Return zeros: ``begin`` sets a bank."""
-        names = _names(model)
+        names = parameter_names(model)
         return [
             (names[id(weight)], partial(_zeros, weight.shape))
             for layer in bank_layers(model)
@@ -85,7 +79,7 @@ class ExpertBank:
                 f"the parent is a bank of {found} in-layer experts, but training.bank.experts is "
                 f"{training.bank.experts}: leave it at {found}, or take the bank's own base as base.",
             )
-        names, layers = _names(model), bank_layers(model)
+        names, layers = parameter_names(model), bank_layers(model)
         _open(layers)
         return [
             (names[id(weight)], rows)
@@ -104,7 +98,7 @@ class ExpertBank:
         layers = bank_layers(model)
         if all(_rows(layer).open for layer in layers):
             return
-        names, copies = _names(model), dict[str, Rows]()
+        names, copies = parameter_names(model), dict[str, Rows]()
         measured = _measured(model, layers, batches, processes)
         for layer, (mean_D, counts_E) in zip(layers, measured, strict=True):
             used = counts_E.argsort(descending=True, stable=True)[: len(layer.bank[0])].tolist()
@@ -138,8 +132,6 @@ class ExpertBank:
             stack_bank(model, layers.pop(), [rows(slice(None)) for rows in stored.pop()])
         model.set_in_layer_experts(model.mixtures[0].router.experts)
 
-    merge = load
-
 
 def bankable(model: CausalModel) -> list[BankLayer]:
     """Return the mixture layers that a bank can be put into; raises JobError (InvalidConfig) if it cannot."""
@@ -171,14 +163,9 @@ def bankable(model: CausalModel) -> list[BankLayer]:
     return bank_layers(model)
 
 
-def _names(model: CausalModel) -> dict[int, str]:
-    """Return the names of a model's parameters."""
-    return {id(parameter): name for name, parameter in model.named_parameters()}
-
-
 def _rows(layer: BankLayer) -> BankRows:
-    assert isinstance(layer.router.beside, BankRows)
-    return layer.router.beside
+    assert isinstance(layer.mixture.beside, BankRows)
+    return layer.mixture.beside
 
 
 def _open(layers: Iterable[BankLayer]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from moe_trainer.causal_model import CausalModel
+from moe_trainer.causal_model import CausalModel, parameter_names
 from moe_trainer.failure import JobError
 from moe_trainer.job_config import LoRASpec, LoRATarget, TrainingSpec
 from moe_trainer.methods import peft_format
@@ -69,7 +69,7 @@ class LoRA:
 
     def initial(self, model: CausalModel, seed: int) -> Iterator[tuple[str, Rows]]:
         """Return the updates before the first step: A drawn, and B at zero."""
-        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        names = parameter_names(model)
         updates = [
             (names[id(update.a_RI)], update.a_RI.shape, names[id(update.b_OR)], update.b_OR.shape)
             for update in peft_format.updates(model).values()
@@ -95,15 +95,13 @@ class LoRA:
         return peft_format.read_weights(folder, model)
 
     def load(self, folder: Path, model: CausalModel) -> None:
-        """Merge an adapter into its base."""
+        """Merge an adapter into its base: an ordinary model of the same function."""
         _add_updates(model, peft_format.read_config(folder))
         put(model, peft_format.read_weights(folder, model))
         for name, module in list(model.named_modules()):
             if isinstance(module, LoRALinear | LoRAExperts):
                 model.set_submodule(name, module.merged())
         model.requires_grad_(True)
-
-    merge = load
 
 
 def _config(model: nn.Module, spec: LoRASpec) -> PeftConfig:

@@ -1,9 +1,9 @@
 """What a method is.
 
 A method decides which parameters are trained: those that require a gradient after ``attach``
-(optimization.trained_parameters). Optimizer,
-checkpoints and the reported number of parameters follow from that. A method whose artefact holds less than
-the model is an AdapterMethod: its artefact is made a model again on top of its base.
+(optimization.trained_parameters). Optimizer, checkpoints and the reported number of parameters follow from that.
+A method whose artefact holds less than the model is an AdapterMethod: its artefact is made a model again on top
+of its base.
 """
 
 from collections.abc import Iterable, Mapping
@@ -78,15 +78,8 @@ class AdapterMethod(Method, Protocol):
     """A method whose artefact holds only what was added to a frozen base."""
 
     def load(self, folder: Path, model: CausalModel) -> None:
-        """Turn the base into the model that an artefact makes of it, to evaluate and serve.
+        """Turn the base into the model that an artefact makes of it: an ordinary one, which Full can train.
 
         Raises JobError (ArtefactCorrupt) if the artefact cannot be read or does not fit the base.
-        """
-        ...
-
-    def merge(self, folder: Path, model: CausalModel) -> None:
-        """Turn the base into an ordinary model with an artefact's weights, which Full can train.
-
-        Raises JobError (InvalidConfig) if there is no such model.
         """
         ...

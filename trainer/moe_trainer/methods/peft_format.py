@@ -16,10 +16,11 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from moe_trainer.manifest import corrupt
+from moe_trainer.causal_model import parameter_names
+from moe_trainer.manifest import corrupt, read_format
 from moe_trainer.methods.in_layer import in_transformers
 from moe_trainer.methods.lora_layers import LoRAExperts, LoRALinear, LowRank
 from moe_trainer.shards import Rows, Stored, read_header, read_rows
@@ -62,11 +63,7 @@ def stream(model: nn.Module) -> Stream:
 
 def read_config(folder: Path) -> PeftConfig:
     """Return an adapter's config; raises JobError (ArtefactCorrupt)."""
-    try:
-        return PeftConfig.model_validate_json((folder / CONFIG).read_text())
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise corrupt(folder, f"{CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return read_format(folder, CONFIG, PeftConfig)
 
 
 def read_weights(folder: Path, model: nn.Module) -> list[tuple[str, Rows]]:
@@ -79,7 +76,7 @@ def read_weights(folder: Path, model: nn.Module) -> list[tuple[str, Rows]]:
     if tensors.keys() != names:
         odd = sorted(tensors.keys() ^ names)
         raise corrupt(folder, f"{WEIGHTS} does not have the tensors of its {CONFIG}: {', '.join(odd[:3])}")
-    in_model = {id(parameter): name for name, parameter in model.named_parameters()}
+    in_model = parameter_names(model)
     found: list[tuple[str, Rows]] = []
     for name, update in expected.items():
         for part, parameter in (("lora_A", update.a_RI), ("lora_B", update.b_OR)):
