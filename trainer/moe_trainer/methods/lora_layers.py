@@ -27,12 +27,6 @@ class LowRank(nn.Module):
         self.a_RI = nn.Parameter(weight.new_zeros(*stack, rank, inputs))
         self.b_OR = nn.Parameter(weight.new_zeros(*stack, outputs, rank))
 
-    def initialise(self, generator: torch.Generator) -> None:
-        """Draw A, and leave the update at zero."""
-        with torch.no_grad():
-            self.a_RI.copy_(draw(self.a_RI.shape, generator))
-            self.b_OR.zero_()
-
     def added_to(self, weight: Tensor, scale: float) -> Tensor:
         """Return W + s B A."""
         if weight.dim() == 2:

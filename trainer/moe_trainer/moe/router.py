@@ -11,7 +11,6 @@ moves: balance.py. What a capacity drops: capacity.py.
 """
 
 import math
-from collections.abc import Sequence
 from importlib.util import find_spec
 
 import torch
@@ -59,13 +58,6 @@ def route(
     if logits_NE.device.type == "cpu" and not math.isfinite(routing.logit_rms):
         raise LogitsNotFinite(layer)
     return routing
-
-
-def check_finite(routings: Sequence[Routing]) -> None:
-    """Raise LogitsNotFinite for the first layer whose logits were not; waits for the device."""
-    for layer, finite in enumerate(torch.stack([routing.finite for routing in routings]).tolist()):
-        if not finite:
-            raise LogitsNotFinite(layer)
 
 
 def _passes(logits_NE: Tensor, config: RouterConfig, backend: Backend | None) -> Passes:

@@ -165,9 +165,9 @@ def plan_generation(
     *,
     begin: int,
     max_context: int,
-    logprobs: int | None = None,
+    logprobs: int | None,
+    bank: int | None,
     prompt_logprobs: int | None = None,
-    bank: int | None = None,
 ) -> Generation:
     """Return the generation for one prompt, which `begin` precedes, checked against the context."""
     room = max_context - 1 - len(prompt)

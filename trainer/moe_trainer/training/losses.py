@@ -51,13 +51,13 @@ def load_balancing_loss(
     return (weighted_GE / target_E).sum(dim=1).mean()
 
 
-def target_load(base_load_E: Tensor, uniform_share: float = UNIFORM_SHARE) -> Tensor:
+def target_load(base_load_E: Tensor) -> Tensor:
     """Return the load to balance against for an Expert: its base's own on the domain, kept away from 0.
 
-    q_i = (1 - u) * load_i + u / E. A base that is specialised inside sends a domain to some in-layer
+    q_i = (1 - u) * load_i + u / E, u being UNIFORM_SHARE. A base that is specialised inside sends a domain to some in-layer
     experts more than to others; pulling that to uniform would unlearn it.
     """
-    return (1 - uniform_share) * shares(base_load_E) + uniform_share / base_load_E.shape[-1]
+    return (1 - UNIFORM_SHARE) * shares(base_load_E) + UNIFORM_SHARE / base_load_E.shape[-1]
 
 
 def router_z_loss(routing: Routing) -> Tensor:
