@@ -5,9 +5,10 @@ from typing import Any
 
 from moe_operator.api.base import Interval
 from moe_operator.api.conditions import Condition, ConditionType, find_condition
-from moe_operator.api.expert import Expert, Scores
+from moe_operator.api.expert import Expert
 from moe_operator.api.expert_pool import ExpertPool
 from moe_operator.api.expert_revision import DecisionStatus, ExpertRevision
+from moe_operator.api.expert_status import Scores
 from moe_operator.api.reasons import Reason
 
 

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 
 from moe_operator.api.base import ApiModel, DigestText, Interval, Name, ObjectMeta, ShortText, cel
 from moe_operator.api.conditions import Condition
-from moe_operator.api.expert import Scores, WindowStatus
+from moe_operator.api.expert_status import Scores, WindowStatus
 from moe_operator.api.training import Balancing, Bank, EarlyStop, LoRA
 
 

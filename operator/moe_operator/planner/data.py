@@ -11,8 +11,9 @@ from datetime import datetime
 
 from moe_operator.api.conditions import Condition, ConditionType, condition, find_condition
 from moe_operator.api.evaluator import Evaluator, TaskSetStatus
-from moe_operator.api.expert import Expert, SnapshotStatus, WindowStatus
+from moe_operator.api.expert import Expert
 from moe_operator.api.expert_pool import ExpertPool
+from moe_operator.api.expert_status import SnapshotStatus, WindowStatus
 from moe_operator.api.reasons import Reason
 from moe_operator.builders.snapshot_job import build_snapshot_job
 from moe_operator.config import OperatorConfig, Profile

@@ -2,8 +2,8 @@
 
 from moe_operator.api.base import Interval
 from moe_operator.api.evaluator import AccuracyStatus
-from moe_operator.api.expert import Scores
 from moe_operator.api.expert_revision import ArtefactStatus, DecisionStatus, Evidence, ExpertRevision
+from moe_operator.api.expert_status import Scores
 from moe_trainer.job_report import EvaluateHeadline, TrainHeadline
 
 

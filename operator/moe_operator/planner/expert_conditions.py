@@ -1,7 +1,7 @@
 """The conditions of an Expert: what is, why, and what to do next, in words."""
 
 from moe_operator.api.conditions import Condition, ConditionType, condition
-from moe_operator.api.expert import Scores
+from moe_operator.api.expert_status import Scores
 from moe_operator.api.reasons import Reason
 from moe_operator.planner.attempts import Work, known_reason
 from moe_operator.planner.blockage import blocked

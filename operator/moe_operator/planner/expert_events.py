@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from moe_operator.api.conditions import Condition, ConditionType
-from moe_operator.api.expert import ExpertStatus
+from moe_operator.api.expert_status import ExpertStatus
 from moe_operator.api.reasons import Reason
 from moe_operator.planner.attempts import known_reason
 from moe_operator.planner.decisions import Decisions

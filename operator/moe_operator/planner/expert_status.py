@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from moe_operator.api.conditions import merge_conditions
-from moe_operator.api.expert import ExpertStatus, TrainingStatus
+from moe_operator.api.expert_status import ExpertStatus, TrainingStatus
 from moe_operator.api.reasons import Reason
 from moe_operator.builders.server import server_selector
 from moe_operator.planner.decisions import Decisions

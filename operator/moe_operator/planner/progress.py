@@ -1,6 +1,6 @@
 """What the PROGRESS and ETA columns say. Coarse on purpose: a status is written only when they change."""
 
-from moe_operator.api.expert import TrainingStatus
+from moe_operator.api.expert_status import TrainingStatus
 from moe_trainer.job_report import Progress
 
 

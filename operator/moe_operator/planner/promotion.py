@@ -29,8 +29,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from moe_operator.api.evaluator import AccuracyStatus
-from moe_operator.api.expert import Promotion, TargetStatus, WindowStatus
+from moe_operator.api.expert import Promotion
 from moe_operator.api.expert_revision import Cause, DecisionStatus, Evidence, ExpertRevision
+from moe_operator.api.expert_status import TargetStatus, WindowStatus
 from moe_operator.api.reasons import Reason
 from moe_operator.planner.targets import NOT_MEASURED
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from moe_operator.api.conditions import Condition, ConditionType, condition
-from moe_operator.api.expert import Expert, ServingStatus
+from moe_operator.api.expert import Expert
 from moe_operator.api.expert_pool import ExpertPool
 from moe_operator.api.expert_revision import ExpertRevision
+from moe_operator.api.expert_status import ServingStatus
 from moe_operator.api.reasons import Reason
 from moe_operator.builders.server import build_server, build_server_service, server_url
 from moe_operator.config import OperatorConfig

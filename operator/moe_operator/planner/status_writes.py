@@ -3,9 +3,10 @@
 from typing import Any
 
 from moe_operator.api.base import ApiModel
-from moe_operator.api.expert import Expert, ExpertStatus
+from moe_operator.api.expert import Expert
 from moe_operator.api.expert_pool import ExpertPool, ExpertPoolStatus
 from moe_operator.api.expert_revision import ExpertRevision, ExpertRevisionStatus
+from moe_operator.api.expert_status import ExpertStatus
 from moe_operator.api.labels import API_VERSION
 from moe_operator.state import ObjectRef, StatusWrite
 

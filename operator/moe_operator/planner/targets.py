@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from moe_operator.api.base import Interval
 from moe_operator.api.conditions import Condition, ConditionType, condition
-from moe_operator.api.expert import Expert, Scores, Targets, TargetStatus
+from moe_operator.api.expert import Expert, Targets
+from moe_operator.api.expert_status import Scores, TargetStatus
 from moe_operator.api.reasons import Reason
 
 #: Scores that are absent because the Expert gained nothing: their targets are missed, not unknown.

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from moe_operator.api.expert import DataSource, Expert, ExpertSpec, ExpertStatus
+from moe_operator.api.data import DataSource
+from moe_operator.api.expert import Expert, ExpertSpec
 from moe_operator.api.expert_pool import ExpertPool
+from moe_operator.api.expert_status import ExpertStatus
 
 EXPERT: dict[str, Any] = {
     "apiVersion": "moe-operator.dev/v1alpha1",

@@ -3,7 +3,8 @@
 import pytest
 
 from moe_operator.api.base import Interval
-from moe_operator.api.expert import Scores, Targets, TrainingStatus
+from moe_operator.api.expert import Targets
+from moe_operator.api.expert_status import Scores, TrainingStatus
 from moe_operator.planner.progress import eta_text, percent, training_status
 from moe_operator.planner.targets import judge_targets, score_summary, targets_summary
 from moe_trainer.job_report import Progress
