@@ -7,37 +7,23 @@
     artefact.outline(folder) -> Outline                     the same without its weights, which come by rows
     artefact.write(folder, model, tokenizer, report) -> digest
 
-On disk the in-layer experts are single tensors under the names that Qwen3-MoE and GLM-4.5 share
-(``model.layers.0.mlp.experts.3.up_proj.weight``); in memory they are stacked (moe/layer.py).
+What the files hold: preset_format.py for presets, hugging_face/directory.py for all else.
 """
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import get_args
 
-import torch
-from torch import Tensor
-
-from moe_trainer import shards
+from moe_trainer import preset_format
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.formats import Digest
-from moe_trainer.manifest import corrupt, new_folder, read_format, read_manifest, verify
+from moe_trainer.manifest import new_folder, read_manifest, verify
 from moe_trainer.model import Model
-from moe_trainer.model_config import ModelConfig
 from moe_trainer.shards import Rows
-from moe_trainer.streams import Stream, save_each
-from moe_trainer.tensors import load_tensors
-from moe_trainer.tokenizer import ByteTokenizer, Tokenizer, is_byte_level
+from moe_trainer.streams import Stream
+from moe_trainer.tokenizer import ByteTokenizer, Tokenizer
 
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
 REPORT = "report.json"
-
-#: Architectures that the presets have.
-PRESET_TYPES = get_args(ModelConfig.model_fields["model_type"].annotation)
 
 
 @dataclass(frozen=True)
@@ -74,9 +60,7 @@ def write_files(
     tensors = tensors or stream(model)
     tokenizer.save(folder)
     if isinstance(model, Model):
-        save_each(folder / WEIGHTS, tensors.outline(), tensors)
-        (folder / CONFIG).write_text(_indented(model.config.to_hugging_face()))
-        (folder / "generation_config.json").write_text(_indented(_generation_config(model.config)))
+        preset_format.write(folder, model, tensors)
     else:
         from moe_trainer.hugging_face import decoder, directory  # transformers takes seconds to import
 
@@ -87,8 +71,7 @@ def write_files(
 def stream(model: CausalModel) -> Stream:
     """Return the tensors of a model as they will be on disk, each made when its turn comes."""
     if isinstance(model, Model):
-        weights = model.weights() | _no_shared_experts(model.config)
-        return Stream([{name: weight} for name, weight in weights.items()], partial(_form, model.config))
+        return preset_format.stream(model)
     from moe_trainer.hugging_face import decoder, directory  # transformers takes seconds to import
 
     assert isinstance(model, decoder.Decoder)
@@ -106,8 +89,8 @@ def load(folder: Path, digest: Digest | None) -> tuple[CausalModel, Tokenizer]:
     ModelUnsupported or TokenizerUnsupported if it is nothing that can be trained here.
     """
     verify(folder, digest)
-    if is_preset(folder):
-        return load_preset(folder), ByteTokenizer()
+    if preset_format.is_preset(folder):
+        return preset_format.load(folder), ByteTokenizer()
     from moe_trainer.hugging_face import directory  # transformers takes seconds to import
 
     return directory.load(folder)
@@ -118,137 +101,9 @@ def outline(folder: Path) -> Outline:
 
     Raises the JobError of ``load``.
     """
-    if not is_preset(folder):
-        from moe_trainer.hugging_face import directory  # transformers takes seconds to import
+    if preset_format.is_preset(folder):
+        model, weights = preset_format.outline(folder)
+        return Outline(model, ByteTokenizer(), weights)
+    from moe_trainer.hugging_face import directory  # transformers takes seconds to import
 
-        return Outline(*directory.outline(folder))
-    model = Model.outline(_read_config(folder))
-    found = shards.read_header(folder, WEIGHTS)
-    _check(folder, {name: stored.shape for name, stored in found.items()}, model)
-    rows = {
-        name: _rows(name, lambda name, rows: shards.read_rows(folder, found[name], rows))
-        for name in model.weights()
-    }
-    return Outline(model.eval(), ByteTokenizer(), rows)
-
-
-def is_preset(folder: Path) -> bool:
-    """Return whether a folder holds what the presets are made of, whoever made it."""
-    try:
-        kind = json.loads((folder / CONFIG).read_bytes()).get("model_type")
-    except (OSError, ValueError, AttributeError):
-        return False
-    return kind in PRESET_TYPES and (folder / WEIGHTS).exists() and is_byte_level(folder)
-
-
-def load_preset(folder: Path) -> Model:
-    """Return the preset model of a verified folder, in evaluation mode."""
-    model = Model(_read_config(folder))
-    from_disk(model, load_tensors(folder / WEIGHTS), folder)
-    return model.eval()
-
-
-def to_disk(model: Model) -> dict[str, Tensor]:
-    """Return the model's weights under their names on disk, one tensor an in-layer expert.
-
-    Raises ValueError for a router's bias that the architecture has no place for.
-    """
-    return dict(stream(model))
-
-
-def _form(config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights of a model under their names on disk."""
-    tensors: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        if name.endswith(".gate_up_E2FD"):
-            for expert, matrix in enumerate(value):
-                gate, up = matrix.chunk(2)
-                tensors[_expert_name(name, expert, "gate_proj")] = gate.contiguous()
-                tensors[_expert_name(name, expert, "up_proj")] = up.contiguous()
-        elif name.endswith(".down_EDF"):
-            for expert, matrix in enumerate(value):
-                tensors[_expert_name(name, expert, "down_proj")] = matrix.contiguous()
-        elif name.endswith(".bias_E") and not config.has_router_bias:
-            raise ValueError(
-                f"{name} has no place in {config.model_type}: set model_type to glm4_moe (sigmoid scores), "
-                "or balance by the loss"
-            )
-        else:
-            tensors[_disk_name(name)] = value.contiguous()
-    return tensors
-
-
-def from_disk(model: Model, tensors: dict[str, Tensor], folder: Path) -> None:
-    """Set the model's weights from tensors on disk; every name and shape must match."""
-    _check(folder, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, model)
-    with torch.no_grad():
-        for name, weight in model.weights().items():
-            weight.copy_(_rows(name, lambda name, rows: tensors[name][rows])(slice(0, len(weight))))
-
-
-def _check(folder: Path, shapes: Mapping[str, tuple[int, ...]], model: Model) -> None:
-    """Raise JobError (ArtefactCorrupt) unless tensors on disk are those of a model."""
-    expected = stream(model).outline()
-    if shapes.keys() != expected.keys():
-        odd = sorted(shapes.keys() ^ expected.keys())
-        raise corrupt(folder, f"{WEIGHTS} does not have the tensors of its {CONFIG}: {', '.join(odd[:3])}")
-    for name, tensor in expected.items():
-        if shapes[name] != tuple(tensor.shape):
-            raise corrupt(folder, f"{name} has shape {list(shapes[name])}, not {list(tensor.shape)}")
-
-
-def _rows(name: str, read: Callable[[str, slice], Tensor]) -> Rows:
-    """Return what makes some rows of a weight, by its name in the model, of those that ``read`` returns from disk."""
-    if not name.endswith((".gate_up_E2FD", ".down_EDF")):
-        return lambda rows: read(_disk_name(name), rows)
-    parts = ("gate_proj", "up_proj") if name.endswith(".gate_up_E2FD") else ("down_proj",)
-
-    def stacked(experts: slice) -> Tensor:
-        return torch.stack(
-            [
-                torch.cat([read(_expert_name(name, expert, part), slice(None)) for part in parts])
-                for expert in range(experts.start, experts.stop)
-            ]
-        )
-
-    return stacked
-
-
-def _read_config(folder: Path) -> ModelConfig:
-    return read_format(folder, CONFIG, ModelConfig)
-
-
-def _no_shared_experts(config: ModelConfig) -> dict[str, Tensor]:
-    """Return the empty weights that transformers expects of a glm4_moe without shared experts."""
-    if config.model_type != "glm4_moe" or config.n_shared_experts:
-        return {}
-    wide, high = torch.empty(0, config.hidden_size), torch.empty(config.hidden_size, 0)
-    return {
-        f"layers.{layer}.mlp.shared_experts.{part}.weight": high if part == "down_proj" else wide
-        for layer in range(config.num_hidden_layers)
-        for part in ("gate_proj", "up_proj", "down_proj")
-    }
-
-
-def _disk_name(name: str) -> str:
-    if name == "lm_head.weight":
-        return name
-    return "model." + name.replace(".bias_E", ".gate.e_score_correction_bias")
-
-
-def _expert_name(name: str, expert: int, part: str) -> str:
-    experts = name.rpartition(".")[0]
-    return f"model.{experts}.{expert}.{part}.weight"
-
-
-def _generation_config(config: ModelConfig) -> dict[str, object]:
-    ids = {
-        "bos_token_id": config.bos_token_id,
-        "eos_token_id": config.eos_token_id,
-        "pad_token_id": config.pad_token_id,
-    }
-    return {**ids, "do_sample": True, "temperature": 1.0}
-
-
-def _indented(value: dict[str, object]) -> str:
-    return json.dumps(value, indent=2, sort_keys=True) + "\n"
+    return Outline(*directory.outline(folder))

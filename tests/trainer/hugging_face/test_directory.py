@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from moe_trainer import artefact
+from moe_trainer import artefact, preset_format
 from moe_trainer.failure import JobError
 from moe_trainer.hugging_face import directory, weights
 from moe_trainer.hugging_face.decoder import Decoder
@@ -82,7 +82,7 @@ def test_each_tensor_keeps_the_type_in_which_it_was_stored(tmp_path: Path) -> No
 
 
 def test_a_preset_is_loaded_without_transformers_and_any_other_model_with_it(tmp_path: Path) -> None:
-    assert not artefact.is_preset(write_checkpoint(tmp_path / "qwen", "qwen3-moe"))
+    assert not preset_format.is_preset(write_checkpoint(tmp_path / "qwen", "qwen3-moe"))
     from moe_trainer.presets import preset
     from moe_trainer.tokenizer import ByteTokenizer
 

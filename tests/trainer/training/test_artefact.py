@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from moe_trainer import artefact
+from moe_trainer import artefact, preset_format
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest
 from moe_trainer.manifest import read_manifest, sha256_of_file, verify
@@ -79,7 +79,7 @@ def test_a_bias_that_the_architecture_has_no_place_for_is_refused(small_model: M
     with pytest.raises(
         ValueError, match=r"layers\.1\.mlp\.bias_E has no place in qwen3_moe: set model_type to glm4"
     ):
-        artefact.to_disk(small_model)
+        dict(artefact.stream(small_model))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "report.json"])
@@ -129,13 +129,13 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(written: tuple[Path, D
 def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path, small_model: Model) -> None:
     for change in ("shape", "name"):
         folder = tmp_path / change
-        tensors = artefact.to_disk(small_model)
+        tensors = dict(artefact.stream(small_model))
         if change == "shape":
             tensors["model.norm.weight"] = torch.ones(31)
         else:
             tensors["model.odd.weight"] = tensors.pop("model.norm.weight")
         with pytest.raises(JobError, match=r"ArtefactCorrupt.*(model.norm.weight|model.odd.weight)"):
-            artefact.from_disk(small_model, tensors, folder)
+            preset_format.set_weights(small_model, tensors, folder)
 
 
 def test_another_tokenizer_is_refused(
