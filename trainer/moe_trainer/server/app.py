@@ -7,30 +7,17 @@ GET  /health, /metrics
 
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from aiohttp import web
 
-from moe_trainer.formats import Digest
 from moe_trainer.generation_config import DEFAULT_TEMPERATURE
 from moe_trainer.serve_config import ServeConfig
-from moe_trainer.server.engine import Engine, Finished, Generated, Generation, QueueFull, Ticket
-from moe_trainer.server.metrics import ExpertMetrics, Metrics
-from moe_trainer.server.requests import BadRequest, parse_chat, parse_completion, plan_generation
-from moe_trainer.server.responses import (
-    DONE,
-    ChatShape,
-    Choice,
-    CompletionShape,
-    Json,
-    Piece,
-    Shape,
-    envelope,
-    server_sent,
-    usage,
-)
-from moe_trainer.server.text import TextStream
+from moe_trainer.server.engine import Engine, Finished, Generated, QueueFull, Ticket
+from moe_trainer.server.metrics import Metrics
+from moe_trainer.server.planning import Plan, Planner, Served
+from moe_trainer.server.requests import BadRequest
+from moe_trainer.server.responses import DONE, Choice, Json, Piece, envelope, server_sent, usage
 from moe_trainer.tokenizer import Tokenizer
 
 #: Largest request body, in bytes.
@@ -39,29 +26,6 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 
 class EngineFailed(Exception):
     """A forward pass failed under a request."""
-
-
-@dataclass(frozen=True)
-class Served:
-    """An Expert that this server answers for."""
-
-    expert: str
-    revision: str
-    digest: Digest
-    bank: int | None  #: Its bank, by number in the composition; None: the model as it is.
-    metrics: ExpertMetrics
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A checked request: what to generate, the choices that grow from it, and the shape of the answer."""
-
-    served: Served
-    generations: list[Generation]
-    choices: list[Choice]
-    shape: Shape
-    stream: bool
-    usage_in_stream: bool
 
 
 class ExpertServer:
@@ -83,9 +47,7 @@ class ExpertServer:
         self.draining = False
         self._config = config
         self._engine = engine
-        self._tokenizer = tokenizer
         self._max_context = max_context
-        self._temperature = temperature
         self._metrics = Metrics(config.expert, engine.load)
         self._served = {
             entry.expert: Served(
@@ -97,6 +59,7 @@ class ExpertServer:
             )
             for entry in (config, *config.banks)
         }
+        self._planner = Planner(self._served, tokenizer, max_context, temperature)
         self._started = int(time.time())
 
     def application(self) -> web.Application:
@@ -154,63 +117,10 @@ class ExpertServer:
         return web.json_response({"object": "list", "data": models})
 
     async def _completions(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, self._plan_completion)
+        return await self._answer(request, self._planner.completion)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, self._plan_chat)
-
-    def _plan_completion(self, data: bytes) -> Plan:
-        asked = parse_completion(data)
-        served = self._serves(asked.model)
-        scored = [asked.logprobs or 0] if asked.echo else []
-        scored += [asked.prompt_logprobs] if asked.prompt_logprobs is not None else []
-        prompts = asked.prompts(self._tokenizer)
-        generations = [
-            plan_generation(
-                prompt,
-                asked.max_tokens,
-                asked.sampling(self._temperature),
-                begin=self._tokenizer.bos_id,
-                max_context=self._max_context,
-                logprobs=asked.logprobs,
-                prompt_logprobs=max(scored, default=None),
-                bank=served.bank,
-            )
-            for prompt in prompts
-        ]
-        shape = CompletionShape(self._tokenizer, asked.logprobs, asked.prompt_logprobs)
-        choices = self._choices(prompts, asked.stops(), asked.echo)
-        return Plan(served, generations, choices, shape, asked.stream, asked.usage_in_stream)
-
-    def _plan_chat(self, data: bytes) -> Plan:
-        asked = parse_chat(data)
-        served = self._serves(asked.model)
-        begin, *prompt = self._tokenizer.prompt(asked.said())
-        logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
-        generation = plan_generation(
-            prompt,
-            asked.wanted_tokens(),
-            asked.sampling(self._temperature),
-            begin=begin,
-            max_context=self._max_context,
-            logprobs=logprobs,
-            bank=served.bank,
-        )
-        choices = self._choices([prompt], asked.stops(), echo=False)
-        shape = ChatShape(self._tokenizer, logprobs)
-        return Plan(served, [generation], choices, shape, asked.stream, asked.usage_in_stream)
-
-    def _choices(self, prompts: list[list[int]], stops: tuple[str, ...], echo: bool) -> list[Choice]:
-        return [
-            Choice(index, prompt, self._tokenizer, TextStream(stops), echo)
-            for index, prompt in enumerate(prompts)
-        ]
-
-    def _serves(self, model: str) -> Served:
-        if model not in self._served:
-            message = f"the model {model!r} does not exist here; there is: {', '.join(self._served)}"
-            raise BadRequest(message, "model", "model_not_found", status=404)
-        return self._served[model]
+        return await self._answer(request, self._planner.chat)
 
     async def _answer(self, request: web.Request, make_plan: Callable[[bytes], Plan]) -> web.StreamResponse:
         """Answer a request, whole or as a stream; errors have OpenAI's shape."""

@@ -1,13 +1,11 @@
 """OpenAI requests as this server understands them; what it cannot do is refused by name, not ignored."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
 from moe_trainer.data.content import Role
 from moe_trainer.generation_config import DEFAULT_TEMPERATURE
-from moe_trainer.server.engine import Generation
 from moe_trainer.server.sampling import Sampling
 from moe_trainer.tokenizer import Tokenizer
 
@@ -156,30 +154,6 @@ def parse_chat(data: bytes) -> ChatRequest:
         return ChatRequest.model_validate_json(data)
     except ValidationError as error:
         raise _bad_field(error) from None
-
-
-def plan_generation(
-    prompt: Sequence[int],
-    max_tokens: int | None,
-    sampling: Sampling,
-    *,
-    begin: int,
-    max_context: int,
-    logprobs: int | None,
-    bank: int | None,
-    prompt_logprobs: int | None = None,
-) -> Generation:
-    """Return the generation for one prompt, which `begin` precedes, checked against the context."""
-    room = max_context - 1 - len(prompt)
-    wanted = max(room, 1) if max_tokens is None else max_tokens
-    if wanted > room:
-        raise BadRequest(
-            f"this model's context is {max_context - 1} tokens; the prompt has {len(prompt)} "
-            f"and {wanted} are to be generated. Shorten the prompt, or lower max_tokens",
-            "messages" if max_tokens is None else "max_tokens",
-            "context_length_exceeded",
-        )
-    return Generation((begin, *prompt), wanted, sampling, logprobs, prompt_logprobs, bank)
 
 
 def _is_ids(prompt: object) -> bool:

@@ -1,0 +1,127 @@
+"""From the body of a request to what is done for it, checked: every error in it is found before anything is queued."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from moe_trainer.formats import Digest
+from moe_trainer.server.engine import Generation
+from moe_trainer.server.metrics import ExpertMetrics
+from moe_trainer.server.requests import BadRequest, parse_chat, parse_completion
+from moe_trainer.server.responses import ChatShape, Choice, CompletionShape, Shape
+from moe_trainer.server.sampling import Sampling
+from moe_trainer.server.text import TextStream
+from moe_trainer.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Served:
+    """An Expert that this server answers for."""
+
+    expert: str
+    revision: str
+    digest: Digest
+    bank: int | None  #: Its bank, by number in the composition; None: the model as it is.
+    metrics: ExpertMetrics
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked request: what to generate, the choices that grow from it, and the shape of the answer."""
+
+    served: Served
+    generations: list[Generation]
+    choices: list[Choice]
+    shape: Shape
+    stream: bool
+    usage_in_stream: bool
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Plans the answers to requests; raises BadRequest that names the field.
+
+    Attributes:
+        served: the Experts that are answered for, by name.
+        tokenizer: the model's.
+        max_context: tokens of a sequence, with the one that begins a document.
+        temperature: where a request has none.
+
+    """
+
+    served: Mapping[str, Served]
+    tokenizer: Tokenizer
+    max_context: int
+    temperature: float
+
+    def completion(self, data: bytes) -> Plan:
+        """Return what is to be done for POST /v1/completions."""
+        asked = parse_completion(data)
+        served = self._served_by(asked.model)
+        scored = [asked.logprobs or 0] if asked.echo else []
+        scored += [asked.prompt_logprobs] if asked.prompt_logprobs is not None else []
+        prompts = asked.prompts(self.tokenizer)
+        generations = [
+            self._generation(
+                (self.tokenizer.bos_id, *prompt),
+                asked.max_tokens,
+                asked.sampling(self.temperature),
+                logprobs=asked.logprobs,
+                prompt_logprobs=max(scored, default=None),
+                bank=served.bank,
+            )
+            for prompt in prompts
+        ]
+        shape = CompletionShape(self.tokenizer, asked.logprobs, asked.prompt_logprobs)
+        choices = self._choices(prompts, asked.stops(), asked.echo)
+        return Plan(served, generations, choices, shape, asked.stream, asked.usage_in_stream)
+
+    def chat(self, data: bytes) -> Plan:
+        """Return what is to be done for POST /v1/chat/completions."""
+        asked = parse_chat(data)
+        served = self._served_by(asked.model)
+        prompt = self.tokenizer.prompt(asked.said())
+        logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
+        generation = self._generation(
+            prompt,
+            asked.wanted_tokens(),
+            asked.sampling(self.temperature),
+            logprobs=logprobs,
+            bank=served.bank,
+        )
+        choices = self._choices([prompt[1:]], asked.stops(), echo=False)
+        shape = ChatShape(self.tokenizer, logprobs)
+        return Plan(served, [generation], choices, shape, asked.stream, asked.usage_in_stream)
+
+    def _generation(
+        self,
+        prompt: Sequence[int],
+        max_tokens: int | None,
+        sampling: Sampling,
+        *,
+        logprobs: int | None,
+        bank: int | None,
+        prompt_logprobs: int | None = None,
+    ) -> Generation:
+        """Return what is generated after a prompt with the token that begins it, checked against the context."""
+        room = self.max_context - len(prompt)
+        wanted = max(room, 1) if max_tokens is None else max_tokens
+        if wanted > room:
+            raise BadRequest(
+                f"this model's context is {self.max_context - 1} tokens; the prompt has {len(prompt) - 1} "
+                f"and {wanted} are to be generated. Shorten the prompt, or lower max_tokens",
+                "messages" if max_tokens is None else "max_tokens",
+                "context_length_exceeded",
+            )
+        return Generation(tuple(prompt), wanted, sampling, logprobs, prompt_logprobs, bank)
+
+    def _choices(self, prompts: list[list[int]], stops: tuple[str, ...], echo: bool) -> list[Choice]:
+        return [
+            Choice(index, prompt, self.tokenizer, TextStream(stops), echo)
+            for index, prompt in enumerate(prompts)
+        ]
+
+    def _served_by(self, model: str) -> Served:
+        if model not in self.served:
+            message = f"the model {model!r} does not exist here; there is: {', '.join(self.served)}"
+            raise BadRequest(message, "model", "model_not_found", status=404)
+        return self.served[model]
