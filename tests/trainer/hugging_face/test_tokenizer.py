@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from tokenizers import Tokenizer, normalizers
 from transformers import AutoTokenizer
 
+from moe_trainer.data.batches import positions_in_documents
 from moe_trainer.failure import JobError
 from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer
 
@@ -67,6 +69,34 @@ def test_without_a_template_turns_are_words_with_blank_lines_between(tmp_path: P
     assert "".join(tokenizer.decode(ids) for ids, _ in pieces) == "How far?\n\nVery far.\n\nSure?\n\nYes."
     assert pieces[0][0][0] == tokenizer.bos_id
     assert [tokenizer.decode(ids) for ids, learnt in pieces if learnt] == ["Very far.", "Yes."]
+
+
+#: Only the last answer has its thoughts, as with Qwen3's.
+THOUGHTS = CHAT.replace(
+    "{{ message['content'] }}",
+    "{% if loop.last and message.role == 'assistant' %}<think>{% endif %}{{ message['content'] }}",
+)
+
+
+def test_where_earlier_answers_are_written_otherwise_each_is_learnt_as_it_is_asked_for(tmp_path: Path) -> None:
+    write(tmp_path, byte_level(), THOUGHTS)
+    tokenizer = CheckpointTokenizer.load(tmp_path)
+    pieces = tokenizer.conversation(SAID)
+    assert [tokenizer.decode(ids) for ids, learnt in pieces if learnt] == ["<think>Very far.", "<think>Yes."]
+    begins = [at for at, (ids, _) in enumerate(pieces) if ids == [tokenizer.bos_id]]
+    ids = [i for ids, _ in pieces[begins[1] : -2] for i in ids]  # before the second answer and what follows it
+    assert len(begins) == 2 and ids == tokenizer.prompt(SAID[:3])
+
+
+def test_a_conversation_ends_in_the_token_that_also_begins_the_next(tmp_path: Path) -> None:
+    write(tmp_path, byte_level())
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"bos_token": "<|eos|>", "eos_token": "<|eos|>", "chat_template": CHAT.replace("eos", "pad")})
+    )
+    tokenizer = CheckpointTokenizer.load(tmp_path)
+    ids = torch.tensor([[i for ids, _ in tokenizer.conversation(SAID) * 2 for i in ids]])
+    positions = positions_in_documents(ids, tokenizer.bos_id, tokenizer.eos_id)[0]
+    assert (positions == 0).sum() == 2
 
 
 @pytest.mark.parametrize(

@@ -114,29 +114,34 @@ class CheckpointTokenizer:
     def conversation(self, said: Sequence[tuple[Role, str]]) -> list[Piece]:
         """Return a conversation as the chat template writes it; learnt is what follows where an answer is asked for.
 
+        A template may write what came before otherwise once another answer is asked for (Qwen3's leaves earlier
+        thoughts out). Then that answer begins a document of its own, with all before it as it is asked for.
+
         Without a template: the words of each turn, a blank line between turns, as the presets have it. Raises
         JobError (ChatTemplateUnsupported) if the template refuses the conversation, or writes the turns before
         an answer otherwise once the answer is there.
         """
-        pieces: list[Piece] = []
+        documents: list[list[Piece]] = [[]]
         done = ""
         for number, (role, _) in enumerate(said):
             if role == "assistant":
                 before = self._render(said[:number], ask=True)
                 after = self._render(said[: number + 1], ask=False)
-                if not (before.startswith(done) and after.startswith(before)):
+                if not after.startswith(before):
                     raise _template_unsupported(
                         "it writes the turns before an answer otherwise once the answer is there, so the answer's "
                         "words cannot be told from the rest"
                     )
+                if not before.startswith(done):
+                    documents.append([])
+                    done = ""
                 answer, rest = self._answer(after.removeprefix(before))
-                pieces += [(self._mark(before.removeprefix(done)), False), (answer, True), (rest, False)]
+                documents[-1] += [(self._mark(before.removeprefix(done)), False), (answer, True), (rest, False)]
                 done = after
         last = self._render(said, ask=False)
         if last.startswith(done):
-            pieces.append((self._mark(last.removeprefix(done)), False))
-        whole = [(ids, learnt) for ids, learnt in pieces if ids]
-        return whole if whole[0][0][0] == self.bos_id else [([self.bos_id], False), *whole]
+            documents[-1].append((self._mark(last.removeprefix(done)), False))
+        return [piece for document in documents for piece in self._bounded(document)]
 
     def prompt(self, said: Sequence[tuple[Role, str]]) -> list[int]:
         """Return the ids after which the assistant's next words are to follow."""
@@ -147,6 +152,15 @@ class CheckpointTokenizer:
         """Write the files as they were read."""
         for name, data in self._files.items():
             (folder / name).write_bytes(data)
+
+    def _bounded(self, document: Sequence[Piece]) -> list[Piece]:
+        """Return a document with a token that begins it, and ends it where one token does both: then it stands twice."""
+        pieces = [(ids, learnt) for ids, learnt in document if ids]
+        if pieces[0][0][0] != self.bos_id:
+            pieces = [([self.bos_id], False), *pieces]
+        if self.bos_id == self.eos_id != pieces[-1][0][-1]:
+            pieces.append(([self.eos_id], False))
+        return pieces
 
     def _render(self, said: Sequence[tuple[Role, str]], *, ask: bool) -> str:
         """Return a conversation as text; ``ask``: up to where the next answer begins."""
