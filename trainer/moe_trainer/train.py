@@ -11,8 +11,12 @@ Started by torchrun, a run has several processes (parallel/). Each of them goes 
 one logs, reports and commits.
 """
 
+import math
 import time
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from moe_trainer import store
 from moe_trainer.device import use_device
@@ -21,6 +25,8 @@ from moe_trainer.failure import TransientError
 from moe_trainer.job_config import TrainJob
 from moe_trainer.job_report import Progress, TrainHeadline
 from moe_trainer.methods.artefacts import METHODS
+from moe_trainer.moe.balance import LayerLoad
+from moe_trainer.moe.router import LogitsNotFinite
 from moe_trainer.parallel.gathering import gathered
 from moe_trainer.parallel.heartbeat import first_alone
 from moe_trainer.parallel.processes import Processes, joined
@@ -30,6 +36,12 @@ from moe_trainer.training.checkpoint import Checkpoints, Trained
 from moe_trainer.training.data import drop_tokens
 from moe_trainer.training.load_metrics import load_metrics
 from moe_trainer.training.load_record import thinned
+from moe_trainer.training.not_finite import (
+    loss_not_finite,
+    origin,
+    router_not_finite,
+    spoilt_weight,
+)
 from moe_trainer.training.progress import ProgressServer
 from moe_trainer.training.report import commit, finished, kernels_of
 from moe_trainer.training.run import Run, layout_of, prepare, training_inputs
@@ -137,14 +149,36 @@ def train(training: Run, checkpoints: Checkpoints, progress: ProgressServer, sto
 def _end_interval(training: Run) -> None:
     """Add what an interval's steps and the validation text tell to the curve; without text the former alone."""
     curve, record, loads = training.curve, training.balancer.record, None
+    _check_weights(training)
     if training.validation is not None:
-        bits, loads = validate(training.model, training.validation, training.sizes_V, training.rows)
-        curve.validations[training.step] = bits
+        curve.validations[training.step], loads = _validated(training, training.validation)
     curve.loads = thinned(curve.loads | {training.step: record.summary(loads)})
     if training.best is not None and training.kept_step == training.step:
         training.best.take()
     if not training.over:  # the report wants the last interval's shares
         record.clear()
+
+
+def _check_weights(training: Run) -> None:
+    """Raise JobError (LossNotFinite) if the last step has spoilt a weight of any process."""
+    found = spoilt_weight(training.model)
+    if training.processes.any(found is not None):
+        raise loss_not_finite(training, found or "a weight of another process is not finite", after=True)
+
+
+def _validated(training: Run, blocks_BT: Tensor) -> tuple[float, list[LayerLoad]]:
+    """Return what ``validate`` does; raises JobError (LossNotFinite) if that is no number."""
+    try:
+        bits, loads = validate(training.model, blocks_BT, training.sizes_V, training.rows)
+    except LogitsNotFinite as error:
+        raise router_not_finite(training, error.layer, after=True) from None
+    if not math.isfinite(bits):
+        parts = torch.split(blocks_BT[:, :-1], training.rows)
+        where = origin(training.model, parts, alone=training.processes.alone)
+        raise loss_not_finite(
+            training, f"the text to validate on has {bits} bits per byte: {where}", after=True
+        )
+    return bits, loads
 
 
 class _Clock:

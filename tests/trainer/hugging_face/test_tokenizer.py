@@ -78,20 +78,26 @@ THOUGHTS = CHAT.replace(
 )
 
 
-def test_where_earlier_answers_are_written_otherwise_each_is_learnt_as_it_is_asked_for(tmp_path: Path) -> None:
+def test_where_earlier_answers_are_written_otherwise_each_is_learnt_as_it_is_asked_for(
+    tmp_path: Path,
+) -> None:
     write(tmp_path, byte_level(), THOUGHTS)
     tokenizer = CheckpointTokenizer.load(tmp_path)
     pieces = tokenizer.conversation(SAID)
     assert [tokenizer.decode(ids) for ids, learnt in pieces if learnt] == ["<think>Very far.", "<think>Yes."]
     begins = [at for at, (ids, _) in enumerate(pieces) if ids == [tokenizer.bos_id]]
-    ids = [i for ids, _ in pieces[begins[1] : -2] for i in ids]  # before the second answer and what follows it
+    ids = [
+        i for ids, _ in pieces[begins[1] : -2] for i in ids
+    ]  # before the second answer and what follows it
     assert len(begins) == 2 and ids == tokenizer.prompt(SAID[:3])
 
 
 def test_a_conversation_ends_in_the_token_that_also_begins_the_next(tmp_path: Path) -> None:
     write(tmp_path, byte_level())
     (tmp_path / "tokenizer_config.json").write_text(
-        json.dumps({"bos_token": "<|eos|>", "eos_token": "<|eos|>", "chat_template": CHAT.replace("eos", "pad")})
+        json.dumps(
+            {"bos_token": "<|eos|>", "eos_token": "<|eos|>", "chat_template": CHAT.replace("eos", "pad")}
+        )
     )
     tokenizer = CheckpointTokenizer.load(tmp_path)
     ids = torch.tensor([[i for ids, _ in tokenizer.conversation(SAID) * 2 for i in ids]])

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from moe_trainer import train
 from moe_trainer.failure import JobError
 from moe_trainer.model import Block, Model
 from moe_trainer.parallel.processes import Processes
 from moe_trainer.parallel.spread import clip_gradients
 from moe_trainer.training.not_finite import origin
-from moe_trainer.training.run import prepare
+from moe_trainer.training.run import Run, prepare
 from moe_trainer.training.step import take_step
 
 from .conftest import Pool
@@ -61,3 +62,42 @@ def test_a_step_that_explodes_names_step_and_layer_and_touches_no_weight(pool: P
     ):
         take_step(run)
     assert all(torch.equal(parameter, before[name]) for name, parameter in run.model.named_parameters())
+
+
+def test_the_last_step_that_explodes_leaves_no_artefact(pool: Pool) -> None:
+    with pytest.raises(
+        JobError, match=r"after step 1 of 1 the router's logits in layer 0 .*now 1e\+20"
+    ) as failed:
+        pool.train(pool.job(max_steps=1, learning_rate=1e20, warmup_fraction=0.0))
+    assert failed.value.reason == "LossNotFinite"
+    assert not failed.value.retryable
+
+
+def test_a_validation_that_is_no_number_names_the_layer(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = train.take_step
+
+    def spoil(run: Run) -> float:
+        loss = real(run)
+        with torch.no_grad():
+            run.model.get_parameter("layers.1.mlp.experts.down_EDF").fill_(3e38)
+        return loss
+
+    monkeypatch.setattr(train, "take_step", spoil)
+    with pytest.raises(JobError, match=r"after step 1 of 12 .*nan bits.*the output of layer 1 is not finite"):
+        pool.train(pool.job(validation_every=1))
+
+
+def test_a_weight_that_the_last_step_spoilt_is_named_also_without_text_to_validate_on(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = train.take_step
+
+    def spoil(run: Run) -> float:
+        loss, run.validation = real(run), None
+        with torch.no_grad():
+            run.model.get_parameter("norm.weight").fill_(math.inf)
+        return loss
+
+    monkeypatch.setattr(train, "take_step", spoil)
+    with pytest.raises(JobError, match=r"after step 1 of 1 the weight norm\.weight is not finite"):
+        pool.train(pool.job(max_steps=1))

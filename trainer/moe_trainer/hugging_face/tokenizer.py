@@ -136,7 +136,11 @@ class CheckpointTokenizer:
                     documents.append([])
                     done = ""
                 answer, rest = self._answer(after.removeprefix(before))
-                documents[-1] += [(self._mark(before.removeprefix(done)), False), (answer, True), (rest, False)]
+                documents[-1] += [
+                    (self._mark(before.removeprefix(done)), False),
+                    (answer, True),
+                    (rest, False),
+                ]
                 done = after
         last = self._render(said, ask=False)
         if last.startswith(done):

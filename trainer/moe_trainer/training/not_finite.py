@@ -1,4 +1,8 @@
-"""Where a step went wrong, for the error that ends a run: looked for once, after a loss or gradient was not finite."""
+"""The error that ends a run whose numbers are no longer finite: with the step, and where it went wrong.
+
+That is looked for once, after a loss or gradient was not finite. What is found after a step, by validating, is said of
+that step.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -8,8 +12,26 @@ import torch
 from torch import Tensor, nn
 
 from moe_trainer.causal_model import CausalModel
+from moe_trainer.failure import JobError
 from moe_trainer.moe.router import LogitsNotFinite
 from moe_trainer.parallel.spread import local
+from moe_trainer.training.run import Run
+
+
+def loss_not_finite(run: Run, found: str, *, after: bool = False) -> JobError:
+    """Return the error of what was found in the step that is under way, or after the last one that was taken."""
+    when = f"after step {run.step}" if after else f"at step {run.step + 1}"
+    return JobError(
+        "LossNotFinite",
+        f"{when} of {run.steps} {found}. Lower training.learningRate (now {run.job.training.learning_rate}) or look at "
+        "the data.",
+    )
+
+
+def router_not_finite(run: Run, layer: int | None, *, after: bool = False) -> JobError:
+    """Return the error of a router that said so; ``layer`` is None where it does not know its number."""
+    where = "a layer" if layer is None else f"layer {layer}"
+    return loss_not_finite(run, f"the router's logits in {where} are not finite", after=after)
 
 
 def origin(model: CausalModel, micro_batches: Iterable[Tensor], *, alone: bool = True) -> str:
@@ -20,14 +42,15 @@ def origin(model: CausalModel, micro_batches: Iterable[Tensor], *, alone: bool =
     it cannot pass sequences without the others.
     """
     return (
-        _weight(model)
+        spoilt_weight(model)
         or (_output(model, micro_batches) if alone else None)
         or _gradient(model)
         or "what this process holds is finite"
     )
 
 
-def _weight(model: CausalModel) -> str | None:
+def spoilt_weight(model: CausalModel) -> str | None:
+    """Return in words which weight that this process holds is not finite; None: all are."""
     for name, parameter in model.named_parameters():
         if not _finite(parameter):
             return f"the weight {name} is not finite"

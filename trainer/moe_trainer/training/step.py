@@ -19,10 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moe_trainer.data.batches import IGNORED, positions_in_documents
-from moe_trainer.failure import JobError
 from moe_trainer.moe.router import LogitsNotFinite
 from moe_trainer.parallel.spread import clip_gradients, sum_gradients
-from moe_trainer.training.not_finite import origin
+from moe_trainer.training.not_finite import loss_not_finite, origin, router_not_finite
 from moe_trainer.training.optimization import learning_rate
 from moe_trainer.training.run import Run
 
@@ -55,10 +54,10 @@ def take_step(run: Run) -> float:
     run.loads = run.balancer.loads()
     for layer, load in enumerate(run.loads):
         if not math.isfinite(load.logit_rms):
-            raise _router_not_finite(run, layer)
+            raise router_not_finite(run, layer)
     if not (math.isfinite(total) and math.isfinite(norm)):
         where = origin(run.model, ids_BT.tensor_split(micro_batches), alone=processes.alone)
-        raise _not_finite(run, f"the loss is {total} and the gradient's norm {norm}: {where}")
+        raise loss_not_finite(run, f"the loss is {total} and the gradient's norm {norm}: {where}")
     run.optimizer.step(learning_rate(spec, run.step, run.steps))
     run.balancer.finish_step()
     return cross_entropy
@@ -72,7 +71,7 @@ def _backward(
     try:
         logits_BTV, routings = run.model.with_routing(ids_BT, positions_BT)
     except LogitsNotFinite as error:
-        raise _router_not_finite(run, error.layer) from None
+        raise router_not_finite(run, error.layer) from None
     nats = F.cross_entropy(
         logits_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORED, reduction="sum"
     )
@@ -89,16 +88,3 @@ def _positions(run: Run, ids_BT: Tensor) -> Tensor | None:
     if run.job.training.across_documents:
         return None
     return positions_in_documents(ids_BT, run.tokenizer.bos_id, run.tokenizer.eos_id)
-
-
-def _router_not_finite(run: Run, layer: int | None) -> JobError:
-    where = "a layer" if layer is None else f"layer {layer}"
-    return _not_finite(run, f"the router's logits in {where} are not finite")
-
-
-def _not_finite(run: Run, found: str) -> JobError:
-    return JobError(
-        "LossNotFinite",
-        f"at step {run.step + 1} of {run.steps} {found}. Lower training.learningRate "
-        f"(now {run.job.training.learning_rate}) or look at the data.",
-    )
