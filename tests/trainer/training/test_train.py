@@ -17,7 +17,7 @@ import pytest
 from moe_trainer import train
 from moe_trainer.failure import JobError, TransientError, from_exception
 from moe_trainer.job_report import TrainHeadline
-from moe_trainer.manifest import verify
+from moe_trainer.manifest import is_committed, verify
 from moe_trainer.training import checkpoint
 from moe_trainer.training.run import Run
 
@@ -225,6 +225,8 @@ def test_large_checkpoints_are_written_while_training_goes_on(
         with pytest.raises(TransientError):
             pool.train(pool.job())
     assert len(steps_when_written) == 3
+    while not is_committed(pool.checkpoints(pool.job()) / "step-00000009"):  # the thread outlives the attempt here
+        time.sleep(0.001)
     made = pool.train(pool.job(attempt=2))
     assert made.resumed_from == 9
     assert pool.weights(made) == pool.weights(whole)
