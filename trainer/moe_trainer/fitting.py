@@ -4,10 +4,10 @@ Each function returns what is wrong and what to do about it, or None. The operat
 the snapshot Job asks all of them, and has the checkpoint as well.
 """
 
-import json
 from typing import Any
 
 from moe_trainer.failure import JobError
+from moe_trainer.formats import parse_json
 from moe_trainer.presets import PRESETS
 from moe_trainer.segment_size import DEFAULT_SEGMENT_BYTES, SegmentBytes, tokens_needed
 
@@ -44,7 +44,7 @@ def of_preset(name: str | None, segment_bytes: SegmentBytes) -> str | None:
 def of_checkpoint(where: str, config: bytes, segment_bytes: SegmentBytes) -> str | None:
     """Judge a checkpoint by its ``config.json``; one that does not say how much it sees is judged when it is scored."""
     try:
-        raw: Any = json.loads(config)
+        raw: Any = parse_json(config)
     except ValueError:
         return None  # loading it says what is wrong
     if not isinstance(raw, dict):

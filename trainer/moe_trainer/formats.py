@@ -44,6 +44,14 @@ class Format(BaseModel):
         return digest_of(self.to_json())
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return what a JSON text from outside says; raises ValueError, also where it is nested without end."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def canonical_json(value: Any) -> str:
     """Return JSON text that depends on nothing but the value: sorted keys, no spaces, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from moe_trainer.formats import parse_json
+
 FILE = "generation_config.json"
 
 #: Where nothing says otherwise: tokens are drawn as often as the model deems them probable.
@@ -16,7 +18,7 @@ def temperature_of(folder: Path) -> float:
     what the weights mean.
     """
     try:
-        found = json.loads((folder / FILE).read_text())
+        found = parse_json((folder / FILE).read_bytes())
     except (FileNotFoundError, ValueError):
         return DEFAULT_TEMPERATURE
     if not isinstance(found, dict):

@@ -12,7 +12,7 @@ yet when a checkpoint turns out not to be what its digest says. Imports no torch
 import hashlib
 from pathlib import Path
 
-from moe_trainer import fitting, store
+from moe_trainer import fitting, safetensors_header, store
 from moe_trainer.data.files import File, Files, LocalFiles
 from moe_trainer.data.roots import files_of
 from moe_trainer.environment import Environment
@@ -20,7 +20,9 @@ from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, digest_of
 from moe_trainer.job_config import ImportedBase
 from moe_trainer.manifest import MANIFEST, FileEntry, Manifest, is_committed, new_folder
+from moe_trainer.safetensors_header import HeaderError
 from moe_trainer.segment_size import SegmentBytes
+from moe_trainer.tokenizer import is_byte_level
 
 _TAKEN = (".safetensors", ".json", ".txt", ".model", ".jinja")
 _LICENCES = ("LICENSE", "LICENCE", "NOTICE")
@@ -36,8 +38,8 @@ def import_base(
     """Copy a checkpoint into the store, unless it is there.
 
     Raises JobError: BaseMissing if there is no such checkpoint or it is none that can be a base, ContextTooShort
-    if it cannot see a segment of so many bytes, and BaseMismatch if it is another than its digest says; then nothing
-    is left in the store.
+    if it cannot see a segment of so many bytes, TokenizerUnsupported if its tokenizer loses text, and BaseMismatch if
+    it is another than its digest says; then nothing is left in the store.
     """
     final, where = environment.store / store.imported(pool_uid, base.digest), f"{base.root}/{base.path}"
     if is_committed(final):
@@ -55,6 +57,7 @@ def import_base(
                 f"the checkpoint {where} has digest {found}, but base.digest is {base.digest}. If "
                 f"this is the checkpoint that is meant, write its digest into the spec; nothing was imported.",
             )
+        _check(working, where)
     print(f"imported {where} as {base.digest}", flush=True)
 
 
@@ -75,12 +78,32 @@ def _taken(files: Files, path: str, where: str) -> list[File]:
         pickles = [_name(file) for file in found if _name(file).endswith(_PICKLES)]
         lacks.append(f"weights as safetensors{_not_pickles(pickles)}")
     if lacks:
-        raise JobError(
-            "BaseMissing",
-            f"{where} holds no checkpoint that can be a base: it lacks {', '.join(lacks)}. base.path must name a "
-            "folder as transformers saves one.",
-        )
+        raise _no_base(where, f"it lacks {', '.join(lacks)}")
     return taken
+
+
+def _check(folder: Path, where: str) -> None:
+    """Raise JobError for what training would only find when its devices are paid for.
+
+    BaseMissing for weights whose headers cannot be, TokenizerUnsupported for a tokenizer that loses text.
+    """
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            safetensors_header.read(path)
+        except HeaderError as error:
+            raise _no_base(where, str(error)) from None
+    if not is_byte_level(folder):
+        from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer  # its library is only needed here
+
+        CheckpointTokenizer.load(folder)
+
+
+def _no_base(where: str, what: str) -> JobError:
+    return JobError(
+        "BaseMissing",
+        f"{where} holds no checkpoint that can be a base: {what}. base.path must name a folder as transformers saves "
+        "one.",
+    )
 
 
 def _config(files: Files, taken: list[File]) -> bytes:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, Format, digest_of
+from moe_trainer.store import IMPORTS
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
@@ -119,10 +120,12 @@ def is_committed(folder: Path) -> bool:
 
 def corrupt(folder: Path, what: str) -> JobError:
     """Return the error for a folder that must not be loaded."""
+    remedy = "Restore the folder from a backup, or make the revision again with a new runID."
+    if folder.parent.name == IMPORTS:  # what nobody here has made
+        remedy = "Correct the checkpoint at base.path, and write its new digest into base.digest."
     return JobError(
         "ArtefactCorrupt",
-        f"{folder.name} in {folder.parent.name} cannot be used: {what}. "
-        "Nothing was loaded. Restore the folder from a backup, or make the revision again with a new runID.",
+        f"{folder.name} in {folder.parent.name} cannot be used: {what}. Nothing was loaded. {remedy}",
     )
 
 

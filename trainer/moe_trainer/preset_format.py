@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from moe_trainer import shards
+from moe_trainer.formats import parse_json
 from moe_trainer.manifest import corrupt, read_format
 from moe_trainer.model import Model
 from moe_trainer.model_config import ModelConfig
@@ -32,7 +33,7 @@ PRESET_TYPES = get_args(ModelConfig.model_fields["model_type"].annotation)
 def is_preset(folder: Path) -> bool:
     """Return whether a folder holds what the presets are made of, whoever made it."""
     try:
-        kind = json.loads((folder / CONFIG).read_bytes()).get("model_type")
+        kind = parse_json((folder / CONFIG).read_bytes()).get("model_type")
     except (OSError, ValueError, AttributeError):
         return False
     return kind in PRESET_TYPES and (folder / WEIGHTS).exists() and is_byte_level(folder)

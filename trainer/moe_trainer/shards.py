@@ -6,7 +6,6 @@
 Headers are checked before anything is read by them, so that a folder which cannot be is an error with a name.
 """
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,16 +14,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from moe_trainer import safetensors_header
+from moe_trainer.formats import parse_json
 from moe_trainer.manifest import corrupt
+from moe_trainer.safetensors_header import HeaderError
 
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 #: Returns some rows (of the first dimension) of a tensor that is whole elsewhere, such as on disk.
 Rows = Callable[[slice], Tensor]
-
-#: Bytes of a header at most, as safetensors has it: hundreds of thousands of tensors take less.
-HEADER_BYTES = 100_000_000
 
 DTYPES = {
     "F64": torch.float64,
@@ -73,22 +72,14 @@ def read_headers(folder: Path) -> dict[str, Stored]:
 
 def read_header(folder: Path, name: str) -> dict[str, Stored]:
     """Return what one file of a folder holds; raises JobError (ArtefactCorrupt)."""
-    path = folder / name
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, HEADER_BYTES):
-            raise corrupt(
-                folder,
-                f"{name} is no safetensors file: it says that its header has {length} bytes, of {size} in all",
-            )
-        text = file.read(length)
     try:
-        entries = json.loads(text)
-        entries.pop("__metadata__", None)
-        return {tensor: _stored(entry, name, 8 + length, size) for tensor, entry in entries.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise corrupt(folder, f"the header of {name} cannot be read: {error}") from None
+        entries = safetensors_header.read(folder / name)
+    except HeaderError as error:
+        raise corrupt(folder, str(error)) from None
+    return {
+        tensor: Stored(DTYPES[entry.dtype], entry.shape, name, entry.start)
+        for tensor, entry in entries.items()
+    }
 
 
 def read_rows(folder: Path, stored: Stored, rows: slice = slice(None)) -> Tensor:
@@ -128,7 +119,7 @@ def check(folder: Path, found: Mapping[str, Stored], expected: Mapping[str, Tens
 def _index(folder: Path) -> dict[str, str]:
     """Return the file of each tensor."""
     try:
-        places = json.loads((folder / INDEX).read_bytes())["weight_map"]
+        places = parse_json((folder / INDEX).read_bytes())["weight_map"]
         items = {str(name): str(file) for name, file in places.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise corrupt(folder, f"{INDEX} is no JSON with a weight_map of names to files") from None
@@ -138,21 +129,6 @@ def _index(folder: Path) -> dict[str, str]:
         if not (folder / file).is_file():
             raise corrupt(folder, f"{file} is missing, which {INDEX} names")
     return items
-
-
-def _stored(entry: Mapping[str, object], file: str, begin: int, size: int) -> Stored:
-    """Return one tensor of a header; raises ValueError if it cannot lie where the header says."""
-    name, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if name not in DTYPES:
-        raise ValueError(f"dtype {name!r} is none of {', '.join(DTYPES)}: convert quantized weights first")
-    if not (isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2):
-        raise ValueError("a tensor has no shape and two offsets")
-    dtype = DTYPES[str(name)]
-    if any(not isinstance(number, int) or number < 0 for number in (*shape, *offsets)):
-        raise ValueError("a shape or an offset is no natural number")
-    if offsets[1] - offsets[0] != math.prod(shape) * dtype.itemsize or offsets[1] > size - begin:
-        raise ValueError(f"a tensor of shape {shape} lies at {offsets}, in {size - begin} bytes")
-    return Stored(dtype, tuple(shape), file, begin + offsets[0])
 
 
 def _no_weights(folder: Path) -> Exception:

@@ -3,6 +3,7 @@
     pools/<pool uid>/
       held-out.jsonl                     fingerprints of all documents ever held out; append-only
       cells/                             the matrix: one file a cell
+      imports/<digest>/                  a checkpoint from outside
       tasks/<digest>/                    the items of an evaluator
       tables/<digest>/                   tables of the Distilled strategy
       compositions/<digest>/             the checkpoint of several banks on one base
@@ -22,6 +23,9 @@ Folders that end in a digest are named by its first 16 hexadecimal digits and co
 """
 
 from moe_trainer.formats import Digest, digest_of
+
+#: The folder of a pool that holds checkpoints from outside.
+IMPORTS = "imports"
 
 
 def short(digest: Digest) -> str:
@@ -51,7 +55,7 @@ def tasks(pool_uid: str, digest: Digest) -> str:
 
 def imported(pool_uid: str, digest: Digest) -> str:
     """Return the folder of a checkpoint from outside that Experts of the pool have as base."""
-    return f"{pool(pool_uid)}/imports/{short(digest)}"
+    return f"{pool(pool_uid)}/{IMPORTS}/{short(digest)}"
 
 
 def table(pool_uid: str, digest: Digest) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from moe_trainer.data.content import BETWEEN_TURNS, Role
 from moe_trainer.failure import JobError
-from moe_trainer.formats import Digest, canonical_json, digest_of
+from moe_trainer.formats import Digest, canonical_json, digest_of, parse_json
 
 BOS, EOS, PAD = 256, 257, 258
 _SPECIAL = {"<|bos|>": BOS, "<|eos|>": EOS, "<|pad|>": PAD}
@@ -145,7 +145,7 @@ class ByteTokenizer:
 def is_byte_level(folder: Path) -> bool:
     """Return whether the tokenizer of a folder is the presets'."""
     try:
-        found = json.loads((folder / "tokenizer.json").read_bytes())
+        found = parse_json((folder / "tokenizer.json").read_bytes())
     except (OSError, ValueError):
         return False
     return isinstance(found, dict) and found.get("model") == _tokenizer_json()["model"]

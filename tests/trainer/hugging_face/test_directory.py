@@ -220,6 +220,30 @@ def test_a_config_that_is_no_decoder_of_transformers_is_refused(
         loaded(source)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_experts_per_tok": 9}, "a token uses 1 to 4 in-layer experts"),
+        ({"num_attention_heads": 0}, r"no network can be made of it \(ZeroDivisionError"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused_for_good(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    source = write_checkpoint(tmp_path / "source", "qwen3-moe")
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(JobError, match=rf"ModelUnsupported.*{message}"):
+        loaded(source)
+
+
+def test_what_is_wrong_with_an_imported_checkpoint_is_corrected_there(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "imports" / "0123", "llama")
+    (source / "model.safetensors").write_bytes(b"")
+    with pytest.raises(JobError, match=r"Correct the checkpoint at base\.path"):
+        loaded(source)
+
+
 def test_layers_that_documents_cannot_be_kept_apart_in_are_refused(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "source", "qwen3")
     config = json.loads((source / "config.json").read_text())

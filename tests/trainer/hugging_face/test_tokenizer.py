@@ -122,6 +122,18 @@ def test_a_template_that_cannot_be_used_says_why(tmp_path: Path, template: str, 
         CheckpointTokenizer.load(tmp_path).conversation(SAID)
 
 
+@pytest.mark.parametrize("template", [b"\xff\xfe", b'[{"nam": "default"}]'])
+def test_a_template_that_cannot_be_read_says_so(tmp_path: Path, template: bytes) -> None:
+    write(tmp_path, byte_level(), chat=None)
+    if template.startswith(b"["):
+        config = {"eos_token": "<|eos|>", "chat_template": json.loads(template)}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    else:
+        (tmp_path / "chat_template.jinja").write_bytes(template)
+    with pytest.raises(JobError, match="TokenizerUnsupported: the chat template cannot be read"):
+        CheckpointTokenizer.load(tmp_path)
+
+
 def test_files_are_written_again_as_they_were(tokenizer: CheckpointTokenizer, tmp_path: Path) -> None:
     (tmp_path / "again").mkdir()
     tokenizer.save(tmp_path / "again")

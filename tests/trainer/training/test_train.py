@@ -225,7 +225,9 @@ def test_large_checkpoints_are_written_while_training_goes_on(
         with pytest.raises(TransientError):
             pool.train(pool.job())
     assert len(steps_when_written) == 3
-    while not is_committed(pool.checkpoints(pool.job()) / "step-00000009"):  # the thread outlives the attempt here
+    while not is_committed(
+        pool.checkpoints(pool.job()) / "step-00000009"
+    ):  # the thread outlives the attempt here
         time.sleep(0.001)
     made = pool.train(pool.job(attempt=2))
     assert made.resumed_from == 9

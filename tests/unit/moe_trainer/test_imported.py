@@ -1,5 +1,6 @@
 """Checkpoints from outside: copied whole or not at all, and named by what they hold."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +14,18 @@ from moe_trainer.job_config import ImportedBase
 from moe_trainer.main import main
 from moe_trainer.manifest import read_manifest, verify
 from moe_trainer.segment_size import SegmentBytes
+from moe_trainer.tokenizer import ByteTokenizer
+
+
+def safetensors(header: bytes) -> bytes:
+    """Return a file of some header and no tensors."""
+    return len(header).to_bytes(8, "little") + header
+
 
 TAKEN = {
     "config.json": b"{}",
-    "tokenizer.json": b"{}",
-    "model-00001-of-00002.safetensors": b"first",
-    "model-00002-of-00002.safetensors": b"second",
+    "model-00001-of-00002.safetensors": safetensors(b"{}"),
+    "model-00002-of-00002.safetensors": safetensors(b"{ }"),
     "chat_template.jinja": b"{{ messages }}",
     "LICENSE": b"Apache-2.0",
 }
@@ -31,6 +38,7 @@ def environment(tmp_path: Path) -> Environment:
     folder.mkdir(parents=True)
     for name, content in (TAKEN | LEFT).items():
         (folder / name).write_bytes(content)
+    ByteTokenizer().save(folder)
     (folder / "onnx").mkdir()
     (tmp_path / "store").mkdir()
     return Environment(store=tmp_path / "store", sources=tmp_path / "sources")
@@ -49,7 +57,7 @@ def test_the_copy_is_an_artefact_of_the_digest_that_named_it(environment: Enviro
     asked = base(environment)
     import_base(asked, "pool", 256, environment)
     copy = environment.store / store.imported("pool", asked.digest)
-    assert set(verify(copy, asked.digest).files) == set(TAKEN)
+    assert set(verify(copy, asked.digest).files) == {*TAKEN, "tokenizer.json", "tokenizer_config.json"}
     for name, content in TAKEN.items():
         assert (copy / name).read_bytes() == content
     assert digest_of_folder(copy) == asked.digest == read_manifest(copy)[1]
@@ -96,6 +104,31 @@ def test_what_is_no_checkpoint_is_refused_with_what_it_lacks(
     change(folder_of(environment))
     with pytest.raises(JobError, match=f"BaseMissing: hub/models/small .*{message}"):
         import_base(asked, "pool", 256, environment)
+
+
+def test_weights_whose_headers_cannot_be_are_refused_before_anything_is_paid_for(
+    environment: Environment,
+) -> None:
+    for data, message in (
+        (b"\x80\x04\x95" + bytes(100), "says that its header has 9766016 bytes, of 103 in all"),
+        (safetensors(b"[" * 100_000), r"the header of .* cannot be read: it is nested too deeply"),
+        (
+            safetensors(b'{"w": {"dtype": "F32", "shape": [8], "data_offsets": [0, 32]}}'),
+            r"a tensor of shape \[8\] lies at \[0, 32\], in 0 bytes",
+        ),
+    ):
+        (folder_of(environment) / "model-00002-of-00002.safetensors").write_bytes(data)
+        with pytest.raises(JobError, match=f"BaseMissing: hub/models/small .*{message}"):
+            import_base(base(environment), "pool", 256, environment)
+
+
+def test_a_tokenizer_that_loses_text_is_refused_as_early(environment: Environment) -> None:
+    tokenizer = folder_of(environment) / "tokenizer.json"
+    lossy = json.loads(tokenizer.read_bytes()) | {"normalizer": {"type": "Lowercase"}}
+    lossy["model"]["vocab"]["more"] = ByteTokenizer.vocab_size  # so that it is not the presets'
+    tokenizer.write_text(json.dumps(lossy))
+    with pytest.raises(JobError, match=r"TokenizerUnsupported: tokenizer\.json does not give back a text"):
+        import_base(base(environment), "pool", 256, environment)
 
 
 @pytest.mark.parametrize("size", [256, 3968])

@@ -4,7 +4,6 @@ Nothing of the directory is code: a config that asks for some is refused, and so
 transformers does not have. What is in its small files is written again as it was.
 """
 
-import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from transformers import (
 
 from moe_trainer import shards
 from moe_trainer.failure import JobError
+from moe_trainer.formats import parse_json
 from moe_trainer.hugging_face import conversion, weights
 from moe_trainer.hugging_face.decoder import CONFIG, Decoder
 from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer
@@ -145,10 +145,15 @@ def _checked(folder: Path) -> tuple[PreTrainedModel, dict[str, Stored]]:
     """Return a network that takes no memory, and what is stored of it; raises JobError unless they fit."""
     config = _config(folder)
     found = shards.read_headers(folder)
-    with torch.device("meta"):
-        network: PreTrainedModel = AutoModelForCausalLM.from_config(
-            config, dtype=torch.float32, attn_implementation=_ATTENTION
-        )
+    try:
+        with torch.device("meta"):
+            network: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config, dtype=torch.float32, attn_implementation=_ATTENTION
+            )
+    except Exception as error:  # whatever an architecture makes of sizes that cannot be
+        raise _unsupported(
+            folder, f"no network can be made of it ({type(error).__name__}: {error})"
+        ) from None
     for name in network.all_tied_weights_keys:
         found.pop(name, None)
     shards.check(folder, found, on_disk(network))
@@ -172,13 +177,16 @@ def _make_tables(network: PreTrainedModel) -> None:
 
 def _decoder(folder: Path, network: PreTrainedModel, found: Mapping[str, Stored]) -> Decoder:
     files = {name: (folder / name).read_bytes() for name in (CONFIG, GENERATION) if (folder / name).exists()}
-    return Decoder(network, files, {name: stored.dtype for name, stored in found.items()}).eval()
+    try:
+        return Decoder(network, files, {name: stored.dtype for name, stored in found.items()}).eval()
+    except ValueError as error:  # of a router's numbers
+        raise _unsupported(folder, f"its routers cannot be: {error}") from None
 
 
 def _config(folder: Path) -> PreTrainedConfig:
     """Return the config of a directory; raises JobError (ModelUnsupported) that names the field."""
     try:
-        raw: Any = json.loads((folder / CONFIG).read_bytes())
+        raw: Any = parse_json((folder / CONFIG).read_bytes())
     except FileNotFoundError:
         raise corrupt(folder, f"it has no {CONFIG}") from None
     except ValueError as error:

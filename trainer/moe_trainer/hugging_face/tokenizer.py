@@ -5,7 +5,6 @@ tokenized as the chat template writes it, special tokens included, which is what
 files are written again as they were.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from tokenizers import Tokenizer as Backend
 
 from moe_trainer.data.content import BETWEEN_TURNS, Role
 from moe_trainer.failure import JobError
-from moe_trainer.formats import Digest, canonical_json, digest_of
+from moe_trainer.formats import Digest, canonical_json, digest_of, parse_json
 from moe_trainer.tokenizer import Piece, byte_characters
 
 TOKENIZER = "tokenizer.json"
@@ -243,7 +242,7 @@ def _kinds(decoder: Any) -> set[str]:
 
 def _object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
     try:
-        found = json.loads(files.get(name, b"{}"))
+        found = parse_json(files.get(name, b"{}"))
     except ValueError as error:
         raise _unsupported(f"{name} is no JSON: {error}") from None
     if not isinstance(found, dict):
@@ -253,11 +252,14 @@ def _object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
 
 def _template(files: Mapping[str, bytes], config: Mapping[str, Any]) -> str | None:
     """Return the chat template, of its own file or of the config; of several, the one called default."""
-    if TEMPLATE in files:
-        return files[TEMPLATE].decode()
-    found = config.get("chat_template")
-    if isinstance(found, list):
-        found = {item["name"]: item["template"] for item in found}.get("default")
+    try:
+        if TEMPLATE in files:
+            return files[TEMPLATE].decode()
+        found = config.get("chat_template")
+        if isinstance(found, list):
+            found = {item["name"]: item["template"] for item in found}.get("default")
+    except (UnicodeDecodeError, KeyError, TypeError) as error:
+        raise _unsupported(f"the chat template cannot be read: {type(error).__name__}: {error}") from None
     return found if isinstance(found, str) else None
 
 

@@ -1,6 +1,5 @@
 """One training run in memory, and how it comes there: the parent or the preset, the data, the optimizer."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from moe_trainer.causal_model import CausalModel
 from moe_trainer.data.batches import Batches, rows_of, validation_blocks
 from moe_trainer.data.tokens import StreamsRecord
 from moe_trainer.failure import JobError
-from moe_trainer.formats import Digest, canonical_json, digest_of
+from moe_trainer.formats import Digest, canonical_json, digest_of, parse_json
 from moe_trainer.job_config import ArtefactRef, TrainingSpec, TrainJob
 from moe_trainer.manifest import corrupt
 from moe_trainer.methods.adapter import checkpoint_of
@@ -220,7 +219,7 @@ def _config(job: TrainJob, root: Path) -> dict[str, Any]:
         return preset(str(job.preset)).to_hugging_face()
     path = checkpoint_of(root, job.parent.path) / "config.json"
     try:
-        config: dict[str, Any] = json.loads(path.read_text())
+        config: dict[str, Any] = parse_json(path.read_bytes())
         return dict(config.get("text_config", config))
     except (OSError, ValueError) as error:
         raise corrupt(path.parent, f"config.json: {error}") from None
