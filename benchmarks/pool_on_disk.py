@@ -26,7 +26,6 @@ from moe_trainer.job_config import (
     SnapshotJob,
     SnapshotRef,
     Source,
-    TrainingSpec,
     TrainJob,
 )
 from moe_trainer.job_report import (
@@ -38,6 +37,7 @@ from moe_trainer.job_report import (
     TrainHeadline,
     parse_headline,
 )
+from moe_trainer.training_spec import TrainingSpec
 
 PRESET = "tiny"
 

@@ -27,7 +27,8 @@ from pool_on_disk import PoolOnDisk, machine, write_result
 from moe_client.demo.corpora import write_corpora
 from moe_trainer.evaluation.matrix import Cell
 from moe_trainer.formats import digest_of
-from moe_trainer.job_config import HoldoutRule, Source, TrainingSpec
+from moe_trainer.job_config import HoldoutRule, Source
+from moe_trainer.training_spec import TrainingSpec
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "01-first-pool"
 BASE = "general"

@@ -32,10 +32,10 @@ from moe_trainer.job_config import (
     SnapshotRef,
     Source,
     TasksRef,
-    TrainingSpec,
     TrainJob,
 )
 from moe_trainer.object_stores import ObjectStoreLocation
+from moe_trainer.training_spec import TrainingSpec
 
 
 def snapshot_job(expert: Expert, pool: ExpertPool) -> SnapshotJob:

@@ -25,10 +25,10 @@ from moe_trainer.job_config import (
     SnapshotJob,
     SnapshotRef,
     Source,
-    TrainingSpec,
     TrainJob,
 )
 from moe_trainer.job_report import SnapshotHeadline, TrainHeadline
+from moe_trainer.training_spec import TrainingSpec
 
 from .conftest import write_checkpoint
 

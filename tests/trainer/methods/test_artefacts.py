@@ -10,10 +10,11 @@ from tests.trainer.training.conftest import Pool
 from moe_trainer import serve
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.failure import JobError
-from moe_trainer.job_config import ArtefactRef, LoRASpec, TrainJob
+from moe_trainer.job_config import ArtefactRef, TrainJob
 from moe_trainer.job_report import TrainHeadline
 from moe_trainer.methods import artefacts
 from moe_trainer.serve_config import ServeConfig, ServedArtefact
+from moe_trainer.training_spec import LoRASpec
 
 LORA = {"method": "LoRA", "lora": LoRASpec(rank=3, alpha=6)}
 IDS_BT = torch.randint(0, 256, (2, 40), generator=torch.Generator().manual_seed(1))

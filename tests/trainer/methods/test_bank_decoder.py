@@ -19,13 +19,14 @@ from moe_trainer.environment import Environment
 from moe_trainer.failure import JobError
 from moe_trainer.formats import digest_of
 from moe_trainer.hugging_face.decoder import Decoder
-from moe_trainer.job_config import ArtefactRef, BankSpec, ComposeJob
+from moe_trainer.job_config import ArtefactRef, ComposeJob
 from moe_trainer.job_report import SnapshotHeadline
 from moe_trainer.methods import artefacts, composition
 from moe_trainer.methods.expert_bank import ExpertBank
 from moe_trainer.model_config import IN_LAYER_EXPERTS
 from moe_trainer.shards import read_header
 from moe_trainer.training.optimization import trained_parameters
+from moe_trainer.training_spec import BankSpec
 
 __all__ = ["data"]
 

@@ -12,16 +12,10 @@ from transformers import AutoModelForCausalLM
 from moe_trainer import evaluate, train
 from moe_trainer.environment import Environment
 from moe_trainer.formats import digest_of
-from moe_trainer.job_config import (
-    ArtefactRef,
-    Comparison,
-    EvaluateJob,
-    HoldoutRef,
-    LoRASpec,
-    SnapshotRef,
-)
+from moe_trainer.job_config import ArtefactRef, Comparison, EvaluateJob, HoldoutRef, SnapshotRef
 from moe_trainer.job_report import EvaluateHeadline, SnapshotHeadline, TrainHeadline
 from moe_trainer.methods import artefacts
+from moe_trainer.training_spec import LoRASpec
 
 __all__ = ["data"]
 

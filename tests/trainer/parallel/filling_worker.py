@@ -18,7 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest
-from moe_trainer.job_config import ArtefactRef, TrainingSpec
+from moe_trainer.job_config import ArtefactRef
 from moe_trainer.methods import artefacts
 from moe_trainer.parallel.filling import is_outline
 from moe_trainer.parallel.gathering import gathered
@@ -26,6 +26,7 @@ from moe_trainer.parallel.layout import Layout
 from moe_trainer.parallel.processes import ALONE, Processes, joined
 from moe_trainer.parallel.rows import rows_of
 from moe_trainer.parallel.spread import local, placed
+from moe_trainer.training_spec import TrainingSpec
 
 SEED = 5
 #: Seconds after which a process ends that waits for the others.

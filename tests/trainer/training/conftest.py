@@ -22,13 +22,13 @@ from moe_trainer.job_config import (
     SnapshotJob,
     SnapshotRef,
     Source,
-    TrainingSpec,
     TrainJob,
 )
 from moe_trainer.job_report import SnapshotHeadline, TrainHeadline
 from moe_trainer.model import Model
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.training_spec import TrainingSpec
 
 SMALL = ModelConfig(
     vocab_size=ByteTokenizer.vocab_size,

@@ -5,10 +5,10 @@ import torch
 
 from moe_trainer import artefact, train
 from moe_trainer.failure import JobError, TransientError
-from moe_trainer.job_config import EarlyStop
 from moe_trainer.model import Model
 from moe_trainer.training.early_stop import BestWeights, Standing, is_over, standing
 from moe_trainer.training.run import Run
+from moe_trainer.training_spec import EarlyStop
 
 from .conftest import SMALL, Pool, everywhere_random
 

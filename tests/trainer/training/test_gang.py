@@ -10,9 +10,10 @@ import torch
 from moe_trainer import train
 from moe_trainer.environment import Environment
 from moe_trainer.failure import JobError
-from moe_trainer.job_config import Balancing, EarlyStop, TrainJob
+from moe_trainer.job_config import TrainJob
 from moe_trainer.job_report import TrainHeadline
 from moe_trainer.tensors import load_tensors
+from moe_trainer.training_spec import Balancing, EarlyStop
 
 from .conftest import Pool
 

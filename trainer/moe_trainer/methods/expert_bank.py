@@ -22,7 +22,6 @@ from torch import Tensor
 
 from moe_trainer.causal_model import CausalModel, parameter_names
 from moe_trainer.failure import JobError
-from moe_trainer.job_config import TrainingSpec
 from moe_trainer.methods import bank_format
 from moe_trainer.methods.bank_format import BankConfig
 from moe_trainer.methods.bank_layers import BankLayer, BankRows, add_bank, bank_layers, stack_bank
@@ -33,6 +32,7 @@ from moe_trainer.parallel.processes import ALONE, Processes
 from moe_trainer.shards import Rows
 from moe_trainer.streams import Stream
 from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.training_spec import TrainingSpec
 
 #: How far the copied rows' logits start above their originals' on a mean token of the domain: e^4 is 55 to 1.
 SHIFT = 4.0

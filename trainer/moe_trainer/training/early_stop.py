@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from moe_trainer.causal_model import CausalModel
-from moe_trainer.job_config import EarlyStop
 from moe_trainer.parallel.spread import local
 from moe_trainer.training.optimization import trained_parameters
+from moe_trainer.training_spec import EarlyStop
 
 
 @dataclass(frozen=True)

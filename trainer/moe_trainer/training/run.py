@@ -13,7 +13,7 @@ from moe_trainer.data.batches import Batches, rows_of, validation_blocks
 from moe_trainer.data.tokens import StreamsRecord
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, canonical_json, digest_of, parse_json
-from moe_trainer.job_config import ArtefactRef, TrainingSpec, TrainJob
+from moe_trainer.job_config import ArtefactRef, TrainJob
 from moe_trainer.manifest import corrupt
 from moe_trainer.methods.adapter import checkpoint_of
 from moe_trainer.methods.artefacts import ADAPTERS, METHODS, Start, load_spread, start
@@ -31,6 +31,7 @@ from moe_trainer.training.checkpoint import Curve
 from moe_trainer.training.data import read_data
 from moe_trainer.training.early_stop import BestWeights, is_over, standing
 from moe_trainer.training.optimization import AdamW, trained_parameters
+from moe_trainer.training_spec import TrainingSpec
 
 #: Batches of the run by which a method may set what it has added.
 BEGIN_STEPS = 8
