@@ -114,7 +114,7 @@ def test_a_damaged_adapter_is_refused(pool: Pool) -> None:
 def test_a_checkpoint_of_an_adapter_holds_what_is_trained_alone_and_resumes_exactly(pool: Pool) -> None:
     whole = pool.train(pool.job(run="whole", **LORA))
     job = pool.job(run="killed", **LORA)
-    process = pool.start(job, code=_DIE_AT_STEP_7)
+    process = pool.fork(job, code=_DIE_AT_STEP_7)
     process.communicate(timeout=60)
     assert process.returncode == -9
     (newest,) = sorted(pool.checkpoints(job).glob("step-*"))[-1:]

@@ -30,6 +30,8 @@ from moe_trainer.model_config import ModelConfig
 from moe_trainer.tokenizer import ByteTokenizer
 from moe_trainer.training_spec import TrainingSpec
 
+from .forked import Forked
+
 SMALL = ModelConfig(
     vocab_size=ByteTokenizer.vocab_size,
     hidden_size=32,
@@ -71,6 +73,7 @@ class Pool:
     root: Path
     data: SnapshotHeadline
     parent: ArtefactRef
+    forks: int = 0  #: Processes so far.
 
     @property
     def store(self) -> Path:
@@ -99,23 +102,31 @@ class Pool:
     def train(self, job: TrainJob) -> TrainHeadline:
         return train.run(job, Environment(store=self.store))
 
-    def start(self, job: TrainJob, code: str = "", **environment: str) -> subprocess.Popen[str]:
+    def fork(self, job: TrainJob, code: str = "", **environment: str) -> Forked:
         """Start ``moe-trainer train`` in a process of its own, after running some code in it."""
+        self.forks += 1
+        return Forked(code, self.variables(job) | environment, self.root / f"said-{self.forks}")
+
+    def start(self, job: TrainJob, code: str = "", **environment: str) -> subprocess.Popen[str]:
+        """Do the same with an environment that counts from the start of the process, such as where a driver is."""
         main = "import sys; from moe_trainer.main import main; sys.exit(main(['train']))"
-        variables = {
+        return subprocess.Popen(
+            [sys.executable, "-c", f"{code}\n{main}"],
+            env=self.variables(job) | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def variables(self, job: TrainJob) -> dict[str, str]:
+        """Return the environment of a Job's container."""
+        return {
             "PATH": os.environ["PATH"],
             "OMP_NUM_THREADS": "1",
             "MOE_JOB_CONFIG": job.to_json(),
             "MOE_STORE": str(self.store),
             "MOE_TERMINATION_LOG": str(self.root / "termination"),
-        } | environment
-        return subprocess.Popen(
-            [sys.executable, "-c", f"{code}\n{main}"],
-            env=variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        }
 
     def headline(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.root / "termination").read_text())

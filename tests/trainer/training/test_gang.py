@@ -33,13 +33,13 @@ module.{name} = wrapped
 """
 
 
-def run_gang(pool: Pool, job: TrainJob, code: str = "", processes: int = 2) -> Sequence[int]:
+def run_gang(pool: Pool, job: TrainJob, code: str = "", processes: int = 2) -> Sequence[int | None]:
     """Run a job in several processes to their ends, as one pod, and return their exit codes."""
     (pool.root / "termination").unlink(missing_ok=True)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
     started = [
-        pool.start(
+        pool.fork(
             job,
             code,
             MASTER_ADDR="127.0.0.1",
@@ -52,8 +52,7 @@ def run_gang(pool: Pool, job: TrainJob, code: str = "", processes: int = 2) -> S
     ]
     try:
         for process in started:
-            output, _ = process.communicate(timeout=120)
-            print(output)
+            print(process.communicate(timeout=120))
     finally:
         for process in started:
             process.kill()

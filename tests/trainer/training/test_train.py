@@ -106,7 +106,7 @@ def test_killed_anywhere_twice_the_run_ends_as_if_unbroken(
     whole = unbroken(pool)
     for attempt in (1, 2):
         code = _KILL.format(module=module, name=name, call=call if attempt == 1 else 1)
-        process = pool.start(pool.job(attempt=attempt), code)
+        process = pool.fork(pool.job(attempt=attempt), code)
         process.communicate(timeout=250)
         assert process.returncode == 137
     made = pool.train(pool.job(attempt=3))
@@ -118,7 +118,7 @@ def test_killed_anywhere_twice_the_run_ends_as_if_unbroken(
 
 def test_sigterm_checkpoints_and_the_next_attempt_goes_on_exactly(pool: Pool) -> None:
     whole = unbroken(pool)
-    process = pool.start(pool.job(checkpoint_every=1000), _TERMINATE)
+    process = pool.fork(pool.job(checkpoint_every=1000), _TERMINATE)
     process.communicate(timeout=250)
     assert process.returncode == 1
     headline = pool.headline()
@@ -148,7 +148,7 @@ train.take_step = wrapped
 def test_two_checkpoints_are_kept_and_a_damaged_one_is_skipped_with_its_reason(pool: Pool) -> None:
     whole = unbroken(pool)
     kill = _KILL.format(module="train", name="take_step", call=11)
-    pool.start(pool.job(), kill).communicate(timeout=250)
+    pool.fork(pool.job(), kill).communicate(timeout=250)
     folder = pool.checkpoints(pool.job())
     assert sorted(path.name for path in folder.iterdir()) == ["step-00000006", "step-00000009"]
     newest = folder / "step-00000009" / "tensors" / "tensors.safetensors"
@@ -161,7 +161,7 @@ def test_two_checkpoints_are_kept_and_a_damaged_one_is_skipped_with_its_reason(p
 
 
 def test_checkpoints_of_other_inputs_are_not_gone_on_from(pool: Pool) -> None:
-    pool.start(pool.job(), _KILL.format(module="train", name="take_step", call=8)).communicate(timeout=250)
+    pool.fork(pool.job(), _KILL.format(module="train", name="take_step", call=8)).communicate(timeout=250)
     made = pool.train(pool.job(attempt=2, learning_rate=0.001))
     assert made.resumed_from == 0
     assert "other inputs" in pool.report(made)["skippedCheckpoints"][0]
