@@ -6,12 +6,13 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GptOssConfig, PreTrainedModel
 
 from moe_trainer.hugging_face.experts import IMPLEMENTATION, refusal
+from moe_trainer.in_layer import holds_in_layer_experts
 
 from .conftest import CONFIGS, MIXTURES, ids, network
 
 
 def in_layer_experts(made: PreTrainedModel) -> list[nn.Module]:
-    return [module for module in made.modules() if hasattr(module, "_is_expert_parallel")]
+    return [module for module in made.modules() if holds_in_layer_experts(module)]
 
 
 @pytest.mark.parametrize("name", MIXTURES)

@@ -137,11 +137,9 @@ def test_a_base_is_trained_evaluated_and_loaded_by_transformers(
     assert found.gain is not None and found.gain.lower > 0.1
 
 
-def test_a_killed_run_goes_on_with_the_same_bits(data: SnapshotHeadline, tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    parent = base(store, "mixtral")
-    whole = train.run(job(data, parent), Environment(store=store))
-    asked = job(data, parent).model_copy(update={"inputs_digest": digest_of("broken")})
+def broken_and_resumed(job: TrainJob, store: Path) -> TrainHeadline:
+    """Run a job under another name, break it off at its eighth step, and run it again."""
+    asked = job.model_copy(update={"inputs_digest": digest_of("broken")})
     real, calls = train.take_step, 0
 
     def broken(run: Any) -> Any:
@@ -154,7 +152,14 @@ def test_a_killed_run_goes_on_with_the_same_bits(data: SnapshotHeadline, tmp_pat
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(train, "take_step", broken)
         train.run(asked, Environment(store=store))
-    again = train.run(asked, Environment(store=store))
+    return train.run(asked, Environment(store=store))
+
+
+def test_a_killed_run_goes_on_with_the_same_bits(data: SnapshotHeadline, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    parent = base(store, "mixtral")
+    whole = train.run(job(data, parent), Environment(store=store))
+    again = broken_and_resumed(job(data, parent), store)
     assert again.resumed_from == 5
     weights = "model.safetensors"
     assert (store / again.path / weights).read_bytes() == (store / whole.path / weights).read_bytes()

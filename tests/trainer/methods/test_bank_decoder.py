@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tests.trainer.hugging_face.conftest import CONFIGS, ids, network, write_checkpoint
-from tests.trainer.hugging_face.test_training import base, data, job, report, text
+from tests.trainer.hugging_face.test_training import base, broken_and_resumed, data, job, report, text
 from tests.trainer.methods.test_composition import write_bank
 from tests.trainer.methods.test_expert_bank import banked, spec
 from tests.trainer.methods.test_lora_decoder import evaluated
@@ -17,8 +17,8 @@ from moe_trainer import artefact, compose, manifest, train
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.environment import Environment
 from moe_trainer.failure import JobError
-from moe_trainer.formats import digest_of
 from moe_trainer.hugging_face.decoder import Decoder
+from moe_trainer.in_layer import holds_in_layer_experts
 from moe_trainer.job_config import ArtefactRef, ComposeJob
 from moe_trainer.job_report import SnapshotHeadline
 from moe_trainer.methods import artefacts, composition
@@ -128,7 +128,7 @@ def test_banks_of_a_mixture_answer_in_one_batch_and_compose(
     together.choose([1, None, 0])
     calls: list[int] = []
     for module in together.model.modules():
-        if hasattr(module, "_is_expert_parallel"):
+        if holds_in_layer_experts(module):
             module.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
     found = answer(together.model)
     assert calls == [IDS_BT.numel()] * 2
@@ -191,20 +191,7 @@ def test_a_bank_goes_through_the_trainer(data: SnapshotHeadline, tmp_path: Path)
     gain = evaluated(store, data, parent, made).gain
     assert gain is not None and gain.lower > 0.02
 
-    asked = job(data, parent, **BANK).model_copy(update={"inputs_digest": digest_of("broken")})
-    real, calls = train.take_step, 0
-
-    def broken(run: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == 8:
-            raise KeyboardInterrupt
-        return real(run)
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train, "take_step", broken)
-        train.run(asked, Environment(store=store))
-    again = train.run(asked, Environment(store=store))
+    again = broken_and_resumed(job(data, parent, **BANK), store)
     assert again.resumed_from == 5
     weights = "bank.safetensors"
     assert (store / again.path / weights).read_bytes() == (store / made.path / weights).read_bytes()

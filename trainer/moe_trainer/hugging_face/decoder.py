@@ -19,6 +19,7 @@ from moe_trainer.hugging_face.cache import Appending, RowCache
 from moe_trainer.hugging_face.experts import IMPLEMENTATION, refusal
 from moe_trainer.hugging_face.pieces import computed_once
 from moe_trainer.hugging_face.routers import replace_routers
+from moe_trainer.in_layer import holds_in_layer_experts
 from moe_trainer.model_config import IN_LAYER_EXPERTS
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.routing import Routing
@@ -162,7 +163,7 @@ class Decoder(CausalModel):
 
     @property
     def _experts(self) -> list[nn.Module]:
-        return [module for module in self.network.modules() if hasattr(module, "_is_expert_parallel")]
+        return [module for module in self.network.modules() if holds_in_layer_experts(module)]
 
     @property
     def _generation(self) -> Any:

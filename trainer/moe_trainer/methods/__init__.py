@@ -8,7 +8,6 @@
                     (bank_format.py)
     composition.py  the banks of several Experts on one base
     adapter.py      what an adapter says of itself
-    in_layer.py     in-layer experts of any model: found, copied, named
     artefacts.py    which artefact goes on from which, and loading all kinds
 
 An adapter (a bank is one too) holds what was trained and names its base by path and digest. So wherever a model

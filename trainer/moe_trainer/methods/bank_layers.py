@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moe_trainer.causal_model import CausalModel, Mixture, parameter_names
-from moe_trainer.methods.in_layer import in_transformers, stacked_weights, with_weights
+from moe_trainer.in_layer import in_transformers, stacked_weights, with_weights
 from moe_trainer.moe.layer import MoELayer
 
 #: The logit of a row that must not be chosen: far below any other, so that its probability is exactly 0.

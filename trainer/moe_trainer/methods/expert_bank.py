@@ -22,10 +22,10 @@ from torch import Tensor
 
 from moe_trainer.causal_model import CausalModel, parameter_names
 from moe_trainer.failure import JobError
+from moe_trainer.in_layer import holds_in_layer_experts
 from moe_trainer.methods import bank_format
 from moe_trainer.methods.bank_format import BankConfig
 from moe_trainer.methods.bank_layers import BankLayer, BankRows, add_bank, bank_layers, stack_bank
-from moe_trainer.methods.in_layer import holds_in_layer_experts
 from moe_trainer.model import Model
 from moe_trainer.parallel.filling import put
 from moe_trainer.parallel.processes import ALONE, Processes

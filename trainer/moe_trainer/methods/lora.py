@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from moe_trainer.causal_model import CausalModel, parameter_names
 from moe_trainer.failure import JobError
+from moe_trainer.in_layer import stacked_weights
 from moe_trainer.methods import peft_format
-from moe_trainer.methods.in_layer import stacked_weights
 from moe_trainer.methods.lora_layers import LoRAExperts, LoRALinear, draw
 from moe_trainer.methods.peft_format import PeftConfig
 from moe_trainer.parallel.filling import is_outline, put

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from moe_trainer.methods.in_layer import stacked_weights
+from moe_trainer.in_layer import stacked_weights
 
 
 class LowRank(nn.Module):

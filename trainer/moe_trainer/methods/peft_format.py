@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from moe_trainer.causal_model import parameter_names
+from moe_trainer.in_layer import in_transformers
 from moe_trainer.manifest import corrupt, read_format
-from moe_trainer.methods.in_layer import in_transformers
 from moe_trainer.methods.lora_layers import LoRAExperts, LoRALinear, LowRank
 from moe_trainer.shards import Rows, Stored, read_header, read_rows
 from moe_trainer.streams import Stream, save_each

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.failure import JobError
+from moe_trainer.in_layer import holds_in_layer_experts
 from moe_trainer.methods.bank_layers import BankedExperts
-from moe_trainer.methods.in_layer import holds_in_layer_experts
 from moe_trainer.methods.lora_layers import LoRAExperts
 from moe_trainer.parallel.processes import Processes
 
