@@ -15,7 +15,7 @@ from torch import Tensor
 
 from moe_trainer import shards
 from moe_trainer.formats import parse_json
-from moe_trainer.manifest import corrupt, read_format
+from moe_trainer.manifest import read_format
 from moe_trainer.model import Model
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.shards import Rows
@@ -66,7 +66,7 @@ def outline(folder: Path) -> tuple[Model, dict[str, Rows]]:
     """Return what ``load`` does, but for the weights, and what reads some rows of each; it raises the same."""
     model = Model.outline(_read_config(folder))
     found = shards.read_header(folder, WEIGHTS)
-    _check(folder, {name: stored.shape for name, stored in found.items()}, model)
+    shards.check(folder, found, stream(model).outline())
     rows = {
         name: _rows(name, lambda name, rows: shards.read_rows(folder, found[name], rows))
         for name in model.weights()
@@ -76,7 +76,7 @@ def outline(folder: Path) -> tuple[Model, dict[str, Rows]]:
 
 def set_weights(model: Model, tensors: dict[str, Tensor], folder: Path) -> None:
     """Set the model's weights from tensors on disk; every name and shape must match."""
-    _check(folder, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, model)
+    shards.check(folder, tensors, stream(model).outline())
     with torch.no_grad():
         for name, weight in model.weights().items():
             weight.copy_(_rows(name, lambda name, rows: tensors[name][rows])(slice(0, len(weight))))
@@ -102,17 +102,6 @@ def _form(config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tenso
         else:
             tensors[_disk_name(name)] = value.contiguous()
     return tensors
-
-
-def _check(folder: Path, shapes: Mapping[str, tuple[int, ...]], model: Model) -> None:
-    """Raise JobError (ArtefactCorrupt) unless tensors on disk are those of a model."""
-    expected = stream(model).outline()
-    if shapes.keys() != expected.keys():
-        odd = sorted(shapes.keys() ^ expected.keys())
-        raise corrupt(folder, f"{WEIGHTS} does not have the tensors of its {CONFIG}: {', '.join(odd[:3])}")
-    for name, tensor in expected.items():
-        if shapes[name] != tuple(tensor.shape):
-            raise corrupt(folder, f"{name} has shape {list(shapes[name])}, not {list(tensor.shape)}")
 
 
 def _rows(name: str, read: Callable[[str, slice], Tensor]) -> Rows:

@@ -101,18 +101,26 @@ def read_rows(folder: Path, stored: Stored, rows: slice = slice(None)) -> Tensor
     return tensor
 
 
-def check(folder: Path, found: Mapping[str, Stored], expected: Mapping[str, Tensor]) -> None:
-    """Raise JobError (ArtefactCorrupt) that names tensors which are missing, left over or misshapen."""
+def check(
+    folder: Path,
+    found: Mapping[str, Stored | Tensor],
+    expected: Mapping[str, Tensor],
+    config: str = "config.json",
+) -> None:
+    """Raise JobError (ArtefactCorrupt) that names tensors which are missing, left over or misshapen.
+
+    ``config`` is the file that says which there are.
+    """
     missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     if missing:
-        raise corrupt(folder, f"its config.json asks for {_some(missing)}, which its weights lack")
+        raise corrupt(folder, f"its {config} asks for {_some(missing)}, which its weights lack")
     if extra:
-        raise corrupt(folder, f"its weights hold {_some(extra)}, for which its config.json has no place")
+        raise corrupt(folder, f"its weights hold {_some(extra)}, for which its {config} has no place")
     for name, tensor in expected.items():
-        if found[name].shape != tuple(tensor.shape):
+        if tuple(found[name].shape) != tuple(tensor.shape):
             raise corrupt(
                 folder,
-                f"{name} has shape {list(found[name].shape)}, not {list(tensor.shape)} of its config.json",
+                f"{name} has shape {list(found[name].shape)}, not {list(tensor.shape)} of its {config}",
             )
 
 

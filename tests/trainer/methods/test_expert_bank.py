@@ -1,5 +1,6 @@
 """ExpertBank: what it trains, that taking it off leaves the base, and that transformers loads base and bank."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -152,3 +153,27 @@ def test_what_a_bank_cannot_do_is_refused(small_model: Model) -> None:
         ExpertBank().attach(small_model, spec(5), seed=1)
     with pytest.raises(JobError, match=r"leave against and bias out"):
         ExpertBank().attach(small_model, spec(balancing={"against": "Base"}), seed=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers": 3}, "it is a bank for 3 mixture layers, and the base has 2"),
+        ({"experts": 0}, r"bank_config\.json: experts: Input should be greater than 0"),
+        ({"experts": 2}, r"shape \[3, 32\], not \[2, 32\] of its bank_config\.json"),
+        ("gate.weight", r"bank_config\.json asks for model\.layers\.0\.mlp\.gate\.weight"),
+    ],
+)
+def test_a_bank_that_does_not_fit_is_refused_before_the_base_is_changed(
+    change: dict[str, int] | str, message: str, small_model: Model, tmp_path: Path
+) -> None:
+    names = small_model.weights().keys()
+    ExpertBank().write(tmp_path, banked(everywhere_random(Model(SMALL))), ByteTokenizer(), spec())
+    config, weights = tmp_path / "bank_config.json", tmp_path / "bank.safetensors"
+    if isinstance(change, str):
+        weights.write_bytes(weights.read_bytes().replace(change.encode(), change.upper().encode()))
+    else:
+        config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(JobError, match=f"ArtefactCorrupt.*{message}"):
+        ExpertBank().load(tmp_path, small_model)
+    assert small_model.weights().keys() == names and small_model.in_layer_experts == 4

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
 from moe_trainer.formats import Format
 from moe_trainer.manifest import corrupt, read_format
 from moe_trainer.methods.bank_layers import BankLayer
-from moe_trainer.shards import Rows, read_header, read_rows
+from moe_trainer.shards import Rows, check, read_header, read_rows
 from moe_trainer.streams import Stream, save_each
 
 CONFIG = "bank_config.json"
@@ -60,14 +61,9 @@ def read(folder: Path, layers: Sequence[BankLayer]) -> list[list[Rows]]:
             folder, f"it is a bank for {config.layers} mixture layers, and the base has {len(layers)}"
         )
     expected = {
-        name: (config.experts, *base.shape[1:])
+        name: torch.empty(config.experts, *base.shape[1:], device="meta")
         for layer in layers
         for name, base in zip(layer.on_disk, layer.base, strict=True)
     }
-    if tensors.keys() != expected.keys():
-        odd = sorted(tensors.keys() ^ expected.keys())
-        raise corrupt(folder, f"{WEIGHTS} does not have the tensors of its {CONFIG}: {', '.join(odd[:3])}")
-    for name, shape in expected.items():
-        if tensors[name].shape != shape:
-            raise corrupt(folder, f"{name} has shape {list(tensors[name].shape)}, not {list(shape)}")
+    check(folder, tensors, expected, CONFIG)
     return [[partial(read_rows, folder, tensors[name]) for name in layer.on_disk] for layer in layers]

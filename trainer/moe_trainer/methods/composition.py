@@ -92,5 +92,8 @@ def _common_base(store: Path, banks: Sequence[tuple[str, Digest]]) -> ArtefactRe
         bases[record.base.digest] = record.base
     if len(bases) != 1:
         named = ", ".join(sorted(f"{base.revision} ({base.digest})" for base in bases.values())) or "none"
-        raise JobError("InvalidConfig", f"banks compose on one base, and these have {len(bases)}: {named}.")
+        raise JobError(
+            "InvalidConfig",
+            f"banks compose on one base, and these have {len(bases)}: {named}. Name banks of one alone.",
+        )
     return next(iter(bases.values()))
