@@ -90,6 +90,17 @@ async def test_a_server_of_banks_says_whom_it_answers_for(store):
         assert (await client.post("/v1/completions", {"model": "general", "prompt": "a"}))[0] == 404
 
 
+async def test_each_expert_is_sampled_at_its_own_temperature(store):
+    body = {"prompt": "The answer is", "max_tokens": 12}
+    greedy = server_of(store, "code", "prose") | {"temperature": 0}
+    async with running((store[0], None), **greedy) as client:
+        said = [
+            await client.complete(model=name, seed=n, **body) for name in ("code", "prose") for n in (1, 2)
+        ]
+    code, again, prose, other = (answer["choices"][0]["text"] for answer in said)
+    assert code == again and prose != other
+
+
 def test_what_cannot_be_served_together_is_refused(store):
     model = everywhere_random(Model(SMALL.model_copy(update={"rope_theta": 50.0})))
     digest = artefact.write(store[0] / "other", model, ByteTokenizer(), "{}")

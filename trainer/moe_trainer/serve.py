@@ -79,10 +79,8 @@ def load(config: ServeConfig, store: Path) -> tuple[ExpertServer, Engine]:
         max_queue=config.max_queue,
         choose_banks=loaded.choose_banks,
     )
-    temperature = config.temperature
-    if temperature is None:
-        temperature = temperature_of(_says_how(store, config.artefact.path))
-    return ExpertServer(config, engine, loaded.tokenizer, max_context, temperature, loaded.banks), engine
+    temperatures = {entry.expert: _temperature(entry, store) for entry in (config, *config.banks)}
+    return ExpertServer(config, engine, loaded.tokenizer, max_context, temperatures, loaded.banks), engine
 
 
 @dataclass(frozen=True)
@@ -114,6 +112,12 @@ def _load_model(config: ServeConfig, store: Path) -> _Loaded:
         )
     banks = {entry.expert: number for number, entry in enumerate(entries)}
     return _Loaded(composed.model, composed.tokenizer, banks, composed.choose)
+
+
+def _temperature(entry: ServedExpert, store: Path) -> float:
+    if entry.temperature is not None:
+        return entry.temperature
+    return temperature_of(_says_how(store, entry.artefact.path))
 
 
 def _says_how(store: Path, path: str) -> Path:

@@ -21,6 +21,12 @@ class ServedExpert(Format):
     expert: str = Field(min_length=1, max_length=63, description="The Expert's name: its id in /v1/models.")
     revision: str = Field(min_length=1, max_length=63, description="Name of the ExpertRevision, for people.")
     artefact: ServedArtefact
+    temperature: float | None = Field(
+        default=None,
+        ge=0,
+        le=2,
+        description="Of requests that do not say; default: what generation_config.json of the artefact says.",
+    )
 
 
 class ServeConfig(ServedExpert):
@@ -31,12 +37,6 @@ class ServeConfig(ServedExpert):
         default=(),
         max_length=256,
         description="Other Experts of method ExpertBank to answer for; the artefact is then a bank too, or their base.",
-    )
-    temperature: float | None = Field(
-        default=None,
-        ge=0,
-        le=2,
-        description="Of requests that do not say; default: what generation_config.json of the artefact says.",
     )
     max_context: int | None = Field(
         default=None, gt=0, description="Tokens of prompt and answer together; default: what the model has."

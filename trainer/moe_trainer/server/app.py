@@ -37,10 +37,10 @@ class ExpertServer:
         engine: Engine,
         tokenizer: Tokenizer,
         max_context: int,
-        temperature: float = DEFAULT_TEMPERATURE,
+        temperatures: Mapping[str, float] = MappingProxyType({}),
         banks: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        """Serve what `engine` has loaded under the names of `config`; ``temperature`` where a request has none.
+        """Serve what `engine` has loaded under the names of `config`; ``temperatures`` count where a request has none.
 
         ``banks`` numbers, by their Experts, the banks that the model is composed of; others see none of them.
         """
@@ -56,10 +56,11 @@ class ExpertServer:
                 entry.artefact.digest,
                 banks.get(entry.expert),
                 self._metrics.of(entry.expert),
+                temperatures.get(entry.expert, DEFAULT_TEMPERATURE),
             )
             for entry in (config, *config.banks)
         }
-        self._planner = Planner(self._served, tokenizer, max_context, temperature)
+        self._planner = Planner(self._served, tokenizer, max_context)
         self._started = int(time.time())
 
     def application(self) -> web.Application:

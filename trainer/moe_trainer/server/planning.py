@@ -22,6 +22,7 @@ class Served:
     digest: Digest
     bank: int | None  #: Its bank, by number in the composition; None: the model as it is.
     metrics: ExpertMetrics
+    temperature: float  #: Where a request has none.
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,12 @@ class Planner:
         served: the Experts that are answered for, by name.
         tokenizer: the model's.
         max_context: tokens of a sequence, with the one that begins a document.
-        temperature: where a request has none.
 
     """
 
     served: Mapping[str, Served]
     tokenizer: Tokenizer
     max_context: int
-    temperature: float
 
     def completion(self, data: bytes) -> Plan:
         """Return what is to be done for POST /v1/completions."""
@@ -64,7 +63,7 @@ class Planner:
             self._generation(
                 (self.tokenizer.bos_id, *prompt),
                 asked.max_tokens,
-                asked.sampling(self.temperature),
+                asked.sampling(served.temperature),
                 logprobs=asked.logprobs,
                 prompt_logprobs=max(scored, default=None),
                 bank=served.bank,
@@ -84,7 +83,7 @@ class Planner:
         generation = self._generation(
             prompt,
             asked.wanted_tokens(),
-            asked.sampling(self.temperature),
+            asked.sampling(served.temperature),
             logprobs=logprobs,
             bank=served.bank,
         )
