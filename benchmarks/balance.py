@@ -170,7 +170,7 @@ class Trial:
             run.curve.losses.append(take_step(run))
             steps.append(run.loads)
         seconds = time.process_time() - started
-        bits, held_out = validate(run.model, self.held_out, run.batches.rows)
+        bits, held_out = validate(run.model, self.held_out, run.sizes_V, run.batches.rows)
         late = steps[len(steps) // 2 :]
         layers = [list(loads) for loads in zip(*late, strict=True)]
         return {

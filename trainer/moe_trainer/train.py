@@ -169,7 +169,7 @@ def _check_weights(training: Run) -> None:
 def _validated(training: Run, blocks_BT: Tensor) -> tuple[float, list[LayerLoad]]:
     """Return what ``validate`` does; raises JobError (LossNotFinite) if that is no number."""
     try:
-        bits, loads = validate(training.model, blocks_BT, training.sizes_V, training.rows)
+        bits, loads = validate(training.model, blocks_BT, training.sizes_V, training.rows, training.positions)
     except LogitsNotFinite as error:
         raise router_not_finite(training, error.layer, after=True) from None
     if not math.isfinite(bits):

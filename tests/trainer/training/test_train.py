@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from moe_trainer import train
 from moe_trainer.failure import JobError, TransientError, from_exception
 from moe_trainer.job_report import TrainHeadline
 from moe_trainer.manifest import is_committed, verify
+from moe_trainer.tokenizer import BOS, EOS
 from moe_trainer.training import checkpoint
-from moe_trainer.training.run import Run
+from moe_trainer.training.run import Run, prepare
+from moe_trainer.training.validation import validate
 
 from .conftest import Pool
 
@@ -347,3 +350,15 @@ def test_documents_can_be_kept_apart_and_sequences_be_shorter_than_the_base_can_
     assert short.tokens == together.tokens
     with pytest.raises(JobError, match=r"contextTokens is 65, but the base can see 64 tokens"):
         pool.train(pool.job(run="long", context_tokens=65))
+
+
+def test_validation_keeps_documents_apart_where_training_does(pool: Pool) -> None:
+    run = prepare(pool.job(across_documents=False), pool.store)
+    one, other = ([BOS, *text.encode(), EOS] for text in ("The order is", "gamma, then beta."))
+    together = torch.tensor([[*one, *other]])
+    measured = []
+    for ids in (together, torch.tensor([one]), torch.tensor([other])):
+        bits, _ = validate(run.model, ids, run.sizes_V, 1, run.positions)
+        measured.append(bits * int(run.sizes_V[ids].sum()))
+    assert measured[0] == pytest.approx(measured[1] + measured[2], rel=1e-5)
+    assert validate(run.model, together, run.sizes_V, 1)[0] != measured[0]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from moe_trainer.causal_model import CausalModel
-from moe_trainer.data.batches import Batches, rows_of, validation_blocks
+from moe_trainer.data.batches import Batches, positions_in_documents, rows_of, validation_blocks
 from moe_trainer.data.tokens import StreamsRecord
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Digest, canonical_json, digest_of, parse_json
@@ -91,6 +91,12 @@ class Run:
     def rows(self) -> int:
         """Sequences of one forward and backward pass, at most."""
         return _rows_at_once(self.batches, self.job.training)
+
+    def positions(self, ids_BT: Tensor) -> Tensor | None:
+        """Return each token's place in its document, where documents are to be kept apart."""
+        if self.job.training.across_documents:
+            return None
+        return positions_in_documents(ids_BT, self.tokenizer.bos_id, self.tokenizer.eos_id)
 
     @property
     def backend(self) -> Backend | None:

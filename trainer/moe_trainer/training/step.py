@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from moe_trainer.data.batches import IGNORED, positions_in_documents
+from moe_trainer.data.batches import IGNORED
 from moe_trainer.moe.router import LogitsNotFinite
 from moe_trainer.parallel.spread import clip_gradients, sum_gradients
 from moe_trainer.training.not_finite import loss_not_finite, origin, router_not_finite
@@ -67,7 +67,7 @@ def _backward(
     run: Run, ids_BT: Tensor, targets_BT: Tensor, replayed_B: Tensor, *, share: float, learnt: int
 ) -> Tensor:
     """Add a micro-batch's gradients; return its part of the step's cross-entropy and of the whole loss."""
-    positions_BT = _positions(run, ids_BT)
+    positions_BT = run.positions(ids_BT)
     try:
         logits_BTV, routings = run.model.with_routing(ids_BT, positions_BT)
     except LogitsNotFinite as error:
@@ -81,10 +81,3 @@ def _backward(
         loss = loss + share * run.base_losses.loss(ids_BT, targets_BT, logits_BTV, replayed_B, positions_BT)
     loss.backward()  # type: ignore[no-untyped-call]
     return torch.stack((cross_entropy, loss)).detach()
-
-
-def _positions(run: Run, ids_BT: Tensor) -> Tensor | None:
-    """Return each token's place in its document, where documents are to be kept apart."""
-    if run.job.training.across_documents:
-        return None
-    return positions_in_documents(ids_BT, run.tokenizer.bos_id, run.tokenizer.eos_id)

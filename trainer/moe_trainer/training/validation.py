@@ -1,6 +1,7 @@
 """What a run measures every ``validationEvery`` steps, on training-side text that is kept apart."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,18 +12,24 @@ from moe_trainer.moe.balance import LayerLoad, StepCounts
 
 
 def validate(
-    model: CausalModel, blocks_BT: Tensor, sizes_V: Tensor, rows: int
+    model: CausalModel,
+    blocks_BT: Tensor,
+    sizes_V: Tensor,
+    rows: int,
+    positions: Callable[[Tensor], Tensor | None] = lambda ids_BT: None,
 ) -> tuple[float, list[LayerLoad]]:
     """Return the bits per byte of some blocks, and each layer's load on them; ``rows`` blocks at a time.
 
     ``sizes_V`` holds the bytes of each token. Those without any (the ends of documents) are predicted but not
-    counted. The model is left in training mode.
+    counted. ``positions`` places tokens in their documents, where training keeps those apart (Run.positions). The
+    model is left in training mode.
     """
     model.eval()
     nats, counts = torch.zeros((), dtype=torch.float64), StepCounts()
     with torch.no_grad():  # inference_mode leaves gathered weights that cannot be trained
         for ids_BT in torch.split(blocks_BT, rows):
-            logits_BTV, routings = model.with_routing(ids_BT[:, :-1])
+            seen_BT = ids_BT[:, :-1]
+            logits_BTV, routings = model.with_routing(seen_BT, positions(seen_BT))
             nats_N = F.cross_entropy(logits_BTV.flatten(0, 1), ids_BT[:, 1:].flatten(), reduction="none")
             nats += nats_N[sizes_V[ids_BT[:, 1:]].flatten() > 0].double().sum()
             if routings:
