@@ -22,7 +22,7 @@ from moe_trainer import manifest, store
 from moe_trainer.data.snapshot_layout import read_documents
 from moe_trainer.environment import Environment
 from moe_trainer.evaluation.matrix import DEVICES, Array, Cell, Matrix
-from moe_trainer.evaluation.scores import interval
+from moe_trainer.evaluation.scores import Absent, interval
 from moe_trainer.evaluation.segments import cut, scorer_version
 from moe_trainer.failure import JobError
 from moe_trainer.formats import Format, digest_of
@@ -53,7 +53,10 @@ class Route(Format):
     """What a way of routing costs on the judged segments."""
 
     bits_per_byte: float = Field(description="Of the segments, each coded by the Expert that it is sent to.")
-    against_oracle: Interval = Field(description="Those bits over the oracle's; 1 is the best possible.")
+    against_oracle: Interval | None = Field(
+        default=None, description="Those bits over the oracle's; 1 is the best possible."
+    )
+    absent: str | None = Field(default=None, description="Why there is no such interval.")
     accuracy: float | None = Field(
         default=None, description="Share of segments sent to the Expert that codes them best."
     )
@@ -123,10 +126,12 @@ class Segments:
     def _route(self, nats_S: Array) -> Route:
         spent = Clustered.of(nats_S, self.clusters).sums_G
         best = Clustered.of(self.nats_SE.min(axis=1), self.clusters).sums_G
-        return Route(
-            bits_per_byte=float(nats_S.sum() / math.log(2) / self.sizes_S.sum()),
-            against_oracle=interval(bootstrap(Ratio(spent, best), seed=seed_of("route", *self.clusters))),
-        )
+        bits = float(nats_S.sum() / math.log(2) / self.sizes_S.sum())
+        try:
+            against = interval(bootstrap(Ratio(spent, best), seed=seed_of("route", *self.clusters)))
+        except Absent as reason:  # such as a route that is the oracle's on nearly all clusters
+            return Route(bits_per_byte=bits, absent=str(reason))
+        return Route(bits_per_byte=bits, against_oracle=against)
 
 
 def run(job: DistillJob, environment: Environment) -> DistillHeadline:

@@ -113,6 +113,20 @@ def test_a_holdout_that_some_expert_was_not_scored_on_is_left_out(
     assert found.oracle_bits_per_byte == headline.oracle_bits_per_byte
 
 
+def test_a_route_that_is_nearly_the_oracle_has_no_interval_and_a_table_all_the_same() -> None:
+    clusters = 16
+    nats_SE = np.array([[100.0, 200.0]] * clusters)
+    segments = distill.Segments(
+        [b""] * clusters, np.full(clusters, 256.0), nats_SE, nats_SE, list(map(str, range(clusters)))
+    )
+    choice_S = np.zeros(clusters, dtype=np.intp)
+    assert (best := segments.route(choice_S).against_oracle) and best.value == best.upper == 1
+    choice_S[0] = 1
+    route = segments.route(choice_S)
+    assert route.against_oracle is None and route.absent and route.absent.startswith("NoSpread: ")
+    assert route.accuracy == 15 / 16
+
+
 def test_without_any_complete_column_it_says_who_must_be_evaluated(scored_pool: Pool) -> None:
     asked = job(scored_pool).model_copy(update={"suite": (scored_pool.anchors["general"],)})
     with pytest.raises(JobError, match=r"CellsMissing: .*birds-1.*Evaluate those revisions first"):
