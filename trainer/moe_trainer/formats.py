@@ -32,7 +32,12 @@ class Format(BaseModel):
     """
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True, protected_namespaces=()
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="ignore",
+        frozen=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,  # JSON has neither
     )
 
     def to_json(self) -> str:

@@ -63,6 +63,8 @@ def import_base(
 
 def digest_of_folder(folder: Path) -> Digest:
     """Return the digest that a spec names a checkpoint by; raises JobError (BaseMissing)."""
+    if not folder.is_dir():
+        raise _no_base(str(folder), "there is no such folder")
     files = LocalFiles(folder.name, folder)
     taken = _taken(files, "", str(folder))
     return _digest({_name(file): _copy(files, file, None) for file in taken})

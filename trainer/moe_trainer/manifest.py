@@ -122,7 +122,10 @@ def corrupt(folder: Path, what: str) -> JobError:
     """Return the error for a folder that must not be loaded."""
     remedy = "Restore the folder from a backup, or make the revision again with a new runID."
     if folder.parent.name == IMPORTS:  # what nobody here has made
-        remedy = "Correct the checkpoint at base.path, and write its new digest into base.digest."
+        remedy = (
+            "Restore the folder from a backup; if the checkpoint at base.path is at fault, correct it and write its new "
+            "digest into base.digest."
+        )
     return JobError(
         "ArtefactCorrupt",
         f"{folder.name} in {folder.parent.name} cannot be used: {what}. Nothing was loaded. {remedy}",

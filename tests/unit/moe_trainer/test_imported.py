@@ -158,3 +158,5 @@ def test_the_command_prints_the_digest_or_what_is_wrong(
     assert capsys.readouterr().out.strip() == base(environment).digest
     assert main(["digest", str(environment.store)]) == 64
     assert "BaseMissing" in capsys.readouterr().err
+    assert main(["digest", str(environment.store / "none")]) == 64
+    assert "none holds no checkpoint that can be a base: there is no such folder" in capsys.readouterr().err

@@ -38,16 +38,17 @@ def test_a_job_leaves_its_headline_and_exits_with_zero(
     assert parse_headline(headline.read_text()).kind == "snapshot"
 
 
+@pytest.mark.parametrize(("given", "said"), [(1.5, "1.5"), ("-Infinity", "finite")])
 def test_wrong_input_exits_with_64_and_names_the_field(
-    place: Place, headline: Path, monkeypatch: pytest.MonkeyPatch
+    place: Place, headline: Path, monkeypatch: pytest.MonkeyPatch, given: float | str, said: str
 ) -> None:
     job = json.loads(place.job("prose").to_json())
-    job["holdout"]["fraction"] = 1.5
+    job["holdout"]["fraction"] = given
     monkeypatch.setenv("MOE_JOB_CONFIG", json.dumps(job))
     assert command_line.main(["snapshot"]) == 64
     found = failure(headline)
     assert (found.reason, found.retryable) == ("InvalidConfig", False)
-    assert "holdout.fraction" in found.message and "1.5" in found.message
+    assert "holdout.fraction" in found.message and said in found.message
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../other/*.txt", "prose/../../x"])

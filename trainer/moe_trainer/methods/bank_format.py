@@ -58,12 +58,13 @@ def read(folder: Path, layers: Sequence[BankLayer]) -> list[list[Rows]]:
     config, tensors = read_config(folder), read_header(folder, WEIGHTS)
     if config.layers != len(layers):
         raise corrupt(
-            folder, f"it is a bank for {config.layers} mixture layers, and the base has {len(layers)}"
+            folder,
+            f"it is a bank for {config.layers} mixture layers, and the base has {len(layers)}: it is for another base",
         )
     expected = {
         name: torch.empty(config.experts, *base.shape[1:], device="meta")
         for layer in layers
         for name, base in zip(layer.on_disk, layer.base, strict=True)
     }
-    check(folder, tensors, expected, CONFIG)
+    check(folder, tensors, expected, f"{CONFIG} beside this base")
     return [[partial(read_rows, folder, tensors[name]) for name in layer.on_disk] for layer in layers]
