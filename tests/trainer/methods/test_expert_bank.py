@@ -161,7 +161,7 @@ def test_what_a_bank_cannot_do_is_refused(small_model: Model) -> None:
         ({"layers": 3}, "it is a bank for 3 mixture layers, and the base has 2"),
         ({"experts": 0}, r"bank_config\.json: experts: Input should be greater than 0"),
         ({"experts": 2}, r"shape \[3, 32\], not \[2, 32\] of its bank_config\.json"),
-        ("gate.weight", r"bank_config\.json asks for model\.layers\.0\.mlp\.gate\.weight"),
+        ("gate.weight", r"bank_config\.json beside this base asks for model\.layers\.0\.mlp\.gate\.weight"),
     ],
 )
 def test_a_bank_that_does_not_fit_is_refused_before_the_base_is_changed(
