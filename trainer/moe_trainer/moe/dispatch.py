@@ -1,6 +1,7 @@
 """The slots of a batch ordered by in-layer expert: the metadata that every grouped product reads."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -23,6 +24,11 @@ class Dispatch:
     places_S: Tensor  #: The place of each slot: the inverse of ``slots_S``.
     offsets_E1: Tensor  #: Expert e owns the places from offsets[e] up to offsets[e + 1]; E + 1 numbers.
     active: int  #: Slots of a token, K.
+
+    @cached_property
+    def tokens_S(self) -> Tensor:
+        """The token at each place of the ordering."""
+        return self.slots_S // self.active
 
     @property
     def experts(self) -> int:

@@ -12,7 +12,7 @@ What those steps are is a method each, which moe/native computes in one pass.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -68,13 +68,18 @@ class Visit:
         return parts
 
 
-def plan_visits(dispatch: Dispatch, rows: int, every: bool = True) -> list[Visit]:
+def plan_visits(dispatch: Dispatch, rows: int, every: bool = True) -> Sequence[Visit]:
     """Cut crowded in-layer experts into equal pieces of about ``rows``, and join small neighbours up to that.
 
     ``every`` in-layer expert has a piece, one without slots an empty one, which sets its gradients to 0.
     """
+    return _planned(tuple(dispatch.offsets_E1.tolist()), rows, every)
+
+
+@lru_cache(maxsize=64)  # the backward pass asks again for what the forward pass did
+def _planned(offsets: tuple[int, ...], rows: int, every: bool) -> Sequence[Visit]:
     visits, filled = [Visit(0)], 0
-    for expert, (first, last) in enumerate(pairwise(dispatch.offsets_E1.tolist())):
+    for expert, (first, last) in enumerate(pairwise(offsets)):
         if first == last and not every:
             continue
         pieces = max(1, round((last - first) / rows))
@@ -116,12 +121,12 @@ class LoopedKernels:
         if not (keep or again) and suits(x_ND, gate_up_E2FD, down_EDF, dispatch):
             return skinny_forward(x_ND, weights_NK, gate_up_E2FD, down_EDF, dispatch), None
         hidden, inner = down_EDF.shape[1:]
-        visits = plan_visits(dispatch, visit_rows(hidden, inner), every=False)
+        visits = plan_visits(dispatch, visit_rows(hidden, inner), every=keep or again)
         slots, longest = len(dispatch.slots_S), max(visit.rows for visit in visits)
         h_2SF = x_ND.new_empty(2, slots if keep else longest, inner)
         a_LF, rows_SD = x_ND.new_empty(longest, inner), _empty_rows(x_ND, slots, visits)
         down = down_EDF.mT.unbind()
-        hs = _up(visits, x_ND, gate_up_E2FD, dispatch, h_2SF)
+        hs = self._up(visits, x_ND, gate_up_E2FD, dispatch, h_2SF)
         for visit, (gate, up), rows in zip(visits, hs, cut(visits, rows_SD), strict=True):
             a = a_LF[: visit.rows]
             self.activate(gate, up, a, keep or again)
@@ -131,9 +136,9 @@ class LoopedKernels:
     def pre_activation(self, x_ND: Tensor, gate_up_E2FD: Tensor, dispatch: Dispatch) -> Tensor:
         """Return the pre-activation again, the same bits as in the forward pass: for recomputation."""
         inner = gate_up_E2FD.shape[1] // 2
-        visits = plan_visits(dispatch, visit_rows(x_ND.shape[1], inner), every=False)
+        visits = plan_visits(dispatch, visit_rows(x_ND.shape[1], inner))
         h_2SF = x_ND.new_empty(2, len(dispatch.slots_S), inner)
-        for _ in _up(visits, x_ND, gate_up_E2FD, dispatch, h_2SF):
+        for _ in self._up(visits, x_ND, gate_up_E2FD, dispatch, h_2SF):
             pass
         return h_2SF
 
@@ -152,7 +157,7 @@ class LoopedKernels:
         visits = plan_visits(dispatch, visit_rows(hidden, inner))
         slots, longest = len(dispatch.slots_S), max(visit.rows for visit in visits)
         weights_S1 = weights_NK.flatten()[dispatch.slots_S, None].to(x_ND.dtype)
-        dweights_S = torch.zeros_like(weights_NK).flatten()
+        dweights_S = x_ND.new_zeros(slots)
         dgate_up_E2FD, ddown_EDF = torch.empty_like(gate_up_E2FD), torch.empty_like(down_EDF)
         gate_up, down, dgate_up, ddown = (
             tensor.unbind() for tensor in (gate_up_E2FD, down_EDF, dgate_up_E2FD, ddown_EDF)
@@ -160,19 +165,25 @@ class LoopedKernels:
         dx_SD = _empty_rows(x_ND, slots, visits)
         rows_LD, dh_L2F = x_ND.new_empty(longest, hidden), x_ND.new_empty(longest, 2 * inner)
         a_LF, da_LF = x_ND.new_empty(2, longest, inner)
-        by_place = (cut(visits, rows) for rows in (_tokens(dispatch), weights_S1, dweights_S, *h_S2F, dx_SD))
-        for visit, tokens, weights, dweights, gate, up, dx in zip(visits, *by_place, strict=True):
+        by_place = (cut(visits, rows) for rows in (weights_S1, dweights_S, *h_S2F, dx_SD))
+        for visit, weights, dweights, gate, up, dx in zip(visits, *by_place, strict=True):
             rows, a, da, dh = (rows_LI[: visit.rows] for rows_LI in (rows_LD, a_LF, da_LF, dh_L2F))
             rows_pieces, dh_pieces = visit.pieces_of(rows), visit.pieces_of(dh)
-            torch.index_select(dy_ND, 0, tokens, out=rows)
+            self.gather(dy_ND, dispatch, visit, rows)
             _multiply(visit, rows_pieces, down, visit.pieces_of(da))
             self.activate_backward(gate, up, da, weights, a, dh, dweights)
             _outer(visit, rows_pieces, visit.pieces_of(a), ddown)
-            torch.index_select(x_ND, 0, tokens, out=rows)
+            self.gather(x_ND, dispatch, visit, rows)
             _outer(visit, dh_pieces, rows_pieces, dgate_up)
             _multiply(visit, dh_pieces, gate_up, visit.pieces_of(dx))
         dx_ND = combine(dx_SD, torch.ones_like(weights_NK), dispatch)
-        return Gradients(dx_ND, dweights_S[dispatch.places_S].view_as(weights_NK), dgate_up_E2FD, ddown_EDF)
+        dweights_NK = dweights_S[dispatch.places_S].view_as(weights_NK).to(weights_NK.dtype)
+        return Gradients(dx_ND, dweights_NK, dgate_up_E2FD, ddown_EDF)
+
+    def gather(self, x_ND: Tensor, dispatch: Dispatch, visit: Visit, rows_VD: Tensor) -> None:
+        """Write the rows of x of a visit's slots."""
+        tokens_V = dispatch.tokens_S[visit.first : visit.first + visit.rows]
+        torch.index_select(x_ND, 0, tokens_V, out=rows_VD)
 
     def activate(self, gate_VF: Tensor, up_VF: Tensor, a_VF: Tensor, keep: bool) -> None:
         """Write the activation of a visit's rows; ``keep`` if a backward pass will follow."""
@@ -201,27 +212,26 @@ class LoopedKernels:
         silu_VF.mul_(up_VF).mul_(weights_V1)
         aten.silu_backward.grad_input(da_VF.mul_(up_VF).mul_(weights_V1), gate_VF, grad_input=dgate_VF)
 
+    def _up(
+        self, visits: Sequence[Visit], x_ND: Tensor, gate_up_E2FD: Tensor, dispatch: Dispatch, h_2SF: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Write the pre-activation of one visit after the other and yield its gates and ups.
 
-def _up(
-    visits: Sequence[Visit], x_ND: Tensor, gate_up_E2FD: Tensor, dispatch: Dispatch, h_2SF: Tensor
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Write the pre-activation of one visit after the other and yield its gates and ups.
-
-    Where ``h_2SF`` has fewer rows than there are places, visits share it.
-    """
-    gate_weights, up_weights = (half.mT.unbind() for half in gate_up_E2FD.chunk(2, dim=1))
-    x_LD = x_ND.new_empty(max(visit.rows for visit in visits), x_ND.shape[1])
-    if h_2SF.shape[1] == len(dispatch.slots_S):
-        gates, ups = (cut(visits, half_SF) for half_SF in h_2SF)
-    else:
-        gates, ups = ([half_LF[: visit.rows] for visit in visits] for half_LF in h_2SF)
-    for visit, tokens, gate, up in zip(visits, cut(visits, _tokens(dispatch)), gates, ups, strict=True):
-        x = x_LD[: visit.rows]
-        torch.index_select(x_ND, 0, tokens, out=x)
-        x_pieces = visit.pieces_of(x)
-        _multiply(visit, x_pieces, gate_weights, visit.pieces_of(gate))
-        _multiply(visit, x_pieces, up_weights, visit.pieces_of(up))
-        yield gate, up
+        Where ``h_2SF`` has fewer rows than there are places, visits share it.
+        """
+        gate_weights, up_weights = (half.mT.unbind() for half in gate_up_E2FD.chunk(2, dim=1))
+        x_LD = x_ND.new_empty(max(visit.rows for visit in visits), x_ND.shape[1])
+        if h_2SF.shape[1] == len(dispatch.slots_S):
+            gates, ups = (cut(visits, half_SF) for half_SF in h_2SF)
+        else:
+            gates, ups = ([half_LF[: visit.rows] for visit in visits] for half_LF in h_2SF)
+        for visit, gate, up in zip(visits, gates, ups, strict=True):
+            x = x_LD[: visit.rows]
+            self.gather(x_ND, dispatch, visit, x)
+            x_pieces = visit.pieces_of(x)
+            _multiply(visit, x_pieces, gate_weights, visit.pieces_of(gate))
+            _multiply(visit, x_pieces, up_weights, visit.pieces_of(up))
+            yield gate, up
 
 
 def _multiply(visit: Visit, rows: Sequence[Tensor], weights: Sequence[Tensor], out: Sequence[Tensor]) -> None:
@@ -237,11 +247,6 @@ def _outer(visit: Visit, left: Sequence[Tensor], right: Sequence[Tensor], out: S
             out[piece.expert].addmm_(left_VO.T, right_VI)
         else:
             torch.mm(left_VO.T, right_VI, out=out[piece.expert])
-
-
-def _tokens(dispatch: Dispatch) -> Tensor:
-    """Return the token at each place."""
-    return dispatch.slots_S // dispatch.active
 
 
 def _empty_rows(x_ND: Tensor, slots: int, visits: Sequence[Visit]) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from moe_trainer.moe.dispatch import Dispatch
-from moe_trainer.moe.looped import LoopedKernels
+from moe_trainer.moe.looped import LoopedKernels, Visit
 from moe_trainer.moe.native.library import library
 
 
@@ -22,6 +22,15 @@ class NativeKernels(LoopedKernels):
         written = (tensor.data_ptr() for tensor in (slots_S, places_S, offsets))
         self._library.order_slots(experts_NK.data_ptr(), experts_NK.numel(), experts, *written)
         return Dispatch(slots_S, places_S, offsets[: experts + 1], experts_NK.shape[1])
+
+    def gather(self, x_ND: Tensor, dispatch: Dispatch, visit: Visit, rows_VD: Tensor) -> None:
+        """Write the rows of x of a visit's slots."""
+        if not x_ND.is_contiguous():
+            super().gather(x_ND, dispatch, visit, rows_VD)
+            return
+        slots = dispatch.slots_S.data_ptr() + visit.first * dispatch.slots_S.element_size()
+        sizes = (*rows_VD.shape, dispatch.active)
+        self._library.gather_rows(x_ND.data_ptr(), slots, rows_VD.data_ptr(), *sizes)
 
     def activate(self, gate_VF: Tensor, up_VF: Tensor, a_VF: Tensor, keep: bool) -> None:
         """Write the activation."""
@@ -41,7 +50,5 @@ class NativeKernels(LoopedKernels):
         dweights_V: Tensor,
     ) -> None:
         """Write a and dh, both times the slots' weights, and the weights' gradients."""
-        sums_V = gate_VF.new_empty(len(gate_VF))  # the slots' weights may be wider than what is computed in
-        tensors = (gate_VF, up_VF, da_VF, weights_V1, a_VF, dh_V2F, sums_V)
+        tensors = (gate_VF, up_VF, da_VF, weights_V1, a_VF, dh_V2F, dweights_V)
         self._library.swiglu_backward(*(tensor.data_ptr() for tensor in tensors), *a_VF.shape)
-        dweights_V.copy_(sums_V)

@@ -24,6 +24,7 @@ _FUNCTIONS: dict[str, tuple[type | None, ...]] = {
     "swiglu_backward": (None, *[_POINTER] * 7, _SIZE, _SIZE),
     "route": (ctypes.c_double, *[_POINTER] * 9),
     "route_backward": (None, *[_POINTER] * 9),
+    "gather_rows": (None, *[_POINTER] * 3, *[_SIZE] * 3),
     "order_slots": (None, _POINTER, _SIZE, _SIZE, *[_POINTER] * 3),
 }
 
