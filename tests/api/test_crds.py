@@ -49,7 +49,9 @@ def refusal(cluster: LocalCluster, manifest: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("folder", sorted(path.name for path in EXAMPLES.glob("*/")))
 def test_every_example_is_accepted(cluster: LocalCluster, folder: str) -> None:
-    cluster.kubectl("apply", "--server-side", "--dry-run=server", "-n", "team", "-f", str(EXAMPLES / folder))
+    arguments = ("apply", "--server-side", "--dry-run=server", "-n", "team", "-f", str(EXAMPLES / folder))
+    said = cluster.kubectl(*arguments).stdout.splitlines()
+    assert said and all("serverside-applied" in line for line in said)
 
 
 def _sources(count: int = 1, **fields: Any) -> Change:
@@ -226,11 +228,15 @@ def test_what_scores_and_weights_rest_on_cannot_change(
 def test_a_pools_storage_can_grow(stored: LocalCluster) -> None:
     body = json.dumps({"spec": {"storage": {"size": "2Gi"}}})
     stored.kubectl("patch", "-n", "team", "expertpool/pool", "--type=merge", "-p", body)
+    path = "jsonpath={.spec.storage.size}"
+    assert stored.kubectl("get", "-n", "team", "expertpool/pool", "-o", path).stdout == "2Gi"
 
 
 def test_everything_else_of_an_expert_can_change(stored: LocalCluster) -> None:
     body = json.dumps({"spec": {"runID": "again", "seed": 7, "paused": True, "training": {"maxSteps": 10}}})
     stored.kubectl("patch", "-n", "team", "expert/law", "--type=merge", "-p", body)
+    path = "jsonpath={.spec.runID} {.spec.seed} {.spec.paused} {.spec.training.maxSteps}"
+    assert stored.kubectl("get", "-n", "team", "expert/law", "-o", path).stdout == "again 7 true 10"
 
 
 def test_defaults_are_filled_in_at_every_depth(stored: LocalCluster) -> None:

@@ -12,7 +12,7 @@ yet when a checkpoint turns out not to be what its digest says. Imports no torch
 import hashlib
 from pathlib import Path
 
-from moe_trainer import fitting, safetensors_header, store
+from moe_trainer import context_length, safetensors_header, store
 from moe_trainer.data.files import File, Files, LocalFiles
 from moe_trainer.data.roots import files_of
 from moe_trainer.environment import Environment
@@ -43,11 +43,13 @@ def import_base(
     """
     final, where = environment.store / store.imported(pool_uid, base.digest), f"{base.root}/{base.path}"
     if is_committed(final):
-        fitting.check(fitting.of_checkpoint(where, (final / CONFIG).read_bytes(), segment_bytes))
+        context_length.check(
+            context_length.of_checkpoint(where, (final / CONFIG).read_bytes(), segment_bytes)
+        )
         return
     files = files_of(base.root, environment)
     taken = _taken(files, base.path, where)
-    fitting.check(fitting.of_checkpoint(where, _config(files, taken), segment_bytes))
+    context_length.check(context_length.of_checkpoint(where, _config(files, taken), segment_bytes))
     with new_folder(final, "artefact") as working:
         entries = {_name(file): _copy(files, file, working / _name(file)) for file in taken}
         found = _digest(entries)

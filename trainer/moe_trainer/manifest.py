@@ -107,7 +107,7 @@ def read_manifest(folder: Path) -> tuple[Manifest, Digest]:
 def read_format(folder: Path, name: str, kind: type[Parsed]) -> Parsed:
     """Return what a JSON file of a folder says; raises JobError (ArtefactCorrupt) that names the field."""
     try:
-        return kind.model_validate_json((folder / name).read_text())
+        return kind.model_validate_json((folder / name).read_bytes())
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise corrupt(folder, f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

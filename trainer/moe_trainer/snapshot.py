@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_trainer import fitting, store
+from moe_trainer import context_length, store
 from moe_trainer.data import filters, windows
-from moe_trainer.data.catalogue import Rows, digits_of, digits_one_by_one
+from moe_trainer.data.catalogue import Rows, digits_one_by_one
 from moe_trainer.data.fingerprints import (
     Fingerprint,
     fingerprint_lines,
@@ -62,16 +62,14 @@ from moe_trainer.job_config import SnapshotJob
 from moe_trainer.job_report import SnapshotHeadline, Window
 from moe_trainer.manifest import is_committed, new_folder, sha256_of_file, verify
 
-_NAMES_HASHED = 4096
-
 
 def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
     """Make the snapshot of an Expert's data, or find the one that holds the same."""
     filters.check_filters(job.filters)
     _check_weights(job)
-    fitting.check(
-        fitting.of_sequences(job.context_tokens, job.segment_bytes),
-        fitting.of_preset(job.preset, job.segment_bytes),
+    context_length.check(
+        context_length.of_sequences(job.context_tokens, job.segment_bytes),
+        context_length.of_preset(job.preset, job.segment_bytes),
     )
     if job.base is not None:
         import_base(job.base, job.pool_uid, job.segment_bytes, environment)
@@ -99,9 +97,8 @@ def data_digest(job: SnapshotJob, intake: Intake) -> Digest:
     names = intake.names
     names.sort()
     digest = hashlib.sha256(b'{"documents":[')
-    for start in range(0, len(names), _NAMES_HASHED):
-        some = ",".join(f'"{name}"' for name in digits_of(names[start : start + _NAMES_HASHED]))
-        digest.update((("," if start else "") + some).encode())
+    for number, name in enumerate(digits_one_by_one(names)):
+        digest.update(f'{"," if number else ""}"{name}"'.encode())
     rule = {"fraction": job.holdout.fraction, "salt": job.holdout.salt, "scheme": SCHEME}
     digest.update(f'],"split":{canonical_json(rule)}'.encode())
     if (weights := _weights(job)) is not None:

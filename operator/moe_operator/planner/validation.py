@@ -15,7 +15,7 @@ from moe_operator.config import Grader, OperatorConfig, Store
 from moe_operator.planner.base import pinned_base
 from moe_operator.planner.evaluators import asked_evaluators, evaluator_names
 from moe_operator.state import ExpertState
-from moe_trainer import fitting
+from moe_trainer import context_length
 
 #: How long what an Expert refers to may come after it.
 SAME_APPLY = timedelta(seconds=10)
@@ -187,7 +187,7 @@ def _segments_fit(state: ExpertState, config: OperatorConfig) -> Finding | None:
     if state.pool is None:
         return None
     size, spec = state.pool.spec.evaluation.segment_bytes, state.expert.spec
-    found = fitting.of_preset(spec.base.preset, size) or fitting.of_sequences(
+    found = context_length.of_preset(spec.base.preset, size) or context_length.of_sequences(
         spec.training.context_tokens, size
     )
     return Finding(Reason.CONTEXT_TOO_SHORT, found) if found is not None else None

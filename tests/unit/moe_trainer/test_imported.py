@@ -68,6 +68,8 @@ def test_what_is_there_is_not_read_again(environment: Environment) -> None:
     import_base(asked, "pool", 256, environment)
     (folder_of(environment) / "config.json").unlink()
     import_base(asked, "pool", 256, environment)
+    copy = environment.store / store.imported("pool", asked.digest)
+    assert (copy / "config.json").read_bytes() == TAKEN["config.json"]
 
 
 def test_another_checkpoint_than_its_digest_says_leaves_nothing(environment: Environment) -> None:

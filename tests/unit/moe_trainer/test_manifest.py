@@ -4,7 +4,15 @@ import pytest
 
 from moe_trainer import store
 from moe_trainer.failure import JobError
-from moe_trainer.manifest import is_committed, new_folder, read_manifest, replace_file, verify
+from moe_trainer.manifest import (
+    FileEntry,
+    is_committed,
+    new_folder,
+    read_format,
+    read_manifest,
+    replace_file,
+    verify,
+)
 
 
 def commit(folder: Path, text: str) -> str:
@@ -21,6 +29,12 @@ def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
         assert not final.exists()
     assert is_committed(final)
     assert [path.name for path in tmp_path.iterdir()] == ["final"]
+
+
+def test_bytes_that_are_no_text_are_a_damaged_folder(tmp_path: Path) -> None:
+    (tmp_path / "file.json").write_bytes(b'{"sha256": "\xff"}')
+    with pytest.raises(JobError, match=r"ArtefactCorrupt: .* cannot be used: file\.json: "):
+        read_format(tmp_path, "file.json", FileEntry)
 
 
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_trainer.data.catalogue import Catalogue, Names, Rows, digits_of
+from moe_trainer.data.catalogue import Catalogue, Names, Rows, digits_one_by_one
 from moe_trainer.data.minhash import THRESHOLD, Signatures
 from moe_trainer.data.near_duplicates import Components, Mask, search, similar
 from moe_trainer.job_config import HoldoutRule
@@ -25,7 +25,6 @@ from moe_trainer.job_config import HoldoutRule
 CLUSTER_BYTES = 8
 
 _SIGNATURES_READ = 1024
-_PLACED_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,8 @@ def assign(catalogue: Catalogue, fresh: Rows, known: Rows, places: Places, rule:
         joined = _first_known(places, groups[is_known], len(rows))[groups[~is_known]]
         joins = joined >= 0
         found.put(np.flatnonzero(joins), places.of(joined[joins]))
-    for some in np.array_split(np.flatnonzero(~joins), 1 + len(fresh) // _PLACED_AT_ONCE):
-        found.held_out[some] = [is_held_out(rule, cluster) for cluster in digits_of(found.clusters[some])]
+    new = digits_one_by_one(found.clusters[~joins])
+    found.held_out[~joins] = np.fromiter((is_held_out(rule, cluster) for cluster in new), dtype=np.bool_)
     return found
 
 

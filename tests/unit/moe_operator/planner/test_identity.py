@@ -11,16 +11,6 @@ from moe_operator.planner.cause import cause_of
 from moe_operator.planner.identity import LEFT_OUT, inputs_digest, normalised, training_input
 
 
-@pytest.fixture(scope="module")
-def served() -> World:
-    world = World()
-    world.pool()
-    world.expert("general")
-    world.expert("code")
-    world.settle()
-    return world
-
-
 def changed(expert: Expert, **spec: Any) -> Expert:
     return Expert.model_validate(
         {"metadata": expert.metadata.model_dump(), "spec": {**expert.spec.model_dump(by_alias=True), **spec}}

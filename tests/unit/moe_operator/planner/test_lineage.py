@@ -3,25 +3,14 @@
 from typing import Literal
 
 import pytest
+from world import World
 
 from moe_operator.api.expert_revision import ExpertRevision, ParentRef, SnapshotInput
 from moe_operator.planner.lineage import MAX_ANCESTRY, parent_ref
 
-from .world import World
-
 
 def snapshots(count: int) -> list[SnapshotInput]:
     return [SnapshotInput(path=f"data/{number}", digest=f"sha256:{number:064}") for number in range(count)]
-
-
-@pytest.fixture(scope="module")
-def served() -> World:
-    world = World()
-    world.pool()
-    world.expert("general")
-    world.expert("code")
-    world.settle()
-    return world
 
 
 def with_parent_that_saw(

@@ -1,4 +1,4 @@
-"""What cannot be measured on a pool's segments, said before anything has been paid for. Imports no torch.
+"""A context too short for a pool's segments, said before anything has been paid for. Imports no torch.
 
 Each function returns what is wrong and what to do about it, or None. The operator asks where it knows the answer;
 the snapshot Job asks all of them, and has the checkpoint as well.

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from moe_trainer import fitting
+from moe_trainer import context_length
 from moe_trainer.failure import JobError
 from moe_trainer.segment_size import SegmentBytes
 
@@ -36,7 +36,7 @@ OTHER_POOL = "or create the Expert in a pool with segmentBytes 256"
 def test_training_sequences_have_as_many_tokens(
     tokens: int | None, size: SegmentBytes, says: str | None
 ) -> None:
-    assert fitting.of_sequences(tokens, size) == says
+    assert context_length.of_sequences(tokens, size) == says
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_training_sequences_have_as_many_tokens(
     ],
 )
 def test_presets_see_as_many(name: str | None, size: SegmentBytes, says: str | None) -> None:
-    assert fitting.of_preset(name, size) == says
+    assert context_length.of_preset(name, size) == says
 
 
 @pytest.mark.parametrize(
@@ -76,15 +76,15 @@ def test_presets_see_as_many(name: str | None, size: SegmentBytes, says: str | N
 def test_checkpoints_see_as_many_where_their_config_says_it(
     config: Any, size: SegmentBytes, field: str | None
 ) -> None:
-    found = fitting.of_checkpoint("hub/m", json.dumps(config).encode(), size)
+    found = context_length.of_checkpoint("hub/m", json.dumps(config).encode(), size)
     assert found is None if field is None else found is not None and found.startswith(field)
 
 
 def test_a_config_that_cannot_be_read_is_left_to_loading() -> None:
-    assert fitting.of_checkpoint("hub/m", b"{", 3968) is None
+    assert context_length.of_checkpoint("hub/m", b"{", 3968) is None
 
 
 def test_the_first_finding_ends_a_job() -> None:
-    fitting.check(None, None)
+    context_length.check(None, None)
     with pytest.raises(JobError, match=r"^ContextTooShort: one\.$"):
-        fitting.check(None, "one", "two")
+        context_length.check(None, "one", "two")
