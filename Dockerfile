@@ -12,6 +12,7 @@ WORKDIR /source
 COPY requirements/build.txt requirements/
 RUN pip install --require-hashes -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
+COPY formats formats
 COPY operator operator
 COPY trainer trainer
 COPY gateway gateway

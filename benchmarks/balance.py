@@ -35,9 +35,10 @@ from specialization import BASE, SALT, example_specs, holdout_fraction, scaled, 
 from torch import Tensor
 
 from moe_client.demo.corpora import write_corpora
+from moe_formats.format import digest_of
+from moe_formats.job_config import ExpertRef, HoldoutRule, SnapshotRef, TrainJob
+from moe_formats.training_spec import TrainingSpec
 from moe_trainer.data.snapshot_layout import read_documents
-from moe_trainer.formats import digest_of
-from moe_trainer.job_config import ExpertRef, HoldoutRule, SnapshotRef, TrainJob
 from moe_trainer.model import Model
 from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.moe.layer import MoELayer
@@ -47,7 +48,6 @@ from moe_trainer.training.balancing import Balancer
 from moe_trainer.training.run import Run, prepare
 from moe_trainer.training.step import take_step
 from moe_trainer.training.validation import validate
-from moe_trainer.training_spec import TrainingSpec
 
 #: Blocks of the model's context that are scored, spread evenly over the held-out text.
 HELD_OUT_BLOCKS = 240

@@ -20,9 +20,9 @@ from pathlib import Path
 import psutil
 
 from moe_client.cluster import Cluster
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool
 from moe_local.cluster import LocalCluster
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import ExpertPool
 
 ROOT = Path(__file__).parents[1]
 POOL = "first-pool"

@@ -31,7 +31,7 @@ from pathlib import Path
 
 import aiohttp
 
-from moe_gateway.routing_policy import RoutedExpert, RoutingPolicy
+from moe_formats.routing_policy import RoutedExpert, RoutingPolicy
 
 #: Seconds of load before the promotion, and after all traffic has moved.
 SETTLE_SECONDS = 3.0
@@ -204,10 +204,10 @@ def _start_server(folder: Path, number: int) -> tuple[RoutedExpert, "subprocess.
     """Start an expert server of a random model on a free port."""
     import torch  # here, for the benchmark on a cluster needs none
 
+    from moe_formats.serve_config import ServeConfig, ServedArtefact
     from moe_trainer import artefact
     from moe_trainer.model import Model, initialise
     from moe_trainer.presets import preset
-    from moe_trainer.serve_config import ServeConfig, ServedArtefact
     from moe_trainer.tokenizer import ByteTokenizer
 
     torch.set_num_threads(1)

@@ -43,12 +43,12 @@ from pool_on_disk import Expert, PoolOnDisk, machine, write_result
 from specialization import BASE, SALT, example_specs, holdout_fraction, scaled, specs_sources
 
 from moe_client.demo.corpora import write_corpora
+from moe_formats.format import digest_of
+from moe_formats.job_config import ArtefactRef, ExpertRef, HoldoutRule, Source
+from moe_formats.job_report import EvaluateHeadline, TrainHeadline
+from moe_formats.training_spec import TrainingSpec
 from moe_trainer.environment import Environment
 from moe_trainer.evaluation.matrix import Cell
-from moe_trainer.formats import digest_of
-from moe_trainer.job_config import ArtefactRef, ExpertRef, HoldoutRule, Source
-from moe_trainer.job_report import EvaluateHeadline, TrainHeadline
-from moe_trainer.training_spec import TrainingSpec
 
 SEEDS = 3
 #: Bytes of the base's other text for each byte of the domain's: with 0.5 a pair of banks harms the third domain by

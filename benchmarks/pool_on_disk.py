@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moe_trainer.formats import digest_of
-from moe_trainer.job_config import (
+from moe_formats.format import digest_of
+from moe_formats.job_config import (
     ArtefactRef,
     Comparison,
     ComposeJob,
@@ -28,7 +28,7 @@ from moe_trainer.job_config import (
     Source,
     TrainJob,
 )
-from moe_trainer.job_report import (
+from moe_formats.job_report import (
     ComposeHeadline,
     DistillHeadline,
     EvaluateHeadline,
@@ -37,7 +37,7 @@ from moe_trainer.job_report import (
     TrainHeadline,
     parse_headline,
 )
-from moe_trainer.training_spec import TrainingSpec
+from moe_formats.training_spec import TrainingSpec
 
 PRESET = "tiny"
 

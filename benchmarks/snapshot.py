@@ -109,9 +109,9 @@ def in_a_process(folder: str, name: str) -> dict[str, Any]:
 
 def read(folder: Path, name: str) -> dict[str, Any]:
     """Read every document of the one file and return what it took."""
+    from moe_formats.job_config import Source
     from moe_trainer.data.files import LocalFiles
     from moe_trainer.data.sources import SourceCount, read_source
-    from moe_trainer.job_config import Source
 
     source = Source(root="data", path="*", format="messages" if name == "messages" else "text")
     count, size, began = SourceCount(source), 0, time.perf_counter()

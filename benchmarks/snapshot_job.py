@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from moe_trainer.job_config import ExpertRef, Filter, HoldoutRule, SnapshotJob, Source
+from moe_formats.job_config import ExpertRef, Filter, HoldoutRule, SnapshotJob, Source
 
 PROCESSES = 2
 LINES = 48

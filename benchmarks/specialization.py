@@ -25,10 +25,10 @@ import yaml
 from pool_on_disk import PoolOnDisk, machine, write_result
 
 from moe_client.demo.corpora import write_corpora
+from moe_formats.format import digest_of
+from moe_formats.job_config import HoldoutRule, Source
+from moe_formats.training_spec import TrainingSpec
 from moe_trainer.evaluation.matrix import Cell
-from moe_trainer.formats import digest_of
-from moe_trainer.job_config import HoldoutRule, Source
-from moe_trainer.training_spec import TrainingSpec
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "01-first-pool"
 BASE = "general"

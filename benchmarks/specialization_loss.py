@@ -23,9 +23,9 @@ from pool_on_disk import PoolOnDisk, machine, write_result
 from specialization import BASE, SALT, example_specs, holdout_fraction, specs_sources
 
 from moe_client.demo.corpora import write_corpora
-from moe_trainer.job_config import HoldoutRule
-from moe_trainer.job_report import EvaluateHeadline
-from moe_trainer.training_spec import TrainingSpec
+from moe_formats.job_config import HoldoutRule
+from moe_formats.job_report import EvaluateHeadline
+from moe_formats.training_spec import TrainingSpec
 
 ABLATION = "weight 0"
 SCORES = ("gain", "specialization_score", "forgetting")

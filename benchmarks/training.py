@@ -35,9 +35,9 @@ from pool_on_disk import PoolOnDisk, machine, write_result
 from specialization import BASE, SALT, example_specs, holdout_fraction, scaled, specs_sources
 
 from moe_client.demo.corpora import write_corpora
-from moe_trainer import store
-from moe_trainer.formats import digest_of
-from moe_trainer.job_config import HoldoutRule, TrainJob
+from moe_formats import store
+from moe_formats.format import digest_of
+from moe_formats.job_config import HoldoutRule, TrainJob
 from moe_trainer.manifest import sha256_of_file
 from moe_trainer.model import Model
 from moe_trainer.presets import preset

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from moe_client.errors import NotFound
-from moe_operator.api.base import ApiModel
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import ExpertPool
-from moe_operator.api.expert_revision import ExpertRevision
-from moe_operator.api.labels import EXPERT, GROUP, POOL, VERSION
+from moe_formats.format import Format
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_revision import ExpertRevision
+from moe_formats.resources.labels import EXPERT, GROUP, POOL, VERSION
 
-PLURALS: dict[type[ApiModel], str] = {
+PLURALS: dict[type[Format], str] = {
     Expert: "experts",
     ExpertPool: "expertpools",
     ExpertRevision: "expertrevisions",
@@ -91,5 +91,5 @@ class Cluster:
         """Send one request to the API server; raises NotFound, NoCluster or ClientError."""
         return self._connection.call(method, path, body=body, query=query)
 
-    def _path(self, kind: type[ApiModel]) -> str:
+    def _path(self, kind: type[Format]) -> str:
         return f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURALS[kind]}"

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from moe_operator.api.conditions import ConditionType, find_condition
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_revision import ExpertRevision
+from moe_formats.resources.conditions import ConditionType, find_condition
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_revision import ExpertRevision
 
 BAR_WIDTH = 16
 ALL_COLUMNS = ("NAME", "DOMAIN", "PHASE", "PROGRESS", "ETA", "SCORE", "TARGETS", "REVISION", "REASON")

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from moe_operator.api.base import Interval
-from moe_operator.api.conditions import Condition, ConditionType, find_condition
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import ExpertPool
-from moe_operator.api.expert_revision import DecisionStatus, ExpertRevision
-from moe_operator.api.expert_status import Scores
-from moe_operator.api.reasons import Reason
+from moe_formats.resources.base import Interval
+from moe_formats.resources.conditions import Condition, ConditionType, find_condition
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_revision import DecisionStatus, ExpertRevision
+from moe_formats.resources.expert_status import Scores
+from moe_formats.resources.reasons import Reason
 
 
 def why_expert(

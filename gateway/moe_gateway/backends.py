@@ -16,8 +16,8 @@ from http import HTTPStatus
 import aiohttp
 from yarl import URL
 
+from moe_formats.routing_policy import RoutedExpert
 from moe_gateway.balancer import Balancer, Replica
-from moe_gateway.routing_policy import RoutedExpert
 
 #: Seconds for which a request looks for a replica that answers.
 PATIENCE_SECONDS = 5.0

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
-from moe_gateway.routing_policy import Limits
+from moe_formats.routing_policy import Limits
 
 Endpoint = Literal["completions", "chat/completions", "route"]
 

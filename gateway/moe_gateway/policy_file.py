@@ -15,8 +15,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from moe_gateway.routing_policy import DistilledTable, RoutingPolicy, digest_of, parse_routing_policy
-from moe_gateway.strategies import ngram_table
+from moe_formats import ngram_table
+from moe_formats.format import digest_of
+from moe_formats.routing_policy import DistilledTable, RoutingPolicy, parse_routing_policy
 from moe_gateway.strategies.context import Table
 
 log = logging.getLogger(__name__)

@@ -7,12 +7,12 @@ from functools import partial
 import aiohttp
 from aiohttp import web
 
+from moe_formats.routing_policy import RoutedExpert, RoutingPolicy
 from moe_gateway.backends import PATIENCE_SECONDS, Answer, Backends, Question, TooSlow, Unreachable
 from moe_gateway.decision import Decision
 from moe_gateway.metrics import Metrics
 from moe_gateway.openai import ApiError, Call
 from moe_gateway.policy_file import LoadedPolicy, PolicyFile
-from moe_gateway.routing_policy import RoutedExpert, RoutingPolicy
 from moe_gateway.strategies.context import fall_back
 
 #: Seconds for which a routed request looks for a replica of its Expert before the fallback is asked.

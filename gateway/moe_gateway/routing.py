@@ -3,12 +3,12 @@
 import json
 from http import HTTPStatus
 
+from moe_formats.routing_policy import RoutedExpert
 from moe_gateway.backends import Backends, Question
 from moe_gateway.conversations import Conversations
 from moe_gateway.decision import Decision
 from moe_gateway.openai import ApiError, Call
 from moe_gateway.policy_file import LoadedPolicy
-from moe_gateway.routing_policy import RoutedExpert
 from moe_gateway.strategies import STRATEGIES
 from moe_gateway.strategies.context import Context
 

@@ -11,11 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import ExpertPool
-from moe_operator.api.expert_revision import ExpertRevision
-from moe_operator.api.reasons import Reason
-from moe_trainer.job_report import (
+from moe_formats.job_report import (
     ComposeHeadline,
     DistillHeadline,
     EvaluateHeadline,
@@ -24,6 +20,10 @@ from moe_trainer.job_report import (
     SnapshotHeadline,
     TrainHeadline,
 )
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_revision import ExpertRevision
+from moe_formats.resources.reasons import Reason
 
 #: A Kubernetes object as the API server speaks it. Only builders make them, only cluster/ sends them.
 Manifest = Mapping[str, Any]

@@ -13,9 +13,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from moe_formats.format import digest_of
+from moe_formats.routing_policy import RoutedExpert, RoutingPolicy
 from moe_gateway.app import Gateway, open_gateway
 from moe_gateway.balancer import Balancer
-from moe_gateway.routing_policy import RoutedExpert, RoutingPolicy, digest_of
 
 DIGEST = "sha256:" + "0" * 64
 

@@ -5,8 +5,9 @@ import base64
 
 import pytest
 
-from moe_gateway.routing_policy import DistilledTable, digest_of
-from moe_gateway.strategies.ngram_table import TableFile, buckets_of
+from moe_formats.format import digest_of
+from moe_formats.ngram_table import TableFile, buckets_of
+from moe_formats.routing_policy import DistilledTable
 
 BUCKETS = 4096
 

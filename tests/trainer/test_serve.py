@@ -17,14 +17,14 @@ import pytest
 import torch
 from aiohttp import web
 
+from moe_formats.failure import JobError
+from moe_formats.serve_config import ServeConfig
 from moe_trainer import artefact
-from moe_trainer.failure import JobError
 from moe_trainer.generation_config import set_temperature, temperature_of
 from moe_trainer.manifest import new_folder, read_manifest
 from moe_trainer.model import Model, initialise
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.serve import Settings, load
-from moe_trainer.serve_config import ServeConfig
 from moe_trainer.tokenizer import BOS, EOS, PAD, ByteTokenizer
 
 SMALL = ModelConfig(
@@ -460,7 +460,7 @@ def _wait_until_ready(url, process):
 
 
 def test_the_config_reads_nothing_heavy():
-    code = "import sys, moe_trainer.serve_config; print('torch' in sys.modules, 'aiohttp' in sys.modules)"
+    code = "import sys, moe_formats.serve_config; print('torch' in sys.modules, 'aiohttp' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.split() == ["False", "False"]
 

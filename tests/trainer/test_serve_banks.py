@@ -8,12 +8,12 @@ from tests.trainer.methods.test_composition import write_bank
 from tests.trainer.test_serve import running
 from tests.trainer.training.conftest import SMALL, everywhere_random
 
+from moe_formats.failure import JobError
+from moe_formats.job_config import ArtefactRef
+from moe_formats.serve_config import ServeConfig
 from moe_trainer import artefact
-from moe_trainer.failure import JobError
-from moe_trainer.job_config import ArtefactRef
 from moe_trainer.model import Model
 from moe_trainer.serve import load
-from moe_trainer.serve_config import ServeConfig
 from moe_trainer.tokenizer import ByteTokenizer
 
 

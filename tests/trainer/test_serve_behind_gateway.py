@@ -10,13 +10,13 @@ import pytest
 import torch
 from aiohttp import web
 
+from moe_formats.routing_policy import RoutedExpert, RoutingPolicy
+from moe_formats.serve_config import ServeConfig
 from moe_gateway.app import open_gateway
-from moe_gateway.routing_policy import RoutedExpert, RoutingPolicy
 from moe_trainer import artefact
 from moe_trainer.model import Model, initialise
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.serve import load
-from moe_trainer.serve_config import ServeConfig
 from moe_trainer.tokenizer import BOS, EOS, PAD, ByteTokenizer
 
 SMALL = ModelConfig(

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import ExpertPool
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool
 from moe_operator.config import OperatorConfig
 
 ROOT = Path(__file__).parents[2]

@@ -11,6 +11,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = (
+    "formats/moe_formats",
     "operator/moe_operator",
     "trainer/moe_trainer",
     "gateway/moe_gateway",

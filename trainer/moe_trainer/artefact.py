@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from moe_formats.format import Digest
 from moe_trainer import preset_format
 from moe_trainer.causal_model import CausalModel
-from moe_trainer.formats import Digest
 from moe_trainer.manifest import new_folder, read_manifest, verify
 from moe_trainer.model import Model
 from moe_trainer.shards import Rows

@@ -28,7 +28,7 @@ def train(
     One process on one node is started as it is; more are started by torchrun, one a device.
 
     Args:
-        job_config: the TrainJob as JSON text (moe_trainer.job_config)
+        job_config: the TrainJob as JSON text (moe_formats.job_config)
         image: the image that holds moe-trainer
         name: name of the app
         nodes: pods, one a node

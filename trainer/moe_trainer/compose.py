@@ -6,11 +6,12 @@ chooses among the base's in-layer experts and those of all banks, token by token
 
 from pydantic import Field
 
-from moe_trainer import artefact, store
+from moe_formats import store
+from moe_formats.format import Format, digest_of
+from moe_formats.job_config import ArtefactRef, ComposeJob
+from moe_formats.job_report import ComposeHeadline
+from moe_trainer import artefact
 from moe_trainer.environment import Environment
-from moe_trainer.formats import Format, digest_of
-from moe_trainer.job_config import ArtefactRef, ComposeJob
-from moe_trainer.job_report import ComposeHeadline
 from moe_trainer.manifest import is_committed, read_manifest, sha256_of_file, verify
 from moe_trainer.methods.composition import compose
 

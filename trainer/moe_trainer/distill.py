@@ -18,18 +18,19 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from moe_trainer import manifest, store
+from moe_formats import store
+from moe_formats.failure import JobError
+from moe_formats.format import Format, digest_of
+from moe_formats.job_config import DistillJob, HoldoutRef
+from moe_formats.job_report import DistillHeadline, Interval
+from moe_formats.segment_size import CONTEXT_BYTES
+from moe_trainer import manifest
 from moe_trainer.data.snapshot_layout import read_documents
 from moe_trainer.environment import Environment
 from moe_trainer.evaluation.matrix import DEVICES, Array, Cell, Matrix
 from moe_trainer.evaluation.scores import Absent, interval
 from moe_trainer.evaluation.segments import cut, scorer_version
-from moe_trainer.failure import JobError
-from moe_trainer.formats import Format, digest_of
-from moe_trainer.job_config import DistillJob, HoldoutRef
-from moe_trainer.job_report import DistillHeadline, Interval
 from moe_trainer.ngram_fit import NgramModel, Prompts, fit_temperature, softmax
-from moe_trainer.segment_size import CONTEXT_BYTES
 from moe_trainer.statistics.bootstrap import Ratio, bootstrap, seed_of
 from moe_trainer.statistics.clustered import Clustered
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from moe_trainer.failure import JobError
-from moe_trainer.object_stores import ObjectStoreLocation, read_object_stores
+from moe_formats.failure import JobError
+from moe_formats.object_stores import ObjectStoreLocation, read_object_stores
 
 
 @dataclass(frozen=True)

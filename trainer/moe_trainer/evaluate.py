@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from moe_formats.format import Digest, digest_of
+from moe_formats.job_config import ArtefactRef, EvaluateJob, HoldoutRef, TasksRef
+from moe_formats.job_report import EvaluateHeadline
 from moe_trainer import manifest
 from moe_trainer.data.snapshot_layout import read_documents
 from moe_trainer.environment import Environment
@@ -27,9 +30,6 @@ from moe_trainer.evaluation.scores import Absent, Scored
 from moe_trainer.evaluation.segments import Segment, cut, scorer_version
 from moe_trainer.evaluators.accuracy import Judged, weigh_answers
 from moe_trainer.evaluators.answers import Answers, Generate, answers_of
-from moe_trainer.formats import Digest, digest_of
-from moe_trainer.job_config import ArtefactRef, EvaluateJob, HoldoutRef, TasksRef
-from moe_trainer.job_report import EvaluateHeadline
 from moe_trainer.methods import adapter
 
 #: Cells of one model, by the digest of the holdout.

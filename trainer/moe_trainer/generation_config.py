@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from moe_trainer.formats import parse_json
+from moe_formats.format import parse_json
 
 FILE = "generation_config.json"
 

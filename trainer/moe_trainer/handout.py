@@ -3,10 +3,10 @@
 It runs in a grade Job's pod before the graders, which see nothing of the pool's store.
 """
 
+from moe_formats.format import Format
+from moe_formats.job_config import GradeJob
 from moe_trainer.environment import Environment
-from moe_trainer.formats import Format
 from moe_trainer.grade import open_gradings
-from moe_trainer.job_config import GradeJob
 
 
 class HandedOut(Format):

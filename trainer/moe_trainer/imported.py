@@ -12,16 +12,17 @@ yet when a checkpoint turns out not to be what its digest says. Imports no torch
 import hashlib
 from pathlib import Path
 
-from moe_trainer import context_length, safetensors_header, store
+from moe_formats import context_length, store
+from moe_formats.failure import JobError
+from moe_formats.format import Digest, digest_of
+from moe_formats.job_config import ImportedBase
+from moe_formats.segment_size import SegmentBytes
+from moe_trainer import safetensors_header
 from moe_trainer.data.files import File, Files, LocalFiles
 from moe_trainer.data.roots import files_of
 from moe_trainer.environment import Environment
-from moe_trainer.failure import JobError
-from moe_trainer.formats import Digest, digest_of
-from moe_trainer.job_config import ImportedBase
 from moe_trainer.manifest import MANIFEST, FileEntry, Manifest, is_committed, new_folder
 from moe_trainer.safetensors_header import HeaderError
-from moe_trainer.segment_size import SegmentBytes
 from moe_trainer.tokenizer import is_byte_level
 
 _TAKEN = (".safetensors", ".json", ".txt", ".model", ".jinja")
@@ -44,12 +45,12 @@ def import_base(
     final, where = environment.store / store.imported(pool_uid, base.digest), f"{base.root}/{base.path}"
     if is_committed(final):
         context_length.check(
-            context_length.of_checkpoint(where, (final / CONFIG).read_bytes(), segment_bytes)
+            context_length.shortfall_of_checkpoint(where, (final / CONFIG).read_bytes(), segment_bytes)
         )
         return
     files = files_of(base.root, environment)
     taken = _taken(files, base.path, where)
-    context_length.check(context_length.of_checkpoint(where, _config(files, taken), segment_bytes))
+    context_length.check(context_length.shortfall_of_checkpoint(where, _config(files, taken), segment_bytes))
     with new_folder(final, "artefact") as working:
         entries = {_name(file): _copy(files, file, working / _name(file)) for file in taken}
         found = _digest(entries)

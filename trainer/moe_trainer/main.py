@@ -19,11 +19,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from moe_formats.failure import PEER_LOST, JobError, from_exception
+from moe_formats.format import Format
+from moe_formats.job_config import parse_job_config
+from moe_formats.job_report import EXIT_INPUT_ERROR, EXIT_OK, MAX_HEADLINE_BYTES, Failure
 from moe_trainer.environment import Environment
-from moe_trainer.failure import PEER_LOST, JobError, from_exception
-from moe_trainer.formats import Format
-from moe_trainer.job_config import parse_job_config
-from moe_trainer.job_report import EXIT_INPUT_ERROR, EXIT_OK, MAX_HEADLINE_BYTES, Failure
 
 #: Commands by name, with the kind of Job that each takes its config from.
 JOBS = {kind: kind for kind in ("snapshot", "train", "evaluate", "grade", "distill", "compose")} | {

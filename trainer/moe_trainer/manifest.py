@@ -17,9 +17,9 @@ from typing import BinaryIO, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from moe_trainer.failure import JobError
-from moe_trainer.formats import Digest, Format, digest_of
-from moe_trainer.store import IMPORTS
+from moe_formats.failure import JobError
+from moe_formats.format import Digest, Format, digest_of
+from moe_formats.store import IMPORTS
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
 

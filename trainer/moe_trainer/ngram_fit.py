@@ -1,6 +1,6 @@
 """Fits the table of the Distilled strategy: a multinomial logistic regression on hashed byte n-grams.
 
-The model is that of moe_gateway.strategies.ngram_table, whose hashing is used here. AdaGrad, because
+The model is that of moe_formats.ngram_table, whose hashing is used here. AdaGrad, because
 n-grams are sparse and the rare ones tell most. numpy only; deterministic for given inputs.
 
 Shape suffixes: E Experts, W buckets, P prompts, N n-grams of all prompts of a batch.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from moe_gateway.strategies.ngram_table import TableFile, buckets_for, buckets_of
+from moe_formats.ngram_table import TableFile, buckets_for, buckets_of
 from moe_trainer.evaluation.matrix import Array
 
 LEARNING_RATE = 0.5

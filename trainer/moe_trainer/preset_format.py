@@ -13,8 +13,8 @@ from typing import get_args
 import torch
 from torch import Tensor
 
+from moe_formats.format import parse_json
 from moe_trainer import shards
-from moe_trainer.formats import parse_json
 from moe_trainer.manifest import read_format
 from moe_trainer.model import Model
 from moe_trainer.model_config import ModelConfig

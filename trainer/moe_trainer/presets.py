@@ -1,6 +1,7 @@
 """Architectures by name, for Experts that start from nothing. Imports no torch."""
 
-from moe_trainer.failure import JobError
+from moe_formats.context_length import PRESET_CONTEXT_TOKENS
+from moe_formats.failure import JobError
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.tokenizer import BOS, EOS, PAD, ByteTokenizer
 
@@ -17,7 +18,7 @@ _TINY = ModelConfig(
     num_experts=8,
     num_experts_per_tok=2,
     moe_intermediate_size=128,
-    max_position_embeddings=384,  # what a segment of 256 bytes takes
+    max_position_embeddings=PRESET_CONTEXT_TOKENS["tiny"],
     rope_theta=100.0,
     initializer_range=0.08,
     bos_token_id=BOS,
@@ -28,7 +29,9 @@ _TINY = ModelConfig(
 PRESETS: dict[str, ModelConfig] = {
     "tiny": _TINY,
     # The same with sigmoid scores and a selection bias, which balances without a loss.
-    "tiny-sigmoid": _TINY.model_copy(update={"model_type": "glm4_moe"}),
+    "tiny-sigmoid": _TINY.model_copy(
+        update={"model_type": "glm4_moe", "max_position_embeddings": PRESET_CONTEXT_TOKENS["tiny-sigmoid"]}
+    ),
 }
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from moe_trainer.formats import parse_json
+from moe_formats.format import parse_json
 
 #: Bytes of a header at most, as safetensors has it: hundreds of thousands of tensors take less.
 HEADER_BYTES = 100_000_000

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from moe_formats.format import parse_json
 from moe_trainer import safetensors_header
-from moe_trainer.formats import parse_json
 from moe_trainer.manifest import corrupt
 from moe_trainer.safetensors_header import HeaderError
 

@@ -22,7 +22,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_trainer import context_length, store
+from moe_formats import context_length, store
+from moe_formats.failure import JobError
+from moe_formats.format import Digest, canonical_json, digest_of
+from moe_formats.job_config import SnapshotJob
+from moe_formats.job_report import SnapshotHeadline, Window
 from moe_trainer.data import filters, windows
 from moe_trainer.data.catalogue import Rows, digits_one_by_one
 from moe_trainer.data.fingerprints import (
@@ -55,11 +59,7 @@ from moe_trainer.data.sorting import by_name
 from moe_trainer.data.splitting import Places, assign
 from moe_trainer.environment import Environment
 from moe_trainer.evaluators.tasks import freeze
-from moe_trainer.failure import JobError
-from moe_trainer.formats import Digest, canonical_json, digest_of
 from moe_trainer.imported import import_base
-from moe_trainer.job_config import SnapshotJob
-from moe_trainer.job_report import SnapshotHeadline, Window
 from moe_trainer.manifest import is_committed, new_folder, sha256_of_file, verify
 
 
@@ -68,8 +68,8 @@ def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
     filters.check_filters(job.filters)
     _check_weights(job)
     context_length.check(
-        context_length.of_sequences(job.context_tokens, job.segment_bytes),
-        context_length.of_preset(job.preset, job.segment_bytes),
+        context_length.shortfall_of_sequences(job.context_tokens, job.segment_bytes),
+        context_length.shortfall_of_preset(job.preset, job.segment_bytes),
     )
     if job.base is not None:
         import_base(job.base, job.pool_uid, job.segment_bytes, environment)

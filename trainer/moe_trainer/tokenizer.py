@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from moe_formats.failure import JobError
+from moe_formats.format import Digest, canonical_json, digest_of, parse_json
 from moe_trainer.data.content import BETWEEN_TURNS, Role
-from moe_trainer.failure import JobError
-from moe_trainer.formats import Digest, canonical_json, digest_of, parse_json
 
 BOS, EOS, PAD = 256, 257, 258
 _SPECIAL = {"<|bos|>": BOS, "<|eos|>": EOS, "<|pad|>": PAD}

@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from moe_trainer import store
+from moe_formats import store
+from moe_formats.failure import TransientError
+from moe_formats.job_config import TrainJob
+from moe_formats.job_report import Progress, TrainHeadline
 from moe_trainer.device import use_device
 from moe_trainer.environment import Environment
-from moe_trainer.failure import TransientError
-from moe_trainer.job_config import TrainJob
-from moe_trainer.job_report import Progress, TrainHeadline
 from moe_trainer.methods.artefacts import METHODS
 from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.moe.router import LogitsNotFinite

@@ -10,7 +10,7 @@ from rich.live import Live
 from moe_client.cli.options import Kubeconfig, Namespace
 from moe_client.cluster import Cluster
 from moe_client.tables import experts_table
-from moe_operator.api.expert import Expert
+from moe_formats.resources.expert import Expert
 
 
 def get(

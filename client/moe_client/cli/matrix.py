@@ -8,8 +8,8 @@ from rich.console import Console
 from moe_client.cli.options import Kubeconfig, Namespace
 from moe_client.cluster import Cluster
 from moe_client.tables import matrix_table
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_revision import ExpertRevision
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_revision import ExpertRevision
 
 
 def matrix(

@@ -8,8 +8,8 @@ from rich.console import Console
 from moe_client.cli.options import Kubeconfig, Namespace
 from moe_client.cluster import Cluster
 from moe_client.why import why_expert, why_pool
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import ExpertPool
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool
 
 EXPERT_WORDS = ("expert", "experts", "exp")
 POOL_WORDS = ("pool", "expertpool", "expertpools", "epool")

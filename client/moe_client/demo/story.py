@@ -16,12 +16,12 @@ from moe_client.demo.screen import Screen
 from moe_client.errors import ClientError
 from moe_client.tables import bar, experts_table, matrix_table
 from moe_client.why import why_expert
+from moe_formats.resources.base import Interval
+from moe_formats.resources.conditions import ConditionType, find_condition
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_revision import ExpertRevision
 from moe_local.cluster import LocalCluster
-from moe_operator.api.base import Interval
-from moe_operator.api.conditions import ConditionType, find_condition
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import ExpertPool
-from moe_operator.api.expert_revision import ExpertRevision
 
 POOL = "first-pool"
 NAMESPACE = "default"

@@ -4,8 +4,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from moe_formats.routing_policy import RoutedExpert, RoutingPolicy
 from moe_gateway.decision import Decision
-from moe_gateway.routing_policy import RoutedExpert, RoutingPolicy
 
 
 class Table(Protocol):

@@ -11,8 +11,8 @@ import asyncio
 import math
 from collections.abc import Mapping
 
+from moe_formats.routing_policy import RoutingPolicy
 from moe_gateway.decision import Decision
-from moe_gateway.routing_policy import RoutingPolicy
 from moe_gateway.strategies.context import Context, fall_back, last_bytes, named
 
 #: Bytes of the prompt that are scored: its end, so that every Expert has context enough for all of them.

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from moe_operator.api.expert_pool import ExpertPool
+from moe_formats.job_config import DistillJob
+from moe_formats.resources.expert_pool import ExpertPool
 from moe_operator.builders.job import trainer_job
 from moe_operator.builders.metadata import child_labels
 from moe_operator.builders.pod import Workload, config_text
 from moe_operator.config import OperatorConfig, Profile
 from moe_operator.state import Role
-from moe_trainer.job_config import DistillJob
 
 
 def build_distill_job(

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from moe_operator.api.expert import Expert
-from moe_operator.api.labels import EXPERT, ROLE
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.labels import EXPERT, ROLE
 from moe_operator.builders.metadata import child_labels, child_metadata
 from moe_operator.state import Role
 

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from moe_gateway.routing_policy import RoutingPolicy
-from moe_operator.api.expert_pool import ExpertPool
-from moe_operator.api.labels import POOL, ROLE
+from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.labels import POOL, ROLE
+from moe_formats.routing_policy import RoutingPolicy
 from moe_operator.builders.metadata import child_labels, child_metadata
 from moe_operator.builders.pod import GATEWAY_PORT, Workload, pod_spec
 from moe_operator.config import OperatorConfig, Profile

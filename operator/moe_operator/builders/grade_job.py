@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
-from moe_operator.api.expert import Expert
+from moe_formats.job_config import GradeJob
+from moe_formats.resources.expert import Expert
 from moe_operator.builders.job import job_manifest
 from moe_operator.builders.metadata import child_labels
 from moe_operator.builders.pod import Workload, config_text, container_security, pod_spec
 from moe_operator.config import Grader, OperatorConfig, Profile
 from moe_operator.state import Role
-from moe_trainer.job_config import GradeJob
 
 #: How the containers of graders are called; the number and the grader's name follow.
 GRADER_PREFIX = "grader-"

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import ExpertPool
-from moe_operator.api.labels import CONFIG_DIGEST
+from moe_formats.format import Format
+from moe_formats.job_report import EXIT_INPUT_ERROR
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.labels import CONFIG_DIGEST
 from moe_operator.builders.metadata import child_metadata
 from moe_operator.builders.pod import Workload, pod_spec
 from moe_operator.config import OperatorConfig
-from moe_trainer.formats import Format
-from moe_trainer.job_report import EXIT_INPUT_ERROR
 
 #: Kueue admits Jobs of the queue in this label; the operator then never touches ``suspend``.
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"

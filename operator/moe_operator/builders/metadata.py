@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import ExpertPool
-from moe_operator.api.labels import API_VERSION, EXPERT, FIELD_MANAGER, MANAGED_BY, POOL, REVISION, ROLE
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.labels import API_VERSION, EXPERT, FIELD_MANAGER, MANAGED_BY, POOL, REVISION, ROLE
 from moe_operator.state import Role
 
 

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from moe_formats.format import Format
 from moe_operator.config import Images, Profile
-from moe_trainer.formats import Format
 
 STORE_PATH = "/moe/store"
 SOURCES_PATH = "/moe/sources"

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_revision import ExpertRevisionSpec
-from moe_operator.api.labels import API_VERSION, INPUTS
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_revision import ExpertRevisionSpec
+from moe_formats.resources.labels import API_VERSION, INPUTS
 from moe_operator.builders.metadata import child_labels, child_metadata
 
 

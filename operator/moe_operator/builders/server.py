@@ -3,13 +3,13 @@
 import json
 from typing import Any
 
-from moe_operator.api.expert import Expert
-from moe_operator.api.labels import EXPERT, GROUP, REVISION, ROLE
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.labels import EXPERT, GROUP, REVISION, ROLE
+from moe_formats.serve_config import ServeConfig
 from moe_operator.builders.metadata import child_labels, child_metadata
 from moe_operator.builders.pod import SERVER_PORT, Workload, config_text, pod_spec
 from moe_operator.config import OperatorConfig, Profile
 from moe_operator.state import Role
-from moe_trainer.serve_config import ServeConfig
 
 #: On the Deployment: the pod template as it was made, for the template of a served revision is frozen. An
 #: operator upgrade restarts no server, and an edit by hand is put back to what is written here.

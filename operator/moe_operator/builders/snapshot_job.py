@@ -3,14 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from moe_operator.api.expert import Expert
-from moe_operator.builders.job import trainer_job
-from moe_operator.builders.metadata import child_labels
-from moe_operator.builders.pod import SourceMount, Workload, config_text
-from moe_operator.config import OperatorConfig, Profile
-from moe_operator.state import Role
-from moe_trainer.job_config import SnapshotJob
-from moe_trainer.object_stores import (
+from moe_formats.job_config import SnapshotJob
+from moe_formats.object_stores import (
     ACCESS_KEY_ID,
     CERTIFICATES,
     SECRET_ACCESS_KEY,
@@ -18,6 +12,12 @@ from moe_trainer.object_stores import (
     ObjectStoreLocation,
     write_object_stores,
 )
+from moe_formats.resources.expert import Expert
+from moe_operator.builders.job import trainer_job
+from moe_operator.builders.metadata import child_labels
+from moe_operator.builders.pod import SourceMount, Workload, config_text
+from moe_operator.config import OperatorConfig, Profile
+from moe_operator.state import Role
 
 CREDENTIALS_PATH = "/moe/credentials"
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from moe_operator.api.expert_pool import ExpertPool
+from moe_formats.resources.expert_pool import ExpertPool
 from moe_operator.builders.metadata import child_labels
 from moe_operator.state import Role
 

@@ -15,7 +15,7 @@ from typing import Any
 from torchx.schedulers.api import DescribeAppResponse, ListAppResponse, Scheduler
 from torchx.specs import AppDef, AppDryRunInfo, Role, macros
 
-from moe_operator.api.expert import Expert
+from moe_formats.resources.expert import Expert
 from moe_operator.builders.gang import gang_name
 from moe_operator.builders.job import job_manifest
 from moe_operator.builders.pod import PROGRESS_PORT, PROGRESS_PORT_NAME, Workload, pod_spec

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from moe_operator.api.expert import Expert
+from moe_formats.job_config import TrainJob
+from moe_formats.resources.expert import Expert
 from moe_operator.builders.metadata import child_labels
 from moe_operator.builders.pod import config_text
 from moe_operator.config import OperatorConfig, Profile
 from moe_operator.state import Role
-from moe_trainer.job_config import TrainJob
 
 
 def build_training_job(

@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 
-from moe_operator.api.labels import FIELD_MANAGER
+from moe_formats.resources.labels import FIELD_MANAGER
 from moe_operator.cluster.connection import Connection
 from moe_operator.cluster.resources import Resource
 from moe_operator.state import Manifest, ObjectRef

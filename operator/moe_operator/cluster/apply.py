@@ -8,7 +8,7 @@ desired already costs no request, so a settled cluster sees no writes.
 from collections.abc import Coroutine
 from typing import Any
 
-from moe_operator.api import labels
+from moe_formats.resources import labels
 from moe_operator.cluster.api_client import ApiClient, ApiError
 from moe_operator.cluster.cache import Cache
 from moe_operator.cluster.events import EventSender

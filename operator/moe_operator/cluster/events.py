@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import aiohttp
 
-from moe_operator.api.labels import FIELD_MANAGER
+from moe_formats.resources.labels import FIELD_MANAGER
 from moe_operator.cluster.api_client import ApiClient, ApiError
 from moe_operator.cluster.resources import EVENT, ref_of
 from moe_operator.state import Event, Manifest, ObjectRef

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from moe_operator.api import labels
-from moe_operator.api.base import ApiModel
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import ExpertPool
-from moe_operator.api.expert_revision import ExpertRevision
+from moe_formats.format import Format
+from moe_formats.job_report import Progress
+from moe_formats.resources import labels
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_revision import ExpertRevision
 from moe_operator.cluster.cache import Cache
 from moe_operator.cluster.observe import (
     observed_gateway,
@@ -31,9 +32,8 @@ from moe_operator.state import (
     PoolState,
     Role,
 )
-from moe_trainer.job_report import Progress
 
-Model = TypeVar("Model", bound=ApiModel)
+Model = TypeVar("Model", bound=Format)
 
 #: Kinds that the operator makes for an Expert or a pool.
 CHILDREN = ("ExpertRevision", "Job", "Deployment", "Service", "ConfigMap", "PersistentVolumeClaim")

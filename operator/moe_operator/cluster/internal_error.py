@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from moe_operator.api.conditions import ConditionType
-from moe_operator.api.reasons import Reason
+from moe_formats.resources.conditions import ConditionType
+from moe_formats.resources.reasons import Reason
 from moe_operator.state import Manifest
 
 

@@ -6,7 +6,9 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, Literal
 
-from moe_operator.api import labels
+from moe_formats.failure import PEER_LOST
+from moe_formats.job_report import Failure, Progress, parse_headline
+from moe_formats.resources import labels
 from moe_operator.builders.grade_job import grader_of
 from moe_operator.state import (
     AnyHeadline,
@@ -17,8 +19,6 @@ from moe_operator.state import (
     ObservedServer,
     Role,
 )
-from moe_trainer.failure import PEER_LOST
-from moe_trainer.job_report import Failure, Progress, parse_headline
 
 #: Reasons of a waiting container that only mean that it is on its way.
 STARTING = frozenset({"ContainerCreating", "PodInitializing"})

@@ -12,13 +12,13 @@ from functools import lru_cache
 import aiohttp
 from pydantic import BaseModel
 
-from moe_operator.api import labels
+from moe_formats.format import digest_of
+from moe_formats.job_report import Progress
+from moe_formats.resources import labels
 from moe_operator.cluster.cache import Cache
 from moe_operator.cluster.gather import Answers
 from moe_operator.cluster.observe import environment_of, job_state, observed_pod
 from moe_operator.state import Key, Manifest, Role
-from moe_trainer.formats import digest_of
-from moe_trainer.job_report import Progress
 
 log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from moe_operator.api import labels
+from moe_formats.resources import labels
 from moe_operator.state import Manifest, ObjectRef
 
 

@@ -11,7 +11,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
-from moe_operator.api import labels
+from moe_formats.resources import labels
 from moe_operator.state import Key, Manifest
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import yaml
 
-from moe_operator.api.crd import custom_resource_definitions
+from moe_operator.generate.crd import custom_resource_definitions
 
 #: What every generated file says at its top.
-MARK = "Generated from operator/moe_operator/api by `make generate`. Do not edit."
+MARK = "Generated from formats/moe_formats/resources by `make generate`. Do not edit."
 HEADER = f"# {MARK}\n"
 
 

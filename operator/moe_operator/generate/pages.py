@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from moe_operator.api.crd import object_schema
-from moe_operator.api.kinds import KINDS, Kind
-from moe_operator.api.labels import API_VERSION, CATEGORY
-from moe_operator.api.reasons import Reason
+from moe_formats.resources.kinds import KINDS, Kind
+from moe_formats.resources.labels import API_VERSION, CATEGORY
+from moe_formats.resources.reasons import Reason
+from moe_operator.generate.crd import object_schema
 from moe_operator.generate.manifests import MARK
 
 _NOTE = f"<!-- {MARK} -->\n"

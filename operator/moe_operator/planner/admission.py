@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from moe_operator.api.expert import Expert
+from moe_formats.resources.expert import Expert
 from moe_operator.planner.attempts import ENDING_SECONDS, is_alive
 from moe_operator.planner.blockage import blocked
 from moe_operator.planner.suite import awaited_domains, snapshot_is_blocked, snapshot_is_coming

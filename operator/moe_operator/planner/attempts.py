@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from moe_operator.api.reasons import Reason
+from moe_formats.job_report import EXIT_INPUT_ERROR, Failure
+from moe_formats.resources.reasons import Reason
 from moe_operator.planner.grader_failure import grader_failure
 from moe_operator.planner.names import attempt_of
 from moe_operator.state import AnyHeadline, ObservedJob, ObservedPod, Role
-from moe_trainer.job_report import EXIT_INPUT_ERROR, Failure
 
 #: Incidents after which work without a limit of its own is given up.
 DEFAULT_LIMIT = 4

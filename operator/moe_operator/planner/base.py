@@ -7,13 +7,13 @@ the pin is read from their own revisions, which carry it.
 
 from dataclasses import dataclass
 
-from moe_operator.api.conditions import Condition, ConditionType, condition
-from moe_operator.api.expert_revision import Cause, ParentRef
-from moe_operator.api.reasons import Reason
+from moe_formats import store
+from moe_formats.resources.conditions import Condition, ConditionType, condition
+from moe_formats.resources.expert_revision import Cause, ParentRef
+from moe_formats.resources.reasons import Reason
 from moe_operator.planner.lineage import parent_ref
 from moe_operator.planner.names import expert_of
 from moe_operator.state import ExpertState
-from moe_trainer import store
 
 #: Stands where a revision's name would: no Expert's revision has this one.
 IMPORTED = "imported"

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from moe_formats.job_report import Failure, parse_headline
 from moe_operator.state import ObservedPod
-from moe_trainer.job_report import Failure, parse_headline
 
 #: What the kubelet says of a container that is merely on its way.
 _ON_ITS_WAY = {"ContainerCreating", "PodInitializing"}

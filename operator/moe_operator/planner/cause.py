@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_revision import Cause, ExpertRevision
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_revision import Cause, ExpertRevision
 from moe_operator.planner.identity import normalised, training_input
 from moe_operator.planner.lineage import root_of
 from moe_operator.planner.names import expert_of

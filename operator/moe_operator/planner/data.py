@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from moe_operator.api.conditions import Condition, ConditionType, condition, find_condition
-from moe_operator.api.evaluator import Evaluator, TaskSetStatus
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import ExpertPool
-from moe_operator.api.expert_status import SnapshotStatus, WindowStatus
-from moe_operator.api.reasons import Reason
+from moe_formats.format import canonical_json, digest_of
+from moe_formats.job_report import SnapshotHeadline, Window
+from moe_formats.resources.conditions import Condition, ConditionType, condition, find_condition
+from moe_formats.resources.evaluator import Evaluator, TaskSetStatus
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_status import SnapshotStatus, WindowStatus
+from moe_formats.resources.reasons import Reason
 from moe_operator.builders.snapshot_job import build_snapshot_job
 from moe_operator.config import OperatorConfig, Profile
 from moe_operator.planner.attempts import Work, assess
@@ -23,8 +25,6 @@ from moe_operator.planner.evaluators import asked_evaluators
 from moe_operator.planner.job_configs import object_stores, snapshot_job, source_mounts
 from moe_operator.planner.names import snapshot_job_name
 from moe_operator.state import ExpertState, Manifest, ObservedJob, Role
-from moe_trainer.formats import canonical_json, digest_of
-from moe_trainer.job_report import SnapshotHeadline, Window
 
 #: Seconds between two readings of the sources.
 REFRESH_SECONDS = {"hourly": 3600, "daily": 86_400, "weekly": 604_800}

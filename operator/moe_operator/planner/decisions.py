@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from moe_operator.api.expert_revision import ExpertRevisionStatus, Verdict
+from moe_formats.resources.expert_revision import ExpertRevisionStatus, Verdict
 from moe_operator.planner.base import BaseDecision
 from moe_operator.planner.data import DataDecision
 from moe_operator.planner.making import Making

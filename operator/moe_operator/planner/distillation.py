@@ -8,10 +8,12 @@ revision: a pool that has just been applied makes one table and not one after ea
 from dataclasses import dataclass
 from datetime import datetime
 
-from moe_operator.api.conditions import ConditionType, find_condition
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import TableStatus
-from moe_operator.api.expert_revision import ExpertRevision, HoldoutInput
+from moe_formats.format import canonical_json, digest_of
+from moe_formats.job_report import DistillHeadline
+from moe_formats.resources.conditions import ConditionType, find_condition
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import TableStatus
+from moe_formats.resources.expert_revision import ExpertRevision, HoldoutInput
 from moe_operator.builders.distill_job import build_distill_job
 from moe_operator.config import OperatorConfig
 from moe_operator.planner.attempts import Work, assess
@@ -21,8 +23,6 @@ from moe_operator.planner.names import distill_job_name
 from moe_operator.planner.retention import job_ref
 from moe_operator.planner.routing import MAX_EXPERTS, serving_revision
 from moe_operator.state import Manifest, ObjectRef, ObservedJob, PoolState, Role
-from moe_trainer.formats import canonical_json, digest_of
-from moe_trainer.job_report import DistillHeadline
 
 
 @dataclass(frozen=True)

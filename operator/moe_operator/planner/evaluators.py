@@ -1,8 +1,8 @@
 """The evaluators that an Expert asks for: that of its target, and those that the gate holds it to."""
 
-from moe_operator.api.evaluator import Evaluator
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import ExpertPool
+from moe_formats.resources.evaluator import Evaluator
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool
 
 
 def evaluator_names(expert: Expert) -> list[str]:

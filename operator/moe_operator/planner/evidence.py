@@ -1,10 +1,10 @@
 """What Jobs found out about a revision, from the trainer's formats to its status."""
 
-from moe_operator.api.base import Interval
-from moe_operator.api.evaluator import AccuracyStatus
-from moe_operator.api.expert_revision import ArtefactStatus, DecisionStatus, Evidence, ExpertRevision
-from moe_operator.api.expert_status import Scores
-from moe_trainer.job_report import EvaluateHeadline, TrainHeadline
+from moe_formats.job_report import EvaluateHeadline, TrainHeadline
+from moe_formats.resources.base import Interval
+from moe_formats.resources.evaluator import AccuracyStatus
+from moe_formats.resources.expert_revision import ArtefactStatus, DecisionStatus, Evidence, ExpertRevision
+from moe_formats.resources.expert_status import Scores
 
 
 def artefact_of(headline: TrainHeadline) -> ArtefactStatus:

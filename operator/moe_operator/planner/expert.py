@@ -10,7 +10,7 @@ next plan starts from those.
 from dataclasses import dataclass
 from datetime import datetime
 
-from moe_operator.api.expert_revision import ExpertRevision
+from moe_formats.resources.expert_revision import ExpertRevision
 from moe_operator.builders.revision import build_revision
 from moe_operator.config import OperatorConfig
 from moe_operator.planner.base import BaseDecision, decide_base, pinned_base

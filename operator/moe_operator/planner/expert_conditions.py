@@ -1,8 +1,8 @@
 """The conditions of an Expert: what is, why, and what to do next, in words."""
 
-from moe_operator.api.conditions import Condition, ConditionType, condition
-from moe_operator.api.expert_status import Scores
-from moe_operator.api.reasons import Reason
+from moe_formats.resources.conditions import Condition, ConditionType, condition
+from moe_formats.resources.expert_status import Scores
+from moe_formats.resources.reasons import Reason
 from moe_operator.planner.attempts import Work, known_reason
 from moe_operator.planner.blockage import blocked
 from moe_operator.planner.decisions import Decisions

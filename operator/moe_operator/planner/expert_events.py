@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from moe_operator.api.conditions import Condition, ConditionType
-from moe_operator.api.expert_status import ExpertStatus
-from moe_operator.api.reasons import Reason
+from moe_formats.resources.conditions import Condition, ConditionType
+from moe_formats.resources.expert_status import ExpertStatus
+from moe_formats.resources.reasons import Reason
 from moe_operator.planner.attempts import known_reason
 from moe_operator.planner.decisions import Decisions
 from moe_operator.planner.lineage import by_name

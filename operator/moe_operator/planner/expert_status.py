@@ -2,9 +2,9 @@
 
 from datetime import datetime
 
-from moe_operator.api.conditions import merge_conditions
-from moe_operator.api.expert_status import ExpertStatus, TrainingStatus
-from moe_operator.api.reasons import Reason
+from moe_formats.resources.conditions import merge_conditions
+from moe_formats.resources.expert_status import ExpertStatus, TrainingStatus
+from moe_formats.resources.reasons import Reason
 from moe_operator.builders.server import server_selector
 from moe_operator.planner.decisions import Decisions
 from moe_operator.planner.expert_conditions import expert_conditions, stalled, under_way

@@ -4,8 +4,10 @@ A grader is no part of the work that is judged: whatever goes wrong with it is s
 however often that happens, and refuses nothing.
 """
 
-from moe_operator.api.expert_pool import ExpertPool
-from moe_operator.api.expert_revision import ExpertRevision
+from moe_formats.job_config import GradeJob, Grader, Grading
+from moe_formats.job_report import EvaluateHeadline, Ungraded
+from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_revision import ExpertRevision
 from moe_operator.builders.grade_job import build_grade_job
 from moe_operator.config import OperatorConfig
 from moe_operator.planner.data import plain_profile
@@ -13,8 +15,6 @@ from moe_operator.planner.evaluators import asked_evaluators
 from moe_operator.planner.job_configs import expert_ref
 from moe_operator.planner.names import grade_job_name
 from moe_operator.state import ExpertState, Manifest
-from moe_trainer.job_config import GradeJob, Grader, Grading
-from moe_trainer.job_report import EvaluateHeadline, Ungraded
 
 
 def new_grade_job(

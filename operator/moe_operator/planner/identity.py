@@ -11,9 +11,9 @@ nothing here. So neither gives a revision a new identity.
 from collections.abc import Mapping
 from typing import Any
 
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_revision import HoldoutInput, Inputs, TrainingInput
-from moe_trainer.formats import canonical_json, digest_of
+from moe_formats.format import canonical_json, digest_of
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_revision import HoldoutInput, Inputs, TrainingInput
 
 #: How often training looks up from its work changes no weights, unless it may end there; nor does what it computes
 #: twice to save memory.

@@ -2,22 +2,7 @@
 
 from dataclasses import dataclass
 
-from moe_operator.api.evaluator import Evaluator
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import ExpertPool
-from moe_operator.api.expert_revision import (
-    ExpertRevision,
-    HoldoutInput,
-    ParentRef,
-    SnapshotInput,
-    TrainingInput,
-)
-from moe_operator.builders.pod import SourceMount
-from moe_operator.config import OperatorConfig
-from moe_operator.planner.evaluators import asked_evaluators, evaluator_names
-from moe_operator.planner.lineage import parent_ref
-from moe_operator.planner.promotion import Uses
-from moe_trainer.job_config import (
+from moe_formats.job_config import (
     ArtefactRef,
     Comparison,
     DistillJob,
@@ -34,8 +19,23 @@ from moe_trainer.job_config import (
     TasksRef,
     TrainJob,
 )
-from moe_trainer.object_stores import ObjectStoreLocation
-from moe_trainer.training_spec import TrainingSpec
+from moe_formats.object_stores import ObjectStoreLocation
+from moe_formats.resources.evaluator import Evaluator
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_revision import (
+    ExpertRevision,
+    HoldoutInput,
+    ParentRef,
+    SnapshotInput,
+    TrainingInput,
+)
+from moe_formats.training_spec import TrainingSpec
+from moe_operator.builders.pod import SourceMount
+from moe_operator.config import OperatorConfig
+from moe_operator.planner.evaluators import asked_evaluators, evaluator_names
+from moe_operator.planner.lineage import parent_ref
+from moe_operator.planner.promotion import Uses
 
 
 def snapshot_job(expert: Expert, pool: ExpertPool) -> SnapshotJob:

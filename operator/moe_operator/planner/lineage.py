@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from moe_operator.api.expert_revision import ExpertRevision, ParentRef, SnapshotInput
+from moe_formats.resources.expert_revision import ExpertRevision, ParentRef, SnapshotInput
 from moe_operator.state import ExpertState
 
 #: Longest ancestry that is recorded: an object of the API server has to hold it.

@@ -12,9 +12,10 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import Literal
 
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import ExpertPool
-from moe_operator.api.expert_revision import (
+from moe_formats.job_report import EvaluateHeadline, TrainHeadline, Ungraded
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_revision import (
     ExpertRevision,
     ExpertRevisionStatus,
     ParentRef,
@@ -33,7 +34,6 @@ from moe_operator.planner.names import evaluate_job_name, training_job_name
 from moe_operator.planner.promotion import Candidate, Ruling, judge, too_small, used_up, uses_of
 from moe_operator.planner.targets import judge_targets
 from moe_operator.state import ExpertState, Manifest, ObservedJob, ObservedServer, Role
-from moe_trainer.job_report import EvaluateHeadline, TrainHeadline, Ungraded
 
 Stage = Literal["Waiting", "Training", "Evaluating", "Starting", "Decided"]
 

@@ -2,7 +2,7 @@
 
 import re
 
-from moe_trainer.formats import digest_of
+from moe_formats.format import digest_of
 
 #: After a revision's number, or after a digest: where neither stands before it, it is part of a digest.
 _ATTEMPT = re.compile(r"(?:-[0-9]+-[aeg]|-[0-9a-f]{8}-r)([0-9]+)$")

@@ -6,7 +6,7 @@ NewData       the current revision: what was learnt is kept
 
 from collections.abc import Callable, Mapping
 
-from moe_operator.api.expert_revision import Cause, ExpertRevision, ParentRef
+from moe_formats.resources.expert_revision import Cause, ExpertRevision, ParentRef
 from moe_operator.planner.lineage import parent_ref
 
 Choice = Callable[[ParentRef | None, ExpertRevision | None], ParentRef | None]

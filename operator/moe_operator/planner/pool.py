@@ -8,8 +8,8 @@ Everything that concerns several Experts at once is decided here, in one place a
 from dataclasses import replace
 from datetime import datetime
 
-from moe_gateway.routing_policy import RoutingPolicy
-from moe_operator.api.reasons import Reason
+from moe_formats.resources.reasons import Reason
+from moe_formats.routing_policy import RoutingPolicy
 from moe_operator.builders.gateway import build_gateway, build_gateway_service, build_policy
 from moe_operator.builders.store import build_store
 from moe_operator.config import OperatorConfig

@@ -2,11 +2,11 @@
 
 from datetime import datetime
 
-from moe_gateway.routing_policy import RoutingPolicy
-from moe_operator.api.conditions import Condition, ConditionType, condition, merge_conditions
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import ExpertPoolStatus, RoutingStatus
-from moe_operator.api.reasons import Reason
+from moe_formats.resources.conditions import Condition, ConditionType, condition, merge_conditions
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPoolStatus, RoutingStatus
+from moe_formats.resources.reasons import Reason
+from moe_formats.routing_policy import RoutingPolicy
 from moe_operator.builders.gateway import gateway_selector, gateway_url
 from moe_operator.planner.blockage import blocked
 from moe_operator.planner.distillation import Distillation

@@ -1,7 +1,7 @@
 """What the PROGRESS and ETA columns say. Coarse on purpose: a status is written only when they change."""
 
-from moe_operator.api.expert_status import TrainingStatus
-from moe_trainer.job_report import Progress
+from moe_formats.job_report import Progress
+from moe_formats.resources.expert_status import TrainingStatus
 
 
 def training_status(

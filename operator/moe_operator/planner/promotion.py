@@ -28,11 +28,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from moe_operator.api.evaluator import AccuracyStatus
-from moe_operator.api.expert import Promotion
-from moe_operator.api.expert_revision import Cause, DecisionStatus, Evidence, ExpertRevision
-from moe_operator.api.expert_status import TargetStatus, WindowStatus
-from moe_operator.api.reasons import Reason
+from moe_formats.resources.evaluator import AccuracyStatus
+from moe_formats.resources.expert import Promotion
+from moe_formats.resources.expert_revision import Cause, DecisionStatus, Evidence, ExpertRevision
+from moe_formats.resources.expert_status import TargetStatus, WindowStatus
+from moe_formats.resources.reasons import Reason
 from moe_operator.planner.targets import NOT_MEASURED
 
 #: Held-out clusters under which no decision is made.

@@ -2,9 +2,9 @@
 
 from datetime import datetime
 
-from moe_operator.api.conditions import Condition, ConditionType, condition, merge_conditions
-from moe_operator.api.expert_revision import ExpertRevision, ExpertRevisionStatus
-from moe_operator.api.reasons import Reason
+from moe_formats.resources.conditions import Condition, ConditionType, condition, merge_conditions
+from moe_formats.resources.expert_revision import ExpertRevision, ExpertRevisionStatus
+from moe_formats.resources.reasons import Reason
 from moe_operator.planner.attempts import known_reason
 
 

@@ -8,12 +8,13 @@ that policy. So the last good revision serves whatever happens to the next.
 from dataclasses import dataclass
 from typing import Any
 
-from moe_operator.api.conditions import Condition, ConditionType, condition
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import ExpertPool
-from moe_operator.api.expert_revision import ExpertRevision
-from moe_operator.api.expert_status import ServingStatus
-from moe_operator.api.reasons import Reason
+from moe_formats.resources.conditions import Condition, ConditionType, condition
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_revision import ExpertRevision
+from moe_formats.resources.expert_status import ServingStatus
+from moe_formats.resources.reasons import Reason
+from moe_formats.serve_config import ServeConfig, ServedArtefact
 from moe_operator.builders.server import build_server, build_server_service, server_url
 from moe_operator.config import OperatorConfig
 from moe_operator.planner.attempts import known_reason
@@ -21,7 +22,6 @@ from moe_operator.planner.blockage import blocked, server_failure
 from moe_operator.planner.drift import frozen, is_subset
 from moe_operator.planner.lineage import by_name, is_promoted
 from moe_operator.state import Event, ExpertState, Manifest, ObservedServer
-from moe_trainer.serve_config import ServeConfig, ServedArtefact
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ Posterior decides.
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from moe_gateway.routing_policy import DistilledTable, RoutedExpert, RoutingPolicy, parse_routing_policy
-from moe_operator.api.conditions import ConditionType, find_condition
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import TableStatus
-from moe_operator.api.expert_revision import ExpertRevision
-from moe_operator.api.reasons import Reason
+from moe_formats.resources.conditions import ConditionType, find_condition
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import TableStatus
+from moe_formats.resources.expert_revision import ExpertRevision
+from moe_formats.resources.reasons import Reason
+from moe_formats.routing_policy import DistilledTable, RoutedExpert, RoutingPolicy, parse_routing_policy
 from moe_operator.builders.gateway import POLICY_KEY
 from moe_operator.builders.server import server_url
 from moe_operator.planner.lineage import is_promoted

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from moe_operator.api.base import ApiModel
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import ExpertPool, ExpertPoolStatus
-from moe_operator.api.expert_revision import ExpertRevision, ExpertRevisionStatus
-from moe_operator.api.expert_status import ExpertStatus
-from moe_operator.api.labels import API_VERSION
+from moe_formats.format import Format
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool, ExpertPoolStatus
+from moe_formats.resources.expert_revision import ExpertRevision, ExpertRevisionStatus
+from moe_formats.resources.expert_status import ExpertStatus
+from moe_formats.resources.labels import API_VERSION
 from moe_operator.state import ObjectRef, StatusWrite
 
 
@@ -24,6 +24,6 @@ def status_write(
     return (StatusWrite(target=reference, status=written, resource_version=metadata.resource_version),)
 
 
-def _fields(status: ApiModel) -> dict[str, Any]:
+def _fields(status: Format) -> dict[str, Any]:
     """Return a status as the API spells it, without what is absent."""
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 
-from moe_operator.api.conditions import ConditionType, find_condition
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_revision import HoldoutInput
-from moe_operator.api.reasons import Reason
+from moe_formats.format import digest_of
+from moe_formats.resources.conditions import ConditionType, find_condition
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_revision import HoldoutInput
+from moe_formats.resources.reasons import Reason
 from moe_operator.state import ExpertState
-from moe_trainer.formats import digest_of
 
 #: Domains in a suite, the own one included.
 MAX_SUITE = 16

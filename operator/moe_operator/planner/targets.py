@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from moe_operator.api.base import Interval
-from moe_operator.api.conditions import Condition, ConditionType, condition
-from moe_operator.api.expert import Expert, Targets
-from moe_operator.api.expert_status import Scores, TargetStatus
-from moe_operator.api.reasons import Reason
+from moe_formats.resources.base import Interval
+from moe_formats.resources.conditions import Condition, ConditionType, condition
+from moe_formats.resources.expert import Expert, Targets
+from moe_formats.resources.expert_status import Scores, TargetStatus
+from moe_formats.resources.reasons import Reason
 
 #: Scores that are absent because the Expert gained nothing: their targets are missed, not unknown.
 NO_GAIN = "NoGain"

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from moe_operator.api.expert import Expert
-from moe_operator.api.reasons import Reason
+from moe_formats import context_length
+from moe_formats.paths import leaves_its_root
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.reasons import Reason
 from moe_operator.config import Grader, OperatorConfig, Store
 from moe_operator.planner.base import pinned_base
 from moe_operator.planner.evaluators import asked_evaluators, evaluator_names
 from moe_operator.state import ExpertState
-from moe_trainer import context_length
 
 #: How long what an Expert refers to may come after it.
 SAME_APPLY = timedelta(seconds=10)
@@ -151,7 +152,7 @@ def _paths_stay_inside(state: ExpertState, config: OperatorConfig) -> Finding | 
     spec = state.expert.spec
     paths = {f"spec.data.sources[{number}].path": item.path for number, item in enumerate(spec.data.sources)}
     for field, path in (paths | {"spec.base.path": spec.base.path or ""}).items():
-        if path.startswith("/") or ".." in path.split("/"):
+        if leaves_its_root(path):
             return Finding(
                 Reason.PATH_NOT_ALLOWED,
                 f"{field} is {path!r}; it must be relative and must not contain '..': name files beneath the store",
@@ -187,10 +188,10 @@ def _segments_fit(state: ExpertState, config: OperatorConfig) -> Finding | None:
     if state.pool is None:
         return None
     size, spec = state.pool.spec.evaluation.segment_bytes, state.expert.spec
-    found = context_length.of_preset(spec.base.preset, size) or context_length.of_sequences(
-        spec.training.context_tokens, size
-    )
-    return Finding(Reason.CONTEXT_TOO_SHORT, found) if found is not None else None
+    short = context_length.shortfall_of_preset(
+        spec.base.preset, size
+    ) or context_length.shortfall_of_sequences(spec.training.context_tokens, size)
+    return Finding(Reason.CONTEXT_TOO_SHORT, short) if short is not None else None
 
 
 def _bases_make_no_cycle(state: ExpertState, config: OperatorConfig) -> Finding | None:

@@ -7,7 +7,7 @@ revision has make another one.
 
 from dataclasses import dataclass
 
-from moe_operator.api.expert_revision import (
+from moe_formats.resources.expert_revision import (
     Cause,
     ExpertRevision,
     ExpertRevisionSpec,
@@ -15,7 +15,7 @@ from moe_operator.api.expert_revision import (
     Inputs,
     SnapshotInput,
 )
-from moe_operator.api.expert_status import SnapshotStatus
+from moe_formats.resources.expert_status import SnapshotStatus
 from moe_operator.planner.base import BaseDecision
 from moe_operator.planner.cause import cause_of
 from moe_operator.planner.identity import inputs_digest, suite_digest, training_input

@@ -11,14 +11,14 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from moe_formats.failure import JobError, TransientError
+from moe_formats.job_config import ExpertRef, HoldoutRule, SnapshotJob, Source
+from moe_formats.object_stores import ACCESS_KEY_ID, SECRET_ACCESS_KEY, write_object_stores
 from moe_trainer import snapshot
 from moe_trainer.data.files import LocalFiles
 from moe_trainer.data.object_store import RANGE_BYTES, ObjectStoreFiles
 from moe_trainer.data.sources import SourceCount, read_source
 from moe_trainer.environment import Environment
-from moe_trainer.failure import JobError, TransientError
-from moe_trainer.job_config import ExpertRef, HoldoutRule, SnapshotJob, Source
-from moe_trainer.object_stores import ACCESS_KEY_ID, SECRET_ACCESS_KEY, write_object_stores
 
 from .conftest import BUCKET, KEY, PATIENCE, SECRET, Network, Server, jsonl, location, whole
 

@@ -10,10 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from moe_trainer import artefact, snapshot
-from moe_trainer.data.snapshot_layout import read_documents
-from moe_trainer.environment import Environment
-from moe_trainer.job_config import (
+from moe_formats.job_config import (
     ArtefactRef,
     ExpertRef,
     HoldoutRef,
@@ -22,6 +19,9 @@ from moe_trainer.job_config import (
     SnapshotRef,
     Source,
 )
+from moe_trainer import artefact, snapshot
+from moe_trainer.data.snapshot_layout import read_documents
+from moe_trainer.environment import Environment
 from moe_trainer.model import Model, initialise
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.tokenizer import ByteTokenizer

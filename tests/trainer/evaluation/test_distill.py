@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from tests.trainer.evaluation.conftest import DOMAINS, Pool
 
-from moe_gateway.strategies import ngram_table
+from moe_formats import ngram_table
+from moe_formats.failure import JobError
+from moe_formats.format import digest_of
+from moe_formats.job_config import Comparison, DistillJob, EvaluateJob
+from moe_formats.job_report import DistillHeadline
 from moe_trainer import distill, evaluate
 from moe_trainer.data.snapshot_layout import read_documents
 from moe_trainer.evaluation.segments import cut
-from moe_trainer.failure import JobError
-from moe_trainer.formats import digest_of
-from moe_trainer.job_config import Comparison, DistillJob, EvaluateJob
-from moe_trainer.job_report import DistillHeadline
 
 ROSTER = (*DOMAINS, "general")
 

@@ -7,15 +7,15 @@ import pytest
 import torch
 from tests.trainer.evaluation.conftest import CONFIG, DOMAINS, Pool
 
+from moe_formats.failure import JobError
+from moe_formats.job_config import ArtefactRef, Comparison, EvaluateJob
+from moe_formats.job_report import MAX_HEADLINE_BYTES, Decision, EvaluateHeadline
 from moe_trainer import artefact, evaluate
 from moe_trainer.data.snapshot_layout import read_documents
 from moe_trainer.evaluation import scorer
 from moe_trainer.evaluation.matrix import Cell, Matrix
 from moe_trainer.evaluation.report import EvaluationReport
 from moe_trainer.evaluation.segments import cut
-from moe_trainer.failure import JobError
-from moe_trainer.job_config import ArtefactRef, Comparison, EvaluateJob
-from moe_trainer.job_report import MAX_HEADLINE_BYTES, Decision, EvaluateHeadline
 from moe_trainer.manifest import new_folder
 from moe_trainer.model import Model
 

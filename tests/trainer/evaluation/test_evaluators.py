@@ -10,11 +10,11 @@ import torch
 from tests.trainer.evaluation.conftest import LETTERS, Pool
 from tests.trainer.evaluation.test_evaluate import job
 
+from moe_formats.job_config import EvaluatorSource, TasksRef
+from moe_formats.job_report import MAX_HEADLINE_BYTES, Accuracy, EvaluateHeadline
 from moe_trainer import artefact, evaluate
 from moe_trainer.evaluators import tasks
 from moe_trainer.generation import complete
-from moe_trainer.job_config import EvaluatorSource, TasksRef
-from moe_trainer.job_report import MAX_HEADLINE_BYTES, Accuracy, EvaluateHeadline
 
 
 def following(domain: str) -> dict[str, str]:

@@ -13,12 +13,12 @@ from tests.trainer.evaluation.conftest import Pool
 from tests.trainer.evaluation.test_evaluate import job
 from tests.trainer.evaluation.test_evaluators import frozen
 
+from moe_formats.failure import JobError, TransientError
+from moe_formats.job_config import EvaluateJob, GradeJob, Grader, Grading
+from moe_formats.job_report import MAX_HEADLINE_BYTES, EvaluateHeadline
 from moe_trainer import evaluate, grade, handout
 from moe_trainer.environment import Environment
 from moe_trainer.evaluators.exchange import INPUT, OUTPUT
-from moe_trainer.failure import JobError, TransientError
-from moe_trainer.job_config import EvaluateJob, GradeJob, Grader, Grading
-from moe_trainer.job_report import MAX_HEADLINE_BYTES, EvaluateHeadline
 
 GRADER = Grader(name="letters", image="registry.example/letters:1", command=("judge",))
 

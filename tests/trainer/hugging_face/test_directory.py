@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from moe_formats.failure import JobError
 from moe_trainer import artefact, preset_format
-from moe_trainer.failure import JobError
 from moe_trainer.hugging_face import directory, weights
 from moe_trainer.hugging_face.decoder import Decoder
 from moe_trainer.model import Model

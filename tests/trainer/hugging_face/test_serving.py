@@ -14,10 +14,10 @@ import torch
 from aiohttp import web
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from moe_formats.serve_config import ServeConfig
 from moe_trainer import artefact
 from moe_trainer.hugging_face import directory
 from moe_trainer.serve import load
-from moe_trainer.serve_config import ServeConfig
 
 from .conftest import write_checkpoint
 

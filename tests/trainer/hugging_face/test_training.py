@@ -8,13 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from moe_trainer import artefact, evaluate, snapshot, train
-from moe_trainer import store as store_paths
-from moe_trainer.environment import Environment
-from moe_trainer.failure import JobError
-from moe_trainer.formats import digest_of
-from moe_trainer.imported import digest_of_folder
-from moe_trainer.job_config import (
+from moe_formats import store as store_paths
+from moe_formats.failure import JobError
+from moe_formats.format import digest_of
+from moe_formats.job_config import (
     ArtefactRef,
     Comparison,
     EvaluateJob,
@@ -27,8 +24,11 @@ from moe_trainer.job_config import (
     Source,
     TrainJob,
 )
-from moe_trainer.job_report import SnapshotHeadline, TrainHeadline
-from moe_trainer.training_spec import TrainingSpec
+from moe_formats.job_report import SnapshotHeadline, TrainHeadline
+from moe_formats.training_spec import TrainingSpec
+from moe_trainer import artefact, evaluate, snapshot, train
+from moe_trainer.environment import Environment
+from moe_trainer.imported import digest_of_folder
 
 from .conftest import write_checkpoint
 

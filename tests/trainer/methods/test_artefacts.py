@@ -7,14 +7,14 @@ import pytest
 import torch
 from tests.trainer.training.conftest import Pool
 
+from moe_formats.failure import JobError
+from moe_formats.job_config import ArtefactRef, TrainJob
+from moe_formats.job_report import TrainHeadline
+from moe_formats.serve_config import ServeConfig, ServedArtefact
+from moe_formats.training_spec import LoRASpec
 from moe_trainer import serve
 from moe_trainer.causal_model import CausalModel
-from moe_trainer.failure import JobError
-from moe_trainer.job_config import ArtefactRef, TrainJob
-from moe_trainer.job_report import TrainHeadline
 from moe_trainer.methods import artefacts
-from moe_trainer.serve_config import ServeConfig, ServedArtefact
-from moe_trainer.training_spec import LoRASpec
 
 LORA = {"method": "LoRA", "lora": LoRASpec(rank=3, alpha=6)}
 IDS_BT = torch.randint(0, 256, (2, 40), generator=torch.Generator().manual_seed(1))

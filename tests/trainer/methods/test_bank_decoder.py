@@ -13,20 +13,20 @@ from tests.trainer.methods.test_expert_bank import banked, spec
 from tests.trainer.methods.test_lora_decoder import evaluated
 from transformers import AutoModelForCausalLM, AutoTokenizer, GptOssConfig
 
+from moe_formats.failure import JobError
+from moe_formats.job_config import ArtefactRef, ComposeJob
+from moe_formats.job_report import SnapshotHeadline
+from moe_formats.training_spec import BankSpec
 from moe_trainer import artefact, compose, manifest, train
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.environment import Environment
-from moe_trainer.failure import JobError
 from moe_trainer.hugging_face.decoder import Decoder
 from moe_trainer.in_layer import holds_in_layer_experts
-from moe_trainer.job_config import ArtefactRef, ComposeJob
-from moe_trainer.job_report import SnapshotHeadline
 from moe_trainer.methods import artefacts, composition
 from moe_trainer.methods.expert_bank import ExpertBank
 from moe_trainer.model_config import IN_LAYER_EXPERTS
 from moe_trainer.shards import read_header
 from moe_trainer.training.optimization import trained_parameters
-from moe_trainer.training_spec import BankSpec
 
 __all__ = ["data"]
 

@@ -7,17 +7,17 @@ import torch
 from tests.trainer.methods.test_expert_bank import IDS_BT, banked, spec
 from tests.trainer.training.conftest import SMALL, Pool, everywhere_random
 
+from moe_formats.failure import JobError
+from moe_formats.job_config import ArtefactRef, ComposeJob
+from moe_formats.training_spec import BankSpec
 from moe_trainer import artefact, compose, manifest
 from moe_trainer.environment import Environment
-from moe_trainer.failure import JobError
-from moe_trainer.job_config import ArtefactRef, ComposeJob
 from moe_trainer.methods import artefacts, composition
 from moe_trainer.methods.adapter import ADAPTER, AdapterRecord
 from moe_trainer.methods.expert_bank import ExpertBank
 from moe_trainer.model import Model
 from moe_trainer.moe.layer import MoELayer
 from moe_trainer.tokenizer import ByteTokenizer
-from moe_trainer.training_spec import BankSpec
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
 

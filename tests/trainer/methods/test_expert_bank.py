@@ -10,9 +10,10 @@ import torch
 from tests.trainer.training.conftest import SMALL, Pool, everywhere_random
 from torch import Tensor
 
+from moe_formats.failure import JobError
+from moe_formats.training_spec import BankSpec, TrainingSpec
 from moe_trainer import artefact
 from moe_trainer.causal_model import CausalModel
-from moe_trainer.failure import JobError
 from moe_trainer.methods import artefacts
 from moe_trainer.methods.bank_layers import BankedExperts, BankRows
 from moe_trainer.methods.expert_bank import ExpertBank
@@ -21,7 +22,6 @@ from moe_trainer.moe.layer import MoELayer
 from moe_trainer.parallel.filling import rows_of_all
 from moe_trainer.tokenizer import ByteTokenizer
 from moe_trainer.training.optimization import trained_parameters
-from moe_trainer.training_spec import BankSpec, TrainingSpec
 
 M = TypeVar("M", bound=CausalModel)
 

@@ -11,9 +11,10 @@ import torch
 from tests.trainer.training.conftest import SMALL, Pool, everywhere_random
 from torch.nn import functional as F
 
+from moe_formats.failure import JobError
+from moe_formats.training_spec import Balancing, LoRASpec, TrainingSpec
 from moe_trainer import artefact
 from moe_trainer.causal_model import CausalModel
-from moe_trainer.failure import JobError
 from moe_trainer.methods.lora import LoRA
 from moe_trainer.methods.lora_layers import LoRAExperts
 from moe_trainer.methods.peft_format import updates
@@ -22,7 +23,6 @@ from moe_trainer.moe.experts import ExpertsFunction, swiglu_experts
 from moe_trainer.moe.layer import InLayerExperts
 from moe_trainer.tokenizer import ByteTokenizer
 from moe_trainer.training.optimization import trained_parameters
-from moe_trainer.training_spec import Balancing, LoRASpec, TrainingSpec
 
 Decoding = TypeVar("Decoding", bound=CausalModel)
 LORA = {"method": "LoRA", "lora": LoRASpec(rank=3, alpha=6)}

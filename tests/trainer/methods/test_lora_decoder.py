@@ -9,13 +9,13 @@ import torch
 from tests.trainer.hugging_face.test_training import DENSE, EXPERT, base, data, job, report, text
 from transformers import AutoModelForCausalLM
 
+from moe_formats.format import digest_of
+from moe_formats.job_config import ArtefactRef, Comparison, EvaluateJob, HoldoutRef, SnapshotRef
+from moe_formats.job_report import EvaluateHeadline, SnapshotHeadline, TrainHeadline
+from moe_formats.training_spec import LoRASpec
 from moe_trainer import evaluate, train
 from moe_trainer.environment import Environment
-from moe_trainer.formats import digest_of
-from moe_trainer.job_config import ArtefactRef, Comparison, EvaluateJob, HoldoutRef, SnapshotRef
-from moe_trainer.job_report import EvaluateHeadline, SnapshotHeadline, TrainHeadline
 from moe_trainer.methods import artefacts
-from moe_trainer.training_spec import LoRASpec
 
 __all__ = ["data"]
 

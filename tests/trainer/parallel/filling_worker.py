@@ -15,10 +15,11 @@ from tests.trainer.parallel.forked import fork
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
+from moe_formats.failure import JobError
+from moe_formats.format import Digest
+from moe_formats.job_config import ArtefactRef
+from moe_formats.training_spec import TrainingSpec
 from moe_trainer.causal_model import CausalModel
-from moe_trainer.failure import JobError
-from moe_trainer.formats import Digest
-from moe_trainer.job_config import ArtefactRef
 from moe_trainer.methods import artefacts
 from moe_trainer.parallel.filling import is_outline
 from moe_trainer.parallel.gathering import gathered
@@ -26,7 +27,6 @@ from moe_trainer.parallel.layout import Layout
 from moe_trainer.parallel.processes import ALONE, Processes, joined
 from moe_trainer.parallel.rows import rows_of
 from moe_trainer.parallel.spread import local, placed
-from moe_trainer.training_spec import TrainingSpec
 
 SEED = 5
 #: Seconds after which a process ends that waits for the others.

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from tests.trainer.parallel.forked import fork
 
-from moe_trainer.failure import TransientError
+from moe_formats.failure import TransientError
 from moe_trainer.parallel import heartbeat, processes
 from moe_trainer.parallel.heartbeat import first_alone
 from moe_trainer.parallel.layout import Layout

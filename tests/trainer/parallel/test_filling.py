@@ -14,14 +14,14 @@ from tests.trainer.hugging_face.conftest import CONFIGS, network
 from tests.trainer.training.conftest import SMALL, everywhere_random
 from transformers import AutoModelForCausalLM
 
+from moe_formats.job_config import ArtefactRef
+from moe_formats.training_spec import TrainingSpec
 from moe_trainer import artefact
-from moe_trainer.job_config import ArtefactRef
 from moe_trainer.manifest import new_folder, read_manifest
 from moe_trainer.methods import artefacts
 from moe_trainer.model import Model
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.tokenizer import ByteTokenizer
-from moe_trainer.training_spec import TrainingSpec
 
 WORKER = "tests.trainer.parallel.filling_worker"
 ROOT = Path(__file__).parents[3]

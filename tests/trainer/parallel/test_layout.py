@@ -1,6 +1,6 @@
 import pytest
 
-from moe_trainer.failure import JobError
+from moe_formats.failure import JobError
 from moe_trainer.parallel.layout import Layout, lay_out
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from moe_trainer.failure import JobError
+from moe_formats.failure import JobError
 from moe_trainer.model import Model, initialise
 from moe_trainer.parallel.processes import Processes
 from moe_trainer.parallel.tensor_files import read_tensors

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
+from moe_formats.training_spec import BankSpec, LoRASpec, TrainingSpec
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.hugging_face.decoder import Decoder
 from moe_trainer.methods.expert_bank import ExpertBank
@@ -29,7 +30,6 @@ from moe_trainer.parallel.spread import clip_gradients, local, placed, spread, s
 from moe_trainer.parallel.tensor_files import read_tensors, write_tensors
 from moe_trainer.tensors import save_tensors
 from moe_trainer.training.optimization import trained_parameters
-from moe_trainer.training_spec import BankSpec, LoRASpec, TrainingSpec
 
 SMALL = ModelConfig(
     vocab_size=64,

@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from moe_trainer import artefact, snapshot, store, train
-from moe_trainer.environment import Environment
-from moe_trainer.formats import digest_of
-from moe_trainer.job_config import (
+from moe_formats import store
+from moe_formats.format import digest_of
+from moe_formats.job_config import (
     ArtefactRef,
     ExpertRef,
     HoldoutRule,
@@ -24,11 +23,13 @@ from moe_trainer.job_config import (
     Source,
     TrainJob,
 )
-from moe_trainer.job_report import SnapshotHeadline, TrainHeadline
+from moe_formats.job_report import SnapshotHeadline, TrainHeadline
+from moe_formats.training_spec import TrainingSpec
+from moe_trainer import artefact, snapshot, train
+from moe_trainer.environment import Environment
 from moe_trainer.model import Model
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.tokenizer import ByteTokenizer
-from moe_trainer.training_spec import TrainingSpec
 
 from .forked import Forked
 

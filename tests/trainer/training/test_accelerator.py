@@ -14,7 +14,7 @@ import pytest
 import torch
 from tests.trainer.training.conftest import Pool
 
-from moe_trainer.job_report import TrainHeadline
+from moe_formats.job_report import TrainHeadline
 
 pytestmark = [
     pytest.mark.gpu,

@@ -5,9 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from moe_formats.failure import JobError
+from moe_formats.format import Digest
 from moe_trainer import artefact, preset_format
-from moe_trainer.failure import JobError
-from moe_trainer.formats import Digest
 from moe_trainer.manifest import read_manifest, sha256_of_file, verify
 from moe_trainer.model import Model, initialise
 from moe_trainer.model_config import ModelConfig

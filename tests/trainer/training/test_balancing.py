@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
+from moe_formats.failure import JobError
+from moe_formats.job_config import ArtefactRef, TrainJob
+from moe_formats.training_spec import TrainingSpec
 from moe_trainer import artefact, train
-from moe_trainer.failure import JobError
-from moe_trainer.job_config import ArtefactRef, TrainJob
 from moe_trainer.model import Model
 from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.moe.layer import MoELayer
@@ -22,7 +23,6 @@ from moe_trainer.training.load_metrics import MAX_EXPERT_SERIES, load_metrics
 from moe_trainer.training.load_record import MAX_INTERVALS, LayerRecord, LoadRecord, thinned
 from moe_trainer.training.run import Run, prepare
 from moe_trainer.training.step import take_step
-from moe_trainer.training_spec import TrainingSpec
 
 from .conftest import SMALL, Pool, everywhere_random
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from moe_formats.failure import JobError, TransientError
+from moe_formats.job_config import TrainJob
+from moe_formats.training_spec import TrainingSpec
 from moe_trainer import artefact, train
 from moe_trainer.data.batches import IGNORED
-from moe_trainer.failure import JobError, TransientError
-from moe_trainer.job_config import TrainJob
 from moe_trainer.model import Model
 from moe_trainer.tokenizer import EOS, ByteTokenizer
 from moe_trainer.training.base_losses import (
@@ -22,7 +23,6 @@ from moe_trainer.training.base_losses import (
 )
 from moe_trainer.training.run import Run, prepare, training_inputs
 from moe_trainer.training.step import take_step
-from moe_trainer.training_spec import TrainingSpec
 
 from .conftest import SMALL, Pool, everywhere_random
 

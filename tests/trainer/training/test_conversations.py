@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from moe_formats.job_config import ArtefactRef, ExpertRef, HoldoutRule, SnapshotJob, Source
 from moe_trainer import artefact, snapshot
 from moe_trainer.data.batches import IGNORED
 from moe_trainer.environment import Environment
-from moe_trainer.job_config import ArtefactRef, ExpertRef, HoldoutRule, SnapshotJob, Source
 from moe_trainer.model import Model
 from moe_trainer.tokenizer import ByteTokenizer
 from moe_trainer.training.run import prepare

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from moe_formats.failure import JobError, TransientError
+from moe_formats.training_spec import EarlyStop
 from moe_trainer import artefact, train
-from moe_trainer.failure import JobError, TransientError
 from moe_trainer.model import Model
 from moe_trainer.training.early_stop import BestWeights, Standing, is_over, standing
 from moe_trainer.training.run import Run
-from moe_trainer.training_spec import EarlyStop
 
 from .conftest import SMALL, Pool, everywhere_random
 

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
+from moe_formats.failure import JobError
+from moe_formats.job_config import TrainJob
+from moe_formats.job_report import TrainHeadline
+from moe_formats.training_spec import Balancing, EarlyStop
 from moe_trainer import train
 from moe_trainer.environment import Environment
-from moe_trainer.failure import JobError
-from moe_trainer.job_config import TrainJob
-from moe_trainer.job_report import TrainHeadline
 from moe_trainer.tensors import load_tensors
-from moe_trainer.training_spec import Balancing, EarlyStop
 
 from .conftest import Pool
 
@@ -140,7 +140,7 @@ def test_an_error_in_one_process_is_the_headline_whoever_ends_last(pool: Pool) -
     fails = """
 import os
 from moe_trainer import train
-from moe_trainer.failure import JobError
+from moe_formats.failure import JobError
 
 def fail(run):
     raise JobError("LossNotFinite", "the router of layer 3")

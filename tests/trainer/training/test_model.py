@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 import torch
 
+from moe_formats.segment_size import tokens_needed
 from moe_trainer import artefact
 from moe_trainer.model import KVCache, Model, initialise
 from moe_trainer.model_config import ModelConfig
 from moe_trainer.presets import PRESETS, preset
-from moe_trainer.segment_size import tokens_needed
 from moe_trainer.tokenizer import ByteTokenizer
 
 from .conftest import SMALL, everywhere_random

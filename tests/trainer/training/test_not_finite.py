@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from moe_formats.failure import JobError
 from moe_trainer import train
-from moe_trainer.failure import JobError
 from moe_trainer.model import Block, Model
 from moe_trainer.parallel.processes import Processes
 from moe_trainer.parallel.spread import clip_gradients

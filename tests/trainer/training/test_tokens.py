@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from moe_formats.failure import JobError
 from moe_trainer.data import tokens
 from moe_trainer.data.content import Content, Role
 from moe_trainer.data.snapshot_layout import Document, read_documents
 from moe_trainer.data.tokens import Planned, Stream, Streams, open_streams, write_streams
-from moe_trainer.failure import JobError
 from moe_trainer.manifest import MANIFEST, verify
 from moe_trainer.tokenizer import BOS, EOS, ByteTokenizer
 

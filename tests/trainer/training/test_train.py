@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
+from moe_formats.failure import JobError, TransientError, from_exception
+from moe_formats.job_report import TrainHeadline
 from moe_trainer import train
-from moe_trainer.failure import JobError, TransientError, from_exception
-from moe_trainer.job_report import TrainHeadline
 from moe_trainer.manifest import is_committed, verify
 from moe_trainer.tokenizer import BOS, EOS
 from moe_trainer.training import checkpoint

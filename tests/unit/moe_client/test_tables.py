@@ -4,8 +4,8 @@ import pytest
 from rich.console import Console
 
 from moe_client.tables import BAR_WIDTH, bar, experts_table, matrix_table
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_revision import ExpertRevision
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_revision import ExpertRevision
 
 
 def drawn(table) -> str:

@@ -1,8 +1,8 @@
 """`moectl why` tells what the status holds, in words."""
 
 from moe_client.why import why_expert
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_revision import ExpertRevision
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_revision import ExpertRevision
 
 
 def story(expert_manifest, *revisions) -> str:

@@ -2,10 +2,10 @@
 
 import json
 
+from moe_formats.routing_policy import Limits
 from moe_gateway.conversations import Conversations, conversation_of
 from moe_gateway.decision import Decision
 from moe_gateway.openai import parse_call
-from moe_gateway.routing_policy import Limits
 
 SERVING = {"a", "b"}
 

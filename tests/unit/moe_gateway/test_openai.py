@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from moe_formats.routing_policy import Limits
 from moe_gateway.openai import ApiError, parse_call
-from moe_gateway.routing_policy import Limits
 
 LIMITS = Limits()
 JSON = st.recursive(

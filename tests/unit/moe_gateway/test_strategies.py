@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe_gateway.routing_policy import RoutedExpert, RoutingPolicy
+from moe_formats.routing_policy import RoutedExpert, RoutingPolicy
 from moe_gateway.strategies import STRATEGIES, distilled, posterior
 from moe_gateway.strategies.context import Context, last_bytes
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from moe_formats.job_config import ExpertRef, Filter, HoldoutRule, SnapshotJob, Source
+from moe_formats.job_report import SnapshotHeadline
 from moe_trainer import snapshot
 from moe_trainer.environment import Environment
-from moe_trainer.job_config import ExpertRef, Filter, HoldoutRule, SnapshotJob, Source
-from moe_trainer.job_report import SnapshotHeadline
 
 
 @dataclass

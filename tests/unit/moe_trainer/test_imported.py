@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from moe_trainer import store
+from moe_formats import store
+from moe_formats.failure import JobError
+from moe_formats.job_config import ImportedBase
+from moe_formats.segment_size import SegmentBytes
 from moe_trainer.environment import Environment
-from moe_trainer.failure import JobError
 from moe_trainer.imported import digest_of_folder, import_base
-from moe_trainer.job_config import ImportedBase
 from moe_trainer.main import main
 from moe_trainer.manifest import read_manifest, verify
-from moe_trainer.segment_size import SegmentBytes
 from moe_trainer.tokenizer import ByteTokenizer
 
 

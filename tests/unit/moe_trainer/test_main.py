@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from moe_formats.failure import JobError, TransientError, from_exception
+from moe_formats.job_report import MAX_HEADLINE_BYTES, Failure, parse_headline
 from moe_trainer import main as command_line
 from moe_trainer import snapshot
-from moe_trainer.failure import JobError, TransientError, from_exception
-from moe_trainer.job_report import MAX_HEADLINE_BYTES, Failure, parse_headline
 
 from .conftest import Place
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from moe_trainer import store
-from moe_trainer.failure import JobError
+from moe_formats import store
+from moe_formats.failure import JobError
 from moe_trainer.manifest import (
     FileEntry,
     is_committed,

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from moe_trainer import store
+from moe_formats import store
+from moe_formats.failure import JobError
+from moe_formats.job_config import Filter, Source, parse_job_config
 from moe_trainer.data.fingerprints import read_registry
 from moe_trainer.data.holdouts import read_windows
 from moe_trainer.data.snapshot_layout import read_documents, read_record
 from moe_trainer.evaluation.contamination import tainted_clusters
-from moe_trainer.failure import JobError
-from moe_trainer.job_config import Filter, Source, parse_job_config
 from moe_trainer.manifest import verify
 
 from .conftest import Place

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
+from moe_formats.failure import JobError
+from moe_formats.job_config import Source
 from moe_trainer.data.cutting import MAX_DOCUMENT_BYTES, cut_text
 from moe_trainer.data.roots import files_of
 from moe_trainer.data.sources import SourceCount, read_source
 from moe_trainer.environment import Environment
-from moe_trainer.failure import JobError
-from moe_trainer.job_config import Source
 
 
 def source(path: str, format: str = "text", **more: str) -> Source:

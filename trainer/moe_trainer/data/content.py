@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from moe_trainer.formats import Format, canonical_json
+from moe_formats.format import Format, canonical_json
 
 Role = Literal["system", "user", "assistant"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from moe_trainer.failure import JobError, TransientError
+from moe_formats.failure import JobError, TransientError
 
 
 @dataclass(frozen=True)

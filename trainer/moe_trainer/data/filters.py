@@ -8,9 +8,9 @@ nearDuplicate                                    at all together: last (splittin
 import re
 from collections.abc import Sequence
 
+from moe_formats.failure import JobError
+from moe_formats.job_config import Filter
 from moe_trainer.data.languages import known_languages, language_of
-from moe_trainer.failure import JobError
-from moe_trainer.job_config import Filter
 from moe_trainer.python_syntax import piece_parses
 
 #: Least probability of a language that is taken for granted.

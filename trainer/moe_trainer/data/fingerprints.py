@@ -9,12 +9,12 @@ from typing import TypeVar
 import numpy as np
 from pydantic import Field, ValidationError
 
+from moe_formats.failure import JobError
+from moe_formats.format import Format
 from moe_trainer.data.catalogue import Catalogue, Names, Rows, digits_of, names_of, no_names
 from moe_trainer.data.minhash import BINS, SCHEME
 from moe_trainer.data.sorting import Index
 from moe_trainer.data.splitting import CLUSTER_BYTES, Places
-from moe_trainer.failure import JobError
-from moe_trainer.formats import Format
 
 _LINES_AT_ONCE = 4096
 

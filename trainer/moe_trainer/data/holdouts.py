@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from moe_formats.job_report import Window
 from moe_trainer.data.catalogue import Catalogue, Rows
 from moe_trainer.data.fingerprints import (
     KnownDocument,
@@ -22,7 +23,6 @@ from moe_trainer.data.fingerprints import (
 )
 from moe_trainer.data.sorting import Index, by_name
 from moe_trainer.data.splitting import Places
-from moe_trainer.job_report import Window
 from moe_trainer.manifest import replace_file, replacing
 
 

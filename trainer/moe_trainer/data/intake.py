@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_formats.job_config import Filter, SnapshotJob, Source
 from moe_trainer.data import filters
 from moe_trainer.data.catalogue import Catalogue, Names, Rows
 from moe_trainer.data.content import Content
@@ -27,7 +28,6 @@ from moe_trainer.data.splitting import without_near_duplicates
 from moe_trainer.data.surprise import FITTED_BYTES, SurpriseModel
 from moe_trainer.data.workers import Workers
 from moe_trainer.environment import Environment
-from moe_trainer.job_config import Filter, SnapshotJob, Source
 
 _SCORED_AT_ONCE = 256
 

@@ -22,16 +22,16 @@ import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
 from obstore.store import S3Store
 
-from moe_trainer.data.files import File, changed
-from moe_trainer.data.glob import literal_folder, matches
-from moe_trainer.failure import JobError, TransientError
-from moe_trainer.object_stores import (
+from moe_formats.failure import JobError, TransientError
+from moe_formats.object_stores import (
     ACCESS_KEY_ID,
     CERTIFICATES,
     SECRET_ACCESS_KEY,
     SESSION_TOKEN,
     ObjectStoreLocation,
 )
+from moe_trainer.data.files import File, changed
+from moe_trainer.data.glob import literal_folder, matches
 
 if TYPE_CHECKING:  # these exist in obstore's stubs only
     from obstore import GetOptions

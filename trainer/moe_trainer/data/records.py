@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from moe_formats.failure import JobError
 from moe_trainer.data.compression import BUFFER_BYTES
 from moe_trainer.data.conversations import UnusableError
 from moe_trainer.data.files import File
-from moe_trainer.failure import JobError
 
 #: Longer lines are not read.
 MAX_RECORD_BYTES = 16 * 1024 * 1024

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from moe_formats.format import Format
 from moe_trainer.data.catalogue import Catalogue, digits_of
 from moe_trainer.data.fingerprints import (
     Fingerprint,
@@ -24,7 +25,6 @@ from moe_trainer.data.fingerprints import (
 from moe_trainer.data.minhash import THRESHOLD
 from moe_trainer.data.near_duplicates import Resembling, search
 from moe_trainer.data.snapshot_layout import FINGERPRINTS, Document, read_documents, read_record
-from moe_trainer.formats import Format
 from moe_trainer.manifest import replace_file
 
 #: How many more bytes are drawn than a run will read, so that what is left out is not missed.

@@ -1,8 +1,8 @@
 """From the root of a source to its files: a mounted claim, or an object store."""
 
+from moe_formats.failure import JobError
 from moe_trainer.data.files import Files, LocalFiles
 from moe_trainer.environment import Environment
-from moe_trainer.failure import JobError
 
 
 def files_of(root: str, environment: Environment) -> Files:

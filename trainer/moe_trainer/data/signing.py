@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from moe_formats.job_config import Filter
 from moe_trainer.data.catalogue import Names, names_of
 from moe_trainer.data.content import Content
 from moe_trainer.data.filters import dropped_by
 from moe_trainer.data.minhash import Signatures, signatures
-from moe_trainer.job_config import Filter
 
 #: Characters of text in a batch.
 BATCH_CHARACTERS = 256 * 1024

@@ -22,9 +22,9 @@ from pathlib import Path
 
 from pydantic import Field
 
+from moe_formats.format import Digest, Format
+from moe_formats.job_report import Window
 from moe_trainer.data.content import Content
-from moe_trainer.formats import Digest, Format
-from moe_trainer.job_report import Window
 
 DOCUMENTS = "documents.jsonl"
 FINGERPRINTS = "fingerprints.jsonl"

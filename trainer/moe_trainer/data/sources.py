@@ -16,14 +16,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from moe_formats.failure import JobError
+from moe_formats.job_config import Source
 from moe_trainer.data.compression import BUFFER_BYTES, DamagedError, decompressed, without_compression
 from moe_trainer.data.content import Content
 from moe_trainer.data.conversations import UnusableError, parse_conversation
 from moe_trainer.data.cutting import MAX_DOCUMENT_BYTES, cut_conversation, cut_text
 from moe_trainer.data.files import File, Files
 from moe_trainer.data.records import Record, json_lines, parquet_rows
-from moe_trainer.failure import JobError
-from moe_trainer.job_config import Source
 
 _LINES = frozenset({".jsonl", ".ndjson"})
 _ROWS = frozenset({".parquet"})

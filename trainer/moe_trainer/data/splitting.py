@@ -16,10 +16,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_formats.job_config import HoldoutRule
 from moe_trainer.data.catalogue import Catalogue, Names, Rows, digits_one_by_one
 from moe_trainer.data.minhash import THRESHOLD, Signatures
 from moe_trainer.data.near_duplicates import Components, Mask, search, similar
-from moe_trainer.job_config import HoldoutRule
 
 #: Bytes of a cluster's id: 16 hexadecimal digits.
 CLUSTER_BYTES = 8

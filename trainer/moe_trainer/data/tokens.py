@@ -28,9 +28,9 @@ from numpy.typing import DTypeLike
 from pydantic import Field
 from torch import Tensor
 
+from moe_formats.failure import JobError
+from moe_formats.format import Format
 from moe_trainer.data.snapshot_layout import Document
-from moe_trainer.failure import JobError
-from moe_trainer.formats import Format
 from moe_trainer.manifest import is_committed, new_folder, verify
 from moe_trainer.tokenizer import Tokenizer
 

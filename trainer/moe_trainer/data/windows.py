@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
+from moe_formats.format import Digest
+from moe_formats.job_report import Window
+from moe_formats.segment_size import SegmentBytes
 from moe_trainer.data.catalogue import Rows, digits_of
 from moe_trainer.data.fingerprints import fingerprint_lines
 from moe_trainer.data.intake import Intake
 from moe_trainer.data.snapshot_layout import DOCUMENTS, FINGERPRINTS, document_line, read_documents
 from moe_trainer.data.splitting import Places
-from moe_trainer.formats import Digest
-from moe_trainer.job_report import Window
 from moe_trainer.manifest import new_folder, read_manifest
-from moe_trainer.segment_size import SegmentBytes
 
 
 @dataclass(frozen=True, order=True)

@@ -10,7 +10,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Generic, TypeVar
 
-from moe_trainer.failure import TransientError
+from moe_formats.failure import TransientError
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")

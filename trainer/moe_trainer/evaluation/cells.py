@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from moe_trainer.formats import Format, digest_of
+from moe_formats.format import Format, digest_of
 from moe_trainer.manifest import replace_file
 
 Kept = TypeVar("Kept", bound=Format)

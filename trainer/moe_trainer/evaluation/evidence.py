@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
 
+from moe_formats.format import canonical_json, digest_of
+from moe_formats.job_config import Comparison, EvaluateJob, HoldoutRef
+from moe_formats.job_report import Decision, Interval
 from moe_trainer.evaluation import scores
 from moe_trainer.evaluation.report import EvaluationReport, HoldoutRow
 from moe_trainer.evaluation.scores import Absent, Scored
 from moe_trainer.evaluation.segments import scorer_version
-from moe_trainer.formats import canonical_json, digest_of
-from moe_trainer.job_config import Comparison, EvaluateJob, HoldoutRef
-from moe_trainer.job_report import Decision, Interval
 
 Score = TypeVar("Score")
 Against = Literal["current", "base", "unigram"]

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from moe_trainer import store
+from moe_formats import store
+from moe_formats.format import Digest, Format
+from moe_formats.job_config import ArtefactRef, HoldoutRef
+from moe_formats.segment_size import SegmentBytes
 from moe_trainer.evaluation.cells import read_cell, write_cell
 from moe_trainer.evaluation.segments import scorer_version
-from moe_trainer.formats import Digest, Format
-from moe_trainer.job_config import ArtefactRef, HoldoutRef
-from moe_trainer.segment_size import SegmentBytes
 
 Array = npt.NDArray[np.float64]
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from pydantic import Field
 
-from moe_trainer import manifest, store
-from moe_trainer.formats import Digest, Format, digest_of
-from moe_trainer.job_config import Contamination, EvaluateJob, Grading, HoldoutRef
-from moe_trainer.job_report import (
+from moe_formats import store
+from moe_formats.format import Digest, Format, digest_of
+from moe_formats.job_config import Contamination, EvaluateJob, Grading, HoldoutRef
+from moe_formats.job_report import (
     MAX_HEADLINE_BYTES,
     Accuracy,
     Decision,
@@ -16,6 +16,7 @@ from moe_trainer.job_report import (
     Interval,
     Ungraded,
 )
+from moe_trainer import manifest
 
 REPORT = "report.json"
 

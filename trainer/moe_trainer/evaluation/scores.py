@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from moe_formats.job_report import Decision, Interval
 from moe_trainer.evaluation.matrix import Array, Cell
-from moe_trainer.job_report import Decision, Interval
 from moe_trainer.statistics.bootstrap import TAIL, Bootstrap, Ratio, bootstrap, seed_of
 from moe_trainer.statistics.clustered import Clustered
 from moe_trainer.statistics.superiority import superiority

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from moe_formats.segment_size import CONTEXT_BYTES, SegmentBytes
 from moe_trainer.data.snapshot_layout import Document
-from moe_trainer.segment_size import CONTEXT_BYTES, SegmentBytes
 
 MAX_SEGMENTS = 256
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from moe_formats.job_report import Accuracy, Interval
 from moe_trainer.evaluators.answers import Answers
-from moe_trainer.job_report import Accuracy, Interval
 from moe_trainer.statistics import accuracy
 from moe_trainer.statistics.bootstrap import seed_of
 from moe_trainer.statistics.clustered import Clustered

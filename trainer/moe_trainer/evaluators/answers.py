@@ -8,12 +8,12 @@ from pathlib import Path
 
 from pydantic import Field
 
-from moe_trainer import store
+from moe_formats import store
+from moe_formats.format import Digest, Format
+from moe_formats.job_config import ArtefactRef, TasksRef
 from moe_trainer.evaluation.cells import read_cell, write_cell
 from moe_trainer.evaluators.measures import MEASURES
 from moe_trainer.evaluators.tasks import Completion, Item, TaskRules, read_items, read_rules
-from moe_trainer.formats import Digest, Format
-from moe_trainer.job_config import ArtefactRef, TasksRef
 
 #: The version of generating and measuring: change it when an answer or its measure may change.
 ANSWERING = "greedy-v1"

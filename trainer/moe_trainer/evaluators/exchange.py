@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from moe_formats.failure import TransientError
+from moe_formats.format import Format, canonical_json, digest_of
+from moe_formats.job_config import Grading
 from moe_trainer.evaluators.tasks import Item
-from moe_trainer.failure import TransientError
-from moe_trainer.formats import Format, canonical_json, digest_of
-from moe_trainer.job_config import Grading
 from moe_trainer.manifest import replace_file
 
 INPUT = "input.jsonl"

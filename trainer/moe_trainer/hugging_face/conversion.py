@@ -25,7 +25,7 @@ from transformers.core_model_loading import (
     revert_weight_conversion,
 )
 
-from moe_trainer.failure import JobError
+from moe_formats.failure import JobError
 from moe_trainer.shards import Rows, Stored
 
 #: Returns some rows of a tensor on disk.

@@ -22,9 +22,9 @@ from transformers import (
     logging,
 )
 
+from moe_formats.failure import JobError
+from moe_formats.format import parse_json
 from moe_trainer import shards
-from moe_trainer.failure import JobError
-from moe_trainer.formats import parse_json
 from moe_trainer.hugging_face import conversion, weights
 from moe_trainer.hugging_face.decoder import CONFIG, Decoder
 from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 
+from moe_formats.failure import JobError
+from moe_formats.format import Digest
+from moe_formats.job_config import ArtefactRef
+from moe_formats.training_spec import MethodName, TrainingSpec
 from moe_trainer import artefact, manifest
 from moe_trainer.causal_model import CausalModel
-from moe_trainer.failure import JobError
-from moe_trainer.formats import Digest
 from moe_trainer.generation_config import set_temperature
-from moe_trainer.job_config import ArtefactRef
 from moe_trainer.methods import adapter
 from moe_trainer.methods.adapter import ADAPTER, AdapterRecord
 from moe_trainer.methods.expert_bank import ExpertBank
@@ -33,7 +34,6 @@ from moe_trainer.parallel.spread import spread
 from moe_trainer.shards import Rows
 from moe_trainer.streams import Stream
 from moe_trainer.tokenizer import Tokenizer
-from moe_trainer.training_spec import MethodName, TrainingSpec
 
 ADAPTERS: Mapping[MethodName, AdapterMethod] = {"LoRA": LoRA(), "ExpertBank": ExpertBank()}
 METHODS: Mapping[MethodName, Method] = {"Full": Full(), **ADAPTERS}

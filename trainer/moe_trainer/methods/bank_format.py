@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from moe_trainer.formats import Format
+from moe_formats.format import Format
 from moe_trainer.manifest import corrupt, read_format
 from moe_trainer.methods.bank_layers import BankLayer
 from moe_trainer.shards import Rows, check, read_header, read_rows

@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from moe_formats.failure import JobError
+from moe_formats.format import Digest
+from moe_formats.job_config import ArtefactRef
 from moe_trainer import artefact
 from moe_trainer.causal_model import CausalModel
-from moe_trainer.failure import JobError
-from moe_trainer.formats import Digest
-from moe_trainer.job_config import ArtefactRef
 from moe_trainer.methods import adapter
 from moe_trainer.methods.bank_layers import CLOSED
 from moe_trainer.methods.expert_bank import ExpertBank, bankable

@@ -20,8 +20,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from moe_formats.failure import JobError
+from moe_formats.training_spec import TrainingSpec
 from moe_trainer.causal_model import CausalModel, parameter_names
-from moe_trainer.failure import JobError
 from moe_trainer.in_layer import holds_in_layer_experts
 from moe_trainer.methods import bank_format
 from moe_trainer.methods.bank_format import BankConfig
@@ -32,7 +33,6 @@ from moe_trainer.parallel.processes import ALONE, Processes
 from moe_trainer.shards import Rows
 from moe_trainer.streams import Stream
 from moe_trainer.tokenizer import Tokenizer
-from moe_trainer.training_spec import TrainingSpec
 
 #: How far the copied rows' logits start above their originals' on a mean token of the domain: e^4 is 55 to 1.
 SHIFT = 4.0

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from moe_formats.failure import JobError
+from moe_formats.training_spec import LoRASpec, LoRATarget, TrainingSpec
 from moe_trainer.causal_model import CausalModel, parameter_names
-from moe_trainer.failure import JobError
 from moe_trainer.in_layer import stacked_weights
 from moe_trainer.methods import peft_format
 from moe_trainer.methods.lora_layers import LoRAExperts, LoRALinear, draw
@@ -21,7 +22,6 @@ from moe_trainer.parallel.processes import ALONE, Processes
 from moe_trainer.shards import Rows
 from moe_trainer.streams import Stream
 from moe_trainer.tokenizer import Tokenizer
-from moe_trainer.training_spec import LoRASpec, LoRATarget, TrainingSpec
 
 #: Linear layers that choose among in-layer experts: an update there would move what is balanced.
 _ROUTERS = {"gate", "router", "shared_expert_gate"}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from moe_trainer.failure import JobError
+from moe_formats.failure import JobError
 
 
 @dataclass(frozen=True)

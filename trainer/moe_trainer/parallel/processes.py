@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
-from moe_trainer.failure import PEER_LOST, JobError, TransientError
+from moe_formats.failure import PEER_LOST, JobError, TransientError
 from moe_trainer.parallel.layout import Layout
 
 if TYPE_CHECKING:

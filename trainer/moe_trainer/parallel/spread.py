@@ -16,8 +16,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from moe_formats.failure import JobError
 from moe_trainer.causal_model import CausalModel
-from moe_trainer.failure import JobError
 from moe_trainer.in_layer import holds_in_layer_experts
 from moe_trainer.methods.bank_layers import BankedExperts
 from moe_trainer.methods.lora_layers import LoRAExperts

@@ -11,8 +11,8 @@ from types import MappingProxyType
 
 from aiohttp import web
 
+from moe_formats.serve_config import ServeConfig
 from moe_trainer.generation_config import DEFAULT_TEMPERATURE
-from moe_trainer.serve_config import ServeConfig
 from moe_trainer.server.engine import Engine, Finished, Generated, QueueFull, Ticket
 from moe_trainer.server.metrics import Metrics
 from moe_trainer.server.planning import Plan, Planner, Served

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from moe_trainer.formats import Digest
+from moe_formats.format import Digest
 from moe_trainer.server.engine import Generation
 from moe_trainer.server.metrics import ExpertMetrics
 from moe_trainer.server.requests import BadRequest, parse_chat, parse_completion

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
+from moe_formats.failure import JobError
+from moe_formats.training_spec import TrainingSpec
 from moe_trainer.causal_model import CausalModel, Mixture
-from moe_trainer.failure import JobError
 from moe_trainer.moe.balance import LayerLoad, StepCounts, update_bias
 from moe_trainer.moe.routing import Routing
 from moe_trainer.training.load_record import LoadRecord
 from moe_trainer.training.losses import load_balancing_loss, router_z_loss, target_load
-from moe_trainer.training_spec import TrainingSpec
 
 #: Batches of the run on which the base's own load is measured.
 BASE_LOAD_STEPS = 16

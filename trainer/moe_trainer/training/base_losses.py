@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from moe_formats.training_spec import TrainingSpec
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.data.batches import IGNORED
 from moe_trainer.tokenizer import Tokenizer
-from moe_trainer.training_spec import TrainingSpec
 
 #: tau, in bits per byte: how far from its base a block is when it stops to count.
 SOFTNESS = 0.1

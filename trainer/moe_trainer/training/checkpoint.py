@@ -25,9 +25,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from moe_formats.failure import JobError
+from moe_formats.format import Digest, Format
 from moe_trainer.causal_model import CausalModel
-from moe_trainer.failure import JobError
-from moe_trainer.formats import Digest, Format
 from moe_trainer.manifest import is_committed, new_folder, verify
 from moe_trainer.parallel.processes import Processes
 from moe_trainer.parallel.spread import local, placed, placed_like

@@ -7,13 +7,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from moe_trainer import store
+from moe_formats import store
+from moe_formats.failure import JobError
+from moe_formats.format import Digest
+from moe_formats.job_config import SnapshotRef, TrainJob
 from moe_trainer.data.replay import Replay, registry_seen
 from moe_trainer.data.snapshot_layout import Document, SnapshotRecord, read_documents, read_record
 from moe_trainer.data.tokens import Planned, Streams, open_streams, write_streams
-from moe_trainer.failure import JobError
-from moe_trainer.formats import Digest
-from moe_trainer.job_config import SnapshotRef, TrainJob
 from moe_trainer.manifest import corrupt, verify
 from moe_trainer.parallel.heartbeat import first_alone
 from moe_trainer.parallel.processes import Processes

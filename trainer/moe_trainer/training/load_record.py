@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from moe_trainer.formats import Format
+from moe_formats.format import Format
 from moe_trainer.moe.balance import LayerLoad
 
 #: Intervals that a report holds at most; beyond, every second one goes.

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.optim.adamw import adamw
 
+from moe_formats.training_spec import Schedule, TrainingSpec
 from moe_trainer.parallel.spread import local
-from moe_trainer.training_spec import Schedule, TrainingSpec
 
 #: The learning rate ends at this share of its peak.
 FINAL_SHARE = 0.1

@@ -6,7 +6,7 @@ It informs and decides nothing; a training run never waits for it.
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
-from moe_trainer.job_report import Progress
+from moe_formats.job_report import Progress
 
 _HELP = {
     "step": "Optimizer steps done.",

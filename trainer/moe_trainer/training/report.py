@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from pydantic import Field
 
+from moe_formats.failure import JobError, TransientError
+from moe_formats.format import Format
+from moe_formats.job_config import TrainJob
+from moe_formats.job_report import TrainHeadline
 from moe_trainer import artefact
 from moe_trainer.data.tokens import StreamRecord
-from moe_trainer.failure import JobError, TransientError
-from moe_trainer.formats import Format
-from moe_trainer.job_config import TrainJob
-from moe_trainer.job_report import TrainHeadline
 from moe_trainer.manifest import is_committed, read_manifest, sha256_of_file, verify
 from moe_trainer.methods import artefacts
 from moe_trainer.moe.backends import Backend

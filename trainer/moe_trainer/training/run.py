@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moe_formats.failure import JobError
+from moe_formats.format import Digest, canonical_json, digest_of, parse_json
+from moe_formats.job_config import ArtefactRef, TrainJob
+from moe_formats.training_spec import TrainingSpec
 from moe_trainer.causal_model import CausalModel
 from moe_trainer.data.batches import Batches, positions_in_documents, rows_of, validation_blocks
 from moe_trainer.data.tokens import StreamsRecord
-from moe_trainer.failure import JobError
-from moe_trainer.formats import Digest, canonical_json, digest_of, parse_json
-from moe_trainer.job_config import ArtefactRef, TrainJob
 from moe_trainer.manifest import corrupt
 from moe_trainer.methods.adapter import checkpoint_of
 from moe_trainer.methods.artefacts import ADAPTERS, METHODS, Start, load_spread, start
@@ -31,7 +32,6 @@ from moe_trainer.training.checkpoint import Curve
 from moe_trainer.training.data import read_data
 from moe_trainer.training.early_stop import BestWeights, is_over, standing
 from moe_trainer.training.optimization import AdamW, trained_parameters
-from moe_trainer.training_spec import TrainingSpec
 
 #: Batches of the run by which a method may set what it has added.
 BEGIN_STEPS = 8

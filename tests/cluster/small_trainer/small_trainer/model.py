@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from moe_formats.format import Digest
 from moe_trainer.evaluation.matrix import Cell, CellKey
 from moe_trainer.evaluation.segments import Segment
 from moe_trainer.evaluators.tasks import Completion
-from moe_trainer.formats import Digest
 from moe_trainer.manifest import new_folder, read_manifest, verify
 
 Counts = npt.NDArray[np.float64]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from moe_trainer.failure import from_exception
-from moe_trainer.serve_config import ServeConfig, parse_serve_config
+from moe_formats.failure import from_exception
+from moe_formats.serve_config import ServeConfig, parse_serve_config
 from small_trainer import model
 
 #: Seconds for which a stopping server still takes requests, as the real one.

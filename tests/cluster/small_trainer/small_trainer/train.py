@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from moe_trainer import store
+from moe_formats import store
+from moe_formats.failure import JobError, TransientError
+from moe_formats.format import digest_of
+from moe_formats.job_config import TrainJob
+from moe_formats.job_report import Progress, TrainHeadline
 from moe_trainer.data.snapshot_layout import read_documents
 from moe_trainer.environment import Environment
-from moe_trainer.failure import JobError, TransientError
-from moe_trainer.formats import digest_of
-from moe_trainer.job_config import TrainJob
-from moe_trainer.job_report import Progress, TrainHeadline
 from moe_trainer.manifest import is_committed, replace_file, sha256_of_file
 from moe_trainer.training.progress import ProgressServer
 from small_trainer import model

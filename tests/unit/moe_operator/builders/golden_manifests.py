@@ -5,10 +5,13 @@ from typing import Any
 
 import yaml
 
-from moe_gateway.routing_policy import RoutedExpert, RoutingPolicy
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import ExpertPool
-from moe_operator.api.expert_revision import ExpertRevisionSpec
+from moe_formats.job_config import DistillJob, EvaluateJob, GradeJob, SnapshotJob, TrainJob
+from moe_formats.object_stores import ObjectStoreLocation
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_revision import ExpertRevisionSpec
+from moe_formats.routing_policy import RoutedExpert, RoutingPolicy
+from moe_formats.serve_config import ServeConfig, ServedArtefact
 from moe_operator.builders.distill_job import build_distill_job
 from moe_operator.builders.evaluate_job import build_evaluate_job
 from moe_operator.builders.gang import build_gang_service
@@ -21,9 +24,6 @@ from moe_operator.builders.snapshot_job import build_snapshot_job
 from moe_operator.builders.store import build_store
 from moe_operator.builders.training_job import build_training_job
 from moe_operator.config import OperatorConfig
-from moe_trainer.job_config import DistillJob, EvaluateJob, GradeJob, SnapshotJob, TrainJob
-from moe_trainer.object_stores import ObjectStoreLocation
-from moe_trainer.serve_config import ServeConfig, ServedArtefact
 
 FOLDER = Path(__file__).parent / "golden"
 CHART_VALUES = Path(__file__).parents[4] / "charts/moe-operator/values.yaml"

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from golden_manifests import CLAIM, GRADE_JOB, TRAIN_JOB, a_pool, an_expert, chart_config, on_cpu, on_profile
 
+from moe_formats.job_config import HoldoutRule, TrainJob, parse_job_config
 from moe_operator.builders.gateway import build_gateway
 from moe_operator.builders.grade_job import build_grade_job
 from moe_operator.builders.pod import config_text
 from moe_operator.builders.server import TEMPLATE
 from moe_operator.builders.training_job import build_training_job
-from moe_trainer.job_config import HoldoutRule, TrainJob, parse_job_config
 
 WORKLOADS = [
     pytest.param(manifest, id=f"{manifest['kind']}-{manifest['metadata']['name']}")

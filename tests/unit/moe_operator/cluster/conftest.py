@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from moe_operator.api import labels
+from moe_formats.resources import labels
 from moe_operator.cluster.api_client import ApiError, Listing
 from moe_operator.cluster.cache import Cache
 from moe_operator.cluster.resources import Resource

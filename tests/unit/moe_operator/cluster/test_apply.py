@@ -1,8 +1,8 @@
 import aiohttp
 import pytest
 
-from moe_operator.api import labels
-from moe_operator.api.reasons import Reason
+from moe_formats.resources import labels
+from moe_formats.resources.reasons import Reason
 from moe_operator.cluster.api_client import ApiError
 from moe_operator.cluster.apply import Applier, NameTaken, Outdated
 from moe_operator.cluster.resources import ref_of

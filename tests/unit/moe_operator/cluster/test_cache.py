@@ -3,7 +3,7 @@ from itertools import permutations
 import pytest
 from pydantic import ValidationError
 
-from moe_operator.api.expert import Expert
+from moe_formats.resources.expert import Expert
 from moe_operator.cluster.cache import Cache, prune
 
 

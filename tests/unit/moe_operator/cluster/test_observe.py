@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from moe_formats.job_report import Failure
 from moe_operator.cluster.observe import observed_gateway, observed_job, observed_pod, observed_server
-from moe_trainer.job_report import Failure
 
 DIGEST = "sha256:" + "0" * 64
 

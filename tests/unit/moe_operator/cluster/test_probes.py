@@ -4,10 +4,10 @@ import json
 import pytest
 from aiohttp import web
 
+from moe_formats.format import digest_of
 from moe_operator.cluster.gather import Answers
 from moe_operator.cluster.probes import LONGEST_ANSWER, Probes
 from moe_operator.state import Key
-from moe_trainer.formats import digest_of
 
 POLICY = '{"pool":"p"}'
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from moe_operator.api.kinds import EXPERT, KINDS
-from moe_operator.api.reasons import Reason
+from moe_formats.resources.kinds import EXPERT, KINDS
+from moe_formats.resources.reasons import Reason
 from moe_operator.generate import __main__ as generate
 from moe_operator.generate.manifests import MARK
 
@@ -81,7 +81,7 @@ def test_another_folder_is_refused(
 def test_the_crds_are_valid_yaml_with_our_header(files: Files) -> None:
     for kind in KINDS:
         text = files[f"crds/{kind.plural}.yaml"]
-        assert text.startswith("# Generated from operator/moe_operator/api")
+        assert text.startswith("# Generated from formats/moe_formats/resources")
         assert yaml.safe_load(text)["metadata"]["name"] == f"{kind.plural}.moe-operator.dev"
 
 

@@ -3,10 +3,10 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from moe_operator.api.reasons import Reason
+from moe_formats.job_report import Failure, TrainHeadline
+from moe_formats.resources.reasons import Reason
 from moe_operator.planner.attempts import LONGEST_DELAY, assess
 from moe_operator.state import ObservedJob, ObservedPod, Role
-from moe_trainer.job_report import Failure, TrainHeadline
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "0" * 64

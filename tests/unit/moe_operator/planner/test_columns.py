@@ -2,12 +2,12 @@
 
 import pytest
 
-from moe_operator.api.base import Interval
-from moe_operator.api.expert import Targets
-from moe_operator.api.expert_status import Scores, TrainingStatus
+from moe_formats.job_report import Progress
+from moe_formats.resources.base import Interval
+from moe_formats.resources.expert import Targets
+from moe_formats.resources.expert_status import Scores, TrainingStatus
 from moe_operator.planner.progress import eta_text, percent, training_status
 from moe_operator.planner.targets import judge_targets, score_summary, targets_summary
-from moe_trainer.job_report import Progress
 
 SCORES = Scores(
     gain=Interval(value=0.2, lower=0.15, upper=0.25),

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from world import World
 
-from moe_trainer.job_config import EvaluateJob, SnapshotJob, parse_job_config
+from moe_formats.job_config import EvaluateJob, SnapshotJob, parse_job_config
 
 SUMS = {"name": "sums", "measure": "exactMatch", "store": "corpora", "path": "sums.jsonl"}
 

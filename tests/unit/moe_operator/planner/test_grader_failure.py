@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from moe_operator.api.reasons import Reason
+from moe_formats.job_report import EXIT_INPUT_ERROR, Failure
+from moe_formats.resources.reasons import Reason
 from moe_operator.planner.attempts import POD_FAILURE_POLICY, incident_of
 from moe_operator.state import ObservedJob, ObservedPod, Role
-from moe_trainer.job_report import EXIT_INPUT_ERROR, Failure
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from world import CONFIG, World
 
+from moe_formats.job_config import EvaluateJob, GradeJob, parse_job_config
 from moe_operator.config import Grader
 from moe_operator.planner.retention import KEPT_GRADINGS
-from moe_trainer.job_config import EvaluateJob, GradeJob, parse_job_config
 
 PROGRAMS = {
     "name": "programs",

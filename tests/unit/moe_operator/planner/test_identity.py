@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from world import World
 
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_revision import ExpertRevision, Inputs, TrainingInput
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_revision import ExpertRevision, Inputs, TrainingInput
 from moe_operator.planner.cause import cause_of
 from moe_operator.planner.identity import LEFT_OUT, inputs_digest, normalised, training_input
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from world import World
 
-from moe_trainer import store
+from moe_formats import store
 
 FIRST, SECOND = ("sha256:" + digit * 64 for digit in "12")
 

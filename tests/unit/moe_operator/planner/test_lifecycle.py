@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 from world import POOL, World
 
-from moe_operator.api.reasons import Reason
-from moe_trainer.job_report import Failure
+from moe_formats.job_report import Failure
+from moe_formats.resources.reasons import Reason
 
 DOMAINS = ("code", "mathematics", "speeches")
 

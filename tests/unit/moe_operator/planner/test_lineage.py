@@ -5,7 +5,7 @@ from typing import Literal
 import pytest
 from world import World
 
-from moe_operator.api.expert_revision import ExpertRevision, ParentRef, SnapshotInput
+from moe_formats.resources.expert_revision import ExpertRevision, ParentRef, SnapshotInput
 from moe_operator.planner.lineage import MAX_ANCESTRY, parent_ref
 
 

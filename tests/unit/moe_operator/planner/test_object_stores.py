@@ -6,7 +6,7 @@ from typing import Any
 
 from world import World
 
-from moe_operator.api.expert_pool import ExpertPool
+from moe_formats.resources.expert_pool import ExpertPool
 from moe_operator.config import Store
 from moe_operator.planner.data import new_snapshot_job, request_of
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from moe_operator.api.base import Interval
-from moe_operator.api.evaluator import AccuracyStatus
-from moe_operator.api.expert import Promotion
-from moe_operator.api.expert_revision import Cause, DecisionStatus, Evidence
-from moe_operator.api.expert_status import Scores, TargetStatus, WindowStatus
+from moe_formats.resources.base import Interval
+from moe_formats.resources.evaluator import AccuracyStatus
+from moe_formats.resources.expert import Promotion
+from moe_formats.resources.expert_revision import Cause, DecisionStatus, Evidence
+from moe_formats.resources.expert_status import Scores, TargetStatus, WindowStatus
 from moe_operator.planner.promotion import Candidate, Uses, judge, too_small, used_up
 
 HOLDOUT = "sha256:" + "0" * 64

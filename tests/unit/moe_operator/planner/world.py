@@ -12,11 +12,33 @@ from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from moe_gateway.routing_policy import RoutingPolicy, parse_routing_policy
-from moe_operator.api import labels
-from moe_operator.api.expert import Expert
-from moe_operator.api.expert_pool import ExpertPool
-from moe_operator.api.expert_revision import ExpertRevision
+from moe_formats.job_config import (
+    DistillJob,
+    EvaluateJob,
+    GradeJob,
+    SnapshotJob,
+    TasksRef,
+    TrainJob,
+    parse_job_config,
+)
+from moe_formats.job_report import (
+    Accuracy,
+    Decision,
+    DistillHeadline,
+    EvaluateHeadline,
+    Failure,
+    Interval,
+    SnapshotHeadline,
+    TaskSet,
+    TrainHeadline,
+    Ungraded,
+    Window,
+)
+from moe_formats.resources import labels
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_revision import ExpertRevision
+from moe_formats.routing_policy import RoutingPolicy, parse_routing_policy
 from moe_operator.builders.server import ARTEFACT
 from moe_operator.config import Images, OperatorConfig, Profile, Store
 from moe_operator.planner import plan_expert, plan_pool
@@ -33,28 +55,6 @@ from moe_operator.state import (
     PoolState,
     Role,
     StatusWrite,
-)
-from moe_trainer.job_config import (
-    DistillJob,
-    EvaluateJob,
-    GradeJob,
-    SnapshotJob,
-    TasksRef,
-    TrainJob,
-    parse_job_config,
-)
-from moe_trainer.job_report import (
-    Accuracy,
-    Decision,
-    DistillHeadline,
-    EvaluateHeadline,
-    Failure,
-    Interval,
-    SnapshotHeadline,
-    TaskSet,
-    TrainHeadline,
-    Ungraded,
-    Window,
 )
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

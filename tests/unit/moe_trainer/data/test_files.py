@@ -10,12 +10,12 @@ from pathlib import Path
 import pyarrow
 import pytest
 
+from moe_formats.failure import JobError, TransientError
+from moe_formats.job_config import Source
 from moe_trainer.data.compression import DamagedError, decompressed, without_compression
 from moe_trainer.data.files import File, LocalFiles
 from moe_trainer.data.glob import literal_folder, matches
 from moe_trainer.data.sources import SourceCount, read_source
-from moe_trainer.failure import JobError, TransientError
-from moe_trainer.job_config import Source
 
 DATA = b"".join(b"line %d\n" % number for number in range(20_000))
 

@@ -6,11 +6,11 @@ import random
 
 import pytest
 
+from moe_formats.failure import JobError
+from moe_formats.job_config import Filter
 from moe_trainer.data.cutting import cut_text
 from moe_trainer.data.filters import check_filters, dropped_by, surprise_band
 from moe_trainer.data.surprise import SurpriseModel
-from moe_trainer.failure import JobError
-from moe_trainer.job_config import Filter
 from moe_trainer.python_syntax import parses, piece_parses
 
 from ..conftest import Place

@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
+from moe_formats.failure import JobError
+from moe_formats.job_config import Source
 from moe_trainer.data.snapshot_layout import read_documents, read_record
-from moe_trainer.failure import JobError
-from moe_trainer.job_config import Source
 
 from ..conftest import Place
 from ..test_snapshot import Prose

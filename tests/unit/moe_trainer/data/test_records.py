@@ -6,12 +6,12 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from moe_formats.failure import JobError
+from moe_formats.job_config import Source
 from moe_trainer.data import records
 from moe_trainer.data.content import Content
 from moe_trainer.data.files import LocalFiles
 from moe_trainer.data.sources import SourceCount, read_source
-from moe_trainer.failure import JobError
-from moe_trainer.job_config import Source
 
 CONVERSATION = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
 

@@ -4,13 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pytest
 
+from moe_formats.job_config import HoldoutRule
 from moe_trainer.data import near_duplicates, sorting
 from moe_trainer.data.catalogue import Catalogue, Rows, digits_of, names_of
 from moe_trainer.data.content import Content
 from moe_trainer.data.minhash import BINS, signature, signatures
 from moe_trainer.data.near_duplicates import Components, Resembling, search
 from moe_trainer.data.splitting import Places, assign, is_held_out, without_near_duplicates
-from moe_trainer.job_config import HoldoutRule
 
 from . import naive
 

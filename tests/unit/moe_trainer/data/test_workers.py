@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from moe_formats.failure import TransientError
 from moe_trainer import snapshot
 from moe_trainer.data import signing, workers
 from moe_trainer.data.workers import Workers
-from moe_trainer.failure import TransientError
 
 from ..conftest import Place
 from ..test_snapshot import Prose

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from moe_formats.job_config import ArtefactRef, HoldoutRef
 from moe_trainer.evaluation.matrix import Cell, Matrix
-from moe_trainer.job_config import ArtefactRef, HoldoutRef
 
 MODEL = ArtefactRef(revision="code-1", path="models/code", digest="sha256:" + "a" * 64)
 HOLDOUT = HoldoutRef(domain="code", expert="code", path="holdouts/code", digest="sha256:" + "b" * 64)

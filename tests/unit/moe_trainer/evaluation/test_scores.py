@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from moe_formats.job_report import Interval
 from moe_trainer.evaluation import scores
 from moe_trainer.evaluation.matrix import Cell, CellKey
 from moe_trainer.evaluation.scores import Absent, Scored
-from moe_trainer.job_report import Interval
 
 DIGEST = "sha256:" + "a" * 64
 

@@ -5,9 +5,9 @@ from typing import get_args
 
 import pytest
 
+from moe_formats.segment_size import CONTEXT_BYTES, SegmentBytes, tokens_needed
 from moe_trainer.data.snapshot_layout import Document
 from moe_trainer.evaluation.segments import MAX_SEGMENTS, cut, scorer_version, shortest_tail
-from moe_trainer.segment_size import CONTEXT_BYTES, SegmentBytes, tokens_needed
 
 SIZES: tuple[SegmentBytes, ...] = get_args(SegmentBytes)
 of_each_size = pytest.mark.parametrize("size", SIZES)

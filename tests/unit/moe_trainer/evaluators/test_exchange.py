@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from moe_formats.failure import TransientError
+from moe_formats.job_config import Grader, Grading
 from moe_trainer.evaluators.exchange import (
     INPUT,
     OUTPUT,
@@ -16,8 +18,6 @@ from moe_trainer.evaluators.exchange import (
     write_questions,
 )
 from moe_trainer.evaluators.tasks import Item
-from moe_trainer.failure import TransientError
-from moe_trainer.job_config import Grader, Grading
 
 GRADING = Grading(evaluator="mine", grader=Grader(name="pytest", image="registry.example/pytest:3"))
 IDS = {"a", "b"}

@@ -3,10 +3,10 @@ from collections.abc import Callable
 import pytest
 from tests.unit.moe_trainer.conftest import Place
 
+from moe_formats.failure import JobError
+from moe_formats.job_config import EvaluatorSource, TasksRef
+from moe_formats.job_report import TaskSet
 from moe_trainer.evaluators.tasks import freeze, read_items, read_rules
-from moe_trainer.failure import JobError
-from moe_trainer.job_config import EvaluatorSource, TasksRef
-from moe_trainer.job_report import TaskSet
 from moe_trainer.manifest import verify
 
 SUMS = [{"prompt": f"{n} + 1 =", "answer": str(n + 1)} for n in range(40)]

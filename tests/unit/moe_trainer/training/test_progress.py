@@ -4,7 +4,7 @@ import urllib.request
 
 import pytest
 
-from moe_trainer.job_report import Progress
+from moe_formats.job_report import Progress
 from moe_trainer.training.progress import ProgressServer, metrics
 
 

@@ -1,0 +1,23 @@
+"""The one rule for paths beneath a store or a source: they are relative and never leave it."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+
+def leaves_its_root(path: str) -> bool:
+    """Say whether a path is absolute or has a part ``..``."""
+    return path.startswith("/") or ".." in path.split("/")
+
+
+def beneath(path: str) -> str:
+    """Return the path; raises ValueError, which pydantic reports with the field's name, if it leaves its root."""
+    if leaves_its_root(path):
+        raise ValueError(
+            f"path {path!r} must be relative and must not contain '..': name files beneath the store"
+        )
+    return path
+
+
+#: A path beneath a root that the reader knows (the pool's store, a source).
+RelativePath = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(beneath)]

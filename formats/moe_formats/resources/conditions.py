@@ -1,0 +1,72 @@
+"""Conditions in the shape of metav1.Condition, and how a set of them changes."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from moe_formats.format import Format
+from moe_formats.resources.reasons import Reason
+
+
+class ConditionType(StrEnum):
+    """Every condition that an object can carry; kstatus reads Ready, Reconciling and Stalled."""
+
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+    DATA_READY = "DataReady"
+    BASE_MODEL_READY = "BaseModelReady"
+    TRAINED = "Trained"
+    EVALUATED = "Evaluated"
+    TARGETS_MET = "TargetsMet"
+    SERVING = "Serving"
+    PAUSED = "Paused"
+    PROMOTED = "Promoted"
+    STORAGE_READY = "StorageReady"
+    EXPERTS_READY = "ExpertsReady"
+    GATEWAY_READY = "GatewayReady"
+
+
+class Condition(Format):
+    """One observation of an object's state."""
+
+    type: str = Field(max_length=64, description="Name of the condition, for example `Ready`.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
+    reason: str = Field(max_length=128, description="One CamelCase word; docs/reasons.md explains each.")
+    message: str = Field(default="", max_length=4096, description="What, why, and what to do next.")
+    observed_generation: int = Field(
+        default=0, ge=0, description="Generation of the object it was computed from."
+    )
+    last_transition_time: datetime | None = Field(default=None, description="When `status` last changed.")
+
+
+def condition(
+    type_: ConditionType, status: bool | None, reason: Reason, message: str, *, generation: int
+) -> Condition:
+    """Return a condition without a transition time; ``merge_conditions`` gives it one."""
+    text = "Unknown" if status is None else ("True" if status else "False")
+    return Condition(
+        type=type_, status=text, reason=reason, message=message[:4096], observed_generation=generation
+    )
+
+
+def merge_conditions(
+    old: Iterable[Condition], new: Sequence[Condition], *, now: datetime
+) -> tuple[Condition, ...]:
+    """Return ``new`` with the transition time of ``old`` kept wherever the status did not change."""
+    before = {item.type: item for item in old}
+    merged = []
+    for item in new:
+        previous = before.get(item.type)
+        same = previous is not None and previous.status == item.status
+        stamp = previous.last_transition_time if same and previous is not None else now.replace(microsecond=0)
+        merged.append(item.model_copy(update={"last_transition_time": stamp}))
+    return tuple(merged)
+
+
+def find_condition(conditions: Iterable[Condition], type_: ConditionType) -> Condition | None:
+    """Return the condition of a type, or None."""
+    return next((item for item in conditions if item.type == type_), None)

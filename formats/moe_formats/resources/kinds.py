@@ -1,0 +1,125 @@
+"""The kinds of the API group: their names, what `kubectl get` shows of them, and how they scale."""
+
+from dataclasses import dataclass
+
+from moe_formats.format import Format
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_revision import ExpertRevision
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of `kubectl get`; a wide one shows with `-o wide` only."""
+
+    name: str
+    path: str
+    type: str = "string"
+    wide: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Where `kubectl scale` and autoscalers read and write."""
+
+    spec_replicas: str
+    status_replicas: str = ".status.replicas"
+    selector: str = ".status.selector"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One custom resource."""
+
+    model: type[Format]
+    plural: str
+    short: str
+    columns: tuple[Column, ...]
+    #: Fields that `kubectl get --field-selector` may name.
+    selectable: tuple[str, ...] = ()
+    scale: Scale | None = None
+    #: Children derive their names from this one, so it is shorter than Kubernetes would allow.
+    short_name_rule: bool = True
+
+    @property
+    def name(self) -> str:
+        """Return the kind as a manifest spells it, for example `ExpertPool`."""
+        return self.model.__name__
+
+    @property
+    def singular(self) -> str:
+        """Return the name for one object, for example `expertpool`."""
+        return self.name.lower()
+
+
+def _of_condition(type_: str, field: str) -> str:
+    return f'.status.conditions[?(@.type=="{type_}")].{field}'
+
+
+_READY = Column("Ready", _of_condition("Ready", "status"))
+_MESSAGE = Column("Message", _of_condition("Ready", "message"), wide=True)
+_AGE = Column("Age", ".metadata.creationTimestamp", type="date")
+
+EXPERT = Kind(
+    model=Expert,
+    plural="experts",
+    short="exp",
+    columns=(
+        Column("Domain", ".spec.domain"),
+        Column("Pool", ".spec.pool"),
+        Column("Phase", ".status.phase"),
+        _READY,
+        Column("Progress", ".status.training.summary"),
+        Column("ETA", ".status.training.eta"),
+        Column("Score", ".status.score"),
+        Column("Targets", ".status.targets"),
+        Column("Reason", ".status.reason"),
+        Column("Base", ".spec.base.*", wide=True),
+        Column("Revision", ".status.currentRevision", wide=True),
+        Column("Replicas", ".status.serving.readyReplicas", type="integer", wide=True),
+        _MESSAGE,
+        _AGE,
+    ),
+    selectable=(".spec.pool", ".spec.domain"),
+    scale=Scale(".spec.serving.replicas"),
+)
+
+EXPERT_POOL = Kind(
+    model=ExpertPool,
+    plural="expertpools",
+    short="epool",
+    columns=(
+        Column("Strategy", ".spec.routing.strategy"),
+        Column("Experts", ".status.experts"),
+        _READY,
+        Column("Reason", ".status.reason"),
+        Column("Gateways", ".status.replicas", type="integer", wide=True),
+        Column("URL", ".status.routing.url", wide=True),
+        _MESSAGE,
+        _AGE,
+    ),
+    scale=Scale(".spec.gateway.replicas"),
+)
+
+EXPERT_REVISION = Kind(
+    model=ExpertRevision,
+    plural="expertrevisions",
+    short="exprev",
+    columns=(
+        Column("Expert", ".spec.expert"),
+        Column("Cause", ".spec.cause"),
+        Column("Phase", ".status.phase"),
+        Column("Verdict", ".status.verdict.outcome"),
+        Column("Clause", ".status.verdict.clause"),
+        Column("Attempts", ".status.attempts", type="integer"),
+        Column("Pool", ".spec.pool", wide=True),
+        Column("Artefact", ".status.artefact.digest", wide=True),
+        Column("Message", ".status.verdict.message", wide=True),
+        _AGE,
+    ),
+    selectable=(".spec.expert", ".spec.pool", ".spec.cause"),
+    short_name_rule=False,
+)
+
+#: Every kind, in the order in which documentation lists them.
+KINDS: tuple[Kind, ...] = (EXPERT_POOL, EXPERT, EXPERT_REVISION)
