@@ -42,12 +42,15 @@ from moe_operator.cluster.triggers import concerned
 from moe_operator.config import OperatorConfig
 from moe_operator.handlers import registry_of, settings_of
 from moe_operator.logs import set_up_logging
-from moe_operator.planner import plan_expert, plan_pool
 from moe_operator.state import Key, Manifest
+from moe_operator.subjects import SUBJECTS
 
 log = logging.getLogger(__name__)
 
 LEASE_NAME = "moe-operator"
+
+#: By reconciled kind, how to tell the pool of an object.
+_POOL_OF = {subject.kind: subject.pool for subject in SUBJECTS}
 
 
 class Operator:
@@ -69,7 +72,7 @@ class Operator:
         self.answers = Answers()
         self.metrics = Metrics()
         self.queue: KeyedQueue[Key] = KeyedQueue(self._lane_of)
-        self.probes = Probes(self.cache, self.answers, self.queue.add)
+        self.probes = Probes(self.cache, self.answers, self._news)
         self.lister = Lister(self.api, self.cache, config.namespaces, self.metrics.sweep_repairs)
         self.reconciler = Reconciler(
             cache=self.cache,
@@ -78,8 +81,7 @@ class Operator:
             applier=Applier(self.api, self.cache),
             config=config,
             metrics=self.metrics,
-            plan_expert=plan_expert,
-            plan_pool=plan_pool,
+            subjects=SUBJECTS,
         )
         self.liveness = Liveness(
             oldest_seconds=self.queue.oldest_seconds,
@@ -108,9 +110,9 @@ class Operator:
         await self.lister.prime()
         await asyncio.gather(self.probes.ask_progress(), self.probes.ask_policies())
         self.cache.listen(self._changed)
-        for kind in ("ExpertPool", "Expert"):
-            for item in self.cache.all(kind):
-                self.queue.add(Key(kind, item["metadata"]["namespace"], item["metadata"]["name"]))
+        for subject in SUBJECTS:
+            for item in self.cache.all(subject.kind):
+                self.queue.add(Key(subject.kind, item["metadata"]["namespace"], item["metadata"]["name"]))
         self.liveness.ready = True
         log.info("primed in %.2f s", time.monotonic() - started)
 
@@ -143,18 +145,21 @@ class Operator:
             self.cache.put(manifest | {"apiVersion": resource.api_version, "kind": resource.kind})
 
     def _changed(self, old: Manifest | None, new: Manifest | None) -> None:
-        first, then = concerned(old, new, self.cache)
+        first, then = concerned(old, new, self.cache, _POOL_OF)
         for key in first:
             self.queue.add(key, ahead=True)
         for key in then:
             self.queue.add(key)
 
+    def _news(self, about: Manifest) -> None:
+        """Take what a pod answered: news about an object that has not changed itself."""
+        for key in concerned(about, about, self.cache, _POOL_OF).first:
+            self.queue.add(key)
+
     def _lane_of(self, key: Key) -> Hashable:
         """Return the pool of a key: its decisions are serial."""
-        if key.kind == "ExpertPool":
-            return (key.namespace, key.name)
-        expert = self.cache.get("Expert", key.namespace, key.name)
-        return (key.namespace, expert["spec"].get("pool", "") if expert else "")
+        manifest = self.cache.get(key.kind, key.namespace, key.name)
+        return (key.namespace, _POOL_OF[key.kind](manifest) if manifest is not None else key.name)
 
     def _refresh_metrics(self) -> None:
         self.metrics.queue_depth.set(len(self.queue))

@@ -224,8 +224,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What the queue holds: one Expert or one pool."""
+    """What the queue holds: one object of a reconciled kind."""
 
-    kind: Literal["Expert", "ExpertPool"]
+    kind: str
     namespace: str
     name: str

@@ -146,18 +146,13 @@ def _version(manifest: Manifest) -> int:
 
 
 def _entries(manifest: Manifest) -> Iterator[tuple[str, ...]]:
-    """Yield the index entries of an object. Experts and revisions say in spec what children say in labels."""
+    """Yield the index entries of an object."""
     metadata = manifest["metadata"]
     kind, namespace = manifest["kind"], metadata.get("namespace", "")
     yield (kind,)
-    values = dict(metadata.get("labels") or {})
-    if kind in ("Expert", "ExpertRevision"):
-        spec = manifest.get("spec") or {}
-        values[labels.POOL] = spec.get("pool", "")
-        values[labels.EXPERT] = spec.get("expert", "")
-    for label in INDEXED:
-        if values.get(label):
-            yield (kind, namespace, label, values[label])
+    for label, name in zip(INDEXED, labels.belongings(manifest), strict=True):
+        if name:
+            yield (kind, namespace, label, name)
     for owner in metadata.get("ownerReferences") or []:
         if owner.get("controller"):
             yield (kind, owner["uid"])

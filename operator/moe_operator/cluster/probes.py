@@ -18,7 +18,7 @@ from moe_formats.resources import labels
 from moe_operator.cluster.cache import Cache
 from moe_operator.cluster.gather import Answers
 from moe_operator.cluster.observe import environment_of, job_state, observed_pod
-from moe_operator.state import Key, Manifest, Role
+from moe_operator.state import Manifest, Role
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 class Probes:
     """Keeps ``answers`` current."""
 
-    def __init__(self, cache: Cache, answers: Answers, on_news: Callable[[Key], None]) -> None:
-        """Ask the pods that ``cache`` knows; tell ``on_news`` whose state an answer changed."""
+    def __init__(self, cache: Cache, answers: Answers, on_news: Callable[[Manifest], None]) -> None:
+        """Ask the pods that ``cache`` knows; tell ``on_news`` of each Job or pod whose answer is another."""
         self._cache = cache
         self._answers = answers
         self._on_news = on_news
@@ -82,7 +82,7 @@ class Probes:
             return
         if self._answers.progress.get(metadata["uid"]) != progress:
             self._answers.progress[metadata["uid"]] = progress
-            self._on_news(Key("Expert", metadata["namespace"], metadata["labels"][labels.EXPERT]))
+            self._on_news(job)
 
     async def _ask_gateway(self, pod: Manifest) -> None:
         metadata = pod["metadata"]
@@ -97,10 +97,7 @@ class Probes:
             return
         if self._answers.policies.get(metadata["uid"]) != digest:
             self._answers.policies[metadata["uid"]] = digest
-            namespace, pool = metadata["namespace"], metadata["labels"][labels.POOL]
-            self._on_news(Key("ExpertPool", namespace, pool))
-            for expert in self._cache.of_pool("Expert", namespace, pool):
-                self._on_news(Key("Expert", namespace, expert["metadata"]["name"]))
+            self._on_news(pod)
 
     def _is_behind(self, pod: Manifest) -> bool:
         metadata = pod["metadata"]

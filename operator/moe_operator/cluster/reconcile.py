@@ -2,8 +2,10 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
 
 import aiohttp
 from pydantic import ValidationError
@@ -11,24 +13,40 @@ from pydantic import ValidationError
 from moe_operator.cluster.api_client import ApiError
 from moe_operator.cluster.apply import Applier, NameTaken, Outdated
 from moe_operator.cluster.cache import Cache
-from moe_operator.cluster.gather import Answers, gather_expert, gather_pool
+from moe_operator.cluster.gather import Answers
 from moe_operator.cluster.internal_error import error_status
 from moe_operator.cluster.lease import LeaseLost, LeaseNotRenewed
 from moe_operator.cluster.metrics import Metrics
 from moe_operator.cluster.queue import KeyedQueue
 from moe_operator.cluster.resources import ref_of
 from moe_operator.config import OperatorConfig
-from moe_operator.state import ExpertState, Key, Manifest, Plan, PoolState, StatusWrite
+from moe_operator.state import Key, Manifest, Plan, StatusWrite
 
 log = logging.getLogger(__name__)
 
-PlanExpert = Callable[[ExpertState, OperatorConfig, datetime], Plan]
-PlanPool = Callable[[PoolState, OperatorConfig, datetime], Plan]
+State = TypeVar("State")
 
 #: Failures of a key before its object says so: what passes by itself is not shown.
 SHOWN_AFTER = 5
 #: The longest delay, in seconds, of a key whose only trouble is that the world has moved on or away.
 LONGEST_WAIT = 5.0
+
+
+@dataclass(frozen=True)
+class Subject(Generic[State]):
+    """A kind that is reconciled: in which lane of the queue, what is gathered about it, and what plans it."""
+
+    kind: str
+    #: The name of the pool whose decisions an object takes part in: they are made one after the other.
+    pool: Callable[[Manifest], str]
+    #: None where the object is gone; raises ValidationError where it is not valid.
+    gather: Callable[[Key, Cache, Answers], State | None]
+    plan: Callable[[State, OperatorConfig, datetime], Plan]
+
+    def reconcile(self, key: Key, cache: Cache, answers: Answers, config: OperatorConfig) -> Plan | None:
+        """Return what should be done about an object now, or None if it is gone."""
+        state = self.gather(key, cache, answers)
+        return self.plan(state, config, datetime.now(UTC)) if state is not None else None
 
 
 class Reconciler:
@@ -43,18 +61,16 @@ class Reconciler:
         applier: Applier,
         config: OperatorConfig,
         metrics: Metrics,
-        plan_expert: PlanExpert,
-        plan_pool: PlanPool,
+        subjects: Iterable[Subject[Any]],
     ) -> None:
-        """Put the parts together; the planners are handed in, since this layer does not know them."""
+        """Put the parts together; the subjects bring their planners, since this layer does not know them."""
         self._cache = cache
         self._queue = queue
         self._answers = answers
         self._applier = applier
         self._config = config
         self._metrics = metrics
-        self._plan_expert = plan_expert
-        self._plan_pool = plan_pool
+        self._subjects = {subject.kind: subject for subject in subjects}
 
     async def work(self) -> None:
         """Take keys for ever; raises LeaseLost."""
@@ -87,19 +103,11 @@ class Reconciler:
         about = self._cache.get(key.kind, key.namespace, key.name)
         if about is None or "deletionTimestamp" in about["metadata"]:
             return None
-        plan = self._plan(key)
+        plan = self._subjects[key.kind].reconcile(key, self._cache, self._answers, self._config)
         if plan is None:
             return None
         await self._applier.carry_out(plan, about)
         return plan.requeue
-
-    def _plan(self, key: Key) -> Plan | None:
-        now = datetime.now(UTC)
-        if key.kind == "Expert":
-            expert = gather_expert(key, self._cache, self._answers)
-            return self._plan_expert(expert, self._config, now) if expert is not None else None
-        pool = gather_pool(key, self._cache, self._answers)
-        return self._plan_pool(pool, self._config, now) if pool is not None else None
 
     async def _failed(self, key: Key, error: Exception) -> None:
         delay = self._queue.fail(key)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from moe_formats.resources import labels
+from moe_formats.resources.kinds import KINDS
 from moe_operator.state import Manifest, ObjectRef
 
 
@@ -40,9 +41,8 @@ class Resource:
         return "/".join(parts)
 
 
-EXPERT_POOL = Resource(labels.API_VERSION, "ExpertPool", "expertpools", owned=False)
-EXPERT = Resource(labels.API_VERSION, "Expert", "experts", owned=False)
-EXPERT_REVISION = Resource(labels.API_VERSION, "ExpertRevision", "expertrevisions", owned=False)
+#: The custom resources: whoever made them.
+CUSTOM = tuple(Resource(labels.API_VERSION, kind.name, kind.plural, owned=False) for kind in KINDS)
 JOB = Resource("batch/v1", "Job", "jobs")
 POD = Resource("v1", "Pod", "pods")
 DEPLOYMENT = Resource("apps/v1", "Deployment", "deployments")
@@ -53,9 +53,7 @@ CLAIM = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims", owned=
 
 #: Everything that is cached and watched.
 WATCHED = (
-    EXPERT_POOL,
-    EXPERT,
-    EXPERT_REVISION,
+    *CUSTOM,
     JOB,
     POD,
     DEPLOYMENT,

@@ -1,18 +1,22 @@
-"""Which Experts and pools a change concerns. Pure: the whole table of what causes what.
+"""Which reconciled objects a change concerns. Pure: the whole table of what causes what.
 
 | Change | Concerns at once | And then |
 |---|---|---|
-| an Expert | itself and its pool | its peers, if its spec, data, current revision or existence changed |
+| a member of a pool, such as an Expert | itself, its Expert and its pool | |
+| an Expert whose spec, data, current revision or existence changed | itself and its pool | all members of its pool |
 | an ExpertRevision, a Job, another child | its Expert if it has one, and its pool | |
-| a pool | itself | its Experts |
-| a claim | the pools that use it | their Experts |
+| a pool | itself | all its members |
+| a claim | the pools that use it | all their members |
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from moe_formats.resources import labels
 from moe_operator.state import Key, Manifest
+
+#: By reconciled kind, how to tell the pool of an object; the rows of ``subjects.py`` say so.
+PoolOf = Mapping[str, Callable[[Manifest], str]]
 
 
 class Concerned(NamedTuple):
@@ -32,7 +36,7 @@ class Lookup(Protocol):
         """Return every object of a kind."""
 
 
-def concerned(old: Manifest | None, new: Manifest | None, lookup: Lookup) -> Concerned:
+def concerned(old: Manifest | None, new: Manifest | None, lookup: Lookup, pool_of: PoolOf) -> Concerned:
     """Return the keys to look at again after an object changed from ``old`` to ``new``."""
     either = new if new is not None else old
     if either is None:
@@ -45,28 +49,20 @@ def concerned(old: Manifest | None, new: Manifest | None, lookup: Lookup) -> Con
         pools = _claim_users(either, lookup)
         first = {Key("ExpertPool", namespace, name) for name in pools}
     else:
-        first = _own_keys(kind, namespace, either)
+        first = _own_keys(kind, namespace, either, pool_of)
         changed = kind == "Expert" and _weight(old) != _weight(new)
         pools = {key.name for key in first if key.kind == "ExpertPool"} if changed else set()
-    then = {key for pool in pools for key in _experts(namespace, pool, lookup)}
+    then = {key for pool in pools for key in _members(namespace, pool, lookup, pool_of)}
     return Concerned(frozenset(first), frozenset(then - first))
 
 
-def _own_keys(kind: str, namespace: str, manifest: Manifest) -> set[Key]:
-    """Return the Expert and the pool that an object says it belongs to."""
-    if kind in ("Expert", "ExpertRevision"):
-        spec = manifest.get("spec") or {}
-        pool = spec.get("pool", "")
-        expert = manifest["metadata"]["name"] if kind == "Expert" else spec.get("expert", "")
-    else:
-        marks = manifest["metadata"].get("labels") or {}
-        pool, expert = marks.get(labels.POOL, ""), marks.get(labels.EXPERT, "")
-    keys = set()
-    if pool:
-        keys.add(Key("ExpertPool", namespace, pool))
-    if expert:
-        keys.add(Key("Expert", namespace, expert))
-    return keys
+def _own_keys(kind: str, namespace: str, manifest: Manifest, pool_of: PoolOf) -> set[Key]:
+    """Return the object itself if its kind is reconciled, and the Expert and the pool that it says it belongs to."""
+    said = labels.belongings(manifest)
+    keys = {Key("ExpertPool", namespace, said.pool), Key("Expert", namespace, said.expert)}
+    if kind in pool_of:
+        keys.add(Key(kind, namespace, manifest["metadata"]["name"]))
+    return {key for key in keys if key.name}
 
 
 def _weight(expert: Manifest | None) -> Any:
@@ -83,9 +79,10 @@ def _holds(status: Manifest, type_: str) -> bool:
     return any(item["type"] == type_ and item["status"] == "True" for item in conditions)
 
 
-def _experts(namespace: str, pool: str, lookup: Lookup) -> Iterator[Key]:
-    for expert in lookup.of_pool("Expert", namespace, pool):
-        yield Key("Expert", namespace, expert["metadata"]["name"])
+def _members(namespace: str, pool: str, lookup: Lookup, pool_of: PoolOf) -> Iterator[Key]:
+    for kind in pool_of:
+        for member in lookup.of_pool(kind, namespace, pool):
+            yield Key(kind, namespace, member["metadata"]["name"])
 
 
 def _claim_users(claim: Manifest, lookup: Lookup) -> set[str]:

@@ -6,7 +6,9 @@ from aiohttp import web
 
 from moe_operator.cluster import api_client
 from moe_operator.cluster.api_client import ApiClient, ApiError
-from moe_operator.cluster.resources import EXPERT, JOB, ref_of
+from moe_operator.cluster.resources import JOB, ref_of, resource_of
+
+EXPERT = resource_of("Expert")
 
 
 class Server:

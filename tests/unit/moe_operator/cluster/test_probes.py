@@ -7,7 +7,6 @@ from aiohttp import web
 from moe_formats.format import digest_of
 from moe_operator.cluster.gather import Answers
 from moe_operator.cluster.probes import LONGEST_ANSWER, Probes
-from moe_operator.state import Key
 
 POLICY = '{"pool":"p"}'
 
@@ -65,7 +64,7 @@ async def test_progress_is_read_and_told_once_per_change(cache, make, asking, po
     await probes.ask_progress()
     await probes.ask_progress()
     assert answers.progress["J"].step == 3
-    assert heard == [Key("Expert", "ns", "e")]
+    assert [item["metadata"]["name"] for item in heard] == ["j"]
     put_training(cache, make, port, finished=True)
     await probes.ask_progress()
     assert answers.progress == {}
@@ -130,7 +129,7 @@ async def test_a_gateway_is_asked_until_it_serves_by_the_newest_policy(cache, ma
     said["/policy"] = {"digest": digest_of(POLICY)}
     await probes.ask_policies()
     assert answers.policies == {"G": digest_of(POLICY)}
-    assert set(heard) == {Key("ExpertPool", "ns", "p"), Key("Expert", "ns", "e")}
+    assert {item["metadata"]["uid"] for item in heard} == {"G"}
     del said["/policy"]  # Nobody asks any more: an answer would be an error.
     heard.clear()
     await probes.ask_policies()

@@ -4,11 +4,11 @@ import aiohttp
 import pytest
 
 from moe_operator.cluster.apply import Applier
-from moe_operator.cluster.gather import Answers
+from moe_operator.cluster.gather import Answers, gather_expert
 from moe_operator.cluster.lease import LeaseLost
 from moe_operator.cluster.metrics import Metrics
 from moe_operator.cluster.queue import KeyedQueue
-from moe_operator.cluster.reconcile import SHOWN_AFTER, Reconciler
+from moe_operator.cluster.reconcile import SHOWN_AFTER, Reconciler, Subject
 from moe_operator.cluster.resources import ref_of
 from moe_operator.config import Images, OperatorConfig
 from moe_operator.state import Key, Plan, StatusWrite
@@ -31,8 +31,9 @@ class Machine:
             applier=Applier(api, cache),
             config=OperatorConfig(images=Images(trainer="t", gateway="g"), profiles={}),
             metrics=self.metrics,
-            plan_expert=lambda state, config, now: self.plan(state),
-            plan_pool=lambda state, config, now: Plan(),
+            subjects=[
+                Subject("Expert", lambda _: "p", gather_expert, lambda state, config, now: self.plan(state))
+            ],
         )
 
     async def step(self, key):

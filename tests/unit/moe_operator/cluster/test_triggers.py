@@ -2,8 +2,9 @@ import copy
 
 import pytest
 
-from moe_operator.cluster.triggers import concerned
+from moe_operator.cluster import triggers
 from moe_operator.state import Key
+from moe_operator.subjects import SUBJECTS
 
 POOL, A, B = Key("ExpertPool", "ns", "p"), Key("Expert", "ns", "a"), Key("Expert", "ns", "b")
 
@@ -14,6 +15,10 @@ def full(cache, expert, pool):
     for item in (pool("p"), expert("a"), expert("b"), pool("q"), expert("z", pool="q")):
         cache.put(item)
     return cache
+
+
+def concerned(old, new, lookup):
+    return triggers.concerned(old, new, lookup, {subject.kind: subject.pool for subject in SUBJECTS})
 
 
 def changed(manifest, **parts):

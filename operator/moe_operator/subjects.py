@@ -1,0 +1,23 @@
+"""Every kind that is reconciled, one row per kind. A new kind needs a row, a gather and a planner."""
+
+from typing import Any
+
+from moe_operator.cluster.gather import gather_expert, gather_pool
+from moe_operator.cluster.reconcile import Subject
+from moe_operator.planner import plan_expert, plan_pool
+from moe_operator.state import Manifest
+
+
+def _own_name(manifest: Manifest) -> str:
+    return str(manifest["metadata"]["name"])
+
+
+def _pool_in_spec(manifest: Manifest) -> str:
+    return str((manifest.get("spec") or {}).get("pool", ""))
+
+
+#: In the order in which they are looked at when the operator starts.
+SUBJECTS: tuple[Subject[Any], ...] = (
+    Subject(kind="ExpertPool", pool=_own_name, gather=gather_pool, plan=plan_pool),
+    Subject(kind="Expert", pool=_pool_in_spec, gather=gather_expert, plan=plan_expert),
+)
