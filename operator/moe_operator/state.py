@@ -65,7 +65,6 @@ class ObservedPod:
     uid: str
     phase: str
     ready: bool
-    ip: str | None
     created: datetime
     deleting: bool = False
     #: Why it does not run: the scheduler's or the kubelet's reason and message (Unschedulable, ErrImagePull …).
@@ -90,7 +89,6 @@ class ObservedJob:
     uid: str
     role: Role
     revision: str | None
-    config_digest: str
     created: datetime
     suspended: bool
     state: Literal["Suspended", "Running", "Succeeded", "Failed"]
@@ -116,22 +114,16 @@ class ObservedServer:
     name: str
     uid: str
     revision: str
-    digest: str
-    created: datetime
     desired_replicas: int
     ready_replicas: int
-    updated: bool
     deleting: bool = False
     pods: tuple[ObservedPod, ...] = ()
-    #: The live object, for drift.
-    manifest: Manifest = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedGateway:
     """The pool's gateway: its Deployment and what each ready pod says."""
 
-    exists: bool
     ready_replicas: int = 0
     desired_replicas: int = 0
     #: Pod name to the policy digest it reports; a ready pod that did not answer has None.
@@ -151,18 +143,11 @@ class ExpertState:
     revisions: tuple[ExpertRevision, ...]
     #: The promoted revision of the base Expert, if it has one.
     base_revision: ExpertRevision | None
-    #: Every revision of the pool by name: suites, parents and ancestry are read from here.
-    pool_revisions: Mapping[str, ExpertRevision]
     #: Jobs of this Expert.
     jobs: tuple[ObservedJob, ...]
     servers: tuple[ObservedServer, ...]
     #: Live children to compare with what is desired: (kind, name) to object.
     live: Mapping[tuple[str, str], Manifest]
-    #: Whether the pool's claim is bound.
-    store_bound: bool
-    #: Name of the pool's claim.
-    claim: str
-    gateway: ObservedGateway
     #: Pods of this Expert's Jobs that live on although their Job is gone: the next attempt waits for them.
     orphan_pods: tuple[ObservedPod, ...] = ()
 

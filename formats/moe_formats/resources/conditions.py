@@ -28,6 +28,7 @@ class ConditionType(StrEnum):
     STORAGE_READY = "StorageReady"
     EXPERTS_READY = "ExpertsReady"
     GATEWAY_READY = "GatewayReady"
+    TABLE_READY = "TableReady"
 
 
 class Condition(Format):

@@ -206,3 +206,8 @@ class ExpertPool(Format):
     metadata: ObjectMeta
     spec: ExpertPoolSpec
     status: ExpertPoolStatus = Field(default_factory=ExpertPoolStatus)
+
+    @property
+    def claim(self) -> str:
+        """Name of the PersistentVolumeClaim that is the pool's store: the user's, or one that the operator makes."""
+        return self.spec.storage.claim or f"{self.metadata.name}-store"

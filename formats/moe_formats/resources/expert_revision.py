@@ -93,6 +93,13 @@ class Inputs(Format):
     parent: ParentRef | None = Field(
         default=None, description="Artefact it starts from; absent for a preset."
     )
+    merged_with: list[ParentRef] = Field(
+        default_factory=list,
+        max_length=7,
+        exclude_if=lambda parents: not parents,
+        description="Further artefacts whose weights are merged with the parent's before training. Empty: the revision "
+        "has one parent or none.",
+    )
     preset: str | None = Field(
         default=None, max_length=40, description="Architecture it starts from, without a parent."
     )
@@ -100,6 +107,11 @@ class Inputs(Format):
     training: TrainingInput = Field(description="How it learns.")
     seed: int = Field(description="Seed of initialisation and batch order.")
     run_id: str = Field(default="", alias="runID", max_length=63, description="spec.runID of the Expert.")
+
+    @property
+    def parents(self) -> list[ParentRef]:
+        """Every artefact that the weights are made from, the parent first; empty for a preset."""
+        return [self.parent, *self.merged_with] if self.parent is not None else []
 
 
 class ExpertRevisionSpec(Format):
@@ -118,6 +130,11 @@ class ExpertRevisionSpec(Format):
     pool: Name = Field(description="The pool of that Expert.")
     number: int = Field(ge=1, description="Counts up per Expert.")
     cause: Cause = Field(description="Why it was made.")
+    cause_message: str = Field(
+        default="",
+        max_length=1024,
+        description="What asked for the revision, in words: the fields of the spec that changed, or the data that did.",
+    )
     inputs: Inputs = Field(description="What its identity is made of.")
     inputs_digest: DigestText = Field(description="Digest of `inputs`.")
     anchor: WindowStatus = Field(description="The Expert's first holdout.")

@@ -94,8 +94,20 @@ class TargetStatus(Format):
 
 
 class ServingStatus(Format):
-    """What serves."""
+    """What serves, and how far the change to another revision is."""
 
+    target: str | None = Field(
+        default=None,
+        max_length=63,
+        description="The revision that should serve: the newest promoted one, or the one that spec.revision pins. Requests "
+        "go to it as soon as one of its servers is ready.",
+    )
+    starting: str | None = Field(
+        default=None,
+        max_length=63,
+        description="A revision that is about to be promoted: its servers start without traffic, to show that they can "
+        "load its weights. Absent: none.",
+    )
     revision: str | None = Field(
         default=None, max_length=63, description="The revision that all traffic goes to."
     )

@@ -46,10 +46,8 @@ def build_policy(*, name: str, pool: ExpertPool, policy: RoutingPolicy) -> dict[
     }
 
 
-def build_gateway(
-    *, name: str, pool: ExpertPool, policy_name: str, claim: str, config: OperatorConfig
-) -> dict[str, Any]:
-    """Return the Deployment; a rollout never takes a gateway away before the next one is ready."""
+def build_gateway(*, name: str, pool: ExpertPool, policy_name: str, config: OperatorConfig) -> dict[str, Any]:
+    """Return the Deployment, without replicas; a rollout never takes a gateway away before the next one is ready."""
     labels = child_labels(pool=pool.metadata.name, role=Role.GATEWAY)
     work = Workload(
         name="gateway",
@@ -58,7 +56,7 @@ def build_gateway(
         env={"MOE_ROUTING_POLICY": f"{_POLICY_FOLDER}/{POLICY_KEY}", "PORT": str(GATEWAY_PORT)},
         profile=_PROFILE,
         images=config.images,
-        claim=claim,
+        claim=pool.claim,
         store_read_only=True,
         ports={"http": GATEWAY_PORT},
         restart_policy="Always",
@@ -74,7 +72,6 @@ def build_gateway(
         "kind": "Deployment",
         "metadata": child_metadata(name=name, owner=pool, labels=labels),
         "spec": {
-            "replicas": pool.spec.gateway.replicas,
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": gateway_selector(pool=pool.metadata.name)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},

@@ -9,7 +9,7 @@ from moe_formats.serve_config import ServeConfig
 from moe_operator.builders.metadata import child_labels, child_metadata
 from moe_operator.builders.pod import SERVER_PORT, Workload, config_text, pod_spec
 from moe_operator.config import OperatorConfig, Profile
-from moe_operator.state import Role
+from moe_operator.state import Manifest, Role
 
 #: On the Deployment: the pod template as it was made, for the template of a served revision is frozen. An
 #: operator upgrade restarts no server, and an edit by hand is put back to what is written here.
@@ -42,12 +42,11 @@ def build_server(
     *,
     expert: Expert,
     serve: ServeConfig,
-    replicas: int,
     claim: str,
     profile: Profile,
     config: OperatorConfig,
 ) -> dict[str, Any]:
-    """Return the Deployment; its pods are ready once they answer with the artefact's digest."""
+    """Return the Deployment, without replicas; its pods are ready once they answer with the artefact's digest."""
     name, revision = expert.metadata.name, serve.revision
     labels = child_labels(pool=expert.spec.pool, role=Role.SERVER, expert=name, revision=revision)
     template = {"metadata": {"labels": labels}, "spec": pod_spec(_workload(serve, claim, profile, config))}
@@ -66,13 +65,28 @@ def build_server(
             },
         ),
         "spec": {
-            "replicas": replicas,
             "revisionHistoryLimit": 1,
             "selector": {"matchLabels": server_selector(expert=name, revision=revision)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
             "template": template,
         },
     }
+
+
+def frozen(desired: Manifest, live: Manifest | None) -> Manifest:
+    """Return a Deployment with the pod template that ``live`` was made with.
+
+    The template of a served revision never changes: a newer operator would write another one, and servers
+    must not restart for that. An edit by hand shows against the template that was recorded, and is undone.
+    Only another hardware profile or temperature in the spec makes a new one.
+    """
+    annotations = ((live or {}).get("metadata") or {}).get("annotations") or {}
+    recorded, metadata = annotations.get(TEMPLATE), desired["metadata"]
+    asked = metadata["annotations"]
+    if recorded is None or any(annotations.get(name) != asked.get(name) for name in (PROFILE, TEMPERATURE)):
+        return desired
+    metadata = {**metadata, "annotations": {**metadata["annotations"], TEMPLATE: recorded}}
+    return {**desired, "metadata": metadata, "spec": {**desired["spec"], "template": json.loads(recorded)}}
 
 
 def build_server_service(*, expert: Expert, revision: str) -> dict[str, Any]:

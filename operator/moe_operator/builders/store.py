@@ -7,7 +7,7 @@ from moe_operator.builders.metadata import child_labels
 from moe_operator.state import Role
 
 
-def build_store(*, name: str, pool: ExpertPool) -> dict[str, Any]:
+def build_store(*, pool: ExpertPool) -> dict[str, Any]:
     """Return the PersistentVolumeClaim of a pool that asks for one by ``storage.size``."""
     storage = pool.spec.storage
     spec: dict[str, Any] = {
@@ -20,7 +20,7 @@ def build_store(*, name: str, pool: ExpertPool) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": {
-            "name": name,
+            "name": pool.claim,
             "namespace": pool.metadata.namespace,
             "labels": child_labels(pool=pool.metadata.name, role=Role.STORE),
         },

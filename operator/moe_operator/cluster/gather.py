@@ -62,14 +62,12 @@ def gather_expert(key: Key, cache: Cache, answers: Answers) -> ExpertState | Non
     revisions = [
         pool_revisions[name] for kind, name in own if kind == "ExpertRevision" and name in pool_revisions
     ]
-    claim, bound = _claim(cache, key.namespace, pool_name, pool)
     return ExpertState(
         expert=expert,
         pool=pool,
         peers=peers,
         revisions=tuple(sorted(revisions, key=lambda revision: revision.spec.number)),
         base_revision=_base_revision(expert, peers, pool_revisions),
-        pool_revisions=pool_revisions,
         jobs=_jobs(cache, (item for (kind, _), item in own.items() if kind == "Job"), answers),
         servers=tuple(
             _server(cache, item)
@@ -77,9 +75,6 @@ def gather_expert(key: Key, cache: Cache, answers: Answers) -> ExpertState | Non
             if kind == "Deployment" and _is_server(item)
         ),
         live=own,
-        store_bound=bound,
-        claim=claim,
-        gateway=_gateway(cache, key.namespace, pool_name, answers),
         orphan_pods=_orphan_pods(cache, key),
     )
 
@@ -94,8 +89,7 @@ def gather_pool(key: Key, cache: Cache, answers: Answers) -> PoolState | None:
     live = {
         (kind, item["metadata"]["name"]): item for kind in CHILDREN for item in cache.of_controller(kind, uid)
     }
-    claim_name = pool.spec.storage.claim or f"{key.name}-store"
-    claim = cache.get("PersistentVolumeClaim", key.namespace, claim_name)
+    claim = cache.get("PersistentVolumeClaim", key.namespace, pool.claim)
     deployments = cache.of_pool("Deployment", key.namespace, key.name)
     servers = [_server(cache, item) for item in deployments if _is_server(item)]
     return PoolState(
@@ -140,12 +134,6 @@ def _base_revision(
 ) -> ExpertRevision | None:
     base = peers.get(expert.spec.base.expert or "")
     return revisions.get(base.status.current_revision or "") if base else None
-
-
-def _claim(cache: Cache, namespace: str, pool_name: str, pool: ExpertPool | None) -> tuple[str, bool]:
-    name = (pool.spec.storage.claim if pool else None) or f"{pool_name}-store"
-    claim = cache.get("PersistentVolumeClaim", namespace, name)
-    return name, claim is not None and (claim.get("status") or {}).get("phase") == "Bound"
 
 
 def _jobs(cache: Cache, jobs: Iterable[Manifest], answers: Answers) -> tuple[ObservedJob, ...]:

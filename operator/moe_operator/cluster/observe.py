@@ -1,6 +1,5 @@
 """Live children as the planner sees them: Jobs, pods, servers, the gateway. Pure over what it is given."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -35,7 +34,6 @@ def observed_job(job: Manifest, pods: Sequence[Manifest], progress: Progress | N
         uid=metadata["uid"],
         role=Role(_label(job, labels.ROLE)),
         revision=_label(job, labels.REVISION) or None,
-        config_digest=(metadata.get("annotations") or {}).get(labels.CONFIG_DIGEST, ""),
         created=_time(metadata["creationTimestamp"]),
         suspended=bool(job["spec"].get("suspend")),
         state=job_state(job),
@@ -61,22 +59,16 @@ def job_state(job: Manifest) -> Literal["Suspended", "Running", "Succeeded", "Fa
 
 
 def observed_server(deployment: Manifest, pods: Sequence[Manifest]) -> ObservedServer:
-    """Return the Deployment of a served revision; its digest is read from what its containers are told."""
+    """Return the Deployment of a served revision."""
     metadata, spec, status = deployment["metadata"], deployment["spec"], deployment.get("status") or {}
-    desired = spec.get("replicas", 1)
-    seen = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
     return ObservedServer(
         name=metadata["name"],
         uid=metadata["uid"],
         revision=_label(deployment, labels.REVISION),
-        digest=_served_digest(spec["template"]),
-        created=_time(metadata["creationTimestamp"]),
-        desired_replicas=desired,
+        desired_replicas=spec.get("replicas", 1),
         ready_replicas=status.get("readyReplicas", 0),
-        updated=seen and status.get("updatedReplicas", 0) == desired == status.get("replicas", 0),
         deleting="deletionTimestamp" in metadata,
         pods=_by_age(pods),
-        manifest=deployment,
     )
 
 
@@ -85,10 +77,9 @@ def observed_gateway(
 ) -> ObservedGateway:
     """Return the gateway; ``reported`` is what pods said, by uid."""
     if deployment is None:
-        return ObservedGateway(exists=False)
+        return ObservedGateway()
     observed = _by_age(pods)
     return ObservedGateway(
-        exists=True,
         ready_replicas=(deployment.get("status") or {}).get("readyReplicas", 0),
         desired_replicas=deployment["spec"].get("replicas", 1),
         reported={pod.name: reported.get(pod.uid) for pod in observed if pod.ready and not pod.deleting},
@@ -106,7 +97,6 @@ def observed_pod(pod: Manifest) -> ObservedPod:
         uid=metadata["uid"],
         phase=status.get("phase", "Pending"),
         ready=_true_condition(status, "Ready") is not None,
-        ip=status.get("podIP"),
         created=_time(metadata["creationTimestamp"]),
         deleting="deletionTimestamp" in metadata,
         waiting=_waiting(status, speaker),
@@ -176,13 +166,6 @@ def _rank(headline: AnyHeadline) -> int:
     if not isinstance(headline, Failure):
         return 0
     return 2 if headline.reason == PEER_LOST else 1
-
-
-def _served_digest(template: Manifest) -> str:
-    try:
-        return str(json.loads(environment_of(template)["MOE_SERVE_CONFIG"])["artefact"]["digest"])
-    except (KeyError, TypeError, ValueError):
-        return ""
 
 
 def _true_condition(status: Manifest, type_: str) -> Mapping[str, Any] | None:

@@ -10,19 +10,14 @@ for ever
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from moe_formats.resources.expert import Expert
-from moe_operator.planner.attempts import ENDING_SECONDS, is_alive
+from moe_operator.planner.attempts import is_alive
 from moe_operator.planner.blockage import blocked
 from moe_operator.planner.suite import awaited_domains, snapshot_is_blocked, snapshot_is_coming
+from moe_operator.planner.times import LOOK_AGAIN, SAME_APPLY, SNAPSHOT_TURN
 from moe_operator.state import ObservedJob, PoolState, Role
-
-#: A mixture's snapshot waits this long after the newest Expert was made: more may come in the same apply.
-QUIET = timedelta(seconds=5)
-
-#: A snapshot that cannot start hands its turn on after this long.
-TURN = timedelta(seconds=60)
 
 
 @dataclass(frozen=True)
@@ -60,9 +55,9 @@ def _admit_snapshot(state: PoolState, jobs: Sequence[ObservedJob], *, now: datet
     running = [job for job in jobs if not job.suspended]
     if running:
         over = tuple(job for job in running if not job.deleting and _turn_is_over(job, now))
-        return Admission(yield_turn=over, wait=TURN.total_seconds())
+        return Admission(yield_turn=over, wait=SNAPSHOT_TURN.total_seconds())
     if any(is_alive(pod) for pod in state.orphan_snapshots):
-        return Admission(wait=ENDING_SECONDS)
+        return Admission(wait=LOOK_AGAIN)
     waits = [(job, _must_wait(experts.get(job.expert), experts, now)) for job in queue]
     free = next((job for job, wait in waits if wait is None), None)
     if free is not None:
@@ -81,7 +76,7 @@ def _must_wait(expert: Expert | None, experts: Mapping[str, Expert], now: dateti
         else [*children, *map(experts.__getitem__, awaited_domains(experts.values()))]
     )
     if any(snapshot_is_coming(peer) for peer in before):
-        return QUIET.total_seconds()
+        return SAME_APPLY.total_seconds()
     if expert.spec.domain is None:
         newest = max(
             (
@@ -91,8 +86,8 @@ def _must_wait(expert: Expert | None, experts: Mapping[str, Expert], now: dateti
             ),
             default=None,
         )
-        if newest is not None and now < newest + QUIET:
-            return (newest + QUIET - now).total_seconds()
+        if newest is not None and now < newest + SAME_APPLY:
+            return (newest + SAME_APPLY - now).total_seconds()
     return None
 
 
@@ -113,7 +108,7 @@ def _height(name: str, experts: Mapping[str, Expert], seen: frozenset[str] = fro
 
 def _turn_is_over(job: ObservedJob, now: datetime) -> bool:
     started = max((pod.created for pod in job.pods), default=None)
-    return started is not None and blocked(job.pods) is not None and now >= started + TURN
+    return started is not None and blocked(job.pods) is not None and now >= started + SNAPSHOT_TURN
 
 
 def _admit_training(jobs: Sequence[ObservedJob], state: PoolState) -> tuple[ObservedJob, ...]:

@@ -10,27 +10,21 @@ once more.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
 from moe_formats.job_report import EXIT_INPUT_ERROR, Failure
 from moe_formats.resources.reasons import Reason
-from moe_operator.planner.grader_failure import grader_failure
+from moe_operator.builders.grade_job import grader_of
 from moe_operator.planner.names import attempt_of
+from moe_operator.planner.times import FIRST_RETRY, LAST_RETRY, LOOK_AGAIN, TERMINATION_MESSAGE
 from moe_operator.state import AnyHeadline, ObservedJob, ObservedPod, Role
 
 #: Incidents after which work without a limit of its own is given up.
 DEFAULT_LIMIT = 4
 
-#: First and longest wait before another attempt; it doubles from one to the next.
-FIRST_DELAY = timedelta(seconds=10)
-LONGEST_DELAY = timedelta(minutes=5)
-
-#: Seconds after which the end of old pods is looked for again, should their news be lost.
-ENDING_SECONDS = 5.0
-
-#: How long the pod of a finished Job may take to show its headline: Jobs and Pods are watched apart.
-HEADLINE_GRACE = timedelta(seconds=10)
+#: Of what a grader printed last, so many characters are quoted.
+QUOTED = 500
 
 #: Reason of a Job's Failed condition when a pod failure policy decided, that is: EXIT_INPUT_ERROR.
 POD_FAILURE_POLICY = "PodFailurePolicy"
@@ -84,13 +78,13 @@ def assess(
     following = max([made, *(attempt_of(job.name) for job in ordered)]) + 1
     if not ordered:
         alive = any(is_alive(pod) for pod in orphans)
-        return Work("Ending", following, wait=ENDING_SECONDS) if alive else Work("Wanted", following)
+        return Work("Ending", following, wait=LOOK_AGAIN) if alive else Work("Wanted", following)
     newest = ordered[-1]
     number = attempt_of(newest.name)
     if newest.state in ("Suspended", "Running"):
         return Work("Ending" if newest.deleting else "Running", number, job=newest)
     if _may_still_report(newest, now):
-        return Work("Ending", number, job=newest, wait=HEADLINE_GRACE.total_seconds())
+        return Work("Ending", number, job=newest, wait=TERMINATION_MESSAGE.total_seconds())
     return _after_failure(ordered, following, now=now, limit=limit, orphans=orphans)
 
 
@@ -115,7 +109,7 @@ def incident_of(job: ObservedJob) -> Incident:
         return Incident(Reason.JOB_FAILED, f"{job.name} succeeded but left no readable report{words}")
     code = next((pod.exit_code for pod in job.pods if pod.exit_code), None)
     by_rule = job.failure is not None and job.failure[0] == POD_FAILURE_POLICY
-    if job.role is Role.GRADE and not by_rule and (failure := grader_failure(job)) is not None:
+    if job.role is Role.GRADE and not by_rule and (failure := _grader_failure(job)) is not None:
         return Incident(Reason.GRADER_FAILED, failure, counts=False)
     final = code == EXIT_INPUT_ERROR or by_rule
     return Incident(Reason.JOB_FAILED, f"{job.name} failed{words}", final=final)
@@ -136,7 +130,7 @@ def _may_still_report(job: ObservedJob, now: datetime) -> bool:
     if job.headline is not None or job.finished is None:
         return False
     told = any(pod.exit_code is not None for pod in job.pods)
-    return not told and now < job.finished + HEADLINE_GRACE
+    return not told and now < job.finished + TERMINATION_MESSAGE
 
 
 def _after_failure(
@@ -153,9 +147,9 @@ def _after_failure(
     if incident.final or (incident.counts and incidents >= limit):
         return Work("Failed", attempt_of(newest.name), job=newest, incident=incident)
     if any(is_alive(pod) for pod in (*newest.pods, *orphans)):
-        return Work("Ending", number, job=newest, incident=incident, wait=ENDING_SECONDS)
+        return Work("Ending", number, job=newest, incident=incident, wait=LOOK_AGAIN)
     ended = newest.finished or newest.created
-    delay = min(FIRST_DELAY * 2 ** min(len(jobs) - 1, 10), LONGEST_DELAY)
+    delay = min(FIRST_RETRY * 2 ** min(len(jobs) - 1, 10), LAST_RETRY)
     wait = (ended + delay - now).total_seconds()
     if wait > 0:
         return Work("Backoff", number, job=newest, incident=incident, wait=wait)
@@ -173,3 +167,31 @@ def known_reason(reason: str) -> Reason:
         return Reason(reason)
     except ValueError:
         return Reason.JOB_FAILED
+
+
+def _grader_failure(job: ObservedJob) -> str | None:
+    """Return why a grade Job has no result; None where one of our own containers ended badly and says why itself."""
+    pod = max(job.pods, key=lambda item: item.created, default=None)
+    if pod is None:
+        return f"the pod of {job.name} is gone, and with it what its graders said"
+    name = grader_of(pod.container)
+    if name is None and pod.ended is None:
+        return None
+    who = f"grader {name}" if name is not None else f"what was graded in {job.name}"
+    return (
+        f"{who} {_end(pod)}. None of its verdicts counts, for the model or against it: correct the program in its "
+        "image, or its entry under `graders` in the chart's values"
+    )
+
+
+def _end(pod: ObservedPod) -> str:
+    if pod.ended is not None:
+        reason, message = pod.ended
+        late = "was not done in time" if reason == "DeadlineExceeded" else "was stopped"
+        return f"{late} ({reason}: {_printable(message)})"
+    said = _printable(pod.message)[-QUOTED:]
+    return f"ended with exit code {pod.exit_code}" + (f": {said}" if said else "")
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in text).strip()

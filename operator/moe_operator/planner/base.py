@@ -1,17 +1,17 @@
 """What an Expert branches from: its pinned base, a preset, or a checkpoint from outside.
 
-The first revision pins the promoted revision of the base. A later revision of the base retrains nobody;
-only another base in the spec is looked up anew. Experts depend on the base's artefact, never on its object:
-the pin is read from their own revisions, which carry it.
+The first revision pins the promoted revision of the base. A later revision of the base retrains nobody: the pin
+stays until the spec names another base, or a revision that was made from a newer one is promoted. Experts depend
+on the base's artefact, never on its object: the pin is read from their own revisions, which carry it.
 """
 
 from dataclasses import dataclass
 
 from moe_formats import store
 from moe_formats.resources.conditions import Condition, ConditionType, condition
-from moe_formats.resources.expert_revision import Cause, ParentRef
+from moe_formats.resources.expert_revision import ParentRef
 from moe_formats.resources.reasons import Reason
-from moe_operator.planner.lineage import parent_ref
+from moe_operator.planner.lineage import by_name, current_of, parent_ref, root_of
 from moe_operator.planner.names import expert_of
 from moe_operator.state import ExpertState
 
@@ -62,14 +62,15 @@ def imported_base(state: ExpertState) -> ParentRef | None:
 
 
 def pinned_base(state: ExpertState) -> ParentRef | None:
-    """Return the revision of the spec's base that this Expert already branched from."""
-    for revision in reversed(state.revisions):
+    """Return the revision of the spec's base that this Expert already branched from.
+
+    That is where the current revision's chain of refreshes began; before there is one, where the newest began.
+    """
+    current = current_of(state)
+    roots = [root_of(current, by_name(state.revisions))] if current is not None else []
+    for revision in (*roots, *reversed(state.revisions)):
         parent = revision.spec.inputs.parent
-        if (
-            revision.spec.cause is Cause.SPEC_CHANGED
-            and parent is not None
-            and expert_of(parent.revision) == state.expert.spec.base.expert
-        ):
+        if parent is not None and expert_of(parent.revision) == state.expert.spec.base.expert:
             return parent
     return None
 

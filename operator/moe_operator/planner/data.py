@@ -57,13 +57,15 @@ class DataDecision:
     condition: Condition
     #: The newest snapshot, for the status.
     snapshot: SnapshotStatus | None
-    #: Whether it is the answer to what the spec asks now: only then may a revision rest on it.
+    #: Whether the recorded one is the answer to what the spec asks now: only then may a revision rest on it.
     answers: bool
     #: Seconds until time alone changes the decision.
     wait: float | None = None
     #: Set where a snapshot is wanted.
     request: Request | None = None
     work: Work | None = None
+    #: Whether the snapshot is news that this pass writes down; the next one sees what it asks for.
+    fresh: bool = False
 
 
 def request_of(expert: Expert, *, now: datetime, evaluators: Sequence[Evaluator] = ()) -> Request:
@@ -85,6 +87,13 @@ def _frozen(evaluator: Evaluator) -> dict[str, object]:
     return evaluator.model_dump(mode="json", exclude={"grader"}, exclude_defaults=True)
 
 
+def answering_snapshot(state: ExpertState, *, now: datetime) -> SnapshotStatus | None:
+    """Return the recorded snapshot if it is the answer to what the spec asks now, of whatever refresh slot."""
+    held = state.expert.status.snapshot
+    asked = request_of(state.expert, now=now, evaluators=asked_evaluators(state.expert, state.pool))
+    return held if held is not None and Request.parse(held.request).digest == asked.digest else None
+
+
 def decide_data(state: ExpertState, *, busy: bool, now: datetime) -> DataDecision:
     """Return where the data stands; ``busy`` says that a revision is in the making."""
     expert = state.expert
@@ -100,7 +109,7 @@ def decide_data(state: ExpertState, *, busy: bool, now: datetime) -> DataDecisio
     work = assess(jobs, expect=SnapshotHeadline, now=now)
     if work.state == "Done" and isinstance(work.headline, SnapshotHeadline) and work.job is not None:
         taken = _snapshot_status(work.headline, job=work.job.name, request=asked, now=now)
-        return DataDecision(_taken(expert, taken), taken, answers=True, wait=until_next)
+        return DataDecision(_taken(expert, taken), taken, answers=same_question, wait=until_next, fresh=True)
     return DataDecision(
         _pending(expert, work),
         held,
@@ -130,7 +139,7 @@ def new_snapshot_job(
         name=snapshot_job_name(expert.metadata.name, str(request), attempt),
         expert=expert,
         job=snapshot_job(expert, pool),
-        claim=state.claim,
+        claim=pool.claim,
         sources=source_mounts(expert, pool, config),
         object_stores=object_stores(expert, pool, config),
         profile=plain_profile(config),

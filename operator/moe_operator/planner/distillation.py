@@ -14,14 +14,18 @@ from moe_formats.resources.conditions import ConditionType, find_condition
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import TableStatus
 from moe_formats.resources.expert_revision import ExpertRevision, HoldoutInput
+from moe_formats.resources.reasons import Reason
 from moe_operator.builders.distill_job import build_distill_job
 from moe_operator.config import OperatorConfig
 from moe_operator.planner.attempts import Work, assess
+from moe_operator.planner.blockage import blocked
+from moe_operator.planner.conditions import Says, Why
 from moe_operator.planner.data import plain_profile
 from moe_operator.planner.job_configs import distill_job
 from moe_operator.planner.names import distill_job_name
 from moe_operator.planner.retention import job_ref
-from moe_operator.planner.routing import MAX_EXPERTS, serving_revision
+from moe_operator.planner.routing import MAX_EXPERTS
+from moe_operator.planner.serving import target_of
 from moe_operator.state import Manifest, ObjectRef, ObservedJob, PoolState, Role
 
 
@@ -45,34 +49,82 @@ class Distillation:
     table: TableStatus | None
     create: tuple[Manifest, ...] = ()
     delete: tuple[ObjectRef, ...] = ()
-    work: Work | None = None
+    #: Seconds until time alone changes the decision.
+    wait: float | None = None
+    #: What the pool's condition TableReady says; None where the strategy needs no table.
+    says: Says | None = None
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a table is being made, or is about to be."""
+        return self.says is not None and self.says.reason in (Reason.PROGRESSING, Reason.RETRYING)
+
+    @property
+    def failure(self) -> Why | None:
+        """Why no table can be made until something changes."""
+        failed = self.says is not None and self.says.status is False and not self.under_way
+        return Why(self.says.reason, self.says.message) if self.says is not None and failed else None
 
 
-def plan_distillation(state: PoolState, claim: str, config: OperatorConfig, now: datetime) -> Distillation:
+def plan_distillation(state: PoolState, config: OperatorConfig, now: datetime) -> Distillation:
     """Return the table to use now, and the Job that makes the one that is wanted."""
     table = state.pool.status.routing.table
     roster = roster_of(state)
-    if state.pool.spec.routing.strategy != "Distilled" or roster is None:
+    if state.pool.spec.routing.strategy != "Distilled":
         return Distillation(table, delete=_delete(state, keep=()))
+    if roster is None:
+        nothing = "there are no two Experts that serve and were measured on the same holdouts, so there is nothing to learn"
+        return Distillation(table, delete=_delete(state, keep=()), says=Says(None, Reason.PENDING, nothing))
     digest = roster.digest()
     if table is not None and table.roster == digest:
-        return Distillation(table, delete=_delete(state, keep=_jobs(state, digest)[-1:]))
+        return Distillation(table, delete=_delete(state, keep=_jobs(state, digest)[-1:]), says=_made(table))
     jobs = _jobs(state, digest)
     work = assess(jobs, expect=DistillHeadline, now=now)
     if work.state == "Done" and isinstance(work.headline, DistillHeadline):
-        return Distillation(_table(work.headline, roster), work=work)
+        made = _table(work.headline, roster)
+        return Distillation(made, says=_made(made))
     create: tuple[Manifest, ...] = ()
     if work.state == "Wanted" and not state.pool.spec.paused and not _first_revisions_coming(state):
         manifest = build_distill_job(
             name=distill_job_name(state.pool.metadata.name, digest, work.number),
             pool=state.pool,
             job=distill_job(state.pool, list(roster.members), list(roster.suite)),
-            claim=claim,
+            claim=state.pool.claim,
             profile=plain_profile(config),
             config=config,
         )
         create = (manifest,)
-    return Distillation(table, create, _delete(state, keep=jobs), work)
+    return Distillation(table, create, _delete(state, keep=jobs), work.wait, _on_its_way(state, work))
+
+
+def table_summary(table: TableStatus) -> str:
+    """Return which Experts a table tells apart, and how well."""
+    return (
+        f"{', '.join(table.experts)}: {table.accuracy:.1%} of segments go to the Expert that codes them best; "
+        f"{table.routed_bits_per_byte:.3f} bits per byte against {table.oracle_bits_per_byte:.3f} of the oracle"
+    )
+
+
+def _made(table: TableStatus) -> Says:
+    return Says(True, Reason.READY, f"the table is that of {table_summary(table)}")
+
+
+def _on_its_way(state: PoolState, work: Work) -> Says:
+    """Return how the work at a new table does; until it is done, requests are routed without it."""
+    if work.state == "Failed" and work.incident is not None:
+        message = (
+            f"the table of the Distilled strategy could not be made: {work.incident.message}. Requests are routed "
+            "without it; it is tried again when another revision is to serve"
+        )
+        return Says(False, work.incident.reason, message)
+    if work.incident is not None:
+        return Says(False, Reason.RETRYING, f"{work.incident.message}; attempt {work.number} follows")
+    if work.state == "Wanted" and state.pool.spec.paused:
+        return Says(None, Reason.PAUSED, "spec.paused is true: no table is made")
+    if work.state == "Wanted" and _first_revisions_coming(state):
+        return Says(False, Reason.PROGRESSING, "waits until every Expert has its first revision")
+    why = blocked(work.job.pods) if work.job is not None else None
+    return Says(False, Reason.PROGRESSING, "the table is being made" + (f"; {why}" if why else ""))
 
 
 def roster_of(state: PoolState) -> Roster | None:
@@ -80,7 +132,7 @@ def roster_of(state: PoolState) -> Roster | None:
     members = []
     for name in sorted(state.experts):
         expert = state.experts[name]
-        revision = serving_revision(expert, state.revisions)
+        revision = target_of(expert, state.revisions)
         if (
             revision is not None
             and expert.metadata.deletion_timestamp is None

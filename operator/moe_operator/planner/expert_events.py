@@ -1,62 +1,62 @@
 """What is worth telling of the step from an Expert's status before to the next. Sent once it is written."""
 
-from collections.abc import Sequence
 from typing import Literal
 
-from moe_formats.resources.conditions import Condition, ConditionType
 from moe_formats.resources.expert_status import ExpertStatus
 from moe_formats.resources.reasons import Reason
 from moe_operator.planner.attempts import known_reason
+from moe_operator.planner.conditions import stall_events
 from moe_operator.planner.decisions import Decisions
 from moe_operator.planner.lineage import by_name
 from moe_operator.planner.validation import twins
 from moe_operator.state import Event
 
 
-def expert_events(decisions: Decisions, status: ExpertStatus) -> tuple[Event, ...]:
+def expert_events(decided: Decisions, status: ExpertStatus) -> tuple[Event, ...]:
     """Return what is worth telling of the step from the status before to this one."""
-    before = decisions.state.expert.status
+    before = decided.state.expert.status
     events = [
-        *_data_events(decisions, status),
-        *_revision_events(decisions, status),
-        *_making_events(decisions),
-        *_stall_events(before.conditions, status.conditions),
+        *_data_events(decided, status),
+        *_revision_events(decided, status),
+        *_making_events(decided),
+        *stall_events(before.conditions, status.conditions),
     ]
     if status.serving and status.serving.revision != (before.serving.revision if before.serving else None):
         events.append(Event(Reason.ROLLED_OUT, f"all traffic goes to {status.serving.revision}"))
-    same_domain = twins(decisions.state)
+    same_domain = twins(decided.state)
     if before.observed_generation == 0 and same_domain:
-        domain = decisions.state.expert.spec.domain
+        domain = decided.state.expert.spec.domain
         message = f"domain {domain} is also that of {', '.join(same_domain)}; routing treats them as twins"
         events.append(Event(Reason.TWIN_DOMAIN, message, "Warning"))
     return tuple(events)
 
 
-def _revision_events(decisions: Decisions, status: ExpertStatus) -> list[Event]:
+def _revision_events(decided: Decisions, status: ExpertStatus) -> list[Event]:
     name = status.latest_revision
-    if name is None or name == decisions.state.expert.status.latest_revision:
+    if name is None or name == decided.state.expert.status.latest_revision:
         return []
-    cause = by_name(decisions.state.revisions)[name].spec.cause
-    return [Event(Reason.REVISION_CREATED, f"{name} was made; cause: {cause}")]
+    spec = by_name(decided.state.revisions)[name].spec
+    why = f"{spec.cause} ({spec.cause_message})" if spec.cause_message else spec.cause
+    return [Event(Reason.REVISION_CREATED, f"{name} was made; cause: {why}"[:1000])]
 
 
-def _data_events(decisions: Decisions, status: ExpertStatus) -> list[Event]:
-    before, after = decisions.state.expert.status.snapshot, status.snapshot
+def _data_events(decided: Decisions, status: ExpertStatus) -> list[Event]:
+    before, after = decided.state.expert.status.snapshot, status.snapshot
     if after is None or (before is not None and before.request == after.request):
         return []
     if before is not None and before.digest == after.digest:
         message = f"{after.job} found the same data {after.digest[:19]}: nothing is trained for it"
         return [Event(Reason.DATA_UNCHANGED, message)]
-    return [Event(Reason.SNAPSHOT_TAKEN, decisions.data.condition.message)]
+    return [Event(Reason.SNAPSHOT_TAKEN, decided.data.condition.message)]
 
 
-def _making_events(decisions: Decisions) -> list[Event]:
-    making = decisions.making
+def _making_events(decided: Decisions) -> list[Event]:
+    making = decided.making
     if making is None:
         return []
     events, name = [], making.revision.metadata.name
     after = making.status
-    live = by_name(decisions.state.revisions)[name].status
+    live = by_name(decided.state.revisions)[name].status
     if after.attempts > live.attempts:
         events.append(Event(Reason.TRAINING_STARTED, f"attempt {after.attempts} at {name}"))
     if after.artefact is not None and live.artefact is None:
@@ -66,14 +66,3 @@ def _making_events(decisions: Decisions) -> list[Event]:
         kind: Literal["Normal", "Warning"] = "Normal" if verdict.outcome == "Promoted" else "Warning"
         events.append(Event(known_reason(verdict.reason), f"{name}: {verdict.message}"[:1000], kind))
     return events
-
-
-def _stall_events(before: Sequence[Condition], after: Sequence[Condition]) -> list[Event]:
-    def stalled(conditions: Sequence[Condition]) -> tuple[str, str] | None:
-        found = next((item for item in conditions if item.type == ConditionType.STALLED), None)
-        return (found.reason, found.message) if found is not None and found.status == "True" else None
-
-    news = stalled(after)
-    if news is None or news == stalled(before):
-        return []
-    return [Event(known_reason(news[0]), news[1][:1000], "Warning")]

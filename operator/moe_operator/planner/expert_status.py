@@ -1,7 +1,5 @@
 """The status of an Expert: its columns and its conditions, from what the stages decided."""
 
-from datetime import datetime
-
 from moe_formats.resources.conditions import merge_conditions
 from moe_formats.resources.expert_status import ExpertStatus, TrainingStatus
 from moe_formats.resources.reasons import Reason
@@ -9,24 +7,23 @@ from moe_operator.builders.server import server_selector
 from moe_operator.planner.decisions import Decisions
 from moe_operator.planner.expert_conditions import expert_conditions, stalled, under_way
 from moe_operator.planner.progress import training_status
-from moe_operator.planner.rollout import target_revision
 from moe_operator.planner.targets import judge_targets, score_summary, targets_summary
 
 
-def expert_status(decisions: Decisions, now: datetime) -> ExpertStatus:
+def expert_status(decided: Decisions) -> ExpertStatus:
     """Return the whole status of the Expert."""
-    state, before = decisions.state, decisions.state.expert.status
-    expert, wanted = state.expert, decisions.wanted
-    target = target_revision(state, wanted.current)
+    state, before = decided.state, decided.state.expert.status
+    expert, wanted = state.expert, decided.wanted
+    target = decided.serving.target
     evidence = target.status.evidence if target is not None else None
     scores = evidence.scores if evidence is not None else None
     results = judge_targets(expert.spec.targets, scores)
-    conditions = merge_conditions(before.conditions, expert_conditions(decisions, scores), now=now)
-    phase, reason = _phase(decisions)
-    base = decisions.base.parent
-    serving = decisions.rollout.status
+    conditions = merge_conditions(before.conditions, expert_conditions(decided, scores), now=decided.now)
+    phase, reason = _phase(decided)
+    base = decided.base.parent
+    serving = decided.serving.status
     return ExpertStatus(
-        observed_generation=decisions.generation,
+        observed_generation=decided.generation,
         phase=phase,
         reason=reason,
         conditions=list(conditions),
@@ -34,55 +31,55 @@ def expert_status(decisions: Decisions, now: datetime) -> ExpertStatus:
         latest_revision=state.revisions[-1].metadata.name if state.revisions else before.latest_revision,
         current_revision=wanted.current.metadata.name if wanted.current is not None else None,
         base_revision=base.revision if base is not None else None,
-        snapshot=decisions.data.snapshot,
-        training=_training(decisions),
+        snapshot=decided.data.snapshot,
+        training=_training(decided),
         scores=scores,
         score=score_summary(scores, domain=expert.spec.domain),
         targets=targets_summary(results),
         target_results=results,
         serving=serving,
         replicas=serving.replicas if serving is not None else 0,
-        selector=_selector(decisions),
+        selector=_selector(decided),
     )
 
 
-def _phase(decisions: Decisions) -> tuple[str, str]:
+def _phase(decided: Decisions) -> tuple[str, str]:
     """Return a word for people, and the reason beside it."""
-    serves = decisions.rollout.condition.status == "True"
-    stop = stalled(decisions)
+    serves = decided.serving.condition.status == "True"
+    stop = stalled(decided)
     if stop is not None:
-        return ("Serving" if serves else "Stalled"), stop[0].value
-    work = under_way(decisions)
-    if decisions.paused and (work is None or not _runs(decisions)):
+        return ("Serving" if serves else "Stalled"), stop.reason.value
+    work = under_way(decided)
+    if decided.paused and (work is None or not _runs(decided)):
         return "Paused", Reason.PAUSED.value
     if work is not None:
-        return _phase_under_way(decisions), work[0].value
-    verdict = decisions.verdict
+        return _phase_under_way(decided), work.reason.value
+    verdict = decided.verdict
     if verdict is not None and verdict.outcome != "Promoted":
         return ("Serving" if serves else "Ready"), verdict.reason
-    if decisions.wanted.current is None:
+    if decided.wanted.current is None:
         return "Pending", Reason.PENDING.value
-    return ("Serving" if serves else "Ready"), decisions.rollout.condition.reason
+    return ("Serving" if serves else "Ready"), decided.serving.condition.reason
 
 
-def _phase_under_way(decisions: Decisions) -> str:
-    if decisions.data.work is not None:
+def _phase_under_way(decided: Decisions) -> str:
+    if decided.data.work is not None or decided.data.fresh:
         return "Snapshot"
-    if not decisions.base.ready or decisions.awaited:
+    if not decided.base.ready or decided.awaited:
         return "Waiting"
-    if decisions.making is not None and decisions.making.status.verdict is None:
-        return decisions.making.stage
-    return "RollingOut" if decisions.wanted.inputs is None else "Pending"
+    if decided.making is not None and decided.making.status.verdict is None:
+        return decided.making.stage
+    return "RollingOut" if decided.wanted.inputs is None else "Pending"
 
 
-def _runs(decisions: Decisions) -> bool:
-    works = (decisions.data.work, decisions.making.work if decisions.making is not None else None)
+def _runs(decided: Decisions) -> bool:
+    works = (decided.data.work, decided.making.work if decided.making is not None else None)
     jobs = [work.job for work in works if work is not None and work.state == "Running"]
     return any(job is not None and not job.suspended for job in jobs)
 
 
-def _training(decisions: Decisions) -> TrainingStatus | None:
-    making, before = decisions.making, decisions.state.expert.status.training
+def _training(decided: Decisions) -> TrainingStatus | None:
+    making, before = decided.making, decided.state.expert.status.training
     if making is None or making.stage == "Waiting":
         return before
     if making.status.artefact is not None:
@@ -95,9 +92,9 @@ def _training(decisions: Decisions) -> TrainingStatus | None:
     return training_status(progress, attempt=making.status.attempts, before=before)
 
 
-def _selector(decisions: Decisions) -> str:
-    target = target_revision(decisions.state, decisions.wanted.current)
+def _selector(decided: Decisions) -> str:
+    target = decided.serving.target
     if target is None:
         return ""
-    labels = server_selector(expert=decisions.state.expert.metadata.name, revision=target.metadata.name)
+    labels = server_selector(expert=decided.state.expert.metadata.name, revision=target.metadata.name)
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))

@@ -1,17 +1,15 @@
 """The Service by which the pods of a training Job on several nodes find one another."""
 
 from moe_operator.builders.gang import build_gang_service, gang_name
+from moe_operator.planner.children import repairs
 from moe_operator.state import ExpertState, Manifest, ObjectRef
-from moe_operator.subset import is_subset
 
 
 def missing_gang(state: ExpertState) -> tuple[Manifest, ...]:
     """Return the Service where training spans nodes and it is missing or was changed."""
     if state.expert.spec.training.resources.nodes == 1:
         return ()
-    desired = build_gang_service(expert=state.expert)
-    live = state.live.get(("Service", desired["metadata"]["name"]))
-    return () if live is not None and is_subset(desired, live) else (desired,)
+    return repairs([build_gang_service(expert=state.expert)], state.live, existed=False, edited=()).apply
 
 
 def superfluous_gang(state: ExpertState) -> tuple[ObjectRef, ...]:

@@ -42,7 +42,7 @@ def new_grade_job(
         expert=state.expert,
         job=job,
         graders=[config.graders[grading.grader.name] for grading in gradings],
-        claim=state.claim,
+        claim=pool.claim,
         profile=plain_profile(config),
         config=config,
     )

@@ -86,18 +86,17 @@ def _others(fields: Mapping[str, Any], left_out: Mapping[str, Any]) -> dict[str,
 
 def inputs_digest(inputs: Inputs) -> str:
     """Return the identity of a revision."""
-    return digest_of(
-        canonical_json(
-            {
-                "parent": inputs.parent.digest if inputs.parent else None,
-                "preset": inputs.preset,
-                "data": inputs.data.digest,
-                "training": normalised(inputs.training),
-                "seed": inputs.seed,
-                "runID": inputs.run_id,
-            }
-        )
-    )
+    made_of: dict[str, object] = {
+        "parent": inputs.parent.digest if inputs.parent else None,
+        "preset": inputs.preset,
+        "data": inputs.data.digest,
+        "training": normalised(inputs.training),
+        "seed": inputs.seed,
+        "runID": inputs.run_id,
+    }
+    if inputs.merged_with:
+        made_of["mergedWith"] = [parent.digest for parent in inputs.merged_with]
+    return digest_of(canonical_json(made_of))
 
 
 def suite_digest(suite: list[HoldoutInput]) -> str:

@@ -34,24 +34,25 @@ def current_of(state: ExpertState) -> ExpertRevision | None:
 
 def parent_ref(revision: ExpertRevision) -> ParentRef:
     """Return a revision with an artefact as a parent, with all that is known of what it and its parents saw."""
-    artefact, before = revision.status.artefact, revision.spec.inputs.parent
+    artefact, parents = revision.status.artefact, revision.spec.inputs.parents
     if artefact is None:
         raise ValueError(f"{revision.metadata.name} has no artefact to be a parent with")
     seen = _snapshots(revision)
     forgotten = len(seen) > MAX_ANCESTRY  # what was in those can no longer be looked up
+    unknown = forgotten or any(parent.contamination is not None for parent in parents)
     return ParentRef(
         revision=revision.metadata.name,
         path=artefact.path,
         digest=artefact.digest,
         ancestry=seen[-MAX_ANCESTRY:],
-        contamination="Unknown" if forgotten else before.contamination if before is not None else None,
+        contamination="Unknown" if unknown else None,
     )
 
 
 def _snapshots(revision: ExpertRevision) -> list[SnapshotInput]:
     """Return every recorded snapshot that a revision and its parents were trained on, oldest first."""
     inputs = revision.spec.inputs
-    earlier = inputs.parent.ancestry if inputs.parent else []
+    earlier = [item for parent in inputs.parents for item in parent.ancestry]
     seen: dict[str, SnapshotInput] = {item.digest: item for item in [*earlier, inputs.data]}
     return list(seen.values())
 

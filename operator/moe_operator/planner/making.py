@@ -3,22 +3,18 @@
 Waiting      the gate could decide nothing even if it were trained (holdout too small, window used up)
 Training     attempts, until one reports an artefact
 Evaluating   attempts, until one reports evidence; where graders have a say, further ones of theirs
+Starting     the numbers pass the gate, and servers show that they can load the weights
 Decided      the gate ruled; a ruling is renewed only where the spec's own part of the gate changed
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from importlib.metadata import version
-from typing import Literal
 
 from moe_formats.job_report import EvaluateHeadline, TrainHeadline, Ungraded
 from moe_formats.resources.expert import Expert
-from moe_formats.resources.expert_pool import ExpertPool
 from moe_formats.resources.expert_revision import (
     ExpertRevision,
     ExpertRevisionStatus,
-    ParentRef,
     Verdict,
 )
 from moe_operator.builders.evaluate_job import build_evaluate_job
@@ -26,6 +22,7 @@ from moe_operator.builders.training_job import build_training_job
 from moe_operator.config import OperatorConfig, Profile
 from moe_operator.planner.attempts import Work, assess, known_reason
 from moe_operator.planner.blockage import server_failure
+from moe_operator.planner.decisions import Decisions, Making, Stage
 from moe_operator.planner.evaluators import evaluator_names
 from moe_operator.planner.evidence import artefact_of, evidence_of
 from moe_operator.planner.grading import new_grade_job
@@ -35,54 +32,31 @@ from moe_operator.planner.promotion import Candidate, Ruling, judge, too_small, 
 from moe_operator.planner.targets import judge_targets
 from moe_operator.state import ExpertState, Manifest, ObservedJob, ObservedServer, Role
 
-Stage = Literal["Waiting", "Training", "Evaluating", "Starting", "Decided"]
+
+def make(decided: Decisions) -> Making | None:
+    """Return the next step of the wanted revision, or None where it does not exist, or its pool does not."""
+    revision, pool = decided.wanted.revision, decided.state.pool
+    return _next_step(revision, decided) if revision is not None and pool is not None else None
 
 
-@dataclass(frozen=True)
-class Context:
-    """What a revision is made with."""
-
-    state: ExpertState
-    pool: ExpertPool
-    config: OperatorConfig
-    now: datetime
-    #: False while paused or stalled: what runs goes on, nothing new starts.
-    may_start: bool
-    current: ExpertRevision | None
-    base: ParentRef | None
-
-
-@dataclass(frozen=True)
-class Making:
-    """How far a revision is, and what comes next."""
-
-    revision: ExpertRevision
-    stage: Stage
-    status: ExpertRevisionStatus
-    work: Work | None = None
-    create: tuple[Manifest, ...] = ()
-    wait: float | None = None
-
-
-def make(revision: ExpertRevision, context: Context) -> Making:
-    """Return the next step of a revision."""
+def _next_step(revision: ExpertRevision, decided: Decisions) -> Making:
     status = revision.status
-    ruling = _ruled_before_training(revision, context)
+    ruling = _ruled_before_training(revision, decided)
     if ruling is not None:
-        return Making(revision, "Waiting", _with_verdict(status, ruling, context))
+        return Making(revision, "Waiting", _with_verdict(status, ruling, decided))
     if status.verdict is not None and status.verdict.outcome == "Failed":
         return Making(revision, "Decided", status)
     if status.artefact is None:
-        made = _train(revision, context)
+        made = _train(revision, decided)
         if made.status.artefact is None:
             return made
         revision = revision.model_copy(update={"status": made.status})
     if revision.status.evidence is None:
-        made = _evaluate(revision, context)
+        made = _evaluate(revision, decided)
         if made.status.evidence is None:
             return made
         revision = revision.model_copy(update={"status": made.status})
-    return _decide(revision, context)
+    return _decide(revision, decided)
 
 
 def jobs_of(state: ExpertState, role: Role, revision: str) -> list[ObservedJob]:
@@ -90,25 +64,24 @@ def jobs_of(state: ExpertState, role: Role, revision: str) -> list[ObservedJob]:
     return [job for job in state.jobs if job.role is role and job.revision == revision]
 
 
-def server_of(state: ExpertState, revision: str) -> ObservedServer | None:
-    """Return the servers of a revision, unless they are going away."""
+def _server_of(state: ExpertState, revision: str) -> ObservedServer | None:
     return next((item for item in state.servers if item.revision == revision and not item.deleting), None)
 
 
-def _ruled_before_training(revision: ExpertRevision, context: Context) -> Ruling | None:
+def _ruled_before_training(revision: ExpertRevision, decided: Decisions) -> Ruling | None:
     if revision.status.evidence is not None:
         return None
     spec = revision.spec
-    return too_small(spec.anchor, spec.newest) or used_up(uses_of(revision, context.state.revisions))
+    return too_small(spec.anchor, spec.newest) or used_up(uses_of(revision, decided.state.revisions))
 
 
-def _train(revision: ExpertRevision, context: Context) -> Making:
-    state, name = context.state, revision.metadata.name
+def _train(revision: ExpertRevision, decided: Decisions) -> Making:
+    state, name = decided.state, revision.metadata.name
     expert = state.expert
     work = assess(
         jobs_of(state, Role.TRAIN, name),
         expect=TrainHeadline,
-        now=context.now,
+        now=decided.now,
         made=revision.status.attempts,
         limit=expert.spec.training.max_attempts,
         orphans=state.orphan_pods,
@@ -120,43 +93,43 @@ def _train(revision: ExpertRevision, context: Context) -> Making:
             update={"artefact": artefact, "attempts": max(status.attempts, work.number)}
         )
         return Making(revision, "Training", status, work)
-    profile = context.config.profiles.get(state.expert.spec.training.resources.profile)
+    profile = decided.config.profiles.get(state.expert.spec.training.resources.profile)
     create: tuple[Manifest, ...] = ()
-    if work.state == "Wanted" and context.may_start and profile is not None:
-        job = train_job(state.expert, context.pool, revision, work.number, base=context.base)
+    if work.state == "Wanted" and decided.may_start and profile is not None:
+        job = train_job(state.expert, decided.pool, revision, work.number, base=decided.base.parent)
         create = (
             build_training_job(
                 name=training_job_name(name, work.number),
                 expert=state.expert,
                 job=job,
-                claim=state.claim,
+                claim=decided.pool.claim,
                 profile=profile,
-                config=context.config,
+                config=decided.config,
             ),
         )
-        status = status.model_copy(update={"provenance": _provenance(expert, profile, context.config)})
+        status = status.model_copy(update={"provenance": _provenance(expert, profile, decided.config)})
     if create or work.state == "Running":
         status = status.model_copy(update={"attempts": max(status.attempts, work.number)})
-    return _attempted(revision, "Training", status, work, create, context)
+    return _attempted(revision, "Training", status, work, create, decided)
 
 
-def _evaluate(revision: ExpertRevision, context: Context) -> Making:
-    state, name = context.state, revision.metadata.name
-    work = assess(jobs_of(state, Role.EVALUATE, name), expect=EvaluateHeadline, now=context.now)
+def _evaluate(revision: ExpertRevision, decided: Decisions) -> Making:
+    state, name = decided.state, revision.metadata.name
+    work = assess(jobs_of(state, Role.EVALUATE, name), expect=EvaluateHeadline, now=decided.now)
     status = revision.status
     if work.state == "Done" and isinstance(work.headline, EvaluateHeadline):
         if work.headline.ungraded is not None:
-            return _grade(revision, work.headline, work.headline.ungraded, context)
-        return _measured(revision, work, work.headline, context)
-    profile = context.config.profiles.get(state.expert.spec.training.resources.profile)
+            return _grade(revision, work.headline, work.headline.ungraded, decided)
+        return _measured(revision, work, work.headline, decided)
+    profile = decided.config.profiles.get(state.expert.spec.training.resources.profile)
     create: tuple[Manifest, ...] = ()
-    if work.state == "Wanted" and context.may_start and profile is not None:
+    if work.state == "Wanted" and decided.may_start and profile is not None:
         job = evaluate_job(
             state.expert,
-            context.pool,
+            decided.pool,
             revision,
-            current=context.current,
-            base=context.base,
+            current=decided.wanted.current,
+            base=decided.base.parent,
             uses=uses_of(revision, state.revisions),
         )
         create = (
@@ -164,41 +137,41 @@ def _evaluate(revision: ExpertRevision, context: Context) -> Making:
                 name=evaluate_job_name(name, work.number),
                 expert=state.expert,
                 job=job,
-                claim=state.claim,
+                claim=decided.pool.claim,
                 profile=profile,
-                config=context.config,
+                config=decided.config,
             ),
         )
-    return _attempted(revision, "Evaluating", status, work, create, context)
+    return _attempted(revision, "Evaluating", status, work, create, decided)
 
 
 def _grade(
-    revision: ExpertRevision, evaluation: EvaluateHeadline, ungraded: Ungraded, context: Context
+    revision: ExpertRevision, evaluation: EvaluateHeadline, ungraded: Ungraded, decided: Decisions
 ) -> Making:
     """Have graders judge what the evaluation left open; its evidence counts when they have."""
-    state = context.state
+    state = decided.state
     jobs = jobs_of(state, Role.GRADE, revision.metadata.name)
-    work = assess(jobs, expect=EvaluateHeadline, now=context.now)
+    work = assess(jobs, expect=EvaluateHeadline, now=decided.now)
     if work.state == "Done" and isinstance(work.headline, EvaluateHeadline):
-        return _measured(revision, work, work.headline, context)
+        return _measured(revision, work, work.headline, decided)
     create: tuple[Manifest, ...] = ()
-    if work.state == "Wanted" and context.may_start:
+    if work.state == "Wanted" and decided.may_start:
         create = (
             new_grade_job(
                 state,
-                context.pool,
+                decided.pool,
                 revision,
                 evaluation,
                 ungraded,
                 attempt=work.number,
-                config=context.config,
+                config=decided.config,
             ),
         )
-    return _attempted(revision, "Evaluating", revision.status, work, create, context)
+    return _attempted(revision, "Evaluating", revision.status, work, create, decided)
 
 
-def _measured(revision: ExpertRevision, work: Work, headline: EvaluateHeadline, context: Context) -> Making:
-    evidence = evidence_of(headline, context.current)
+def _measured(revision: ExpertRevision, work: Work, headline: EvaluateHeadline, decided: Decisions) -> Making:
+    evidence = evidence_of(headline, decided.wanted.current)
     status = revision.status.model_copy(update={"evidence": evidence})
     return Making(revision, "Evaluating", status, work)
 
@@ -209,7 +182,7 @@ def _attempted(
     status: ExpertRevisionStatus,
     work: Work,
     create: Sequence[Manifest],
-    context: Context,
+    decided: Decisions,
 ) -> Making:
     if work.state == "Failed" and work.incident is not None:
         incident = work.incident
@@ -219,13 +192,13 @@ def _attempted(
             "or the data, or set a new spec.runID"
         )
         ruling = Ruling("Failed", what, incident.reason, message)
-        return Making(revision, "Decided", _with_verdict(status, ruling, context), work)
+        return Making(revision, "Decided", _with_verdict(status, ruling, decided), work)
     return Making(revision, stage, status, work, tuple(create), work.wait)
 
 
-def _decide(revision: ExpertRevision, context: Context) -> Making:
+def _decide(revision: ExpertRevision, decided: Decisions) -> Making:
     """Ask the gate, and ask it again where the spec's own part of it may have changed."""
-    status, expert = revision.status, context.state.expert
+    status, expert = revision.status, decided.state.expert
     settled = status.verdict is not None and status.verdict.outcome == "Promoted"
     if settled or status.evidence is None:
         return Making(revision, "Decided", status)
@@ -240,14 +213,14 @@ def _decide(revision: ExpertRevision, context: Context) -> Making:
             targets=judge_targets(expert.spec.targets, status.evidence.scores),
         )
     )
-    if ruling.outcome == "Promoted" and _must_start(context.state):
-        server = server_of(context.state, revision.metadata.name)
+    if ruling.outcome == "Promoted" and _must_start(decided.state):
+        server = _server_of(decided.state, revision.metadata.name)
         if server is not None and (failure := server_failure(server.pods)) is not None:
             message = f"no server can load {revision.metadata.name}: {failure.message}"
             ruling = Ruling("Failed", "loads", known_reason(failure.reason), message)
         elif server is None or server.ready_replicas == 0:
             return Making(revision, "Starting", status.model_copy(update={"verdict": None}))
-    return Making(revision, "Decided", _with_verdict(status, ruling, context))
+    return Making(revision, "Decided", _with_verdict(status, ruling, decided))
 
 
 def _must_start(state: ExpertState) -> bool:
@@ -255,14 +228,14 @@ def _must_start(state: ExpertState) -> bool:
     return state.expert.spec.serving.replicas > 0 and state.expert.spec.revision is None
 
 
-def _with_verdict(status: ExpertRevisionStatus, ruling: Ruling, context: Context) -> ExpertRevisionStatus:
+def _with_verdict(status: ExpertRevisionStatus, ruling: Ruling, decided: Decisions) -> ExpertRevisionStatus:
     verdict = Verdict(
         outcome=ruling.outcome,
         clause=ruling.clause,
         reason=ruling.reason,
         message=ruling.message[:2048],
         final=ruling.final,
-        time=context.now.replace(microsecond=0).isoformat(),
+        time=decided.now.replace(microsecond=0).isoformat(),
     )
     return status.model_copy(update={"verdict": _same_time(verdict, status.verdict)})
 

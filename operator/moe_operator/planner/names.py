@@ -59,11 +59,6 @@ def policy_name(pool: str) -> str:
     return f"{pool}-routing"
 
 
-def claim_name(pool: str) -> str:
-    """Return the name of the claim that the operator makes for a pool."""
-    return f"{pool}-store"
-
-
 def _repeated(name: str, attempt: int) -> str:
     # `r` is no hexadecimal digit, so a repetition is never taken for the end of a digest.
     return name if attempt == 1 else f"{name}-r{attempt}"

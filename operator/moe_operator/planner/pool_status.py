@@ -2,16 +2,23 @@
 
 from datetime import datetime
 
-from moe_formats.resources.conditions import Condition, ConditionType, condition, merge_conditions
+from moe_formats.resources.conditions import (
+    Condition,
+    ConditionType,
+    condition,
+    find_condition,
+    merge_conditions,
+)
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPoolStatus, RoutingStatus
 from moe_formats.resources.reasons import Reason
 from moe_formats.routing_policy import RoutingPolicy
 from moe_operator.builders.gateway import gateway_selector, gateway_url
 from moe_operator.planner.blockage import blocked
-from moe_operator.planner.distillation import Distillation
+from moe_operator.planner.conditions import Says, Why, kstatus, say, stall_events
+from moe_operator.planner.distillation import Distillation, table_summary
 from moe_operator.planner.names import gateway_name
-from moe_operator.planner.routing import silent_gateways
+from moe_operator.planner.serving import silent_gateways
 from moe_operator.state import Event, PoolState
 
 
@@ -20,8 +27,12 @@ def pool_status(
 ) -> ExpertPoolStatus:
     """Return the whole status of the pool."""
     before = state.pool.status
-    storage, experts, gateway = _storage(state), _experts(state), _gateway(state, policy, distillation)
-    conditions = [*_kstatus(state, storage, experts, gateway), storage, experts, gateway]
+    storage, experts, gateway = _storage(state), _experts(state), _gateway(state, policy)
+    conditions = [*_kstatus(state, storage, experts, gateway, distillation), storage, experts, gateway]
+    if distillation.says is not None:
+        conditions.append(
+            say(ConditionType.TABLE_READY, distillation.says, generation=state.pool.metadata.generation)
+        )
     if state.pool.spec.paused:
         conditions.append(_say(state, ConditionType.PAUSED, True, Reason.PAUSED, "spec.paused is true"))
     ready = conditions[0]
@@ -41,17 +52,12 @@ def pool_status(
 
 def pool_events(before: ExpertPoolStatus, after: ExpertPoolStatus) -> tuple[Event, ...]:
     """Return what is worth telling of the step from one status to the next."""
-    events = []
+    events = stall_events(before.conditions, after.conditions)
     if after.routing.strategy != before.routing.strategy:
         events.append(Event(Reason.PROGRESSING, f"requests are routed by {after.routing.strategy}"))
     table = after.routing.table
     if table is not None and table != before.routing.table:
-        message = (
-            f"a table for {', '.join(table.experts)} was distilled: {table.accuracy:.1%} of segments go to the "
-            f"Expert that codes them best; {table.routed_bits_per_byte:.3f} bits per byte against "
-            f"{table.oracle_bits_per_byte:.3f} of the oracle"
-        )
-        events.append(Event(Reason.EVALUATED, message))
+        events.append(Event(Reason.EVALUATED, f"a table was distilled for {table_summary(table)}"))
     return tuple(events)
 
 
@@ -94,7 +100,7 @@ def _experts(state: PoolState) -> Condition:
     return _say(state, type_, False, Reason.PROGRESSING, f"not serving: {', '.join(rest)}")
 
 
-def _gateway(state: PoolState, policy: RoutingPolicy | None, distillation: Distillation) -> Condition:
+def _gateway(state: PoolState, policy: RoutingPolicy | None) -> Condition:
     type_, gateway = ConditionType.GATEWAY_READY, state.gateway
     if policy is None:
         return _say(state, type_, False, Reason.NOT_SERVING, "no Expert serves yet, so there is no gateway")
@@ -118,40 +124,39 @@ def _gateway(state: PoolState, policy: RoutingPolicy | None, distillation: Disti
 
 
 def _kstatus(
-    state: PoolState, storage: Condition, experts: Condition, gateway: Condition
+    state: PoolState, storage: Condition, experts: Condition, gateway: Condition, distillation: Distillation
 ) -> tuple[Condition, Condition, Condition]:
-    """Return Ready, Reconciling, Stalled. A pool does not stall; the Experts that do are named."""
+    """Return Ready, Reconciling, Stalled. An Expert that stalls is named but does not stall the pool; a table does."""
+    stop = distillation.failure
     lacking = next((item for item in (gateway, experts, storage) if item.status != "True"), None)
-    if lacking is None:
-        ready = _say(state, ConditionType.READY, True, Reason.READY, experts.message)
+    if lacking is not None:
+        ready = Says(False, Reason(lacking.reason), lacking.message)
     else:
-        ready = _say(state, ConditionType.READY, False, Reason(lacking.reason), lacking.message)
+        ready = Says(False, *stop) if stop is not None else Says(True, Reason.READY, experts.message)
+    work = _under_way(state, gateway, distillation)
+    return kstatus(ready=ready, work=work, stop=stop, generation=state.pool.metadata.generation)
+
+
+def _under_way(state: PoolState, gateway: Condition, distillation: Distillation) -> Why | None:
     moving = [
-        name
-        for name, expert in sorted(state.experts.items())
-        if any(
-            item.type == ConditionType.RECONCILING and item.status == "True"
-            for item in expert.status.conditions
-        )
+        name for name, expert in sorted(state.experts.items()) if _holds(expert, ConditionType.RECONCILING)
     ]
-    busy = bool(moving) or gateway.reason == Reason.WAITING_FOR_GATEWAY
-    words = f"under way: {', '.join(moving)}" if moving else (gateway.message if busy else "")
-    reason = Reason.PROGRESSING if busy else Reason.SETTLED
-    return (
-        ready,
-        _say(state, ConditionType.RECONCILING, busy, reason, words),
-        _say(state, ConditionType.STALLED, False, Reason.SETTLED, ""),
-    )
+    if moving:
+        return Why(Reason.PROGRESSING, f"under way: {', '.join(moving)}")
+    if gateway.reason == Reason.WAITING_FOR_GATEWAY:
+        return Why(Reason.PROGRESSING, gateway.message)
+    if distillation.under_way and distillation.says is not None:
+        return Why(Reason.PROGRESSING, distillation.says.message)
+    return None
 
 
 def _serving(state: PoolState) -> list[str]:
-    return [
-        name
-        for name, expert in state.experts.items()
-        if any(
-            item.type == ConditionType.SERVING and item.status == "True" for item in expert.status.conditions
-        )
-    ]
+    return [name for name, expert in state.experts.items() if _holds(expert, ConditionType.SERVING)]
+
+
+def _holds(expert: Expert, type_: ConditionType) -> bool:
+    found = find_condition(expert.status.conditions, type_)
+    return found is not None and found.status == "True"
 
 
 def _word(expert: Expert) -> str:

@@ -5,23 +5,19 @@ they are how attempts are counted. Graders are tried for ever and not counted, s
 """
 
 from moe_operator.planner.data import DataDecision, jobs_of_request
+from moe_operator.planner.decisions import Decisions
 from moe_operator.state import ExpertState, ObjectRef, ObservedJob, Role
 
 #: Enough for the waits between attempts to grow to the longest.
 KEPT_GRADINGS = 6
 
 
-def superfluous_jobs(
-    state: ExpertState, *, data: DataDecision, subject: str | None, decided: bool
-) -> tuple[ObjectRef, ...]:
-    """Return Jobs to delete.
-
-    ``subject`` is the revision that matters now. While it is not ``decided`` which one that is, because
-    the data is being read again, no Job of a revision is given up.
-    """
-    namespace = state.expert.metadata.namespace
-    gone = [job for job in (*_old_snapshots(state, data), *_old_gradings(state, subject)) if not job.deleting]
-    if decided:
+def superfluous_jobs(decided: Decisions) -> tuple[ObjectRef, ...]:
+    """Return Jobs to delete; while it is not known which revision matters, no Job of a revision is given up."""
+    state, subject = decided.state, decided.subject_name
+    old = (*_old_snapshots(state, decided.data), *_old_gradings(state, subject))
+    gone = [job for job in old if not job.deleting]
+    if decided.subject_is_known:
         gone += [
             job
             for job in state.jobs
@@ -29,7 +25,7 @@ def superfluous_jobs(
             and job.revision != subject
             and not job.deleting
         ]
-    return tuple(job_ref(job, namespace) for job in gone)
+    return tuple(job_ref(job, state.expert.metadata.namespace) for job in gone)
 
 
 def job_ref(job: ObservedJob, namespace: str) -> ObjectRef:

@@ -1,49 +1,76 @@
-"""The status of an ExpertRevision: what was decided, as conditions and a phase for people."""
+"""The status of revisions: what was decided, as conditions and a phase for people."""
 
+from collections.abc import Iterator
 from datetime import datetime
 
-from moe_formats.resources.conditions import Condition, ConditionType, condition, merge_conditions
+from moe_formats.resources.conditions import ConditionType, merge_conditions
 from moe_formats.resources.expert_revision import ExpertRevision, ExpertRevisionStatus
 from moe_formats.resources.reasons import Reason
 from moe_operator.planner.attempts import known_reason
+from moe_operator.planner.conditions import Says, Why, evaluated, kstatus, promoted, say, trained
+from moe_operator.planner.decisions import Decisions
+from moe_operator.planner.status_writes import status_write
+from moe_operator.state import StatusWrite
 
 
-def revision_status(
+def revision_writes(decided: Decisions) -> tuple[StatusWrite, ...]:
+    """Return the status of the revision in the making, and of those that it took the place of."""
+    return tuple(write for revision, status in _statuses(decided) for write in status_write(revision, status))
+
+
+def _statuses(decided: Decisions) -> Iterator[tuple[ExpertRevision, ExpertRevisionStatus]]:
+    making = decided.making
+    if making is not None:
+        yield making.revision, _decided_status(making.revision, making.status, now=decided.now)
+    if decided.subject_is_known:
+        for revision in decided.state.revisions:
+            if revision.status.verdict is None and revision.metadata.name != decided.subject_name:
+                yield revision, _superseded_status(revision, by=decided.subject_name, now=decided.now)
+
+
+def _decided_status(
     revision: ExpertRevision, status: ExpertRevisionStatus, *, now: datetime
 ) -> ExpertRevisionStatus:
     """Return ``status`` with its phase and its conditions."""
-    generation = revision.metadata.generation
+    verdict, phase = status.verdict, _phase(status)
+    if verdict is None:
+        ready, work = Says(False, Reason.PROGRESSING, phase.lower()), Why(Reason.PROGRESSING, phase.lower())
+        return _said(revision, status, phase, ready, work=work, stop=None, now=now)
+    why = Why(known_reason(verdict.reason), verdict.message)
+    ready = Says(verdict.outcome == "Promoted", *why)
+    return _said(
+        revision, status, phase, ready, work=None, stop=why if verdict.outcome == "Failed" else None, now=now
+    )
+
+
+def _superseded_status(revision: ExpertRevision, *, by: str | None, now: datetime) -> ExpertRevisionStatus:
+    """Return the status of a revision that was given up before it was decided; it can be taken up again."""
+    message = f"{by or 'nothing'} is what the Expert asks for now; asking for these inputs again resumes here"
+    ready = Says(False, Reason.SUPERSEDED, message)
+    return _said(revision, revision.status, "Superseded", ready, work=None, stop=None, now=now)
+
+
+def _said(
+    revision: ExpertRevision,
+    status: ExpertRevisionStatus,
+    phase: str,
+    ready: Says,
+    *,
+    work: Why | None,
+    stop: Why | None,
+    now: datetime,
+) -> ExpertRevisionStatus:
+    name, generation = revision.metadata.name, revision.metadata.generation
     conditions = (
-        *_kstatus(status, generation),
-        _trained(status, generation),
-        _evaluated(status, generation),
-        _promoted(status, generation),
+        *kstatus(ready=ready, work=work, stop=stop, generation=generation),
+        say(ConditionType.TRAINED, trained(name, status), generation=generation),
+        say(ConditionType.EVALUATED, evaluated(name, status), generation=generation),
+        say(ConditionType.PROMOTED, promoted(name, status), generation=generation),
     )
     return status.model_copy(
         update={
             "observed_generation": generation,
-            "phase": _phase(status),
-            "conditions": list(merge_conditions(revision.status.conditions, conditions, now=now)),
-        }
-    )
-
-
-def superseded_status(revision: ExpertRevision, *, by: str | None, now: datetime) -> ExpertRevisionStatus:
-    """Return the status of a revision that was given up before it was decided; it can be taken up again."""
-    message = f"{by or 'nothing'} is what the Expert asks for now; asking for these inputs again resumes here"
-    generation = revision.metadata.generation
-    conditions = (
-        condition(ConditionType.READY, False, Reason.SUPERSEDED, message, generation=generation),
-        condition(ConditionType.RECONCILING, False, Reason.SUPERSEDED, message, generation=generation),
-        condition(ConditionType.STALLED, False, Reason.SUPERSEDED, message, generation=generation),
-        _trained(revision.status, generation),
-        _evaluated(revision.status, generation),
-        condition(ConditionType.PROMOTED, False, Reason.SUPERSEDED, message, generation=generation),
-    )
-    return revision.status.model_copy(
-        update={
-            "observed_generation": generation,
-            "phase": "Superseded",
+            "phase": phase,
             "conditions": list(merge_conditions(revision.status.conditions, conditions, now=now)),
         }
     )
@@ -53,59 +80,3 @@ def _phase(status: ExpertRevisionStatus) -> str:
     if status.verdict is not None:
         return status.verdict.outcome
     return "Training" if status.artefact is None else "Evaluating"
-
-
-def _kstatus(status: ExpertRevisionStatus, generation: int) -> tuple[Condition, ...]:
-    verdict = status.verdict
-    if verdict is None:
-        reason, message = Reason.PROGRESSING, _phase(status).lower()
-        ready, reconciling, stalled = False, True, False
-    else:
-        reason, message = known_reason(verdict.reason), verdict.message
-        ready, reconciling = verdict.outcome == "Promoted", False
-        stalled = verdict.outcome == "Failed"
-    return (
-        condition(ConditionType.READY, ready, reason, message, generation=generation),
-        condition(ConditionType.RECONCILING, reconciling, reason, message, generation=generation),
-        condition(ConditionType.STALLED, stalled, reason, message, generation=generation),
-    )
-
-
-def _trained(status: ExpertRevisionStatus, generation: int) -> Condition:
-    artefact = status.artefact
-    if artefact is not None:
-        message = f"{artefact.steps} steps, {artefact.tokens} tokens, final loss {artefact.final_loss:.4f} nats per token"
-        return condition(ConditionType.TRAINED, True, Reason.TRAINED, message, generation=generation)
-    if status.verdict is not None:
-        reason, message = known_reason(status.verdict.reason), status.verdict.message
-    else:
-        reason, message = Reason.TRAINING, f"{status.attempts} attempts made"
-    return condition(ConditionType.TRAINED, False, reason, message, generation=generation)
-
-
-def _evaluated(status: ExpertRevisionStatus, generation: int) -> Condition:
-    evidence = status.evidence
-    if evidence is not None:
-        against = evidence.current or "its base"
-        message = f"measured against {against}; report {evidence.report[:19]}"
-        return condition(ConditionType.EVALUATED, True, Reason.EVALUATED, message, generation=generation)
-    if status.verdict is not None:
-        reason, message = known_reason(status.verdict.reason), status.verdict.message
-    else:
-        reason, message = (
-            Reason.PENDING,
-            "training comes first" if status.artefact is None else "being measured",
-        )
-    return condition(ConditionType.EVALUATED, False, reason, message, generation=generation)
-
-
-def _promoted(status: ExpertRevisionStatus, generation: int) -> Condition:
-    verdict = status.verdict
-    if verdict is None:
-        return condition(
-            ConditionType.PROMOTED, False, Reason.PENDING, "not judged yet", generation=generation
-        )
-    promoted = verdict.outcome == "Promoted"
-    return condition(
-        ConditionType.PROMOTED, promoted, known_reason(verdict.reason), verdict.message, generation=generation
-    )

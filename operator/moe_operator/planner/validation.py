@@ -7,7 +7,7 @@ paths, since more than this operator rests on them.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from moe_formats import context_length
 from moe_formats.paths import leaves_its_root
@@ -16,10 +16,8 @@ from moe_formats.resources.reasons import Reason
 from moe_operator.config import Grader, OperatorConfig, Store
 from moe_operator.planner.base import pinned_base
 from moe_operator.planner.evaluators import asked_evaluators, evaluator_names
+from moe_operator.planner.times import SAME_APPLY
 from moe_operator.state import ExpertState
-
-#: How long what an Expert refers to may come after it.
-SAME_APPLY = timedelta(seconds=10)
 
 
 @dataclass(frozen=True)

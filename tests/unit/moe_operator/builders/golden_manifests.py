@@ -209,7 +209,7 @@ def on_profile(profile: str, devices: int = 1, nodes: int = 1) -> list[dict[str,
             profile=hardware,
             config=config,
         ),
-        build_server(expert=expert, serve=SERVE, replicas=1, claim=CLAIM, profile=hardware, config=config),
+        build_server(expert=expert, serve=SERVE, claim=CLAIM, profile=hardware, config=config),
     ]
 
 
@@ -258,7 +258,7 @@ def on_cpu() -> list[dict[str, Any]]:
         config=config,
     )
     return [
-        build_store(name=CLAIM, pool=pool),
+        build_store(pool=pool),
         snapshot,
         build_revision(name="mathematics-1", expert=expert, spec=REVISION),
         *on_profile("cpu"),
@@ -266,9 +266,7 @@ def on_cpu() -> list[dict[str, Any]]:
         grade,
         distill,
         build_policy(name="first-pool-routing", pool=pool, policy=policy),
-        build_gateway(
-            name="first-pool-gateway", pool=pool, policy_name="first-pool-routing", claim=CLAIM, config=config
-        ),
+        build_gateway(name="first-pool-gateway", pool=pool, policy_name="first-pool-routing", config=config),
         build_gateway_service(name="first-pool-gateway", pool=pool),
     ]
 

@@ -182,5 +182,5 @@ def test_pull_secrets_are_referred_to_by_name() -> None:
     config = config.model_copy(
         update={"images": config.images.model_copy(update={"pull_secrets": ("mirror",)})}
     )
-    gateway = build_gateway(name="g", pool=a_pool(), policy_name="p", claim=CLAIM, config=config)
+    gateway = build_gateway(name="g", pool=a_pool(), policy_name="p", config=config)
     assert gateway["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "mirror"}]

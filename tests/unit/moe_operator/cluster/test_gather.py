@@ -103,12 +103,11 @@ def test_the_claim_is_the_pools_own_or_the_one_it_names(cache, make, expert, poo
     cache.put(expert("e"))
     cache.put(pool("p"))
     cache.put(make("PersistentVolumeClaim", "p-store", status={"phase": "Bound"}))
-    state = gather_expert(E, cache, Answers())
-    assert (state.claim, state.store_bound) == ("p-store", True)
+    state = gather_pool(P, cache, Answers())
+    assert (state.pool.claim, state.claim_phase) == ("p-store", "Bound")
     cache.put(pool("p", spec={"storage": {"claim": "shared"}}, version=2))
-    state = gather_expert(E, cache, Answers())
-    assert (state.claim, state.store_bound) == ("shared", False)
-    assert gather_pool(P, cache, Answers()).claim_phase is None
+    state = gather_pool(P, cache, Answers())
+    assert (state.pool.claim, state.claim_phase) == ("shared", None)
 
 
 def test_a_job_whose_role_was_edited_away_is_left_out(cache, make, expert):

@@ -4,6 +4,7 @@ import pytest
 
 from moe_formats.job_report import Failure
 from moe_operator.cluster.observe import observed_gateway, observed_job, observed_pod, observed_server
+from moe_operator.state import ObservedGateway
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -131,23 +132,9 @@ def a_server(make, *, replicas=1, status=None, config=None):
     )
 
 
-def test_a_server_says_what_its_containers_were_told(make):
+def test_a_server_is_known_by_the_revision_that_it_serves(make):
     server = observed_server(a_server(make), [])
-    assert (server.revision, server.digest) == ("e-1", DIGEST)
-    assert observed_server(a_server(make, config="broken"), []).digest == ""
-
-
-@pytest.mark.parametrize(
-    ("status", "updated"),
-    [
-        ({"observedGeneration": 1, "updatedReplicas": 1, "replicas": 1}, True),
-        ({"observedGeneration": 0, "updatedReplicas": 1, "replicas": 1}, False),
-        ({"observedGeneration": 1, "updatedReplicas": 1, "replicas": 2}, False),
-        ({}, False),
-    ],
-)
-def test_a_server_is_updated_once_its_controller_says_so(make, status, updated):
-    assert observed_server(a_server(make, status=status), []).updated is updated
+    assert server.revision == "e-1"
 
 
 def test_a_ready_gateway_that_has_not_answered_reports_none(make):
@@ -160,7 +147,7 @@ def test_a_ready_gateway_that_has_not_answered_reports_none(make):
     ]
     gateway = observed_gateway(make("Deployment", "g", spec={}), pods, {"1": "sha256:x"})
     assert dict(gateway.reported) == {"a": "sha256:x", "b": None}
-    assert not observed_gateway(None, [], {}).exists
+    assert observed_gateway(None, [], {}) == ObservedGateway()
 
 
 def init(name, state):

@@ -5,7 +5,8 @@ from typing import Any
 
 from moe_formats.job_report import Failure, TrainHeadline
 from moe_formats.resources.reasons import Reason
-from moe_operator.planner.attempts import LONGEST_DELAY, assess
+from moe_operator.planner.attempts import assess
+from moe_operator.planner.times import LAST_RETRY
 from moe_operator.state import ObservedJob, ObservedPod, Role
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -14,7 +15,7 @@ DONE = TrainHeadline(report=DIGEST, path="p", digest=DIGEST, steps=1, tokens=1, 
 
 
 def pod(phase: str = "Failed", **fields: Any) -> ObservedPod:
-    return ObservedPod("p", "u", phase, False, None, NOW, **fields)
+    return ObservedPod("p", "u", phase, False, NOW, **fields)
 
 
 def job(attempt: int = 1, state: str = "Failed", **fields: Any) -> ObservedJob:
@@ -24,7 +25,6 @@ def job(attempt: int = 1, state: str = "Failed", **fields: Any) -> ObservedJob:
         uid=f"u{attempt}",
         role=Role.TRAIN,
         revision="code-1",
-        config_digest="",
         created=NOW - timedelta(hours=2),
         suspended=state == "Suspended",
         state=state,  # type: ignore[arg-type]
@@ -112,7 +112,7 @@ def test_waits_double_and_are_capped() -> None:
         jobs = [job(attempt, pods=(pod(exit_code=1),), finished=NOW) for attempt in range(1, count + 1)]
         waits.append(work(*jobs, limit=99).wait)
     assert waits[:3] == [10, 20, 40]
-    assert waits[-1] == LONGEST_DELAY.total_seconds()
+    assert waits[-1] == LAST_RETRY.total_seconds()
 
 
 def test_a_headline_may_come_a_little_after_the_end_of_its_job() -> None:

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from moe_operator.builders.server import PROFILE, TEMPERATURE, TEMPLATE
-from moe_operator.planner.drift import frozen, is_subset
+from moe_operator.builders.server import PROFILE, TEMPERATURE, TEMPLATE, frozen
+from moe_operator.subset import is_subset
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,12 @@ def graded(
     failure: tuple[str, str] | None = None,
     **pod: Any,
 ) -> ObservedJob:
-    observed = ObservedPod("p", "u", "Failed", False, None, NOW, **pod)
+    observed = ObservedPod("p", "u", "Failed", False, NOW, **pod)
     return ObservedJob(
         name="code-1-g1",
         uid="u1",
         role=Role.GRADE,
         revision="code-1",
-        config_digest="",
         created=NOW,
         suspended=False,
         state="Failed",

@@ -6,8 +6,9 @@ import pytest
 from world import World
 
 from moe_formats.resources.expert import Expert
-from moe_formats.resources.expert_revision import ExpertRevision, Inputs, TrainingInput
-from moe_operator.planner.cause import cause_of
+from moe_formats.resources.expert_revision import Cause, ExpertRevision, Inputs, TrainingInput
+from moe_operator.planner.base import decide_base
+from moe_operator.planner.demand import CHAIN, Question
 from moe_operator.planner.identity import LEFT_OUT, inputs_digest, normalised, training_input
 
 
@@ -15,6 +16,14 @@ def changed(expert: Expert, **spec: Any) -> Expert:
     return Expert.model_validate(
         {"metadata": expert.metadata.model_dump(), "spec": {**expert.spec.model_dump(by_alias=True), **spec}}
     )
+
+
+def cause_of(served: World, expert: Expert, current: ExpertRevision, data: str) -> Cause | None:
+    """Why a revision would be made for an Expert whose newest snapshot has a digest."""
+    state = served.expert_state("code")
+    snapshot = state.expert.status.snapshot.model_copy(update={"digest": data})  # type: ignore[union-attr]
+    question = Question(expert, snapshot, decide_base(state), current=current, root=current)
+    return next((found.cause for link in CHAIN if (found := link(question)) is not None), None)
 
 
 #: Defaults that have changed since the table of what an identity leaves out was begun.
@@ -120,13 +129,7 @@ def test_an_expert_that_an_earlier_operator_trained_is_not_trained_again(served:
     expert = changed(served.expert_state("code").expert, training=recorded)
     asked = current.spec.inputs.model_copy(update={"training": training_input(expert)})
     assert inputs_digest(asked) == inputs_digest(current.spec.inputs)
-    cause = cause_of(
-        expert,
-        data_digest=current.spec.inputs.data.digest,
-        current=current,
-        revisions={"code-1": current},
-    )
-    assert cause is None
+    assert cause_of(served, expert, current, current.spec.inputs.data.digest) is None
 
 
 @pytest.mark.parametrize(
@@ -189,13 +192,8 @@ def test_the_cause_is_the_first_difference(
 ) -> None:
     current = served.revision("code-1")
     digest = "sha256:" + "1" * 64 if other_data else current.spec.inputs.data.digest
-    found = cause_of(
-        changed(served.expert_state("code").expert, **spec),
-        data_digest=digest,
-        current=current,
-        revisions={"code-1": current},
-    )
-    assert found == cause
+    expert = changed(served.expert_state("code").expert, **spec)
+    assert cause_of(served, expert, current, digest) == cause
 
 
 def test_a_chain_of_refreshes_remembers_its_base_even_when_its_beginning_is_gone(served: World) -> None:

@@ -6,7 +6,8 @@ from datetime import timedelta
 import pytest
 from world import World
 
-from moe_operator.planner.routing import drained_servers, plan_policy
+from moe_operator.planner.routing import plan_policy
+from moe_operator.planner.serving import finished_servers
 from moe_operator.state import ObservedGateway
 
 
@@ -86,11 +87,11 @@ def test_old_servers_stay_until_every_gateway_has_had_the_policy_for_a_while(wor
     assert policy is not None
     assert policy.expert("code").revision == "code-2"  # type: ignore[union-attr]
     state = world.pool_state()
-    assert drained_servers(state, policy, world.now) == []
+    assert finished_servers(state, policy, now=world.now) == []
     later = world.now + timedelta(seconds=5)
-    assert [server.name for server in drained_servers(state, policy, later)] == ["code-1"]
-    slow = ObservedGateway(True, 2, 2, {"one": policy.digest(), "two": "sha256:" + "0" * 64})
-    assert drained_servers(replace(state, gateway=slow), policy, later) == []
+    assert [server.name for server in finished_servers(state, policy, now=later)] == ["code-1"]
+    slow = ObservedGateway(2, 2, {"one": policy.digest(), "two": "sha256:" + "0" * 64})
+    assert finished_servers(replace(state, gateway=slow), policy, now=later) == []
 
 
 def test_a_deleted_policy_is_written_again(world: World) -> None:

@@ -39,10 +39,8 @@ from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
 from moe_formats.resources.expert_revision import ExpertRevision
 from moe_formats.routing_policy import RoutingPolicy, parse_routing_policy
-from moe_operator.builders.server import ARTEFACT
 from moe_operator.config import Images, OperatorConfig, Profile, Store
 from moe_operator.planner import plan_expert, plan_pool
-from moe_operator.planner.drift import is_subset
 from moe_operator.state import (
     Event,
     ExpertState,
@@ -56,6 +54,7 @@ from moe_operator.state import (
     Role,
     StatusWrite,
 )
+from moe_operator.subset import is_subset
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 POOL = "first-pool"
@@ -204,13 +203,9 @@ class World:
                 )
             ),
             base_revision=revisions.get(base.status.current_revision or "") if base else None,
-            pool_revisions=revisions,
             jobs=tuple(job for job in jobs if ("Job", job.name) in own),
             servers=tuple(server for server in self.servers().values() if ("Deployment", server.name) in own),
             live=own,
-            store_bound=True,
-            claim=f"{expert.spec.pool}-store",
-            gateway=self._gateway(),
         )
 
     def pool_state(self) -> PoolState:
@@ -240,12 +235,8 @@ class World:
                     name=name,
                     uid=manifest["metadata"]["uid"],
                     revision=manifest["metadata"]["labels"][labels.REVISION],
-                    digest=manifest["metadata"]["annotations"][ARTEFACT],
-                    created=datetime.fromisoformat(manifest["metadata"]["creationTimestamp"]),
-                    desired_replicas=manifest["spec"]["replicas"],
+                    desired_replicas=manifest["spec"].get("replicas", 1),
                     ready_replicas=self.ready.get(name, 0),
-                    updated=True,
-                    manifest=manifest,
                 )
         return found
 
@@ -348,7 +339,7 @@ class World:
         return moved
 
     def _start_servers(self, name: str, manifest: dict[str, Any]) -> bool:
-        wanted = manifest["spec"]["replicas"]
+        wanted = manifest["spec"].get("replicas", 1)
         moved = self.ready.get(name, 0) != wanted
         self.ready[name] = wanted
         if manifest["metadata"]["labels"][labels.ROLE] == "gateway":
@@ -365,7 +356,7 @@ class World:
             waiting = ("Unschedulable", "0/1 nodes are available") if name in self.unschedulable else None
             phase = "Pending" if waiting else "Running"
             self.pods[name] = ObservedPod(
-                f"{name}-x", self._uid(), phase, not waiting, None, self.now, waiting=waiting
+                f"{name}-x", self._uid(), phase, not waiting, self.now, waiting=waiting
             )
             return True
         if pod.waiting is not None:
@@ -392,7 +383,6 @@ class World:
             pod.uid,
             "Succeeded" if code == 0 else "Failed",
             False,
-            None,
             pod.created,
             exit_code=code,
             disrupted=fate == "disrupted",
@@ -514,6 +504,7 @@ class World:
     def _writes(self, plan: Plan) -> Iterator[tuple[str, Any]]:
         yield from (("create", item) for item in plan.create)
         yield from (("apply", item) for item in plan.apply)
+        yield from (("scale", item) for item in plan.scale)
         yield from (("resume", item) for item in plan.resume)
         yield from (("status", item) for item in plan.statuses)
         yield from (("delete", item) for item in plan.delete)
@@ -528,6 +519,10 @@ class World:
             self._add(item["kind"], copy.deepcopy(dict(item)))
         elif verb == "apply":
             self._server_side_apply(copy.deepcopy(dict(item)))
+        elif verb == "scale":
+            live = self._named(item[0])
+            live["spec"]["replicas"] = item[1]
+            self._touch(live)
         elif verb == "resume":
             self._named(item)["spec"]["suspend"] = False
         elif verb == "status":
@@ -546,7 +541,10 @@ class World:
             if is_subset(item, live):
                 raise Broken(f"{key} is applied without need")
             metadata = {**live["metadata"], **item["metadata"]}
-            live.update({**item, "metadata": metadata})
+            scaled = {name: live["spec"][name] for name in ("replicas",) if name in live.get("spec", {})}
+            live.update(
+                {**item, "metadata": metadata, **({"spec": {**item["spec"], **scaled}} if scaled else {})}
+            )
             self._touch(live)
 
     def _write_status(self, item: StatusWrite) -> None:
@@ -596,10 +594,10 @@ class World:
     def _gateway(self) -> ObservedGateway:
         name = f"{POOL}-gateway"
         if not self._has("Deployment", name):
-            return ObservedGateway(exists=False)
+            return ObservedGateway()
         ready = self.ready.get(name, 0)
-        wanted = self.objects["Deployment", name]["spec"]["replicas"]
-        return ObservedGateway(True, ready, wanted, dict(self.reported) if ready else {})
+        wanted = self.objects["Deployment", name]["spec"].get("replicas", 1)
+        return ObservedGateway(ready, wanted, dict(self.reported) if ready else {})
 
     def _job(self, manifest: dict[str, Any]) -> ObservedJob:
         metadata, status = manifest["metadata"], manifest.get("status", {})
@@ -610,7 +608,6 @@ class World:
             uid=metadata["uid"],
             role=Role(metadata["labels"][labels.ROLE]),
             revision=metadata["labels"].get(labels.REVISION),
-            config_digest=metadata["annotations"][labels.CONFIG_DIGEST],
             created=datetime.fromisoformat(metadata["creationTimestamp"]),
             suspended=suspended,
             state=status.get("state", "Suspended" if suspended else "Running"),

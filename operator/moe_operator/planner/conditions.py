@@ -1,0 +1,104 @@
+"""How a revision stands, in conditions: written once, for its own status and for that of its Expert.
+
+A finding is what a condition says: whether it holds, why in one word, and why in a sentence.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from moe_formats.resources.conditions import Condition, ConditionType, condition, find_condition
+from moe_formats.resources.expert_revision import ExpertRevisionStatus
+from moe_formats.resources.reasons import Reason
+from moe_operator.planner.attempts import known_reason
+from moe_operator.state import Event
+
+
+class Says(NamedTuple):
+    """What a condition says; a status of None is Unknown."""
+
+    status: bool | None
+    reason: Reason
+    message: str
+
+
+class Why(NamedTuple):
+    """A reason in one word and in a sentence."""
+
+    reason: Reason
+    message: str
+
+
+def say(type_: ConditionType, says: Says, *, generation: int) -> Condition:
+    """Return the condition of a type."""
+    return condition(type_, says.status, says.reason, says.message, generation=generation)
+
+
+def kstatus(
+    *, ready: Says, work: Why | None, stop: Why | None, generation: int
+) -> tuple[Condition, Condition, Condition]:
+    """Return Ready, Reconciling and Stalled, as kstatus reads them.
+
+    ``work`` is what is under way, ``stop`` is why nothing will change until somebody changes something.
+    """
+    settled = stop or Why(Reason.SETTLED, "")
+    reconciling = (
+        Says(True, Reason.PROGRESSING, work.message)
+        if work is not None
+        else Says(False, settled.reason, "nothing is left to do")
+    )
+    return (
+        say(ConditionType.READY, ready, generation=generation),
+        say(ConditionType.RECONCILING, reconciling, generation=generation),
+        say(ConditionType.STALLED, Says(stop is not None, *settled), generation=generation),
+    )
+
+
+def stall_events(before: Sequence[Condition], after: Sequence[Condition]) -> list[Event]:
+    """Return a warning where an object has stalled, or is stalled for another reason than before."""
+    news = find_condition(after, ConditionType.STALLED)
+    known = find_condition(before, ConditionType.STALLED)
+    if news is None or news.status != "True":
+        return []
+    if known is not None and (known.status, known.reason, known.message) == (
+        "True",
+        news.reason,
+        news.message,
+    ):
+        return []
+    return [Event(known_reason(news.reason), news.message[:1000], "Warning")]
+
+
+def trained(name: str, status: ExpertRevisionStatus, under_way: Why | None = None) -> Says:
+    """Return whether a revision has weights; ``under_way`` says how the attempt at them does."""
+    if status.artefact is not None:
+        artefact = status.artefact
+        message = f"{name}: {artefact.steps} steps, {artefact.tokens} tokens, final loss {artefact.final_loss:.4f} nats per token"
+        return Says(True, Reason.TRAINED, message)
+    attempts = Why(Reason.TRAINING, f"{name}: {status.attempts} attempts made")
+    return _not_yet(status, under_way or attempts)
+
+
+def evaluated(name: str, status: ExpertRevisionStatus, under_way: Why | None = None) -> Says:
+    """Return whether a revision was measured; ``under_way`` says how the attempt at that does."""
+    if status.evidence is not None:
+        against = status.evidence.current or "its base"
+        message = f"{name} was measured against {against}; report {status.evidence.report[:19]}"
+        return Says(True, Reason.EVALUATED, message)
+    if status.artefact is None:
+        return _not_yet(status, Why(Reason.PENDING, f"{name} has not been trained yet"))
+    return _not_yet(status, under_way or Why(Reason.EVALUATING, f"{name} is being measured"))
+
+
+def promoted(name: str, status: ExpertRevisionStatus) -> Says:
+    """Return whether the gate let a revision pass."""
+    if status.verdict is None:
+        return Says(False, Reason.PENDING, f"{name} has not been judged yet")
+    verdict = status.verdict
+    return Says(verdict.outcome == "Promoted", known_reason(verdict.reason), verdict.message)
+
+
+def _not_yet(status: ExpertRevisionStatus, otherwise: Why) -> Says:
+    """Return why something is missing: by the verdict, if there is one."""
+    if status.verdict is not None:
+        return Says(False, known_reason(status.verdict.reason), status.verdict.message)
+    return Says(False, *otherwise)

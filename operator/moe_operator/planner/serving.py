@@ -1,0 +1,236 @@
+"""What serves: which revision should, which servers it needs, and when old ones go. Experts and pools decide by this.
+
+A revision takes over from another by a handshake in status. Each step waits for the one before it to be written, so
+that whoever is killed, or looks late, finds what it needs:
+
+    1  Expert  serving.starting     the gate would promote this revision; its servers start, without traffic
+    2  Expert  serving.target       promoted once a server has loaded it (or pinned): this revision should serve
+    3  pool    routing.digest       the policy sends requests to the target, as soon as one of its servers is ready
+    4  pool    routing.revisions    every ready gateway has reported that policy
+    5  Expert  serving.revision     so all requests go to it
+    6  pool    deletes the servers that no Expert's status names and no gateway sends to, once the last request that
+               was on its way to them has arrived; they finish what they are at before they end
+
+Servers are made for revisions that the status names already, and never before. The last good revision serves on
+until step 4, whatever happens to the next one.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from moe_formats.resources.conditions import Condition, ConditionType, condition, find_condition
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_revision import ExpertRevision
+from moe_formats.resources.expert_status import ServingStatus
+from moe_formats.resources.reasons import Reason
+from moe_formats.routing_policy import RoutingPolicy
+from moe_formats.serve_config import ServeConfig, ServedArtefact
+from moe_operator.builders.server import build_server, build_server_service, frozen, server_url
+from moe_operator.config import OperatorConfig
+from moe_operator.planner.attempts import known_reason
+from moe_operator.planner.blockage import blocked, server_failure
+from moe_operator.planner.children import Repairs, repairs
+from moe_operator.planner.decisions import Decisions, Serving
+from moe_operator.planner.lineage import by_name, is_promoted
+from moe_operator.planner.scaling import replicas_of_servers, scaled
+from moe_operator.planner.times import REQUEST_ON_ITS_WAY
+from moe_operator.state import ExpertState, Manifest, ObservedServer, PoolState
+
+
+def plan_serving(decided: Decisions) -> Serving:
+    """Return what an Expert's servers need: those of the revision that should serve, and of one that must start."""
+    state = decided.state
+    target = _pinned(state) or decided.wanted.current
+    starting = _starting(decided)
+    if target is None and starting is None:
+        return Serving(_say(state.expert, False, Reason.NOT_SERVING, _NOTHING), status=None)
+    named = named_revisions(state.expert)
+    asked = [item for item in (starting, target) if item is not None and item.metadata.name in named]
+    fixes = _repairs(state, asked, decided.config)
+    replicas = replicas_of_servers(state.expert)
+    return Serving(
+        _condition(state, target),
+        _status(state, target, starting),
+        target=target,
+        apply=fixes.apply,
+        scale=tuple(change for item in asked for change in scaled(state.live, item.metadata.name, replicas)),
+        events=fixes.events,
+    )
+
+
+def target_of(expert: Expert, revisions: Mapping[str, ExpertRevision]) -> ExpertRevision | None:
+    """Return the revision that should serve an Expert, as its status says."""
+    serving = expert.status.serving
+    name = (serving.target if serving is not None else None) or expert.status.current_revision
+    revision = revisions.get(name or "")
+    ours = revision is not None and revision.spec.expert_uid == expert.metadata.uid
+    return revision if revision is not None and ours and is_promoted(revision) else None
+
+
+def named_revisions(expert: Expert) -> set[str]:
+    """Return the revisions whose servers an Expert's status names: the one that should serve, and one that starts."""
+    serving = expert.status.serving
+    if serving is None:
+        return set()
+    return {name for name in (serving.target or expert.status.current_revision, serving.starting) if name}
+
+
+def finished_servers(
+    state: PoolState, policy: RoutingPolicy | None, *, now: datetime
+) -> list[ObservedServer]:
+    """Return the servers that may go: no Expert names them, and no request is on its way to them."""
+    if policy is not None and not _is_taken_up(state, policy, now):
+        return []
+    needed = {entry.revision for entry in policy.experts} if policy is not None else set()
+    for expert in state.experts.values():
+        needed |= named_revisions(expert)
+    return [server for name, server in state.servers.items() if name not in needed and not server.deleting]
+
+
+def silent_gateways(state: PoolState, digest: str) -> list[str]:
+    """Return the ready gateways that do not report a policy's digest."""
+    return sorted(pod for pod, reported in state.gateway.reported.items() if reported != digest)
+
+
+def answers(servers: Iterable[ObservedServer], revision: str) -> bool:
+    """Say whether a server of a revision is ready."""
+    return any(
+        server.revision == revision and server.ready_replicas > 0 and not server.deleting
+        for server in servers
+    )
+
+
+def server_of(state: ExpertState, revision: str) -> ObservedServer | None:
+    """Return the servers of a revision, unless they are going away."""
+    return next((item for item in state.servers if item.revision == revision and not item.deleting), None)
+
+
+_NOTHING = "no revision has been promoted yet"
+
+
+def _is_taken_up(state: PoolState, policy: RoutingPolicy, now: datetime) -> bool:
+    """Say whether every ready gateway serves by a policy, and has for long enough that no older request is on its way."""
+    ready = find_condition(state.pool.status.conditions, ConditionType.GATEWAY_READY)
+    since = ready.last_transition_time if ready is not None and ready.status == "True" else None
+    return (
+        since is not None
+        and now >= since + REQUEST_ON_ITS_WAY
+        and state.pool.status.routing.digest == policy.digest()
+        and not silent_gateways(state, policy.digest())
+    )
+
+
+def _pinned(state: ExpertState) -> ExpertRevision | None:
+    pinned = by_name(state.revisions).get(state.expert.spec.revision or "")
+    return pinned if pinned is not None and is_promoted(pinned) else None
+
+
+def _starting(decided: Decisions) -> ExpertRevision | None:
+    """Return the revision whose servers start, once its evidence is written down, until it is the target."""
+    making = decided.making
+    if making is None:
+        return None
+    recorded = by_name(decided.state.revisions)[making.revision.metadata.name].status.evidence
+    verdict = making.status.verdict
+    promoted_now = verdict is not None and verdict.outcome == "Promoted"
+    starts = making.stage == "Starting" or (
+        promoted_now and server_of(decided.state, making.revision.metadata.name)
+    )
+    return making.revision if recorded is not None and starts else None
+
+
+def _repairs(state: ExpertState, asked: list[ExpertRevision], config: OperatorConfig) -> Repairs:
+    """Return the servers' objects that are missing or were changed."""
+    expert = state.expert
+    serving = expert.status.serving
+    spec_changed = expert.metadata.generation != expert.status.observed_generation
+    found = [
+        repairs(
+            _desired(state, revision, config),
+            state.live,
+            existed=serving is not None and serving.revision == revision.metadata.name,
+            edited=() if spec_changed else ("Deployment", "Service"),
+        )
+        for revision in asked
+    ]
+    return Repairs(
+        tuple(manifest for item in found for manifest in item.apply),
+        tuple(event for item in found for event in item.events),
+    )
+
+
+def _desired(state: ExpertState, revision: ExpertRevision, config: OperatorConfig) -> list[Manifest]:
+    """Return a revision's Deployment and Service; nothing before somebody wants a replica."""
+    expert, pool = state.expert, state.pool
+    name, artefact = revision.metadata.name, revision.status.artefact
+    profile = config.profiles.get(expert.spec.serving.profile)
+    live = state.live.get(("Deployment", name))
+    is_needed = live is not None or replicas_of_servers(expert) > 0
+    if artefact is None or profile is None or pool is None or not is_needed:
+        return []
+    serve = ServeConfig(
+        expert=expert.metadata.name,
+        domain=expert.spec.domain,
+        revision=name,
+        artefact=ServedArtefact(path=artefact.path, digest=artefact.digest),
+        temperature=expert.spec.serving.temperature,
+    )
+    deployment: dict[str, Any] = build_server(
+        expert=expert, serve=serve, claim=pool.claim, profile=profile, config=config
+    )
+    return [frozen(deployment, live), build_server_service(expert=expert, revision=name)]
+
+
+def _status(
+    state: ExpertState, target: ExpertRevision | None, starting: ExpertRevision | None
+) -> ServingStatus:
+    name = target.metadata.name if target is not None else None
+    server = server_of(state, name) if name is not None else None
+    before = state.expert.status.serving
+    done = name is not None and _routed(state) == name and server is not None and server.ready_replicas > 0
+    revision = name if done else (before.revision if before is not None else None)
+    serves = by_name(state.revisions).get(revision or "")
+    artefact = serves.status.artefact if serves is not None else None
+    return ServingStatus(
+        target=name,
+        starting=starting.metadata.name if starting is not None else None,
+        revision=revision,
+        digest=artefact.digest if artefact is not None else None,
+        replicas=server.desired_replicas if server is not None else 0,
+        ready_replicas=server.ready_replicas if server is not None else 0,
+        url=server_url(revision=revision, namespace=state.expert.metadata.namespace) if revision else None,
+    )
+
+
+def _condition(state: ExpertState, target: ExpertRevision | None) -> Condition:
+    expert = state.expert
+    if target is None:
+        return _say(expert, False, Reason.NOT_SERVING, _NOTHING)
+    name = target.metadata.name
+    server = server_of(state, name)
+    if replicas_of_servers(expert) == 0:
+        return _say(expert, False, Reason.NOT_SERVING, "spec.serving.replicas is 0")
+    if server is None or server.ready_replicas == 0:
+        pods = server.pods if server is not None else ()
+        failure = server_failure(pods)
+        if failure is not None:
+            return _say(expert, False, known_reason(failure.reason), failure.message)
+        why = blocked(pods)
+        words = f"the server of {name} is starting" + (f"; {why}" if why else "")
+        return _say(expert, False, Reason.WAITING_FOR_SERVER, words)
+    if state.pool is not None and state.pool.spec.gateway.replicas and _routed(state) != name:
+        words = f"{name} is ready; not every gateway sends to it yet"
+        return _say(expert, False, Reason.WAITING_FOR_GATEWAY, words)
+    return _say(expert, True, Reason.ROLLED_OUT, f"{name} answers on {server.ready_replicas} servers")
+
+
+def _routed(state: ExpertState) -> str | None:
+    """Return the revision that every ready gateway is known to send the Expert's requests to."""
+    pool: ExpertPool | None = state.pool
+    return pool.status.routing.revisions.get(state.expert.metadata.name) if pool is not None else None
+
+
+def _say(expert: Expert, status: bool, reason: Reason, message: str) -> Condition:
+    return condition(ConditionType.SERVING, status, reason, message, generation=expert.metadata.generation)
