@@ -21,7 +21,6 @@ from moe_operator.builders.snapshot_job import build_snapshot_job
 from moe_operator.config import OperatorConfig, Profile
 from moe_operator.planner.attempts import Work, assess
 from moe_operator.planner.blockage import blocked
-from moe_operator.planner.evaluators import asked_evaluators
 from moe_operator.planner.job_configs import object_stores, snapshot_job, source_mounts
 from moe_operator.planner.names import snapshot_job_name
 from moe_operator.state import ExpertState, Manifest, ObservedJob, Role
@@ -87,18 +86,16 @@ def _frozen(evaluator: Evaluator) -> dict[str, object]:
     return evaluator.model_dump(mode="json", exclude={"grader"}, exclude_defaults=True)
 
 
-def answering_snapshot(state: ExpertState, *, now: datetime) -> SnapshotStatus | None:
-    """Return the recorded snapshot if it is the answer to what the spec asks now, of whatever refresh slot."""
+def answering_snapshot(state: ExpertState, asked: Request) -> SnapshotStatus | None:
+    """Return the recorded snapshot if it is the answer to what is asked, of whatever refresh slot."""
     held = state.expert.status.snapshot
-    asked = request_of(state.expert, now=now, evaluators=asked_evaluators(state.expert, state.pool))
     return held if held is not None and Request.parse(held.request).digest == asked.digest else None
 
 
-def decide_data(state: ExpertState, *, busy: bool, now: datetime) -> DataDecision:
+def decide_data(state: ExpertState, asked: Request, *, busy: bool, now: datetime) -> DataDecision:
     """Return where the data stands; ``busy`` says that a revision is in the making."""
     expert = state.expert
     held = expert.status.snapshot
-    asked = request_of(expert, now=now, evaluators=asked_evaluators(expert, state.pool))
     last = Request.parse(held.request) if held else None
     _, until_next = _slot(expert, now)
     same_question = last is not None and last.digest == asked.digest

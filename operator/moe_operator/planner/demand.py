@@ -91,13 +91,19 @@ def decide_wanted(state: ExpertState, base: BaseDecision, snapshot: SnapshotStat
     root = root_of(current, by_name(state.revisions)) if current is not None else None
     question = Question(state.expert, snapshot, base, current, root)
     demand = next((found for link in CHAIN if (found := link(question)) is not None), None)
-    return answer(state, demand, base, snapshot) if demand is not None else Wanted(current)
+    if demand is None:
+        return Wanted(current)
+    inputs = inputs_of(state, demand, base, snapshot)
+    digest = inputs_digest(inputs)
+    existing = next((item for item in state.revisions if item.spec.inputs_digest == digest), None)
+    if existing is None:
+        return Wanted(current, demand=demand, inputs=inputs)
+    return Wanted(existing) if is_promoted(existing) else Wanted(current, revision=existing)
 
 
-def answer(state: ExpertState, demand: Demand, base: BaseDecision, snapshot: SnapshotStatus) -> Wanted:
-    """Return the revision that answers a demand, or what it is to be made of."""
-    current = current_of(state)
-    inputs = Inputs(
+def inputs_of(state: ExpertState, demand: Demand, base: BaseDecision, snapshot: SnapshotStatus) -> Inputs:
+    """Return what a revision that answers a demand is made of."""
+    return Inputs(
         parent=demand.parents[0] if demand.parents else None,
         merged_with=list(demand.parents[1:]),
         preset=base.preset if not demand.parents else None,
@@ -106,11 +112,6 @@ def answer(state: ExpertState, demand: Demand, base: BaseDecision, snapshot: Sna
         seed=state.expert.spec.seed,
         run_id=state.expert.spec.run_id,
     )
-    digest = inputs_digest(inputs)
-    existing = next((item for item in state.revisions if item.spec.inputs_digest == digest), None)
-    if existing is None:
-        return Wanted(current, demand=demand, inputs=inputs)
-    return Wanted(existing) if is_promoted(existing) else Wanted(current, revision=existing)
 
 
 def new_revision(

@@ -13,9 +13,10 @@ from datetime import datetime
 from moe_operator.builders.revision import build_revision
 from moe_operator.config import OperatorConfig
 from moe_operator.planner.base import decide_base
-from moe_operator.planner.data import answering_snapshot, decide_data, new_snapshot_job
+from moe_operator.planner.data import answering_snapshot, decide_data, new_snapshot_job, request_of
 from moe_operator.planner.decisions import Decisions
 from moe_operator.planner.demand import decide_wanted, new_revision
+from moe_operator.planner.evaluators import asked_evaluators
 from moe_operator.planner.expert_events import expert_events
 from moe_operator.planner.expert_status import expert_status
 from moe_operator.planner.gang import missing_gang, superfluous_gang
@@ -39,8 +40,10 @@ def plan_expert(state: ExpertState, config: OperatorConfig, now: datetime) -> Pl
 
 
 def _decide(state: ExpertState, config: OperatorConfig, now: datetime) -> Decisions:
+    expert = state.expert
+    asked = request_of(expert, now=now, evaluators=asked_evaluators(expert, state.pool))
     base = decide_base(state)
-    wanted = decide_wanted(state, base, answering_snapshot(state, now=now))
+    wanted = decide_wanted(state, base, answering_snapshot(state, asked))
     decided = Decisions(
         state=state,
         config=config,
@@ -48,7 +51,7 @@ def _decide(state: ExpertState, config: OperatorConfig, now: datetime) -> Decisi
         finding=validate(state, config),
         base=base,
         wanted=wanted,
-        data=decide_data(state, busy=wanted.undecided, now=now),
+        data=decide_data(state, asked, busy=wanted.undecided, now=now),
     )
     decided.awaited = _awaited(decided)
     decided.making = make(decided)

@@ -1,27 +1,39 @@
 """The conditions of an Expert: what is so, why, and what to do next, in words."""
 
+from collections.abc import Sequence
+
 from moe_formats.resources.conditions import Condition, ConditionType
-from moe_formats.resources.expert_status import Scores
+from moe_formats.resources.expert_status import Scores, TargetStatus
 from moe_formats.resources.reasons import Reason
 from moe_operator.planner.attempts import Work, known_reason
 from moe_operator.planner.blockage import blocked
 from moe_operator.planner.conditions import Says, Why, evaluated, kstatus, promoted, say, trained
 from moe_operator.planner.decisions import Decisions, Making
-from moe_operator.planner.targets import judge_targets, targets_condition
+from moe_operator.planner.targets import targets_condition
 from moe_operator.state import Role
 
 
-def expert_conditions(decided: Decisions, scores: Scores | None) -> list[Condition]:
-    """Return every condition that applies, in the order in which they are read."""
+def expert_conditions(
+    decided: Decisions,
+    *,
+    stop: Why | None,
+    work: Why | None,
+    scores: Scores | None,
+    results: Sequence[TargetStatus],
+) -> list[Condition]:
+    """Return every condition that applies, in the order in which they are read.
+
+    ``stop`` is what ``stalled`` and ``work`` what ``under_way`` returned; ``results`` are the judged targets.
+    """
     expert, generation = decided.state.expert, decided.generation
     conditions = [
-        *_kstatus(decided),
+        *_kstatus(decided, stop, work),
         decided.data.condition,
         decided.base.condition,
         say(ConditionType.TRAINED, _trained(decided), generation=generation),
         say(ConditionType.EVALUATED, _evaluated(decided), generation=generation),
         say(ConditionType.PROMOTED, _promoted(decided), generation=generation),
-        targets_condition(expert, judge_targets(expert.spec.targets, scores), scores),
+        targets_condition(expert, results, scores),
         decided.serving.condition,
     ]
     if decided.paused:
@@ -31,10 +43,10 @@ def expert_conditions(decided: Decisions, scores: Scores | None) -> list[Conditi
     return conditions
 
 
-def _kstatus(decided: Decisions) -> tuple[Condition, Condition, Condition]:
+def _kstatus(
+    decided: Decisions, stop: Why | None, work: Why | None
+) -> tuple[Condition, Condition, Condition]:
     """Return Ready (something serves), Reconciling (work is under way), Stalled (somebody must act)."""
-    stop = stalled(decided)
-    work = None if stop is not None else under_way(decided)
     serving = decided.serving.condition
     at_zero = decided.state.expert.spec.serving.replicas == 0 and decided.wanted.current is not None
     if serving.status == "True" or at_zero:
@@ -60,7 +72,7 @@ def stalled(decided: Decisions) -> Why | None:
 
 
 def under_way(decided: Decisions) -> Why | None:
-    """Return what is being done or awaited, or None where nothing is left to do."""
+    """Return what is being done or awaited, or None where nothing is left to do; asked of what has not stalled."""
     if decided.data.work is not None:
         return _of(decided.data.condition)
     if decided.data.fresh:

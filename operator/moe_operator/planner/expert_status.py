@@ -4,6 +4,7 @@ from moe_formats.resources.conditions import merge_conditions
 from moe_formats.resources.expert_status import ExpertStatus, TrainingStatus
 from moe_formats.resources.reasons import Reason
 from moe_operator.builders.server import server_selector
+from moe_operator.planner.conditions import Why
 from moe_operator.planner.decisions import Decisions
 from moe_operator.planner.expert_conditions import expert_conditions, stalled, under_way
 from moe_operator.planner.progress import training_status
@@ -18,15 +19,17 @@ def expert_status(decided: Decisions) -> ExpertStatus:
     evidence = target.status.evidence if target is not None else None
     scores = evidence.scores if evidence is not None else None
     results = judge_targets(expert.spec.targets, scores)
-    conditions = merge_conditions(before.conditions, expert_conditions(decided, scores), now=decided.now)
-    phase, reason = _phase(decided)
+    stop = stalled(decided)
+    work = under_way(decided) if stop is None else None
+    conditions = expert_conditions(decided, stop=stop, work=work, scores=scores, results=results)
+    phase, reason = _phase(decided, stop, work)
     base = decided.base.parent
     serving = decided.serving.status
     return ExpertStatus(
         observed_generation=decided.generation,
         phase=phase,
         reason=reason,
-        conditions=list(conditions),
+        conditions=list(merge_conditions(before.conditions, conditions, now=decided.now)),
         revisions=max([before.revisions, *(item.spec.number for item in state.revisions)]),
         latest_revision=state.revisions[-1].metadata.name if state.revisions else before.latest_revision,
         current_revision=wanted.current.metadata.name if wanted.current is not None else None,
@@ -43,13 +46,11 @@ def expert_status(decided: Decisions) -> ExpertStatus:
     )
 
 
-def _phase(decided: Decisions) -> tuple[str, str]:
+def _phase(decided: Decisions, stop: Why | None, work: Why | None) -> tuple[str, str]:
     """Return a word for people, and the reason beside it."""
     serves = decided.serving.condition.status == "True"
-    stop = stalled(decided)
     if stop is not None:
         return ("Serving" if serves else "Stalled"), stop.reason.value
-    work = under_way(decided)
     if decided.paused and (work is None or not _runs(decided)):
         return "Paused", Reason.PAUSED.value
     if work is not None:
