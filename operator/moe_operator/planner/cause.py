@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_revision import Cause, ExpertRevision
-from moe_operator.planner.identity import normalised, training_input
+from moe_operator.planner.identity import training_input
 from moe_operator.planner.lineage import root_of
 from moe_operator.planner.names import expert_of
 
@@ -46,8 +46,8 @@ def _base(difference: Difference) -> bool:
 
 
 def _training(difference: Difference) -> bool:
-    asked = normalised(training_input(difference.expert))
-    return asked != normalised(difference.current.spec.inputs.training)
+    asked = training_input(difference.expert).revision_identity()
+    return asked != difference.current.spec.inputs.training.revision_identity()
 
 
 def _seed(difference: Difference) -> bool:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from moe_formats.resources.expert_revision import ExpertRevision, ParentRef, SnapshotInput
+from moe_formats.job_config import ArtefactRef, SnapshotRef
+from moe_formats.resources.expert_revision import ExpertRevision
 from moe_operator.state import ExpertState
 
 #: Longest ancestry that is recorded: an object of the API server has to hold it.
@@ -32,14 +33,14 @@ def current_of(state: ExpertState) -> ExpertRevision | None:
     return promoted[-1] if promoted else None
 
 
-def parent_ref(revision: ExpertRevision) -> ParentRef:
+def parent_ref(revision: ExpertRevision) -> ArtefactRef:
     """Return a revision with an artefact as a parent, with all that is known of what it and its parents saw."""
     artefact, before = revision.status.artefact, revision.spec.inputs.parent
     if artefact is None:
         raise ValueError(f"{revision.metadata.name} has no artefact to be a parent with")
     seen = _snapshots(revision)
     forgotten = len(seen) > MAX_ANCESTRY  # what was in those can no longer be looked up
-    return ParentRef(
+    return ArtefactRef(
         revision=revision.metadata.name,
         path=artefact.path,
         digest=artefact.digest,
@@ -48,11 +49,11 @@ def parent_ref(revision: ExpertRevision) -> ParentRef:
     )
 
 
-def _snapshots(revision: ExpertRevision) -> list[SnapshotInput]:
+def _snapshots(revision: ExpertRevision) -> list[SnapshotRef]:
     """Return every recorded snapshot that a revision and its parents were trained on, oldest first."""
     inputs = revision.spec.inputs
     earlier = inputs.parent.ancestry if inputs.parent else []
-    seen: dict[str, SnapshotInput] = {item.digest: item for item in [*earlier, inputs.data]}
+    seen: dict[str, SnapshotRef] = {item.digest: item for item in [*earlier, inputs.data]}
     return list(seen.values())
 
 

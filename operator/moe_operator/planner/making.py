@@ -12,15 +12,11 @@ from datetime import datetime
 from importlib.metadata import version
 from typing import Literal
 
+from moe_formats.job_config import ArtefactRef
 from moe_formats.job_report import EvaluateHeadline, TrainHeadline, Ungraded
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
-from moe_formats.resources.expert_revision import (
-    ExpertRevision,
-    ExpertRevisionStatus,
-    ParentRef,
-    Verdict,
-)
+from moe_formats.resources.expert_revision import ExpertRevision, ExpertRevisionStatus, Verdict
 from moe_operator.builders.evaluate_job import build_evaluate_job
 from moe_operator.builders.training_job import build_training_job
 from moe_operator.config import OperatorConfig, Profile
@@ -49,7 +45,7 @@ class Context:
     #: False while paused or stalled: what runs goes on, nothing new starts.
     may_start: bool
     current: ExpertRevision | None
-    base: ParentRef | None
+    base: ArtefactRef | None
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,18 @@ NewData       the current revision: what was learnt is kept
 
 from collections.abc import Callable, Mapping
 
-from moe_formats.resources.expert_revision import Cause, ExpertRevision, ParentRef
+from moe_formats.job_config import ArtefactRef
+from moe_formats.resources.expert_revision import Cause, ExpertRevision
 from moe_operator.planner.lineage import parent_ref
 
-Choice = Callable[[ParentRef | None, ExpertRevision | None], ParentRef | None]
+Choice = Callable[[ArtefactRef | None, ExpertRevision | None], ArtefactRef | None]
 
 
-def _pinned_base(base: ParentRef | None, current: ExpertRevision | None) -> ParentRef | None:
+def _pinned_base(base: ArtefactRef | None, current: ExpertRevision | None) -> ArtefactRef | None:
     return base
 
 
-def _current_revision(base: ParentRef | None, current: ExpertRevision | None) -> ParentRef | None:
+def _current_revision(base: ArtefactRef | None, current: ExpertRevision | None) -> ArtefactRef | None:
     return parent_ref(current) if current is not None else base
 
 
@@ -26,6 +27,8 @@ PARENT_BY_CAUSE: Mapping[Cause, Choice] = {
 }
 
 
-def parent_for(cause: Cause, *, base: ParentRef | None, current: ExpertRevision | None) -> ParentRef | None:
+def parent_for(
+    cause: Cause, *, base: ArtefactRef | None, current: ExpertRevision | None
+) -> ArtefactRef | None:
     """Return the parent; None means a preset."""
     return PARENT_BY_CAUSE[cause](base, current)

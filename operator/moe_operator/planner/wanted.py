@@ -7,13 +7,13 @@ revision has make another one.
 
 from dataclasses import dataclass
 
+from moe_formats.job_config import SnapshotRef
 from moe_formats.resources.expert_revision import (
     Cause,
     ExpertRevision,
     ExpertRevisionSpec,
     HoldoutInput,
     Inputs,
-    SnapshotInput,
 )
 from moe_formats.resources.expert_status import SnapshotStatus
 from moe_operator.planner.base import BaseDecision
@@ -106,7 +106,7 @@ def _inputs(
     return Inputs(
         parent=parent,
         preset=base.preset if parent is None else None,
-        data=SnapshotInput(path=snapshot.path, digest=snapshot.digest),
+        data=SnapshotRef(path=snapshot.path, digest=snapshot.digest),
         training=training_input(state.expert),
         seed=state.expert.spec.seed,
         run_id=state.expert.spec.run_id,
