@@ -37,6 +37,7 @@ from torch import Tensor
 from moe_client.demo.corpora import write_corpora
 from moe_formats.format import digest_of
 from moe_formats.job_config import ExpertRef, HoldoutRule, SnapshotRef, TrainJob
+from moe_formats.resources.training import Training
 from moe_formats.training_spec import TrainingSpec
 from moe_trainer.data.snapshot_layout import read_documents
 from moe_trainer.model import Model
@@ -53,7 +54,7 @@ from moe_trainer.training.validation import validate
 HELD_OUT_BLOCKS = 240
 SEEDS = 3
 
-DEFAULT_WEIGHT = TrainingSpec().load_balancing_loss_weight
+DEFAULT_WEIGHT = Training().load_balancing_loss_weight
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from pool_on_disk import PoolOnDisk, machine, write_result
 from moe_client.demo.corpora import write_corpora
 from moe_formats.format import digest_of
 from moe_formats.job_config import HoldoutRule, Source
+from moe_formats.resources.training import Training
 from moe_formats.training_spec import TrainingSpec
 from moe_trainer.evaluation.matrix import Cell
 
@@ -147,9 +148,15 @@ def holdout_fraction() -> float:
     raise SystemExit(f"{EXAMPLE} has no ExpertPool")
 
 
+def training_of(spec: dict[str, Any]) -> TrainingSpec:
+    """Return what an Expert's training spec asks for, at the intervals that all recorded results were made with."""
+    intervals = {"validationEvery": 200, "checkpointEvery": 100}
+    return Training.model_validate(intervals | spec["training"]).spec()
+
+
 def scaled(spec: dict[str, Any], scale: float) -> TrainingSpec:
     """Return an Expert's training spec with its steps scaled."""
-    training = TrainingSpec.model_validate(spec["training"])
+    training = training_of(spec)
     assert training.max_steps
     return training.model_copy(update={"max_steps": max(1, round(training.max_steps * scale))})
 

@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from pool_on_disk import PoolOnDisk, machine, write_result
-from specialization import BASE, SALT, example_specs, holdout_fraction, specs_sources
+from specialization import BASE, SALT, example_specs, holdout_fraction, specs_sources, training_of
 
 from moe_client.demo.corpora import write_corpora
 from moe_formats.job_config import HoldoutRule
 from moe_formats.job_report import EvaluateHeadline
-from moe_formats.training_spec import TrainingSpec
 
 ABLATION = "weight 0"
 SCORES = ("gain", "specialization_score", "forgetting")
@@ -75,7 +74,7 @@ def prepared(folder: Path) -> tuple[PoolOnDisk, dict[str, Any]]:
     pool = PoolOnDisk(folder, HoldoutRule(fraction=holdout_fraction(), salt=SALT))
     for name, sources in specs_sources(specs).items():
         pool.snapshot(name, None if name == BASE else name, sources)
-    pool.train(BASE, TrainingSpec.model_validate(specs[BASE]["training"]), base=None)
+    pool.train(BASE, training_of(specs[BASE]), base=None)
     return pool, specs
 
 
@@ -91,7 +90,7 @@ def run_arm(
     seconds = 0.0
     for name in specs:
         for seed in range(1, seeds + 1):
-            spec = TrainingSpec.model_validate(specs[name]["training"]).model_copy(update=changes)
+            spec = training_of(specs[name]).model_copy(update=changes)
             made = pool.train(name, spec, base=BASE, seed=seed)
             report = json.loads((pool.store / made.path / "report.json").read_text())
             seconds += report["provenance"]["cpuSeconds"]

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from moe_formats.resources.base import Interval
+from moe_formats.job_report import Decision, Interval
 from moe_formats.resources.conditions import Condition, ConditionType, find_condition
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
-from moe_formats.resources.expert_revision import DecisionStatus, ExpertRevision
+from moe_formats.resources.expert_revision import ExpertRevision
 from moe_formats.resources.expert_status import Scores
 from moe_formats.resources.reasons import Reason
 
@@ -108,7 +108,7 @@ def _story(revision: ExpertRevision) -> Iterator[str]:
         yield f"  it is {status.phase}."
 
 
-def _comparison(item: DecisionStatus) -> str:
+def _comparison(item: Decision) -> str:
     percent = (1 - 2.718281828459045**item.interval.value) * 100
     word = "better" if percent >= 0 else "worse"
     return (

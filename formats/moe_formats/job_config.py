@@ -1,8 +1,8 @@
-"""What a Job is asked to do: one model per Job, passed as JSON in ``MOE_JOB_CONFIG``.
+"""What a Job is asked to do: one model per command, passed as JSON in ``MOE_JOB_CONFIG``.
 
-Paths are relative to roots that the container gets by environment: ``MOE_STORE`` (the pool's store) and
-``MOE_SOURCES`` (one read-only folder per data store or claim). So a config means the same on a laptop
-and on a large cluster.
+Paths are relative to one of two roots that the container gets from its environment: ``MOE_STORE`` (the pool's store)
+and ``MOE_SOURCES`` (one read-only folder per data store or claim). So a config means the same on a laptop as on a
+large cluster.
 """
 
 from typing import Annotated, Literal
@@ -16,31 +16,33 @@ from moe_formats.training_spec import TrainingSpec
 
 
 class OnSegments(Format):
-    """A Job that has to do with the segments that the pool's models are compared on."""
+    """A Job that works on the segments on which a pool's models are compared."""
 
     segment_bytes: SegmentBytes = Field(
         default=DEFAULT_SEGMENT_BYTES,
-        exclude_if=lambda size: size == DEFAULT_SEGMENT_BYTES,  # what rests on a Job's text stays as it was
-        description="Bytes of a segment; a pool has one size.",
+        exclude_if=lambda size: (
+            size == DEFAULT_SEGMENT_BYTES
+        ),  # so that the text of earlier Jobs stays the same
+        description="Size of a segment, in bytes. All Jobs of a pool have the same.",
     )
 
 
 class Source(Format):
-    """Files to read documents from: by their names jsonl, parquet or plain text, compressed or not."""
+    """Files to read documents from. Their names say whether they are jsonl, parquet or plain text, and compressed."""
 
     root: str = Field(
-        description="Name of the data store or claim: a key of MOE_OBJECT_STORES or a folder beneath MOE_SOURCES."
+        description="Name of the data store or claim: a key of MOE_OBJECT_STORES, or a folder in MOE_SOURCES."
     )
-    path: RelativePath = Field(description="Glob beneath the root, for example `mathematics/*.jsonl.gz`.")
+    path: RelativePath = Field(description="Glob relative to the root, for example `mathematics/*.jsonl.gz`.")
     weight: float | None = Field(
         default=None,
         ge=0,
-        description="Share of what is trained on, among the weights of all sources (absent: 1). Where no source "
-        "has one, every document is read as often.",
+        description="Weight of this source in what is trained on, relative to the weights of the other sources. "
+        "Absent: 1 if another source has a weight; if none has, every document is read equally often.",
     )
     format: Literal["text", "jsonl", "messages"] = Field(
-        description="What a document is: `text`, or `messages` of a conversation. `jsonl`: text, in lines of "
-        "JSON whatever the files are called."
+        description="What a document is: `text` is the text of a record or of a whole file; `messages` is the "
+        "conversation of a record; `jsonl` is the text of a line of JSON, whatever the file is called."
     )
     text_field: str = Field(default="text", description="Field or column of a record that holds the text.")
     messages_field: str = Field(
@@ -49,193 +51,265 @@ class Source(Format):
 
 
 class Filter(Format):
-    """A rule that drops documents; every drop is counted under the filter's name."""
+    """A rule that drops documents. The documents that it drops are counted under its name."""
 
-    name: Literal["length", "characterRatio", "nearDuplicate", "language", "perplexity", "codeParses"]
+    name: Literal["length", "characterRatio", "nearDuplicate", "language", "perplexity", "codeParses"] = (
+        Field(description="What is measured of a document.")
+    )
     min: float | None = Field(
         default=None,
-        description="Smallest value kept (length: bytes; ratio, and language's probability: 0..1; perplexity: bits "
-        "per byte).",
+        description="Smallest value that is kept: bytes (length), a share of 0 to 1 (characterRatio), the probability of "
+        "the language (language), or bits per byte (perplexity).",
     )
-    max: float | None = Field(default=None, description="Largest value kept, in the same units.")
+    max: float | None = Field(
+        default=None,
+        description="Largest value that is kept: bytes (length), a share of 0 to 1 (characterRatio), or bits per byte "
+        "(perplexity).",
+    )
     threshold: float | None = Field(
         default=None,
-        description="nearDuplicate: estimated Jaccard similarity from which two documents are one.",
+        description="Read by nearDuplicate: the estimated Jaccard similarity at which two documents count as the same.",
     )
-    languages: tuple[str, ...] | None = Field(default=None, description="language: ISO 639-1 codes to keep.")
-    language: str | None = Field(default=None, description="codeParses: `python`.")
+    languages: tuple[str, ...] | None = Field(
+        default=None, description="Read by language: ISO 639-1 codes of the languages to keep."
+    )
+    language: str | None = Field(
+        default=None, description="Read by codeParses: the programming language, `python`."
+    )
 
 
 class HoldoutRule(Format):
-    """How a pool splits documents; fixed for the life of the pool."""
+    """How a pool splits documents into training and held-out text. It never changes during the life of the pool."""
 
-    fraction: float = Field(gt=0, lt=1, description="Share of near-duplicate clusters that is held out.")
-    salt: str = Field(description="Mixed into the hash that picks the clusters.")
-    min_clusters: int = Field(default=20, description="Fewer held-out clusters than this: HoldoutTooSmall.")
+    fraction: float = Field(
+        gt=0, lt=1, description="Share of the clusters of near-duplicate documents that is held out."
+    )
+    salt: str = Field(description="Text that is mixed into the hash that picks the held-out clusters.")
+    min_clusters: int = Field(
+        default=20,
+        description="Smallest number of held-out clusters. A holdout with fewer is not used to decide anything "
+        "(HoldoutTooSmall).",
+    )
 
 
 class ExpertRef(Format):
-    """The Expert a Job works for."""
+    """The Expert that a Job works for."""
 
-    name: str
-    uid: str
-    domain: str | None = Field(default=None, description="Absent for a mixture, such as `general`.")
+    name: str = Field(description="Name of the Expert.")
+    uid: str = Field(description="UID of the Expert's object, which names its folder in the store.")
+    domain: str | None = Field(
+        default=None, description="Domain of the Expert. Absent for a mixture, such as `general`."
+    )
 
 
 class SnapshotRef(Format):
     """A committed snapshot in the pool's store."""
 
-    path: RelativePath
-    digest: Digest = Field(description="The data digest: what the snapshot holds, before exclusions.")
+    path: RelativePath = Field(description="Folder of the snapshot, relative to the pool's store.")
+    digest: Digest = Field(description="Digest of the snapshot's data, before anything is excluded.")
 
 
-#: Whether held-out text may have been trained on, beyond what ancestry tells. Absent: ancestry tells everything.
+#: Whether held-out text may have been trained on beyond what ancestry tells. Absent: ancestry tells everything.
 Contamination = Literal["Unknown"]
 
 
 class ArtefactRef(Format):
-    """A committed artefact (weights, tokenizer, manifest) in the pool's store."""
+    """A committed artefact (weights, tokenizer and manifest) in the pool's store."""
 
-    revision: str = Field(description="Name of the ExpertRevision that made it; for messages only.")
-    path: RelativePath
-    digest: Digest = Field(description="SHA-256 of its manifest.json.")
+    revision: str = Field(
+        max_length=63, description="Name of the ExpertRevision that made the artefact, for messages."
+    )
+    path: RelativePath = Field(description="Folder of the artefact, relative to the pool's store.")
+    digest: Digest = Field(description="SHA-256 of the artefact's manifest.json.")
     ancestry: tuple[SnapshotRef, ...] = Field(
-        default=(), description="Every snapshot that it or a parent was trained on: what it may have seen."
+        default_factory=tuple,
+        max_length=64,
+        description="Snapshots that the artefact and those it descends from were trained on: the text it may have seen. "
+        "Default: none.",
     )
     contamination: Contamination | None = Field(
         default=None,
-        description="Set where it descends from a checkpoint from outside, or from more snapshots than are recorded: it "
-        "may have seen anything.",
+        description="`Unknown` if the artefact descends from a checkpoint from outside, whose training text nobody here "
+        "knows, or from more snapshots than are recorded: it may have seen held-out text. Default: ancestry lists "
+        "everything.",
     )
 
 
 class HoldoutRef(Format):
-    """One immutable window of held-out documents."""
+    """One immutable holdout in the pool's store."""
 
-    domain: str | None = Field(default=None, description="The domain it stands for; absent for a mixture.")
-    expert: str = Field(description="Name of the Expert whose snapshot made it.")
-    path: RelativePath
-    digest: Digest
+    domain: str | None = Field(
+        default=None, description="Domain that the holdout stands for. Absent for a mixture."
+    )
+    expert: str = Field(description="Name of the Expert whose snapshot made the holdout.")
+    path: RelativePath = Field(description="Folder of the holdout, relative to the pool's store.")
+    digest: Digest = Field(description="SHA-256 of the holdout's manifest.")
 
 
 Measure = Literal["exactMatch", "codeParses", "container"]
 
 
 class EvaluatorSource(Format):
-    """An evaluator of the pool: where its items are, and how they are put to a model and judged."""
+    """An evaluator of the pool: where its items are, how they are put to a model, and how answers are judged."""
 
-    name: str = Field(description="By which targets and reports call it.")
-    measure: Measure
-    root: str = Field(description="As of a Source.")
-    path: RelativePath = Field(description="Glob of files with a JSON object a line, compressed or not.")
-    prompt_field: str = "prompt"
-    answer_field: str = "answer"
-    max_tokens: int = Field(default=64, gt=0, description="Tokens of an answer.")
-    stop: tuple[str, ...] = Field(default=(), description="Texts that end an answer; not part of it.")
-    max_items: int = Field(default=500, gt=0, description="More items than this: so many by a fixed draw.")
+    name: str = Field(description="Name of the evaluator in the pool.")
+    measure: Measure = Field(description="How an answer is judged.")
+    root: str = Field(
+        description="Name of the data store or claim: a key of MOE_OBJECT_STORES, or a folder in MOE_SOURCES."
+    )
+    path: RelativePath = Field(
+        description="Glob of files that have one JSON object per line, compressed or not."
+    )
+    prompt_field: str = Field(default="prompt", description="Field of an item that is put to the model.")
+    answer_field: str = Field(
+        default="answer", description="Field of an item with the right answer, or a list of right answers."
+    )
+    max_tokens: int = Field(default=64, gt=0, description="Largest number of tokens in an answer.")
+    stop: tuple[str, ...] = Field(
+        default=(), description="Texts that end an answer. They are not part of the answer."
+    )
+    max_items: int = Field(
+        default=500,
+        gt=0,
+        description="Largest number of items that are used. If there are more, this many are drawn, always the same ones.",
+    )
 
 
 class TasksRef(Format):
     """The frozen items of an evaluator in the pool's store."""
 
-    evaluator: str = Field(description="Its name.")
-    path: RelativePath
-    digest: Digest
+    evaluator: str = Field(description="Name of the evaluator in the pool.")
+    path: RelativePath = Field(description="Folder of the items, relative to the pool's store.")
+    digest: Digest = Field(description="SHA-256 of the items' manifest.")
 
 
 class Grader(Format):
-    """A program that says which answers are right; all that its verdicts depend on beside the answers."""
+    """A program that judges answers: everything that its verdicts depend on, other than the answers."""
 
-    name: str = Field(description="By which pools ask for it.")
-    image: str
-    command: tuple[str, ...] = Field(default=(), description="Empty: the image's own.")
+    name: str = Field(description="Name by which the evaluators of a pool ask for the grader.")
+    image: str = Field(description="Container image of the grader.")
+    command: tuple[str, ...] = Field(
+        default=(), description="Command to run in the image. Empty: the image's own command."
+    )
 
 
 class ImportedBase(Format):
-    """A checkpoint from outside: a folder as transformers saves one."""
+    """A checkpoint from outside: a folder in the form in which transformers saves one."""
 
-    root: str = Field(description="Name of the data store, as of a source.")
-    path: RelativePath = Field(description="The folder beneath the root.")
-    digest: Digest = Field(description="What it must be (imported.py).")
+    root: str = Field(
+        description="Name of the data store: a key of MOE_OBJECT_STORES, or a folder in MOE_SOURCES."
+    )
+    path: RelativePath = Field(description="Folder of the checkpoint, relative to the root.")
+    digest: Digest = Field(
+        description="Digest that the checkpoint must have, as `moe-trainer digest` prints it."
+    )
 
 
 class SnapshotJob(OnSegments):
-    """Read the sources, filter, split, write a content-addressed snapshot. Imports no torch."""
+    """Read the sources, filter and split the documents, and store a content-addressed snapshot. Imports no torch."""
 
     kind: Literal["snapshot"] = "snapshot"
-    pool_uid: str
-    expert: ExpertRef
-    sources: tuple[Source, ...]
-    filters: tuple[Filter, ...] = ()
-    holdout: HoldoutRule
+    pool_uid: str = Field(description="UID of the pool's object, which names its folder in the store.")
+    expert: ExpertRef = Field(description="The Expert that the snapshot is for.")
+    sources: tuple[Source, ...] = Field(description="Where documents come from.")
+    filters: tuple[Filter, ...] = Field(
+        default=(), description="Rules that drop documents, applied in order."
+    )
+    holdout: HoldoutRule = Field(description="How the pool splits documents.")
     evaluators: tuple[EvaluatorSource, ...] = Field(
-        default=(), description="Evaluators whose items are frozen beside the snapshot."
+        default=(), description="Evaluators whose items are frozen together with the snapshot."
     )
     base: ImportedBase | None = Field(
-        default=None, description="A checkpoint to copy into the pool's store, to train from."
+        default=None, description="A checkpoint from outside to copy into the pool's store, to train from."
     )
     preset: str | None = Field(
-        default=None, description="What is trained instead, to be refused if it cannot see a segment."
+        default=None,
+        description="The preset that is trained instead of a base. The Job refuses it if it cannot see a segment.",
     )
     context_tokens: int | None = Field(
         default=None,
-        description="Tokens of a training sequence, likewise; absent: as many as the base can see.",
+        description="Tokens per training sequence. The Job refuses a number that is too small for a segment. Absent: as "
+        "many as the base can see.",
     )
 
 
 class TrainJob(Format):
-    """Train one revision from a parent artefact or from a preset."""
+    """Train one revision, from a parent artefact or from a preset."""
 
     kind: Literal["train"] = "train"
-    pool_uid: str
-    expert: ExpertRef
-    revision: str
+    pool_uid: str = Field(description="UID of the pool's object, which names its folder in the store.")
+    expert: ExpertRef = Field(description="The Expert that is trained.")
+    revision: str = Field(description="Name of the ExpertRevision.")
     attempt: int = Field(
-        ge=1, description="An attempt after the first resumes from the last good checkpoint."
+        ge=1,
+        description="Number of the attempt. Every attempt after the first resumes from the last good checkpoint.",
     )
-    inputs_digest: Digest = Field(description="Identity of the revision; names its folder in the store.")
-    parent: ArtefactRef | None = None
-    preset: str | None = Field(
-        default=None, description="Architecture to initialise when there is no parent."
+    inputs_digest: Digest = Field(
+        description="Identity of the revision, which names its folder in the store."
     )
+    parent: ArtefactRef | None = Field(
+        default=None, description="Artefact to train from. Absent if a preset is trained."
+    )
+    preset: str | None = Field(default=None, description="Preset to initialise if there is no parent.")
     base: ArtefactRef | None = Field(
         default=None,
-        description="Pinned parent of the first revision, which losses compare with; absent: the parent.",
+        description="Artefact that losses compare the model with: the pinned parent of the Expert's first revision. "
+        "Absent: the parent.",
     )
-    data: SnapshotRef
-    training: TrainingSpec
+    data: SnapshotRef = Field(description="Snapshot to train on.")
+    training: TrainingSpec = Field(description="How to train.")
     temperature: float | None = Field(
-        default=None, ge=0, le=2, description="For generation_config.json; changes no weight."
+        default=None,
+        ge=0,
+        le=2,
+        description="Sampling temperature to write into generation_config.json. It changes no weights.",
     )
-    seed: int
+    seed: int = Field(description="Seed of the initialisation and of the order of batches.")
     expert_parallelism: int = Field(
         default=1,
         ge=1,
-        description="Processes over which each layer's in-layer experts are cut. How it runs: no part of identity.",
+        description="Number of processes that share the in-layer experts of each layer between them. It changes how the "
+        "Job runs and is not part of the revision's identity.",
     )
 
 
 class Comparison(Format):
     """One comparison that the promotion gate asks for."""
 
-    holdout: HoldoutRef
-    role: Literal["anchor", "window"]
-    uses: int = Field(default=1, ge=1, description="The k-th use of this holdout for a decision; sets alpha.")
+    holdout: HoldoutRef = Field(description="The holdout to compare on.")
+    role: Literal["anchor", "window"] = Field(
+        description="Which of the Expert's holdouts it is: the first (`anchor`) or the newest (`window`)."
+    )
+    uses: int = Field(
+        default=1,
+        ge=1,
+        description="Number of decisions that use this holdout, including this one. It sets the error rate alpha.",
+    )
 
 
 class EvaluateJob(OnSegments):
-    """Fill the stale cells of the matrix and compute scores, differences and intervals."""
+    """Fill the missing cells of the matrix, and compute scores, differences and intervals."""
 
     kind: Literal["evaluate"] = "evaluate"
-    pool_uid: str
-    expert: ExpertRef
-    revision: str
-    candidate: ArtefactRef
-    current: ArtefactRef | None = Field(default=None, description="The promoted revision, if there is one.")
-    base: ArtefactRef | None = Field(default=None, description="Pinned parent of the first revision.")
-    comparisons: tuple[Comparison, ...] = Field(description="Own anchor first, then the newest window.")
-    suite: tuple[HoldoutRef, ...] = Field(description="The anchors of all domains, own included; frozen.")
-    tasks: tuple[TasksRef, ...] = Field(default=(), description="Items of the evaluators that are asked for.")
+    pool_uid: str = Field(description="UID of the pool's object, which names its folder in the store.")
+    expert: ExpertRef = Field(description="The Expert whose revision is evaluated.")
+    revision: str = Field(description="Name of the ExpertRevision that is evaluated.")
+    candidate: ArtefactRef = Field(description="Artefact of that revision.")
+    current: ArtefactRef | None = Field(
+        default=None, description="Artefact of the promoted revision. Absent if none is promoted."
+    )
+    base: ArtefactRef | None = Field(
+        default=None, description="Pinned parent of the Expert's first revision. Absent for a preset."
+    )
+    comparisons: tuple[Comparison, ...] = Field(
+        description="Comparisons to make: on the Expert's own anchor first, then on the newest window."
+    )
+    suite: tuple[HoldoutRef, ...] = Field(
+        description="The frozen suite: the anchors of all domains, including the Expert's own."
+    )
+    tasks: tuple[TasksRef, ...] = Field(
+        default=(), description="Items of the evaluators that the Expert asks for."
+    )
 
     @property
     def models(self) -> list[ArtefactRef]:
@@ -244,56 +318,60 @@ class EvaluateJob(OnSegments):
 
     @property
     def contamination(self) -> Contamination | None:
-        """Return what is known of held-out text in what the models were trained on: as little as of any of them."""
+        """Return `Unknown` if any compared model may have seen held-out text that ancestry does not tell of."""
         return next((model.contamination for model in self.models if model.contamination), None)
 
     @property
     def opponent(self) -> ArtefactRef | None:
-        """Return what answers the same items as the candidate; a first revision of a preset has none."""
+        """Return the model that answers the same items as the candidate; None for a first revision of a preset."""
         return self.current or self.base
 
     @property
     def against(self) -> Literal["current", "base"]:
-        """Return what the opponent is."""
+        """Return which of the two the opponent is."""
         return "current" if self.current else "base"
 
 
 class Grading(Format):
-    """Answers to an evaluator's items, and who judges them."""
+    """Answers to an evaluator's items, and the grader that judges them."""
 
-    evaluator: str
-    grader: Grader
+    evaluator: str = Field(description="Name of the evaluator in the pool.")
+    grader: Grader = Field(description="The program that judges the answers.")
 
 
 class GradeJob(Format):
-    """Have graders judge answers that an evaluation left open, and finish its report. Imports no torch."""
+    """Have graders judge the answers that an evaluation left open, and complete its report. Imports no torch."""
 
     kind: Literal["grade"] = "grade"
-    pool_uid: str
-    expert: ExpertRef
-    revision: str
-    evaluation: RelativePath = Field(description="Folder of the report that is finished.")
-    report: Digest = Field(description="Digest of that report.")
-    gradings: tuple[Grading, ...] = Field(description="The n-th has folder n beneath MOE_GRADINGS.")
+    pool_uid: str = Field(description="UID of the pool's object, which names its folder in the store.")
+    expert: ExpertRef = Field(description="The Expert whose revision is evaluated.")
+    revision: str = Field(description="Name of the ExpertRevision that is evaluated.")
+    evaluation: RelativePath = Field(
+        description="Folder of the evaluation to complete, relative to the pool's store."
+    )
+    report: Digest = Field(description="SHA-256 of the evaluation's report.json.")
+    gradings: tuple[Grading, ...] = Field(
+        description="What to judge. The answers of entry n are in folder n of MOE_GRADINGS."
+    )
 
 
 class DistillJob(OnSegments):
-    """Turn the cells of the matrix into the table of the Distilled strategy. Imports no torch."""
+    """Fit the table of the Distilled strategy to the cells of the matrix. Imports no torch."""
 
     kind: Literal["distill"] = "distill"
-    pool_uid: str
-    roster: tuple[ArtefactRef, ...] = Field(description="The served revisions.")
-    experts: tuple[ExpertRef, ...] = Field(description="Their Experts, in the same order.")
-    suite: tuple[HoldoutRef, ...]
+    pool_uid: str = Field(description="UID of the pool's object, which names its folder in the store.")
+    roster: tuple[ArtefactRef, ...] = Field(description="Artefacts of the served revisions.")
+    experts: tuple[ExpertRef, ...] = Field(description="The Experts of those revisions, in the same order.")
+    suite: tuple[HoldoutRef, ...] = Field(description="Holdouts whose segments the table is fitted to.")
 
 
 class ComposeJob(Format):
     """Make one checkpoint of the banks of several Experts on one base."""
 
     kind: Literal["compose"] = "compose"
-    pool_uid: str
+    pool_uid: str = Field(description="UID of the pool's object, which names its folder in the store.")
     banks: tuple[ArtefactRef, ...] = Field(
-        min_length=1, description="In the order in which they are stacked."
+        min_length=1, description="Artefacts of the banks, in the order in which they are stacked."
     )
 
 

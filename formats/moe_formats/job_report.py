@@ -1,33 +1,104 @@
-"""What a Job found out: ``report.json`` in the store is the truth, the headline travels.
+"""What a Job found out, as it reaches the operator: the headline.
 
-The headline is the container's termination message (at most 3 KiB): all that the operator needs to
-decide, and the digest of the full report for everybody else. A score that could not be computed is
-absent, with a reason under its name in ``absent``.
+``report.json`` in the store has everything. The headline is the container's termination message, at most 3 KiB: what
+the operator needs to decide, and the digest of the full report. What a headline says of a holdout, a score or a
+comparison is written into the status of an Expert or a revision as it is, so those models serve both.
+
+A score that could not be computed is absent, and ``absent`` has the reason under the score's name.
 """
 
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
+from pydantic.config import JsonDict
 
 from moe_formats.format import Digest, Format
+from moe_formats.names import EvaluatorName
 from moe_formats.paths import RelativePath
 
-#: Exit codes of every command. A Job's pod failure policy fails at once on INPUT_ERROR.
+#: Exit codes of every command. A Job's pod failure policy fails the Job at once on INPUT_ERROR.
 EXIT_OK = 0
 EXIT_ERROR = 1
 EXIT_INPUT_ERROR = 64
 
-#: Largest termination message, in bytes (the kubelet cuts at 4096 for all containers of a pod).
+#: Largest termination message, in bytes. (The kubelet cuts at 4096 for all containers of a pod together.)
 MAX_HEADLINE_BYTES = 3072
 
 
 class Interval(Format):
-    """An estimate with its 95 % interval (studentised bootstrap over clusters)."""
+    """An estimate with its 95 % interval, from a studentised bootstrap over clusters of near-duplicate documents."""
 
-    value: float
-    lower: float
-    upper: float
-    clusters: int | None = Field(default=None, description="Clusters it rests on.")
+    value: float = Field(description="The estimate itself.")
+    lower: float = Field(description="Lower end of the 95 % interval.")
+    upper: float = Field(description="Upper end of the 95 % interval.")
+    clusters: int | None = Field(
+        default=None,
+        description="Number of clusters of near-duplicate documents that the estimate is computed from.",
+    )
+
+
+class Window(Format):
+    """One immutable holdout of an Expert: documents that are kept out of training."""
+
+    path: RelativePath = Field(description="Folder of the holdout, relative to the pool's store.")
+    digest: Digest = Field(description="SHA-256 of the holdout's manifest.")
+    clusters: int = Field(description="Number of clusters of near-duplicate documents in the holdout.")
+    segments: int = Field(description="Number of segments that models are scored on.")
+
+
+def _without_pattern(schema: JsonDict) -> None:
+    """Leave the pattern out, as the CRD of Expert always had it: a CRD is never tightened."""
+    schema.pop("pattern", None)
+
+
+class TaskSet(Format):
+    """The items of an evaluator, frozen with a snapshot."""
+
+    evaluator: EvaluatorName = Field(description="Name of the evaluator in the pool.")
+    path: RelativePath = Field(description="Folder of the items, relative to the pool's store.")
+    digest: Digest = Field(description="SHA-256 of the items' manifest.", json_schema_extra=_without_pattern)
+    items: int = Field(description="Number of items that are put to a revision.")
+
+
+class Accuracy(Format):
+    """What an evaluator found about a revision."""
+
+    evaluator: EvaluatorName = Field(description="Name of the evaluator in the pool.")
+    items: int = Field(description="Number of items that were put to the revision.")
+    accuracy: Interval = Field(description="Share of the items that the revision gets right, 0 to 1.")
+    difference: Interval | None = Field(
+        default=None,
+        description="Accuracy of the revision minus that of what it was compared with, on the same items. Absent if it "
+        "was compared with nothing.",
+    )
+    against: Literal["current", "base"] | None = Field(
+        default=None,
+        description="What the revision was compared with: the current revision (`current`) or, for a first revision, the "
+        "base (`base`).",
+    )
+
+
+class Decision(Format):
+    """One comparison that the promotion gate reads: candidate against current, on a holdout that is clean for both."""
+
+    role: Literal["anchor", "window"] = Field(
+        description="Which holdout was used: the Expert's first (`anchor`) or its newest (`window`)."
+    )
+    holdout: Digest = Field(description="SHA-256 of the holdout's manifest.")
+    uses: int = Field(description="Number of decisions that have used this holdout, including this one.")
+    alpha: float = Field(
+        description="Error rate of the one-sided bound; it falls with each use of the holdout."
+    )
+    against: Literal["current", "base", "unigram"] = Field(
+        description="What the candidate was compared with: the current revision, the base, or a byte-unigram model."
+    )
+    interval: Interval = Field(
+        description="Mean over segments of ln(b_candidate / b_against), where b is bits per byte. Negative means that "
+        "the candidate is better."
+    )
+    upper: float = Field(
+        description="One-sided upper bound of that mean at confidence 1 - alpha: the number that the gate reads."
+    )
 
 
 class Failure(Format):
@@ -35,135 +106,118 @@ class Failure(Format):
 
     kind: Literal["failure"] = "failure"
     reason: str = Field(
-        description="CamelCase, one of moe_formats.resources.reasons where a user can act on it."
+        description="A CamelCase word, one of moe_formats.resources.reasons if a user can act on it."
     )
     message: str = Field(max_length=1500, description="The field or file, the value, the rule and the fix.")
-    retryable: bool = Field(default=False, description="False: the same inputs fail again.")
-
-
-class Window(Format):
-    """One immutable holdout of an Expert."""
-
-    path: RelativePath
-    digest: Digest
-    clusters: int
-    segments: int
-
-
-class TaskSet(Format):
-    """The frozen items of an evaluator."""
-
-    evaluator: str
-    path: RelativePath
-    digest: Digest
-    items: int
-
-
-class Accuracy(Format):
-    """What a named evaluator found: the share of its items that the candidate gets right."""
-
-    evaluator: str
-    items: int
-    accuracy: Interval
-    difference: Interval | None = Field(
-        default=None, description="Accuracy of the candidate less that of what it is compared with, paired."
+    retryable: bool = Field(
+        default=False, description="Whether another attempt with the same inputs may succeed."
     )
-    against: Literal["current", "base"] | None = None
 
 
 class SnapshotHeadline(Format):
-    """What a snapshot holds."""
+    """What a snapshot Job stored."""
 
     kind: Literal["snapshot"] = "snapshot"
-    report: Digest
-    path: RelativePath
-    digest: Digest = Field(description="The data digest.")
-    documents: int = Field(description="Documents kept for training.")
-    train_bytes: int
-    dropped: dict[str, int] = Field(default_factory=dict, description="Documents dropped, by reason.")
-    anchor: Window = Field(description="The first window of the Expert.")
-    newest: Window | None = Field(default=None, description="The newest window, if it is not the anchor.")
-    tasks: tuple[TaskSet, ...] = Field(default=(), description="Items of the evaluators that were asked for.")
+    report: Digest = Field(description="SHA-256 of report.json.")
+    path: RelativePath = Field(description="Folder of the snapshot, relative to the pool's store.")
+    digest: Digest = Field(description="Digest of the data, before anything is excluded.")
+    documents: int = Field(description="Number of documents that are kept for training.")
+    train_bytes: int = Field(description="Size of the training text, in bytes.")
+    dropped: dict[str, int] = Field(
+        default_factory=dict, description="Number of documents dropped, by reason."
+    )
+    anchor: Window = Field(description="The first holdout of the Expert.")
+    newest: Window | None = Field(
+        default=None, description="The newest holdout of the Expert. Absent if it is the anchor."
+    )
+    tasks: tuple[TaskSet, ...] = Field(
+        default=(), description="Items of the evaluators that the Expert asks for."
+    )
 
 
 class TrainHeadline(Format):
-    """What a training run made."""
+    """What a training Job stored."""
 
     kind: Literal["train"] = "train"
-    report: Digest
-    path: RelativePath = Field(description="The artefact's folder.")
-    digest: Digest = Field(description="The artefact's digest: SHA-256 of its manifest.")
-    steps: int
-    tokens: int
+    report: Digest = Field(description="SHA-256 of report.json.")
+    path: RelativePath = Field(description="Folder of the artefact, relative to the pool's store.")
+    digest: Digest = Field(description="SHA-256 of the artefact's manifest: the artefact's digest.")
+    steps: int = Field(description="Optimizer step that the weights are from.")
+    tokens: int = Field(description="Number of tokens trained on.")
     final_loss: float = Field(
-        description="Mean training cross-entropy of the last validation interval, nats per token."
+        description="Mean training cross-entropy over the last validation interval, in nats per token."
     )
-    validation_bits_per_byte: float | None = None
-    parameters: int = Field(description="Weights that were trained.")
-    resumed_from: int = Field(default=0, description="Step of the checkpoint it resumed from; 0: none.")
+    validation_bits_per_byte: float | None = Field(
+        default=None, description="Bits per byte of the last validation."
+    )
+    parameters: int = Field(description="Number of weights that were trained.")
+    resumed_from: int = Field(
+        default=0, description="Step of the checkpoint that the attempt resumed from; 0 if from none."
+    )
     stopped_at: int | None = Field(
         default=None,
-        description="Where a run that may end early ended; its weights are those of `steps`, the best validation.",
+        description="Step at which a run with early stop ended. Its weights are those of `steps`, the best validation.",
     )
     load_max_violation: float | None = Field(
-        default=None, description="MaxVio of all slots of the last validation interval, largest over layers."
+        default=None,
+        description="Largest MaxVio of any layer, over all slots of the last validation interval.",
     )
-
-
-class Decision(Format):
-    """One comparison of candidate and current on a holdout that is clean for both.
-
-    ``interval`` is the mean over segments of ln(b_candidate / b_current), negative is better, with the usual
-    95 %. ``upper`` is the one-sided bound at confidence 1 - alpha that the gate reads.
-    """
-
-    role: Literal["anchor", "window"]
-    holdout: Digest
-    uses: int
-    alpha: float
-    interval: Interval
-    upper: float
-    against: Literal["current", "base", "unigram"] = Field(description="What stood for current.")
 
 
 class Ungraded(Format):
-    """Answers that graders have still to judge before the evidence is whole."""
+    """Answers that graders still have to judge before the evidence is complete."""
 
-    path: RelativePath = Field(description="The evaluation's folder.")
-    evaluators: tuple[str, ...]
+    path: RelativePath = Field(description="Folder of the evaluation, relative to the pool's store.")
+    evaluators: tuple[str, ...] = Field(description="Names of the evaluators whose answers are not judged.")
 
 
 class EvaluateHeadline(Format):
     """The evidence that the promotion gate reads."""
 
     kind: Literal["evaluate"] = "evaluate"
-    report: Digest
-    decisions: tuple[Decision, ...]
-    delta: float = Field(description="max(0.5 %, twice the noise floor).")
-    noise_floor: float
-    bits_per_byte: Interval | None = Field(default=None, description="On the own anchor.")
-    gain: Interval | None = Field(default=None, description="Mean ln(b_base / b_expert) on the own anchor.")
-    specialization_score: Interval | None = None
-    forgetting: Interval | None = Field(
-        default=None, description="Mean over other domains of b_expert - b_base."
+    report: Digest = Field(description="SHA-256 of report.json.")
+    decisions: tuple[Decision, ...] = Field(description="The comparisons that the gate asked for.")
+    delta: float = Field(
+        description="Smallest difference of ln(bits per byte) that counts: 0.5 % or twice the noise floor."
     )
-    next_byte_accuracy: float | None = None
-    next_byte_interval: Interval | None = Field(default=None, description="The same, with its interval.")
-    accuracies: tuple[Accuracy, ...] = Field(default=(), description="One an evaluator, where measured.")
+    noise_floor: float = Field(description="Difference between two scorings of the same weights.")
+    bits_per_byte: Interval | None = Field(default=None, description="Bits per byte on the own anchor.")
+    gain: Interval | None = Field(
+        default=None, description="Mean of ln(b_base / b_expert) on the own anchor."
+    )
+    specialization_score: Interval | None = Field(
+        default=None, description="Specialization score: 0.5 is none, 1 is complete."
+    )
+    forgetting: Interval | None = Field(
+        default=None, description="Mean of b_expert - b_base over the other domains, in bits per byte."
+    )
+    next_byte_accuracy: float | None = Field(
+        default=None, description="Share of the own anchor's bytes that were the model's most probable byte."
+    )
+    next_byte_interval: Interval | None = Field(
+        default=None, description="Next-byte accuracy with its 95 % interval."
+    )
+    accuracies: tuple[Accuracy, ...] = Field(
+        default=(), description="What the named evaluators found, one entry per evaluator."
+    )
     ungraded: Ungraded | None = Field(
-        default=None, description="Set where a grade Job has still to finish the report."
+        default=None, description="Answers that a grade Job still has to judge. Absent if there are none."
     )
     row: dict[str, float] = Field(
         default_factory=dict,
         description="The candidate's row of the matrix: bits per byte by domain of the suite.",
     )
-    base_row: dict[str, float] = Field(default_factory=dict, description="The base's row, likewise.")
+    base_row: dict[str, float] = Field(
+        default_factory=dict,
+        description="The base's row of the matrix: bits per byte by domain of the suite.",
+    )
     absent: dict[str, str] = Field(
-        default_factory=dict, description="Score name to the reason for its absence."
+        default_factory=dict, description="Names of scores that could not be computed, with the reason."
     )
     contamination: Literal["Unknown"] | None = Field(
         default=None,
-        description="Set where not all is known that some model that was compared was trained on.",
+        description="`Unknown` if it is not known what a compared model was trained on, so that it may have seen "
+        "held-out text. Absent if everything is known.",
     )
     suite: Digest = Field(description="Digest of the frozen suite.")
 
@@ -172,29 +226,33 @@ class DistillHeadline(Format):
     """The table of the Distilled strategy, and how well it routes (cross-fitted by cluster)."""
 
     kind: Literal["distill"] = "distill"
-    report: Digest
-    path: RelativePath
-    digest: Digest
-    routed_bits_per_byte: float
-    oracle_bits_per_byte: float
-    random_bits_per_byte: float
-    accuracy: float = Field(description="Share of segments sent to the Expert that codes them best.")
+    report: Digest = Field(description="SHA-256 of report.json.")
+    path: RelativePath = Field(description="File of the table, relative to the pool's store.")
+    digest: Digest = Field(description="SHA-256 of the table's file.")
+    routed_bits_per_byte: float = Field(description="Bits per byte if the table routes every segment.")
+    oracle_bits_per_byte: float = Field(
+        description="Bits per byte if every segment goes to the Expert that is best on it."
+    )
+    random_bits_per_byte: float = Field(description="Bits per byte if every segment goes to a random Expert.")
+    accuracy: float = Field(
+        description="Share of segments that the table sends to the Expert that is best on them."
+    )
     posterior_bits_per_byte: float | None = Field(
-        default=None, description="What Posterior would have cost on the same segments."
+        default=None, description="Bits per byte if Posterior routes every segment."
     )
     posterior_temperature: float | None = Field(
-        default=None, description="For RoutingPolicy.temperature; fitted by likelihood."
+        default=None, description="Value for RoutingPolicy.temperature, fitted by likelihood."
     )
 
 
 class ComposeHeadline(Format):
-    """The checkpoint that several banks make on their base."""
+    """The checkpoint that a compose Job made of several banks on their base."""
 
     kind: Literal["compose"] = "compose"
-    report: Digest
-    path: RelativePath
-    digest: Digest
-    in_layer_experts: int = Field(description="Of each mixture layer.")
+    report: Digest = Field(description="SHA-256 of report.json.")
+    path: RelativePath = Field(description="Folder of the checkpoint, relative to the pool's store.")
+    digest: Digest = Field(description="SHA-256 of the checkpoint's manifest.")
+    in_layer_experts: int = Field(description="Number of in-layer experts in each mixture layer.")
 
 
 Headline = Annotated[
@@ -214,26 +272,28 @@ def parse_headline(
 
 
 class Progress(Format):
-    """What rank 0 answers on ``/progress`` while it trains. It informs and decides nothing."""
+    """What the first process of a training run answers on ``/progress``. It is shown to people; nothing is decided by it."""
 
-    step: int
-    max_steps: int
-    loss: float | None = None
-    bits_per_byte: float | None = Field(default=None, description="Of the newest validation.")
-    tokens_per_second: float | None = None
-    eta_seconds: float | None = None
+    step: int = Field(description="Optimizer steps done.")
+    max_steps: int = Field(description="Optimizer steps that the run takes.")
+    loss: float | None = Field(
+        default=None, description="Training cross-entropy of the newest step, in nats per token."
+    )
+    bits_per_byte: float | None = Field(default=None, description="Bits per byte of the newest validation.")
+    tokens_per_second: float | None = Field(default=None, description="Tokens trained on per second.")
+    eta_seconds: float | None = Field(default=None, description="Estimated seconds until the run ends.")
     load_max_violation: float | None = Field(
-        default=None, description="MaxVio of the newest step, largest over layers with a router."
+        default=None, description="Largest MaxVio of any layer with a router, at the newest step."
     )
     load_entropy: float | None = Field(
-        default=None, description="Entropy of the load over ln E, smallest over layers."
+        default=None, description="Smallest entropy of the load of any layer, divided by ln E."
     )
     dead_experts: int | None = Field(
-        default=None, description="In-layer experts without a slot, over all layers."
+        default=None, description="Number of in-layer experts that got no slot, over all layers."
     )
     drop_rate: float | None = Field(
-        default=None, description="Share of slots that were dropped, largest over layers."
+        default=None, description="Largest share of slots that was dropped in any layer."
     )
     router_logit_rms: float | None = Field(
-        default=None, description="Root mean square of router logits, largest over layers."
+        default=None, description="Largest root mean square of the router's logits in any layer."
     )

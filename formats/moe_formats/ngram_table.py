@@ -19,7 +19,7 @@ from zlib import crc32
 from pydantic import Field, ValidationError, model_validator
 
 from moe_formats.format import Format
-from moe_formats.routing_policy import Name
+from moe_formats.names import ObjectName
 
 #: Largest table, in bytes of JSON.
 MAX_TABLE_BYTES = 262_144
@@ -35,7 +35,7 @@ class TableFile(Format):
     """The table as it is written: JSON, weights as base64 of signed bytes, one row an Expert."""
 
     version: int = Field(default=1, ge=1, le=1, description="Of hashing and arithmetic together.")
-    experts: tuple[Name, ...] = Field(min_length=1, max_length=64)
+    experts: tuple[ObjectName, ...] = Field(min_length=1, max_length=64)
     buckets: int = Field(ge=2, le=1 << 17, description="N-grams are hashed into this many: a power of two.")
     bias: tuple[float, ...] = Field(description="One an Expert.")
     scale: float = Field(gt=0, le=1e6, description="What a weight of 1 stands for.")

@@ -11,7 +11,9 @@ def leaves_its_root(path: str) -> bool:
 
 
 def beneath(path: str) -> str:
-    """Return the path; raises ValueError, which pydantic reports with the field's name, if it leaves its root."""
+    """Return the path; raises ValueError, which pydantic reports with the field's name, unless it is beneath its root."""
+    if not path:
+        raise ValueError("path is empty: name files beneath the store")
     if leaves_its_root(path):
         raise ValueError(
             f"path {path!r} must be relative and must not contain '..': name files beneath the store"
@@ -20,4 +22,4 @@ def beneath(path: str) -> str:
 
 
 #: A path beneath a root that the reader knows (the pool's store, a source).
-RelativePath = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(beneath)]
+RelativePath = Annotated[str, Field(max_length=512), AfterValidator(beneath)]

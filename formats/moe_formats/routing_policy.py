@@ -9,13 +9,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from moe_formats.format import Digest, Format
+from moe_formats.names import ObjectName
 from moe_formats.paths import RelativePath
 
 #: Largest policy, in bytes: it must fit into a ConfigMap (1 MiB) with room for metadata.
 MAX_POLICY_BYTES = 900_000
-
-#: A name of a pool, an Expert or a revision.
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 
 #: Where the servers of a revision answer: plain HTTP, a host (usually a headless Service) and a port.
 ServerUrl = Annotated[str, Field(pattern=r"^http://[A-Za-z0-9.-]{1,253}:[0-9]{1,5}$")]
@@ -24,9 +22,9 @@ ServerUrl = Annotated[str, Field(pattern=r"^http://[A-Za-z0-9.-]{1,253}:[0-9]{1,
 class RoutedExpert(Format):
     """One Expert that takes requests, and the revision that answers them."""
 
-    name: Name = Field(description="The Expert's name: what a client gives as `model` to pin it.")
+    name: ObjectName = Field(description="The Expert's name: what a client gives as `model` to pin it.")
     domain: str | None = Field(default=None, max_length=63, description="Absent for a mixture.")
-    revision: Name = Field(description="Name of the served ExpertRevision.")
+    revision: ObjectName = Field(description="Name of the served ExpertRevision.")
     digest: Digest = Field(description="Digest of the served artefact.")
     url: ServerUrl = Field(description="Every address behind the host is a replica.")
 
@@ -54,11 +52,11 @@ class Limits(Format):
 class RoutingPolicy(Format):
     """How the gateway of one pool chooses an Expert for a request."""
 
-    pool: Name = Field(description="The pool's name: what a client gives as `model` to be routed.")
+    pool: ObjectName = Field(description="The pool's name: what a client gives as `model` to be routed.")
     strategy: Literal["Distilled", "Posterior"] = Field(
         description="Distilled: a small table scores the text. Posterior: the Experts' own likelihoods do."
     )
-    fallback: Name | None = Field(
+    fallback: ObjectName | None = Field(
         default=None,
         description="Expert for requests that the strategy cannot decide; else the first Expert.",
     )
@@ -73,7 +71,7 @@ class RoutingPolicy(Format):
         le=1000,
         description="Posterior: divides log-likelihoods; fitted by NLL, 1 is Bayes.",
     )
-    prior: dict[Name, float] = Field(
+    prior: dict[ObjectName, float] = Field(
         default_factory=dict, description="Weight of an Expert before its text is seen; 1 where absent."
     )
     posterior_timeout_seconds: float = Field(

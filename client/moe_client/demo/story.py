@@ -16,7 +16,7 @@ from moe_client.demo.screen import Screen
 from moe_client.errors import ClientError
 from moe_client.tables import bar, experts_table, matrix_table
 from moe_client.why import why_expert
-from moe_formats.resources.base import Interval
+from moe_formats.job_report import Interval
 from moe_formats.resources.conditions import ConditionType, find_condition
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool

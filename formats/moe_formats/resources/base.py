@@ -9,9 +9,6 @@ from pydantic.config import JsonDict
 from moe_formats.format import Format
 from moe_formats.paths import beneath
 
-#: Names that children derive theirs from: at most 40 characters.
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$", max_length=40)]
-
 
 def cel(*rules: tuple[str, str]) -> JsonDict:
     """Return the schema extra of CEL rules: each what has to hold, and what to say where it does not."""
@@ -39,8 +36,6 @@ StorePath = Annotated[
 #: A line of text in a map of a status.
 ShortText = Annotated[str, Field(max_length=1024)]
 
-DigestText = Annotated[str, Field(max_length=71, pattern=r"^sha256:[0-9a-f]{64}$")]
-
 
 class ObjectMeta(Format):
     """The part of metadata that the operator reads."""
@@ -54,14 +49,3 @@ class ObjectMeta(Format):
     annotations: dict[str, str] = Field(default_factory=dict)
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
-
-
-class Interval(Format):
-    """An estimate with its 95 % interval."""
-
-    value: float = Field(description="The estimate.")
-    lower: float = Field(description="Lower end of the 95 % interval.")
-    upper: float = Field(description="Upper end of the 95 % interval.")
-    clusters: int | None = Field(
-        default=None, description="Clusters of near-duplicate documents it rests on."
-    )

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from moe_formats.format import Format
-from moe_formats.resources.base import Name, StorePath, cel
+from moe_formats.names import Name
+from moe_formats.resources.base import StorePath, cel
 
 
 class DataSource(Format):

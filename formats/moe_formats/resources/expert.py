@@ -5,9 +5,10 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from moe_formats.format import Format
-from moe_formats.resources.base import Name, ObjectMeta, cel
+from moe_formats.names import EvaluatorName, Name
+from moe_formats.resources.base import ObjectMeta, cel
 from moe_formats.resources.data import Data
-from moe_formats.resources.evaluator import AccuracyTarget, EvaluatorName
+from moe_formats.resources.evaluator import AccuracyTarget
 from moe_formats.resources.expert_base import Base
 from moe_formats.resources.expert_status import ExpertStatus
 from moe_formats.resources.training import Training

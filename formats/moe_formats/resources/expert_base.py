@@ -4,8 +4,9 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from moe_formats.format import Format
-from moe_formats.resources.base import DigestText, Name, cel
+from moe_formats.format import Digest, Format
+from moe_formats.names import Name
+from moe_formats.resources.base import cel
 
 
 class Base(Format):
@@ -50,7 +51,7 @@ class Base(Format):
         default=None,
         description="The checkpoint's folder beneath the store, for example `models/Qwen3-0.6B`.",
     )
-    digest: DigestText | None = Field(
+    digest: Digest | None = Field(
         default=None,
         description="What the checkpoint must be; `moe-trainer digest FOLDER` prints it, and so does the message "
         "where it differs.",

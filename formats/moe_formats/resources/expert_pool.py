@@ -4,8 +4,9 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from moe_formats.format import Format
-from moe_formats.resources.base import DigestText, Name, ObjectMeta, ShortText, cel
+from moe_formats.format import Digest, Format
+from moe_formats.names import Name
+from moe_formats.resources.base import ObjectMeta, ShortText, cel
 from moe_formats.resources.conditions import Condition
 from moe_formats.resources.evaluator import Evaluator
 from moe_formats.segment_size import DEFAULT_SEGMENT_BYTES, SegmentBytes
@@ -148,7 +149,7 @@ class TableStatus(Format):
     """The table of the Distilled strategy, and how well it routes."""
 
     path: str = Field(max_length=512, description="Beneath the pool's store.")
-    digest: DigestText = Field(description="Its content address.")
+    digest: Digest = Field(description="Its content address.")
     roster: str = Field(max_length=71, description="Digest of the roster and matrix it was made from.")
     experts: list[Name] = Field(
         default_factory=list, max_length=64, description="Experts that it tells apart."
@@ -169,7 +170,7 @@ class RoutingStatus(Format):
     """What the gateways do."""
 
     strategy: str = Field(default="", max_length=40, description="The strategy in force.")
-    digest: DigestText | None = Field(default=None, description="Digest of the newest routing policy.")
+    digest: Digest | None = Field(default=None, description="Digest of the newest routing policy.")
     reported_by: int = Field(default=0, description="Gateway pods that report that digest.")
     revisions: dict[str, ShortText] = Field(
         default_factory=dict,

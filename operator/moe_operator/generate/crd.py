@@ -2,9 +2,11 @@
 
 What pydantic writes and Kubernetes does not take is rewritten: references are put in place, `T or null`
 becomes an optional T, `const` becomes an enum of one, exclusive bounds take the form of OpenAPI 3.0, and
-titles go. Defaults stay in spec only: a status holds what was observed. CEL rules pass through.
+titles go. CEL rules pass through. Defaults stay in spec only, since a status holds what was observed; there, a
+description ends with the default, which is thereby written in one place.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -120,6 +122,26 @@ def without_defaults(schema: Schema) -> Schema:
     return result
 
 
+def with_defaults_told(schema: Schema) -> Schema:
+    """Return a schema in which the description of a field with a plain default ends with it, as in `Default: 0.1`.
+
+    A description that already has a sentence on the default, because there is more to say, stays as it is.
+    """
+    result = dict(schema)
+    default, description = schema.get("default"), schema.get("description", "")
+    if isinstance(default, bool | int | float | str) and "Default: " not in description:
+        value = "empty" if default == "" else json.dumps(default).strip('"')
+        result["description"] = f"{description} Default: {value}."
+    if "properties" in result:
+        result["properties"] = {
+            name: with_defaults_told(child) for name, child in result["properties"].items()
+        }
+    for key in ("items", "additionalProperties"):
+        if key in result:
+            result[key] = with_defaults_told(result[key])
+    return result
+
+
 def object_schema(kind: Kind) -> Schema:
     """Return the schema of a whole object: apiVersion, kind, metadata, spec, status."""
     spec, status = (structural_schema(_part(kind, name)) for name in ("spec", "status"))
@@ -131,7 +153,7 @@ def object_schema(kind: Kind) -> Schema:
             "apiVersion": {"type": "string", "description": f"Version of the API: {GROUP}/{VERSION}."},
             "kind": {"type": "string", "description": f"{kind.name}."},
             "metadata": {"type": "object"},
-            "spec": spec,
+            "spec": with_defaults_told(spec),
             "status": without_defaults(status),
         },
     }

@@ -8,8 +8,8 @@ on the base's artefact, never on its object: the pin is read from their own revi
 from dataclasses import dataclass
 
 from moe_formats import store
+from moe_formats.job_config import ArtefactRef
 from moe_formats.resources.conditions import Condition, ConditionType, condition
-from moe_formats.resources.expert_revision import ParentRef
 from moe_formats.resources.reasons import Reason
 from moe_operator.planner.lineage import by_name, current_of, parent_ref, root_of
 from moe_operator.planner.names import expert_of
@@ -25,7 +25,7 @@ class BaseDecision:
 
     condition: Condition
     ready: bool
-    parent: ParentRef | None = None
+    parent: ArtefactRef | None = None
     preset: str | None = None
 
 
@@ -52,16 +52,16 @@ def decide_base(state: ExpertState) -> BaseDecision:
     )
 
 
-def imported_base(state: ExpertState) -> ParentRef | None:
+def imported_base(state: ExpertState) -> ArtefactRef | None:
     """Return the checkpoint from outside that the spec names, where the snapshot Job leaves it."""
     base = state.expert.spec.base
     if base.digest is None or state.pool is None:
         return None
     path = store.imported(state.pool.metadata.uid, base.digest)
-    return ParentRef(revision=IMPORTED, path=path, digest=base.digest, contamination="Unknown")
+    return ArtefactRef(revision=IMPORTED, path=path, digest=base.digest, contamination="Unknown")
 
 
-def pinned_base(state: ExpertState) -> ParentRef | None:
+def pinned_base(state: ExpertState) -> ArtefactRef | None:
     """Return the revision of the spec's base that this Expert already branched from.
 
     That is where the current revision's chain of refreshes began; before there is one, where the newest began.

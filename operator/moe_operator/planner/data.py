@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from moe_formats.format import canonical_json, digest_of
-from moe_formats.job_report import SnapshotHeadline, Window
+from moe_formats.job_report import SnapshotHeadline
 from moe_formats.resources.conditions import Condition, ConditionType, condition, find_condition
-from moe_formats.resources.evaluator import Evaluator, TaskSetStatus
+from moe_formats.resources.evaluator import Evaluator
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
-from moe_formats.resources.expert_status import SnapshotStatus, WindowStatus
+from moe_formats.resources.expert_status import SnapshotStatus
 from moe_formats.resources.reasons import Reason
 from moe_operator.builders.snapshot_job import build_snapshot_job
 from moe_operator.config import OperatorConfig, Profile
@@ -183,16 +183,10 @@ def _snapshot_status(
         documents=headline.documents,
         train_bytes=headline.train_bytes,
         dropped=dropped,
-        anchor=_window_status(headline.anchor),
-        newest=_window_status(headline.newest) if headline.newest else None,
-        tasks=[TaskSetStatus.model_validate(item.model_dump()) for item in headline.tasks[:4]],
+        anchor=headline.anchor,
+        newest=headline.newest,
+        tasks=list(headline.tasks[:4]),
         time=now.replace(microsecond=0).isoformat(),
-    )
-
-
-def _window_status(window: Window) -> WindowStatus:
-    return WindowStatus(
-        path=window.path, digest=window.digest, clusters=window.clusters, segments=window.segments
     )
 
 

@@ -18,6 +18,8 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
+from moe_formats.job_config import ArtefactRef, SnapshotRef
+from moe_formats.left_out import OF_REVISIONS
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_revision import (
     Cause,
@@ -25,12 +27,10 @@ from moe_formats.resources.expert_revision import (
     ExpertRevisionSpec,
     HoldoutInput,
     Inputs,
-    ParentRef,
-    SnapshotInput,
 )
 from moe_formats.resources.expert_status import SnapshotStatus
 from moe_operator.planner.base import BaseDecision
-from moe_operator.planner.identity import LEFT_OUT, inputs_digest, normalised, suite_digest, training_input
+from moe_operator.planner.identity import inputs_digest, suite_digest, training_input
 from moe_operator.planner.lineage import by_name, current_of, is_promoted, parent_ref, root_of
 from moe_operator.planner.names import expert_of
 from moe_operator.planner.suite import draw_suite
@@ -43,7 +43,7 @@ class Demand:
 
     cause: Cause
     #: The artefacts it starts from, the one that is trained first; none for a preset.
-    parents: tuple[ParentRef, ...]
+    parents: tuple[ArtefactRef, ...]
     #: What asks for it, in words: which fields or which data differ.
     evidence: str
 
@@ -107,7 +107,7 @@ def inputs_of(state: ExpertState, demand: Demand, base: BaseDecision, snapshot: 
         parent=demand.parents[0] if demand.parents else None,
         merged_with=list(demand.parents[1:]),
         preset=base.preset if not demand.parents else None,
-        data=SnapshotInput(path=snapshot.path, digest=snapshot.digest),
+        data=SnapshotRef(path=snapshot.path, digest=snapshot.digest),
         training=training_input(state.expert),
         seed=state.expert.spec.seed,
         run_id=state.expert.spec.run_id,
@@ -169,7 +169,7 @@ def _differences(expert: Expert, current: ExpertRevision, root: ExpertRevision) 
     had = current.spec.inputs
     if _is_another_base(expert, root.spec.inputs):
         yield f"spec.base: {_base_words(expert)} in place of {_parent_words(root.spec.inputs)}"
-    asked, trained = normalised(training_input(expert)), normalised(had.training)
+    asked, trained = training_input(expert).revision_identity(), had.training.revision_identity()
     if asked != trained:
         yield from [f"spec.training.{line}" for line in _changes(asked, trained)] or ["spec.training"]
     if expert.spec.seed != had.seed:
@@ -200,7 +200,7 @@ def _parent_words(inputs: Inputs) -> str:
 
 def _changes(asked: Mapping[str, Any], trained: Mapping[str, Any]) -> Iterator[str]:
     """Yield each field that differs, with both values; a field that is left out has the value of the table."""
-    new, old, left_out = dict(_flat(asked)), dict(_flat(trained)), dict(_flat(LEFT_OUT))
+    new, old, left_out = dict(_flat(asked)), dict(_flat(trained)), dict(_flat(OF_REVISIONS))
     for name in sorted(new.keys() | old.keys()):
         before, after = old.get(name, left_out.get(name)), new.get(name, left_out.get(name))
         if before != after:

@@ -14,7 +14,6 @@ from moe_formats.job_config import (
     HoldoutRule,
     ImportedBase,
     SnapshotJob,
-    SnapshotRef,
     Source,
     TasksRef,
     TrainJob,
@@ -23,14 +22,7 @@ from moe_formats.object_stores import ObjectStoreLocation
 from moe_formats.resources.evaluator import Evaluator
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
-from moe_formats.resources.expert_revision import (
-    ExpertRevision,
-    HoldoutInput,
-    ParentRef,
-    SnapshotInput,
-    TrainingInput,
-)
-from moe_formats.training_spec import TrainingSpec
+from moe_formats.resources.expert_revision import ExpertRevision, HoldoutInput
 from moe_operator.builders.pod import SourceMount
 from moe_operator.config import OperatorConfig
 from moe_operator.planner.evaluators import asked_evaluators, evaluator_names
@@ -126,21 +118,21 @@ def object_stores(expert: Expert, pool: ExpertPool, config: OperatorConfig) -> d
 
 
 def train_job(
-    expert: Expert, pool: ExpertPool, revision: ExpertRevision, attempt: int, *, base: ParentRef | None
+    expert: Expert, pool: ExpertPool, revision: ExpertRevision, attempt: int, *, base: ArtefactRef | None
 ) -> TrainJob:
     """Return what one attempt at a revision trains; ``base`` is the pinned parent of the first revision."""
     inputs = revision.spec.inputs
-    training = _training_spec(inputs.training)
+    training = inputs.training
     return TrainJob(
         pool_uid=pool.metadata.uid,
         expert=expert_ref(expert),
         revision=revision.metadata.name,
         attempt=attempt,
         inputs_digest=revision.spec.inputs_digest,
-        parent=artefact_ref(inputs.parent) if inputs.parent else None,
+        parent=inputs.parent,
         preset=inputs.preset,
-        data=_snapshot_ref(inputs.data),
-        base=artefact_ref(base) if base is not None and training.compares_with_base else None,
+        data=inputs.data,
+        base=base if training.compares_with_base else None,
         training=training,
         temperature=expert.spec.serving.temperature,
         seed=inputs.seed,
@@ -154,7 +146,7 @@ def evaluate_job(
     revision: ExpertRevision,
     *,
     current: ExpertRevision | None,
-    base: ParentRef | None,
+    base: ArtefactRef | None,
     uses: Uses,
 ) -> EvaluateJob:
     """Return what the gate needs measured of a trained revision."""
@@ -168,9 +160,9 @@ def evaluate_job(
         pool_uid=pool.metadata.uid,
         expert=expert_ref(expert),
         revision=revision.metadata.name,
-        candidate=artefact_ref(parent_ref(revision)),
-        current=artefact_ref(parent_ref(current)) if current is not None else None,
-        base=artefact_ref(base) if base is not None else None,
+        candidate=parent_ref(revision),
+        current=parent_ref(current) if current is not None else None,
+        base=base,
         comparisons=tuple(comparisons),
         suite=tuple(holdout_ref(item) for item in spec.suite),
         tasks=_tasks(expert),
@@ -184,7 +176,7 @@ def distill_job(
     """Return what the table of a roster is made from."""
     return DistillJob(
         pool_uid=pool.metadata.uid,
-        roster=tuple(artefact_ref(parent_ref(revision)) for _, revision in roster),
+        roster=tuple(parent_ref(revision) for _, revision in roster),
         experts=tuple(expert_ref(expert) for expert, _ in roster),
         suite=tuple(holdout_ref(item) for item in suite),
         segment_bytes=pool.spec.evaluation.segment_bytes,
@@ -194,17 +186,6 @@ def distill_job(
 def expert_ref(expert: Expert) -> ExpertRef:
     """Return an Expert as Jobs know it."""
     return ExpertRef(name=expert.metadata.name, uid=expert.metadata.uid, domain=expert.spec.domain)
-
-
-def artefact_ref(parent: ParentRef) -> ArtefactRef:
-    """Return an artefact with all that it may have seen."""
-    return ArtefactRef(
-        revision=parent.revision,
-        path=parent.path,
-        digest=parent.digest,
-        ancestry=tuple(_snapshot_ref(item) for item in parent.ancestry),
-        contamination=parent.contamination,
-    )
 
 
 def holdout_ref(holdout: HoldoutInput) -> HoldoutRef:
@@ -240,11 +221,3 @@ def _tasks(expert: Expert) -> tuple[TasksRef, ...]:
         for name in names
         if name in frozen
     )
-
-
-def _snapshot_ref(snapshot: SnapshotInput) -> SnapshotRef:
-    return SnapshotRef(path=snapshot.path, digest=snapshot.digest)
-
-
-def _training_spec(training: TrainingInput) -> TrainingSpec:
-    return TrainingSpec(**training.model_dump())

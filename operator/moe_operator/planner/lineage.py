@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from moe_formats.resources.expert_revision import ExpertRevision, ParentRef, SnapshotInput
+from moe_formats.job_config import ArtefactRef, SnapshotRef
+from moe_formats.resources.expert_revision import ExpertRevision
 from moe_operator.state import ExpertState
 
 #: Longest ancestry that is recorded: an object of the API server has to hold it.
@@ -32,7 +33,7 @@ def current_of(state: ExpertState) -> ExpertRevision | None:
     return promoted[-1] if promoted else None
 
 
-def parent_ref(revision: ExpertRevision) -> ParentRef:
+def parent_ref(revision: ExpertRevision) -> ArtefactRef:
     """Return a revision with an artefact as a parent, with all that is known of what it and its parents saw."""
     artefact, parents = revision.status.artefact, revision.spec.inputs.parents
     if artefact is None:
@@ -40,7 +41,7 @@ def parent_ref(revision: ExpertRevision) -> ParentRef:
     seen = _snapshots(revision)
     forgotten = len(seen) > MAX_ANCESTRY  # what was in those can no longer be looked up
     unknown = forgotten or any(parent.contamination is not None for parent in parents)
-    return ParentRef(
+    return ArtefactRef(
         revision=revision.metadata.name,
         path=artefact.path,
         digest=artefact.digest,
@@ -49,11 +50,11 @@ def parent_ref(revision: ExpertRevision) -> ParentRef:
     )
 
 
-def _snapshots(revision: ExpertRevision) -> list[SnapshotInput]:
+def _snapshots(revision: ExpertRevision) -> list[SnapshotRef]:
     """Return every recorded snapshot that a revision and its parents were trained on, oldest first."""
     inputs = revision.spec.inputs
     earlier = [item for parent in inputs.parents for item in parent.ancestry]
-    seen: dict[str, SnapshotInput] = {item.digest: item for item in [*earlier, inputs.data]}
+    seen: dict[str, SnapshotRef] = {item.digest: item for item in [*earlier, inputs.data]}
     return list(seen.values())
 
 

@@ -12,11 +12,7 @@ from importlib.metadata import version
 
 from moe_formats.job_report import EvaluateHeadline, TrainHeadline, Ungraded
 from moe_formats.resources.expert import Expert
-from moe_formats.resources.expert_revision import (
-    ExpertRevision,
-    ExpertRevisionStatus,
-    Verdict,
-)
+from moe_formats.resources.expert_revision import ExpertRevision, ExpertRevisionStatus, Verdict
 from moe_operator.builders.evaluate_job import build_evaluate_job
 from moe_operator.builders.training_job import build_training_job
 from moe_operator.config import OperatorConfig, Profile

@@ -28,10 +28,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from moe_formats.resources.evaluator import AccuracyStatus
+from moe_formats.job_report import Accuracy, Decision, Window
 from moe_formats.resources.expert import Promotion
-from moe_formats.resources.expert_revision import Cause, DecisionStatus, Evidence, ExpertRevision
-from moe_formats.resources.expert_status import TargetStatus, WindowStatus
+from moe_formats.resources.expert_revision import Cause, Evidence, ExpertRevision
+from moe_formats.resources.expert_status import TargetStatus
 from moe_formats.resources.reasons import Reason
 from moe_operator.planner.targets import NOT_MEASURED
 
@@ -90,7 +90,7 @@ def judge(candidate: Candidate) -> Ruling:
     return Ruling("Promoted", "all", Reason.PROMOTED, f"{candidate.name} passed every clause: {lines}")
 
 
-def too_small(anchor: WindowStatus, newest: WindowStatus | None) -> Ruling | None:
+def too_small(anchor: Window, newest: Window | None) -> Ruling | None:
     """Wait for data where a holdout has too few clusters to decide anything; known before training."""
     for label, window in (("the anchor", anchor), ("the newest window", newest)):
         if window is not None and window.clusters < MIN_CLUSTERS:
@@ -173,7 +173,7 @@ def _evaluators(candidate: Candidate) -> Ruling | None:
     return None
 
 
-def _not_inferior(candidate: Candidate, name: str, found: AccuracyStatus | None) -> Ruling | None:
+def _not_inferior(candidate: Candidate, name: str, found: Accuracy | None) -> Ruling | None:
     if found is None:
         why = candidate.evidence.scores.absent.get(f"accuracy.{name}", NOT_MEASURED)
         return _waiting("evaluators", Reason.TARGETS_UNKNOWN, f"evaluator {name} found nothing: {why}")
@@ -216,7 +216,7 @@ CLAUSES: tuple[Callable[[Candidate], Ruling | None], ...] = (
 )
 
 
-def _bounded(candidate: Candidate, clause: str, decision: DecisionStatus, limit: float) -> Ruling | None:
+def _bounded(candidate: Candidate, clause: str, decision: Decision, limit: float) -> Ruling | None:
     clusters = decision.interval.clusters
     if clusters is not None and clusters < MIN_CLUSTERS:
         return _waiting(
@@ -231,7 +231,7 @@ def _bounded(candidate: Candidate, clause: str, decision: DecisionStatus, limit:
     return _refused(candidate, clause, f"{_numbers(decision)}; the bound must be {wanted}")
 
 
-def _decision(evidence: Evidence, role: str) -> DecisionStatus | None:
+def _decision(evidence: Evidence, role: str) -> Decision | None:
     return next((decision for decision in evidence.decisions if decision.role == role), None)
 
 
@@ -242,7 +242,7 @@ def _not_measured(candidate: Candidate, clause: str) -> Ruling:
     return _waiting(clause, Reason.HOLDOUT_TOO_SMALL, f"the {clause} could not be compared: {why}. Add data")
 
 
-def _numbers(decision: DecisionStatus) -> str:
+def _numbers(decision: Decision) -> str:
     against = {"current": "the current revision", "base": "the base", "unigram": "a byte-unigram model"}
     interval = decision.interval
     clusters = f" on {interval.clusters} clusters" if interval.clusters is not None else ""

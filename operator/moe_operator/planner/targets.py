@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from moe_formats.resources.base import Interval
+from moe_formats.job_report import Interval
 from moe_formats.resources.conditions import Condition, ConditionType, condition
 from moe_formats.resources.expert import Expert, Targets
 from moe_formats.resources.expert_status import Scores, TargetStatus

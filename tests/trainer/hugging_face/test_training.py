@@ -77,7 +77,13 @@ def with_context(folder: Path, tokens: int) -> Path:
 
 
 def job(data: SnapshotHeadline, parent: ArtefactRef, **training: Any) -> TrainJob:
-    spec = {"learning_rate": 0.02, "max_steps": 16, "batch_tokens": 512, "checkpoint_every": 5} | training
+    spec = {
+        "learning_rate": 0.02,
+        "max_steps": 16,
+        "batch_tokens": 512,
+        "checkpoint_every": 5,
+        "load_balancing_loss_weight": 0.2,
+    } | training
     return TrainJob(
         pool_uid="pool-uid",
         expert=EXPERT,

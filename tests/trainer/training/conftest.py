@@ -87,6 +87,7 @@ class Pool:
             "batch_tokens": 256,
             "validation_every": 4,
             "checkpoint_every": 3,
+            "load_balancing_loss_weight": 0.2,
         }
         return TrainJob(
             pool_uid="pool-uid",

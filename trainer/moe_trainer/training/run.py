@@ -149,12 +149,9 @@ def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Ru
 
 
 def training_inputs(job: TrainJob) -> Digest:
-    """Return the identity of all that decides the bits of a run: what a checkpoint is good for.
-
-    Fields at their default are left out, so that a checkpoint outlives a version that adds one.
-    """
+    """Return the identity of all that decides the bits of a run: what a checkpoint is good for."""
     parent = job.parent.digest if job.parent else f"preset {job.preset}"
-    training = job.training.model_dump(mode="json", exclude_defaults=True)
+    training = job.training.checkpoint_identity()
     compared = [job.base.digest] if job.base and job.training.compares_with_base else []
     return digest_of(canonical_json([parent, job.data.digest, training, job.seed, *compared]))
 

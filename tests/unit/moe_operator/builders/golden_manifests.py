@@ -120,7 +120,12 @@ TRAIN_JOB = TrainJob.model_validate(
         "inputsDigest": DIGEST,
         "parent": PARENT,
         "data": SNAPSHOT,
-        "training": {},
+        "training": {
+            "learningRate": 0.0003,
+            "loadBalancingLossWeight": 0.2,
+            "validationEvery": 200,
+            "checkpointEvery": 100,
+        },
         "seed": 0,
     }
 )

@@ -13,7 +13,7 @@ def a_revision(make, name, number, *, owner, expert="e"):
     training = {
         "learningRate": 0.1,
         "maxEpochs": 1,
-        "batchTokens": 1,
+        "batchTokens": 64,
         "weightDecay": 0,
         "loadBalancingLossWeight": 0,
     }

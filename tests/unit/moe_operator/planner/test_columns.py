@@ -2,8 +2,7 @@
 
 import pytest
 
-from moe_formats.job_report import Progress
-from moe_formats.resources.base import Interval
+from moe_formats.job_report import Interval, Progress
 from moe_formats.resources.expert import Targets
 from moe_formats.resources.expert_status import Scores, TrainingStatus
 from moe_operator.planner.progress import eta_text, percent, training_status

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from world import World, digest
 
-from moe_formats.resources.expert_revision import Cause, ParentRef
+from moe_formats.job_config import ArtefactRef
+from moe_formats.resources.expert_revision import Cause
 from moe_operator.planner.base import decide_base, pinned_base
 from moe_operator.planner.demand import Demand, decide_wanted, inputs_of
 from moe_operator.planner.identity import inputs_digest
@@ -54,7 +55,7 @@ def test_a_revision_may_be_made_from_several_parents(world: World) -> None:
     snapshot = state.expert.status.snapshot
     assert snapshot is not None
     own = parent_ref(world.revision("code-1"))
-    other = ParentRef(revision="law-1", path="p", digest=digest("law"), contamination="Unknown")
+    other = ArtefactRef(revision="law-1", path="p", digest=digest("law"), contamination="Unknown")
     base = decide_base(state)
     merged = inputs_of(state, Demand(Cause.NEW_DATA, (own, other), "two twins"), base, snapshot)
     alone = inputs_of(state, Demand(Cause.NEW_DATA, (own,), "one"), base, snapshot)

@@ -5,18 +5,19 @@ from typing import Literal
 import pytest
 from world import World
 
-from moe_formats.resources.expert_revision import ExpertRevision, ParentRef, SnapshotInput
+from moe_formats.job_config import ArtefactRef, SnapshotRef
+from moe_formats.resources.expert_revision import ExpertRevision
 from moe_operator.planner.lineage import MAX_ANCESTRY, parent_ref
 
 
-def snapshots(count: int) -> list[SnapshotInput]:
-    return [SnapshotInput(path=f"data/{number}", digest=f"sha256:{number:064}") for number in range(count)]
+def snapshots(count: int) -> list[SnapshotRef]:
+    return [SnapshotRef(path=f"data/{number}", digest=f"sha256:{number:064}") for number in range(count)]
 
 
 def with_parent_that_saw(
-    revision: ExpertRevision, ancestry: list[SnapshotInput], contamination: Literal["Unknown"] | None = None
+    revision: ExpertRevision, ancestry: list[SnapshotRef], contamination: Literal["Unknown"] | None = None
 ) -> ExpertRevision:
-    parent = ParentRef(
+    parent = ArtefactRef(
         revision="before",
         path="a1",
         digest="sha256:" + 64 * "f",

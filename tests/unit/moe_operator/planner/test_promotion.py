@@ -2,18 +2,17 @@
 
 import pytest
 
-from moe_formats.resources.base import Interval
-from moe_formats.resources.evaluator import AccuracyStatus
+from moe_formats.job_report import Accuracy, Decision, Interval, Window
 from moe_formats.resources.expert import Promotion
-from moe_formats.resources.expert_revision import Cause, DecisionStatus, Evidence
-from moe_formats.resources.expert_status import Scores, TargetStatus, WindowStatus
+from moe_formats.resources.expert_revision import Cause, Evidence
+from moe_formats.resources.expert_status import Scores, TargetStatus
 from moe_operator.planner.promotion import Candidate, Uses, judge, too_small, used_up
 
 HOLDOUT = "sha256:" + "0" * 64
 
 
-def decision(role: str, upper: float, *, against: str = "current", clusters: int = 30) -> DecisionStatus:
-    return DecisionStatus.model_validate(
+def decision(role: str, upper: float, *, against: str = "current", clusters: int = 30) -> Decision:
+    return Decision.model_validate(
         {
             "role": role,
             "holdout": HOLDOUT,
@@ -27,13 +26,13 @@ def decision(role: str, upper: float, *, against: str = "current", clusters: int
 
 
 def candidate(
-    *decisions: DecisionStatus,
+    *decisions: Decision,
     cause: Cause = Cause.SPEC_CHANGED,
     forgetting: float | None = None,
     promotion: Promotion | None = None,
     targets: tuple[TargetStatus, ...] = (),
     first: bool = False,
-    accuracies: tuple[AccuracyStatus, ...] = (),
+    accuracies: tuple[Accuracy, ...] = (),
     evaluators: tuple[str, ...] = (),
     absent: dict[str, str] | None = None,
 ) -> Candidate:
@@ -52,9 +51,9 @@ def candidate(
     return Candidate("code-2", cause, first, evidence, promotion or Promotion(), targets, evaluators)
 
 
-def accuracy(value: float, width: float, *, against: str | None = "current") -> AccuracyStatus:
+def accuracy(value: float, width: float, *, against: str | None = "current") -> Accuracy:
     difference = {"value": value, "lower": value - width, "upper": value + width} if against else None
-    return AccuracyStatus.model_validate(
+    return Accuracy.model_validate(
         {
             "evaluator": "sums",
             "items": 300,
@@ -145,8 +144,8 @@ def test_targets_keep_only_a_first_revision_and_only_where_enforced() -> None:
 
 
 def test_a_small_holdout_and_a_used_up_window_are_known_before_training() -> None:
-    small = WindowStatus(path="p", digest=HOLDOUT, clusters=19, segments=9)
-    large = WindowStatus(path="p", digest=HOLDOUT, clusters=20, segments=9)
+    small = Window(path="p", digest=HOLDOUT, clusters=19, segments=9)
+    large = Window(path="p", digest=HOLDOUT, clusters=20, segments=9)
     assert too_small(large, None) is None
     assert (too_small(small, None) or judge(candidate())).reason == "HoldoutTooSmall"
     assert too_small(large, small) is not None

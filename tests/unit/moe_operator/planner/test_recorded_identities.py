@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from moe_formats.job_config import ArtefactRef, ExpertRef, SnapshotRef, TrainJob
+from moe_formats.job_report import Window
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
-from moe_formats.resources.expert_revision import HoldoutInput, Inputs, ParentRef, SnapshotInput
-from moe_formats.resources.expert_status import WindowStatus
-from moe_formats.training_spec import TrainingSpec
+from moe_formats.resources.expert_revision import HoldoutInput, Inputs
 from moe_operator.planner.data import request_of
 from moe_operator.planner.evaluators import asked_evaluators
 from moe_operator.planner.identity import inputs_digest, suite_digest, training_input
@@ -49,11 +48,11 @@ def expert(name: str) -> Expert:
 
 def inputs(name: str) -> Inputs:
     spec = expert(name).spec
-    parent = ParentRef(revision="general-1", path="p", digest=digest("2"))
+    parent = ArtefactRef(revision="general-1", path="p", digest=digest("2"))
     return Inputs(
         parent=None if spec.base.preset else parent,
         preset=spec.base.preset,
-        data=SnapshotInput(path="s", digest=digest("1")),
+        data=SnapshotRef(path="s", digest=digest("1")),
         training=training_input(expert(name)),
         seed=spec.seed,
         run_id=spec.run_id,
@@ -62,7 +61,7 @@ def inputs(name: str) -> Inputs:
 
 def train_job(name: str) -> TrainJob:
     made_of = inputs(name)
-    training = TrainingSpec(**made_of.training.model_dump())
+    training = made_of.training
     parent = ArtefactRef(revision="general-1", path="p", digest=digest("2")) if made_of.parent else None
     return TrainJob(
         pool_uid="uid-p",
@@ -103,6 +102,6 @@ def test_a_training_job_is_told_what_it_was_told(name: str) -> None:
 
 
 def test_a_suite_has_the_digest_that_it_had() -> None:
-    window = WindowStatus(path="w", digest=digest("3"), clusters=20, segments=100)
+    window = Window(path="w", digest=digest("3"), clusters=20, segments=100)
     suite = [HoldoutInput(domain="mathematics", expert="mathematics", window=window)]
     assert suite_digest(suite) == RECORDED["suiteDigest"]
