@@ -6,6 +6,7 @@
 
 CPU seconds are those of the whole machine while the demo ran, so nothing else should run at the same time;
 ``loadBefore`` says whether something did. On a busy machine use ``--scores-only``: scores do not depend on the load.
+``warm.sameRun`` says whether times and scores are of the same run.
 Scores are read from the API server of the demo's cluster, which is left running.
 """
 
@@ -45,12 +46,14 @@ def main() -> None:
     result: dict[str, object] = {"machine": machine()}
     if options.from_nothing:
         result["fromNothing"], _ = from_nothing()
-    result["warm"], screen = timed(
-        [str(Path(sys.executable).with_name("moectl")), "demo"], ROOT, dict(os.environ)
-    )
+    moectl = str(Path(sys.executable).with_name("moectl"))
+    times, screen = timed([moectl, "demo"], ROOT, dict(os.environ))
+    result["warm"] = {**times, "sameRun": True}
     if options.scores_only:
         before = json.loads(options.output.read_text())
-        result |= {key: before[key] for key in ("machine", "fromNothing", "warm") if key in before}
+        result["warm"] = {**before["warm"], "sameRun": False}
+        if "fromNothing" in before:
+            result["fromNothing"] = before["fromNothing"]
     result["prompts"] = next(line.strip() for line in screen.splitlines() if " right, by strategy " in line)
     result.update(reached())
     text = json.dumps(result, indent=2) + "\n"
