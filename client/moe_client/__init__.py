@@ -1,1 +1,3 @@
-"""What runs on the user's machine: `moectl` and, later, the Python SDK. It knows the API and nothing else."""
+"""What runs on the user's machine: the command line `moectl`. It knows the API
+and, for `moectl local` and `moectl demo`, the small cluster.
+"""

@@ -1,4 +1,4 @@
-"""Tables for the terminal, from models. Pure: a model in, something that rich prints out."""
+"""Makes tables for the terminal from models. Pure: takes models and returns what rich can print."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from moe_formats.resources.expert_revision import ExpertRevision
 BAR_WIDTH = 16
 ALL_COLUMNS = ("NAME", "DOMAIN", "PHASE", "PROGRESS", "ETA", "SCORE", "TARGETS", "REVISION", "REASON")
 NARROW_COLUMNS = ("NAME", "PHASE", "PROGRESS", "ETA", "SCORE", "TARGETS")
-#: Terminal columns from which on all of them fit.
+#: Width of a terminal, in characters, from which on all columns fit.
 WIDE = 118
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def bar(share: float, width: int = BAR_WIDTH) -> str:
-    """Return a bar of block characters for a share of 0 to 1."""
+    """Return a bar of block characters, `width` characters wide, for a share of 0 to 1."""
     cells = max(0.0, min(1.0, share)) * width
     full = int(cells)
     rest = _EIGHTHS[int((cells - full) * 8)] if full < width else ""
@@ -27,7 +27,7 @@ def bar(share: float, width: int = BAR_WIDTH) -> str:
 
 
 def experts_table(experts: Sequence[Expert], *, width: int) -> Table:
-    """Return what `kubectl get experts` shows, with bars; a narrow terminal gets fewer columns."""
+    """Return what `kubectl get experts` shows, with bars for progress; a narrow terminal gets fewer columns."""
     wide = width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     columns = ALL_COLUMNS if wide else NARROW_COLUMNS
