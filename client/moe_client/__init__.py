@@ -1,3 +1,1 @@
-"""What runs on the user's machine: the command line `moectl`. It knows the API
-and, for `moectl local` and `moectl demo`, the small cluster.
-"""
+"""What runs on the user's machine: `moectl`, which knows the API and, for some commands, the small cluster."""

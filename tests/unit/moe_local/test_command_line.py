@@ -104,4 +104,4 @@ def test_a_full_disk_is_told_with_the_file_and_without_a_traceback(monkeypatch: 
 def test_a_wrong_name_is_told_with_the_rule():
     result = CliRunner().invoke(app, ["down", "--name", "../etc"])
     assert result.exit_code == 1
-    assert "want a lower-case letter" in result.output
+    assert "use a lower-case letter" in result.output
