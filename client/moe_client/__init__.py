@@ -1,1 +1,1 @@
-"""What runs on the user's machine: `moectl` and, later, the Python SDK. It knows the API and nothing else."""
+"""What runs on the user's machine: `moectl`, which knows the API and, for some commands, the small cluster."""

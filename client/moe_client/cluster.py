@@ -1,4 +1,4 @@
-"""Read the custom resources of one namespace, as models."""
+"""Reads the custom resources of one namespace as models."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,19 +22,19 @@ M = TypeVar("M", Expert, ExpertPool, ExpertRevision)
 class Cluster:
     """One namespace of one cluster.
 
-    ``kubeconfig`` defaults to $KUBECONFIG, then ~/.kube/config, then the pod's own account; ``namespace``
-    to that of the current context.
+    ``kubeconfig`` defaults to $KUBECONFIG; without it, to the pod's own account inside a cluster and to
+    ~/.kube/config elsewhere. ``namespace`` defaults to that of the current context.
     """
 
     def __init__(self, *, kubeconfig: Path | None = None, namespace: str | None = None) -> None:
-        # Imported here: Kubernetes' client takes a second, and not every command needs it.
+        # Imported here: importing Kubernetes' client takes a second, and not every command needs it.
         from moe_client.connection import Connection
 
         self._connection = Connection(kubeconfig)
         self.namespace = namespace or self._connection.namespace
 
     def get(self, kind: type[M], name: str) -> M:
-        """Return one object; raises NotFound with the names there are."""
+        """Return one object; raises NotFound with the names that exist."""
         try:
             return kind.model_validate(self.call("GET", f"{self._path(kind)}/{name}"))
         except NotFound:
@@ -44,7 +44,7 @@ class Cluster:
             ) from None
 
     def all(self, kind: type[M]) -> list[M]:
-        """Return all objects of a kind, by name."""
+        """Return all objects of a kind, sorted by name."""
         items = self.call("GET", self._path(kind)).get("items", [])
         return sorted((kind.model_validate(item) for item in items), key=lambda item: item.metadata.name)
 
@@ -54,7 +54,7 @@ class Cluster:
         return sorted(found, key=lambda item: item.spec.number)
 
     def pods(self, **labels: str) -> list[Mapping[str, Any]]:
-        """Return the pods with these labels, as the API server speaks."""
+        """Return the pods with these labels, as JSON from the API server."""
         selector = ",".join(f"{key}={value}" for key, value in labels.items())
         answer = self.call(
             "GET", f"/api/v1/namespaces/{self.namespace}/pods", query={"labelSelector": selector}

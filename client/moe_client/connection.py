@@ -1,4 +1,4 @@
-"""The connection to an API server, through Kubernetes' own client: the only place where that is used."""
+"""The connection to an API server; the only module that uses Kubernetes' own client."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError
 
 from moe_client.errors import ClientError, NoCluster, NotFound
 
-#: Seconds that one answer may take.
+#: Seconds to wait for an answer.
 TIMEOUT = 30
 
 

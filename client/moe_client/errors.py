@@ -1,4 +1,4 @@
-"""What can go wrong on the user's side, each with the way out.
+"""Errors that the user sees; the message of each says what to do.
 
 ClientError
 ├── NoCluster     no API server answers
@@ -8,7 +8,7 @@ ClientError
 
 
 class ClientError(Exception):
-    """Shown to the user as it is: what, why, and what to do next."""
+    """Its message is shown to the user as it is: what happened, why, and what to do next."""
 
 
 class NoCluster(ClientError):

@@ -1,7 +1,7 @@
-"""Talk to a pool's gateway from the user's machine.
+"""Sends requests to a pool's gateway from the user's machine.
 
-A pod address on the loopback network (the laptop) is called directly; on a cluster the API server's
-proxy carries the request, so nothing has to be forwarded first.
+On the small cluster of this machine the gateway's pod has a loopback address and is called directly. Elsewhere the
+request goes through the API server's proxy, so no port has to be forwarded.
 """
 
 import json
@@ -17,7 +17,7 @@ from moe_client.errors import ClientError, NotFound, Unreachable
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where the gateway sends a prompt, and why."""
+    """Where the gateway would send a prompt, and why."""
 
     expert: str
     confidence: float | None
@@ -46,7 +46,7 @@ def complete(cluster: Cluster, pool: str, prompt: str, *, max_tokens: int = 64) 
 
 
 def post(cluster: Cluster, pool: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """POST JSON to the pool's gateway; raises Unreachable or ClientError with the gateway's words."""
+    """POST JSON to the pool's gateway; raises Unreachable, or ClientError with the gateway's message."""
     address = _direct_address(cluster, pool)
     if address is None:
         proxy = f"/api/v1/namespaces/{cluster.namespace}/services/{pool}-gateway:http/proxy{path}"

@@ -1,6 +1,7 @@
-"""Tables for the terminal, from models. Pure: a model in, something that rich prints out."""
+"""Makes tables for the terminal from models. Pure: takes models and returns what rich can print."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from rich.table import Table
 from rich.text import Text
@@ -12,13 +13,13 @@ from moe_formats.resources.expert_revision import ExpertRevision
 BAR_WIDTH = 16
 ALL_COLUMNS = ("NAME", "DOMAIN", "PHASE", "PROGRESS", "ETA", "SCORE", "TARGETS", "REVISION", "REASON")
 NARROW_COLUMNS = ("NAME", "PHASE", "PROGRESS", "ETA", "SCORE", "TARGETS")
-#: Terminal columns from which on all of them fit.
+#: Width of a terminal, in characters, from which on all columns fit.
 WIDE = 118
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def bar(share: float, width: int = BAR_WIDTH) -> str:
-    """Return a bar of block characters for a share of 0 to 1."""
+    """Return a bar of block characters, `width` characters wide, for a share of 0 to 1."""
     cells = max(0.0, min(1.0, share)) * width
     full = int(cells)
     rest = _EIGHTHS[int((cells - full) * 8)] if full < width else ""
@@ -26,7 +27,7 @@ def bar(share: float, width: int = BAR_WIDTH) -> str:
 
 
 def experts_table(experts: Sequence[Expert], *, width: int) -> Table:
-    """Return what `kubectl get experts` shows, with bars; a narrow terminal gets fewer columns."""
+    """Return what `kubectl get experts` shows, with bars for progress; a narrow terminal gets fewer columns."""
     wide = width >= WIDE
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     columns = ALL_COLUMNS if wide else NARROW_COLUMNS
@@ -65,38 +66,57 @@ def _progress(expert: Expert, width: int) -> Text:
     return Text(f"{bar(share, width)} {training.summary:>4}", style="cyan")
 
 
-def matrix_table(revisions: Mapping[str, ExpertRevision]) -> Table:
-    """Return the matrix: a row an Expert, a column a domain, bits per byte; the lowest of a column is marked.
+@dataclass(frozen=True)
+class MatrixRow:
+    """One model's row of the matrix: held-out bits per byte, by domain."""
 
-    Rows of revisions that share a suite compare; the base's row comes from any revision that has one. A last column
-    names what may descend from a model that was trained on held-out text, where there is such a row.
+    bits_per_byte: Mapping[str, float]
+    #: `Unknown` where the model may have been trained on held-out text, else None.
+    contamination: str | None
+
+
+def matrix_rows(revisions: Mapping[str, ExpertRevision]) -> dict[str, MatrixRow]:
+    """Return the rows of the matrix by Expert, from the promoted revision of each.
+
+    An evaluation also measures the base that it compares with. Where the base's Expert is not among
+    `revisions`, its row is taken from there.
     """
-    rows: dict[str, Mapping[str, float]] = {}
-    contamination: dict[str, str] = {}
+    rows: dict[str, MatrixRow] = {}
     for name, revision in revisions.items():
         evidence, parent = revision.status.evidence, revision.spec.inputs.parent
         if evidence is None:
             continue
         if evidence.base_row and parent:
             base = parent.revision.rsplit("-", 1)[0]
-            rows.setdefault(base, evidence.base_row)
-            contamination.setdefault(base, parent.contamination or "-")
+            rows.setdefault(base, MatrixRow(evidence.base_row, parent.contamination))
         if evidence.row:
-            rows[name] = evidence.row
-            contamination[name] = evidence.scores.contamination or "-"
-    domains = sorted({domain for row in rows.values() for domain in row})
-    best = {domain: min(row[domain] for row in rows.values() if domain in row) for domain in domains}
+            rows[name] = MatrixRow(evidence.row, evidence.scores.contamination)
+    return rows
+
+
+def matrix_table(revisions: Mapping[str, ExpertRevision]) -> Table:
+    """Return the matrix as a table: one row per Expert, one column per domain, held-out bits per byte.
+
+    The lowest value of each column is highlighted. If some row may be contaminated, a last column says which.
+    """
+    rows = matrix_rows(revisions)
+    domains = sorted({domain for row in rows.values() for domain in row.bits_per_byte})
+    best = {domain: min(_of(rows, domain)) for domain in domains}
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("BITS PER BYTE OF")
     for domain in domains:
         table.add_column(domain, justify="right")
-    said = any(word != "-" for word in contamination.values())
-    if said:
+    some_contaminated = any(row.contamination for row in rows.values())
+    if some_contaminated:
         table.add_column("CONTAMINATION")
     for name, row in rows.items():
-        cells = [_cell(row.get(domain), best[domain]) for domain in domains]
-        table.add_row(name, *cells, *([contamination[name]] if said else []))
+        cells = [_cell(row.bits_per_byte.get(domain), best[domain]) for domain in domains]
+        table.add_row(name, *cells, *([row.contamination or "-"] if some_contaminated else []))
     return table
+
+
+def _of(rows: Mapping[str, MatrixRow], domain: str) -> list[float]:
+    return [row.bits_per_byte[domain] for row in rows.values() if domain in row.bits_per_byte]
 
 
 def _cell(value: float | None, best: float) -> Text:

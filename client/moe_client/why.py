@@ -1,4 +1,4 @@
-"""Say in words why an Expert or a pool is where it is, and what to do next. Pure."""
+"""Says in words why an Expert or a pool is where it is, and what to do next. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,9 +15,9 @@ from moe_formats.resources.reasons import Reason
 def why_expert(
     expert: Expert, revisions: Sequence[ExpertRevision], events: Sequence[Mapping[str, Any]] = ()
 ) -> list[str]:
-    """Return the story of an Expert, a line an idea: where it is, why, its revisions, what to do."""
+    """Return the story of an Expert, line by line: where it is and why, its revisions, its scores, its events."""
     status = expert.status
-    lines = [f"Expert {expert.metadata.name} ({_kind_of(expert)}) is {status.phase or 'not looked at yet'}."]
+    lines = [f"Expert {expert.metadata.name} ({_kind_of(expert)}) is {status.phase or 'not processed yet'}."]
     lines += list(_trouble(status.conditions))
     if status.serving and status.serving.revision:
         ready = f"{status.serving.ready_replicas} of {status.serving.replicas} servers ready"
@@ -40,7 +40,7 @@ def why_pool(pool: ExpertPool, experts: Sequence[Expert]) -> list[str]:
     """Return the story of a pool: its gateway, its Experts, how well it routes."""
     status = pool.status
     lines = [
-        f"Pool {pool.metadata.name} is {status.phase or 'not looked at yet'}: {status.experts or '0/0'} Experts serve."
+        f"Pool {pool.metadata.name} is {status.phase or 'not processed yet'}: {status.experts or '0/0'} Experts serve."
     ]
     lines += list(_trouble(status.conditions))
     if status.routing.digest:
@@ -63,7 +63,7 @@ def _kind_of(expert: Expert) -> str:
 
 
 def _trouble(conditions: Sequence[Condition]) -> Iterator[str]:
-    """The overall state with what its reason means, then every condition that is not as wanted."""
+    """Yield the overall state and what its reason means, then every condition that is not as it should be."""
     ready = find_condition(conditions, ConditionType.READY)
     if ready is not None:
         yield f"Ready is {ready.status} ({ready.reason}): {ready.message}."
@@ -81,7 +81,7 @@ def _meaning(reason: str) -> str:
     try:
         return Reason(reason).meaning
     except ValueError:
-        return "This reason is newer than this moectl."
+        return "This moectl does not know that reason: it is older than the operator."
 
 
 def _story(revision: ExpertRevision) -> Iterator[str]:
@@ -96,7 +96,7 @@ def _story(revision: ExpertRevision) -> Iterator[str]:
     if status.evidence:
         yield from (f"  {_comparison(item)}" for item in status.evidence.decisions)
         if status.evidence.scores.contamination:
-            yield "  contamination Unknown: not all is known that a side was trained on, and this text may have been in it."
+            yield "  contamination Unknown: not all training text of the compared models is known; this text may be part of it."
     if status.verdict:
         final = (
             ", and these inputs are not tried again"
@@ -127,7 +127,7 @@ def _measured(scores: Scores) -> Iterator[str]:
     yield from (f"Measured {name}: {_interval(value)}." for name, value in named if value is not None)
     yield from (f"Not measured: {name}, since {reason}" for name, reason in scores.absent.items())
     if scores.contamination:
-        yield "Contamination Unknown: not all is known that it, or what it was compared with, was trained on."
+        yield "Contamination Unknown: not all training text of this revision, or of what it was compared with, is known."
 
 
 def _interval(value: Interval) -> str:

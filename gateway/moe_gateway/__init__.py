@@ -1,1 +1,1 @@
-"""The gateway: sends a request to the Expert of a pool that answers it best."""
+"""The gateway: sends each request to the Expert of a pool that answers it best."""

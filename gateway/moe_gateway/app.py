@@ -2,8 +2,8 @@
 
     moe-gateway        reads MOE_ROUTING_POLICY, MOE_STORE, PORT, POD_IP and MOE_API_KEYS_FILE
 
-It holds no state that a restart would lose, speaks to nothing but the servers its policy names, and keeps
-no prompts.
+It keeps no state that has to survive a restart, calls only the servers that its policy names, and stores no
+prompts.
 """
 
 import asyncio
@@ -31,15 +31,15 @@ from moe_gateway.runner import run_until_stopped
 
 log = logging.getLogger(__name__)
 
-#: Seconds in which the body of a request must have come.
+#: Seconds within which the body of a request must have arrived.
 BODY_SECONDS = 30
 
 
 class Gateway:
-    """One gateway: the parts, and a handler per endpoint."""
+    """A gateway: its parts, and one handler per endpoint."""
 
     def __init__(self, policies: PolicyFile, keys: ApiKeys, backends: Backends, metrics: Metrics) -> None:
-        """Put the parts together."""
+        """Create a gateway from its parts."""
         self.policies = policies
         self.draining = False
         self._keys = keys
@@ -65,7 +65,7 @@ class Gateway:
     def _guarded(
         self, handler: Callable[[web.Request, LoadedPolicy], Awaitable[web.StreamResponse]]
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """Put key, readiness and concurrency checks before a handler, and errors into OpenAI's shape."""
+        """Wrap a handler: check key, readiness and concurrency first, and give errors OpenAI's shape."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
             try:
@@ -91,7 +91,7 @@ class Gateway:
         if self._in_flight >= limit:
             raise ApiError(
                 429,
-                f"{limit} requests are in flight, as many as this gateway takes at once",
+                f"{limit} requests are in flight, which is the most that this gateway accepts at once",
                 kind="rate_limit_error",
                 code="too_many_requests",
                 retry_after=1,
@@ -124,7 +124,7 @@ class Gateway:
         return decision
 
     async def _route(self, request: web.Request, loaded: LoadedPolicy) -> web.Response:
-        """Explain where a prompt would go, without sending it there or remembering it."""
+        """Say where a prompt would go and why, without sending it there or remembering it."""
         limits = loaded.policy.limits
         call = parse_call("route", await _read_body(request, limits.max_body_bytes), limits)
         decision = await self._routing.decide(call, loaded, None)
@@ -160,7 +160,7 @@ class Gateway:
         raise ApiError(404, f"there is no {request.method} {request.path} here", code="unknown_endpoint")
 
     async def _policy(self, request: web.Request) -> web.Response:
-        """Say which policy is in effect; `digest` is null until it is in full effect, its table loaded."""
+        """Say which policy is in effect; `digest` is null until its table is loaded as well."""
         loaded = self.policies.current
         answer: dict[str, object] = {"digest": self.policies.reported_digest, "error": self.policies.error}
         if loaded is not None:
@@ -196,7 +196,7 @@ class Gateway:
 
 
 async def _read_body(request: web.Request, limit: int) -> bytes:
-    """Return the body; raises ApiError 413 above the limit and 408 where it comes too slowly."""
+    """Return the body; raises ApiError: 413 above `limit` bytes, 408 if the body arrives too slowly."""
     too_large = ApiError(413, f"the body is larger than {limit} bytes", code="request_too_large")
     if (request.content_length or 0) > limit:
         raise too_large
@@ -208,7 +208,7 @@ async def _read_body(request: web.Request, limit: int) -> bytes:
                 if len(body) > limit:
                     raise too_large
     except TimeoutError:
-        raise ApiError(408, f"the body did not come within {BODY_SECONDS} s", code="timeout") from None
+        raise ApiError(408, f"the body did not arrive within {BODY_SECONDS} s", code="timeout") from None
     return bytes(body)
 
 
@@ -233,7 +233,7 @@ async def open_gateway(
 
 
 async def serve() -> None:
-    """Run a gateway as the environment says until SIGTERM."""
+    """Run a gateway, configured by environment variables, until SIGTERM."""
     keys = os.environ.get("MOE_API_KEYS_FILE")
     policy_path = Path(os.environ["MOE_ROUTING_POLICY"])
     store = Path(os.environ.get("MOE_STORE", "."))

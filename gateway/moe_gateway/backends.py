@@ -1,9 +1,9 @@
-"""Asking the servers of an Expert: on another replica, or another revision, as long as nothing came back.
+"""Sends a request to an Expert's servers, and again to another replica or revision until an answer begins.
 
-A completion changes nothing on a server, so a request may be sent again until the first byte of an
-answer has arrived. That is what makes a handover without a failed request: a connection that is refused
-or dropped, and a server that is about to stop (503), are tried anew at whatever address the policy names
-by then. But a request that servers keep dropping may be what kills them, so that is tried a few times only.
+A completion changes nothing on a server, so a request may be sent again until the first byte of an answer has
+arrived. This lets revisions change without a failed request: if a connection is refused or dropped, or a server is
+about to stop (503), the request goes to whatever address the policy names by then. But a request that servers
+keep dropping may be what kills them, so it is given up after a few drops.
 """
 
 import asyncio
@@ -19,35 +19,35 @@ from yarl import URL
 from moe_formats.routing_policy import RoutedExpert
 from moe_gateway.balancer import Balancer, Replica
 
-#: Seconds for which a request looks for a replica that answers.
+#: Seconds that a request tries to reach a replica that answers.
 PATIENCE_SECONDS = 5.0
-#: Seconds between two looks where no replica is left to try.
+#: Seconds between two attempts when every replica has been tried.
 PAUSE_SECONDS = 0.1
-#: Times that a request may be lost after it was sent, before it is given up.
+#: How often a request may be dropped after it was sent before it is given up.
 MAX_DROPS = 3
-#: Seconds until a connection that is not accepted counts as refused.
+#: Seconds after which a connection that is not accepted counts as refused.
 CONNECT_SECONDS = 1.0
 
 
 class Unreachable(Exception):
-    """No replica of the Expert answered in time; the text says what was tried."""
+    """No replica of the Expert answered in time; the message says what was tried."""
 
 
 class TooSlow(Exception):
-    """The next byte of an answer did not come in time."""
+    """The next byte of an answer did not arrive in time."""
 
 
 class _Unanswered(Exception):
-    """A replica gave no answer, so another may be asked."""
+    """A replica gave no answer, so another one may be asked."""
 
 
 class _Dropped(_Unanswered):
-    """A replica took the request and ended the connection."""
+    """A replica accepted the request and then closed the connection."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A request to an Expert's server; `whole` waits for all of the answer, not only its beginning."""
+    """A request to an Expert's server; with `whole` the entire answer is awaited, not only its beginning."""
 
     path: str
     body: bytes
@@ -57,7 +57,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer that has begun: its first bytes (all of them, where it was asked whole) are here."""
+    """An answer that has begun: `first` holds its first bytes, or all of them if the question asked for the whole."""
 
     expert: RoutedExpert
     response: aiohttp.ClientResponse
@@ -65,7 +65,7 @@ class Answer:
 
 
 class Backends:
-    """The expert servers, by way of the balancer."""
+    """The expert servers, reached through the balancer."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Backends:
         *,
         on_retry: Callable[[str], None] = lambda expert: None,
     ) -> None:
-        """Use the session's connections; `on_retry` hears the Expert of every attempt after the first."""
+        """Use the session's connections; `on_retry` is called with the Expert of every attempt after the first."""
         self._session = session
         self._balancer = balancer
         self._on_retry = on_retry
@@ -83,10 +83,12 @@ class Backends:
     async def ask(
         self, target: Callable[[], RoutedExpert], question: Question, *, patience_seconds: float
     ) -> AsyncIterator[Answer]:
-        """Yield the first answer that begins; leaving the block drops what is left of it.
+        """Yield the first answer that begins; leaving the block discards the rest of it.
 
-        `target` is asked again at every attempt, so that it can name a newer revision. With a patience of
-        0 every replica is tried once. Raises Unreachable or TooSlow.
+        `target` is called again for every attempt, so it can return a newer revision. With a patience of 0 every
+        replica is tried once.
+
+        Raises Unreachable or TooSlow.
         """
         with ExitStack() as held:
             answer = await self._search(target, question, patience_seconds, held)
@@ -96,10 +98,10 @@ class Backends:
     async def _search(
         self, target: Callable[[], RoutedExpert], question: Question, patience: float, held: ExitStack
     ) -> Answer:
-        """Try replica after replica; `held` counts the request as in flight for as long as it is open."""
+        """Try one replica after another; the request counts as in flight until `held` is closed."""
         deadline = time.monotonic() + patience
         tried: set[Replica] = set()
-        trouble: _Unanswered = _Unanswered("its name has no address")
+        trouble: _Unanswered = _Unanswered("its host name has no address")
         attempts = drops = 0
         while drops < MAX_DROPS:
             expert = target()
@@ -156,9 +158,9 @@ class Backends:
 
 
 def _check_is_meant(expert: RoutedExpert, response: aiohttp.ClientResponse) -> None:
-    """Refuse the answer of a server that is stopping, or that came to an address after its owner went."""
+    """Raise _Unanswered for a server that is stopping, or that has taken over the address of another one."""
     if response.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        raise _Unanswered("the server is not ready or about to stop")
+        raise _Unanswered("the server is not ready, or about to stop")
     revision = response.headers.get("x-moe-revision", expert.revision)
     if revision != expert.revision:
         raise _Unanswered(f"the server serves {revision}, not {expert.revision}")

@@ -1,7 +1,7 @@
-"""Which replica of an Expert takes the next request: the least loaded of the addresses of its name.
+"""Chooses the replica of an Expert for the next request: the least loaded address behind its host name.
 
-Names are resolved afresh (an answer is used for half a second at most), so a replica that came or went
-is seen at once; an address that just refused a connection is the last choice for a second.
+Addresses are cached for half a second at most, so a replica that appears or disappears is noticed at once. An
+address that has just failed is chosen only if there is no other, for one second.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-#: Turns a host and a port into addresses; none where the name is unknown.
+#: Returns the addresses of a host and port; none if the name is unknown.
 Resolve = Callable[[str, int], Awaitable[tuple[str, ...]]]
 
-#: Seconds for which the addresses of a name are believed.
+#: Seconds for which the addresses of a name are cached.
 RESOLUTION_SECONDS = 0.5
 #: Seconds for which an address that failed is avoided.
 SUSPICION_SECONDS = 1.0
@@ -36,7 +36,7 @@ class Replica:
 
 
 async def resolve_name(host: str, port: int) -> tuple[str, ...]:
-    """Ask the system's resolver; an unknown name has no addresses."""
+    """Return the addresses by the system's resolver; an unknown name has none."""
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror:
@@ -50,7 +50,7 @@ class Balancer:
     def __init__(
         self, *, resolve: Resolve = resolve_name, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Use another resolver or clock in tests."""
+        """Tests pass their own resolver and clock."""
         self._resolve = resolve
         self._clock = clock
         self._resolved: dict[tuple[str, int], tuple[float, tuple[str, ...]]] = {}
@@ -59,7 +59,7 @@ class Balancer:
         self._turn = 0
 
     async def pick(self, host: str, port: int, avoid: Collection[Replica] = ()) -> Replica | None:
-        """Return the replica for the next request, or None where all addresses are in `avoid`."""
+        """Return the replica for the next request, or None if no address is left besides those in `avoid`."""
         replicas = [Replica(address, port) for address in await self._addresses(host, port)]
         candidates = [replica for replica in replicas if replica not in avoid]
         if not candidates:
@@ -71,7 +71,7 @@ class Balancer:
 
     @contextmanager
     def in_flight(self, replica: Replica) -> Iterator[None]:
-        """Count a request while it is with the replica."""
+        """Count a request as in flight at the replica until the block is left."""
         self._in_flight[replica] += 1
         try:
             yield
@@ -81,7 +81,7 @@ class Balancer:
                 del self._in_flight[replica]
 
     def failed(self, replica: Replica) -> None:
-        """Note that the replica refused or dropped a request; its name is resolved anew."""
+        """Note that the replica refused or dropped a request; its name will be resolved anew."""
         now = self._clock()
         recent = {other: at for other, at in self._failed_at.items() if now - at < SUSPICION_SECONDS}
         self._failed_at = recent | {replica: now}

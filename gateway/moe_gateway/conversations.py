@@ -1,7 +1,7 @@
-"""A conversation stays with the Expert that answered it, unless another is clearly better.
+"""Keeps a conversation with the Expert that answered it, unless another one is clearly better.
 
-Bounded and in memory: a gateway that restarts routes a conversation afresh, which costs a change of
-Expert at worst. Only hashes of prompts are kept.
+The memory is bounded and is lost on restart; then conversations are routed anew, and the worst that can happen is
+that one changes its Expert. Only hashes of prompts are kept.
 """
 
 import hashlib
@@ -11,14 +11,15 @@ from dataclasses import replace
 from moe_gateway.decision import Decision
 from moe_gateway.openai import Call
 
-#: Conversations remembered; the one unused for longest is forgotten first.
+#: Conversations that are remembered; the least recently used one is forgotten first.
 MAX_CONVERSATIONS = 10_000
 
 
 def conversation_of(call: Call, header: str | None) -> str | None:
-    """Return the key of the conversation a call belongs to: the client's own id, else its beginning.
+    """Return the key of the conversation that a call belongs to: the client's own id, or else its beginning.
 
-    A chat is recognised by its first user message and its `user`; a plain completion only by the header.
+    A chat is recognised by its first user message and its `user`; a plain completion only by the header. None
+    means that the call belongs to no conversation.
     """
     if header:
         identity = f"id\0{header}"
@@ -30,7 +31,7 @@ def conversation_of(call: Call, header: str | None) -> str | None:
 
 
 class Conversations:
-    """Which Expert answered each conversation last."""
+    """Remembers which Expert answered each conversation last."""
 
     def __init__(self, capacity: int = MAX_CONVERSATIONS) -> None:
         """Remember at most `capacity` conversations."""
@@ -40,10 +41,10 @@ class Conversations:
     def settle(
         self, key: str | None, decision: Decision, *, begins: bool, margin: float, serving: set[str]
     ) -> Decision:
-        """Return the decision, or the conversation's own Expert where the margin speaks for staying.
+        """Return the decision, changed to the conversation's own Expert unless another leads it by more than `margin`.
 
-        `begins` says that this is the first turn: nothing before it binds. An Expert that no longer serves
-        binds nobody. A fallback, which has no probabilities, never moves a conversation.
+        `begins` says that this is the first turn, so that no earlier decision counts. Nor does an earlier Expert
+        count that is not in `serving`. A fallback has no probabilities and never moves a conversation.
         """
         if key is None:
             return decision
@@ -67,7 +68,7 @@ def _stay(before: str, decision: Decision, margin: float) -> Decision:
         )
     lead = decision.probabilities[decision.expert] - decision.probabilities.get(before, 0.0)
     if lead > margin:
-        why = f"{decision.why}; it leads {before}, who answered before, by {lead:.2f}, above the margin of {margin:g}"
+        why = f"{decision.why}; it leads {before}, which answered before, by {lead:.2f}, above the margin of {margin:g}"
         return replace(decision, why=why)
     why = f"it stays with {before}: {decision.expert} leads by {lead:.2f}, not above the margin of {margin:g}"
     return replace(

@@ -1,12 +1,11 @@
-"""Which Expert takes a request, how sure that is, and why."""
+"""Which Expert answers a request, how sure that is, and why."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-#: What settled a request. Pinned: the client named the Expert. Fallback: the strategy could not decide, or
-#: nobody answers for the Expert it chose.
-#: Conversation: it stayed with the Expert that answered before.
+#: What decided a request. Pinned: the client named the Expert. Fallback: the strategy could not decide, or no
+#: server of the Expert that it chose answers. Conversation: it stayed with the Expert that answered before.
 SettledBy = Literal["Distilled", "Posterior", "Pinned", "Fallback", "Conversation"]
 
 
@@ -14,8 +13,8 @@ SettledBy = Literal["Distilled", "Posterior", "Pinned", "Fallback", "Conversatio
 class Decision:
     """The outcome of routing one request.
 
-    `confidence` is the probability of the chosen Expert, absent where nothing measured it.
-    `bits_per_byte` is how well each Expert codes the routed text, where the strategy measured that.
+    `confidence` is the probability of the chosen Expert; None if the strategy computed none.
+    `bits_per_byte` is how well each Expert encodes the routed text; empty if the strategy did not measure it.
     """
 
     expert: str

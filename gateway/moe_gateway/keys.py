@@ -1,4 +1,4 @@
-"""API keys: where a file of them is given, every request under /v1 must carry one as a bearer token."""
+"""API keys: if a file of keys is configured, every request below /v1 must carry one as a bearer token."""
 
 import hashlib
 import hmac
@@ -9,9 +9,9 @@ from moe_gateway.openai import ApiError
 
 
 class ApiKeys:
-    """The keys in a file, one a line; `#` begins a comment. Read again whenever the file changes.
+    """The keys in a file, one per line; `#` begins a comment. The file is read again whenever it changes.
 
-    Only their hashes stay in memory. A file that is missing or empty admits nobody.
+    Only hashes of the keys stay in memory. A file that is missing or empty admits nobody.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -30,7 +30,7 @@ class ApiKeys:
         offered = _hash(key.strip())
         known = [hmac.compare_digest(offered, stored) for stored in self._stored(self._path)]
         if not any(known):
-            raise _unauthorised("this API key is not known here")
+            raise _unauthorised("this API key is not known")
 
     def _stored(self, path: Path) -> tuple[bytes, ...]:
         try:

@@ -1,8 +1,8 @@
-"""What a gateway counts. Labels are the pool's own Experts, so their number is bounded by the policy."""
+"""What a gateway counts. Labels are names of the pool's own Experts, so the policy limits the number of series."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-#: Seconds; from a table look-up on a laptop to a long answer.
+#: Buckets in seconds, from a table look-up to a long answer.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 
@@ -21,30 +21,33 @@ class Metrics:
         )
         self.rejected = Counter(
             "moe_gateway_rejected",
-            "Requests refused or failed by the gateway itself, by error code.",
+            "Requests that the gateway itself refused or could not answer, by error code.",
             ("code",),
             registry=self.registry,
         )
         self.retries = Counter(
-            "moe_gateway_retries", "Attempts after the first.", ("expert",), registry=self.registry
+            "moe_gateway_retries",
+            "Attempts to reach a server after the first one, by Expert.",
+            ("expert",),
+            registry=self.registry,
         )
         self.seconds = Histogram(
             "moe_gateway_request_seconds",
-            "Time from request to last byte.",
+            "Seconds from the request to the last byte of the answer.",
             ("expert",),
             buckets=_SECONDS,
             registry=self.registry,
         )
         self.first_byte_seconds = Histogram(
             "moe_gateway_time_to_first_byte_seconds",
-            "Time from request to the first byte of the answer, routing included.",
+            "Seconds from the request to the first byte of the answer, including routing.",
             ("expert",),
             buckets=_SECONDS,
             registry=self.registry,
         )
         self.routing_seconds = Histogram(
             "moe_gateway_routing_seconds",
-            "Time to choose an Expert.",
+            "Seconds taken to choose an Expert.",
             ("strategy",),
             buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, *_SECONDS),
             registry=self.registry,
@@ -58,11 +61,14 @@ class Metrics:
         )
         self.in_flight = Gauge("moe_gateway_in_flight", "Requests in flight.", registry=self.registry)
         self.policy_loads = Counter(
-            "moe_gateway_policy_loads", "New policies seen, by outcome.", ("result",), registry=self.registry
+            "moe_gateway_policy_loads",
+            "New policies read, by result: good or bad.",
+            ("result",),
+            registry=self.registry,
         )
         self.policy_current = Gauge(
             "moe_gateway_policy_current",
-            "1 while the gateway serves by the policy that is on disk, 0 while that one is not usable.",
+            "1 while the gateway uses the policy that is on disk, 0 while that policy cannot be used.",
             registry=self.registry,
         )
 

@@ -1,6 +1,6 @@
-"""The OpenAI API as the gateway sees it: the few fields that routing and limits need, and its errors.
+"""The part of the OpenAI API that the gateway reads: the few fields that routing and limits need, and errors.
 
-Everything else in a request is passed on as it came.
+Everything else in a request is passed on unchanged.
 """
 
 import json
@@ -16,7 +16,7 @@ Endpoint = Literal["completions", "chat/completions", "route"]
 
 
 class ApiError(Exception):
-    """An answer other than success, in OpenAI's shape."""
+    """An error answer in OpenAI's shape."""
 
     def __init__(
         self,
@@ -28,7 +28,7 @@ class ApiError(Exception):
         code: str | None = None,
         retry_after: int | None = None,
     ) -> None:
-        """Describe what is wrong, with the field (`param`) where one is."""
+        """Describe what is wrong; `param` names the field, if it is a field."""
         super().__init__(message)
         self.status = status
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
@@ -45,8 +45,8 @@ class ApiError(Exception):
 class Call:
     """One request, as far as routing needs to understand it.
 
-    `text` is what it is routed by: the prompt, or what the user says in a chat. `opening` is a chat's
-    first user message and `turns` the number of them. `body` is passed on to the Expert.
+    `text` is what the request is routed by: the prompt, or what the user says in a chat. `opening` is the first
+    user message of a chat and `turns` the number of user messages. `body` is passed on to the Expert.
     """
 
     model: str
@@ -58,7 +58,7 @@ class Call:
     body: dict[str, Any]
 
     def body_for(self, model: str) -> bytes:
-        """Return the request for an Expert's server, whose only model is the Expert."""
+        """Return the body for an Expert's server, with `model` set to the name that the server knows."""
         return json.dumps(self.body | {"model": model}, ensure_ascii=False).encode("utf-8", "replace")
 
 
@@ -78,7 +78,7 @@ class _Message(BaseModel):
 
 
 class _Fields(BaseModel):
-    """The fields that the gateway reads, whatever the endpoint."""
+    """The fields that the gateway reads, for all endpoints together."""
 
     model: StrictStr = ""
     prompt: StrictStr | list[StrictStr] | list[StrictInt] | list[list[StrictInt]] | None = None
@@ -90,7 +90,7 @@ class _Fields(BaseModel):
 
 
 def parse_call(endpoint: Endpoint, data: bytes, limits: Limits) -> Call:
-    """Return the call in a request's body; raises ApiError (400) that names the field."""
+    """Return the call in a request's body; raises ApiError (400) naming the field that is wrong."""
     body = _json_object(data)
     try:
         fields = _Fields.model_validate(body)
@@ -128,18 +128,22 @@ def _json_object(data: bytes) -> dict[str, Any]:
 def _check_required(endpoint: Endpoint, fields: _Fields) -> None:
     if endpoint != "route" and not fields.model:
         raise ApiError(
-            400, "model is missing: the pool's name to be routed, or an Expert's to pin it", param="model"
+            400,
+            "model is missing: give the pool's name to be routed, or an Expert's name to pin it",
+            param="model",
         )
     if endpoint == "completions" and fields.prompt is None:
-        raise ApiError(400, "prompt is missing: a string, or a list of strings", param="prompt")
+        raise ApiError(400, "prompt is missing: give a string or a list of strings", param="prompt")
     if endpoint == "chat/completions" and fields.messages is None:
-        raise ApiError(400, "messages is missing: a list of {role, content}", param="messages")
+        raise ApiError(400, "messages is missing: give a list of {role, content}", param="messages")
     if endpoint == "route" and fields.prompt is None and fields.messages is None:
-        raise ApiError(400, "prompt or messages is missing: what should be routed", param="prompt")
+        raise ApiError(
+            400, "prompt or messages is missing: give the text that should be routed", param="prompt"
+        )
 
 
 def _routed_text(fields: _Fields, said: list[str]) -> str | None:
-    """Return the text to route by; None for a prompt of token ids, which only a pinned Expert can read."""
+    """Return the text to route by; None for a prompt of token ids, which can only go to a pinned Expert."""
     if fields.messages is not None:
         return "\n".join(said or [message.text() for message in fields.messages])
     if isinstance(fields.prompt, str):
@@ -150,7 +154,7 @@ def _routed_text(fields: _Fields, said: list[str]) -> str | None:
 
 def _bad_field(error: ValidationError) -> ApiError:
     first = error.errors(include_url=False, include_input=False)[0]
-    # Branches of a union are in the location too, as types; a client knows its own fields only.
+    # The location also contains the branches of a union, as types; a client knows only its own fields.
     path = [str(part) for part in first["loc"] if isinstance(part, int) or part in _FIELD_NAMES]
     return ApiError(400, f"{'.'.join(path)}: {first['msg']}", param=path[0])
 

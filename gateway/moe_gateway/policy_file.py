@@ -1,8 +1,8 @@
-"""The routing policy on disk, and the one the gateway serves by.
+"""The routing policy on disk, and the one that the gateway uses.
 
-The file is a key of a mounted ConfigMap, which is replaced by a swap of links: a cheap `stat` four times
-a second sees it. A new policy takes over in one assignment, once it is read, valid, and its table is
-loaded; until then, and whenever it is not, the last good one goes on serving and the reason is reported.
+The file is a key of a mounted ConfigMap, which Kubernetes replaces by swapping a link; a cheap `stat` four times a
+second notices it. A new policy takes over in one assignment once it is read and valid and its table is loaded.
+Until then the last good policy stays in use, and the reason is reported.
 """
 
 import asyncio
@@ -22,21 +22,20 @@ from moe_gateway.strategies.context import Table
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks at the file.
+#: Seconds between two checks of the file.
 POLL_SECONDS = 0.25
 
 
 class BadPolicy(Exception):
-    """The policy, or its table, cannot be used; the text says why."""
+    """The policy or its table cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)
 class LoadedPolicy:
-    """A policy that is being served by.
+    """A policy that the gateway uses.
 
-    `complete` is false for a policy whose table could not be loaded; it is served by only where there is
-    no better one, everything that the strategy would decide goes to the fallback, and its digest is not
-    reported.
+    `complete` is false for a policy whose table could not be loaded. Such a policy is used only if there is no
+    better one; then the fallback gets everything that the strategy would decide, and its digest is not reported.
     """
 
     policy: RoutingPolicy
@@ -52,12 +51,12 @@ class LoadedPolicy:
 
 
 class PolicyFile:
-    """Reads the policy whenever it changes, and keeps the last good one."""
+    """Reads the policy whenever the file changes, and keeps the last good one."""
 
     def __init__(
         self, path: Path, store: Path, *, on_load: Callable[[bool], None] = lambda good: None
     ) -> None:
-        """Read `path`; tables lie beneath `store`. `on_load` hears whether each new policy was good."""
+        """Read `path`; tables are beneath `store`. `on_load` is told whether each new policy was good."""
         self._path = path
         self._store = store
         self._on_load = on_load
@@ -68,11 +67,11 @@ class PolicyFile:
 
     @property
     def reported_digest(self) -> str | None:
-        """Return the digest of the policy that is fully in effect."""
+        """Return the digest of the policy in use; None if it is not complete."""
         return self.current.digest if self.current is not None and self.current.complete else None
 
     def refresh(self) -> None:
-        """Look at the file once and take over what it holds if it is new and good."""
+        """Check the file once, and use the policy in it if that is new and good."""
         try:
             status = os.stat(self._path)
             version = (status.st_ino, status.st_mtime_ns, status.st_size)
@@ -86,13 +85,13 @@ class PolicyFile:
             self._report(str(error))
 
     async def watch(self) -> None:
-        """Refresh for ever."""
+        """Refresh again and again, without end."""
         while True:
             await asyncio.sleep(POLL_SECONDS)
             try:
                 self.refresh()
-            except Exception:  # Whatever a file holds, the next one must be looked at.
-                log.exception("looking at the policy at %s failed", self._path)
+            except Exception:  # Whatever this file holds, the next one must still be read.
+                log.exception("reading the policy at %s failed", self._path)
 
     def _load(self, text: str) -> None:
         digest = digest_of(text.strip().encode())
@@ -112,7 +111,7 @@ class PolicyFile:
             raise
         self.current = LoadedPolicy(policy, digest, table)
         self._tables = {policy.table.digest: table} if policy.table and table else {}
-        log.info("serving by policy %s: %s, %d Experts", digest, policy.strategy, len(policy.experts))
+        log.info("using policy %s: %s, %d Experts", digest, policy.strategy, len(policy.experts))
 
     def _table(self, reference: DistilledTable | None) -> Table | None:
         if reference is None:
@@ -130,7 +129,7 @@ class PolicyFile:
         found = digest_of(data)
         if found != reference.digest:
             raise BadPolicy(
-                f"table: {reference.path} has digest {found}, the policy names {reference.digest}"
+                f"table: {reference.path} has digest {found}, but the policy names {reference.digest}"
             )
         try:
             return ngram_table.load(data)

@@ -1,4 +1,4 @@
-"""Passing an Expert's answer on to the client: whole, or as the stream it is."""
+"""Passes an Expert's answer on to the client, as a whole or as a stream."""
 
 import json
 import time
@@ -15,15 +15,15 @@ from moe_gateway.openai import ApiError, Call
 from moe_gateway.policy_file import LoadedPolicy, PolicyFile
 from moe_gateway.strategies.context import fall_back
 
-#: Seconds for which a routed request looks for a replica of its Expert before the fallback is asked.
+#: Seconds that a routed request tries to reach a replica of its Expert before it goes to the fallback.
 PATIENCE_BEFORE_FALLBACK_SECONDS = 2.0
 
 
 class Proxy:
-    """Sends a decided request to its Expert and the answer back."""
+    """Sends a request to the Expert that was chosen for it, and the answer back."""
 
     def __init__(self, backends: Backends, policies: PolicyFile, metrics: Metrics) -> None:
-        """Ask servers through `backends`; a retry follows what `policies` says by then."""
+        """Reach servers through `backends`; a retry uses the policy that `policies` has by then."""
         self._backends = backends
         self._policies = policies
         self._metrics = metrics
@@ -31,10 +31,11 @@ class Proxy:
     async def forward(
         self, request: web.Request, call: Call, decision: Decision, loaded: LoadedPolicy, started: float
     ) -> web.StreamResponse:
-        """Return the Expert's answer, or the fallback's where nobody answers for a routed request.
+        """Return the Expert's answer, or the fallback's if no server answers a routed request.
 
-        Raises ApiError (503, 504) where there is none. `started` is the monotonic time at which the
-        request came.
+        `started` is the monotonic time at which the request arrived.
+
+        Raises ApiError: 503 if no server answers, 504 if one sends nothing for too long.
         """
         instead = _fallback_for(decision, loaded.policy)
         patience = PATIENCE_SECONDS if instead is None else PATIENCE_BEFORE_FALLBACK_SECONDS
@@ -76,18 +77,18 @@ class Proxy:
         return response
 
     def _newest(self, name: str, loaded: LoadedPolicy) -> RoutedExpert:
-        """Return the Expert as the policy of this instant has it, else as it was when it was chosen."""
+        """Return the Expert's entry in the current policy, or else in the policy that it was chosen by."""
         current = self._policies.current or loaded
         expert = current.policy.expert(name) or loaded.policy.expert(name)
-        assert expert is not None, "decisions name Experts of the policy they were made by"
+        assert expert is not None, "a decision names an Expert of the policy that it was made by"
         return expert
 
 
 def _fallback_for(decision: Decision, policy: RoutingPolicy) -> Decision | None:
-    """Return whom to ask where nobody answers for the chosen Expert; a pinned Expert is never replaced."""
+    """Return who answers if no server of the chosen Expert does; a pinned Expert is never replaced."""
     if decision.strategy == "Pinned" or policy.fallback in (None, decision.expert):
         return None
-    return fall_back(policy, f"nobody answers for {decision.expert}")
+    return fall_back(policy, f"no server of {decision.expert} answers")
 
 
 def _headers(answer: Answer, decision: Decision, loaded: LoadedPolicy) -> dict[str, str]:
@@ -106,7 +107,7 @@ def _headers(answer: Answer, decision: Decision, loaded: LoadedPolicy) -> dict[s
 
 
 async def _stream(request: web.Request, answer: Answer, headers: dict[str, str]) -> web.StreamResponse:
-    """Pass bytes on as they come; an answer that breaks off ends with an error event, without [DONE]."""
+    """Pass bytes on as they arrive; an answer that breaks off ends with an error event, without [DONE]."""
     response = web.StreamResponse(
         status=answer.response.status, headers=headers | {"Cache-Control": "no-cache"}
     )
@@ -119,7 +120,7 @@ async def _stream(request: web.Request, answer: Answer, headers: dict[str, str])
         await _write_error(response, "the answer stalled for too long", "timeout")
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
         if request.transport is None:
-            return response  # It is the client that has gone.
+            return response  # The client has gone, not the server.
         await _write_error(response, f"the answer broke off: {error or type(error).__name__}", "expert_lost")
     await response.write_eof()
     return response

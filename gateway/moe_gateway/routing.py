@@ -1,4 +1,4 @@
-"""From a call to the Expert that takes it: pinned by name, or chosen by the pool's strategy."""
+"""Finds the Expert for a call: pinned by name, or chosen by the pool's strategy."""
 
 import json
 from http import HTTPStatus
@@ -14,11 +14,11 @@ from moe_gateway.strategies.context import Context
 
 
 class NotScored(Exception):
-    """A server did not answer with the likelihood of a prompt."""
+    """A server did not return the likelihood of a prompt."""
 
 
 class Routing:
-    """Decides calls, and remembers conversations."""
+    """Decides which Expert answers each call, and remembers conversations."""
 
     def __init__(self, backends: Backends) -> None:
         """Ask Experts for likelihoods through `backends`."""
@@ -26,9 +26,11 @@ class Routing:
         self._conversations = Conversations()
 
     async def decide(self, call: Call, loaded: LoadedPolicy, conversation: str | None) -> Decision:
-        """Return the decision for a call; raises ApiError (404, 400) for a model or prompt it cannot route.
+        """Return the decision for a call.
 
         `conversation` is the key under which later turns find this decision again.
+
+        Raises ApiError: 404 for a model that does not exist, 400 for a prompt that cannot be routed.
         """
         policy = loaded.policy
         if call.model and call.model != policy.pool:
@@ -50,7 +52,7 @@ class Routing:
         )
 
     async def _log_likelihood(self, expert: RoutedExpert, text: str) -> float:
-        """Return log p(text) in nats, by the OpenAI API: an echo of the prompt, nothing generated."""
+        """Return log p(text) in nats: ask the server to echo the prompt with log-probabilities and generate nothing."""
         body = {"model": expert.name, "prompt": text, "max_tokens": 0, "echo": True, "logprobs": 0}
         question = Question("/v1/completions", json.dumps(body).encode(), whole=True, read_seconds=60)
         async with self._backends.ask(lambda: expert, question, patience_seconds=0) as answer:
@@ -61,7 +63,7 @@ class Routing:
 
 
 def model_names(loaded: LoadedPolicy) -> list[str]:
-    """Return what a client may give as `model`: the pool's name, then the Experts'."""
+    """Return what a client may set `model` to: the pool's name, then the Experts' names."""
     return [loaded.policy.pool, *(expert.name for expert in loaded.policy.experts)]
 
 

@@ -1,4 +1,4 @@
-"""Running an HTTP server in a pod: start, stop without cutting a request."""
+"""Runs an HTTP server in a pod: starts it, and stops it without cutting off a request."""
 
 import asyncio
 import logging
@@ -9,9 +9,9 @@ from aiohttp import web
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which a stopping server still takes connections, until its peers know.
+#: Seconds for which a stopping server still accepts connections, until its peers know that it stops.
 LAME_DUCK_SECONDS = 1.0
-#: Seconds that requests in flight may still take after that; the pod's grace period is longer.
+#: Seconds that requests in flight get to finish after that; the pod's grace period is longer.
 DRAIN_SECONDS = 50.0
 
 
@@ -23,7 +23,7 @@ async def run_until_stopped(
     on_stop: Callable[[], None],
     drain_seconds: float = DRAIN_SECONDS,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; then take no new connections and finish what is in flight.
+    """Serve until SIGTERM or SIGINT; then accept no new connections and finish the requests in flight.
 
     `on_stop` is called at the signal: it makes the readiness probe fail.
     """
@@ -36,7 +36,7 @@ async def run_until_stopped(
     await web.TCPSite(runner, host, port, backlog=512).start()
     log.info("listening on %s:%d", host, port)
     await stopping.wait()
-    log.info("stopping: requests in flight go on for up to %g s", drain_seconds)
+    log.info("stopping: requests in flight get up to %g s to finish", drain_seconds)
     on_stop()
     await asyncio.sleep(LAME_DUCK_SECONDS)
     await runner.cleanup()

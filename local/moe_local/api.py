@@ -1,4 +1,4 @@
-"""The few requests that starting and watching a cluster needs, over TLS with a client certificate.
+"""The few requests that are needed to start and watch a cluster, over TLS with a client certificate.
 
 The standard library is enough here, and half a second faster to import than a full client.
 """
@@ -19,7 +19,7 @@ Body = Mapping[str, Any]
 
 
 class Endpoint:
-    """One TLS server on 127.0.0.1 that wants our client certificate."""
+    """One TLS server on 127.0.0.1 that requires our client certificate."""
 
     def __init__(self, port: int, *, authority: Path, pair: Path) -> None:
         self._port = port
@@ -35,7 +35,7 @@ class Endpoint:
         content_type: str = "application/json",
         timeout: float = 10,
     ) -> tuple[int, str]:
-        """Status and text of the answer; raises OSError or HTTPException where there is none."""
+        """Return status and text of the answer; raises OSError or HTTPException if there is no answer."""
         context = ssl.create_default_context(cafile=str(self._authority))
         context.load_cert_chain(str(self._pair))
         connection = HTTPSConnection("127.0.0.1", self._port, timeout=timeout, context=context)
@@ -48,7 +48,7 @@ class Endpoint:
             connection.close()
 
     def healthy(self, path: str) -> bool:
-        """Whether a health check answers 200."""
+        """Return whether a health check answers 200."""
         try:
             return self.request("GET", path, timeout=2)[0] == 200
         except (OSError, HTTPException):
@@ -59,7 +59,7 @@ class AdminAPI(Endpoint):
     """The API server, as administrator."""
 
     def get(self, path: str) -> dict[str, Any] | None:
-        """An object or a list, None if there is no such thing (or no answer yet)."""
+        """Return an object or a list; None if it does not exist, or if the server does not answer yet."""
         try:
             status, text = self.request("GET", path)
         except (OSError, HTTPException):
@@ -67,12 +67,12 @@ class AdminAPI(Endpoint):
         return json.loads(text) if status == 200 else None
 
     def apply(self, path: str, manifest: Body) -> None:
-        """Server-side apply; raises LocalClusterError with the server's words where it is refused."""
+        """Apply an object on the server side; raises LocalClusterError with the server's message if it is refused."""
         query = f"?fieldManager={FIELD_MANAGER}&force=true"
         self._write("PATCH", path + query, manifest, content_type="application/apply-patch+yaml")
 
     def delete_all(self, path: str, selector: str) -> None:
-        """Delete every object of a collection that the label selector (already quoted) matches."""
+        """Delete every object of a collection that matches the label selector, which must be URL-quoted."""
         self._write("DELETE", f"{path}?labelSelector={selector}")
 
     def _write(
@@ -85,5 +85,5 @@ class AdminAPI(Endpoint):
         if not 200 <= status < 300:
             what = f"was answered {status}" if status else "was not answered"
             raise LocalClusterError(
-                f"{method} {path} {what}: {text[:500]}", fix="see the log of the API server, then try again"
+                f"{method} {path} {what}: {text[:500]}", fix="read the log of the API server, then try again"
             )

@@ -1,12 +1,13 @@
-"""Find or build `moe-controlplane`, the one binary that is etcd, the Kubernetes control plane, kubectl and helm.
+"""Finds or builds `moe-controlplane`, the one binary that is etcd, the Kubernetes control plane, kubectl and helm.
 
-Looked for in this order:
+It is looked for in this order:
 
 1. `$MOE_CONTROLPLANE`, the path of a binary;
 2. the cache, `${XDG_CACHE_HOME:-~/.cache}/moe-operator/controlplane/<key>/moe-controlplane`, where the key is a
-   digest of its sources, its modules' checksums, the build's flags and the version of the Go toolchain;
-3. else it is built into that cache (five minutes on two cores, once) with the machine's Go, or, where that is
-   missing or too old, with the toolchain that comes as a Python package.
+   digest of its sources, its modules' checksums, the build's flags and the version of the Go toolchain.
+
+If it is in neither place it is built into that cache (once, five minutes on two cores) with the machine's Go or, if
+that is missing or too old, with the toolchain that comes as a Python package.
 
 `python -m moe_local.binary` does this and prints the path.
 """
@@ -35,25 +36,25 @@ _GO_IN_PACKAGE = Path("go/bin/go")
 PROGRAMS = ("etcd", "helm", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
 
 Progress = Callable[[str], None]
-"""Told in words, now and then, what is being done."""
+"""Called now and then with what is being done, in words."""
 
 
 @dataclass(frozen=True)
 class Toolchain:
-    """A Go toolchain; `go` is None while it is not installed yet."""
+    """A Go toolchain; `go` is None if it is not installed yet."""
 
     version: str
     go: Path | None
 
 
 def find_controlplane() -> Path | None:
-    """The binary if there is one already; raises LocalClusterError where $MOE_CONTROLPLANE names none."""
+    """Return the binary if it exists, else None; raises LocalClusterError if $MOE_CONTROLPLANE names no program."""
     if chosen := os.environ.get("MOE_CONTROLPLANE"):
         path = Path(chosen).absolute()
         if not os.access(path, os.X_OK):
             raise LocalClusterError(
                 f"MOE_CONTROLPLANE={chosen}: there is no such program",
-                fix="unset it to have the binary built, or name one made by `python -m moe_local.binary`",
+                fix="unset it to have the binary built, or name one that `python -m moe_local.binary` made",
             )
         return path
     cached = _cached_path(_toolchain())
@@ -61,9 +62,9 @@ def find_controlplane() -> Path | None:
 
 
 def ensure_controlplane(progress: Progress = lambda _: None) -> Path:
-    """The binary, built first where that is needed. Two builders at once: the second waits for the first's.
+    """Return the binary, building it first if necessary. If two processes build at once, the second waits.
 
-    Raises LocalClusterError with the last lines of the build where it fails.
+    Raises LocalClusterError with the last lines of the build's output if it fails.
     """
     if found := find_controlplane():
         return found
@@ -76,7 +77,7 @@ def ensure_controlplane(progress: Progress = lambda _: None) -> Path:
 
 
 def cache_key(source: Path, toolchain_version: str) -> str:
-    """Changes whenever the binary could: sources, checksums of the modules, flags, toolchain, machine."""
+    """Return a digest of all that decides what the binary is: sources, modules, flags, toolchain and machine."""
     digest = hashlib.sha256()
     for file in sorted([*source.glob("*.go"), source / "go.mod", source / "go.sum"]):
         digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
@@ -110,7 +111,7 @@ def _build_flags() -> list[str]:
 
 
 def _toolchain() -> Toolchain:
-    """The machine's Go if it is new enough, else the one that comes as a Python package."""
+    """Return the machine's Go if it is new enough, else the one that comes as a Python package."""
     wanted = re.search(r"^go (\S+)$", (SOURCE / "go.mod").read_text(), re.MULTILINE)
     found = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
     if found and wanted:
@@ -130,7 +131,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _go_environment() -> dict[str, str]:
-    """The user's own, except for what would make the build another one than the key says."""
+    """Return the user's environment without what would make the build differ from what the key says."""
     return {"HOME": str(Path.home()), **os.environ, "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
 
 
@@ -139,7 +140,7 @@ def _build(target: Path, toolchain: Toolchain, progress: Progress) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     progress("downloading the control plane's sources")
     packages = _packages_to_compile(go)
-    built = target.with_suffix(".new")  # the lock is held: nobody else builds here
+    built = target.with_suffix(".new")  # the lock is held, so nobody else builds here
     _compile(go, built, packages, progress)
     built.replace(target)
 
@@ -184,7 +185,7 @@ def _compile(go: Path, built: Path, packages: int, progress: Progress) -> None:
 
 
 def _install_toolchain(version: str, progress: Progress) -> Path:
-    """Unpack the Go toolchain from its Python package into the cache; returns its `go`."""
+    """Unpack the Go toolchain from its Python package into the cache and return its `go`."""
     progress(f"downloading the Go {version} toolchain")
     target = _cache() / f"go-{version}"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -205,7 +206,7 @@ def _locked(path: Path, progress: Progress) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress("waiting for another process that builds the control plane")
+            progress("waiting for another process that is building the control plane")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -218,7 +219,7 @@ def _failed(what: str, output: str) -> LocalClusterError:
 
 
 def main() -> None:
-    """Build the binary where it is needed and print its path."""
+    """Build the binary if necessary and print its path."""
     try:
         print(ensure_controlplane(lambda text: print(text, file=sys.stderr, flush=True)))
     except LocalClusterError as error:

@@ -1,4 +1,4 @@
-"""What is applied to a fresh control plane: namespace, storage class, rights of the node agent (bootstrap.yaml)."""
+"""Applies bootstrap.yaml to a fresh control plane: namespace, storage class, rights of the node agent."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _COLLECTIONS = {
 
 
 def bootstrap_manifests() -> list[dict[str, Any]]:
-    """The manifests, as they are applied."""
+    """Return the manifests in the order in which they are applied."""
     text = files("moe_local").joinpath("bootstrap.yaml").read_text()
     return list(yaml.safe_load_all(text))
 
 
 def path_of(manifest: dict[str, Any]) -> str:
-    """Where the API server keeps this object."""
+    """Return the API server's path of this object."""
     collection = _COLLECTIONS[manifest["apiVersion"], manifest["kind"]]
     return f"{collection}/{manifest['metadata']['name']}"
 
 
 def apply_bootstrap(api: AdminAPI) -> None:
-    """Apply them; doing so again changes nothing."""
+    """Apply the manifests; applying them again changes nothing."""
     for manifest in bootstrap_manifests():
         api.apply(path_of(manifest), manifest)

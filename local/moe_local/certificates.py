@@ -1,13 +1,13 @@
 """The keys and certificates of a local cluster.
 
-Three authorities, so that a certificate made for one door opens no other:
+There are three certificate authorities, so that a certificate for one purpose is of no use for another:
 
-* `cluster`: the API server's clients and serving certificates;
-* `etcd`: etcd and its one client, the API server;
-* `agent`: the one client of the node agent's port, again the API server.
+* `cluster` signs the API server's clients and the serving certificates;
+* `etcd` signs etcd and its only client, the API server;
+* `agent` signs the only client of the node agent's port, again the API server.
 
-A pair is one PEM file with the key and then the certificate, which every program here accepts for both of its
-flags: so a pair cannot be half written. The authorities' certificates alone are `<authority>-ca.pem`.
+A pair is one PEM file with the key followed by the certificate. Every program here accepts it for both of its flags,
+so a pair cannot be half written. The authorities' own certificates are `<authority>-ca.pem`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from moe_local.errors import LocalClusterError
 LIFETIME = timedelta(days=3650)
 LOOPBACK = IPv4Address("127.0.0.1")
 API_SERVICE_ADDRESS = IPv4Address("10.0.0.1")
-"""First address of the Services' range: what pods know as `kubernetes.default.svc`."""
+"""First address of the Services' range, which pods know as `kubernetes.default.svc`."""
 
 NODE_NAME = "local"
 NODE_USER = f"system:node:{NODE_NAME}"
@@ -38,7 +38,7 @@ NODE_USER = f"system:node:{NODE_NAME}"
 
 @dataclass(frozen=True)
 class Identity:
-    """One pair to issue: who it is for, by which authority, and where it may serve."""
+    """One pair to issue: for whom, by which authority, and for which addresses."""
 
     file: str
     authority: str
@@ -86,9 +86,9 @@ class _Authority:
 
 
 def ensure_certificates(folder: Path, *, now: datetime | None = None) -> None:
-    """Make every key and certificate in `folder`, unless they are there; the folder appears whole or not at all.
+    """Make every key and certificate in `folder` if they do not exist; the folder appears as a whole or not at all.
 
-    Raises LocalClusterError where the ones that are there have expired.
+    Raises LocalClusterError if existing ones have expired.
     """
     now = now or datetime.now(UTC)
     if folder.exists():
@@ -115,7 +115,7 @@ def _write_all(folder: Path, now: datetime) -> None:
 
 
 def _make_authority(name: str, now: datetime) -> _Authority:
-    """A self-signed authority. Its key is never written: what it has not signed today, nobody signs later."""
+    """A self-signed authority. Its key is never written to disk, so nobody can sign with it later."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"moe-local-{name}")])
     certificate = (
@@ -162,7 +162,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))  # clocks of a laptop and its virtual machine differ
+        .not_valid_before(now - timedelta(hours=1))  # clocks of a laptop and its virtual machine may differ
         .not_valid_after(now + LIFETIME)
     )
 
@@ -203,5 +203,5 @@ def _check_not_expired(folder: Path, now: datetime) -> None:
     if now > expires:
         raise LocalClusterError(
             f"the cluster's certificates in {folder} expired on {expires:%Y-%m-%d}",
-            fix="remove the cluster with its data (`moectl local down --delete`) and start it again",
+            fix="remove the cluster and its data (`moectl local down --delete`) and start it again",
         )

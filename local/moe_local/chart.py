@@ -1,4 +1,4 @@
-"""Install the operator with its chart and helm, as on any cluster."""
+"""Installs the operator with its chart and helm, as on any cluster."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ LOCAL_VALUES = Path(__file__).with_name("chart-values.yaml")
 NAMESPACE = "moe-system"
 RELEASE = "moe-operator"
 PENDING = "owner%3Dhelm%2Cname%3Dmoe-operator%2Cstatus+in+%28pending-install%2Cpending-upgrade%2Cpending-rollback%29"
-"""Selects (as a query) what helm leaves behind when it is killed: a release that no later helm would touch."""
+"""Label selector, URL-quoted, of what a killed helm leaves behind: a release that no later helm would touch."""
 
 Helm = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 
 
 def install_chart(folder: ClusterFolder, api: AdminAPI, helm: Helm, values: Sequence[Path]) -> bool:
-    """Install or upgrade the release; False where the same chart with the same values is installed already.
+    """Install or upgrade the release; return False if the same chart with the same values is already installed.
 
-    Raises LocalClusterError with helm's own words.
+    Raises LocalClusterError with helm's own message.
     """
     files = (LOCAL_VALUES, *values)
     for file in files:
@@ -55,12 +55,12 @@ def install_chart(folder: ClusterFolder, api: AdminAPI, helm: Helm, values: Sequ
 
 
 def is_installed(folder: ClusterFolder) -> bool:
-    """Whether the chart was ever installed on this cluster."""
+    """Return whether the chart was ever installed on this cluster."""
     return _remembered(folder).exists()
 
 
 def chart_digest(chart: Path, values: Sequence[Path]) -> str:
-    """Changes whenever an installation of this chart with these values would."""
+    """Return a digest of the chart and the values, which changes whenever the installation would."""
     digest = hashlib.sha256()
     for file in [*sorted(path for path in chart.rglob("*") if path.is_file()), *values]:
         digest.update(f"{file}\0{file.stat().st_size}\0".encode())
@@ -69,9 +69,9 @@ def chart_digest(chart: Path, values: Sequence[Path]) -> str:
 
 
 def operator_ready(api: AdminAPI) -> bool:
-    """Whether the Deployment has all its replicas, of its newest generation, and each answers that it is ready.
+    """Return whether the Deployment has all replicas of its newest generation, and each answers that it is ready.
 
-    The pods are asked, because after a restart of the whole cluster their status is what it was before.
+    The pods themselves are asked, because after a restart of the whole cluster their status is still the old one.
     """
     deployments = _listed(api, "/apis/apps/v1", "deployments")
     pods = _listed(api, "/api/v1", "pods") if deployments else []
@@ -83,7 +83,7 @@ def _remembered(folder: ClusterFolder) -> Path:
 
 
 def _listed(api: AdminAPI, group: str, kind: str) -> list[dict[str, Any]]:
-    """The release's own objects of a kind; pools' gateways and servers have other labels."""
+    """Return the release's own objects of a kind; gateways and servers of pools have other labels."""
     selector = f"app.kubernetes.io%2Finstance%3D{RELEASE}"
     listing = api.get(f"{group}/namespaces/{NAMESPACE}/{kind}?labelSelector={selector}")
     return list(listing["items"]) if listing else []
@@ -100,7 +100,7 @@ def _complete(deployment: dict[str, Any]) -> bool:
 
 
 def _answers(pod: dict[str, Any]) -> bool:
-    """Whether the pod's readiness probe, made from here, succeeds."""
+    """Return whether the pod's readiness probe succeeds when it is made from here."""
     container = pod["spec"]["containers"][0]
     probe = container["readinessProbe"]["httpGet"]
     ports = {port.get("name"): port["containerPort"] for port in container.get("ports", [])}

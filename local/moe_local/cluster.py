@@ -1,4 +1,4 @@
-"""A small Kubernetes cluster of this machine's own processes: start it, repair it, stop it, ask how it is."""
+"""A small Kubernetes cluster of ordinary processes of this machine: starts, repairs and stops it, and reports its state."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from moe_local.processes import Process, start
 from moe_local.status import ClusterStatus, PartStatus
 
 START_SECONDS = 120.0
-"""How long one part, the node or the operator may take to be ready on a busy machine."""
+"""How long a part, the node or the operator may take to get ready on a busy machine."""
 
 STUCK_SECONDS = 10.0
-"""How long a part that runs already may take to say that it is healthy before it is started again."""
+"""How long a part that is already running may take to become healthy before it is started again."""
 
 POLL_SECONDS = 0.05
 
 OnStep = Callable[[str, float], None]
-"""Told each finished step, in words, and how many seconds it took."""
+"""Called with each finished step, in words, and the seconds it took."""
 
 
 class LocalCluster:
-    """The cluster of one name. The folder is its only state: any process may call any method."""
+    """The cluster of one name. Its folder is its only state, so any process may call any method."""
 
     def __init__(self, name: str = "moe") -> None:
         self.folder = ClusterFolder.named(name)
@@ -58,24 +58,25 @@ class LocalCluster:
         on_step: OnStep = lambda step, seconds: None,
         progress: Progress = lambda text: None,
     ) -> None:
-        """Start what does not run, keep what does, and return when all of it is ready.
+        """Start what does not run, keep what does, and return when everything is ready.
 
-        `node=False` leaves the node out (an API server with controllers, but nothing runs pods) and with it the
-        operator; `operator=False` leaves the chart out. `values` are further files of values for the chart. `images`
-        says which environment (a folder with bin/) stands for an image, beside the three of this project, which are
-        the environment that Python runs in now. `progress` hears of long waits.
+        `node=False` leaves out the node (then there is an API server with controllers, but nothing runs pods) and
+        with it the operator; `operator=False` leaves out the chart. `values` are more files of values for the chart.
+        `images` maps images to environments (folders with a bin/) that replace them, in addition to the three images
+        of this project, which are replaced by the environment that Python runs in now. `progress` is called during
+        long waits.
 
-        What is given holds until the next `up`, which may say otherwise.
+        The arguments apply until the next `up`.
 
-        Raises LocalClusterError. Whatever goes wrong, or Ctrl-C, stops the processes that this call started, except
-        where the operator alone is not ready (OperatorNotReadyError): what runs then says why.
+        Raises LocalClusterError. An error, or Ctrl-C, stops the processes that this call started. The exception is
+        OperatorNotReadyError: everything keeps running, so that the reason can be found.
         """
         with self.folder.locked(), self._undone_on_failure() as started:
             clock = _Clock(on_step)
             binary = self._find_or_build(progress)
             etcd, apiserver, *others = self._prepare(binary, images or {})
             clock.done("keys, ports and configuration are ready")
-            self._start([etcd, apiserver], started, clock)  # the API server waits for etcd by itself
+            self._start([etcd, apiserver], started, clock)  # the API server itself waits for etcd
             apply_bootstrap(self.api())
             if not node:
                 others = [part for part in others if part.name != NODE_AGENT]
@@ -93,7 +94,7 @@ class LocalCluster:
                 clock.done("the operator is ready")
 
     def down(self, *, delete: bool = False, on_step: OnStep = lambda step, seconds: None) -> None:
-        """Stop every process of the cluster, pods' included; with `delete`, remove its data as well."""
+        """Stop every process of the cluster, including those of pods; with `delete`, remove its data, too."""
         with self.folder.locked():
             clock = _Clock(on_step)
             for part in reversed(self._parts()):
@@ -101,7 +102,7 @@ class LocalCluster:
                     process.stop(grace=part.grace_seconds)
                     clock.done(f"{part.name} is stopped")
                 if part.name == NODE_AGENT and (left := stop_containers(self.folder.path / "agent", grace=5)):
-                    clock.done(f"{left} containers that had lost their agent are stopped")
+                    clock.done(f"{left} containers without an agent are stopped")
             if delete:
                 self.folder.remove()
                 clock.done("its data is removed")
@@ -109,7 +110,7 @@ class LocalCluster:
     def kubectl(
         self, *arguments: str, check: bool = True, stdin: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run kubectl as administrator; raises CalledProcessError where it fails and `check` is on."""
+        """Run kubectl as administrator; raises CalledProcessError if it fails and `check` is True."""
         return self._run("kubectl", arguments, check=check, stdin=stdin)
 
     def api(self) -> AdminAPI:
@@ -125,7 +126,7 @@ class LocalCluster:
         )
 
     def variables(self) -> dict[str, str]:
-        """Environment variables with which kubectl and helm mean this cluster and write nowhere else."""
+        """Return the environment variables that make kubectl and helm use this cluster and write nowhere else."""
         caches = self.folder.path / "cache"
         return {
             "KUBECONFIG": str(self.kubeconfig),
@@ -136,12 +137,12 @@ class LocalCluster:
         }
 
     def part_pids(self) -> dict[str, int]:
-        """The pid of every part that runs."""
+        """Return the pid of every part that runs, by the part's name."""
         processes = {part.name: self._process(part.name) for part in self._parts()}
         return {name: process.pid for name, process in processes.items() if process}
 
     def kill(self, part: str) -> None:
-        """SIGKILL one part, as a fault does, and return when it is gone."""
+        """Send SIGKILL to one part, to simulate a fault, and return when it has ended."""
         process = self._process(part)
         if process is None:
             raise LocalClusterError(
@@ -151,7 +152,7 @@ class LocalCluster:
         process.wait(10)
 
     def status(self) -> ClusterStatus:
-        """How it is now. Asks every part that runs, and starts nothing."""
+        """Return the current state. Asks every part that runs, and starts nothing."""
         parts = tuple(self._part_status(part) for part in self._parts())
         answers = any(part.name == API_SERVER and part.healthy for part in parts)
         installed = chart.is_installed(self.folder)
@@ -162,12 +163,12 @@ class LocalCluster:
         )
 
     def node_ready(self) -> bool:
-        """Whether the node says that it can run pods, and has said so since its agent was started."""
+        """Return whether the node says that it can run pods, and has said so since its agent was started."""
         agent = self._process(NODE_AGENT)
         return agent is not None and node_ready(self.api(), since=agent.started)
 
     def operator_ready(self) -> bool:
-        """Whether the operator is installed and all of it is ready."""
+        """Return whether the operator is installed and all of its pods are ready."""
         return chart.operator_ready(self.api())
 
     def _find_or_build(self, progress: Progress) -> Path:
@@ -176,7 +177,7 @@ class LocalCluster:
         return found or ensure_controlplane(progress)
 
     def _prepare(self, binary: Path, images: Mapping[str, Path]) -> tuple[Part, ...]:
-        """Write everything that the parts read, and stop those that run with something else."""
+        """Write everything that the parts read, and stop those that run with older configuration."""
         self.folder.make()
         network = choose_network(self.folder, rechoose=not self.part_pids())
         if configure(self.folder, network, binary, images):
@@ -188,12 +189,12 @@ class LocalCluster:
         return parts
 
     def _end_for_restart(self, part: str) -> None:
-        """SIGKILL, which every part survives with its data; a signal to the agent would end its pods as well."""
+        """Stop a part by SIGKILL: its data survives that, and a SIGTERM to the agent would end its pods, too."""
         if self._process(part):
             self.kill(part)
 
     def _start(self, parts: Sequence[Part], started: list[Part], clock: _Clock) -> None:
-        """Start those of these parts that do not run or are stuck, all at once; wait until all are healthy."""
+        """Start those of these parts that do not run or are stuck, all at once, and wait until all are healthy."""
         for part in parts:
             if self._process(part.name) and not self._healthy_within(part, STUCK_SECONDS):
                 self._end_for_restart(part.name)
@@ -208,8 +209,8 @@ class LocalCluster:
     def _spawn(self, part: Part) -> None:
         log = self.folder.log(part.name)
         if log.exists():
-            log.replace(log.with_suffix(".old.log"))  # the last two runs are kept
-        # A clean environment: no proxy and no client setting of the user's shell reaches the cluster.
+            log.replace(log.with_suffix(".old.log"))  # the logs of the last two runs are kept
+        # A clean environment: no proxy or client settings of the user's shell reach the cluster.
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self.folder.path),
@@ -224,11 +225,11 @@ class LocalCluster:
         )
 
     def _wait_until(self, what: str, ready: Callable[[], bool], *, part: str) -> None:
-        """Wait for something that this part has to bring about; raises LocalClusterError with the end of its log."""
+        """Wait for something that this part has to do; raises LocalClusterError with the end of its log."""
         deadline = time.monotonic() + START_SECONDS
         while not ready():
             if self._process(part) is None:
-                raise _told_by(self.folder.log(part), f"{part} ended as soon as it was started")
+                raise _told_by(self.folder.log(part), f"{part} ended right after it was started")
             if time.monotonic() > deadline:
                 raise _told_by(self.folder.log(part), f"{what} was not ready after {START_SECONDS:.0f} s")
             time.sleep(POLL_SECONDS)
@@ -256,7 +257,7 @@ class LocalCluster:
 
     @contextmanager
     def _undone_on_failure(self) -> Iterator[list[Part]]:
-        """Stop the parts that were put into the list, if what is done meanwhile fails or is interrupted."""
+        """Stop the parts in the yielded list if the block fails or is interrupted."""
         started: list[Part] = []
         try:
             yield started
@@ -271,7 +272,7 @@ class LocalCluster:
             raise
 
     def _has_service_account(self) -> bool:
-        """Pods are refused in a namespace until the controller manager has made this."""
+        """Return whether the service account exists without which pods are refused in a namespace."""
         return self.api().get("/api/v1/namespaces/default/serviceaccounts/default") is not None
 
     def _parts(self) -> tuple[Part, ...]:
@@ -305,7 +306,7 @@ class LocalCluster:
 
 
 class _Clock:
-    """Tells each step with the time since the one before."""
+    """Calls `on_step` for each step with the seconds since the one before."""
 
     def __init__(self, on_step: OnStep) -> None:
         self._on_step = on_step

@@ -1,4 +1,4 @@
-"""Everything that the parts of a cluster read when they start, written before any of them does."""
+"""Writes everything that the parts of a cluster read, before any of them starts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ IMAGES = ("moe-operator/operator", "moe-operator/gateway", "moe-operator/trainer
 
 
 def configure(folder: ClusterFolder, network: Network, binary: Path, images: Mapping[str, Path]) -> bool:
-    """Write what is missing or has changed; True if the node agent has to be started again to see it.
+    """Write what is missing or has changed; return True if the node agent has to be restarted to notice it.
 
-    `images` are environments by image name, beside or instead of those of this project.
+    `images` are environments by image name, in addition to those of this project or replacing them.
     """
     ensure_certificates(folder.certificates)
     write_kubeconfigs(folder, network)
@@ -44,8 +44,8 @@ def _agent_config(folder: ClusterFolder, network: Network, images: Mapping[str, 
         pod_network=network.pods,
         hidden_paths=(
             folder.path.parent,
-        ),  # every cluster's keys; a pod's own volumes are mounted all the same
-        # A person watches: what crashed because its peer was not there yet is tried again soon.
+        ),  # it contains the keys of every cluster; a pod's own volumes are mounted nevertheless
+        # Somebody is watching, so a program that crashed because its peer was not there yet is restarted soon.
         back_off=BackOff(initial=2, maximum=60),
     )
 

@@ -1,8 +1,8 @@
-"""Containers that still run although the node agent is gone: found, and asked to end, without it.
+"""Finds containers that still run although the node agent is gone, and ends them.
 
-The agent is built so that containers outlive it. So when a cluster stops, whatever it left has to be stopped by
-somebody else. Each container has one supervisor process (moe_local/agent/shim.py), whose arguments name a folder of
-the cluster; SIGTERM reaches the container, SIGUSR1 kills it with all that it started.
+The agent is made so that containers outlive it, so when a cluster stops, what the agent has left has to be stopped
+from outside. Each container has one supervisor process (moe_local/agent/shim.py), whose arguments name a folder of
+the cluster. It passes SIGTERM on to the container; SIGUSR1 kills the container with everything that it started.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import psutil
 
 
 def stop_containers(agent_folder: Path, *, grace: float) -> int:
-    """End every container of the agent that has this folder; returns how many there were."""
+    """End every container of the agent with this folder, and return how many there were."""
     supervisors = find_supervisors(agent_folder)
     for number, seconds in ((signal.SIGTERM, grace), (signal.SIGUSR1, 5.0), (signal.SIGKILL, 5.0)):
         for supervisor in supervisors:
-            with suppress(psutil.NoSuchProcess):  # also where the pid is somebody else's by now
+            with suppress(psutil.NoSuchProcess):  # also if the pid belongs to another process by now
                 supervisor.send_signal(number)
         _, alive = psutil.wait_procs(supervisors, timeout=seconds)
         if not alive:
@@ -28,7 +28,7 @@ def stop_containers(agent_folder: Path, *, grace: float) -> int:
 
 
 def find_supervisors(agent_folder: Path) -> list[psutil.Process]:
-    """The supervisors of all containers of the agent that has this folder."""
+    """Return the supervisors of all containers of the agent with this folder."""
     processes = psutil.process_iter(["cmdline"])
     return [process for process in processes if _supervises(process.info["cmdline"] or [], agent_folder)]
 

@@ -1,4 +1,4 @@
-"""What can go wrong with a local cluster, told so that the reader knows what to do next."""
+"""Errors of a local cluster; each says what to do next."""
 
 from __future__ import annotations
 
@@ -15,4 +15,4 @@ class LocalClusterError(Exception):
 
 
 class OperatorNotReadyError(LocalClusterError):
-    """The cluster runs, but the operator on it does not get ready."""
+    """The cluster runs, but the operator on it does not become ready."""

@@ -1,13 +1,13 @@
-"""Where a local cluster keeps everything: one folder, mode 0700, and what is remembered in it.
+"""The folder of a local cluster, mode 0700, and what is remembered in it.
 
-<root>/<name>.lock            held by whoever changes the cluster
+<root>/<name>.lock            held by the process that changes the cluster
 <root>/<name>/network.json    ports and pod network, chosen once
               certificates/   keys and certificates (certificates.py)
               kubeconfig/     admin, kube-controller-manager, kube-scheduler, agent
               etcd/           etcd's data
               agent/          the node agent's own folder: pods and volumes
-              run/            one file a running part: who it is (processes.py)
-              log/            one file a part, and the API server's audit log
+              run/            one file per running part: which process it is (processes.py)
+              log/            one file per part, and the API server's audit log
               bin/            kubectl and helm
               cache/          helm's and kubectl's caches
 """
@@ -32,11 +32,11 @@ from moe_local.errors import LocalClusterError
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 PORTS = range(20000, 32000)
-"""Below Linux's ephemeral ports, so that no outgoing connection takes one while the cluster is down."""
+"""Below Linux's ephemeral ports, so that no outgoing connection takes one of them while the cluster is down."""
 
 
 class Network(BaseModel):
-    """The ports of a cluster's parts and the addresses of its pods: chosen once, then kept."""
+    """The ports of a cluster's parts and the network of its pods; chosen once and then kept."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -50,22 +50,22 @@ class Network(BaseModel):
 
     @property
     def api_url(self) -> str:
-        """Where the API server answers."""
+        """Return the URL of the API server."""
         return f"https://127.0.0.1:{self.apiserver}"
 
 
 @dataclass(frozen=True)
 class ClusterFolder:
-    """The folder of one cluster. Knows paths only; making and removing are explicit calls."""
+    """The folder of one cluster. Creating the object touches no file; `make` and `remove` do."""
 
     path: Path
 
     @classmethod
     def named(cls, name: str) -> ClusterFolder:
-        """The folder of the cluster of this name; raises LocalClusterError where the name is no good."""
+        """Return the folder of the cluster with this name; raises LocalClusterError for an invalid name."""
         if not NAME.fullmatch(name):
             raise LocalClusterError(
-                f"cluster name {name!r}: want a lower-case letter, then up to 39 letters, digits or dashes",
+                f"cluster name {name!r}: use a lower-case letter, then up to 39 lower-case letters, digits or dashes",
                 fix="choose another --name",
             )
         return cls(state_root() / name)
@@ -86,47 +86,47 @@ class ClusterFolder:
         return self.path / "network.json"
 
     def kubeconfig(self, user: str) -> Path:
-        """The kubeconfig of `admin`, of a component or of the agent."""
+        """Return the kubeconfig of `admin`, of a component or of the agent."""
         return self.path / "kubeconfig" / user
 
     def log(self, part: str) -> Path:
-        """What a part prints."""
+        """Return the file with a part's output."""
         return self.path / "log" / f"{part}.log"
 
     @property
     def audit_log(self) -> Path:
-        """One JSON line for every write that the API server was asked for."""
+        """The audit log: one JSON line for every write request to the API server."""
         return self.path / "log" / "audit.jsonl"
 
     @property
     def audit_policy(self) -> Path:
-        """Which requests go into the audit log."""
+        """The file that says which requests are logged in the audit log."""
         return self.path / "audit-policy.yaml"
 
     @property
     def programs(self) -> Path:
-        """A folder for PATH, with kubectl and helm."""
+        """The folder with kubectl and helm, for PATH."""
         return self.path / "bin"
 
     @property
     def agent_config(self) -> Path:
-        """What the node agent reads."""
+        """The configuration of the node agent."""
         return self.path / "agent.json"
 
     def make(self) -> None:
-        """Make the folder and its sub-folders, each readable by its owner only."""
+        """Create the folder and its sub-folders, each readable by its owner only."""
         for folder in ("", "kubeconfig", "etcd", "agent", "run", "log", "bin", "cache"):
             (self.path / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
             (self.path / folder).chmod(0o700)
 
     def remove(self) -> None:
-        """Remove the folder with all data in it."""
+        """Remove the folder with all the data in it."""
         if self.path.exists():
             shutil.rmtree(self.path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the cluster against every other process that would change it; says so rather than wait."""
+        """Lock the cluster against other processes that would change it; raises LocalClusterError if one has locked it."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(self.path.with_suffix(".lock"), "w") as lock:
             try:
@@ -140,7 +140,7 @@ class ClusterFolder:
 
 
 def state_root() -> Path:
-    """The folder with every cluster's folder: $MOE_LOCAL_STATE, else the user's state folder."""
+    """Return the folder that contains every cluster's folder: $MOE_LOCAL_STATE, or else the user's state folder."""
     if chosen := os.environ.get("MOE_LOCAL_STATE"):
         return Path(chosen).absolute()
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -148,7 +148,7 @@ def state_root() -> Path:
 
 
 def write_private(path: Path, text: str) -> bool:
-    """Write a file with mode 0600 so that it is there whole or not at all; False if it already said this."""
+    """Write a file with mode 0600, as a whole or not at all; return False if it already has this content."""
     if path.exists() and path.read_text() == text:
         return False
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -164,16 +164,16 @@ def write_private(path: Path, text: str) -> bool:
 
 
 def load_network(folder: ClusterFolder) -> Network | None:
-    """The network of a cluster that has been up before, else None."""
+    """Return the network of a cluster that was started before, else None."""
     if not folder.network_file.exists():
         return None
     return _read_network(folder.network_file)
 
 
 def choose_network(folder: ClusterFolder, *, rechoose: bool) -> Network:
-    """The remembered network; a new one where there is none, or where one of its ports was taken meanwhile.
+    """Return the remembered network, or a new one if there is none or if one of its ports has been taken.
 
-    `rechoose` says that no part runs, so that ports may change; otherwise the remembered ones stand.
+    `rechoose` says that no part runs, so that ports may change; without it the remembered ports are kept.
     """
     network = load_network(folder)
     if network is None or (rechoose and not all(port_is_free(port) for port in _ports_of(network))):
@@ -186,7 +186,7 @@ def choose_network(folder: ClusterFolder, *, rechoose: bool) -> Network:
 
 
 def free_ports(count: int) -> list[int]:
-    """Different TCP ports of 127.0.0.1 on which nobody listens."""
+    """Return different TCP ports of 127.0.0.1 on which no program listens."""
     candidates = random.sample(PORTS, len(PORTS))
     ports = []
     for port in candidates:
@@ -201,7 +201,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def port_is_free(port: int) -> bool:
-    """Whether a server could listen on this TCP port of 127.0.0.1 now."""
+    """Return whether a server could listen on this TCP port of 127.0.0.1 now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -226,7 +226,7 @@ def _ports_of(network: Network) -> list[int]:
 
 
 def _free_pod_network(root: Path) -> IPv4Network:
-    """A /24 of loopback that no cluster beside this one has. 127.0.x is the machine's own."""
+    """Return a /24 of the loopback network that no other cluster has. 127.0.x belongs to the machine."""
     taken = {
         Network.model_validate_json(file.read_text()).pods
         for file in root.glob("*/network.json")

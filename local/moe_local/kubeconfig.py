@@ -1,4 +1,4 @@
-"""Kubeconfig files of a local cluster: in its own folder, never the user's ~/.kube/config."""
+"""Writes the kubeconfig files of a local cluster, in its own folder and never in the user's ~/.kube/config."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import yaml
 from moe_local.folder import ClusterFolder, Network, write_private
 
 USERS = ("admin", "kube-controller-manager", "kube-scheduler", "agent")
-"""Who gets one; each has a pair of that name among the certificates."""
+"""The users that get one; each has a pair with that name among the certificates."""
 
 
 def write_kubeconfigs(folder: ClusterFolder, network: Network) -> bool:
-    """Write the kubeconfig of every user; True if one of them changed."""
+    """Write the kubeconfig of every user; return True if one of them has changed."""
     changed = [write_private(folder.kubeconfig(user), _render(folder, network, user)) for user in USERS]
     return any(changed)
 

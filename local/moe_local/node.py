@@ -1,4 +1,4 @@
-"""Whether the node is there now, rather than was when the cluster last ran."""
+"""Whether the node is there now, and not only when the cluster ran before."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from moe_local.api import AdminAPI
 from moe_local.certificates import NODE_NAME
 
 CLOCK_RESOLUTION = timedelta(seconds=1)
-"""Process start times and the kernel's boot time are only so exact."""
+"""Process start times and the kernel's boot time are exact to about this much."""
 
 
 def node_ready(api: AdminAPI, *, since: datetime) -> bool:
-    """Whether the node says that it can run pods, and its agent has renewed its Lease since then."""
+    """Return whether the node says that it can run pods, and its agent has renewed its Lease since then."""
     node = api.get(f"/api/v1/nodes/{NODE_NAME}")
     lease = api.get(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NODE_NAME}")
     if node is None or lease is None:

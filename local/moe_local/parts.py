@@ -1,4 +1,4 @@
-"""The five processes of a local cluster: how each is started and how it says that it is well."""
+"""The five processes of a local cluster: how each is started, and how to tell that it is healthy."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ NODE_AGENT = "node-agent"
 
 CONTROLLERS = (
     "*",
-    "-node-ipam-controller",  # pod addresses are loopback ones that the agent chooses
+    "-node-ipam-controller",  # pod addresses are loopback addresses that the agent chooses
     "-endpoints-controller",  # these three refuse loopback addresses; the agent resolves Services itself
     "-endpointslice-controller",
     "-endpointslice-mirroring-controller",
 )
 
 AUDIT_POLICY = """\
-# Every write, by whom and with what result; bodies are left out, and so are reads, which are most requests.
+# Logs every write with its user and result, without bodies. Reads, which are most requests, are left out.
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -43,13 +43,13 @@ class Part:
     argv: tuple[str, ...]
     healthy: Callable[[], bool]
     grace_seconds: float
-    """How long it may take to end when asked to."""
+    """How long it may take to end after SIGTERM."""
 
 
 def make_parts(folder: ClusterFolder, network: Network) -> tuple[Part, ...]:
-    """Every part, in the order in which they start; they stop in the opposite one.
+    """Return the parts in the order in which they start; they stop in the opposite order.
 
-    The API server has to go before etcd: without etcd its graceful stop hangs.
+    The API server has to stop before etcd, because without etcd its graceful stop hangs.
     """
     agent = (sys.executable, "-m", "moe_local.agent", "--config", str(folder.agent_config))
     return (
@@ -67,9 +67,9 @@ def make_parts(folder: ClusterFolder, network: Network) -> tuple[Part, ...]:
 
 
 def _health(folder: ClusterFolder, port: int, path: str, door: str = "cluster") -> Callable[[], bool]:
-    """A check over TLS, with the client certificate that the part's authority wants."""
+    """Return a health check over TLS, with the client certificate that the part requires."""
     pairs = {"cluster": "admin", "etcd": "apiserver-to-etcd", "agent": "apiserver-to-agent"}
-    # The agent's serving certificate comes from the cluster's authority; only its clients have one of their own.
+    # The cluster's authority signs the agent's serving certificate; only its clients have an authority of their own.
     authority = "etcd" if door == "etcd" else "cluster"
     endpoint = Endpoint(
         port,
@@ -148,7 +148,7 @@ def _controller_manager(folder: ClusterFolder, network: Network) -> tuple[str, .
         "--use-service-account-credentials",
         f"--controllers={','.join(CONTROLLERS)}",
         "--node-monitor-grace-period=30s",
-        # Upstream's 20 requests a second are meant for shared control planes; here they only add waiting.
+        # Upstream's limit of 20 requests per second is meant for shared control planes; here it would only cause delays.
         "--kube-api-qps=200",
         "--kube-api-burst=300",
     )

@@ -1,4 +1,4 @@
-"""What this machine must have before a cluster is started on it, each with what to do where it is missing."""
+"""Checks what this machine must have before a cluster is started on it, and says how to fix what is missing."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from moe_local.errors import LocalClusterError
 GIB = 1 << 30
 NEEDED_DISK_BYTES = 1 * GIB
 NEEDED_MEMORY_BYTES = 1 * GIB
-"""The control plane, the node agent and the operator together; what the pods need comes on top."""
+"""For the control plane, the node agent and the operator together; the pods need more."""
 BUILD_DISK_BYTES = 6 * GIB
-"""Go's module and build caches while the control plane is built."""
+"""For Go's module and build caches while the control plane is built."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be. Without `fatal`, the cluster works with less."""
+    """One thing that is not as it should be. If it is not `fatal`, the cluster works with restrictions."""
 
     message: str
     fix: str
@@ -32,7 +32,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Machine:
-    """What was measured."""
+    """What was measured on a machine."""
 
     platform: str
     python: tuple[int, int]
@@ -56,14 +56,14 @@ def measure(folder: Path, *, must_build: bool) -> Machine:
 
 
 def judge(machine: Machine) -> list[Finding]:
-    """Everything that is wrong, the fatal first."""
+    """Return everything that is wrong, the fatal findings first."""
     needed_disk = BUILD_DISK_BYTES if machine.must_build else NEEDED_DISK_BYTES
     checks = [
         (
             machine.platform != "linux",
             Finding(
                 f"this is {machine.platform}; a local cluster needs Linux's mount namespaces and /proc",
-                "use Linux or WSL2, or a cluster made with kind",
+                "use Linux or WSL2, or create a cluster with kind",
                 fatal=True,
             ),
         ),
@@ -71,7 +71,7 @@ def judge(machine: Machine) -> list[Finding]:
             machine.python < (3, 11),
             Finding(
                 f"this is Python {machine.python[0]}.{machine.python[1]}; 3.11 or newer is needed",
-                "make the virtual environment with a newer Python (make PYTHON=/path/to/python3.11)",
+                "create the virtual environment with a newer Python (make PYTHON=/path/to/python3.11)",
                 fatal=True,
             ),
         ),
@@ -96,8 +96,8 @@ def judge(machine: Machine) -> list[Finding]:
         (
             not machine.may_isolate,
             Finding(
-                "this machine refuses mount namespaces (`unshare`); pods run without a file system of their own",
-                "nothing needs to be done; paths and names reach the pods through environment variables instead",
+                "this machine does not allow mount namespaces (`unshare`), so pods run without a file system of their own",
+                "nothing has to be done: paths and names in environment variables are rewritten instead",
                 fatal=False,
             ),
         ),
@@ -113,7 +113,7 @@ def require_fit(folder: Path, *, must_build: bool) -> None:
 
 
 def _may_isolate() -> bool:
-    """Whether a process may have a mount namespace: root by itself, others in a user namespace of theirs."""
+    """Return whether a process may have a mount namespace: as root directly, otherwise in a user namespace."""
     as_root = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     try:
         return (

@@ -1,8 +1,8 @@
-"""Background processes that outlive the command that started them, and who they are.
+"""Background processes that outlive the command that started them, identified by records.
 
-A record is written by the process itself before it becomes the program, and says boot, pid and start time. So a
-process is never lost by a kill of the command that starts it, and a pid that the kernel gave to somebody else,
-before or after a reboot, is neither believed nor killed.
+A record holds the boot, the pid and the start time. The process writes it itself before it becomes the program. So no
+process is lost if the command that starts it is killed, and a pid that the kernel has given to another process, before
+or after a reboot, is recognised and never killed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 # $0 is the record, "$@" the program. Field 22 of /proc/<pid>/stat is the start time; it is the 20th after the
-# program's name, which stands in parentheses. exec keeps pid and start time.
+# program's name, which is in parentheses. exec keeps pid and start time.
 _RECORD_THEN_EXEC = """
 read -r boot </proc/sys/kernel/random/boot_id
 read -r stat </proc/$$/stat
@@ -31,7 +31,7 @@ echo "$record" >"$0.new" && mv "$0.new" "$0" && exec "$@"
 
 @dataclass(frozen=True)
 class Process:
-    """One running process, told apart from every other one that ever had its pid."""
+    """One running process, distinguished from every other one that ever had its pid."""
 
     boot: str
     pid: int
@@ -39,7 +39,7 @@ class Process:
 
     @classmethod
     def recorded(cls, record: Path) -> Process | None:
-        """The process of this record if it still runs, else None."""
+        """Return the process of this record if it still runs, else None."""
         try:
             boot, pid, start_ticks = record.read_text().split()
             process = cls(boot, int(pid), int(start_ticks))
@@ -48,11 +48,11 @@ class Process:
         return process if process.runs() else None
 
     def runs(self) -> bool:
-        """Whether it is still there; one that has ended but was not collected is not."""
+        """Return whether it still runs; a zombie does not."""
         return self.boot == _boot() and _state_and_start(self.pid) == (True, self.start_ticks)
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to it, and to nobody else."""
+        """Send it a signal; never sends one to another process with its pid."""
         try:
             descriptor = os.pidfd_open(self.pid)
         except ProcessLookupError:
@@ -66,7 +66,7 @@ class Process:
             os.close(descriptor)
 
     def stop(self, *, grace: float) -> bool:
-        """SIGTERM, then SIGKILL after `grace` seconds. True if it ended by itself; returns when it is gone."""
+        """Send SIGTERM, and SIGKILL after `grace` seconds; return, once it has ended, whether SIGTERM was enough."""
         self.send(signal.SIGTERM)
         if self.wait(grace):
             return True
@@ -75,7 +75,7 @@ class Process:
         return False
 
     def wait(self, seconds: float) -> bool:
-        """Wait until it has ended; False if it has not after so many seconds."""
+        """Wait until it has ended; return False if it has not after this many seconds."""
         deadline = time.monotonic() + seconds
         while self.runs():
             if time.monotonic() > deadline:
@@ -86,12 +86,12 @@ class Process:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """What it was started with."""
+        """Return the arguments that it was started with."""
         return _arguments(self.pid)
 
     @property
     def rss_bytes(self) -> int:
-        """Resident memory."""
+        """Return its resident memory, in bytes."""
         try:
             return int(psutil.Process(self.pid).memory_info().rss)
         except psutil.NoSuchProcess:
@@ -99,7 +99,7 @@ class Process:
 
     @property
     def started(self) -> datetime:
-        """When it started."""
+        """Return when it started."""
         seconds = psutil.boot_time() + self.start_ticks / os.sysconf("SC_CLK_TCK")
         return datetime.fromtimestamp(seconds, UTC)
 
@@ -107,9 +107,9 @@ class Process:
 def start(
     argv: Sequence[str], *, record: Path, log: Path, environment: Mapping[str, str], folder: Path
 ) -> Process:
-    """Start a program in a session of its own, printing into `log`, and record who it is.
+    """Start a program in a session of its own, with its output in `log`, and record which process it is.
 
-    Raises OSError where it cannot be started. A program that ends at once is seen by `Process.runs`.
+    Raises OSError if it cannot be started. `Process.runs` tells whether the program ended at once.
     """
     record.unlink(missing_ok=True)
     with open(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as output:
@@ -125,10 +125,10 @@ def start(
     try:
         while child.poll() is None and not (record.exists() and _arguments(child.pid) == tuple(argv)):
             time.sleep(0.001)
-    except BaseException:  # Ctrl-C before there is a record to find it by
+    except BaseException:  # Ctrl-C came before there was a record to find it by
         child.kill()
         raise
-    # From here on the record speaks for the child; without this, Popen would warn that it still runs.
+    # From here on the record stands for the child; without this, Popen would warn that it still runs.
     child.returncode = 0
     boot, pid, ticks = record.read_text().split()
     return Process(boot, int(pid), int(ticks))
@@ -146,7 +146,7 @@ def _boot() -> str:
 
 
 def _state_and_start(pid: int) -> tuple[bool, int]:
-    """Whether the process is alive (not a zombie) and when it started; (False, 0) if there is none."""
+    """Return whether the process is alive (not a zombie) and when it started; (False, 0) if it does not exist."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
@@ -155,6 +155,6 @@ def _state_and_start(pid: int) -> tuple[bool, int]:
 
 
 def _collect(pid: int) -> None:
-    """Collect the exit status if it is our own child (where up and down are called from one process)."""
+    """Collect the exit status if it is our own child, which it is if one process calls both up and down."""
     with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)

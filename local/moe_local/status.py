@@ -1,4 +1,4 @@
-"""How a small cluster is, as `moectl local status` shows it."""
+"""The state of a small cluster, as `moectl local status` shows it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from moe_local.processes import Process
 
 @dataclass(frozen=True)
 class PartStatus:
-    """How one process of the cluster is; `process` is None where it does not run."""
+    """The state of one part of the cluster; `process` is None if it does not run."""
 
     name: str
     process: Process | None
@@ -18,16 +18,16 @@ class PartStatus:
 
 @dataclass(frozen=True)
 class ClusterStatus:
-    """How the whole cluster is."""
+    """The state of the whole cluster."""
 
     parts: tuple[PartStatus, ...]
-    """Empty where the cluster has never been up."""
+    """Empty if the cluster was never started."""
     node_ready: bool
     operator_ready: bool | None
-    """None where the operator was never installed."""
+    """None if the operator was never installed."""
 
     @property
     def well(self) -> bool:
-        """Whether nothing is wrong."""
+        """Return whether everything that is installed runs and is ready."""
         parts_well = bool(self.parts) and all(part.healthy for part in self.parts)
         return parts_well and self.node_ready and self.operator_ready is not False

@@ -1,1 +1,1 @@
-"""`moectl`: one file a command."""
+"""The command line `moectl`: one file per command."""

@@ -1,4 +1,4 @@
-"""`moectl get`: the Experts of a namespace, with bars."""
+"""`moectl get`: the Experts of a namespace, with bars for progress."""
 
 import time
 from typing import Annotated
@@ -14,9 +14,7 @@ from moe_formats.resources.expert import Expert
 
 
 def get(
-    watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Keep the table current until Ctrl-C.")
-    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Update the table until Ctrl-C.")] = False,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = None,
 ) -> None:

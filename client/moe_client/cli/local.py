@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from moe_local.cluster import LocalCluster
     from moe_local.status import ClusterStatus, PartStatus
 
-# moe_local is imported where it is used: a plain client does not have its packages.
+# moe_local is imported where it is used: a plain client may not have its packages.
 
 app = typer.Typer(no_args_is_help=True)
 
-Name = Annotated[str, typer.Option("--name", help="Which cluster; several can run side by side.")]
+Name = Annotated[str, typer.Option("--name", help="Name of the cluster; several can run side by side.")]
 
 
 class Output(StrEnum):
@@ -42,16 +42,14 @@ def up(
     operator: Annotated[bool, typer.Option(help="Install the chart and wait for the operator.")] = True,
     values: Annotated[
         list[Path] | None,
-        typer.Option("--values", "-f", help="File with further values for the chart; repeatable."),
+        typer.Option("--values", "-f", help="File with more values for the chart; can be repeated."),
     ] = None,
     image: Annotated[
         list[str] | None,
-        typer.Option(
-            help="IMAGE=FOLDER: an environment (a folder with bin/) that stands for an image; repeatable."
-        ),
+        typer.Option(help="IMAGE=FOLDER: use a folder with a bin/ in place of an image; can be repeated."),
     ] = None,
 ) -> None:
-    """Start the cluster, or what is missing of it, and wait until it is ready."""
+    """Start the cluster, or the parts of it that do not run, and wait until it is ready."""
     with _errors_told():
         cluster = _cluster(name)
         _warn_of_missing(cluster)
@@ -71,9 +69,9 @@ def up(
 @app.command()
 def down(
     name: Name = "moe",
-    delete: Annotated[bool, typer.Option("--delete", help="Remove its data as well.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove its data, too.")] = False,
 ) -> None:
-    """Stop the cluster and every pod on it. Its data stays, unless --delete."""
+    """Stop the cluster and every pod on it. Its data is kept, unless --delete is given."""
     with _errors_told():
         console = Console(highlight=False)
         with console.status("stopping"):
@@ -87,7 +85,7 @@ def status(
     name: Name = "moe",
     output: Annotated[Output, typer.Option("--output", "-o", help="How to print it.")] = Output.TABLE,
 ) -> None:
-    """Show every part of the cluster; exit code 0 only if all of it is well."""
+    """Show every part of the cluster; the exit code is 0 only if all is well."""
     with _errors_told():
         found = _cluster(name).status()
     if output is Output.JSON:
@@ -99,7 +97,7 @@ def status(
 
 @app.command()
 def env(name: Name = "moe") -> None:
-    """Print what a shell needs to use this cluster: eval "$(moectl local env)"."""
+    """Print the variables with which a shell uses this cluster: eval "$(moectl local env)"."""
     with _errors_told():
         cluster = _cluster(name)
         if not cluster.kubeconfig.exists():
@@ -117,7 +115,7 @@ def _cluster(name: str) -> LocalCluster:
 
 @contextmanager
 def _errors_told() -> Iterator[None]:
-    """An error of the cluster is told in words, with exit code 1."""
+    """Print an error of the cluster in words and exit with code 1."""
     try:
         from moe_local.errors import LocalClusterError
     except ImportError as error:
@@ -128,13 +126,13 @@ def _errors_told() -> Iterator[None]:
         sys.exit(f"moectl: {error}")
     except OSError as error:  # no space, no permission, no file
         sys.exit(
-            f"moectl: {error}\n  to fix: see that this user can write there and that the disk is not full"
+            f"moectl: {error}\n  to fix: make sure that this user can write there and that the disk is not full"
         )
 
 
 @contextmanager
 def _interruptible_once(console: Console) -> Iterator[None]:
-    """SIGTERM ends `up` as Ctrl-C does; a second one does not end the stopping of what was started."""
+    """Let SIGTERM end `up` as Ctrl-C does; further signals do not interrupt stopping what was started."""
 
     def interrupt(*_: object) -> None:
         for number in previous:
@@ -164,7 +162,7 @@ def _image(option: str) -> tuple[str, Path]:
     name, _, folder = option.partition("=")
     if not (Path(folder) / "bin").is_dir():
         sys.exit(
-            f"moectl: --image {option}: want IMAGE=FOLDER, where FOLDER has a bin/ with the image's commands"
+            f"moectl: --image {option}: give IMAGE=FOLDER, where FOLDER has a bin/ with the image's commands"
         )
     return name, Path(folder)
 
@@ -176,7 +174,7 @@ def _tell_step(console: Console, step: str, seconds: float) -> None:
 def _print_status(name: str, status: ClusterStatus) -> None:
     console = Console(highlight=False)
     if not status.parts:
-        console.print(f"Cluster {name} has never been up. Start it: moectl local up --name {name}")
+        console.print(f"Cluster {name} has never been started. To start it: moectl local up --name {name}")
         return
     table = Table("PART", "PID", "MEMORY", "UP", "STATE", box=None, pad_edge=False, header_style="")
     for part in status.parts:

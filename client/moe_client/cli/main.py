@@ -1,4 +1,4 @@
-"""The command line `moectl`: what each word does is in the file of its name."""
+"""The command line `moectl`; each command is in the file of its name."""
 
 import sys
 
@@ -9,7 +9,7 @@ from moe_client.errors import ClientError
 from moe_local.errors import LocalClusterError
 
 app = typer.Typer(
-    help="See and use the Experts of a cluster, or of this laptop.",
+    help="Look at and use the Experts of a cluster, or of the small cluster on this machine.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,

@@ -17,7 +17,7 @@ def matrix(
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = None,
 ) -> None:
-    """Show the matrix of a pool: a row an Expert, a column a domain, held-out bits per byte."""
+    """Show the matrix of a pool: held-out bits per byte, one row per Expert, one column per domain."""
     cluster = Cluster(kubeconfig=kubeconfig, namespace=namespace)
     Console().print(matrix_table(promoted_revisions(cluster, pool)))
 

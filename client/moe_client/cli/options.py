@@ -7,9 +7,11 @@ import typer
 
 Kubeconfig = Annotated[
     Path | None,
-    typer.Option("--kubeconfig", help="Default: $KUBECONFIG, then ~/.kube/config.", show_default=False),
+    typer.Option("--kubeconfig", help="Default: $KUBECONFIG, or else ~/.kube/config.", show_default=False),
 ]
 Namespace = Annotated[
     str | None,
-    typer.Option("--namespace", "-n", help="Default: that of the current context.", show_default=False),
+    typer.Option(
+        "--namespace", "-n", help="Default: the namespace of the current context.", show_default=False
+    ),
 ]

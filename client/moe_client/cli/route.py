@@ -14,7 +14,7 @@ from moe_client.tables import bar
 def route(
     pool: Annotated[str, typer.Argument(help="Name of the ExpertPool.")],
     prompt: Annotated[str, typer.Argument(help="The text to route.")],
-    complete: Annotated[bool, typer.Option("--complete", help="Also print the completion.")] = False,
+    complete: Annotated[bool, typer.Option("--complete", help="Print the completion, too.")] = False,
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""`moectl why`: in words, why an Expert or a pool is where it is."""
+"""`moectl why`: explains in words why an Expert or a pool is where it is."""
 
 from typing import Annotated
 
@@ -16,16 +16,14 @@ POOL_WORDS = ("pool", "expertpool", "expertpools", "epool")
 
 
 def why(
-    target: Annotated[str, typer.Argument(help="expert/NAME or pool/NAME; a bare NAME is an Expert.")],
+    target: Annotated[str, typer.Argument(help="expert/NAME or pool/NAME; NAME alone means an Expert.")],
     kubeconfig: Kubeconfig = None,
     namespace: Namespace = None,
 ) -> None:
     """Say why an Expert or a pool is where it is, on what evidence, and what to do next."""
     kind, _, name = target.rpartition("/")
     if kind not in ("", *EXPERT_WORDS, *POOL_WORDS):
-        raise typer.BadParameter(
-            f"{kind!r} is not a kind that can be explained: say expert/NAME or pool/NAME"
-        )
+        raise typer.BadParameter(f"{kind!r} cannot be explained: give expert/NAME or pool/NAME")
     cluster = Cluster(kubeconfig=kubeconfig, namespace=namespace)
     if kind in POOL_WORDS:
         pool = cluster.get(ExpertPool, name)

@@ -1,1 +1,1 @@
-"""The demo: the main job from `kubectl apply` to routed answers, on this machine, live."""
+"""The demo: from `kubectl apply` to routed answers, on this machine, live."""

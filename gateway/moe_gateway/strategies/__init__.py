@@ -1,4 +1,4 @@
-"""The routing strategies, one a file: each turns the text of a request into a Decision."""
+"""The routing strategies, one per file: each turns the text of a request into a Decision."""
 
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -6,7 +6,7 @@ from moe_gateway.decision import Decision
 from moe_gateway.strategies import distilled, posterior
 from moe_gateway.strategies.context import Context
 
-#: A strategy: the text to route by, and what it may look at.
+#: A strategy gets the text to route by and a Context.
 Strategy = Callable[[str, Context], Awaitable[Decision]]
 
 #: Strategies by their name in RoutingPolicy.strategy.

@@ -1,4 +1,4 @@
-"""What a strategy may look at, and what strategies share."""
+"""What a strategy may use, and the functions that strategies share."""
 
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from moe_gateway.decision import Decision
 
 
 class Table(Protocol):
-    """The small model of the Distilled strategy."""
+    """The small model that the Distilled strategy uses."""
 
     def score(self, text: str) -> Mapping[str, float]:
         """Return the calibrated probability of each Expert that the table knows."""
@@ -17,10 +17,9 @@ class Table(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """What a strategy may look at besides the text.
+    """What a strategy may use besides the text.
 
-    `log_likelihood` asks an Expert's server for log p(text) in nats; it raises where the server does
-    not answer.
+    `log_likelihood` asks an Expert's server for log p(text) in nats; it raises if the server does not answer.
     """
 
     policy: RoutingPolicy
@@ -29,13 +28,13 @@ class Context:
 
 
 def fall_back(policy: RoutingPolicy, because: str) -> Decision:
-    """Return the decision for a request that the strategy cannot decide."""
+    """Return the decision for a request that the strategy cannot decide, for the reason `because`."""
     expert = policy.default_expert()
     return Decision(expert=expert.name, strategy="Fallback", why=f"{because}, so {expert.name} takes it")
 
 
 def named(policy: RoutingPolicy, name: str) -> str:
-    """Return an Expert's name with its domain, for people."""
+    """Return an Expert's name and, if different, its domain, for people to read."""
     expert = policy.expert(name)
     if expert is None or expert.domain in (None, name):
         return name
@@ -43,5 +42,5 @@ def named(policy: RoutingPolicy, name: str) -> str:
 
 
 def last_bytes(text: str, limit: int) -> str:
-    """Return the end of a text: at most `limit` UTF-8 bytes, no character cut."""
+    """Return the end of a text: at most `limit` bytes of UTF-8, without cutting a character."""
     return text.encode("utf-8", "replace")[-limit:].decode("utf-8", "ignore")

@@ -1,18 +1,18 @@
-"""Distilled: a small table of byte n-grams says which Expert codes such text best.
+"""Distilled: a small table of byte n-grams says which Expert encodes such text best.
 
-The table is made by the distill Job from the matrix's per-segment cells and carries its own calibrated
+The distill Job makes the table from the matrix's scores of single segments; the table contains its own calibrated
 temperature. Scoring takes about a millisecond at most and asks no Expert.
 """
 
 from moe_gateway.decision import Decision
 from moe_gateway.strategies.context import Context, fall_back, last_bytes, named
 
-#: Bytes of the prompt that are scored: its end. Enough to tell, and half a millisecond to score.
+#: Bytes at the end of the prompt that are scored: enough to decide, and scored in half a millisecond.
 SCORED_BYTES = 512
 
 
 async def choose(text: str, context: Context) -> Decision:
-    """Score the end of `text` with the table, and take the most probable Expert that serves."""
+    """Score the end of `text` with the table and choose the most probable Expert that serves."""
     policy, scored = context.policy, last_bytes(text, SCORED_BYTES)
     if context.table is None:
         return fall_back(policy, "no table has been distilled for this pool yet")

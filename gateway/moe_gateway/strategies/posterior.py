@@ -1,10 +1,10 @@
-"""Posterior: the Expert under which the prompt is most likely.
+"""Posterior: chooses the Expert under which the prompt is most likely.
 
-Every Expert's server scores the same bytes of the prompt; Bayes' rule makes probabilities of them:
+Every Expert's server scores the same bytes of the prompt; Bayes' rule turns the scores into probabilities:
 
     p(e | text) ∝ prior(e) · exp(log p(text | e) / temperature)
 
-It is the sharpest strategy and the dearest: one forward pass of every Expert per request.
+It is the most accurate strategy and the most expensive one: each request costs a forward pass of every Expert.
 """
 
 import asyncio
@@ -15,12 +15,12 @@ from moe_formats.routing_policy import RoutingPolicy
 from moe_gateway.decision import Decision
 from moe_gateway.strategies.context import Context, fall_back, last_bytes, named
 
-#: Bytes of the prompt that are scored: its end, so that every Expert has context enough for all of them.
+#: Bytes at the end of the prompt that are scored: few enough to fit every Expert's context.
 SCORED_BYTES = 256
 
 
 async def choose(text: str, context: Context) -> Decision:
-    """Ask every Expert for the likelihood of the end of `text`, and take the most probable one."""
+    """Ask every Expert for the likelihood of the end of `text` and choose the most probable one."""
     scored = last_bytes(text, SCORED_BYTES)
     if not scored:
         return fall_back(context.policy, "the prompt is empty")
@@ -39,9 +39,9 @@ async def choose(text: str, context: Context) -> Decision:
 
 
 def decide(log_likelihoods: Mapping[str, float], scored_bytes: int, policy: RoutingPolicy) -> Decision:
-    """Return the decision for log-likelihoods (nats of the same `scored_bytes` bytes, by Expert).
+    """Return the decision for the log-likelihoods of the same `scored_bytes` bytes, in nats, by Expert.
 
-    An Expert without a likelihood did not answer in time and does not count.
+    An Expert without a likelihood did not answer in time and is left out.
     """
     usable = {name: nats for name, nats in log_likelihoods.items() if math.isfinite(nats)}
     silent = [expert.name for expert in policy.experts if expert.name not in usable]
@@ -68,7 +68,7 @@ def decide(log_likelihoods: Mapping[str, float], scored_bytes: int, policy: Rout
 
 
 def _probabilities(log_likelihoods: Mapping[str, float], policy: RoutingPolicy) -> dict[str, float]:
-    """Normalise prior · exp(nats / temperature) without overflow."""
+    """Return prior · exp(nats / temperature), normalised, without overflow."""
     scores = {
         name: math.log(policy.prior.get(name, 1.0)) + nats / policy.temperature
         for name, nats in log_likelihoods.items()

@@ -27,7 +27,7 @@ async def _run(config: AgentConfig) -> None:
 
 
 def main() -> int:
-    """Run the agent; exit status 2 for a configuration that cannot be used."""
+    """Run the agent; return exit status 2 for a configuration that cannot be used."""
     parser = argparse.ArgumentParser(prog="python -m moe_local.agent", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="file with an AgentConfig, YAML or JSON")
     path = parser.parse_args().config
@@ -38,7 +38,7 @@ def main() -> int:
     except (OSError, ValidationError, yaml.YAMLError) as error:
         print(f"{path}: {error}", file=sys.stderr)
         return 2
-    gc.freeze()  # what was imported is never garbage
+    gc.freeze()  # what was imported is never garbage, so the collector need not look at it
     try:
         asyncio.run(_run(config))
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Whether a pod fits on the node beside those that are there. The scheduler has checked; a race may prove it wrong."""
+"""Whether a pod fits on the node with those that are there. The scheduler has checked it, but may have raced."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from moe_local.agent.state import End
 
 
 def requests(pod: Pod) -> dict[str, Decimal]:
-    """What a pod takes of the node: its containers together, or its greediest init container."""
+    """Return what a pod takes of the node: its containers together, or its largest init container."""
     total: dict[str, Decimal] = {}
     for container in pod.spec.containers:
         for name, amount in container.resources.requested().items():
@@ -23,7 +23,7 @@ def requests(pod: Pod) -> dict[str, Decimal]:
 
 
 def refusal(pod: Pod, others: Sequence[Pod], capacity: Mapping[str, str]) -> End | None:
-    """Why a pod does not fit beside the others, in the kubelet's words; None if it does."""
+    """Return why a pod does not fit with the others, in the kubelet's words; None if it does."""
     wanted = requests(pod) | {"pods": Decimal(1)}
     used: dict[str, Decimal] = {"pods": Decimal(len(others))}
     for other in others:

@@ -1,4 +1,4 @@
-"""The agent as a whole: gives every pod of the node a worker, and tells workers what changes around them."""
+"""The whole agent: gives every pod of the node a worker, and tells workers what changes around them."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ LEFTOVER_GRACE = 5.0
 FAULT_SECONDS = 1.0
 
 Part = Callable[[], Awaitable[None]]
-"""Something the agent does for as long as it lives."""
+"""A task of the agent that runs as long as the agent does."""
 
 
 class Agent:
-    """One node. `run` returns when it is told to stop (`stop`) and its pods have ended."""
+    """One node. `run` returns after `stop` was called and its pods have ended."""
 
     def __init__(self, config: AgentConfig) -> None:
         self._config = config
@@ -52,11 +52,11 @@ class Agent:
         self._capacity: dict[str, str] = {}
 
     def stop(self) -> None:
-        """Stop all pods' processes gracefully, then return from `run`."""
+        """Stop all pods' processes gracefully and let `run` return."""
         self._stopped.set()
 
     async def run(self) -> None:
-        """Be the node. Raises OSError if the port or the state folder cannot be had, ValueError for a bad kubeconfig."""
+        """Be the node. Raises OSError if port or state folder cannot be used, ValueError for a bad kubeconfig."""
         self._config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._config.state_dir.chmod(0o700)
         self._capacity = measured_capacity(self._config.state_dir) | self._config.capacity
@@ -92,12 +92,14 @@ class Agent:
         )
 
     async def _try_isolation(self) -> str:
-        """'' if pods get mount namespaces, else why not. Raises OSError if they must and cannot."""
+        """Return '' if pods get mount namespaces, else why not. Raises OSError if they are required but impossible."""
         if self._config.isolation == "none":
             return "the agent's configuration says so"
         problem = await asyncio.to_thread(why_not_isolated)
         if problem and self._config.isolation == "mount-namespace":
-            raise OSError(f"isolation: mount-namespace is configured, but this machine refuses it: {problem}")
+            raise OSError(
+                f"isolation: mount-namespace is configured, but this machine does not allow it: {problem}"
+            )
         return problem
 
     def _parts(self, client: APIClient, node: Node) -> list[Part]:
@@ -134,7 +136,7 @@ class Agent:
                 self._take(item, gone=event.kind == "deleted")
 
     def _claim_addresses(self, items: Iterable[JSON]) -> None:
-        """Pods keep their addresses over a restart of the agent; new ones must not get them first."""
+        """Let pods keep their addresses over a restart of the agent, before new pods can get them."""
         for item in items:
             uid = item["metadata"]["uid"]
             record = read_record(self._folder / uid / "pod.json")
@@ -146,7 +148,7 @@ class Agent:
         return self._config.state_dir / "pods"
 
     def _take(self, item: JSON, *, gone: bool) -> None:
-        """Hand a pod, as it is now, to its worker."""
+        """Give a pod, as it is now, to its worker."""
         worker = self._workers.get(item["metadata"]["uid"])
         if gone:
             if worker:
@@ -155,7 +157,7 @@ class Agent:
         try:
             pod = Pod.model_validate(item)
         except ValidationError as error:
-            log.error("pod %s cannot be understood: %s", item["metadata"]["name"], error)
+            log.error("pod %s cannot be parsed: %s", item["metadata"]["name"], error)
             return
         if worker:
             worker.update(pod)
@@ -181,12 +183,12 @@ class Agent:
         self._names_stale.set()
 
     def _admit(self, pod: Pod) -> End | None:
-        """Why the node has no room for a pod that the scheduler has sent; None if it has."""
+        """Return why the node has no room for a pod that the scheduler has sent; None if it has."""
         others = [w.pod for w in self._workers.values() if w.holds_resources]
         return refusal(pod, others, self._capacity)
 
     async def _remove_all_but(self, uids: set[str]) -> None:
-        """Pods that were deleted while nobody looked: told to their workers, or ended here if there is none."""
+        """Tell workers of pods that were deleted unnoticed, and end such pods that have no worker."""
         for uid, worker in self._workers.items():
             if uid not in uids:
                 worker.remove()
@@ -208,7 +210,7 @@ class Agent:
         for worker in self._workers.values():
             worker.leave()
 
-    # What surrounds pods
+    # What pods depend on
 
     async def _watch_services(self, client: APIClient) -> None:
         async for event in client.watch("/api/v1/services"):
@@ -233,7 +235,7 @@ class Agent:
         return cluster_names(self._services.values(), members, reader=reader)
 
     async def _write_names(self) -> None:
-        """Keep every pod's hosts file up to date; changes that come together are written together."""
+        """Keep every pod's hosts file up to date; changes that arrive together are written together."""
         while True:
             await self._names_stale.wait()
             self._names_stale.clear()
@@ -249,37 +251,37 @@ class Agent:
         return found[-1] if found else None
 
     def container_folder(self, namespace: str, pod: str, container: str) -> Path | None:
-        """Where the attempts of a container lie."""
+        """Return the folder with the attempts of a container."""
         worker = self._find(namespace, pod)
         known = worker is not None and container in worker.runs
         return worker.folder / "containers" / container if worker and known else None
 
     def is_running(self, namespace: str, pod: str, container: str, attempt: int) -> bool:
-        """Whether that attempt still runs."""
+        """Return whether that attempt still runs."""
         worker = self._find(namespace, pod)
         state = worker.runs[container].state if worker else None
         return state is not None and state.running and state.attempt == attempt
 
 
 async def _for_ever(part: Part) -> None:
-    """Keep a part of the agent at work: whatever it trips over, it lists the world again and goes on."""
+    """Keep a task of the agent running: after any error it lists its objects again and continues."""
     while True:
         try:
             await part()
         except Exception:
-            log.exception("a fault of the agent; that part of it starts again")
+            log.exception("an error in the agent; this task of it starts again")
             await asyncio.sleep(FAULT_SECONDS)
 
 
 def _probing_session() -> aiohttp.ClientSession:
-    """Probes make a new connection each, as a kubelet's do, and keep no cookies."""
+    """Return a session for probes. Like a kubelet's, each makes a new connection and keeps no cookies."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(force_close=True), cookie_jar=aiohttp.DummyCookieJar()
     )
 
 
 async def end_leftover(folder: Path) -> None:
-    """End what still runs of a pod whose object is gone, then remove its folder."""
+    """End what still runs of a pod whose object is gone, and then remove its folder."""
     containers = folder / "containers"
     for container in containers.iterdir() if containers.is_dir() else ():
         for number in attempts(container):

@@ -21,7 +21,7 @@ RECONNECT_SECONDS = 0.5
 MOST_RECONNECT_SECONDS = 5.0
 REQUEST_TIMEOUT = aiohttp.ClientTimeout(total=20)
 SILENCE_SECONDS = 150
-"""A watch sends a bookmark about once a minute; one that sends nothing for so long is dead and made again."""
+"""Seconds. A watch sends a bookmark about once a minute; one that sends nothing for this long is renewed."""
 WATCH_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=SILENCE_SECONDS)
 
 
@@ -38,12 +38,12 @@ class NotFoundError(APIError):
 
 
 class ConflictError(APIError):
-    """The object exists already, or is another one than the request meant."""
+    """The object exists already, or is not the one that the request meant."""
 
 
 @dataclass(frozen=True)
 class Event:
-    """One step of a watch. `listed` carries the whole collection: what is not in it does not exist."""
+    """One step of a watch. `listed` has the whole collection: what is not in it does not exist."""
 
     kind: Literal["listed", "changed", "deleted"]
     objects: list[JSON]
@@ -59,7 +59,7 @@ def _error(status: int, text: str) -> APIError:
 
 
 def read_kubeconfig(path: Path) -> tuple[str, ssl.SSLContext]:
-    """Server and TLS context of the current context; raises ValueError if it has no client certificate."""
+    """Return server and TLS context of the current context; raises ValueError if it has no client certificate."""
     config = yaml.safe_load(path.read_text())
     current = next(c["context"] for c in config["contexts"] if c["name"] == config["current-context"])
     cluster = next(c["cluster"] for c in config["clusters"] if c["name"] == current["cluster"])
@@ -73,7 +73,7 @@ def read_kubeconfig(path: Path) -> tuple[str, ssl.SSLContext]:
 
 
 class APIClient:
-    """Requests as one user. Use as an async context manager."""
+    """Sends requests as one user. An async context manager."""
 
     def __init__(self, kubeconfig: Path) -> None:
         self.server, self._tls = read_kubeconfig(kubeconfig)
@@ -90,7 +90,7 @@ class APIClient:
 
     @property
     def session(self) -> aiohttp.ClientSession:
-        """The open session; raises RuntimeError outside of the context."""
+        """Return the open session; raises RuntimeError outside of the context."""
         if self._session is None:
             raise RuntimeError("APIClient is used outside of its context")
         return self._session
@@ -103,7 +103,7 @@ class APIClient:
         *,
         content_type: str = "application/json",
     ) -> JSON:
-        """One request; the answer as JSON. Raises APIError or one of its kinds."""
+        """Send one request and return the answer as JSON. Raises APIError or a subclass of it."""
         data = None if body is None else json.dumps(body).encode()
         try:
             async with self.session.request(
@@ -118,19 +118,19 @@ class APIClient:
             raise APIError(0, f"{method} {path}: {error or type(error).__name__}") from error
 
     async def get(self, path: str) -> JSON:
-        """Read one object."""
+        """Return one object."""
         return await self.request("GET", path)
 
     async def create(self, path: str, body: Mapping[str, Any]) -> JSON:
-        """Create an object in a collection."""
+        """Create an object in a collection and return it."""
         return await self.request("POST", path, body)
 
     async def patch(self, path: str, body: Mapping[str, Any]) -> JSON:
-        """Strategic merge patch."""
+        """Apply a strategic merge patch and return the object."""
         return await self.request("PATCH", path, body, content_type=STRATEGIC_MERGE)
 
     async def delete(self, path: str, *, uid: str, grace: int | None = None) -> None:
-        """Delete the object with this uid; one that is gone, or is another by now, is left alone."""
+        """Delete the object with this uid; nothing happens if it is gone or another one has its name by now."""
         options: JSON = {"kind": "DeleteOptions", "apiVersion": "v1", "preconditions": {"uid": uid}}
         if grace is not None:
             options["gracePeriodSeconds"] = grace
@@ -140,7 +140,7 @@ class APIClient:
             return
 
     async def watch(self, path: str, **selectors: str) -> AsyncIterator[Event]:
-        """List a collection, then follow it for ever. A gap in the watch (410) lists again. Never raises APIError."""
+        """List a collection, then watch it without end; a gap in the watch (410) lists it again. Never raises APIError."""
         version = ""
         pause = RECONNECT_SECONDS
         while True:
@@ -162,7 +162,7 @@ class APIClient:
     async def _follow(
         self, path: str, selectors: Mapping[str, str], version: str
     ) -> AsyncIterator[tuple[Event | None, str]]:
-        """One watch request: each change with the version to go on from. Raises APIError, 410 when that is too old."""
+        """Watch once; yield each change with the version to continue from. Raises APIError, 410 if that is too old."""
         options = {
             **selectors,
             "watch": "true",
@@ -192,7 +192,7 @@ def _query(options: Mapping[str, str]) -> str:
 
 
 async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Lines of any length: StreamReader.readline gives up at 64 KiB, which a Secret may exceed."""
+    """Yield lines of any length: StreamReader.readline fails above 64 KiB, which a Secret may exceed."""
     rest = b""
     async for chunk in stream.iter_any():
         *lines, rest = (rest + chunk).split(b"\n")

@@ -1,4 +1,4 @@
-"""What the node agent is told when it starts: one YAML or JSON file, checked before anything runs."""
+"""The configuration of the node agent: one YAML or JSON file, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOOPBACK = IPv4Network("127.0.0.0/8")
 
 
 def _inside_loopback(network: IPv4Network) -> IPv4Network:
-    """Pods get addresses that need no network set-up, so the network has to be part of 127.0.0.0/8."""
+    """Check that the network is part of 127.0.0.0/8, whose addresses pods can use without any set-up."""
     if not network.subnet_of(LOOPBACK):
         raise ValueError(f"{network} is not inside {LOOPBACK}: choose for example 127.77.0.0/16")
     if network.prefixlen > 28:
@@ -23,7 +23,7 @@ def _inside_loopback(network: IPv4Network) -> IPv4Network:
 
 
 def _absolute(path: Path) -> Path:
-    """Relative paths would change their meaning with the folder the agent is started from."""
+    """Refuse relative paths, whose meaning would depend on the folder that the agent is started in."""
     if not path.is_absolute():
         raise ValueError(f"{path} is relative: give an absolute path")
     return path
@@ -33,7 +33,7 @@ AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
 class _Part(BaseModel):
-    """Keys are camelCase in the file; a key that nothing reads is a mistake and refused."""
+    """Keys are camelCase in the file; unknown keys are refused."""
 
     model_config = ConfigDict(
         alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, validate_default=True
@@ -41,7 +41,7 @@ class _Part(BaseModel):
 
 
 class Image(_Part):
-    """What stands for a container image: an installed Python environment."""
+    """What replaces a container image: an installed Python environment."""
 
     environment: AbsolutePath = Field(
         description="Folder of a virtual environment; its bin/ comes first on PATH."
@@ -49,21 +49,23 @@ class Image(_Part):
 
 
 class BackOff(_Part):
-    """How long to wait before a container that ended is started again; the defaults are the kubelet's."""
+    """How long to wait before a container that has ended is restarted; the defaults are the kubelet's."""
 
     initial: float = Field(
-        default=10.0, gt=0, description="Seconds before the second restart (the first is at once)."
+        default=10.0, gt=0, description="Seconds before the second restart; the first is immediate."
     )
     maximum: float = Field(
-        default=300.0, gt=0, description="Seconds at most; each restart doubles the wait until then."
+        default=300.0, gt=0, description="Longest wait in seconds; each restart doubles the wait up to it."
     )
     reset_after: float = Field(
-        default=600.0, gt=0, description="A container that ran for so many seconds starts afresh."
+        default=600.0,
+        gt=0,
+        description="After a container has run for this many seconds, its wait starts from the beginning.",
     )
 
 
 class AgentConfig(_Part):
-    """Everything the agent knows about its node. Written by `moectl local up`."""
+    """Everything that the agent is told about its node. `moectl local up` writes it."""
 
     node_name: str = Field(
         pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$", description="Name of the Node object."
@@ -76,21 +78,25 @@ class AgentConfig(_Part):
         description="The agent's own folder (made with mode 0700): pods and volumes."
     )
     listen_address: IPv4Address = Field(
-        default=IPv4Address("127.0.0.1"), description="Where the log endpoint listens."
+        default=IPv4Address("127.0.0.1"), description="Address on which the log endpoint listens."
     )
-    listen_port: int = Field(gt=0, lt=65536, description="Port of the log endpoint; the Node announces it.")
-    serving_certificate: AbsolutePath = Field(description="PEM certificate for the listen address.")
-    serving_key: AbsolutePath = Field(description="PEM key of the serving certificate.")
+    listen_port: int = Field(
+        gt=0, lt=65536, description="Port of the log endpoint, which the Node object announces."
+    )
+    serving_certificate: AbsolutePath = Field(
+        description="PEM file with the serving certificate for the listen address."
+    )
+    serving_key: AbsolutePath = Field(description="PEM file with the key of the serving certificate.")
     client_ca: AbsolutePath = Field(
-        description="PEM bundle; only clients with a certificate signed by it are answered."
+        description="PEM bundle; only clients with a certificate signed by it get an answer."
     )
     client_names: tuple[str, ...] = Field(
         default=(),
-        description="Common names of the clients that are answered; empty means any with a certificate.",
+        description="Common names of the clients that get an answer; empty: any client with a certificate.",
     )
     images: dict[str, Image] = Field(
         default_factory=dict,
-        description="Image name (with or without tag) -> environment. Any other image is refused.",
+        description="Environments by image name (with or without tag). Any other image is refused.",
     )
     capacity: dict[str, str] = Field(
         default_factory=dict,
@@ -99,23 +105,27 @@ class AgentConfig(_Part):
     )
     pod_network: Annotated[IPv4Network, AfterValidator(_inside_loopback)] = Field(
         default=IPv4Network("127.77.0.0/16"),
-        description="Each pod gets one address of it. Clusters that run side by side need networks of their own.",
+        description="Each pod gets one address of it. Clusters that run side by side need different networks.",
     )
     node_labels: dict[str, str] = Field(
-        default_factory=dict, description="Labels beside those that the agent sets."
+        default_factory=dict, description="Labels in addition to those that the agent sets."
     )
     hidden_paths: tuple[AbsolutePath, ...] = Field(
         default=(),
         description="Folders that containers do not see where pods are isolated, such as the one with the cluster's keys.",
     )
     isolation: Literal["auto", "mount-namespace", "none"] = Field(
-        default="auto", description="auto: mount-namespace where this machine allows it, else none."
+        default="auto", description="auto: mount-namespace if this machine allows it, else none."
     )
     back_off: BackOff = Field(default_factory=BackOff)
-    heartbeat_seconds: float = Field(default=10.0, gt=0, description="How often the node's Lease is renewed.")
-    drain_seconds: float = Field(default=8.0, ge=0, description="On SIGTERM, how long pods may take to end.")
+    heartbeat_seconds: float = Field(
+        default=10.0, gt=0, description="Seconds between two renewals of the node's Lease."
+    )
+    drain_seconds: float = Field(
+        default=8.0, ge=0, description="Seconds that pods may take to end after the agent gets SIGTERM."
+    )
 
     @classmethod
     def read(cls, path: Path) -> AgentConfig:
-        """Read the file; raises `pydantic.ValidationError` naming each wrong field, or `OSError`."""
+        """Return the configuration in a file; raises `pydantic.ValidationError` naming each wrong field, or `OSError`."""
         return cls.model_validate(yaml.safe_load(path.read_text()))

@@ -1,4 +1,4 @@
-"""One container of a pod: its attempts, its probes, how it is stopped and what its end means."""
+"""One container of a pod: its attempts and probes, how it is stopped, and what its end means."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ MESSAGE_FROM_LOG_LINES = 80
 MESSAGE_FROM_LOG_BYTES = 2048
 KILL_SIGNALS = {9: "Killed by signal 9 (SIGKILL)", 11: "Killed by signal 11 (SIGSEGV)"}
 Tell = Callable[[str, str, str], None]
-"""Kind (Normal or Warning), reason, message."""
+"""Called with the kind of an event (Normal or Warning), its reason and its message."""
 
 
 class ContainerRun:
-    """Runs one container. Its `state` is current whenever `changed` is called."""
+    """Runs one container. Its `state` is up to date whenever `changed` is called."""
 
     def __init__(
         self,
@@ -66,13 +66,13 @@ class ContainerRun:
 
     @property
     def next_folder(self) -> Path:
-        """Folder of the attempt that comes next."""
+        """The folder of the next attempt."""
         return self._folder / str(self.state.attempt + 1)
 
     def _id(self, attempt: int) -> str:
         return f"moe-local://{self._pod_uid}/{self.container.name}/{attempt}"
 
-    # Starting, and finding again
+    # Starting, and finding what already runs
 
     async def begin(self, launch: Launch, prober: probes.Prober) -> None:
         """Start the next attempt. A command that cannot be started counts as an attempt that ended."""
@@ -113,7 +113,7 @@ class ContainerRun:
         self._changed()
 
     async def adopt(self, prober: probes.Prober) -> None:
-        """Take over what an earlier run of the agent has left: attempts that ended, and one that still runs."""
+        """Take over what an earlier run of the agent has left: attempts that have ended, and one that still runs."""
         if self._adopted:
             return
         for number in attempts(self._folder):
@@ -137,7 +137,7 @@ class ContainerRun:
         self._end(self._exit(ended, self.state.attempt))
 
     def _exit(self, ended: ExitRecord | Lost, attempt: int) -> Exit:
-        """What an end means to the API."""
+        """Return the end of an attempt as the API describes it."""
         message = self._message(attempt, failed=isinstance(ended, Lost) or ended["code"] != 0)
         if isinstance(ended, Lost):
             return Exit(
@@ -161,7 +161,7 @@ class ContainerRun:
         )
 
     def _message(self, attempt: int, *, failed: bool) -> str:
-        """The termination message: from its file, else (if the pod says so) the end of the log."""
+        """Return the termination message: from its file, or else (if the pod says so) from the end of the log."""
         folder = self._folder / str(attempt)
         text = ""
         with contextlib.suppress(OSError), open(folder / "termination-log", "rb") as file:
@@ -172,7 +172,7 @@ class ContainerRun:
         return text
 
     def _end(self, ended: Exit) -> None:
-        """Record the end, and when the next attempt may start."""
+        """Record the end of the attempt, and when the next one may start."""
         self.cancel()
         state = self.state
         state.exit, state.started, state.ready = ended, False, False
@@ -185,7 +185,7 @@ class ContainerRun:
     # Stopping
 
     def stop(self, grace: float, why: str) -> None:
-        """Run the preStop hook, then SIGTERM; all of it is killed when the grace period is over."""
+        """Run the preStop hook, then send SIGTERM; everything is killed when the grace period is over."""
         if not self._process or self.state.stopping:
             return
         self.state.stopping = True
@@ -196,7 +196,7 @@ class ContainerRun:
         self._changed()
 
     def kill_within(self, seconds: float) -> None:
-        """Kill it so many seconds from now at the latest; an earlier moment that was set before stays."""
+        """Kill the container after this many seconds at the latest; an earlier deadline that was set before is kept."""
         loop = asyncio.get_running_loop()
         moment = loop.time() + seconds
         if not self._process or (self._kill_at is not None and self._kill_at <= moment):
@@ -225,7 +225,7 @@ class ContainerRun:
             self._tell("Warning", "FailedHook", problem)
 
     def cancel(self) -> None:
-        """End the probes and timers of the latest attempt; what runs goes on."""
+        """End the probes and timers of the latest attempt; the container itself keeps running."""
         current = asyncio.current_task()
         for task in self._tasks:
             if task is not current:
@@ -297,5 +297,5 @@ class ContainerRun:
         )
 
     def set_problem(self, problem: Problem, retry_at: float) -> None:
-        """It cannot be started now."""
+        """Note that it cannot be started now, and why."""
         self.state.problem, self.state.retry_at = problem, retry_at

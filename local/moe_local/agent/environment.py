@@ -1,4 +1,4 @@
-"""A container's environment, command and fields, resolved as the kubelet resolves them. Pure: objects in, text out."""
+"""Resolves a container's environment, command and fields as the kubelet does. Pure: objects in, text out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Kind = Literal["configmaps", "secrets"]
 Reference = tuple[Kind, str]
 """A ConfigMap or Secret in the pod's namespace, by collection and name."""
 Sources = Mapping[Reference, Mapping[str, bytes] | None]
-"""The data of every object that was looked up; None where there is no such object."""
+"""The data of every object that was looked up; None if it does not exist."""
 
 _VARIABLE = re.compile(r"\$(?:\$|\(([^)]+)\))")
 _MAP_KEY = re.compile(r"metadata\.(labels|annotations)\['(.+)'\]")
@@ -30,7 +30,7 @@ SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class ConfigurationError(Exception):
-    """The pod refers to something that does not exist or cannot be; starting is tried again later."""
+    """The pod refers to something that does not exist or is invalid; starting is tried again later."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Facts:
 
 
 def references(container: Container) -> set[Reference]:
-    """The ConfigMaps and Secrets that a container's environment is made of."""
+    """Return the ConfigMaps and Secrets that a container's environment needs."""
     found: set[Reference] = set()
     for variable in container.env:
         origin = variable.value_from
@@ -62,7 +62,7 @@ def references(container: Container) -> set[Reference]:
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
-    """Replace $(NAME) where NAME is defined; $$ is a plain $."""
+    """Replace $(NAME) if NAME is defined; $$ becomes a plain $."""
 
     def replacement(found: re.Match[str]) -> str:
         name = found.group(1)
@@ -72,7 +72,7 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
 
 
 def resolve(pod: Pod, container: Container, facts: Facts, sources: Sources) -> dict[str, str]:
-    """The variables that the pod asks for, in its order; later ones win. Raises ConfigurationError."""
+    """Return the variables of the pod's spec, in its order; later ones win. Raises ConfigurationError."""
     base = {
         "KUBERNETES_SERVICE_HOST": facts.api_host,
         "KUBERNETES_SERVICE_PORT": str(facts.api_port),
@@ -90,7 +90,7 @@ def resolve(pod: Pod, container: Container, facts: Facts, sources: Sources) -> d
 
 
 def _from_objects(pod: Pod, container: Container, sources: Sources) -> dict[str, str]:
-    """Every key of the objects that `envFrom` names."""
+    """Return every key of the objects that `envFrom` names."""
     found: dict[str, str] = {}
     for group in container.env_from:
         for kind, reference in (("configmaps", group.config_map_ref), ("secrets", group.secret_ref)):
@@ -108,7 +108,7 @@ def _from_objects(pod: Pod, container: Container, sources: Sources) -> dict[str,
 def _from_source(
     pod: Pod, container: Container, facts: Facts, sources: Sources, origin: EnvironmentSource
 ) -> str | None:
-    """The value of one `valueFrom`; None for an optional one that does not exist."""
+    """Return the value of one `valueFrom`; None for an optional one that does not exist."""
     if origin.config_map_key_ref:
         return _key(pod, "configmaps", origin.config_map_key_ref, sources)
     if origin.secret_key_ref:
@@ -117,7 +117,9 @@ def _from_source(
         return field(pod, origin.field_ref, facts)
     if origin.resource_field_ref:
         return resource(pod, origin.resource_field_ref, facts, default_container=container.name)
-    raise ConfigurationError("an environment variable has a valueFrom of a kind that this node does not know")
+    raise ConfigurationError(
+        "an environment variable has a kind of valueFrom that this node does not support"
+    )
 
 
 def _key(pod: Pod, kind: Kind, reference: KeySelector, sources: Sources) -> str | None:
@@ -139,7 +141,7 @@ def _missing(kind: str, name: str, pod: Pod) -> str:
 
 
 def field(pod: Pod, selector: FieldSelector, facts: Facts) -> str:
-    """A field of the pod as text. Raises ConfigurationError for one that cannot be referred to."""
+    """Return a field of the pod as text. Raises ConfigurationError for one that cannot be referred to."""
     path = selector.field_path
     by_key = _MAP_KEY.fullmatch(path)
     if by_key:
@@ -160,7 +162,9 @@ def field(pod: Pod, selector: FieldSelector, facts: Facts) -> str:
         "status.hostIPs": facts.node_address,
     }
     if path not in known:
-        raise ConfigurationError(f"fieldPath {path} cannot be referred to: one of {', '.join(sorted(known))}")
+        raise ConfigurationError(
+            f"fieldPath {path} cannot be referred to: use one of {', '.join(sorted(known))}"
+        )
     return known[path]
 
 
@@ -170,7 +174,7 @@ def _quoted(value: str) -> str:
 
 
 def resource(pod: Pod, selector: ResourceSelector, facts: Facts, *, default_container: str = "") -> str:
-    """A request or limit in units of the divisor; a limit that is not set is the node's capacity."""
+    """Return a request or limit in units of the divisor; a limit that is not set is the node's capacity."""
     name = selector.container_name or default_container
     container = next((c for c in pod.all_containers() if c.name == name), None)
     if container is None:
@@ -183,24 +187,24 @@ def resource(pod: Pod, selector: ResourceSelector, facts: Facts, *, default_cont
 
 
 def command(container: Container, variables: Mapping[str, str]) -> list[str]:
-    """Command and arguments. Raises ConfigurationError where the pod leaves the command to the image."""
+    """Return command and arguments. Raises ConfigurationError if the pod leaves the command to the image."""
     if not container.command:
         raise ConfigurationError(
-            f'container "{container.name}" has no command: images of this node have no entry point, so give one'
+            f'container "{container.name}" has no command: images on this node have no entry point, so set the command'
         )
     return [expand(part, variables) for part in container.command + container.args]
 
 
 def complete(variables: Mapping[str, str], *, image_bin: str, home: str) -> dict[str, str]:
-    """Add what an image would set: PATH (the environment's programs first), HOME, LANG, TMPDIR."""
+    """Add what an image would set: PATH (with the environment's programs first), HOME, LANG, TMPDIR."""
     defaults = {"PATH": f"{image_bin}:{SYSTEM_PATH}", "HOME": home, "LANG": "C.UTF-8", "TMPDIR": home}
     return {**defaults, **variables}
 
 
 def rewrite(value: str, folders: Mapping[str, str], peers: Mapping[str, str]) -> str:
-    """Where pods are not isolated: a path of the pod becomes the real one, a name becomes its address.
+    """If pods are not isolated, replace a path of the pod by the real one, and a name by its address.
 
-    A value is a path if it is one of the pod's mounts or lies beneath one; the deepest mount wins.
+    A value counts as a path if it is one of the pod's mounts or is below one; the deepest mount wins.
     """
     for target in sorted(folders, key=len, reverse=True):
         if value == target or value.startswith(target.rstrip("/") + "/"):

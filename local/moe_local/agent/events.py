@@ -1,4 +1,4 @@
-"""Events that `kubectl describe pod` shows. They are told once and never block anything."""
+"""Posts the events that `kubectl describe pod` shows. Each is sent once and never blocks anything."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REPEAT_SECONDS = 60.0
 
 
 class Events:
-    """Posts events about pods; the same one about the same pod at most once a minute."""
+    """Posts events about pods; the same event about the same pod at most once a minute."""
 
     def __init__(self, client: APIClient, node: str) -> None:
         self._client = client
@@ -59,4 +59,4 @@ class Events:
         try:
             await self._client.create(f"/api/v1/namespaces/{namespace}/events", body)
         except APIError:
-            return  # an event that is lost changes nothing
+            return  # a lost event changes nothing

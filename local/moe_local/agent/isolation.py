@@ -1,14 +1,14 @@
-"""A root file system for one container, in a mount namespace of its own, without leaving a trace on the machine.
+"""A root file system for one container, in its own mount namespace, that leaves no trace on the machine.
 
-Root may make a mount namespace; anybody else makes a user namespace first, in which they keep their own user id.
-The new root is a tmpfs that *mirrors* `/`: every entry is bind-mounted into it. Where a mount point is missing inside
-a folder of the machine, that folder is mirrored in the same way, so that the mount point is made on the tmpfs and never
-on the machine. Everything disappears with the last process of the namespace.
+Root may create a mount namespace; other users first create a user namespace, in which they keep their user id. The new
+root is a tmpfs that *mirrors* `/`: every entry is bind-mounted into it. If a mount point is missing inside a folder of
+the machine, that folder is mirrored in the same way, so the mount point is created on the tmpfs and never on the
+machine. Everything disappears with the last process of the namespace.
 
-This keeps programs from meeting each other's files by accident. It is no security boundary: pods share this machine's
+This prevents programs from using each other's files by accident. It is no security boundary: pods share this machine's
 network, processes and user.
 
-Only the standard library is imported: the supervisor of a container (`shim.py`) loads this file by its path.
+Only the standard library is imported, because the supervisor of a container (`shim.py`) loads this file by its path.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, data: s
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of whatever its descendants leave behind."""
+    """Make this process the parent of any process that its descendants leave behind."""
     _call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
@@ -72,7 +72,7 @@ def die_with_parent(parent: int) -> None:
 
 
 class Root:
-    """The file system being built beneath `path`. Paths given to its methods are those the container will see."""
+    """The file system that is built at `path`. Its methods take paths as the container will see them."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -81,11 +81,11 @@ class Root:
         self._mirror("/", os.open("/", os.O_PATH | os.O_DIRECTORY))
 
     def on_host(self, inside: str) -> str:
-        """Where a path of the container is reached from outside."""
+        """Return where a path of the container is reached from outside."""
         return self.path + inside if inside != "/" else self.path
 
     def _mirror(self, inside: str, source: int) -> None:
-        """Put a tmpfs at a folder and bind each entry of `source` (an open folder) into it. Closes `source`."""
+        """Mount a tmpfs at a folder and bind each entry of `source` (an open folder) into it. Closes `source`."""
         entries = os.listdir(f"/proc/self/fd/{source}")
         mount("tmpfs", self.on_host(inside), "tmpfs", MS_NOSUID, "mode=755,size=4m")
         self._own.add(inside)
@@ -100,11 +100,11 @@ class Root:
                 _create(copy, directory=stat.S_ISDIR(kind))
                 mount(original, copy, None, MS_BIND | MS_REC)
             except OSError:
-                continue  # an entry that vanished, or that this user may not see, is left out
+                continue  # an entry that has vanished, or that this user may not see, is left out
         os.close(source)
 
     def _make(self, inside: str, *, directory: bool) -> None:
-        """Create a missing entry: in a pod's volume as it is, in a folder of the machine on a mirror of it."""
+        """Create a missing entry: in a pod's volume directly, in a folder of the machine on a mirror of that folder."""
         parent = posixpath.dirname(inside)
         in_volume = any(parent == v or parent.startswith(v + "/") for v in self._volumes)
         if parent not in self._own and not in_volume:
@@ -114,7 +114,7 @@ class Root:
             self._own.add(inside)
 
     def point(self, target: str, *, directory: bool) -> str:
-        """Find or make a mount point, following links inside the new root; returns its path inside."""
+        """Find or create a mount point, following links inside the new root; return its path inside."""
         current, parts, links = "/", deque(target.split("/")), 0
         while parts:
             name = parts.popleft()
@@ -138,20 +138,20 @@ class Root:
         return current
 
     def bind(self, source: str, target: str) -> str:
-        """Show `source` (a folder or file of the machine) at `target`; returns the path inside."""
+        """Show `source` (a folder or file of the machine) at `target`; return the path inside."""
         inside = self.point(target, directory=os.path.isdir(source))
         mount(source, self.on_host(inside), None, MS_BIND | MS_REC)
         self._volumes.add(inside)
         return inside
 
     def hide(self, target: str) -> None:
-        """Show a folder empty; one that does not exist needs no hiding."""
+        """Show a folder as empty; one that does not exist need not be hidden."""
         if os.path.isdir(self.on_host(target)):
             mount("tmpfs", self.on_host(target), "tmpfs", MS_NOSUID, "mode=755,size=4m")
             self._own.add(target)
 
     def keep(self, path: str) -> None:
-        """Show a folder of the machine at its own place again if something mounted above it covers it."""
+        """Show a folder of the machine at its own path again if something that is mounted above covers it."""
         try:
             covered = not os.path.samefile(path, self.on_host(path))
         except OSError:
@@ -168,7 +168,7 @@ def _create(path: str, *, directory: bool) -> None:
 
 
 def _make_read_only(path: str) -> None:
-    """Flags that the original mount carries must be repeated, or a user namespace may not remount."""
+    """Make a mount read-only. A user namespace may only remount with the flags of the original mount."""
     current = os.statvfs(path).f_flag
     kept = current & (MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME)
     kept |= MS_RELATIME if current & 4096 else 0  # ST_RELATIME
@@ -192,7 +192,7 @@ def _new_namespaces() -> None:
 
 
 def enter_new(sandbox: Sandbox) -> None:
-    """Move this process into the sandbox. Raises OSError naming what could not be mounted and where."""
+    """Move this process into the sandbox. Raises OSError saying what could not be mounted and where."""
     _new_namespaces()
     mount(None, "/", None, MS_REC | MS_PRIVATE)
     _call("sethostname", sandbox["hostname"], len(os.fsencode(sandbox["hostname"])))
@@ -227,8 +227,8 @@ def enter_existing(process: int) -> None:
 
 
 def main() -> None:
-    """Exit 0 if this machine allows all of the above, else print why not and exit 1."""
-    import tempfile  # 1 MB that only this trial needs
+    """Exit with 0 if this machine allows all of the above, else print why not and exit with 1."""
+    import tempfile  # takes 1 MB of memory, and only this trial needs it
 
     with tempfile.TemporaryDirectory() as folder:
         child = os.fork()

@@ -1,7 +1,7 @@
 """What the agent hands to the process that supervises a container (JSON on its standard input).
 
-`shim.py` and `isolation.py` run under `python -S -I` to stay small and quick, so they import nothing but the
-standard library; they know these types only by annotation.
+`shim.py` and `isolation.py` run under `python -S -I` to be small and fast, so they import only the standard library and
+use these types only in annotations.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TypedDict
 
 
 class Mount(TypedDict):
-    """One folder or file of this machine and where the container sees it."""
+    """One folder or file of this machine, and where the container sees it."""
 
     source: str
     target: str
@@ -18,32 +18,32 @@ class Mount(TypedDict):
 
 
 class Sandbox(TypedDict):
-    """A root file system made of this machine's, with the pod's own mounts in it."""
+    """A root file system made from this machine's, with the pod's own mounts in it."""
 
     root: str
-    """An empty folder; the new root is mounted there, inside the container's mount namespace only."""
+    """An empty folder. The new root is mounted there, only inside the container's mount namespace."""
     hostname: str
     hidden: list[str]
-    """Folders that the container sees empty."""
+    """Folders that look empty to the container."""
     mounts: list[Mount]
     keep: list[str]
-    """Folders that stay visible whatever is mounted or hidden above them: the image's environment."""
+    """Folders that stay visible even if something is mounted or hidden above them: the image's environment."""
 
 
 class Launch(TypedDict):
-    """A container's command, resolved: nothing in it refers to the cluster any more."""
+    """A container's command, resolved, so that nothing in it refers to the cluster any more."""
 
     command: list[str]
     environment: dict[str, str]
     workingDirectory: str
     logBytes: int
-    """How much log is kept, in bytes."""
+    """Bytes of log that are kept."""
     sandbox: Sandbox | None
-    """None runs the command in this machine's own file system."""
+    """None: the command runs in this machine's own file system."""
 
 
 class Execution(TypedDict):
-    """A command to run beside a running container (an exec probe or hook): same namespaces, variables and folder."""
+    """A command to run in a running container (an exec probe or hook), with its namespaces, variables and folder."""
 
     command: list[str]
     main: int
@@ -57,16 +57,16 @@ class ProcessRecord(TypedDict):
     main: int
     startedAt: float
     namespace: str
-    """The container's mount namespace; empty where it has none of its own."""
+    """The container's mount namespace; empty if it has none of its own."""
 
 
 class ExitRecord(TypedDict):
-    """Written when the command has ended and nothing of it is left. Times are seconds since the epoch."""
+    """Written when the command and all its processes have ended. Times are in seconds since the epoch."""
 
     code: int
-    """Exit status; 128 + signal where a signal ended it; 128 where it could not be started."""
+    """Exit status; 128 + signal if a signal ended it; 128 if it could not be started."""
     signal: int
     startedAt: float
     finishedAt: float
     startError: str
-    """Why the command could not be started; empty where it was."""
+    """Why the command could not be started; empty if it was."""

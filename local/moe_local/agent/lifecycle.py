@@ -1,8 +1,8 @@
-"""Which containers of a pod to start or stop now. Pure: the order of starts, restarts and ends of a kubelet.
+"""Decides which containers of a pod to start or stop now, in the same order as a kubelet. Pure.
 
-Init containers run one after the other; one with restartPolicy Always is a sidecar: the next starts once it has
-started, and it runs until the last container has ended. A container that ends is started again as its restart policy
-says, after a wait that doubles.
+Init containers run one after the other. One with restartPolicy Always is a sidecar: the next one starts once it has
+started, and it runs until the last container has ended. A container that ends is restarted according to its restart
+policy, after a wait that doubles each time.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from moe_local.agent.state import Decision, Phase, PodState
 
 
 def is_sidecar(pod: Pod, container: Container) -> bool:
-    """Whether it is an init container that keeps running."""
+    """Return whether it is an init container that keeps running."""
     return container.restart_policy == "Always" and container in pod.spec.init_containers
 
 
 def restarts_after(policy: str, code: int) -> bool:
-    """Whether a container that ended with this exit status runs again."""
+    """Return whether a container that ended with this exit status is restarted."""
     return policy == "Always" or (policy == "OnFailure" and code != 0)
 
 
 def policy_of(pod: Pod, container: Container) -> str:
-    """Restart policy of one container; an init container that ended well is done whatever the pod's policy."""
+    """Return the restart policy of a container; an init container that succeeded is done under any policy of the pod."""
     if container in pod.spec.init_containers:
         if is_sidecar(pod, container):
             return "Always"
@@ -34,14 +34,14 @@ def policy_of(pod: Pod, container: Container) -> str:
 
 
 def next_back_off(previous: float, ran_seconds: float, config: BackOff) -> float:
-    """The wait after the next end, given the wait after the one before: 0, initial, then doubling to the maximum."""
+    """Return the wait after the next end, given the previous wait: 0, then the initial wait, then doubling to the maximum."""
     if ran_seconds >= config.reset_after:
         return 0.0
     return min(config.maximum, previous * 2 if previous else config.initial)
 
 
 def decide(pod: Pod, state: PodState, now: float) -> Decision:
-    """What to do about a pod at the time `now`."""
+    """Return what to do about a pod at the time `now`."""
     if state.end:
         return _end(pod, state, state.end.phase)
     deadline = pod.spec.active_deadline_seconds
@@ -67,7 +67,7 @@ def decide(pod: Pod, state: PodState, now: float) -> Decision:
 
 
 def _init(pod: Pod, state: PodState, now: float) -> tuple[bool, list[str], list[float]]:
-    """Whether the containers proper may run, which init containers to start, and when to look again."""
+    """Return whether the main containers may run, which init containers to start, and when to decide again."""
     start: list[str] = []
     again: list[float] = []
     for container in pod.spec.init_containers:
@@ -86,7 +86,7 @@ def _init(pod: Pod, state: PodState, now: float) -> tuple[bool, list[str], list[
 def _startable(
     pod: Pod, containers: Sequence[Container], state: PodState, now: float
 ) -> tuple[list[str], list[float]]:
-    """Those that should be started now, and the times at which others should."""
+    """Return the containers that should be started now, and the times at which others should."""
     start, again = [], []
     for container in containers:
         current = state.containers[container.name]
@@ -100,7 +100,7 @@ def _startable(
 
 
 def _done(pod: Pod, container: Container, state: PodState) -> bool:
-    """Whether it ended and stays so."""
+    """Return whether it has ended and will not be restarted."""
     ended = state.containers[container.name].exit
     return ended is not None and not restarts_after(policy_of(pod, container), ended.code)
 
@@ -111,7 +111,7 @@ def _failed_for_good(pod: Pod, container: Container, state: PodState) -> bool:
 
 
 def _end(pod: Pod, state: PodState, phase: Phase | None) -> Decision:
-    """Stop the containers proper, then the sidecars, last first; then the pod has its final phase."""
+    """Stop the main containers, then the sidecars, the last one first; then the pod has its final phase."""
     ordinary = [c for c in pod.all_containers() if not is_sidecar(pod, c)]
     running = [c.name for c in ordinary if state.containers[c.name].running]
     if not running:
@@ -128,6 +128,6 @@ def _end(pod: Pod, state: PodState, phase: Phase | None) -> Decision:
 
 
 def final_phase(pod: Pod, state: PodState) -> Phase:
-    """Succeeded iff every container proper ended with exit status 0."""
+    """Return Succeeded if every main container ended with exit status 0, else Failed."""
     exits = [state.containers[c.name].exit for c in pod.spec.containers]
     return "Succeeded" if all(e is not None and e.code == 0 for e in exits) else "Failed"

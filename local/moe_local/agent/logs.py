@@ -1,4 +1,4 @@
-"""Reading the logs that supervisors write (shim.py): whole, from the end, since a time, and as they grow."""
+"""Reads the logs that supervisors write (shim.py): whole, from the end, since a time, and while they grow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ POLL_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Line:
-    """One line (or, if `partial`, a piece of a long one) and when it was written, in RFC 3339."""
+    """One line (or, if `partial`, a piece of a long one) and the time at which it was written, as RFC 3339."""
 
     time: str
     partial: bool
@@ -23,18 +23,18 @@ class Line:
 
     @classmethod
     def parse(cls, raw: bytes) -> Line:
-        """From the form in which shim.py writes it."""
+        """Parse a line as shim.py writes it."""
         time, mark, text = raw.rstrip(b"\n").split(b" ", 2)
         return cls(time.decode(), mark == b"P", text.decode(errors="replace"))
 
     def rendered(self, *, timestamps: bool) -> bytes:
-        """As the log endpoint sends it."""
+        """Return the text that the log endpoint sends."""
         start = f"{self.time} " if timestamps else ""
         return f"{start}{self.text}{'' if self.partial else chr(10)}".encode()
 
 
 def read_file(path: Path) -> Iterator[Line]:
-    """Every whole line of one file; nothing if it does not exist."""
+    """Yield every whole line of one file; nothing if it does not exist."""
     with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
         for raw in file:
             if raw.endswith(b"\n"):
@@ -42,18 +42,18 @@ def read_file(path: Path) -> Iterator[Line]:
 
 
 def read(folder: Path) -> Iterator[Line]:
-    """Every line of an attempt that is kept, oldest first."""
+    """Yield every line of an attempt that is kept, oldest first."""
     yield from read_file(folder / "log.old")
     yield from read_file(folder / "log")
 
 
 def tail(folder: Path, count: int) -> Iterator[Line]:
-    """The last lines of an attempt."""
+    """Return the last lines of an attempt."""
     return iter(deque(read(folder), maxlen=count))
 
 
 class Follower:
-    """Reads a log that grows and is now and then renamed to `log.old`; starts with what is there."""
+    """Reads a log that grows and is sometimes renamed to `log.old`; starts with what is there."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "log"
@@ -61,14 +61,14 @@ class Follower:
         self._rest = b""
 
     def new_lines(self) -> Iterator[Line]:
-        """What was written since the last call."""
+        """Yield the lines written since the last call."""
         yield from self._drain()
         try:
             renamed = self._path.stat().st_ino != self._inode()
         except FileNotFoundError:
             return
         if renamed:
-            yield from self._drain()  # lines that came between the last read and the renaming
+            yield from self._drain()  # lines that were written between the last read and the renaming
             self._file.close()
             self._file = open(self._path, "rb")  # noqa: SIM115 (open for as long as it is followed)
             yield from self._drain()
@@ -82,7 +82,7 @@ class Follower:
             yield Line.parse(raw)
 
     def close(self) -> None:
-        """Stop reading."""
+        """Close the file."""
         self._file.close()
 
 

@@ -1,9 +1,10 @@
-"""The hosts file of each pod: what DNS would answer in a cluster.
+"""The hosts file of each pod, which replaces the DNS of a cluster.
 
-A Service's name stands for the addresses of its ready pods, headless or not. For a Service with a cluster address this
-is right where its port equals its target port (nothing translates ports here). The pods of a Service come in an order
-of each reader's own, so that readers which take the first address spread over them. A pod with a hostname and a
-subdomain also has its own name under the headless Service of that subdomain. ExternalName Services have no name here.
+A Service's name resolves to the addresses of its ready pods, whether it is headless or not. For a Service with a
+cluster address this is right if its port equals its target port (nothing translates ports here). Each reader gets the
+pods of a Service in an order of its own, so readers that take the first address are spread over the pods. A pod with a
+hostname and a subdomain also has its own name under the headless Service of that subdomain. ExternalName Services
+have no name here.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ DOMAIN = "cluster.local"
 
 @dataclass(frozen=True)
 class Service:
-    """What the hosts files need of a Service."""
+    """The part of a Service that the hosts files need."""
 
     namespace: str
     name: str
@@ -28,7 +29,7 @@ class Service:
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Service:
-        """From the object of the API."""
+        """Parse an object of the API."""
         spec = body.get("spec") or {}
         return cls(
             body["metadata"]["namespace"],
@@ -38,14 +39,14 @@ class Service:
         )
 
     def selects(self, member: Member) -> bool:
-        """Whether a pod is behind it; a Service without selector has no pods."""
+        """Return whether a pod belongs to it; a Service without selector has no pods."""
         same_place = member.namespace == self.namespace
         return bool(self.selector) and same_place and self.selector.items() <= dict(member.labels).items()
 
 
 @dataclass(frozen=True)
 class Member:
-    """A pod with an address, as the others see it."""
+    """A pod with an address, as other pods see it."""
 
     uid: str
     namespace: str
@@ -57,11 +58,11 @@ class Member:
 
 
 Names = dict[str, list[str]]
-"""Name -> addresses."""
+"""Addresses by name."""
 
 
 def cluster_names(services: Iterable[Service], members: Iterable[Member], *, reader: Member) -> Names:
-    """Every name that the reader can look up, from `svc` and `host.svc` to `host.svc.namespace.svc.cluster.local`."""
+    """Return every name that the reader can look up, from `svc` and `host.svc` to `host.svc.namespace.svc.cluster.local`."""
     everyone = list(members)
     names: Names = {}
     for service in services:
@@ -88,10 +89,10 @@ def _order(reader: Member, member: Member) -> bytes:
 
 
 def hosts_file(reader: Member, names: Names, *, api_host: str) -> str:
-    """The text of /etc/hosts for one pod; one line for each pair of address and name, in a settled order."""
+    """Return the text of /etc/hosts for one pod: one line per pair of address and name, in a fixed order."""
     own = f"{reader.hostname}.{reader.subdomain}.{reader.namespace}.svc.{DOMAIN}" if reader.subdomain else ""
     lines = [
-        "# Kept by the node agent: pods and Services of the cluster.",
+        "# Written by the node agent: pods and Services of the cluster.",
         "127.0.0.1 localhost",
         "::1 localhost ip6-localhost ip6-loopback",
         f"{reader.address} {own} {reader.hostname}".replace("  ", " "),
@@ -102,7 +103,7 @@ def hosts_file(reader: Member, names: Names, *, api_host: str) -> str:
 
 
 class Addresses:
-    """Hands each pod an address of the pod network; one that was given back rests until all others had a turn."""
+    """Gives each pod an address of the pod network; a released address is reused only after all others."""
 
     def __init__(self, network: IPv4Network) -> None:
         self._first = int(network.network_address) + 2
@@ -111,7 +112,7 @@ class Addresses:
         self._used: set[int] = set()
 
     def claim(self, address: str) -> bool:
-        """Take one that a pod had before; False if it is not free or not of this network."""
+        """Take an address that a pod had before; return False if it is not free or not in this network."""
         number = int(IPv4Address(address))
         if number in self._used or not self._first <= number <= self._last:
             return False
@@ -120,7 +121,7 @@ class Addresses:
         return True
 
     def take(self) -> str:
-        """A free address. Raises RuntimeError when there is none."""
+        """Take a free address and return it. Raises RuntimeError if there is none."""
         size = self._last - self._first + 1
         for step in range(size):
             number = self._first + (self._next - self._first + step) % size
@@ -131,5 +132,5 @@ class Addresses:
         raise RuntimeError(f"all {size} addresses of the pod network are in use")
 
     def give_back(self, address: str) -> None:
-        """The pod is gone."""
+        """Release the address of a pod that is gone."""
         self._used.discard(int(IPv4Address(address)))

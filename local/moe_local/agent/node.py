@@ -1,4 +1,4 @@
-"""The Node object: what this machine offers, that it is well, and the Lease that says the agent lives."""
+"""The Node object: what this machine offers, its conditions, and the Lease that shows that the agent is alive."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 40
 STATUS_EVERY = 30
-"""How many heartbeats pass between reports of the whole status; the Lease is renewed with each."""
+"""Heartbeats between two reports of the whole status; every heartbeat renews the Lease."""
 KUBELET_VERSION = "v1.36.3"
 MOST_PODS = "110"
 
 
 def measured_capacity(state_dir: Path) -> dict[str, str]:
-    """What this machine has."""
+    """Return what this machine has."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "cpu": str(len(os.sched_getaffinity(0))),
@@ -58,7 +58,7 @@ def _read(path: str) -> str:
 
 
 class Node:
-    """Registers this node and keeps it alive in the eyes of the cluster."""
+    """Registers this node and keeps it ready in the cluster."""
 
     def __init__(
         self, config: AgentConfig, client: APIClient, *, capacity: dict[str, str], not_isolated: str
@@ -71,7 +71,7 @@ class Node:
         self._uid = ""
 
     def manifest(self, now: float) -> JSON:
-        """The Node as it is made."""
+        """Return the Node as it is created."""
         machine = _machine()
         return {
             "apiVersion": "v1",
@@ -95,16 +95,16 @@ class Node:
         return "none" if self._not_isolated else "mount-namespace"
 
     def status(self, now: float, before: JSON) -> JSON:
-        """Capacity, address, and conditions whose lastTransitionTime is kept where they have not changed."""
+        """Return capacity, address and conditions; a condition that has not changed keeps its lastTransitionTime."""
         isolation_message = (
             f"isolation: none, paths are rewritten instead: {self._not_isolated}"
             if self._not_isolated
             else "isolation: mount-namespace"
         )
         conditions = [
-            ("MemoryPressure", "False", "KubeletHasSufficientMemory", "the agent watches no memory"),
-            ("DiskPressure", "False", "KubeletHasNoDiskPressure", "the agent watches no disk"),
-            ("PIDPressure", "False", "KubeletHasSufficientPID", "the agent watches no process ids"),
+            ("MemoryPressure", "False", "KubeletHasSufficientMemory", "the agent does not watch memory"),
+            ("DiskPressure", "False", "KubeletHasNoDiskPressure", "the agent does not watch disks"),
+            ("PIDPressure", "False", "KubeletHasSufficientPID", "the agent does not watch process ids"),
             ("MountNamespaces", "False" if self._not_isolated else "True", "Tried", isolation_message),
             ("Ready", "True", "KubeletReady", "the node agent runs pods as processes"),
         ]
@@ -134,7 +134,7 @@ class Node:
         }
 
     async def register(self) -> None:
-        """Make the Node, or bring the one of an earlier run up to date. Raises APIError."""
+        """Create the Node, or update the one of an earlier run. Raises APIError."""
         manifest = self.manifest(time.time())
         try:
             node = await self._client.create("/api/v1/nodes", manifest)
@@ -167,7 +167,7 @@ class Node:
             await self._client.create(leases, body)
 
     async def heartbeat(self) -> None:
-        """Report for ever; a Node that somebody deleted is made again. Never raises APIError."""
+        """Report without end; a Node that somebody has deleted is created again. Never raises APIError."""
         beats = 0
         while True:
             try:

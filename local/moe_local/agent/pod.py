@@ -68,7 +68,7 @@ class EnvironmentFrom(_Part):
 
 
 class KeyToPath(_Part):
-    """Which key becomes which file."""
+    """Says which key becomes which file."""
 
     key: str
     path: str
@@ -102,7 +102,7 @@ class DownwardSource(_Part):
 
 
 class TokenSource(_Part):
-    """A file with a token of the pod's service account, renewed before it expires."""
+    """A file with a token of the pod's service account, which is renewed before it expires."""
 
     path: str
     audience: str = ""
@@ -133,7 +133,7 @@ class ClaimSource(_Part):
 
 
 class Volume(_Part):
-    """One volume of a pod. Kinds that the agent does not mount stay in `model_extra`, so that it can name them."""
+    """One volume of a pod. Kinds that the agent does not mount stay in `model_extra`, so that errors can name them."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="allow", frozen=True)
 
@@ -200,7 +200,7 @@ class Sleep(_Part):
 
 
 class Probe(_Part):
-    """A check that is repeated while the container runs. Times in seconds; defaults are the API's."""
+    """A check that is repeated while the container runs. Times are in seconds; the defaults are the API's."""
 
     http_get: HTTPGet | None = None
     tcp_socket: TCPSocket | None = None
@@ -215,7 +215,7 @@ class Probe(_Part):
 
 
 class Hook(_Part):
-    """What runs before a container is told to end."""
+    """What runs before a container gets SIGTERM."""
 
     exec: Exec | None = None
     http_get: HTTPGet | None = None
@@ -236,7 +236,7 @@ class Resources(_Part):
     limits: dict[str, str] = {}
 
     def requested(self) -> dict[str, str]:
-        """What is asked for: a limit without a request is also a request."""
+        """Return the requests; a limit without a request is also a request."""
         return {**self.limits, **self.requests}
 
 
@@ -305,7 +305,7 @@ class Pod(_Part):
 
     @property
     def uid(self) -> str:
-        """What tells this pod from an older one of the same name."""
+        """What distinguishes this pod from an older one with the same name."""
         return self.metadata.uid
 
     @property
@@ -315,7 +315,7 @@ class Pod(_Part):
 
     @property
     def hostname(self) -> str:
-        """What the pod calls itself; also its name under a headless Service."""
+        """The pod's own host name, which is also its name under a headless Service."""
         return (self.spec.hostname or self.metadata.name)[:63].rstrip("-.")
 
     @property
@@ -324,5 +324,5 @@ class Pod(_Part):
         return self.status.get("phase") in ("Succeeded", "Failed")
 
     def all_containers(self) -> tuple[Container, ...]:
-        """Init containers first, in order."""
+        """Return all containers, init containers first, in order."""
         return self.spec.init_containers + self.spec.containers

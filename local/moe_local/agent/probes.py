@@ -13,13 +13,13 @@ import aiohttp
 from moe_local.agent.pod import Container, Exec, HTTPGet, Port, Probe
 
 Execute = Callable[[Exec, float], Awaitable[tuple[int, str]]]
-"""Runs a command in the container: exit status and output."""
+"""Runs a command in the container and returns its exit status and output."""
 DRAIN_BYTES = 10 * 1024
 
 
 @dataclass
 class Tracker:
-    """Counts results of one probe in a row; `value` changes when a threshold is reached."""
+    """Counts equal results of one probe in a row; `value` changes when a threshold is reached."""
 
     probe: Probe
     value: bool
@@ -27,7 +27,7 @@ class Tracker:
     _last: bool | None = None
 
     def add(self, success: bool) -> bool:
-        """Take one result; True if a threshold was reached by it."""
+        """Take one result; return True if it reached a threshold."""
         self._row = self._row + 1 if success == self._last else 1
         self._last = success
         threshold = self.probe.success_threshold if success else self.probe.failure_threshold
@@ -39,7 +39,7 @@ class Tracker:
 
 
 def port_number(port: int | str, ports: tuple[Port, ...]) -> int:
-    """A port by number or by the container's name for it. Raises ValueError."""
+    """Return a port, given by number or by the container's name for it. Raises ValueError."""
     if isinstance(port, int):
         return port
     for known in ports:
@@ -58,7 +58,7 @@ class Prober:
         self._address = address
 
     async def check(self, probe: Probe, container: Container, execute: Execute) -> str:
-        """One attempt; '' on success, else what went wrong."""
+        """Run the check once; return '' on success, else what went wrong."""
         try:
             if probe.http_get:
                 return await self.http(probe.http_get, container.ports, probe.timeout_seconds)
@@ -70,15 +70,17 @@ class Prober:
                 return "" if code == 0 else f"exit status {code}: {output.strip()}"
         except ValueError as error:
             return str(error)
-        return "this node has no probes of that kind: use httpGet, tcpSocket or exec"
+        return "this node does not support this kind of probe: use httpGet, tcpSocket or exec"
 
     async def http(self, target: HTTPGet, ports: tuple[Port, ...], seconds: float) -> str:
-        """One GET; '' if the answer is 200 to 399."""
+        """Send one GET; return '' if the status is 200 to 399."""
         host = target.host or self._address
         url = f"{target.scheme.lower()}://{host}:{port_number(target.port, ports)}/{target.path.lstrip('/')}"
         timeout = aiohttp.ClientTimeout(total=seconds)
         headers = {header.name: header.value for header in target.http_headers}
-        verify: ssl.SSLContext | bool = target.scheme != "HTTPS"  # like the kubelet, which trusts any
+        verify: ssl.SSLContext | bool = (
+            target.scheme != "HTTPS"
+        )  # like the kubelet, which trusts any certificate
         try:
             async with self._session.get(
                 url, timeout=timeout, headers=headers, ssl=verify, allow_redirects=False
@@ -109,7 +111,7 @@ async def repeat(
     report: Callable[[bool, str], None],
     once: bool = False,
 ) -> None:
-    """Check for as long as the container runs, and report each time a threshold is reached.
+    """Check as long as the container runs, and report each time a threshold is reached.
 
     `once` ends after the first success that counts (a startup probe).
     """

@@ -1,9 +1,9 @@
-"""Attempts of a container on disk: start one under its supervisor, find it again after a restart, signal it, read how it ended.
+"""Attempts of a container on disk: starts them under a supervisor, finds them after a restart, signals them, reads their end.
 
-An attempt is a folder. Its `lock` is held by the supervisor (shim.py) for as long as that lives; the agent takes the
-lock before it starts the supervisor and lets it inherit it. So an attempt whose lock is free is over, whatever happened
-to the agent, and no process id is ever believed without it. Exits are noticed through pidfds, which also work for
-processes that another run of the agent has started.
+An attempt is a folder. The supervisor (shim.py) holds its `lock` as long as it lives; the agent takes the lock before it
+starts the supervisor, which inherits it. So an attempt whose lock is free is over, whatever happened to the agent, and
+no process id is trusted unless the lock is held. Exits are noticed through pidfds, which also work for processes that
+an earlier run of the agent has started.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class StartError(Exception):
 
 @dataclass(frozen=True)
 class Lost:
-    """The supervisor ended without saying how the command did: killed, or the machine stopped."""
+    """The supervisor ended without saying how the command ended: it was killed, or the machine stopped."""
 
     started_at: float
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """A JSON record, None while it is missing or blank."""
+    """Return a JSON record; None while it is missing or blank."""
     try:
         text = path.read_text().strip()
         return cast(dict[str, Any], json.loads(text)) if text else None
@@ -52,7 +52,7 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def write_record(path: Path, record: Mapping[str, object]) -> None:
-    """Write all of a record or nothing, wherever this process is killed."""
+    """Write a record as a whole or not at all, even if this process is killed."""
     temporary = path.with_suffix(".new")
     temporary.write_text(json.dumps(record))
     temporary.rename(path)
@@ -73,7 +73,7 @@ def _locked_elsewhere(folder: Path) -> bool:
 
 
 class Running:
-    """A supervisor that lives, and the command under it."""
+    """A running supervisor and the command under it."""
 
     def __init__(self, folder: Path, supervisor: int, child: subprocess.Popen[bytes] | None = None) -> None:
         self.folder = folder
@@ -90,7 +90,7 @@ class Running:
             self._ended.set_result(None)
 
     def forget(self) -> None:
-        """Stop watching; the process goes on."""
+        """Stop watching; the process keeps running."""
         if self._pidfd >= 0:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)
@@ -98,18 +98,18 @@ class Running:
 
     @property
     def main(self) -> int:
-        """Process id of the command, 0 until it has started."""
+        """Return the process id of the command; 0 until it has started."""
         record = read_record(self.folder / "process.json")
         return int(record["main"]) if record else 0
 
     @property
     def started_at(self) -> float:
-        """When the command was started, in seconds since the epoch."""
+        """Return when the command was started, in seconds since the epoch."""
         record = read_record(self.folder / "process.json")
         return float(record["startedAt"]) if record else (self.folder / "lock").stat().st_mtime
 
     async def ended(self) -> ExitRecord | Lost:
-        """Wait for the end; also kills what an ended supervisor could not."""
+        """Wait for the end; also kill what a dead supervisor could not."""
         await asyncio.shield(self._ended)
         return outcome(self.folder)
 
@@ -118,7 +118,7 @@ class Running:
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End the command and all it has started."""
+        """Kill the command and everything it has started."""
         self._signal(signal.SIGUSR1)
 
     def _signal(self, number: signal.Signals) -> None:
@@ -128,7 +128,7 @@ class Running:
 
 
 def outcome(folder: Path) -> ExitRecord | Lost:
-    """How an attempt whose lock is free has ended."""
+    """Return how an attempt whose lock is free has ended."""
     record = read_record(folder / "exit.json")
     if record:
         return cast(ExitRecord, record)
@@ -139,7 +139,7 @@ def outcome(folder: Path) -> ExitRecord | Lost:
 
 
 def _kill_remains(process: ProcessRecord) -> None:
-    """Kill what outlived a killed supervisor: its command dies with it, but not what that had started."""
+    """Kill what outlived a killed supervisor: the command dies with it, but not what the command had started."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process["main"], signal.SIGKILL)
     for entry in Path("/proc").iterdir() if process["namespace"] else ():
@@ -149,7 +149,7 @@ def _kill_remains(process: ProcessRecord) -> None:
 
 
 async def start(folder: Path, launch: Launch) -> Running:
-    """Start a container's command; returns when it runs. Raises StartError if it cannot, OSError on a full disk."""
+    """Start a container's command and return when it runs. Raises StartError if it cannot run, OSError on a full disk."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -179,7 +179,7 @@ async def start(folder: Path, launch: Launch) -> Running:
 
 
 async def _hand_over(child: subprocess.Popen[bytes], launch: Launch) -> bytes:
-    """Give the supervisor its task, then wait for its word that the command runs; b'' if it ended instead."""
+    """Give the supervisor its task and wait until it reports that the command runs; b'' if it ended instead."""
     assert child.stdin and child.stdout
     loop = asyncio.get_running_loop()
     with contextlib.suppress(BrokenPipeError), child.stdin as stdin:
@@ -201,7 +201,7 @@ async def _hand_over(child: subprocess.Popen[bytes], launch: Launch) -> bytes:
 
 
 async def find(folder: Path) -> Running | ExitRecord | Lost | None:
-    """What became of an attempt that an earlier run of the agent made; None if it never got a supervisor."""
+    """Return the state of an attempt that an earlier run of the agent made; None if it never got a supervisor."""
     if not (folder / "lock").exists():
         return None
     deadline = asyncio.get_running_loop().time() + APPEAR_SECONDS
@@ -213,7 +213,7 @@ async def find(folder: Path) -> Running | ExitRecord | Lost | None:
             except ProcessLookupError:
                 continue
         if asyncio.get_running_loop().time() > deadline:
-            raise OSError(f"{folder}: a supervisor holds the lock and does not say who it is")
+            raise OSError(f"{folder}: a supervisor holds the lock but has not recorded its process id")
         await asyncio.sleep(0.02)
     if not (folder / "exit.json").exists():
         return None
@@ -221,20 +221,20 @@ async def find(folder: Path) -> Running | ExitRecord | Lost | None:
 
 
 def attempts(container: Path) -> list[int]:
-    """Numbers of the attempts on disk, oldest first."""
+    """Return the numbers of the attempts on disk, oldest first."""
     if not container.is_dir():
         return []
     return sorted(int(entry.name) for entry in container.iterdir() if entry.name.isdigit())
 
 
 def drop_old_attempts(container: Path) -> None:
-    """Keep the latest and the one before it, which `kubectl logs --previous` shows."""
+    """Remove all attempts but the latest and the one before it, which `kubectl logs --previous` shows."""
     for number in attempts(container)[:-KEPT_ATTEMPTS]:
         shutil.rmtree(container / str(number), ignore_errors=True)
 
 
 async def execute(execution: Execution, seconds: float) -> tuple[int, str]:
-    """Run a command in a container's namespaces; its exit status (-1 if it took too long) and what it printed."""
+    """Run a command in a container's namespaces; return its exit status (-1 if it took too long) and its output."""
     process = await asyncio.create_subprocess_exec(
         *PYTHON,
         str(SHIM),

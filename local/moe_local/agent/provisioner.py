@@ -1,7 +1,7 @@
-"""Persistent volume claims as folders of this machine. Sizes are not enforced.
+"""Provides persistent volume claims as folders of this machine. Sizes are not enforced.
 
 A claim of our class gets a PersistentVolume named `pvc-<uid>` and a folder of that name; the cluster's own controller
-binds them. When the claim is gone and its class says Delete, so are both.
+binds them. When the claim is deleted and its class says Delete, both are removed.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Provisioner:
         self._classes: dict[str, JSON] = {}
 
     async def watch_claims(self) -> None:
-        """Serve claims for ever."""
+        """Serve claims without end."""
         async for event in self._client.watch("/api/v1/persistentvolumeclaims"):
             if event.kind != "deleted":
                 for claim in event.objects:
                     await self._again_until_done(self.serve, claim)
 
     async def watch_volumes(self) -> None:
-        """Remove released volumes for ever."""
+        """Remove released volumes without end."""
         async for event in self._client.watch(VOLUMES):
             if event.kind != "deleted":
                 for volume in event.objects:
@@ -56,7 +56,7 @@ class Provisioner:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _class(self, name: str) -> JSON | None:
-        """A storage class, if it is ours."""
+        """Return a storage class, or None if it is not ours."""
         if name not in self._classes:
             try:
                 self._classes[name] = await self._client.get(f"/apis/storage.k8s.io/v1/storageclasses/{name}")
@@ -66,7 +66,7 @@ class Provisioner:
         return found if found["provisioner"] == PROVISIONER else None
 
     async def serve(self, claim: JSON) -> None:
-        """Make a folder and a volume for a claim of our class that has none. Raises APIError or OSError."""
+        """Create a folder and a volume for a claim of our class that has none. Raises APIError or OSError."""
         spec, meta = claim["spec"], claim["metadata"]
         if spec.get("volumeName") or meta.get("deletionTimestamp") or not spec.get("storageClassName"):
             return
@@ -79,7 +79,7 @@ class Provisioner:
         try:
             await self._client.create(VOLUMES, self._volume(name, folder, claim, storage_class))
         except ConflictError:
-            return  # made by an earlier run of the agent
+            return  # created by an earlier run of the agent
 
     def _volume(self, name: str, folder: Path, claim: JSON, storage_class: JSON) -> JSON:
         spec, meta = claim["spec"], claim["metadata"]
@@ -107,7 +107,7 @@ class Provisioner:
         }
 
     async def reclaim(self, volume: JSON) -> None:
-        """Remove a volume of ours and its folder, if its claim is gone and its policy says Delete."""
+        """Remove a volume of ours and its folder if its claim is gone and its policy says Delete."""
         meta, spec = volume["metadata"], volume["spec"]
         ours = (meta.get("annotations") or {}).get(PROVISIONED_BY) == PROVISIONER
         released = (volume.get("status") or {}).get("phase") == "Released"

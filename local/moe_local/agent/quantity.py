@@ -14,7 +14,7 @@ _FORM = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(?:([eE][+-]?\d+)|([numkMGTPE]|[K
 
 
 def parse(text: str) -> Decimal:
-    """The number a quantity stands for; raises ValueError if it is none."""
+    """Return the number that a quantity stands for; raises ValueError if it is not a quantity."""
     found = _FORM.fullmatch(text.strip())
     if not found:
         raise ValueError(f"{text!r} is not a quantity: write for example 500m, 2 or 4Gi")
@@ -27,5 +27,5 @@ def parse(text: str) -> Decimal:
 
 
 def in_units_of(text: str, divisor: str) -> int:
-    """How many divisors a quantity is, rounded up (what a resourceFieldRef yields)."""
+    """Return a quantity in units of a divisor, rounded up, as a resourceFieldRef yields it."""
     return math.ceil(parse(text) / (parse(divisor) or 1))

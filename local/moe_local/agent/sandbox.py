@@ -1,4 +1,4 @@
-"""What a container is started with: its command and files, isolated or (where this machine refuses) rewritten."""
+"""What a container is started with: its command and files, isolated or, if this machine does not allow that, rewritten."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from moe_local.agent.processes import LOG_BYTES, PYTHON
 ISOLATION = Path(__file__).with_name("isolation.py")
 TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
 TERMINATION_LOG = "MOE_TERMINATION_LOG"
-"""Our own containers write their termination message where this says; needed where paths are rewritten."""
+"""Names the file for the termination message of our own containers; needed if paths are rewritten."""
 
 
 def why_not_isolated() -> str:
-    """Try a mount namespace on this machine; '' if it works, else what was refused."""
+    """Try a mount namespace on this machine; return '' if it works, else what was refused."""
     trial = subprocess.run([*PYTHON, str(ISOLATION)], capture_output=True, text=True, timeout=30, check=False)
     lines = (trial.stdout + trial.stderr).strip().splitlines()
     return "" if trial.returncode == 0 else (lines[-1] if lines else f"exit status {trial.returncode}")
 
 
 class ImageError(ConfigurationError):
-    """The node has no such image; it will not come by waiting."""
+    """The node has no such image, and waiting will not change that."""
 
 
 def find_image(images: Mapping[str, Image], name: str) -> Image:
-    """The environment for an image name, with its tag or without. Raises ImageError."""
+    """Return the environment for an image name, with or without its tag. Raises ImageError."""
     base, colon, tag = name.rpartition(":")
     untagged = base if colon and "/" not in tag else name
     found = images.get(name) or images.get(untagged)
@@ -44,7 +44,7 @@ def find_image(images: Mapping[str, Image], name: str) -> Image:
 
 @functools.cache
 def needed_folders(environment: Path) -> tuple[str, ...]:
-    """Folders that the programs of an environment are made of: itself, its interpreter, and editable packages."""
+    """Return the folders that an environment's programs need: its own, its interpreter's, and those of editable packages."""
     folders = [environment]
     settings = environment / "pyvenv.cfg"
     if settings.exists():
@@ -57,13 +57,13 @@ def needed_folders(environment: Path) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Place:
-    """Folders of one attempt of a container."""
+    """The folders of one attempt of a container."""
 
     pod_folder: Path
     attempt_folder: Path
 
     def make(self) -> None:
-        """Make what the container's own mounts show."""
+        """Create what the container's own mounts show."""
         self.temporary.mkdir(parents=True, exist_ok=True)
         self.termination_log.touch()
         self.resolver.write_text("multi on\n")
@@ -75,7 +75,7 @@ class Place:
 
     @property
     def termination_log(self) -> Path:
-        """Where its last words go."""
+        """Its termination message."""
         return self.attempt_folder / "termination-log"
 
     @property
@@ -85,11 +85,11 @@ class Place:
 
     @property
     def resolver(self) -> Path:
-        """Its /etc/host.conf: a name in the hosts file stands for all of its addresses."""
+        """Its /etc/host.conf, by which a name in the hosts file resolves to all of its addresses."""
         return self.attempt_folder / "host.conf"
 
     def own_mounts(self, container: Container) -> list[Mount]:
-        """What every container has, whatever its pod says."""
+        """Return the mounts that every container has."""
         return [
             {"source": str(self.temporary), "target": "/tmp", "readOnly": False},
             {"source": str(self.hosts), "target": "/etc/hosts", "readOnly": False},
@@ -112,7 +112,7 @@ def isolated(
     place: Place,
     config: AgentConfig,
 ) -> Launch:
-    """Everything at the paths the pod asks for."""
+    """Return a launch with everything at the paths that the pod asks for."""
     targets = {mount["target"] for mount in mounts}
     own = [mount for mount in place.own_mounts(container) if mount["target"] not in targets]
     return {
@@ -140,9 +140,9 @@ def rewritten(
     place: Place,
     server: str,
 ) -> Launch:
-    """Everything at its real path: values that name a mount or a peer are changed to name the real folder or address.
+    """Return a launch with everything at its real path; values that name a mount or a peer get the real folder or address.
 
-    Names are those known when the container starts. Read-only mounts stay writable.
+    Only names that are known when the container starts are replaced. Read-only mounts stay writable.
     """
     folders = {mount["target"]: mount["source"] for mount in place.own_mounts(container) + mounts}
     changed = {name: rewrite(value, folders, peers) for name, value in variables.items()}
@@ -162,7 +162,7 @@ def rewritten(
 
 
 def kubeconfig_for(token_folder: str, server: str) -> str:
-    """A kubeconfig for a pod that cannot see its service account at the usual place."""
+    """Return a kubeconfig for a pod that cannot see its service account at the usual path."""
     return f"""apiVersion: v1
 kind: Config
 clusters: [{{name: local, cluster: {{server: "{server}", certificate-authority: "{token_folder}/ca.crt"}}}}]

@@ -1,4 +1,4 @@
-"""The agent's HTTPS port, for the API server only: what `kubectl logs` needs, and a health check."""
+"""The agent's HTTPS port for the API server: what `kubectl logs` needs, and a health check."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class LogSource(Protocol):
     """Finds the container that a request means."""
 
     def container_folder(self, namespace: str, pod: str, container: str) -> Path | None:
-        """Folder of its attempts; None if this node has no such container."""
+        """Return the folder of its attempts; None if this node has no such container."""
 
     def is_running(self, namespace: str, pod: str, container: str, attempt: int) -> bool:
-        """Whether that attempt still runs, so that more may come."""
+        """Return whether that attempt still runs, so that more lines may follow."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class LogOptions:
 
     @classmethod
     def parse(cls, request: web.Request, now: datetime) -> LogOptions:
-        """From the query of a request."""
+        """Parse the query of a request."""
         query = request.query
         since = query.get("sinceTime", "")
         if since:
@@ -60,12 +60,12 @@ class LogOptions:
 
 
 def _stamp(moment: datetime) -> str:
-    """In the form of the log's own times, so that they compare as text."""
+    """Return a time in the format of the log, so that both can be compared as text."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
 
 
 def chosen(lines: Iterable[logs.Line], options: LogOptions) -> Iterator[logs.Line]:
-    """The lines of a log, as it is now, that were asked for."""
+    """Return the lines that were asked for, of the log as it is now."""
     recent = (line for line in lines if line.time >= options.since)
     if options.tail is None:
         return recent
@@ -99,13 +99,13 @@ class LogServer:
         await web.TCPSite(self._runner, address, self._config.listen_port, ssl_context=self._tls()).start()
 
     async def stop(self) -> None:
-        """Close the port."""
+        """Stop listening."""
         if self._runner:
             await self._runner.cleanup()
 
     @web.middleware
     async def _authorize(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """TLS has checked the certificate already; here the name in it, where names are configured."""
+        """Check the name in the client's certificate, if names are configured; TLS has checked the certificate itself."""
         certificate = request.transport.get_extra_info("peercert") if request.transport else None
         names = {
             value
@@ -125,7 +125,7 @@ class LogServer:
         try:
             options = LogOptions.parse(request, datetime.now(UTC))
         except ValueError as error:
-            raise web.HTTPBadRequest(text=f"a parameter is not what it should be: {error}") from None
+            raise web.HTTPBadRequest(text=f"invalid parameter: {error}") from None
         folder = self._source.container_folder(namespace, pod, container)
         numbers = attempts(folder) if folder else []
         if options.previous:
@@ -171,7 +171,7 @@ def _old(folder: Path) -> Iterator[logs.Line]:
 async def _write(
     response: web.StreamResponse, line: logs.Line, options: LogOptions, left: int | None
 ) -> int | None:
-    """Send one line, as far as the limit allows; returns what is left of it."""
+    """Send one line, as far as the limit allows; return what is left of the limit."""
     data = line.rendered(timestamps=options.timestamps)
     if left is not None:
         data = data[:left]

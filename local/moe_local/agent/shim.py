@@ -1,13 +1,13 @@
-"""The supervisor of one container: starts its command, keeps its log, outlives the agent, records how it ended.
+"""The supervisor of one container: starts its command, writes its log, outlives the agent, and records how it ended.
 
     python -S -I shim.py run FOLDER     < Launch       (launch.py) as JSON
     python -S -I shim.py execute        < Execution    (an exec probe or hook, in the container's namespaces)
 
-FOLDER holds the attempt: `lock` (held, inherited from the agent, for as long as this process lives), `process.json`,
+FOLDER holds the attempt: `lock` (inherited from the agent and held as long as this process lives), `process.json`,
 `exit.json`, `log` and `log.old`. SIGTERM is passed on to the command; SIGUSR1 kills all of it. When the command ends,
-whatever it has left behind is killed: this process is the reaper of all its descendants.
+everything that it has left behind is killed: this process is the reaper of all its descendants.
 
-Only the standard library is imported, and little of it: one such process runs for each container.
+Only the standard library is imported, and little of it, because one such process runs for each container.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import sys
 import time
 
 TYPE_CHECKING = False
-"""Ours, since importing `typing` costs every supervisor 1 MB; type checkers know the name."""
+"""Our own, because importing `typing` costs every supervisor 1 MB; type checkers know the name."""
 if TYPE_CHECKING:
     from typing import Any
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 LONGEST_LINE = 16 * 1024
 START_FAILED = 128
 RECORD_BYTES = 1024
-"""exit.json is written at this size when the container starts, so that a full disk cannot lose how it ended."""
+"""exit.json is written with this size when the container starts, so that its end can be recorded on a full disk."""
 
 
 class Log:
-    """Lines with the time they came, `<RFC 3339> F|P <text>`; P marks a piece of a longer line.
+    """Writes lines with their time, `<RFC 3339> F|P <text>`; P marks a piece of a longer line.
 
-    Two files of half the size allowed: when `log` is full it becomes `log.old`.
+    Each of two files may have half the allowed size: when `log` is full it becomes `log.old`.
     """
 
     def __init__(self, folder: str, most_bytes: int) -> None:
@@ -62,7 +62,7 @@ class Log:
         self._write(pieces)
 
     def finish(self) -> None:
-        """Keep a last line that has no end."""
+        """Write a last line that has no newline."""
         if self._rest:
             self._write([b"%s F %s\n" % (_stamp(), self._rest)])
             self._rest = b""
@@ -74,7 +74,7 @@ class Log:
                     self._rotate()
                 self._size += os.write(self._file, piece)
         except OSError:
-            return  # a full disk costs log lines, never the container
+            return  # on a full disk log lines are lost, but the container keeps running
 
     def _rotate(self) -> None:
         os.rename(self._path, self._path + ".old")
@@ -102,7 +102,7 @@ class Supervisor:
         self._term_early = False
 
     def run(self) -> None:
-        """Return when the command has ended, nothing of it is left, and its end is on disk."""
+        """Return when the command and all its processes have ended and the end is on disk."""
         self._take_space()
         wake, output, problem = self._start()
         self._announce(problem)
@@ -125,7 +125,7 @@ class Supervisor:
         _write_record(f"{self._folder}/exit.json", self._exit(problem, finished))
 
     def _take_space(self) -> None:
-        """Write both records blank; where the disk is full, nothing was started and nothing is left."""
+        """Write both records blank; if the disk is full, nothing has been started and nothing is left."""
         records = [f"{self._folder}/{name}.json" for name in ("process", "exit")]
         try:
             for path in records:
@@ -137,7 +137,7 @@ class Supervisor:
             sys.exit(f"{self._folder}: {error.strerror}")
 
     def _start(self) -> tuple[int, int, str]:
-        """Fork the command; returns the wake-up pipe, its output, and why it did not start ('' if it did)."""
+        """Fork the command; return the wake-up pipe, its output, and why it did not start ('' if it did)."""
         wake, waker = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(waker)
         signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -152,7 +152,7 @@ class Supervisor:
         os.close(writer)
         os.close(reporter)
         problem = b""
-        while piece := os.read(outcome, 4096):  # ends when exec succeeds: the pipe closes on exec
+        while piece := os.read(outcome, 4096):  # ends when exec succeeds, because the pipe closes on exec
             problem += piece
         os.close(outcome)
         if self._term_early:
@@ -187,7 +187,7 @@ class Supervisor:
             os.kill(self._main, signal.SIGKILL)
 
     def _reap(self) -> None:
-        """Collect every descendant that has ended."""
+        """Reap every descendant that has ended."""
         while True:
             try:
                 process, status = os.waitpid(-1, os.WNOHANG)
@@ -199,7 +199,7 @@ class Supervisor:
                 self._status = status
 
     def _kill_all(self) -> None:
-        """Kill what the command left behind: its children are ours now, and theirs become ours as they fall."""
+        """Kill what the command left behind: its children are ours now, and their children become ours when they end."""
         while children := _children():
             for child in children:
                 os.kill(child, signal.SIGKILL)
@@ -219,21 +219,21 @@ class Supervisor:
 
 
 def _children() -> list[int]:
-    """Processes whose parent this one is."""
+    """Return the children of this process."""
     found = []
     for name in os.listdir("/proc"):
         try:
             with open(f"/proc/{name}/stat", "rb") as file:
                 after_name = file.read().rpartition(b")")[2].split()
         except OSError:
-            continue  # no process, or one that has just ended
+            continue  # not a process, or one that has just ended
         if int(after_name[1]) == os.getpid():
             found.append(int(name))
     return found
 
 
 def _namespace(process: int) -> str:
-    """The mount namespace of a process, '' if that has ended."""
+    """Return the mount namespace of a process; '' if it has ended."""
     try:
         return os.readlink(f"/proc/{process}/ns/mnt")
     except OSError:
@@ -241,13 +241,13 @@ def _namespace(process: int) -> str:
 
 
 def _read_rest(output: int) -> bytes:
-    """Whatever is still in the pipe; never waits for a writer that escaped."""
+    """Read what is still in the pipe, without waiting for a process that escaped and may still write."""
     ready, _, _ = select.select([output], [], [], 0)
     return os.read(output, 65536) if ready else b""
 
 
 def _write_record(path: str, record: Any) -> None:
-    """Write over the file in place, at a fixed size: the space was taken when the container started."""
+    """Overwrite the file in place, with its fixed size: the space was reserved when the container started."""
     text = json.dumps(record) if record else ""
     file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     os.pwrite(file, text.encode().ljust(RECORD_BYTES), 0)
@@ -255,7 +255,7 @@ def _write_record(path: str, record: Any) -> None:
 
 
 def _become(launch: Launch, supervisor: int, output: int, reporter: int) -> None:
-    """In the forked child: turn into the command, or report why that failed and end."""
+    """In the forked child: become the command, or report why that failed and end."""
     try:
         os.setsid()
         null = os.open("/dev/null", os.O_RDONLY)
@@ -280,7 +280,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _isolation() -> Any:
-    """isolation.py lies beside this file, which is not imported as part of a package."""
+    """Import isolation.py from the folder of this file, which is not imported as part of a package."""
     folder = posixpath.dirname(posixpath.abspath(__file__))
     if folder not in sys.path:
         sys.path.append(folder)
@@ -290,7 +290,7 @@ def _isolation() -> Any:
 
 
 def _execute(command: list[str], environment: dict[str, str], directory: str) -> None:
-    """Replace this process by the command. Raises OSError if it cannot be found or started."""
+    """Replace this process with the command. Raises OSError if it cannot be found or started."""
     os.chdir(directory)
     os.umask(0o022)
     signal.set_wakeup_fd(-1)
@@ -303,17 +303,17 @@ def _execute(command: list[str], environment: dict[str, str], directory: str) ->
 
 
 def _keep_descriptors_private() -> None:
-    """The lock says that the supervisor lives: no process of the container may inherit it."""
+    """Let no process of the container inherit a descriptor, above all the lock that says that the supervisor lives."""
     for name in os.listdir("/proc/self/fd"):
         if int(name) > 2:
             try:
                 os.set_inheritable(int(name), False)
             except OSError:
-                continue  # the descriptor of this very listing
+                continue  # the descriptor of this listing itself
 
 
 def main() -> None:
-    """See the module's docstring."""
+    """Run the supervisor or a single command; see the docstring of the module."""
     if sys.argv[1] == "execute":
         execution: Execution = json.load(sys.stdin)
         os.dup2(os.open("/dev/null", os.O_RDONLY), 0)

@@ -1,4 +1,4 @@
-"""What the agent knows of a pod's containers: plain values between disk, decisions and status."""
+"""What the agent knows about a pod's containers: plain values that pass between disk, decisions and status."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Exit:
     message: str = ""
     container_id: str = ""
     lost: bool = False
-    """The container was lost with its supervisor or the machine: nothing it did."""
+    """The container was lost with its supervisor or the machine; its own command is not to blame."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ContainerState:
 
     name: str
     attempt: int = 0
-    """How many times it was started; attempts on disk are numbered from 1."""
+    """How often it was started; attempts on disk are numbered from 1."""
     started_at: float | None = None
     exit: Exit | None = None
     """End of the latest attempt; None while it runs or before the first."""
@@ -50,38 +50,38 @@ class ContainerState:
     """Seconds to wait after the end of the latest attempt."""
     retry_at: float = 0.0
     started: bool = False
-    """Its startup probe has passed, or it has none."""
+    """Whether its startup probe has succeeded or it has none."""
     ready: bool = False
     stopping: bool = False
 
     @property
     def running(self) -> bool:
-        """Whether its command runs."""
+        """Return whether its command runs."""
         return self.started_at is not None and self.exit is None
 
     @property
     def restarts(self) -> int:
-        """How often it was started again."""
+        """Return how often it was restarted."""
         return max(0, self.attempt - 1)
 
 
 @dataclass(frozen=True)
 class End:
-    """Why a whole pod is being stopped. `phase` None: as its containers' exits say."""
+    """Why a whole pod is being stopped. If `phase` is None, the exits of its containers decide it."""
 
     grace: float
     reason: str = ""
     message: str = ""
     phase: Literal["Failed"] | None = None
     disrupted: bool = False
-    """The node's doing, not the pod's: said by a DisruptionTarget condition."""
+    """The node causes the end, not the pod; a DisruptionTarget condition says so."""
     restarts_later: bool = False
-    """The agent goes, the pod stays: its containers are started again when the agent returns."""
+    """The agent stops but the pod stays: its containers are started again when the agent returns."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What to do about a pod now, and when to look again without being told."""
+    """What to do about a pod now, and when to decide again if nothing happens until then."""
 
     start: tuple[str, ...] = ()
     stop: tuple[str, ...] = ()
@@ -91,7 +91,7 @@ class Decision:
 
     @property
     def final(self) -> bool:
-        """Whether nothing will ever run in this pod again."""
+        """Return whether nothing will ever run in this pod again."""
         return self.phase in ("Succeeded", "Failed")
 
 
@@ -102,6 +102,6 @@ class PodState:
     containers: dict[str, ContainerState] = field(default_factory=dict)
     end: End | None = None
     sandboxed: bool = False
-    """Volumes and address are there."""
+    """Whether its volumes and its address exist."""
     address: str = ""
     admitted_at: float = 0.0

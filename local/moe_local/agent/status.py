@@ -1,4 +1,4 @@
-"""The status that the API server should hold for a pod. Pure: what is known of its containers in, a dict out."""
+"""The status that a pod should have in the API server. Pure: takes what is known of its containers, returns a dict."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NEVER_RAN = "the container was not running when the pod ended"
 
 
 def timestamp(seconds: float) -> str:
-    """Seconds since the epoch as the API writes times."""
+    """Return seconds since the epoch in the format of the API."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def pod_status(pod: Pod, state: PodState, decision: Decision, now: float) -> JSON:
-    """The whole status that this node answers for; conditions of others are left alone by the merge patch."""
+    """Return all of the status that this node is responsible for; the merge patch leaves other conditions alone."""
     phase = decision.phase
     status: JSON = {
         "phase": phase,
@@ -69,7 +69,7 @@ def _container(pod: Pod, container: Container, state: PodState, decision: Decisi
 
 
 def container_id(pod: Pod, current: ContainerState) -> str:
-    """What names one attempt of a container."""
+    """Return the id of one attempt of a container."""
     return f"moe-local://{pod.uid}/{current.name}/{current.attempt}"
 
 
@@ -110,7 +110,7 @@ def _terminated(ended: Exit) -> JSON:
 
 
 def conditions(pod: Pod, state: PodState, decision: Decision, now: float) -> list[JSON]:
-    """The node's conditions; lastTransitionTime is kept where a condition has not changed."""
+    """Return the conditions that this node reports; one that has not changed keeps its lastTransitionTime."""
     mains = [state.containers[c.name] for c in pod.spec.containers]
     lifelong = [state.containers[c.name] for c in pod.spec.init_containers if is_sidecar(pod, c)]
     unready = [c.name for c in mains + lifelong if not (c.running and c.ready)]
@@ -142,7 +142,7 @@ def conditions(pod: Pod, state: PodState, decision: Decision, now: float) -> lis
 
 
 def condition_value(status: JSON, kind: str) -> str | None:
-    """Status of one condition; None if there is none of that type."""
+    """Return the status of one condition; None if there is no condition of that type."""
     found = [str(c["status"]) for c in status.get("conditions") or [] if c["type"] == kind]
     return found[0] if found else None
 

@@ -1,7 +1,7 @@
-"""Volumes of a pod as folders: what is in them, and how it is put there.
+"""Volumes of a pod as folders: what is in them, and how it gets there.
 
-Files made of the API's objects are swapped as a whole, the way a kubelet does it: they are links through `..data`, a
-link that is renamed over the old one, so that a reader sees all of the old content or all of the new.
+Files that are made from API objects are replaced all at once, as a kubelet does it: they are links through `..data`,
+a link that is renamed over the old one, so that a reader sees either all of the old content or all of the new.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from moe_local.agent.pod import (
 PROVISIONER = "moe-operator.dev/local"
 PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
 RENEW_AT = 0.8
-"""Share of a token's life after which it is renewed."""
+"""Share of a token's lifetime after which it is renewed."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,18 @@ class File:
 
 @dataclass(frozen=True)
 class Token:
-    """A service account's token and when to renew it, in seconds since the epoch."""
+    """A token of a service account, and when to renew it, in seconds since the epoch."""
 
     text: str
     renew_at: float
 
 
 Payload = dict[str, File]
-"""Relative path -> file."""
+"""Files by relative path."""
 
 
 def decode(body: JSON) -> dict[str, bytes]:
-    """The data of a ConfigMap or Secret."""
+    """Return the data of a ConfigMap or Secret."""
     encoded = body.get("binaryData") or {}
     if body.get("kind") == "Secret":
         encoded = body.get("data") or {}
@@ -77,7 +77,7 @@ def decode(body: JSON) -> dict[str, bytes]:
 
 
 async def fetch(client: APIClient, namespace: str, wanted: set[Reference]) -> Sources:
-    """Read objects side by side; None for those that do not exist. Raises APIError."""
+    """Read objects concurrently; None for those that do not exist. Raises APIError."""
 
     async def one(reference: Reference) -> tuple[Reference, Mapping[str, bytes] | None]:
         try:
@@ -90,12 +90,12 @@ async def fetch(client: APIClient, namespace: str, wanted: set[Reference]) -> So
 
 
 def is_made_of_objects(volume: Volume) -> bool:
-    """Whether its files come from the API, so that they change when objects there change."""
+    """Return whether its files come from the API, so that they change when objects there change."""
     return bool(volume.projected or volume.config_map or volume.secret or volume.downward_api)
 
 
 def projections(volume: Volume) -> tuple[tuple[Projection, ...], int]:
-    """The sources of a volume that is made of objects, as if it were projected, and the mode of its files."""
+    """Return the sources of a volume that is made from objects, as if it were projected, and the mode of its files."""
     if volume.projected:
         return volume.projected.sources, volume.projected.default_mode
     if volume.config_map:
@@ -109,7 +109,7 @@ def projections(volume: Volume) -> tuple[tuple[Projection, ...], int]:
 
 
 def references(pod: Pod) -> set[Reference]:
-    """The ConfigMaps and Secrets that a pod's volumes are made of."""
+    """Return the ConfigMaps and Secrets that a pod's volumes need."""
     found: set[Reference] = set()
     for volume in pod.spec.volumes:
         for source in projections(volume)[0]:
@@ -123,7 +123,7 @@ def references(pod: Pod) -> set[Reference]:
 def payload(
     pod: Pod, volume: Volume, facts: Facts, sources: Sources, tokens: Mapping[TokenSource, Token]
 ) -> Payload:
-    """Every file of a volume. Raises ConfigurationError where something it needs does not exist."""
+    """Return every file of a volume. Raises ConfigurationError if something that it needs does not exist."""
     files: Payload = {}
     parts, mode = projections(volume)
     for part in parts:
@@ -180,7 +180,7 @@ def _check_relative(path: str) -> None:
 
 
 def write(folder: Path, files: Payload) -> bool:
-    """Make a folder hold exactly these files, swapped in at once; False if it did already. Raises OSError."""
+    """Make a folder hold exactly these files, all replaced at once; return False if it already did. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     current = folder / "..data"
     if current.is_symlink() and _holds(current.resolve(), files):
@@ -217,7 +217,7 @@ def _holds(folder: Path, files: Payload) -> bool:
 
 
 class PodVolumes:
-    """The volumes of one pod, as folders beneath `folder` (and, for claims, beneath the node's own)."""
+    """The volumes of one pod, as folders in `folder` or, for claims, in the node's own folder."""
 
     def __init__(self, client: APIClient, folder: Path, claims_folder: Path) -> None:
         self._client = client
@@ -229,16 +229,16 @@ class PodVolumes:
 
     @property
     def renew_at(self) -> float | None:
-        """When the first token has to be renewed."""
+        """Return when the first token has to be renewed."""
         return min((token.renew_at for token in self._tokens.values()), default=None)
 
     async def prepare(self, pod: Pod, facts: Facts) -> None:
-        """Make all of them. Raises ConfigurationError, APIError or OSError; to be called again then."""
+        """Create all of them. Raises ConfigurationError, APIError or OSError; then it has to be called again."""
         await asyncio.gather(*(self._locate(pod, volume) for volume in pod.spec.volumes))
         await self.refresh(pod, facts)
 
     async def refresh(self, pod: Pod, facts: Facts) -> None:
-        """Bring those made of the API's objects up to date."""
+        """Update those that are made from API objects."""
         sources, _ = await asyncio.gather(
             fetch(self._client, pod.metadata.namespace, references(pod)), self._renew_tokens(pod)
         )
@@ -266,7 +266,7 @@ class PodVolumes:
             self.read_only.add(volume.name)
 
     async def _claim(self, pod: Pod, name: str) -> Path:
-        """The folder behind a claim; only volumes that this node has provisioned are mounted."""
+        """Return the folder behind a claim; only volumes that this node has provisioned can be mounted."""
         try:
             claim = await self._client.get(
                 f"/api/v1/namespaces/{pod.metadata.namespace}/persistentvolumeclaims/{name}"
@@ -316,7 +316,7 @@ class PodVolumes:
         return Token(answer["status"]["token"], now + RENEW_AT * (expires - now))
 
     def mounts(self, container: Container, variables: Mapping[str, str]) -> list[Mount]:
-        """Which folders and files a container sees, and where. Raises ConfigurationError for a bad subPath."""
+        """Return which folders and files a container sees, and where. Raises ConfigurationError for a bad subPath."""
         return [
             {
                 "source": str(self._source(mount, variables)),
@@ -333,7 +333,7 @@ class PodVolumes:
 
 
 def beneath(folder: Path, inner: str) -> Path:
-    """A path inside a volume, made as a folder if it is missing. Refuses '..' and links that lead out."""
+    """Return a path inside a volume, creating a folder if it is missing. Refuses '..' and links that lead out."""
     parts = PurePosixPath(inner).parts
     if inner.startswith("/") or ".." in parts:
         raise ConfigurationError(f"subPath {inner!r} must be relative and without '..'")

@@ -1,8 +1,8 @@
 """One pod on this node, from the moment it is bound to the moment its object is gone.
 
-A worker sleeps until something happens (the object changed, a container ended, a probe spoke, a wait is over), asks
-`lifecycle.decide` what to do, does it, and tells the API server. All that it needs to go on after a kill is in the
-pod's folder (attempts of containers) and in the API.
+A worker sleeps until something happens (the object changed, a container ended, a probe's result changed, a wait is
+over), asks `lifecycle.decide` what to do, does it, and tells the API server. Everything that it needs to continue after
+it was killed is in the pod's folder (attempts of containers) and in the API.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0
 MOST_RETRY_SECONDS = 5.0
 SECRETS_SECONDS = 20.0
-"""How often mounted Secrets are read again: only a watch of all Secrets would tell at once."""
+"""Seconds between two readings of mounted Secrets; only a watch of all Secrets would show changes at once."""
 NODE_SHUTDOWN = "Pod was terminated in response to node shutdown."
 LOST = "A container was lost when this machine or its supervisor was stopped."
 
@@ -61,7 +61,7 @@ class NodeContext:
 
 
 class PodWorker:
-    """Runs one pod. The agent feeds it with `update`, `remove`, `source_changed` and `drain`."""
+    """Runs one pod. The agent calls `update`, `remove`, `source_changed` and `drain`."""
 
     def __init__(self, pod: Pod, address: str, node: NodeContext, refusal: End | None = None) -> None:
         self.pod = pod
@@ -98,7 +98,7 @@ class PodWorker:
         self._secrets_at = time.time() + SECRETS_SECONDS
         self._awake = asyncio.Event()
 
-    # What the agent says
+    # Called by the agent
 
     def update(self, pod: Pod) -> None:
         """The object has changed."""
@@ -110,7 +110,7 @@ class PodWorker:
         self.pod = pod
         ready = condition_value(self._published or {}, "Ready")
         if self._published is not None and condition_value(pod.status, "Ready") != ready:
-            self._published = None  # somebody else, such as the node controller, has written it
+            self._published = None  # another program, such as the node controller, has written it
         self._on_change()
 
     def remove(self) -> None:
@@ -125,7 +125,7 @@ class PodWorker:
             self._awake.set()
 
     def drain(self, seconds: float) -> None:
-        """Stop the containers because the agent is told to end. Pods that may restart do so when it returns."""
+        """Stop the containers because the agent ends. Pods that may restart do so when the agent returns."""
         if self.state.end:
             for run in self.runs.values():
                 run.kill_within(seconds)
@@ -139,17 +139,17 @@ class PodWorker:
 
     @property
     def at_rest(self) -> bool:
-        """Whether none of its containers runs."""
+        """Return whether none of its containers runs."""
         return not self._starting and not any(run.state.running for run in self.runs.values())
 
     @property
     def drained(self) -> bool:
-        """Whether none of its containers runs and the API server knows."""
+        """Return whether none of its containers runs and the API server knows that."""
         return self.at_rest and self._told_rest
 
     @property
     def holds_resources(self) -> bool:
-        """Whether its requests count against the node's capacity."""
+        """Return whether its requests count against the node's capacity."""
         return not (self.at_rest and (self.pod.ended or self._removed or self.state.end))
 
     def member(self) -> Member:
@@ -169,7 +169,7 @@ class PodWorker:
         )
 
     def write_hosts(self) -> None:
-        """Bring the pod's hosts file up to date; written in place, since containers have the file itself mounted."""
+        """Update the pod's hosts file, in place, because containers have the file itself mounted."""
         if not self.folder.is_dir():
             return
         member = self.member()
@@ -197,8 +197,8 @@ class PodWorker:
             except (APIError, OSError) as error:
                 log.warning("%s: %s", self._name, error)
                 wait = self._next_retry()
-            except Exception:  # one pod that the agent trips over must not take the others along
-                log.exception("%s: a fault of the agent; trying again", self._name)
+            except Exception:  # an error with one pod must not affect the others
+                log.exception("%s: an error in the agent; trying again", self._name)
                 wait = self._next_retry()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._awake.wait(), wait)
@@ -207,12 +207,12 @@ class PodWorker:
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
 
     def leave(self) -> None:
-        """Stop watching without touching what runs."""
+        """Stop watching, and leave what runs alone."""
         for run in self.runs.values():
             run.cancel()
 
     async def _restore(self) -> None:
-        """Find what an earlier run of the agent has left of this pod."""
+        """Take over what an earlier run of the agent has left of this pod."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "pod.json").exists():
             record = {"namespace": self.pod.key[0], "name": self.pod.key[1], "address": self.state.address}
@@ -227,7 +227,7 @@ class PodWorker:
         self._restored = True
 
     async def _step(self) -> float | None:
-        """Do what is to be done now; returns how many seconds to sleep at most."""
+        """Do what has to be done now; return for how many seconds to sleep at most."""
         self._notice_end()
         decision = decide(self.pod, self.state, time.time())
         if (decision.start or not self.at_rest) and not self.state.sandboxed:
@@ -250,7 +250,7 @@ class PodWorker:
         return 0.0 if decision.start and self.state.sandboxed else self._sleep(decision)
 
     def _sleep(self, decision: Decision) -> float | None:
-        """Until the next wait of a container, renewal of a token or reading of a Secret."""
+        """Return the seconds until the next restart of a container, renewal of a token or reading of a Secret."""
         now = time.time()
         moments = [decision.look_again, self._retry_at]
         if not self.at_rest:
@@ -267,7 +267,7 @@ class PodWorker:
         return wait
 
     def _notice_end(self) -> None:
-        """Whether the pod has to end, and why. What was noticed first stays, but a deletion may shorten the grace."""
+        """Note that the pod has to end, and why. The first reason stays, but a deletion may shorten the grace period."""
         meta, spec = self.pod.metadata, self.pod.spec
         now = time.time()
         if self._removed or meta.deletion_timestamp:
@@ -292,7 +292,7 @@ class PodWorker:
             self._end_with(End(spec.termination_grace_period_seconds, "DeadlineExceeded", text, "Failed"))
 
     def _end_with(self, end: End) -> None:
-        """End the pod for a reason that must survive a kill of the agent."""
+        """End the pod for a reason that has to be remembered if the agent is killed."""
         self.state.end = end
         with contextlib.suppress(OSError):
             write_record(self.folder / "end.json", asdict(end))
@@ -303,7 +303,7 @@ class PodWorker:
     # Doing
 
     async def _prepare(self, waiting: tuple[str, ...]) -> None:
-        """Make the pod's volumes and hosts file; where that fails, say so on the containers that wait for it."""
+        """Create the pod's volumes and hosts file; if that fails, note it on the containers that wait for them."""
         try:
             await self._volumes.prepare(self.pod, self._facts)
             (self.folder / "root").mkdir(exist_ok=True)
@@ -311,7 +311,7 @@ class PodWorker:
         except (ConfigurationError, APIError, OSError) as error:
             for name in waiting:
                 self._cannot_start(name, error)
-            if not waiting:  # what runs already goes on with the volumes it has
+            if not waiting:  # what is already running keeps the volumes it has
                 self._retry_at = time.time() + self._next_retry()
 
     async def _start(self, names: tuple[str, ...]) -> None:
@@ -336,7 +336,7 @@ class PodWorker:
         self._tell("Warning", "Failed" if self.state.sandboxed else "FailedMount", f"Error: {error}")
 
     async def _launch(self, container: Container) -> Launch:
-        """What to start a container with. Raises ConfigurationError or one of its kinds, APIError, OSError."""
+        """Return what to start a container with. Raises ConfigurationError or a subclass, APIError, or OSError."""
         run = self.runs[container.name]
         image = sandbox.find_image(self._node.config.images, container.image)
         wanted = environment.references(container)
@@ -372,13 +372,13 @@ class PodWorker:
         try:
             await self._volumes.refresh(self.pod, self._facts)
         except ConfigurationError as error:
-            self._tell("Warning", "FailedMount", str(error))  # what was there before stays
+            self._tell("Warning", "FailedMount", str(error))  # what was there before is kept
         except (APIError, OSError):
             self._stale_volumes = True
             raise
 
     async def _publish(self, decision: Decision) -> None:
-        """Tell the API server, if it does not know already. A final phase is never changed again."""
+        """Update the status in the API server if it differs. A final phase is never changed again."""
         if self._removed or self.pod.ended:
             return
         known = self.pod.model_copy(update={"status": self._status})
@@ -408,5 +408,5 @@ class PodWorker:
 
 
 def pod_folder(state_dir: Path, uid: str) -> Path:
-    """Where everything of one pod lies."""
+    """Return the folder with everything of one pod."""
     return state_dir / "pods" / uid

@@ -43,7 +43,7 @@ def test_a_reason_of_a_newer_operator_is_not_an_error(expert_manifest):
     expert_manifest["status"] = {
         "conditions": [{"type": "Ready", "status": "False", "reason": "FromTheFuture", "message": "soon"}]
     }
-    assert "newer than this moectl" in story(expert_manifest)
+    assert "older than the operator" in story(expert_manifest)
 
 
 def test_an_absent_score_is_said_with_its_reason(expert_manifest):
@@ -59,5 +59,8 @@ def test_unknown_contamination_is_said_of_the_comparison_and_of_the_scores(
     revision_manifest["status"]["evidence"]["scores"] = unknown
     expert_manifest["status"] = {"scores": unknown}
     text = story(expert_manifest, revision_manifest)
-    assert "  contamination Unknown: not all is known that a side was trained on" in text
-    assert "\nContamination Unknown: not all is known that it, or what it was compared with" in text
+    assert "  contamination Unknown: not all training text of the compared models is known" in text
+    assert (
+        "\nContamination Unknown: not all training text of this revision, or of what it was compared with"
+        in text
+    )

@@ -61,7 +61,7 @@ def test_a_cluster_that_was_never_up_has_no_environment():
 def test_an_image_without_an_environment_is_refused_before_anything_starts(state: Path):
     result = CliRunner().invoke(app, ["up", "--image", "moe-operator/trainer"])
     assert result.exit_code == 1
-    assert "want IMAGE=FOLDER" in result.output
+    assert "give IMAGE=FOLDER" in result.output
     assert list(state.iterdir()) == []
 
 
@@ -104,4 +104,4 @@ def test_a_full_disk_is_told_with_the_file_and_without_a_traceback(monkeypatch: 
 def test_a_wrong_name_is_told_with_the_rule():
     result = CliRunner().invoke(app, ["down", "--name", "../etc"])
     assert result.exit_code == 1
-    assert "want a lower-case letter" in result.output
+    assert "use a lower-case letter" in result.output
