@@ -205,10 +205,10 @@ def _start_server(folder: Path, number: int) -> tuple[RoutedExpert, "subprocess.
     import torch  # here, for the benchmark on a cluster needs none
 
     from moe_formats.serve_config import ServeConfig, ServedArtefact
-    from moe_trainer import artefact
-    from moe_trainer.model import Model, initialise
-    from moe_trainer.presets import preset
-    from moe_trainer.tokenizer import ByteTokenizer
+    from moe_trainer.methods import checkpoint_format as artefact
+    from moe_trainer.models.preset_model import Model, initialise
+    from moe_trainer.models.presets import preset
+    from moe_trainer.text.tokenizer import ByteTokenizer
 
     torch.set_num_threads(1)
     model = Model(preset("tiny"))

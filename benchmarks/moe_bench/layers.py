@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moe_bench.cases import Shape, Weights
-from moe_trainer.model_config import ModelConfig
+from moe_trainer.models.preset_config import ModelConfig
 from moe_trainer.moe.backends import ENTRIES, Backend
 from moe_trainer.moe.layer import MoELayer
 

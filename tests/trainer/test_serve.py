@@ -19,13 +19,13 @@ from aiohttp import web
 
 from moe_formats.failure import JobError
 from moe_formats.serve_config import ServeConfig
-from moe_trainer import artefact
-from moe_trainer.generation_config import set_temperature, temperature_of
-from moe_trainer.manifest import new_folder, read_manifest
-from moe_trainer.model import Model, initialise
-from moe_trainer.model_config import ModelConfig
+from moe_trainer.methods import checkpoint_format as artefact
+from moe_trainer.models.generation_config import set_temperature, temperature_of
+from moe_trainer.models.preset_config import ModelConfig
+from moe_trainer.models.preset_model import Model, initialise
 from moe_trainer.serve import Settings, load
-from moe_trainer.tokenizer import BOS, EOS, PAD, ByteTokenizer
+from moe_trainer.storage.manifest import new_folder, read_manifest
+from moe_trainer.text.tokenizer import BOS, EOS, PAD, ByteTokenizer
 
 SMALL = ModelConfig(
     vocab_size=259,

@@ -11,10 +11,10 @@ from tests.trainer.training.conftest import SMALL, everywhere_random
 from moe_formats.failure import JobError
 from moe_formats.job_config import ArtefactRef
 from moe_formats.serve_config import ServeConfig
-from moe_trainer import artefact
-from moe_trainer.model import Model
+from moe_trainer.methods import checkpoint_format as artefact
+from moe_trainer.models.preset_model import Model
 from moe_trainer.serve import load
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.text.tokenizer import ByteTokenizer
 
 
 @pytest.fixture(scope="module")

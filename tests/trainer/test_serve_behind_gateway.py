@@ -13,11 +13,11 @@ from aiohttp import web
 from moe_formats.routing_policy import RoutedExpert, RoutingPolicy
 from moe_formats.serve_config import ServeConfig
 from moe_gateway.app import open_gateway
-from moe_trainer import artefact
-from moe_trainer.model import Model, initialise
-from moe_trainer.model_config import ModelConfig
+from moe_trainer.methods import checkpoint_format as artefact
+from moe_trainer.models.preset_config import ModelConfig
+from moe_trainer.models.preset_model import Model, initialise
 from moe_trainer.serve import load
-from moe_trainer.tokenizer import BOS, EOS, PAD, ByteTokenizer
+from moe_trainer.text.tokenizer import BOS, EOS, PAD, ByteTokenizer
 
 SMALL = ModelConfig(
     vocab_size=259,

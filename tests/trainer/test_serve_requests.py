@@ -13,7 +13,7 @@ from moe_trainer.server.requests import (
     parse_chat,
     parse_completion,
 )
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.text.tokenizer import ByteTokenizer
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-10, 1000) | st.floats() | st.text(),

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from moe_trainer.server.engine import Finished, Generated
 from moe_trainer.server.responses import ChatShape, Choice
 from moe_trainer.server.text import TextStream
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.text.tokenizer import ByteTokenizer
 
 
 def _pieces(stream, data):

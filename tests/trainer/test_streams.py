@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from moe_trainer.shards import DTYPES, read_header, read_rows
-from moe_trainer.streams import Stream, save_each
-from moe_trainer.tensors import save_tensors
+from moe_trainer.weights.reading import DTYPES, read_header, read_rows
+from moe_trainer.weights.tensors import save_tensors
+from moe_trainer.weights.writing import Stream, save_each
 
 TENSORS = {
     **{f"of type {name}": torch.arange(6).view(2, 3).to(dtype) for name, dtype in DTYPES.items()},

@@ -10,10 +10,10 @@ from moe_formats import store
 from moe_formats.format import Format, digest_of
 from moe_formats.job_config import ArtefactRef, ComposeJob
 from moe_formats.job_report import ComposeHeadline
-from moe_trainer import artefact
 from moe_trainer.environment import Environment
-from moe_trainer.manifest import is_committed, read_manifest, sha256_of_file, verify
+from moe_trainer.methods import checkpoint_format as artefact
 from moe_trainer.methods.composition import compose
+from moe_trainer.storage.manifest import is_committed, read_manifest, sha256_of_file, verify
 
 
 class ComposeReport(Format):

@@ -18,8 +18,6 @@ import numpy as np
 from moe_formats.format import Digest, digest_of
 from moe_formats.job_config import ArtefactRef, EvaluateJob, HoldoutRef, TasksRef
 from moe_formats.job_report import EvaluateHeadline
-from moe_trainer import manifest
-from moe_trainer.data.snapshot_layout import read_documents
 from moe_trainer.environment import Environment
 from moe_trainer.evaluation import unigram
 from moe_trainer.evaluation.contamination import tainted_clusters
@@ -31,6 +29,8 @@ from moe_trainer.evaluation.segments import Segment, cut, scorer_version
 from moe_trainer.evaluators.accuracy import Judged, weigh_answers
 from moe_trainer.evaluators.answers import Answers, Generate, answers_of
 from moe_trainer.methods import adapter
+from moe_trainer.snapshots.layout import read_documents
+from moe_trainer.storage import manifest
 
 #: Cells of one model, by the digest of the holdout.
 Cells = dict[Digest, Cell]
@@ -168,7 +168,7 @@ class Evaluation:
     def _answers(self, model: ArtefactRef, tasks: TasksRef) -> Answers:
         def load() -> Generate:
             print(f"{model.revision} answers {tasks.evaluator}", flush=True)
-            return partial(import_module("moe_trainer.generation").complete, *self._load(model))
+            return partial(import_module("moe_trainer.evaluators.generation").complete, *self._load(model))
 
         return answers_of(self.root, self.job.pool_uid, model, tasks, self.matrix.device, load)
 

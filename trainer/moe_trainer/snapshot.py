@@ -1,8 +1,8 @@
 """``moe-trainer snapshot``: read the sources, filter, split off the holdout, commit the rest. No torch.
 
-    read and filter    documents to a scratch file, signatures to another (data/intake.py)
+    read and filter    documents to a scratch file, signatures to another (snapshots/intake.py)
     data digest        of the set of documents and the splitting rule: a snapshot that exists is reused
-    place              each cluster on its side, for good (data/splitting.py)
+    place              each cluster on its side, for good (snapshots/splitting.py)
     remember           held-out fingerprints to the pool's registry, places to the Expert's clusters
     window             the clusters that were never held out before become the newest window
     exclude            training documents that resemble anything held out in the pool
@@ -27,26 +27,30 @@ from moe_formats.failure import JobError
 from moe_formats.format import Digest, canonical_json, digest_of
 from moe_formats.job_config import SnapshotJob
 from moe_formats.job_report import SnapshotHeadline, Window
-from moe_trainer.data import filters, windows
-from moe_trainer.data.catalogue import Rows, digits_one_by_one
-from moe_trainer.data.fingerprints import (
+from moe_trainer.deduplication.catalogue import Rows, digits_one_by_one
+from moe_trainer.deduplication.fingerprints import (
     Fingerprint,
     fingerprint_lines,
     read_fingerprints,
     read_registry,
     take_up,
 )
-from moe_trainer.data.holdouts import (
+from moe_trainer.deduplication.minhash import SCHEME, THRESHOLD
+from moe_trainer.deduplication.near_duplicates import Mask, Resembling, search
+from moe_trainer.deduplication.sorting import by_name
+from moe_trainer.environment import Environment
+from moe_trainer.evaluators.tasks import freeze
+from moe_trainer.hugging_face.importing import import_base
+from moe_trainer.snapshots import filters, windows
+from moe_trainer.snapshots.holdouts import (
     append_to_registry,
     read_clusters,
     read_windows,
     write_clusters,
     write_windows,
 )
-from moe_trainer.data.intake import Intake
-from moe_trainer.data.minhash import SCHEME, THRESHOLD
-from moe_trainer.data.near_duplicates import Mask, Resembling, search
-from moe_trainer.data.snapshot_layout import (
+from moe_trainer.snapshots.intake import Intake
+from moe_trainer.snapshots.layout import (
     DOCUMENTS,
     FINGERPRINTS,
     RECORD,
@@ -55,12 +59,8 @@ from moe_trainer.data.snapshot_layout import (
     document_line,
     read_record,
 )
-from moe_trainer.data.sorting import by_name
-from moe_trainer.data.splitting import Places, assign
-from moe_trainer.environment import Environment
-from moe_trainer.evaluators.tasks import freeze
-from moe_trainer.imported import import_base
-from moe_trainer.manifest import is_committed, new_folder, sha256_of_file, verify
+from moe_trainer.snapshots.splitting import Places, assign
+from moe_trainer.storage.manifest import is_committed, new_folder, sha256_of_file, verify
 
 
 def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:

@@ -22,15 +22,14 @@ from moe_formats import store
 from moe_formats.failure import TransientError
 from moe_formats.job_config import TrainJob
 from moe_formats.job_report import Progress, TrainHeadline
-from moe_trainer.device import use_device
 from moe_trainer.environment import Environment
 from moe_trainer.methods.artefacts import METHODS
+from moe_trainer.models.device import use_device
 from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.moe.router import LogitsNotFinite
 from moe_trainer.parallel.gathering import gathered
 from moe_trainer.parallel.heartbeat import first_alone
 from moe_trainer.parallel.processes import Processes, joined
-from moe_trainer.termination import Stop, stop_on_sigterm
 from moe_trainer.training.balancing import BASE_LOAD_STEPS
 from moe_trainer.training.checkpoint import Checkpoints, Trained
 from moe_trainer.training.data import drop_tokens
@@ -46,6 +45,7 @@ from moe_trainer.training.progress import ProgressServer
 from moe_trainer.training.report import commit, finished, kernels_of
 from moe_trainer.training.run import Run, layout_of, prepare, training_inputs
 from moe_trainer.training.step import take_step
+from moe_trainer.training.termination import Stop, stop_on_sigterm
 from moe_trainer.training.validation import validate
 
 #: Seconds between lines in the log.

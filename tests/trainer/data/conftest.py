@@ -18,7 +18,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from moe_formats.object_stores import ACCESS_KEY_ID, SECRET_ACCESS_KEY, ObjectStoreLocation
-from moe_trainer.data.object_store import RANGE_BYTES, ObjectStoreFiles, Patience
+from moe_trainer.sources.object_store import RANGE_BYTES, ObjectStoreFiles, Patience
 
 BUCKET = "text"
 KEY, SECRET = "reader-key-id", "a-secret-that-nobody-may-see"

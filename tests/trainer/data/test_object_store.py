@@ -15,10 +15,10 @@ from moe_formats.failure import JobError, TransientError
 from moe_formats.job_config import ExpertRef, HoldoutRule, SnapshotJob, Source
 from moe_formats.object_stores import ACCESS_KEY_ID, SECRET_ACCESS_KEY, write_object_stores
 from moe_trainer import snapshot
-from moe_trainer.data.files import LocalFiles
-from moe_trainer.data.object_store import RANGE_BYTES, ObjectStoreFiles
-from moe_trainer.data.sources import SourceCount, read_source
 from moe_trainer.environment import Environment
+from moe_trainer.sources.documents import SourceCount, read_source
+from moe_trainer.sources.files import LocalFiles
+from moe_trainer.sources.object_store import RANGE_BYTES, ObjectStoreFiles
 
 from .conftest import BUCKET, KEY, PATIENCE, SECRET, Network, Server, jsonl, location, whole
 
@@ -209,7 +209,7 @@ def test_a_store_that_vanishes_leaves_nothing_behind(
         object_stores={"lake": location(network.port, prefix)},
         credentials=credentials.parent,
     )
-    monkeypatch.setattr("moe_trainer.data.object_store.PATIENCE", PATIENCE)
+    monkeypatch.setattr("moe_trainer.sources.object_store.PATIENCE", PATIENCE)
     files = ObjectStoreFiles("lake", location(network.port, prefix), credentials, PATIENCE)
     reading = read_source(files, SourceCount(source("*.jsonl")))
     next(reading)

@@ -19,12 +19,13 @@ from moe_formats.job_config import (
     SnapshotRef,
     Source,
 )
-from moe_trainer import artefact, snapshot
-from moe_trainer.data.snapshot_layout import read_documents
+from moe_trainer import snapshot
 from moe_trainer.environment import Environment
-from moe_trainer.model import Model, initialise
-from moe_trainer.model_config import ModelConfig
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.methods import checkpoint_format as artefact
+from moe_trainer.models.preset_config import ModelConfig
+from moe_trainer.models.preset_model import Model, initialise
+from moe_trainer.snapshots.layout import read_documents
+from moe_trainer.text.tokenizer import ByteTokenizer
 
 DOMAINS = ("birds", "metals", "rivers")
 LETTERS = "abcdefghijklmnop"

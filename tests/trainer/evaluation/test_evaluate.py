@@ -10,14 +10,15 @@ from tests.trainer.evaluation.conftest import CONFIG, DOMAINS, Pool
 from moe_formats.failure import JobError
 from moe_formats.job_config import ArtefactRef, Comparison, EvaluateJob
 from moe_formats.job_report import MAX_HEADLINE_BYTES, Decision, EvaluateHeadline
-from moe_trainer import artefact, evaluate
-from moe_trainer.data.snapshot_layout import read_documents
+from moe_trainer import evaluate
 from moe_trainer.evaluation import scorer
 from moe_trainer.evaluation.matrix import Cell, Matrix
 from moe_trainer.evaluation.report import EvaluationReport
 from moe_trainer.evaluation.segments import cut
-from moe_trainer.manifest import new_folder
-from moe_trainer.model import Model
+from moe_trainer.methods import checkpoint_format as artefact
+from moe_trainer.models.preset_model import Model
+from moe_trainer.snapshots.layout import read_documents
+from moe_trainer.storage.manifest import new_folder
 
 
 def job(pool: Pool, expert: str, candidate: ArtefactRef, **changes: object) -> EvaluateJob:

@@ -12,9 +12,10 @@ from tests.trainer.evaluation.test_evaluate import job
 
 from moe_formats.job_config import EvaluatorSource, TasksRef
 from moe_formats.job_report import MAX_HEADLINE_BYTES, Accuracy, EvaluateHeadline
-from moe_trainer import artefact, evaluate
+from moe_trainer import evaluate
 from moe_trainer.evaluators import tasks
-from moe_trainer.generation import complete
+from moe_trainer.evaluators.generation import complete
+from moe_trainer.methods import checkpoint_format as artefact
 
 
 def following(domain: str) -> dict[str, str]:

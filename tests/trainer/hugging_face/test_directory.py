@@ -11,10 +11,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from moe_formats.failure import JobError
-from moe_trainer import artefact, preset_format
-from moe_trainer.hugging_face import directory, weights
+from moe_trainer.hugging_face import directory
 from moe_trainer.hugging_face.decoder import Decoder
-from moe_trainer.model import Model
+from moe_trainer.methods import checkpoint_format as artefact
+from moe_trainer.models import preset_format
+from moe_trainer.models.preset_model import Model
+from moe_trainer.weights import sharded as weights
 
 from .conftest import CONFIGS, ids, network, write_checkpoint
 
@@ -83,8 +85,8 @@ def test_each_tensor_keeps_the_type_in_which_it_was_stored(tmp_path: Path) -> No
 
 def test_a_preset_is_loaded_without_transformers_and_any_other_model_with_it(tmp_path: Path) -> None:
     assert not preset_format.is_preset(write_checkpoint(tmp_path / "qwen", "qwen3-moe"))
-    from moe_trainer.presets import preset
-    from moe_trainer.tokenizer import ByteTokenizer
+    from moe_trainer.models.presets import preset
+    from moe_trainer.text.tokenizer import ByteTokenizer
 
     digest = artefact.write(tmp_path / "tiny", Model(preset("tiny")), ByteTokenizer(), "{}")
     assert isinstance(artefact.load(tmp_path / "tiny", digest)[0], Model)

@@ -15,8 +15,8 @@ from aiohttp import web
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from moe_formats.serve_config import ServeConfig
-from moe_trainer import artefact
 from moe_trainer.hugging_face import directory
+from moe_trainer.methods import checkpoint_format as artefact
 from moe_trainer.serve import load
 
 from .conftest import write_checkpoint

@@ -26,9 +26,10 @@ from moe_formats.job_config import (
 )
 from moe_formats.job_report import SnapshotHeadline, TrainHeadline
 from moe_formats.training_spec import TrainingSpec
-from moe_trainer import artefact, evaluate, snapshot, train
+from moe_trainer import evaluate, snapshot, train
 from moe_trainer.environment import Environment
-from moe_trainer.imported import digest_of_folder
+from moe_trainer.hugging_face.importing import digest_of_folder
+from moe_trainer.methods import checkpoint_format as artefact
 
 from .conftest import write_checkpoint
 

@@ -17,16 +17,18 @@ from moe_formats.failure import JobError
 from moe_formats.job_config import ArtefactRef, ComposeJob
 from moe_formats.job_report import SnapshotHeadline
 from moe_formats.training_spec import BankSpec
-from moe_trainer import artefact, compose, manifest, train
-from moe_trainer.causal_model import CausalModel
+from moe_trainer import compose, train
 from moe_trainer.environment import Environment
 from moe_trainer.hugging_face.decoder import Decoder
-from moe_trainer.in_layer import holds_in_layer_experts
 from moe_trainer.methods import artefacts, composition
+from moe_trainer.methods import checkpoint_format as artefact
 from moe_trainer.methods.expert_bank import ExpertBank
-from moe_trainer.model_config import IN_LAYER_EXPERTS
-from moe_trainer.shards import read_header
+from moe_trainer.models.causal_model import CausalModel
+from moe_trainer.models.in_layer import holds_in_layer_experts
+from moe_trainer.models.preset_config import IN_LAYER_EXPERTS
+from moe_trainer.storage import manifest
 from moe_trainer.training.optimization import trained_parameters
+from moe_trainer.weights.reading import read_header
 
 __all__ = ["data"]
 

@@ -10,14 +10,16 @@ from tests.trainer.training.conftest import SMALL, Pool, everywhere_random
 from moe_formats.failure import JobError
 from moe_formats.job_config import ArtefactRef, ComposeJob
 from moe_formats.training_spec import BankSpec
-from moe_trainer import artefact, compose, manifest
+from moe_trainer import compose
 from moe_trainer.environment import Environment
 from moe_trainer.methods import artefacts, composition
+from moe_trainer.methods import checkpoint_format as artefact
 from moe_trainer.methods.adapter import ADAPTER, AdapterRecord
 from moe_trainer.methods.expert_bank import ExpertBank
-from moe_trainer.model import Model
+from moe_trainer.models.preset_model import Model
 from moe_trainer.moe.layer import MoELayer
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.storage import manifest
+from moe_trainer.text.tokenizer import ByteTokenizer
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
 

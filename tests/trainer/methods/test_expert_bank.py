@@ -12,15 +12,15 @@ from torch import Tensor
 
 from moe_formats.failure import JobError
 from moe_formats.training_spec import BankSpec, TrainingSpec
-from moe_trainer import artefact
-from moe_trainer.causal_model import CausalModel
 from moe_trainer.methods import artefacts
-from moe_trainer.methods.bank_layers import BankedExperts, BankRows
+from moe_trainer.methods import checkpoint_format as artefact
 from moe_trainer.methods.expert_bank import ExpertBank
-from moe_trainer.model import Model
+from moe_trainer.models.bank_layers import BankedExperts, BankRows
+from moe_trainer.models.causal_model import CausalModel
+from moe_trainer.models.preset_model import Model
 from moe_trainer.moe.layer import MoELayer
 from moe_trainer.parallel.filling import rows_of_all
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.text.tokenizer import ByteTokenizer
 from moe_trainer.training.optimization import trained_parameters
 
 M = TypeVar("M", bound=CausalModel)

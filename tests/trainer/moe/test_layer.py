@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from moe_trainer.model_config import ModelConfig
+from moe_trainer.models.preset_config import ModelConfig
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import StepCounts
 from moe_trainer.moe.layer import MoELayer

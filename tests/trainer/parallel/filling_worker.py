@@ -19,8 +19,8 @@ from moe_formats.failure import JobError
 from moe_formats.format import Digest
 from moe_formats.job_config import ArtefactRef
 from moe_formats.training_spec import TrainingSpec
-from moe_trainer.causal_model import CausalModel
 from moe_trainer.methods import artefacts
+from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.parallel.filling import is_outline
 from moe_trainer.parallel.gathering import gathered
 from moe_trainer.parallel.layout import Layout

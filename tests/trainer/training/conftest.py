@@ -25,11 +25,12 @@ from moe_formats.job_config import (
 )
 from moe_formats.job_report import SnapshotHeadline, TrainHeadline
 from moe_formats.training_spec import TrainingSpec
-from moe_trainer import artefact, snapshot, train
+from moe_trainer import snapshot, train
 from moe_trainer.environment import Environment
-from moe_trainer.model import Model
-from moe_trainer.model_config import ModelConfig
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.methods import checkpoint_format as artefact
+from moe_trainer.models.preset_config import ModelConfig
+from moe_trainer.models.preset_model import Model
+from moe_trainer.text.tokenizer import ByteTokenizer
 
 from .forked import Forked
 

@@ -27,7 +27,7 @@ LOSS_TOLERANCE = 2e-3
 SCORE = """
 import json, sys
 from pathlib import Path
-from moe_trainer import artefact
+from moe_trainer.methods import checkpoint_format as artefact
 from moe_trainer.evaluation import scorer
 from moe_trainer.evaluation.matrix import CellKey
 from moe_trainer.evaluation.segments import Segment

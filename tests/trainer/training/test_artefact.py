@@ -7,12 +7,13 @@ from safetensors.torch import load_file, save_file
 
 from moe_formats.failure import JobError
 from moe_formats.format import Digest
-from moe_trainer import artefact, preset_format
-from moe_trainer.manifest import read_manifest, sha256_of_file, verify
-from moe_trainer.model import Model, initialise
-from moe_trainer.model_config import ModelConfig
-from moe_trainer.presets import preset
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.methods import checkpoint_format as artefact
+from moe_trainer.models import preset_format
+from moe_trainer.models.preset_config import ModelConfig
+from moe_trainer.models.preset_model import Model, initialise
+from moe_trainer.models.presets import preset
+from moe_trainer.storage.manifest import read_manifest, sha256_of_file, verify
+from moe_trainer.text.tokenizer import ByteTokenizer
 
 from .conftest import SMALL, everywhere_random
 

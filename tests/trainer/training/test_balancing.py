@@ -13,11 +13,12 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from moe_formats.failure import JobError
 from moe_formats.job_config import ArtefactRef, TrainJob
 from moe_formats.training_spec import TrainingSpec
-from moe_trainer import artefact, train
-from moe_trainer.model import Model
+from moe_trainer import train
+from moe_trainer.methods import checkpoint_format as artefact
+from moe_trainer.models.preset_model import Model
 from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.moe.layer import MoELayer
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.text.tokenizer import ByteTokenizer
 from moe_trainer.training.balancing import Balancer
 from moe_trainer.training.load_metrics import MAX_EXPERT_SERIES, load_metrics
 from moe_trainer.training.load_record import MAX_INTERVALS, LayerRecord, LoadRecord, thinned

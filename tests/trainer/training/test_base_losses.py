@@ -9,10 +9,11 @@ from torch.nn import functional as F
 from moe_formats.failure import JobError, TransientError
 from moe_formats.job_config import TrainJob
 from moe_formats.training_spec import TrainingSpec
-from moe_trainer import artefact, train
-from moe_trainer.data.batches import IGNORED
-from moe_trainer.model import Model
-from moe_trainer.tokenizer import EOS, ByteTokenizer
+from moe_trainer import train
+from moe_trainer.methods import checkpoint_format as artefact
+from moe_trainer.models.preset_model import Model
+from moe_trainer.streaming.batches import IGNORED
+from moe_trainer.text.tokenizer import EOS, ByteTokenizer
 from moe_trainer.training.base_losses import (
     MARGIN,
     SOFTNESS,

@@ -3,15 +3,15 @@ from collections import Counter
 import pytest
 import torch
 
-from moe_trainer.data import batches as batches_module
-from moe_trainer.data.batches import (
+from moe_trainer.streaming import batches as batches_module
+from moe_trainer.streaming.batches import (
     IGNORED,
     VALIDATION_BLOCKS,
     Batches,
     positions_in_documents,
     validation_blocks,
 )
-from moe_trainer.data.tokens import Stream
+from moe_trainer.streaming.tokens import Stream
 
 
 def stream(length: int) -> Stream:

@@ -5,8 +5,9 @@ import torch
 
 from moe_formats.failure import JobError, TransientError
 from moe_formats.training_spec import EarlyStop
-from moe_trainer import artefact, train
-from moe_trainer.model import Model
+from moe_trainer import train
+from moe_trainer.methods import checkpoint_format as artefact
+from moe_trainer.models.preset_model import Model
 from moe_trainer.training.early_stop import BestWeights, Standing, is_over, standing
 from moe_trainer.training.run import Run
 

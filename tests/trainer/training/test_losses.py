@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moe_formats.training_spec import Schedule, TrainingSpec
-from moe_trainer.model import Model
+from moe_trainer.models.preset_model import Model
 from moe_trainer.moe.router import route
 from moe_trainer.moe.router_config import RouterConfig, Scores
 from moe_trainer.moe.routing import Routing

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from moe_formats.segment_size import tokens_needed
-from moe_trainer import artefact
-from moe_trainer.model import KVCache, Model, initialise
-from moe_trainer.model_config import ModelConfig
-from moe_trainer.presets import PRESETS, preset
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.methods import checkpoint_format as artefact
+from moe_trainer.models.preset_config import ModelConfig
+from moe_trainer.models.preset_model import KVCache, Model, initialise
+from moe_trainer.models.presets import PRESETS, preset
+from moe_trainer.text.tokenizer import ByteTokenizer
 
 from .conftest import SMALL, everywhere_random
 

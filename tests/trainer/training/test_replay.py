@@ -10,12 +10,13 @@ from moe_formats import store
 from moe_formats.failure import JobError
 from moe_formats.job_config import ArtefactRef, ExpertRef, HoldoutRule, SnapshotJob, SnapshotRef, Source
 from moe_formats.job_report import SnapshotHeadline
-from moe_trainer import artefact, snapshot
-from moe_trainer.data.snapshot_layout import read_documents
-from moe_trainer.data.tokens import open_streams
+from moe_trainer import snapshot
 from moe_trainer.environment import Environment
-from moe_trainer.model import Model
-from moe_trainer.tokenizer import BOS, EOS, ByteTokenizer
+from moe_trainer.methods import checkpoint_format as artefact
+from moe_trainer.models.preset_model import Model
+from moe_trainer.snapshots.layout import read_documents
+from moe_trainer.streaming.tokens import open_streams
+from moe_trainer.text.tokenizer import BOS, EOS, ByteTokenizer
 from moe_trainer.training.data import tokens_folder
 from moe_trainer.training.run import Run, prepare
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from moe_formats.failure import JobError
-from moe_trainer.data import tokens
-from moe_trainer.data.content import Content, Role
-from moe_trainer.data.snapshot_layout import Document, read_documents
-from moe_trainer.data.tokens import Planned, Stream, Streams, open_streams, write_streams
-from moe_trainer.manifest import MANIFEST, verify
-from moe_trainer.tokenizer import BOS, EOS, ByteTokenizer
+from moe_trainer.snapshots.layout import Document, read_documents
+from moe_trainer.storage.manifest import MANIFEST, verify
+from moe_trainer.streaming import tokens
+from moe_trainer.streaming.tokens import Planned, Stream, Streams, open_streams, write_streams
+from moe_trainer.text.content import Content, Role
+from moe_trainer.text.tokenizer import BOS, EOS, ByteTokenizer
 
 from .conftest import Pool
 
@@ -123,9 +123,9 @@ def test_a_stream_without_text_is_refused(tmp_path: Path, planned: tuple[Planned
 _KILLED = """
 import os, sys
 from pathlib import Path
-from moe_trainer.data.snapshot_layout import Document
-from moe_trainer.data.tokens import Planned, write_streams
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.snapshots.layout import Document
+from moe_trainer.streaming.tokens import Planned, write_streams
+from moe_trainer.text.tokenizer import ByteTokenizer
 
 def documents():
     for n in range(100):

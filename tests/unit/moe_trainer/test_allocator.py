@@ -13,7 +13,7 @@ for _ in range(20):
     bytearray(64 << 20)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
-KEEP = "from moe_trainer.allocator import keep_freed_memory\nassert keep_freed_memory()\n"
+KEEP = "from moe_trainer.models.allocator import keep_freed_memory\nassert keep_freed_memory()\n"
 
 
 def pages_mapped(program: str) -> int:
@@ -27,7 +27,7 @@ def test_freed_memory_is_mapped_once_instead_of_every_time() -> None:
 
 
 def test_where_the_c_library_has_no_such_settings_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    from moe_trainer.allocator import keep_freed_memory
+    from moe_trainer.models.allocator import keep_freed_memory
 
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not keep_freed_memory()

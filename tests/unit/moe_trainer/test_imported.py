@@ -11,10 +11,10 @@ from moe_formats.failure import JobError
 from moe_formats.job_config import ImportedBase
 from moe_formats.segment_size import SegmentBytes
 from moe_trainer.environment import Environment
-from moe_trainer.imported import digest_of_folder, import_base
+from moe_trainer.hugging_face.importing import digest_of_folder, import_base
 from moe_trainer.main import main
-from moe_trainer.manifest import read_manifest, verify
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.storage.manifest import read_manifest, verify
+from moe_trainer.text.tokenizer import ByteTokenizer
 
 
 def safetensors(header: bytes) -> bytes:

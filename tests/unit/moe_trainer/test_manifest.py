@@ -4,7 +4,7 @@ import pytest
 
 from moe_formats import store
 from moe_formats.failure import JobError
-from moe_trainer.manifest import (
+from moe_trainer.storage.manifest import (
     FileEntry,
     is_committed,
     new_folder,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from moe_formats.ngram_table import NgramTable
-from moe_trainer.ngram_fit import NgramModel, Prompts, cross_entropy, fit_temperature, softmax
+from moe_trainer.distilling.ngram_model import NgramModel, Prompts, cross_entropy, fit_temperature, softmax
 
 TEXTS = [b"the cat sat on the mat", b"def f(x): return x + 1"]
 

@@ -5,10 +5,10 @@ import pytest
 
 from moe_formats.failure import JobError
 from moe_formats.job_config import Source
-from moe_trainer.data.cutting import MAX_DOCUMENT_BYTES, cut_text
-from moe_trainer.data.roots import files_of
-from moe_trainer.data.sources import SourceCount, read_source
 from moe_trainer.environment import Environment
+from moe_trainer.sources.cutting import MAX_DOCUMENT_BYTES, cut_text
+from moe_trainer.sources.documents import SourceCount, read_source
+from moe_trainer.sources.roots import files_of
 
 
 def source(path: str, format: str = "text", **more: str) -> Source:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as TheirTokenizer
 
-from moe_trainer.tokenizer import BOS, EOS, PAD, ByteTokenizer
+from moe_trainer.text.tokenizer import BOS, EOS, PAD, ByteTokenizer
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from moe_trainer.data.catalogue import Catalogue, digits_of
-from moe_trainer.data.fingerprints import Fingerprint, read_fingerprints, take_up
-from moe_trainer.data.minhash import THRESHOLD
-from moe_trainer.data.near_duplicates import Resembling, search
-from moe_trainer.data.snapshot_layout import FINGERPRINTS
+from moe_trainer.deduplication.catalogue import Catalogue, digits_of
+from moe_trainer.deduplication.fingerprints import Fingerprint, read_fingerprints, take_up
+from moe_trainer.deduplication.minhash import THRESHOLD
+from moe_trainer.deduplication.near_duplicates import Resembling, search
+from moe_trainer.snapshots.layout import FINGERPRINTS
 
 
 def tainted_clusters(holdout: Path, snapshots: Iterable[Path]) -> frozenset[str]:

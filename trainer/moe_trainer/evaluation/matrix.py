@@ -17,8 +17,8 @@ from moe_formats import store
 from moe_formats.format import Digest, Format
 from moe_formats.job_config import ArtefactRef, HoldoutRef
 from moe_formats.segment_size import SegmentBytes
-from moe_trainer.evaluation.cells import read_cell, write_cell
 from moe_trainer.evaluation.segments import scorer_version
+from moe_trainer.storage.cells import read_cell, write_cell
 
 Array = npt.NDArray[np.float64]
 

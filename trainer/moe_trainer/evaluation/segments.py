@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from moe_formats.segment_size import CONTEXT_BYTES, SegmentBytes
-from moe_trainer.data.snapshot_layout import Document
+from moe_trainer.snapshots.layout import Document
 
 MAX_SEGMENTS = 256
 

@@ -26,7 +26,7 @@ from transformers.core_model_loading import (
 )
 
 from moe_formats.failure import JobError
-from moe_trainer.shards import Rows, Stored
+from moe_trainer.weights.reading import Rows, Stored
 
 #: Returns some rows of a tensor on disk.
 Read = Callable[[str, slice], Tensor]

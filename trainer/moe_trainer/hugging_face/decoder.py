@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from moe_trainer.causal_model import Cache, CausalModel, Mixture, backend_for
 from moe_trainer.hugging_face.cache import Appending, RowCache
 from moe_trainer.hugging_face.experts import IMPLEMENTATION, refusal
 from moe_trainer.hugging_face.pieces import computed_once
 from moe_trainer.hugging_face.routers import replace_routers
-from moe_trainer.in_layer import holds_in_layer_experts
-from moe_trainer.model_config import IN_LAYER_EXPERTS
+from moe_trainer.models.causal_model import Cache, CausalModel, Mixture, backend_for
+from moe_trainer.models.in_layer import holds_in_layer_experts
+from moe_trainer.models.preset_config import IN_LAYER_EXPERTS
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.routing import Routing
 

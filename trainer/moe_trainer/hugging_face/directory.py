@@ -24,13 +24,14 @@ from transformers import (
 
 from moe_formats.failure import JobError
 from moe_formats.format import parse_json
-from moe_trainer import shards
-from moe_trainer.hugging_face import conversion, weights
+from moe_trainer.hugging_face import conversion
 from moe_trainer.hugging_face.decoder import CONFIG, Decoder
 from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer
-from moe_trainer.manifest import corrupt
-from moe_trainer.shards import Rows, Stored
-from moe_trainer.streams import Stream
+from moe_trainer.storage.manifest import corrupt
+from moe_trainer.weights import reading as shards
+from moe_trainer.weights import sharded as weights
+from moe_trainer.weights.reading import Rows, Stored
+from moe_trainer.weights.writing import Stream
 
 GENERATION = "generation_config.json"
 

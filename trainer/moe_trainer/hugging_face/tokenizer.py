@@ -14,8 +14,8 @@ from tokenizers import Tokenizer as Backend
 
 from moe_formats.failure import JobError
 from moe_formats.format import Digest, canonical_json, digest_of, parse_json
-from moe_trainer.data.content import BETWEEN_TURNS, Role
-from moe_trainer.tokenizer import Piece, byte_characters
+from moe_trainer.text.content import BETWEEN_TURNS, Role
+from moe_trainer.text.tokenizer import Piece, byte_characters
 
 TOKENIZER = "tokenizer.json"
 CONFIG = "tokenizer_config.json"

@@ -19,21 +19,22 @@ from moe_formats.failure import JobError
 from moe_formats.format import Digest
 from moe_formats.job_config import ArtefactRef
 from moe_formats.training_spec import MethodName, TrainingSpec
-from moe_trainer import artefact, manifest
-from moe_trainer.causal_model import CausalModel
-from moe_trainer.generation_config import set_temperature
 from moe_trainer.methods import adapter
+from moe_trainer.methods import checkpoint_format as artefact
 from moe_trainer.methods.adapter import ADAPTER, AdapterRecord
 from moe_trainer.methods.expert_bank import ExpertBank
 from moe_trainer.methods.full import Full
 from moe_trainer.methods.lora import LoRA
 from moe_trainer.methods.method import AdapterMethod, Method
+from moe_trainer.models.causal_model import CausalModel
+from moe_trainer.models.generation_config import set_temperature
 from moe_trainer.parallel.filling import fill, is_outline, put, rows_of_all
 from moe_trainer.parallel.processes import ALONE, Processes
 from moe_trainer.parallel.spread import spread
-from moe_trainer.shards import Rows
-from moe_trainer.streams import Stream
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.storage import manifest
+from moe_trainer.text.tokenizer import Tokenizer
+from moe_trainer.weights.reading import Rows
+from moe_trainer.weights.writing import Stream
 
 ADAPTERS: Mapping[MethodName, AdapterMethod] = {"LoRA": LoRA(), "ExpertBank": ExpertBank()}
 METHODS: Mapping[MethodName, Method] = {"Full": Full(), **ADAPTERS}

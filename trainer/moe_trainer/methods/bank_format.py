@@ -15,10 +15,10 @@ from pydantic import Field
 from torch import Tensor
 
 from moe_formats.format import Format
-from moe_trainer.manifest import corrupt, read_format
-from moe_trainer.methods.bank_layers import BankLayer
-from moe_trainer.shards import Rows, check, read_header, read_rows
-from moe_trainer.streams import Stream, save_each
+from moe_trainer.models.bank_layers import BankLayer
+from moe_trainer.storage.manifest import corrupt, read_format
+from moe_trainer.weights.reading import Rows, check, read_header, read_rows
+from moe_trainer.weights.writing import Stream, save_each
 
 CONFIG = "bank_config.json"
 WEIGHTS = "bank.safetensors"

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from moe_formats.failure import JobError
 from moe_formats.format import Digest
 from moe_formats.job_config import ArtefactRef
-from moe_trainer import artefact
-from moe_trainer.causal_model import CausalModel
 from moe_trainer.methods import adapter
-from moe_trainer.methods.bank_layers import CLOSED
+from moe_trainer.methods import checkpoint_format as artefact
 from moe_trainer.methods.expert_bank import ExpertBank, bankable
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.models.bank_layers import CLOSED
+from moe_trainer.models.causal_model import CausalModel
+from moe_trainer.text.tokenizer import Tokenizer
 
 
 class VisibleRows(nn.Module):

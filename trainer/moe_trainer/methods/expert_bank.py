@@ -22,17 +22,17 @@ from torch import Tensor
 
 from moe_formats.failure import JobError
 from moe_formats.training_spec import TrainingSpec
-from moe_trainer.causal_model import CausalModel, parameter_names
-from moe_trainer.in_layer import holds_in_layer_experts
 from moe_trainer.methods import bank_format
 from moe_trainer.methods.bank_format import BankConfig
-from moe_trainer.methods.bank_layers import BankLayer, BankRows, add_bank, bank_layers, stack_bank
-from moe_trainer.model import Model
+from moe_trainer.models.bank_layers import BankLayer, BankRows, add_bank, bank_layers, stack_bank
+from moe_trainer.models.causal_model import CausalModel, parameter_names
+from moe_trainer.models.in_layer import holds_in_layer_experts
+from moe_trainer.models.preset_model import Model
 from moe_trainer.parallel.filling import put
 from moe_trainer.parallel.processes import ALONE, Processes
-from moe_trainer.shards import Rows
-from moe_trainer.streams import Stream
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.text.tokenizer import Tokenizer
+from moe_trainer.weights.reading import Rows
+from moe_trainer.weights.writing import Stream
 
 #: How far the copied rows' logits start above their originals' on a mean token of the domain: e^4 is 55 to 1.
 SHIFT = 4.0

@@ -6,12 +6,12 @@ from pathlib import Path
 from torch import Tensor
 
 from moe_formats.training_spec import TrainingSpec
-from moe_trainer import artefact
-from moe_trainer.causal_model import CausalModel
+from moe_trainer.methods import checkpoint_format as artefact
+from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.parallel.processes import ALONE, Processes
-from moe_trainer.shards import Rows
-from moe_trainer.streams import Stream
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.text.tokenizer import Tokenizer
+from moe_trainer.weights.reading import Rows
+from moe_trainer.weights.writing import Stream
 
 
 class Full:

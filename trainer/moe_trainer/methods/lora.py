@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from moe_formats.failure import JobError
 from moe_formats.training_spec import LoRASpec, LoRATarget, TrainingSpec
-from moe_trainer.causal_model import CausalModel, parameter_names
-from moe_trainer.in_layer import stacked_weights
 from moe_trainer.methods import peft_format
-from moe_trainer.methods.lora_layers import LoRAExperts, LoRALinear, draw
 from moe_trainer.methods.peft_format import PeftConfig
+from moe_trainer.models.causal_model import CausalModel, parameter_names
+from moe_trainer.models.in_layer import stacked_weights
+from moe_trainer.models.lora_layers import LoRAExperts, LoRALinear, draw
 from moe_trainer.parallel.filling import is_outline, put
 from moe_trainer.parallel.processes import ALONE, Processes
-from moe_trainer.shards import Rows
-from moe_trainer.streams import Stream
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.text.tokenizer import Tokenizer
+from moe_trainer.weights.reading import Rows
+from moe_trainer.weights.writing import Stream
 
 #: Linear layers that choose among in-layer experts: an update there would move what is balanced.
 _ROUTERS = {"gate", "router", "shared_expert_gate"}

@@ -19,12 +19,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from moe_trainer.causal_model import parameter_names
-from moe_trainer.in_layer import in_transformers
-from moe_trainer.manifest import corrupt, read_format
-from moe_trainer.methods.lora_layers import LoRAExperts, LoRALinear, LowRank
-from moe_trainer.shards import Rows, Stored, read_header, read_rows
-from moe_trainer.streams import Stream, save_each
+from moe_trainer.models.causal_model import parameter_names
+from moe_trainer.models.in_layer import in_transformers
+from moe_trainer.models.lora_layers import LoRAExperts, LoRALinear, LowRank
+from moe_trainer.storage.manifest import corrupt, read_format
+from moe_trainer.weights.reading import Rows, Stored, read_header, read_rows
+from moe_trainer.weights.writing import Stream, save_each
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

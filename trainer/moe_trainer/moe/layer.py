@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moe_trainer.model_config import ModelConfig
+from moe_trainer.models.preset_config import ModelConfig
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.capacity import drop_beyond_capacity
 from moe_trainer.moe.experts import ExpertsFunction, swiglu_experts

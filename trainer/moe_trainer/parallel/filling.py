@@ -14,11 +14,11 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from moe_trainer.causal_model import CausalModel
+from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.parallel.processes import ALONE, Processes
 from moe_trainer.parallel.rows import rows_of
 from moe_trainer.parallel.spread import local, placed
-from moe_trainer.shards import Rows
+from moe_trainer.weights.reading import Rows
 
 
 def is_outline(model: CausalModel) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from moe_trainer.parallel.processes import Processes
 from moe_trainer.parallel.rows import holders
 from moe_trainer.parallel.spread import local, placed
-from moe_trainer.streams import Stream
+from moe_trainer.weights.writing import Stream
 
 
 def gathered(stream: Stream, model: nn.Module, processes: Processes) -> Stream:

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from moe_formats.failure import JobError
-from moe_trainer.causal_model import CausalModel
-from moe_trainer.in_layer import holds_in_layer_experts
-from moe_trainer.methods.bank_layers import BankedExperts
-from moe_trainer.methods.lora_layers import LoRAExperts
+from moe_trainer.models.bank_layers import BankedExperts
+from moe_trainer.models.causal_model import CausalModel
+from moe_trainer.models.in_layer import holds_in_layer_experts
+from moe_trainer.models.lora_layers import LoRAExperts
 from moe_trainer.parallel.processes import Processes
 
 #: Models of more bytes than this are cut by FSDP2. Below it every process has room for a replica, and one

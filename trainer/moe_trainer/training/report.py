@@ -13,15 +13,15 @@ from moe_formats.failure import JobError, TransientError
 from moe_formats.format import Format
 from moe_formats.job_config import TrainJob
 from moe_formats.job_report import TrainHeadline
-from moe_trainer import artefact
-from moe_trainer.data.tokens import StreamRecord
-from moe_trainer.manifest import is_committed, read_manifest, sha256_of_file, verify
 from moe_trainer.methods import artefacts
+from moe_trainer.methods import checkpoint_format as artefact
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import LayerLoad
-from moe_trainer.streams import Stream
+from moe_trainer.storage.manifest import is_committed, read_manifest, sha256_of_file, verify
+from moe_trainer.streaming.tokens import StreamRecord
 from moe_trainer.training.load_record import LayerRecord
 from moe_trainer.training.run import Run
+from moe_trainer.weights.writing import Stream
 
 
 class TrainResult(Format):

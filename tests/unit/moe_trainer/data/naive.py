@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from zlib import crc32
 
 from moe_formats.job_config import HoldoutRule
-from moe_trainer.data.splitting import is_held_out
+from moe_trainer.snapshots.splitting import is_held_out
 
 #: A document: its name and its signature.
 Document = tuple[str, bytes]

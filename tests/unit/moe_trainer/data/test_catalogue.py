@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moe_trainer.data.catalogue import Catalogue, Names, digits_of
-from moe_trainer.data.minhash import BINS
-from moe_trainer.data.sorting import Index, by_name, in_ranges, leading
+from moe_trainer.deduplication.catalogue import Catalogue, Names, digits_of
+from moe_trainer.deduplication.minhash import BINS
+from moe_trainer.deduplication.sorting import Index, by_name, in_ranges, leading
 
 
 def random_names(count: int, seed: int = 0) -> Names:
@@ -31,7 +31,7 @@ def test_of_no_keys_there_is_one_empty_range() -> None:
 
 
 def test_rows_by_name_are_in_the_order_of_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moe_trainer.data.sorting.ROWS_SORTED", 10)
+    monkeypatch.setattr("moe_trainer.deduplication.sorting.ROWS_SORTED", 10)
     names = np.concatenate((random_names(90), random_names(10)))  # ten of them twice
     rows = np.arange(0, 100, 1)
     assert by_name(names, rows).tolist() == sorted(rows.tolist(), key=lambda row: digits_of(names)[row])

@@ -1,5 +1,5 @@
-from moe_trainer.data.content import Content
-from moe_trainer.data.filters import character_ratio
+from moe_trainer.snapshots.filters import character_ratio
+from moe_trainer.text.content import Content
 
 CHARACTERS = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
 

@@ -2,8 +2,8 @@ import hashlib
 
 import pytest
 
-from moe_trainer.data.content import Content, Turn
-from moe_trainer.data.conversations import UnusableError, parse_conversation
+from moe_trainer.sources.conversations import UnusableError, parse_conversation
+from moe_trainer.text.content import Content, Turn
 
 ASKED = {"role": "user", "content": "How far is the Moon?"}
 ANSWERED = {"role": "assistant", "content": "About 384,000 km."}

@@ -3,8 +3,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from moe_trainer.data.content import Content, Role
-from moe_trainer.data.cutting import MAX_DOCUMENT_BYTES, cut_conversation, cut_text
+from moe_trainer.sources.cutting import MAX_DOCUMENT_BYTES, cut_conversation, cut_text
+from moe_trainer.text.content import Content, Role
 
 
 def cut_at_once(text: str) -> Iterator[str]:

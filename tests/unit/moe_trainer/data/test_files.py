@@ -12,10 +12,10 @@ import pytest
 
 from moe_formats.failure import JobError, TransientError
 from moe_formats.job_config import Source
-from moe_trainer.data.compression import DamagedError, decompressed, without_compression
-from moe_trainer.data.files import File, LocalFiles
-from moe_trainer.data.glob import literal_folder, matches
-from moe_trainer.data.sources import SourceCount, read_source
+from moe_trainer.sources.compression import DamagedError, decompressed, without_compression
+from moe_trainer.sources.documents import SourceCount, read_source
+from moe_trainer.sources.files import File, LocalFiles
+from moe_trainer.sources.glob import literal_folder, matches
 
 DATA = b"".join(b"line %d\n" % number for number in range(20_000))
 

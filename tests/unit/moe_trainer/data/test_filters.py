@@ -8,10 +8,10 @@ import pytest
 
 from moe_formats.failure import JobError
 from moe_formats.job_config import Filter
-from moe_trainer.data.cutting import cut_text
-from moe_trainer.data.filters import check_filters, dropped_by, surprise_band
-from moe_trainer.data.surprise import SurpriseModel
-from moe_trainer.python_syntax import parses, piece_parses
+from moe_trainer.snapshots.filters import check_filters, dropped_by, surprise_band
+from moe_trainer.snapshots.surprise import SurpriseModel
+from moe_trainer.sources.cutting import cut_text
+from moe_trainer.text.python_syntax import parses, piece_parses
 
 from ..conftest import Place
 from ..test_snapshot import Prose

@@ -4,8 +4,8 @@ from zlib import crc32
 import numpy as np
 import pytest
 
-from moe_trainer.data import crc
-from moe_trainer.data.minhash import BINS, signature, signatures
+from moe_trainer.deduplication import crc
+from moe_trainer.deduplication.minhash import BINS, signature, signatures
 
 from . import naive
 

@@ -7,7 +7,7 @@ import pytest
 
 from moe_formats.failure import JobError
 from moe_formats.job_config import Source
-from moe_trainer.data.snapshot_layout import read_documents, read_record
+from moe_trainer.snapshots.layout import read_documents, read_record
 
 from ..conftest import Place
 from ..test_snapshot import Prose

@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from moe_trainer.data.mixture import Mixture
-from moe_trainer.data.permutation import Permutation
+from moe_trainer.streaming.mixture import Mixture
+from moe_trainer.streaming.permutation import Permutation
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 65, 1000, 4097])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from moe_formats.job_config import ExpertRef, HoldoutRule, SnapshotJob, Source
 from moe_trainer import snapshot
-from moe_trainer.data.snapshot_layout import read_documents
 from moe_trainer.environment import Environment
+from moe_trainer.snapshots.layout import read_documents
 
 
 def test_the_same_files_make_the_recorded_snapshot(tmp_path: Path) -> None:

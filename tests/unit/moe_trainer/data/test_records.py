@@ -8,10 +8,10 @@ from pyarrow import parquet
 
 from moe_formats.failure import JobError
 from moe_formats.job_config import Source
-from moe_trainer.data import records
-from moe_trainer.data.content import Content
-from moe_trainer.data.files import LocalFiles
-from moe_trainer.data.sources import SourceCount, read_source
+from moe_trainer.sources import records
+from moe_trainer.sources.documents import SourceCount, read_source
+from moe_trainer.sources.files import LocalFiles
+from moe_trainer.text.content import Content
 
 CONVERSATION = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
 
@@ -195,7 +195,7 @@ def test_a_truncated_gzip_file_is_refused_with_the_fix(tmp_path: Path) -> None:
 def test_a_text_file_larger_than_the_buffer_is_read_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moe_trainer.data.sources.BUFFER_BYTES", 1000)
+    monkeypatch.setattr("moe_trainer.sources.documents.BUFFER_BYTES", 1000)
     text = "".join(f"Absatz {n} mit ä, é und 🙂.\n\n" for n in range(10_000))
     (tmp_path / "a.txt").write_text(text)
     documents, _ = read(tmp_path, "*")

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from moe_formats.job_config import HoldoutRule
-from moe_trainer.data import near_duplicates, sorting
-from moe_trainer.data.catalogue import Catalogue, Rows, digits_of, names_of
-from moe_trainer.data.content import Content
-from moe_trainer.data.minhash import BINS, signature, signatures
-from moe_trainer.data.near_duplicates import Components, Resembling, search
-from moe_trainer.data.splitting import Places, assign, is_held_out, without_near_duplicates
+from moe_trainer.deduplication import near_duplicates, sorting
+from moe_trainer.deduplication.catalogue import Catalogue, Rows, digits_of, names_of
+from moe_trainer.deduplication.minhash import BINS, signature, signatures
+from moe_trainer.deduplication.near_duplicates import Components, Resembling, search
+from moe_trainer.snapshots.splitting import Places, assign, is_held_out, without_near_duplicates
+from moe_trainer.text.content import Content
 
 from . import naive
 

@@ -11,8 +11,8 @@ import pytest
 
 from moe_formats.failure import TransientError
 from moe_trainer import snapshot
-from moe_trainer.data import signing, workers
-from moe_trainer.data.workers import Workers
+from moe_trainer.snapshots import signing, workers
+from moe_trainer.snapshots.workers import Workers
 
 from ..conftest import Place
 from ..test_snapshot import Prose
@@ -78,7 +78,7 @@ def test_several_processes_make_the_same_snapshot(
 
 _KILLED = """
 import os, time
-from moe_trainer.data import workers
+from moe_trainer.snapshots import workers
 workers.BATCHES_ALONE = 0
 if __name__ == "__main__":
     with workers.Workers(time.sleep, 2) as pool:
