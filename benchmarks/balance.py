@@ -38,8 +38,8 @@ from moe_client.demo.corpora import write_corpora
 from moe_formats.format import digest_of
 from moe_formats.job_config import ExpertRef, HoldoutRule, SnapshotRef, TrainJob
 from moe_formats.training_spec import TrainingSpec
+from moe_trainer.models.preset_config import preset
 from moe_trainer.models.preset_model import Model
-from moe_trainer.models.presets import preset
 from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.moe.layer import MoELayer
 from moe_trainer.snapshots.layout import read_documents

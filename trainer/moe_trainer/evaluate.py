@@ -19,13 +19,11 @@ from moe_formats.format import Digest, digest_of
 from moe_formats.job_config import ArtefactRef, EvaluateJob, HoldoutRef, TasksRef
 from moe_formats.job_report import EvaluateHeadline
 from moe_trainer.environment import Environment
-from moe_trainer.evaluation import unigram
-from moe_trainer.evaluation.contamination import tainted_clusters
 from moe_trainer.evaluation.evidence import Against, Column, weigh
-from moe_trainer.evaluation.matrix import Cell, Matrix
+from moe_trainer.evaluation.matrix import Cell, Matrix, unigram_cell, unigram_nats
 from moe_trainer.evaluation.report import EvaluationReport, committed_report
 from moe_trainer.evaluation.scores import Absent, Scored
-from moe_trainer.evaluation.segments import Segment, cut, scorer_version
+from moe_trainer.evaluation.segments import Segment, cut, scorer_version, tainted_clusters
 from moe_trainer.evaluators.accuracy import Judged, weigh_answers
 from moe_trainer.evaluators.answers import Answers, Generate, answers_of
 from moe_trainer.methods import adapter
@@ -98,10 +96,10 @@ class Evaluation:
         if self.job.base:
             return "base", self._cells(self.job.base, holdouts)
         trained_on = [self.root / snapshot.path for snapshot in self.job.candidate.ancestry]
-        nats_of_byte = unigram.fit(document.text for path in trained_on for document in read_documents(path))
+        nats_of_byte = unigram_nats(document.text for path in trained_on for document in read_documents(path))
         stand_in = self.job.candidate.model_copy(update={"digest": digest_of(repr(nats_of_byte))})
         return "unigram", {
-            holdout.digest: unigram.score(
+            holdout.digest: unigram_cell(
                 nats_of_byte, self._segments(holdout), self.matrix.key(stand_in, holdout)
             )
             for holdout in holdouts

@@ -10,7 +10,7 @@
 
 Each step can be killed and run again: what it wrote is found and kept. Snapshots of one pool must run
 one at a time; the operator sees to that. A snapshot that is reused keeps the exclusions of its day: what
-the pool has held out since then counts as seen by its readers (evaluation/contamination.py).
+the pool has held out since then counts as seen by its readers (evaluation/segments.py).
 """
 
 import hashlib
@@ -30,6 +30,7 @@ from moe_formats.job_report import SnapshotHeadline, Window
 from moe_trainer.deduplication.catalogue import Rows, digits_one_by_one
 from moe_trainer.deduplication.fingerprints import (
     Fingerprint,
+    Placement,
     fingerprint_lines,
     read_fingerprints,
     read_registry,
@@ -59,7 +60,7 @@ from moe_trainer.snapshots.layout import (
     document_line,
     read_record,
 )
-from moe_trainer.snapshots.splitting import Places, assign
+from moe_trainer.snapshots.splitting import assign
 from moe_trainer.storage.manifest import is_committed, new_folder, sha256_of_file, verify
 
 
@@ -155,10 +156,10 @@ def _make(job: SnapshotJob, intake: Intake, digest: Digest, root: Path, scratch:
     _commit(job, intake, places, training[~excluded], digest, found, root)
 
 
-def _place(job: SnapshotJob, intake: Intake, root: Path) -> tuple[Places, Rows]:
+def _place(job: SnapshotJob, intake: Intake, root: Path) -> tuple[Placement, Rows]:
     """Return the places of all rows, and the rows of every document that the Expert has ever seen, once each."""
     known, known_places = read_clusters(root / store.clusters(job.pool_uid, job.expert.uid), intake.catalogue)
-    places = Places.nowhere(len(intake.catalogue))
+    places = Placement.nowhere(len(intake.catalogue))
     places.put(known, known_places)
     is_known = np.zeros(len(intake.catalogue), dtype=np.bool_)
     is_known[known] = True
@@ -167,7 +168,9 @@ def _place(job: SnapshotJob, intake: Intake, root: Path) -> tuple[Places, Rows]:
     return places, np.concatenate((fresh, known))
 
 
-def _add_window(job: SnapshotJob, intake: Intake, places: Places, root: Path, scratch: Path) -> list[Window]:
+def _add_window(
+    job: SnapshotJob, intake: Intake, places: Placement, root: Path, scratch: Path
+) -> list[Window]:
     """Return the Expert's windows, with a new one for clusters that none of them holds yet.
 
     A window of fewer than ``min_clusters`` clusters is provisional: it is too small to judge by, so the
@@ -214,7 +217,7 @@ def _like_held_out(intake: Intake, training: Rows, registry: Path) -> Mask:
 def _commit(
     job: SnapshotJob,
     intake: Intake,
-    places: Places,
+    places: Placement,
     training: Rows,
     digest: Digest,
     found: list[Window],

@@ -29,7 +29,7 @@ from moe_trainer.parallel.processes import Processes, joined
 from moe_trainer.parallel.spread import clip_gradients, local, placed, spread, sum_gradients
 from moe_trainer.parallel.tensor_files import read_tensors, write_tensors
 from moe_trainer.training.optimization import trained_parameters
-from moe_trainer.weights.tensors import save_tensors
+from moe_trainer.weights.writing import save_tensors
 
 SMALL = ModelConfig(
     vocab_size=64,

@@ -2,21 +2,48 @@
 
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from moe_formats.failure import JobError
 from moe_formats.format import Format
 from moe_trainer.deduplication.catalogue import Catalogue, Names, Rows, digits_of, names_of, no_names
 from moe_trainer.deduplication.minhash import BINS, SCHEME
+from moe_trainer.deduplication.near_duplicates import Mask
 from moe_trainer.deduplication.sorting import Index
-from moe_trainer.snapshots.splitting import CLUSTER_BYTES, Places
+
+#: Bytes of a cluster's id: 16 hexadecimal digits.
+CLUSTER_BYTES = 8
 
 _LINES_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The places of documents: each one's cluster, and the side that the cluster is on."""
+
+    clusters: NDArray[np.bytes_]
+    held_out: Mask
+
+    @classmethod
+    def nowhere(cls, documents: int) -> "Placement":
+        """Return room for the places of some documents."""
+        return cls(np.zeros(documents, dtype=f"S{CLUSTER_BYTES}"), np.zeros(documents, dtype=np.bool_))
+
+    def of(self, rows: Rows | Mask) -> "Placement":
+        """Return the places of some documents."""
+        return Placement(self.clusters[rows], self.held_out[rows])
+
+    def put(self, rows: Rows, places: "Placement") -> None:
+        """Set the places of some documents."""
+        self.clusters[rows] = places.clusters
+        self.held_out[rows] = places.held_out
 
 
 class Fingerprint(Format):
@@ -70,7 +97,7 @@ def names_in(fingerprints: Iterable[Fingerprint]) -> Names:
 
 def take_up(
     catalogue: Catalogue, fingerprints: Iterable[Fingerprint], there: Index | None = None
-) -> tuple[Rows, Places]:
+) -> tuple[Rows, Placement]:
     """Add fingerprints to a catalogue, but for those that are ``there``; return the rows of all, and their places.
 
     Raises JobError (SchemeUnsupported) for places of another scheme.
@@ -87,23 +114,23 @@ def take_up(
         rows.append(found)
         clusters += bytes.fromhex("".join(entry.cluster for entry in some))
         held_out += bytes(map(_is_held_out, some))
-    places = Places(
+    places = Placement(
         np.frombuffer(clusters, dtype=f"S{CLUSTER_BYTES}"), np.frombuffer(held_out, dtype=np.bool_)
     )
     return np.concatenate(rows), places
 
 
-def fingerprint_lines(catalogue: Catalogue, rows: Rows, places: Places) -> Iterator[bytes]:
+def fingerprint_lines(catalogue: Catalogue, rows: Rows, places: Placement) -> Iterator[bytes]:
     """Yield the fingerprints of rows as lines, in their order. ``places`` are of the whole catalogue."""
     return _written(catalogue, rows, places, known=False)
 
 
-def known_lines(catalogue: Catalogue, rows: Rows, places: Places) -> Iterator[bytes]:
+def known_lines(catalogue: Catalogue, rows: Rows, places: Placement) -> Iterator[bytes]:
     """Yield rows as lines of ``clusters.jsonl``. ``places`` are of the whole catalogue."""
     return _written(catalogue, rows, places, known=True)
 
 
-def _written(catalogue: Catalogue, rows: Rows, places: Places, *, known: bool) -> Iterator[bytes]:
+def _written(catalogue: Catalogue, rows: Rows, places: Placement, *, known: bool) -> Iterator[bytes]:
     for start in range(0, len(rows), _LINES_AT_ONCE):
         some = rows[start : start + _LINES_AT_ONCE]
         documents, clusters = digits_of(catalogue.names[some]), digits_of(places.clusters[some])

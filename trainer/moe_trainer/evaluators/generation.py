@@ -37,12 +37,12 @@ def complete(
     completions: dict[int, Completion] = {}
     for start in range(0, len(order), BATCH):
         batch = order[start : start + BATCH]
-        rows = _Rows(model, tokenizer, max_tokens, stop)
+        rows = _Batch(model, tokenizer, max_tokens, stop)
         completions.update(zip(batch, rows.complete([encoded[i] for i in batch]), strict=True))
     return [completions[i] for i in range(len(encoded))]
 
 
-class _Rows:
+class _Batch:
     """One batch: each prompt fills a row of a cache, then the rows go on together until all have ended."""
 
     def __init__(

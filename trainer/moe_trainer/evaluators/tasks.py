@@ -23,9 +23,8 @@ from moe_formats.job_config import EvaluatorSource, Measure, TasksRef
 from moe_formats.job_report import TaskSet
 from moe_trainer.environment import Environment
 from moe_trainer.sources.compression import DamagedError, decompressed
-from moe_trainer.sources.files import File, Files
+from moe_trainer.sources.files import File, Files, files_of
 from moe_trainer.sources.records import MAX_RECORD_BYTES
-from moe_trainer.sources.roots import files_of
 from moe_trainer.storage.manifest import new_folder, read_manifest
 
 ITEMS = "items.jsonl"

@@ -18,8 +18,7 @@ from moe_formats.format import Digest, digest_of
 from moe_formats.job_config import ImportedBase
 from moe_formats.segment_size import SegmentBytes
 from moe_trainer.environment import Environment
-from moe_trainer.sources.files import File, Files, LocalFiles
-from moe_trainer.sources.roots import files_of
+from moe_trainer.sources.files import File, Files, LocalFiles, files_of
 from moe_trainer.storage.manifest import MANIFEST, FileEntry, Manifest, is_committed, new_folder
 from moe_trainer.text.tokenizer import is_byte_level
 from moe_trainer.weights import safetensors_header

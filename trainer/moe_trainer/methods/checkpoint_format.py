@@ -20,8 +20,8 @@ from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.models.preset_model import Model
 from moe_trainer.storage.manifest import new_folder, read_manifest, verify
 from moe_trainer.text.tokenizer import ByteTokenizer, Tokenizer
-from moe_trainer.weights.reading import Rows
-from moe_trainer.weights.writing import Stream
+from moe_trainer.weights.reading import RowReader
+from moe_trainer.weights.writing import TensorStream
 
 REPORT = "report.json"
 
@@ -39,7 +39,7 @@ class Outline:
 
     model: CausalModel
     tokenizer: Tokenizer
-    weights: Mapping[str, Rows]
+    weights: Mapping[str, RowReader]
 
 
 def write(folder: Path, model: CausalModel, tokenizer: Tokenizer, report: str) -> Digest:
@@ -51,7 +51,7 @@ def write(folder: Path, model: CausalModel, tokenizer: Tokenizer, report: str) -
 
 
 def write_files(
-    folder: Path, model: CausalModel, tokenizer: Tokenizer, tensors: Stream | None = None
+    folder: Path, model: CausalModel, tokenizer: Tokenizer, tensors: TensorStream | None = None
 ) -> None:
     """Write weights, config and tokenizer into a folder that is not committed yet.
 
@@ -68,7 +68,7 @@ def write_files(
         directory.save(folder, model, tensors)
 
 
-def stream(model: CausalModel) -> Stream:
+def stream(model: CausalModel) -> TensorStream:
     """Return the tensors of a model as they will be on disk, each made when its turn comes."""
     if isinstance(model, Model):
         return preset_format.stream(model)

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from moe_trainer.moe import backends
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.kernels import Case
-from moe_trainer.moe.router_config import RouterConfig
-from moe_trainer.moe.routing import Routing
+from moe_trainer.moe.routing import RouterConfig, Routing
 
 
 class Cache(Protocol):

@@ -18,10 +18,9 @@ from moe_trainer.models.preset_config import ModelConfig
 from moe_trainer.models.preset_model import Model
 from moe_trainer.storage.manifest import read_format
 from moe_trainer.text.tokenizer import is_byte_level
-from moe_trainer.weights import reading as shards
-from moe_trainer.weights.reading import Rows
-from moe_trainer.weights.tensors import load_tensors
-from moe_trainer.weights.writing import Stream, save_each
+from moe_trainer.weights import reading
+from moe_trainer.weights.reading import RowReader, load_tensors
+from moe_trainer.weights.writing import TensorStream, save_each
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -39,20 +38,20 @@ def is_preset(folder: Path) -> bool:
     return kind in PRESET_TYPES and (folder / WEIGHTS).exists() and is_byte_level(folder)
 
 
-def write(folder: Path, model: Model, tensors: Stream) -> None:
+def write(folder: Path, model: Model, tensors: TensorStream) -> None:
     """Write weights and configs; ``tensors`` are those of ``stream``."""
     save_each(folder / WEIGHTS, tensors.outline(), tensors)
     (folder / CONFIG).write_text(_indented(model.config.to_hugging_face()))
     (folder / "generation_config.json").write_text(_indented(_generation_config(model.config)))
 
 
-def stream(model: Model) -> Stream:
+def stream(model: Model) -> TensorStream:
     """Return the weights of a model as they will be on disk, one tensor an in-layer expert.
 
     Making one raises ValueError for a router's bias that the architecture has no place for.
     """
     weights = model.weights() | _no_shared_experts(model.config)
-    return Stream([{name: weight} for name, weight in weights.items()], partial(_form, model.config))
+    return TensorStream([{name: weight} for name, weight in weights.items()], partial(_form, model.config))
 
 
 def load(folder: Path) -> Model:
@@ -62,13 +61,13 @@ def load(folder: Path) -> Model:
     return model.eval()
 
 
-def outline(folder: Path) -> tuple[Model, dict[str, Rows]]:
+def outline(folder: Path) -> tuple[Model, dict[str, RowReader]]:
     """Return what ``load`` does, but for the weights, and what reads some rows of each; it raises the same."""
     model = Model.outline(_read_config(folder))
-    found = shards.read_header(folder, WEIGHTS)
-    shards.check(folder, found, stream(model).outline())
+    found = reading.read_header(folder, WEIGHTS)
+    reading.check(folder, found, stream(model).outline())
     rows = {
-        name: _rows(name, lambda name, rows: shards.read_rows(folder, found[name], rows))
+        name: _rows(name, lambda name, rows: reading.read_rows(folder, found[name], rows))
         for name in model.weights()
     }
     return model.eval(), rows
@@ -76,7 +75,7 @@ def outline(folder: Path) -> tuple[Model, dict[str, Rows]]:
 
 def set_weights(model: Model, tensors: dict[str, Tensor], folder: Path) -> None:
     """Set the model's weights from tensors on disk; every name and shape must match."""
-    shards.check(folder, tensors, stream(model).outline())
+    reading.check(folder, tensors, stream(model).outline())
     with torch.no_grad():
         for name, weight in model.weights().items():
             weight.copy_(_rows(name, lambda name, rows: tensors[name][rows])(slice(0, len(weight))))
@@ -104,7 +103,7 @@ def _form(config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tenso
     return tensors
 
 
-def _rows(name: str, read: Callable[[str, slice], Tensor]) -> Rows:
+def _rows(name: str, read: Callable[[str, slice], Tensor]) -> RowReader:
     """Return what makes some rows of a weight, by its name in the model, of those that ``read`` returns from disk."""
     if not name.endswith((".gate_up_E2FD", ".down_EDF")):
         return lambda rows: read(_disk_name(name), rows)

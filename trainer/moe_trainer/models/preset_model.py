@@ -29,8 +29,8 @@ from torch.utils.checkpoint import checkpoint
 from moe_trainer.models.causal_model import Cache, CausalModel, Mixture, backend_for
 from moe_trainer.models.preset_config import ModelConfig
 from moe_trainer.moe.backends import Backend
-from moe_trainer.moe.layer import InLayerExperts, MoELayer
-from moe_trainer.moe.routing import Routing
+from moe_trainer.moe.layer import InLayerExperts, LayerConfig, MoELayer
+from moe_trainer.moe.routing import RouterConfig, Routing
 
 
 class KVCache:
@@ -107,7 +107,7 @@ class Block(nn.Module):
         self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
         self.self_attn = Attention(config, layer)
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.mlp = MoELayer(config, backend, layer)
+        self.mlp = MoELayer(layer_config(config), backend, layer)
 
     def forward(
         self,
@@ -265,6 +265,25 @@ class Model(CausalModel):
     def _check_context(self, length: int, limit: int) -> None:
         if length > min(limit, self.config.max_position_embeddings):
             raise ValueError(f"{length} tokens do not fit into a context of {limit}")
+
+
+def layer_config(config: ModelConfig) -> LayerConfig:
+    """Return the sizes of an architecture's mixture layers, and how their routers choose."""
+    return LayerConfig(
+        hidden=config.hidden_size,
+        inner=config.moe_intermediate_size,
+        router=RouterConfig(
+            experts=config.num_experts,
+            active=config.num_experts_per_tok,
+            renormalise=config.norm_topk_prob,
+            scores=config.scores,
+            scale=config.routed_scaling_factor,
+            expert_groups=config.n_group,
+            chosen_groups=config.topk_group,
+        ),
+        shared=config.n_shared_experts,
+        bias=config.has_router_bias,
+    )
 
 
 def initialise(model: Model, seed: int) -> None:

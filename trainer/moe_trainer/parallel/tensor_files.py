@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from moe_trainer.storage.manifest import corrupt
-from moe_trainer.weights.tensors import load_tensors, save_tensors
+from moe_trainer.weights.reading import load_tensors
+from moe_trainer.weights.writing import save_tensors
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

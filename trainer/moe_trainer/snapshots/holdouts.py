@@ -14,6 +14,7 @@ from moe_formats.job_report import Window
 from moe_trainer.deduplication.catalogue import Catalogue, Rows
 from moe_trainer.deduplication.fingerprints import (
     KnownDocument,
+    Placement,
     fingerprint_lines,
     known_lines,
     names_in,
@@ -22,11 +23,10 @@ from moe_trainer.deduplication.fingerprints import (
     take_up,
 )
 from moe_trainer.deduplication.sorting import Index, by_name
-from moe_trainer.snapshots.splitting import Places
 from moe_trainer.storage.manifest import replace_file, replacing
 
 
-def read_clusters(path: Path, catalogue: Catalogue) -> tuple[Rows, Places]:
+def read_clusters(path: Path, catalogue: Catalogue) -> tuple[Rows, Placement]:
     """Add what an Expert has seen, and is not there again, to a catalogue.
 
     Return the rows of all, ascending, and their places; none before its first snapshot.
@@ -39,7 +39,7 @@ def read_clusters(path: Path, catalogue: Catalogue) -> tuple[Rows, Places]:
     return rows[order], places.of(order)
 
 
-def write_clusters(path: Path, catalogue: Catalogue, rows: Rows, places: Places) -> None:
+def write_clusters(path: Path, catalogue: Catalogue, rows: Rows, places: Placement) -> None:
     """Replace what an Expert has seen. ``places`` are of the whole catalogue."""
     with replacing(path) as file:
         file.writelines(known_lines(catalogue, by_name(catalogue.names, rows), places))
@@ -57,7 +57,7 @@ def write_windows(path: Path, windows: Iterable[Window]) -> None:
     replace_file(path, b"".join(window.to_json().encode() + b"\n" for window in windows))
 
 
-def append_to_registry(path: Path, catalogue: Catalogue, rows: Rows, places: Places) -> None:
+def append_to_registry(path: Path, catalogue: Catalogue, rows: Rows, places: Placement) -> None:
     """Add those rows that the registry does not have, and write them through to the disk.
 
     ``places`` are of the whole catalogue.

@@ -6,7 +6,8 @@ document beside the 48 of the catalogue; text and signatures are on disk, and me
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, islice
 from pathlib import Path
@@ -15,21 +16,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_formats.job_config import Filter, SnapshotJob, Source
-from moe_trainer.deduplication.catalogue import Catalogue, Names, Rows
+from moe_trainer.deduplication.catalogue import Catalogue, Names, Rows, names_of
+from moe_trainer.deduplication.minhash import Signatures, signatures
 from moe_trainer.deduplication.near_duplicates import Mask
 from moe_trainer.deduplication.sorting import in_ranges, leading
 from moe_trainer.environment import Environment
 from moe_trainer.snapshots import filters
-from moe_trainer.snapshots.filters import within
-from moe_trainer.snapshots.signing import Signed, in_batches, sign
+from moe_trainer.snapshots.filters import dropped_by, within
 from moe_trainer.snapshots.splitting import without_near_duplicates
 from moe_trainer.snapshots.surprise import FITTED_BYTES, SurpriseModel
 from moe_trainer.snapshots.workers import Workers
 from moe_trainer.sources.documents import SourceCount, read_source
-from moe_trainer.sources.roots import files_of
+from moe_trainer.sources.files import files_of
 from moe_trainer.text.content import Content
 
 _SCORED_AT_ONCE = 256
+
+
+#: Characters of text in a batch.
+BATCH_CHARACTERS = 256 * 1024
+
+
+#: Documents in a batch.
+BATCH_DOCUMENTS = 2048
+
+
+@dataclass(frozen=True)
+class Signed:
+    """The documents of a batch that no filter dropped."""
+
+    names: Names
+    signatures: Signatures
+    lines: list[bytes]  #: Each content as JSON, with a newline.
+    sizes: list[int]  #: UTF-8 bytes of each text.
+    dropped: Counter[str]
 
 
 class Intake:
@@ -140,3 +160,30 @@ def _first_of_each(names: Names) -> Rows:
     for part in in_ranges(leading(names)):
         first[part[np.unique(names[part], return_index=True)[1]]] = True
     return np.flatnonzero(first)
+
+
+def sign(filters: Sequence[Filter], contents: Sequence[Content]) -> Signed:
+    """Filter, name and sign the documents of a batch."""
+    reasons = [dropped_by(filters, content.text) for content in contents]
+    kept = [content for content, reason in zip(contents, reasons, strict=True) if reason is None]
+    return Signed(
+        names=names_of([content.name() for content in kept]),
+        signatures=signatures([content.text for content in kept]),
+        lines=[content.to_line() for content in kept],
+        sizes=[len(content.text.encode()) for content in kept],
+        dropped=Counter(reason for reason in reasons if reason is not None),
+    )
+
+
+def in_batches(contents: Iterable[Content]) -> Iterator[list[Content]]:
+    """Yield documents in batches that are bounded in number and in size."""
+    batch: list[Content] = []
+    size = 0
+    for content in contents:
+        batch.append(content)
+        size += len(content.text)
+        if size >= BATCH_CHARACTERS or len(batch) == BATCH_DOCUMENTS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -10,7 +10,6 @@ is held out wins, because a held-out text must never be trained on. Files are sn
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -18,35 +17,11 @@ from numpy.typing import NDArray
 
 from moe_formats.job_config import HoldoutRule
 from moe_trainer.deduplication.catalogue import Catalogue, Names, Rows, digits_one_by_one
+from moe_trainer.deduplication.fingerprints import CLUSTER_BYTES, Placement
 from moe_trainer.deduplication.minhash import THRESHOLD, Signatures
 from moe_trainer.deduplication.near_duplicates import Components, Mask, search, similar
 
-#: Bytes of a cluster's id: 16 hexadecimal digits.
-CLUSTER_BYTES = 8
-
 _SIGNATURES_READ = 1024
-
-
-@dataclass(frozen=True)
-class Places:
-    """The places of documents: each one's cluster, and the side that the cluster is on."""
-
-    clusters: NDArray[np.bytes_]
-    held_out: Mask
-
-    @classmethod
-    def nowhere(cls, documents: int) -> "Places":
-        """Return room for the places of some documents."""
-        return cls(np.zeros(documents, dtype=f"S{CLUSTER_BYTES}"), np.zeros(documents, dtype=np.bool_))
-
-    def of(self, rows: Rows | Mask) -> "Places":
-        """Return the places of some documents."""
-        return Places(self.clusters[rows], self.held_out[rows])
-
-    def put(self, rows: Rows, places: "Places") -> None:
-        """Set the places of some documents."""
-        self.clusters[rows] = places.clusters
-        self.held_out[rows] = places.held_out
 
 
 def is_held_out(rule: HoldoutRule, cluster: str) -> bool:
@@ -55,7 +30,7 @@ def is_held_out(rule: HoldoutRule, cluster: str) -> bool:
     return number < rule.fraction * 2.0**64
 
 
-def assign(catalogue: Catalogue, fresh: Rows, known: Rows, places: Places, rule: HoldoutRule) -> Places:
+def assign(catalogue: Catalogue, fresh: Rows, known: Rows, places: Placement, rule: HoldoutRule) -> Placement:
     """Return the places of fresh documents, given those of the known ones, which are other documents.
 
     Rows ascend. Depends on the set of documents, never on their order.
@@ -68,7 +43,7 @@ def assign(catalogue: Catalogue, fresh: Rows, known: Rows, places: Places, rule:
     search(catalogue, rows, THRESHOLD, linked)
     groups = linked.roots()
     ids = _ids_of_new(catalogue.names, rows, groups, ~is_known)
-    found = Places(ids[~is_known], np.zeros(len(fresh), dtype=np.bool_))
+    found = Placement(ids[~is_known], np.zeros(len(fresh), dtype=np.bool_))
     joins = np.zeros(len(fresh), dtype=np.bool_)
     if len(known):
         joined = _first_known(places, groups[is_known], len(rows))[groups[~is_known]]
@@ -140,7 +115,7 @@ def _ids_of_new(names: Names, rows: Rows, groups: Rows, new: Mask) -> NDArray[np
     return ids
 
 
-def _first_known(places: Places, groups: Rows, count: int) -> Rows:
+def _first_known(places: Placement, groups: Rows, count: int) -> Rows:
     """Return for each group its known document that decides: held out first, then smallest id; -1 if none."""
     first = np.full(count, -1)
     last_first = np.lexsort((places.clusters, ~places.held_out))[::-1]

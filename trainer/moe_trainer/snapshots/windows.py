@@ -16,10 +16,9 @@ from moe_formats.format import Digest
 from moe_formats.job_report import Window
 from moe_formats.segment_size import SegmentBytes
 from moe_trainer.deduplication.catalogue import Rows, digits_of
-from moe_trainer.deduplication.fingerprints import fingerprint_lines
+from moe_trainer.deduplication.fingerprints import Placement, fingerprint_lines
 from moe_trainer.snapshots.intake import Intake
 from moe_trainer.snapshots.layout import DOCUMENTS, FINGERPRINTS, document_line, read_documents
-from moe_trainer.snapshots.splitting import Places
 from moe_trainer.storage.manifest import new_folder, read_manifest
 
 
@@ -34,7 +33,7 @@ class HeldOut:
     fingerprint: bytes
 
 
-def of_rows(intake: Intake, rows: Rows, places: Places) -> Iterator[HeldOut]:
+def of_rows(intake: Intake, rows: Rows, places: Placement) -> Iterator[HeldOut]:
     """Yield documents that were read just now, in the order of a window."""
     names, clusters = intake.catalogue.names[rows], places.clusters[rows]
     rows = rows[np.lexsort((names, clusters))]

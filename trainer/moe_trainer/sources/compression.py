@@ -13,7 +13,7 @@ from typing import Any, Protocol
 BUFFER_BYTES = 1024 * 1024
 
 
-class Stream(Protocol):
+class ByteStream(Protocol):
     """What can be read."""
 
     def read(self, size: int, /) -> bytes:
@@ -44,7 +44,7 @@ def decompressed(raw: io.RawIOBase, path: str) -> io.BufferedIOBase:
 class _Decompressed(io.RawIOBase):
     """One way to read, and one error, for all decompressors."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
 
     def readable(self) -> bool:
@@ -63,14 +63,14 @@ class _Decompressed(io.RawIOBase):
         return len(data)
 
 
-def _zstandard(stream: io.BufferedReader) -> Stream:
+def _zstandard(stream: io.BufferedReader) -> ByteStream:
     import pyarrow  # takes a quarter of a second: only where it is needed
 
-    opened: Stream = pyarrow.CompressedInputStream(pyarrow.PythonFile(stream, mode="r"), "zstd")
+    opened: ByteStream = pyarrow.CompressedInputStream(pyarrow.PythonFile(stream, mode="r"), "zstd")
     return opened
 
 
-_OPENERS: dict[str, Callable[[Any], Stream]] = {
+_OPENERS: dict[str, Callable[[Any], ByteStream]] = {
     ".gz": lambda stream: gzip.GzipFile(fileobj=stream),
     ".bz2": bz2.BZ2File,
     ".xz": lzma.LZMAFile,

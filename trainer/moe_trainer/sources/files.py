@@ -6,13 +6,16 @@ one that changes while it is read is no document, and another attempt reads it a
 
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Protocol
 
 from moe_formats.failure import JobError, TransientError
+from moe_trainer.environment import Environment
 
 
 @dataclass(frozen=True)
@@ -115,3 +118,46 @@ def changed(file: File, how: str) -> TransientError:
 def _version(descriptor: int) -> tuple[int, int]:
     state = os.fstat(descriptor)
     return state.st_size, state.st_mtime_ns
+
+
+_WILDCARDS = re.compile(r"[*?\[]")
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Return whether a glob matches the path of an object."""
+    parts = path.split("/")
+    reached = {0}  # how many parts of the path the glob may have used up so far
+    for wanted in _parts(pattern):
+        if wanted == "**":
+            reached = set(range(min(reached, default=len(parts)), len(parts)))
+        else:
+            reached = {at + 1 for at in reached if at < len(parts) and fnmatchcase(parts[at], wanted)}
+    return len(parts) in reached
+
+
+def literal_folder(pattern: str) -> str:
+    """Return the folder that everything a glob matches lies in: all that stands before the first wildcard."""
+    folders = _parts(pattern)[:-1]
+    literal = next((at for at, part in enumerate(folders) if _WILDCARDS.search(part)), len(folders))
+    return "/".join(folders[:literal])
+
+
+def _parts(pattern: str) -> list[str]:
+    return [part for part in pattern.split("/") if part not in ("", ".")]
+
+
+def files_of(root: str, environment: Environment) -> Files:
+    """Return the files of a root; raises JobError (PathNotAllowed, InvalidEnvironment, StoreDenied)."""
+    if "/" in root or root in ("", ".", ".."):
+        raise JobError("PathNotAllowed", f"source root {root!r} must be the name of a store or claim.")
+    location = environment.object_stores.get(root)
+    if location is not None:
+        from moe_trainer.sources.object_store import ObjectStoreFiles  # its client takes time to load
+
+        folder = environment.credentials
+        return ObjectStoreFiles(root, location, folder / root if folder is not None else None)
+    if environment.sources is None:
+        raise JobError(
+            "InvalidEnvironment", "MOE_SOURCES is not set: it must name the folder of mounted data."
+        )
+    return LocalFiles(root, environment.sources / root)

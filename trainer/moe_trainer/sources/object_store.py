@@ -30,8 +30,7 @@ from moe_formats.object_stores import (
     SESSION_TOKEN,
     ObjectStoreLocation,
 )
-from moe_trainer.sources.files import File, changed
-from moe_trainer.sources.glob import literal_folder, matches
+from moe_trainer.sources.files import File, changed, literal_folder, matches
 
 if TYPE_CHECKING:  # these exist in obstore's stubs only
     from obstore import GetOptions

@@ -15,9 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from moe_trainer.streaming.mixture import Mixture
-from moe_trainer.streaming.permutation import Permutation
-from moe_trainer.streaming.tokens import Stream, number_of
+from moe_trainer.streaming.block_order import Interleaving, Permutation
+from moe_trainer.streaming.tokens import TokenStream, number_of
 
 #: Blocks that a validation scores at most, spread evenly over the validation text.
 VALIDATION_BLOCKS = 24
@@ -31,11 +30,11 @@ IGNORED = -100
 class Batches:
     """Training streams, cut into batches of ``rows`` blocks of ``context`` + 1 tokens."""
 
-    def __init__(self, *streams: Stream, context: int, batch_tokens: int, seed: int) -> None:
+    def __init__(self, *streams: TokenStream, context: int, batch_tokens: int, seed: int) -> None:
         """Take the streams; one that is shorter than a block is repeated until it is one."""
         keys = [f"{seed}"] if len(streams) == 1 else [f"{seed} stream {n}" for n in range(len(streams))]
         self._strands = [_Strand(stream, context, key) for stream, key in zip(streams, keys, strict=True)]
-        self._mixture = Mixture([stream.share for stream in streams])
+        self._mixture = Interleaving([stream.share for stream in streams])
         self.context = context
         self.rows = rows_of(batch_tokens, context)
         own = [strand for strand in self._strands if not strand.replayed]
@@ -83,7 +82,7 @@ class Batches:
 class _Strand:
     """One stream's blocks, numbered through its epochs."""
 
-    def __init__(self, stream: Stream, context: int, key: str) -> None:
+    def __init__(self, stream: TokenStream, context: int, key: str) -> None:
         repeats = math.ceil((context + 1) / len(stream.tokens))
         self._tokens = stream.tokens.repeat(repeats) if repeats > 1 else stream.tokens
         learnt = stream.learnt

@@ -43,7 +43,7 @@ _SMALL_VOCABULARY = 1 << 15
 _MARKED_AT_ONCE = 1 << 20
 
 
-class Stream(NamedTuple):
+class TokenStream(NamedTuple):
     """Tokens in the order in which they are read, and which of them are learnt (None: all).
 
     ``share`` is the part of a batch that comes from it, of all streams' shares together.
@@ -89,7 +89,7 @@ class Streams(NamedTuple):
     """The streams of a run, mapped from disk."""
 
     record: StreamsRecord
-    training: tuple[Stream, ...]
+    training: tuple[TokenStream, ...]
     validation: Tensor
 
 
@@ -152,7 +152,7 @@ def open_streams(folder: Path) -> Streams:
     record = StreamsRecord.model_validate_json((folder / RECORD).read_text())
     dtype = torch.int32 if record.wide else torch.int16
     training = tuple(
-        Stream(
+        TokenStream(
             _mapped(folder / f"{stream.file}.tokens", dtype),
             _mapped(folder / f"{stream.file}.learnt", torch.bool) if stream.learnt < stream.tokens else None,
             stream.share,

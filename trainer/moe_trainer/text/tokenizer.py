@@ -19,7 +19,7 @@ BOS, EOS, PAD = 256, 257, 258
 _SPECIAL = {"<|bos|>": BOS, "<|eos|>": EOS, "<|pad|>": PAD}
 
 #: Token ids of a piece of a conversation, and whether the piece is learnt.
-Piece = tuple[list[int], bool]
+ConversationPiece = tuple[list[int], bool]
 
 
 class Tokenizer(Protocol):
@@ -66,7 +66,7 @@ class Tokenizer(Protocol):
         """Return the number of bytes of each id; 0 for special tokens."""
         ...
 
-    def conversation(self, said: Sequence[tuple[Role, str]]) -> list[Piece]:
+    def conversation(self, said: Sequence[tuple[Role, str]]) -> list[ConversationPiece]:
         """Return a whole conversation in pieces: the assistant's words, with what ends them, are learnt."""
         ...
 
@@ -108,13 +108,13 @@ class ByteTokenizer:
         """Return 1 for each byte, and 0 for each special token."""
         return [int(i < 256) for i in range(self.vocab_size)]
 
-    def conversation(self, said: Sequence[tuple[Role, str]]) -> list[Piece]:
+    def conversation(self, said: Sequence[tuple[Role, str]]) -> list[ConversationPiece]:
         r"""Return the words of each turn, a blank line between turns, no roles. An answer ends in eos.
 
         bos How far is the Moon? \n\n About 384,000 km. eos
                                        ^^^^^^^^^^^^^^^^^^^^^ learnt
         """
-        pieces: list[Piece] = []
+        pieces: list[ConversationPiece] = []
         for role, words in said:
             answer = role == "assistant"
             pieces.append((self.encode(BETWEEN_TURNS) if pieces else [self.bos_id], False))

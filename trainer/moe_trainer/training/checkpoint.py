@@ -36,7 +36,8 @@ from moe_trainer.training.balancing import Balancer
 from moe_trainer.training.early_stop import BestWeights
 from moe_trainer.training.load_record import LayerRecord
 from moe_trainer.training.optimization import AdamW, trained_parameters
-from moe_trainer.weights.tensors import load_tensors, save_tensors
+from moe_trainer.weights.reading import load_tensors
+from moe_trainer.weights.writing import save_tensors
 
 KEPT = 2
 #: Larger checkpoints (bytes of this process) are written in the background: smaller ones take milliseconds.

@@ -11,8 +11,7 @@ from moe_formats import store
 from moe_formats.failure import JobError
 from moe_formats.format import Digest
 from moe_formats.job_config import SnapshotRef, TrainJob
-from moe_trainer.parallel.heartbeat import first_alone
-from moe_trainer.parallel.processes import Processes
+from moe_trainer.parallel.processes import Processes, first_alone
 from moe_trainer.snapshots.layout import Document, SnapshotRecord, read_documents, read_record
 from moe_trainer.storage.manifest import corrupt, verify
 from moe_trainer.streaming.replay import Replay, registry_seen

@@ -15,9 +15,8 @@ from moe_formats.training_spec import TrainingSpec
 from moe_trainer.methods.adapter import checkpoint_of
 from moe_trainer.methods.artefacts import ADAPTERS, METHODS, Start, load_spread, start
 from moe_trainer.models.causal_model import CausalModel
-from moe_trainer.models.preset_config import IN_LAYER_EXPERTS
+from moe_trainer.models.preset_config import IN_LAYER_EXPERTS, preset
 from moe_trainer.models.preset_model import Model, initialise
-from moe_trainer.models.presets import preset
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.parallel.layout import Layout, lay_out

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from moe_formats.format import parse_json
@@ -23,7 +25,7 @@ WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
 #: Returns some rows (of the first dimension) of a tensor that is whole elsewhere, such as on disk.
-Rows = Callable[[slice], Tensor]
+RowReader = Callable[[slice], Tensor]
 
 DTYPES = {
     "F64": torch.float64,
@@ -99,6 +101,14 @@ def read_rows(folder: Path, stored: Stored, rows: slice = slice(None)) -> Tensor
         if file.readinto(into) != into.nbytes:
             raise corrupt(folder, f"{stored.file} ends within a tensor")
     return tensor
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Return all tensors of one file; raises JobError (ArtefactCorrupt) if it is not a safetensors file."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise corrupt(path.parent, f"{path.name}: {error}") from None
 
 
 def check(

@@ -19,7 +19,7 @@ class HeaderError(Exception):
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """What a header says about one tensor."""
 
     dtype: str
@@ -27,7 +27,7 @@ class Entry:
     start: int  #: Where its bytes begin in the file.
 
 
-def read(path: Path) -> dict[str, Entry]:
+def read(path: Path) -> dict[str, TensorEntry]:
     """Return what a file holds, by name; raises HeaderError, also where the file is too short for it."""
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -45,7 +45,7 @@ def read(path: Path) -> dict[str, Entry]:
         raise HeaderError(f"the header of {path.name} cannot be read: {error}") from None
 
 
-def _entry(entry: Mapping[str, object], begin: int, size: int) -> Entry:
+def _entry(entry: Mapping[str, object], begin: int, size: int) -> TensorEntry:
     """Return one tensor of a header; raises ValueError if it cannot lie where the header says."""
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if dtype not in SIZES:
@@ -56,4 +56,4 @@ def _entry(entry: Mapping[str, object], begin: int, size: int) -> Entry:
         raise ValueError("a shape or an offset is no natural number")
     if offsets[1] - offsets[0] != math.prod(shape) * SIZES[str(dtype)] or offsets[1] > size - begin:
         raise ValueError(f"a tensor of shape {shape} lies at {offsets}, in {size - begin} bytes")
-    return Entry(str(dtype), tuple(shape), begin + offsets[0])
+    return TensorEntry(str(dtype), tuple(shape), begin + offsets[0])

@@ -1,21 +1,26 @@
 """Tensors written one after the other, so that no process has to hold all of them. Never pickle.
 
-    Stream            tensors for files, each made of a model's when its turn comes
+    TensorStream            tensors for files, each made of a model's when its turn comes
     save_each(path, …)  a file of tensors that come one by one: bit for bit what tensors.save_tensors writes
 
 The tensors of a model that is spread over processes are gathered one by one (parallel/gathering.py): the process that
 writes has the whole of one, beside its own part of all.
 """
 
+import errno
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
-from moe_trainer.weights.reading import DTYPES
+from moe_trainer.weights.reading import DTYPES, INDEX, WHOLE
 
 Form = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
@@ -25,7 +30,7 @@ _ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "BOOL")
 
 
 @dataclass(frozen=True)
-class Stream:
+class TensorStream:
     """Tensors for files.
 
     Attributes:
@@ -61,6 +66,16 @@ class Stream:
                 self.whole(tensor)
 
 
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors that are all in memory to a new file; a full disk is an OSError, as with any other file."""
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        if f"os error {errno.ENOSPC}" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
+        raise
+
+
 def save_each(path: Path, outline: Mapping[str, Tensor], tensors: Iterable[tuple[str, Tensor]]) -> None:
     """Write tensors to a new file as they come, in any order; ``outline`` has all names, shapes and types."""
     header, starts = _header(outline)
@@ -94,3 +109,46 @@ def _header(outline: Mapping[str, Tensor]) -> tuple[bytes, dict[str, int]]:
 
 def _outlined(tensor: Tensor) -> Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+
+
+#: Bytes of a shard; a single tensor that is larger has a shard of its own.
+SHARD_BYTES = 5 * 10**9
+
+
+def save_sharded(
+    folder: Path,
+    tensors: TensorStream,
+    dtypes: Mapping[str, torch.dtype],
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write tensors in the types in which they were stored, in shards with an index if they need several.
+
+    A tensor that was not trained since it was read is the same bytes again: single precision holds every
+    number of the 16-bit types.
+    """
+    outline = {name: tensor.to(dtypes.get(name, tensor.dtype)) for name, tensor in tensors.outline().items()}
+    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in outline.items()}
+    shards = _shards(sizes, shard_bytes)
+    coming = iter(tensors)
+    places: dict[str, str] = {}
+    for number, names in enumerate(shards, start=1):
+        file = WHOLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        typed = ((name, tensor.to(outline[name].dtype)) for name, tensor in islice(coming, len(names)))
+        save_each(folder / file, {name: outline[name] for name in names}, typed)
+        places |= dict.fromkeys(names, file)
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
+        (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def _shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+    """Return the names in order, cut so that no shard is larger than the limit, unless one tensor is."""
+    shards: list[list[str]] = [[]]
+    room = limit
+    for name, size in sizes.items():
+        if shards[-1] and size > room:
+            shards.append([])
+            room = limit
+        shards[-1].append(name)
+        room -= size
+    return shards
