@@ -39,12 +39,12 @@ from moe_formats.format import digest_of
 from moe_formats.job_config import ExpertRef, HoldoutRule, SnapshotRef, TrainJob
 from moe_formats.resources.training import Training
 from moe_formats.training_spec import TrainingSpec
-from moe_trainer.data.snapshot_layout import read_documents
-from moe_trainer.model import Model
+from moe_trainer.models.preset_config import preset
+from moe_trainer.models.preset_model import Model
 from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.moe.layer import MoELayer
-from moe_trainer.presets import preset
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.snapshots.layout import read_documents
+from moe_trainer.text.tokenizer import ByteTokenizer
 from moe_trainer.training.balancing import Balancer
 from moe_trainer.training.run import Run, prepare
 from moe_trainer.training.step import take_step

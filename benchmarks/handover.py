@@ -205,15 +205,15 @@ def _start_server(folder: Path, number: int) -> tuple[RoutedExpert, "subprocess.
     import torch  # here, for the benchmark on a cluster needs none
 
     from moe_formats.serve_config import ServeConfig, ServedArtefact
-    from moe_trainer import artefact
-    from moe_trainer.model import Model, initialise
-    from moe_trainer.presets import preset
-    from moe_trainer.tokenizer import ByteTokenizer
+    from moe_trainer.methods import checkpoint_format
+    from moe_trainer.models.preset_config import preset
+    from moe_trainer.models.preset_model import Model, initialise
+    from moe_trainer.text.tokenizer import ByteTokenizer
 
     torch.set_num_threads(1)
     model = Model(preset("tiny"))
     initialise(model, seed=number)
-    digest = artefact.write(folder / f"a{number}", model, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(folder / f"a{number}", model, ByteTokenizer(), "{}")
     served = ServedArtefact(path=f"a{number}", digest=digest)
     config = ServeConfig(expert="code", revision=f"code-{number}", artefact=served)
     port = _free_port()

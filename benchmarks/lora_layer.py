@@ -5,7 +5,7 @@
 Four ways through the same layers, each in a process of its own, single precision, one thread:
 
     full        no updates: all weights are trained
-    made        W + s B A is made for the pass, and again in the backward pass (methods/lora_layers.py)
+    made        W + s B A is made for the pass, and again in the backward pass (models/lora_layers.py)
     kept        the same, kept between the passes
     beside      B (A x) beside the frozen W x, one in-layer expert after the other: no W + s B A at all
 
@@ -30,7 +30,7 @@ from pool_on_disk import machine, write_result
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moe_trainer.methods.lora_layers import LoRAExperts, draw
+from moe_trainer.models.lora_layers import LoRAExperts, draw
 from moe_trainer.moe.layer import InLayerExperts
 
 WAYS = ("full", "made", "kept", "beside")

@@ -13,7 +13,7 @@ ratio, near-duplicates at 0.8; a tenth of the clusters is held out. The same aga
 growing: the first and the same again of ten times the bytes; only if it is asked for, as it takes half an hour.
 
 reading: records of words (about 2 KB each, drawn from a seed) in several formats, each read with
-`moe_trainer.data.sources` in a process of its own, documents taken and dropped one at a time: no filter, no
+`moe_trainer.sources.documents` in a process of its own, documents taken and dropped one at a time: no filter, no
 signature, no snapshot. For each format:
 
     file      bytes on disk                    text     UTF-8 bytes of the documents
@@ -110,8 +110,8 @@ def in_a_process(folder: str, name: str) -> dict[str, Any]:
 def read(folder: Path, name: str) -> dict[str, Any]:
     """Read every document of the one file and return what it took."""
     from moe_formats.job_config import Source
-    from moe_trainer.data.files import LocalFiles
-    from moe_trainer.data.sources import SourceCount, read_source
+    from moe_trainer.sources.documents import SourceCount, read_source
+    from moe_trainer.sources.files import LocalFiles
 
     source = Source(root="data", path="*", format="messages" if name == "messages" else "text")
     count, size, began = SourceCount(source), 0, time.perf_counter()

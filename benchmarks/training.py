@@ -38,11 +38,10 @@ from moe_client.demo.corpora import write_corpora
 from moe_formats import store
 from moe_formats.format import digest_of
 from moe_formats.job_config import HoldoutRule, TrainJob
-from moe_trainer.manifest import sha256_of_file
-from moe_trainer.model import Model
-from moe_trainer.presets import preset
-from moe_trainer.termination import Stop
-from moe_trainer.train import begin, train
+from moe_trainer.models.preset_config import preset
+from moe_trainer.models.preset_model import Model
+from moe_trainer.storage.manifest import sha256_of_file
+from moe_trainer.train import Stop, begin, train
 from moe_trainer.training import step as training_step
 from moe_trainer.training.checkpoint import Checkpoints, Trained
 from moe_trainer.training.progress import ProgressServer

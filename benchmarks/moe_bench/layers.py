@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moe_bench.cases import Shape, Weights
-from moe_trainer.model_config import ModelConfig
 from moe_trainer.moe.backends import ENTRIES, Backend
-from moe_trainer.moe.layer import MoELayer
+from moe_trainer.moe.layer import LayerConfig, MoELayer
+from moe_trainer.moe.routing import RouterConfig
 
 #: Name of our layer with a backend.
 OURS = "ours, {}"
@@ -57,18 +57,7 @@ class Ours(Layer):
         self, weights: Weights, shape: Shape, backend: Backend | None, recompute: bool = False
     ) -> None:
         super().__init__(weights)
-        config = ModelConfig(
-            vocab_size=1,
-            hidden_size=shape.hidden,
-            num_hidden_layers=1,
-            num_attention_heads=1,
-            num_key_value_heads=1,
-            head_dim=2,
-            num_experts=shape.experts,
-            num_experts_per_tok=shape.active,
-            moe_intermediate_size=shape.inner,
-            max_position_embeddings=1,
-        )
+        config = LayerConfig(shape.hidden, shape.inner, RouterConfig(shape.experts, shape.active))
         with torch.device("meta"):
             self.layer = MoELayer(config, backend)
         self.layer.gate.weight = weights.router_ED

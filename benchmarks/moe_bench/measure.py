@@ -12,7 +12,7 @@ from moe_bench.floors import floors
 from moe_bench.graphs import Graph
 from moe_bench.layers import LAYERS, OURS, TRANSFORMERS, Layer
 from moe_bench.timing import Clock, CpuClock, CudaClock, Samples, Spread, Step, take_turns
-from moe_trainer.moe.reference import reference_experts
+from moe_trainer.moe.experts import reference_experts
 
 #: Errors are taken on the first tokens of a batch: fp64 of a whole one would not fit beside the layers.
 ERROR_TOKENS = 2048

@@ -9,7 +9,7 @@ from stage import Stage
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from moe_trainer.imported import digest_of_folder
+from moe_trainer.hugging_face.importing import digest_of_folder
 
 pytestmark = pytest.mark.real_training
 

@@ -19,13 +19,13 @@ from aiohttp import web
 
 from moe_formats.failure import JobError
 from moe_formats.serve_config import ServeConfig
-from moe_trainer import artefact
-from moe_trainer.generation_config import set_temperature, temperature_of
-from moe_trainer.manifest import new_folder, read_manifest
-from moe_trainer.model import Model, initialise
-from moe_trainer.model_config import ModelConfig
+from moe_trainer.methods import checkpoint_format
+from moe_trainer.models.generation_config import set_temperature, temperature_of
+from moe_trainer.models.preset_config import ModelConfig
+from moe_trainer.models.preset_model import Model, initialise
 from moe_trainer.serve import Settings, load
-from moe_trainer.tokenizer import BOS, EOS, PAD, ByteTokenizer
+from moe_trainer.storage.manifest import new_folder, read_manifest
+from moe_trainer.text.tokenizer import BOS, EOS, PAD, ByteTokenizer
 
 SMALL = ModelConfig(
     vocab_size=259,
@@ -52,7 +52,7 @@ def store(tmp_path_factory):
     initialise(model, seed=5)
     with torch.no_grad():
         model.embed_tokens.weight.mul_(20)
-    digest = artefact.write(folder / "a1", model, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(folder / "a1", model, ByteTokenizer(), "{}")
     return folder, digest, model.eval()
 
 
@@ -477,7 +477,7 @@ async def test_a_request_without_a_temperature_is_sampled_at_the_artefacts_or_th
         assert (await client.complete(**ask))["choices"] == greedy
         assert (await client.complete(**ask, temperature=1))["choices"] == hot["choices"]
     with new_folder(tmp_path / "a1", "artefact") as working:
-        artefact.write_files(working, model, ByteTokenizer())
+        checkpoint_format.write_files(working, model, ByteTokenizer())
         set_temperature(working, 0)
     async with running((tmp_path, read_manifest(tmp_path / "a1")[1], model)) as client:
         assert (await client.complete(**ask))["choices"] == greedy

@@ -11,17 +11,17 @@ from tests.trainer.training.conftest import SMALL, everywhere_random
 from moe_formats.failure import JobError
 from moe_formats.job_config import ArtefactRef
 from moe_formats.serve_config import ServeConfig
-from moe_trainer import artefact
-from moe_trainer.model import Model
+from moe_trainer.methods import checkpoint_format
+from moe_trainer.models.preset_model import Model
 from moe_trainer.serve import load
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.text.tokenizer import ByteTokenizer
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """A store with a base and two banks: the folder, and each artefact by its Expert."""
     folder = tmp_path_factory.mktemp("store")
-    digest = artefact.write(folder / "base", everywhere_random(Model(SMALL)), ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(folder / "base", everywhere_random(Model(SMALL)), ByteTokenizer(), "{}")
     return with_banks(folder, ArtefactRef(revision="general-1", path="base", digest=digest))
 
 
@@ -103,7 +103,7 @@ async def test_each_expert_is_sampled_at_its_own_temperature(store):
 
 def test_what_cannot_be_served_together_is_refused(store):
     model = everywhere_random(Model(SMALL.model_copy(update={"rope_theta": 50.0})))
-    digest = artefact.write(store[0] / "other", model, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(store[0] / "other", model, ByteTokenizer(), "{}")
     other = {"expert": "other", "revision": "other-1", "artefact": {"path": "other", "digest": digest}}
     with pytest.raises(JobError, match="other is not the base of the banks"):
         load(ServeConfig(**other, banks=[entry(store, "code")]), store[0])

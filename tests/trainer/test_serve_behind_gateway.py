@@ -13,11 +13,11 @@ from aiohttp import web
 from moe_formats.routing_policy import RoutedExpert, RoutingPolicy
 from moe_formats.serve_config import ServeConfig
 from moe_gateway.app import open_gateway
-from moe_trainer import artefact
-from moe_trainer.model import Model, initialise
-from moe_trainer.model_config import ModelConfig
+from moe_trainer.methods import checkpoint_format
+from moe_trainer.models.preset_config import ModelConfig
+from moe_trainer.models.preset_model import Model, initialise
 from moe_trainer.serve import load
-from moe_trainer.tokenizer import BOS, EOS, PAD, ByteTokenizer
+from moe_trainer.text.tokenizer import BOS, EOS, PAD, ByteTokenizer
 
 SMALL = ModelConfig(
     vocab_size=259,
@@ -70,7 +70,7 @@ async def pool(tmp_path):
     async with contextlib.AsyncExitStack() as stack:
         routed = []
         for name, model in models.items():
-            digest = artefact.write(tmp_path / name, model, ByteTokenizer(), "{}")
+            digest = checkpoint_format.write(tmp_path / name, model, ByteTokenizer(), "{}")
             config = ServeConfig(
                 expert=name, revision=f"{name}-1", artefact={"path": name, "digest": digest}, max_batch=4
             )

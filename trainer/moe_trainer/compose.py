@@ -10,10 +10,10 @@ from moe_formats import store
 from moe_formats.format import Format, digest_of
 from moe_formats.job_config import ArtefactRef, ComposeJob
 from moe_formats.job_report import ComposeHeadline
-from moe_trainer import artefact
 from moe_trainer.environment import Environment
-from moe_trainer.manifest import is_committed, read_manifest, sha256_of_file, verify
+from moe_trainer.methods import checkpoint_format
 from moe_trainer.methods.composition import compose
+from moe_trainer.storage.manifest import is_committed, read_manifest, sha256_of_file, verify
 
 
 class ComposeReport(Format):
@@ -33,10 +33,10 @@ def run(job: ComposeJob, environment: Environment) -> ComposeHeadline:
     else:
         made = compose(environment.store, [(bank.path, bank.digest) for bank in job.banks])
         report = ComposeReport(job=job, base=made.base, in_layer_experts=made.visible_ME.shape[1])
-        artefact.write(folder, made.model, made.tokenizer, report.to_json())
-    found = ComposeReport.model_validate_json((folder / artefact.REPORT).read_text())
+        checkpoint_format.write(folder, made.model, made.tokenizer, report.to_json())
+    found = ComposeReport.model_validate_json((folder / checkpoint_format.REPORT).read_text())
     return ComposeHeadline(
-        report="sha256:" + sha256_of_file(folder / artefact.REPORT),
+        report="sha256:" + sha256_of_file(folder / checkpoint_format.REPORT),
         path=path,
         digest=read_manifest(folder)[1],
         in_layer_experts=found.in_layer_experts,

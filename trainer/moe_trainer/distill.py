@@ -24,15 +24,15 @@ from moe_formats.format import Format, digest_of
 from moe_formats.job_config import DistillJob, HoldoutRef
 from moe_formats.job_report import DistillHeadline, Interval
 from moe_formats.segment_size import CONTEXT_BYTES
-from moe_trainer import manifest
-from moe_trainer.data.snapshot_layout import read_documents
+from moe_trainer.distilling.ngram_model import NgramModel, Prompts, fit_temperature, softmax
 from moe_trainer.environment import Environment
 from moe_trainer.evaluation.matrix import DEVICES, Array, Cell, Matrix
 from moe_trainer.evaluation.scores import Absent, interval
 from moe_trainer.evaluation.segments import cut, scorer_version
-from moe_trainer.ngram_fit import NgramModel, Prompts, fit_temperature, softmax
+from moe_trainer.snapshots.layout import read_documents
 from moe_trainer.statistics.bootstrap import Ratio, bootstrap, seed_of
 from moe_trainer.statistics.clustered import Clustered
+from moe_trainer.storage import manifest
 
 TABLE = "table.json"
 REPORT = "report.json"

@@ -18,19 +18,17 @@ import numpy as np
 from moe_formats.format import Digest, digest_of
 from moe_formats.job_config import ArtefactRef, EvaluateJob, HoldoutRef, TasksRef
 from moe_formats.job_report import EvaluateHeadline
-from moe_trainer import manifest
-from moe_trainer.data.snapshot_layout import read_documents
 from moe_trainer.environment import Environment
-from moe_trainer.evaluation import unigram
-from moe_trainer.evaluation.contamination import tainted_clusters
 from moe_trainer.evaluation.evidence import Against, Column, weigh
-from moe_trainer.evaluation.matrix import Cell, Matrix
+from moe_trainer.evaluation.matrix import Cell, Matrix, unigram_cell, unigram_nats
 from moe_trainer.evaluation.report import EvaluationReport, committed_report
 from moe_trainer.evaluation.scores import Absent, Scored
-from moe_trainer.evaluation.segments import Segment, cut, scorer_version
+from moe_trainer.evaluation.segments import Segment, cut, scorer_version, tainted_clusters
 from moe_trainer.evaluators.accuracy import Judged, weigh_answers
 from moe_trainer.evaluators.answers import Answers, Generate, answers_of
 from moe_trainer.methods import adapter
+from moe_trainer.snapshots.layout import read_documents
+from moe_trainer.storage import manifest
 
 #: Cells of one model, by the digest of the holdout.
 Cells = dict[Digest, Cell]
@@ -98,10 +96,10 @@ class Evaluation:
         if self.job.base:
             return "base", self._cells(self.job.base, holdouts)
         trained_on = [self.root / snapshot.path for snapshot in self.job.candidate.ancestry]
-        nats_of_byte = unigram.fit(document.text for path in trained_on for document in read_documents(path))
+        nats_of_byte = unigram_nats(document.text for path in trained_on for document in read_documents(path))
         stand_in = self.job.candidate.model_copy(update={"digest": digest_of(repr(nats_of_byte))})
         return "unigram", {
-            holdout.digest: unigram.score(
+            holdout.digest: unigram_cell(
                 nats_of_byte, self._segments(holdout), self.matrix.key(stand_in, holdout)
             )
             for holdout in holdouts
@@ -168,7 +166,7 @@ class Evaluation:
     def _answers(self, model: ArtefactRef, tasks: TasksRef) -> Answers:
         def load() -> Generate:
             print(f"{model.revision} answers {tasks.evaluator}", flush=True)
-            return partial(import_module("moe_trainer.generation").complete, *self._load(model))
+            return partial(import_module("moe_trainer.evaluators.generation").complete, *self._load(model))
 
         return answers_of(self.root, self.job.pool_uid, model, tasks, self.matrix.device, load)
 

@@ -15,13 +15,13 @@ from moe_formats.failure import JobError
 from moe_formats.format import digest_of
 from moe_formats.job_config import ArtefactRef, GradeJob, Grading, TasksRef
 from moe_formats.job_report import Accuracy, EvaluateHeadline
-from moe_trainer import manifest
 from moe_trainer.environment import Environment
 from moe_trainer.evaluation.report import REPORT, EvaluationReport, committed_report
 from moe_trainer.evaluators.accuracy import weigh_answers
 from moe_trainer.evaluators.answers import Answers, AnswersKey, kept_answers
 from moe_trainer.evaluators.tasks import read_items
 from moe_trainer.evaluators.verdicts import Asked
+from moe_trainer.storage import manifest
 
 
 def run(job: GradeJob, environment: Environment) -> EvaluateHeadline:

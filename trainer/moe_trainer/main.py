@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say_digest(folder: Path) -> int:
-    digest_of_folder: Callable[[Path], str] = importlib.import_module("moe_trainer.imported").digest_of_folder
+    digest_of_folder: Callable[[Path], str] = importlib.import_module(
+        "moe_trainer.hugging_face.importing"
+    ).digest_of_folder
     try:
         print(digest_of_folder(folder))
     except JobError as error:

@@ -23,15 +23,15 @@ from pydantic import ValidationError
 from moe_formats.failure import JobError, from_exception
 from moe_formats.job_report import EXIT_OK
 from moe_formats.serve_config import ServeConfig, ServedExpert, parse_serve_config
-from moe_trainer.causal_model import CausalModel
-from moe_trainer.device import use_device
-from moe_trainer.generation_config import FILE, temperature_of
 from moe_trainer.methods import adapter, artefacts
 from moe_trainer.methods.adapter import checkpoint_of
 from moe_trainer.methods.composition import compose
+from moe_trainer.models.causal_model import CausalModel
+from moe_trainer.models.device import use_device
+from moe_trainer.models.generation_config import FILE, temperature_of
 from moe_trainer.server.app import ExpertServer
 from moe_trainer.server.engine import Engine
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 

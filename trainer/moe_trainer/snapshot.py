@@ -1,8 +1,8 @@
 """``moe-trainer snapshot``: read the sources, filter, split off the holdout, commit the rest. No torch.
 
-    read and filter    documents to a scratch file, signatures to another (data/intake.py)
+    read and filter    documents to a scratch file, signatures to another (snapshots/intake.py)
     data digest        of the set of documents and the splitting rule: a snapshot that exists is reused
-    place              each cluster on its side, for good (data/splitting.py)
+    place              each cluster on its side, for good (snapshots/splitting.py)
     remember           held-out fingerprints to the pool's registry, places to the Expert's clusters
     window             the clusters that were never held out before become the newest window
     exclude            training documents that resemble anything held out in the pool
@@ -10,7 +10,7 @@
 
 Each step can be killed and run again: what it wrote is found and kept. Snapshots of one pool must run
 one at a time; the operator sees to that. A snapshot that is reused keeps the exclusions of its day: what
-the pool has held out since then counts as seen by its readers (evaluation/contamination.py).
+the pool has held out since then counts as seen by its readers (evaluation/segments.py).
 """
 
 import hashlib
@@ -27,26 +27,31 @@ from moe_formats.failure import JobError
 from moe_formats.format import Digest, canonical_json, digest_of
 from moe_formats.job_config import SnapshotJob
 from moe_formats.job_report import SnapshotHeadline, Window
-from moe_trainer.data import filters, windows
-from moe_trainer.data.catalogue import Rows, digits_one_by_one
-from moe_trainer.data.fingerprints import (
+from moe_trainer.deduplication.catalogue import Rows, digits_one_by_one
+from moe_trainer.deduplication.fingerprints import (
     Fingerprint,
+    Placement,
     fingerprint_lines,
     read_fingerprints,
     read_registry,
     take_up,
 )
-from moe_trainer.data.holdouts import (
+from moe_trainer.deduplication.minhash import SCHEME, THRESHOLD
+from moe_trainer.deduplication.near_duplicates import Mask, Resembling, search
+from moe_trainer.deduplication.sorting import by_name
+from moe_trainer.environment import Environment
+from moe_trainer.evaluators.tasks import freeze
+from moe_trainer.hugging_face.importing import import_base
+from moe_trainer.snapshots import filters, windows
+from moe_trainer.snapshots.holdouts import (
     append_to_registry,
     read_clusters,
     read_windows,
     write_clusters,
     write_windows,
 )
-from moe_trainer.data.intake import Intake
-from moe_trainer.data.minhash import SCHEME, THRESHOLD
-from moe_trainer.data.near_duplicates import Mask, Resembling, search
-from moe_trainer.data.snapshot_layout import (
+from moe_trainer.snapshots.intake import Intake
+from moe_trainer.snapshots.layout import (
     DOCUMENTS,
     FINGERPRINTS,
     RECORD,
@@ -55,12 +60,8 @@ from moe_trainer.data.snapshot_layout import (
     document_line,
     read_record,
 )
-from moe_trainer.data.sorting import by_name
-from moe_trainer.data.splitting import Places, assign
-from moe_trainer.environment import Environment
-from moe_trainer.evaluators.tasks import freeze
-from moe_trainer.imported import import_base
-from moe_trainer.manifest import is_committed, new_folder, sha256_of_file, verify
+from moe_trainer.snapshots.splitting import assign
+from moe_trainer.storage.manifest import is_committed, new_folder, sha256_of_file, verify
 
 
 def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
@@ -155,10 +156,10 @@ def _make(job: SnapshotJob, intake: Intake, digest: Digest, root: Path, scratch:
     _commit(job, intake, places, training[~excluded], digest, found, root)
 
 
-def _place(job: SnapshotJob, intake: Intake, root: Path) -> tuple[Places, Rows]:
+def _place(job: SnapshotJob, intake: Intake, root: Path) -> tuple[Placement, Rows]:
     """Return the places of all rows, and the rows of every document that the Expert has ever seen, once each."""
     known, known_places = read_clusters(root / store.clusters(job.pool_uid, job.expert.uid), intake.catalogue)
-    places = Places.nowhere(len(intake.catalogue))
+    places = Placement.nowhere(len(intake.catalogue))
     places.put(known, known_places)
     is_known = np.zeros(len(intake.catalogue), dtype=np.bool_)
     is_known[known] = True
@@ -167,7 +168,9 @@ def _place(job: SnapshotJob, intake: Intake, root: Path) -> tuple[Places, Rows]:
     return places, np.concatenate((fresh, known))
 
 
-def _add_window(job: SnapshotJob, intake: Intake, places: Places, root: Path, scratch: Path) -> list[Window]:
+def _add_window(
+    job: SnapshotJob, intake: Intake, places: Placement, root: Path, scratch: Path
+) -> list[Window]:
     """Return the Expert's windows, with a new one for clusters that none of them holds yet.
 
     A window of fewer than ``min_clusters`` clusters is provisional: it is too small to judge by, so the
@@ -214,7 +217,7 @@ def _like_held_out(intake: Intake, training: Rows, registry: Path) -> Mask:
 def _commit(
     job: SnapshotJob,
     intake: Intake,
-    places: Places,
+    places: Placement,
     training: Rows,
     digest: Digest,
     found: list[Window],

@@ -12,8 +12,13 @@ one logs, reports and commits.
 """
 
 import math
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import torch
 from torch import Tensor
@@ -22,19 +27,16 @@ from moe_formats import store
 from moe_formats.failure import TransientError
 from moe_formats.job_config import TrainJob
 from moe_formats.job_report import Progress, TrainHeadline
-from moe_trainer.device import use_device
 from moe_trainer.environment import Environment
 from moe_trainer.methods.artefacts import METHODS
+from moe_trainer.models.device import use_device
 from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.moe.router import LogitsNotFinite
 from moe_trainer.parallel.gathering import gathered
-from moe_trainer.parallel.heartbeat import first_alone
-from moe_trainer.parallel.processes import Processes, joined
-from moe_trainer.termination import Stop, stop_on_sigterm
+from moe_trainer.parallel.processes import Processes, first_alone, joined
 from moe_trainer.training.balancing import BASE_LOAD_STEPS
 from moe_trainer.training.checkpoint import Checkpoints, Trained
 from moe_trainer.training.data import drop_tokens
-from moe_trainer.training.load_metrics import load_metrics
 from moe_trainer.training.load_record import thinned
 from moe_trainer.training.not_finite import (
     loss_not_finite,
@@ -42,7 +44,7 @@ from moe_trainer.training.not_finite import (
     router_not_finite,
     spoilt_weight,
 )
-from moe_trainer.training.progress import ProgressServer
+from moe_trainer.training.progress import ProgressServer, load_metrics
 from moe_trainer.training.report import commit, finished, kernels_of
 from moe_trainer.training.run import Run, layout_of, prepare, training_inputs
 from moe_trainer.training.step import take_step
@@ -50,6 +52,28 @@ from moe_trainer.training.validation import validate
 
 #: Seconds between lines in the log.
 LOG_SECONDS = 1.0
+
+
+@dataclass
+class Stop:
+    """Whether somebody has asked this process to end."""
+
+    requested: bool = False
+
+
+@contextmanager
+def stop_on_sigterm() -> Iterator[Stop]:
+    """Yield a Stop that SIGTERM sets; in the main thread only."""
+    stop = Stop()
+
+    def ask(_signal: int, _frame: FrameType | None) -> None:
+        stop.requested = True
+
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run(job: TrainJob, environment: Environment) -> TrainHeadline:

@@ -19,12 +19,13 @@ from moe_formats.job_config import (
     SnapshotRef,
     Source,
 )
-from moe_trainer import artefact, snapshot
-from moe_trainer.data.snapshot_layout import read_documents
+from moe_trainer import snapshot
 from moe_trainer.environment import Environment
-from moe_trainer.model import Model, initialise
-from moe_trainer.model_config import ModelConfig
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.methods import checkpoint_format
+from moe_trainer.models.preset_config import ModelConfig
+from moe_trainer.models.preset_model import Model, initialise
+from moe_trainer.snapshots.layout import read_documents
+from moe_trainer.text.tokenizer import ByteTokenizer
 
 DOMAINS = ("birds", "metals", "rivers")
 LETTERS = "abcdefghijklmnop"
@@ -125,7 +126,7 @@ def train(pool: Pool, expert: str, revision: str, *, steps: int, parent: Artefac
     """Train a very small model on an Expert's snapshot and commit it."""
     model = Model(CONFIG)
     if parent:
-        model, _ = artefact.load(pool.path(parent), parent.digest)
+        model, _ = checkpoint_format.load(pool.path(parent), parent.digest)
     else:
         initialise(model, seed=1)
     text = b"".join(d.text.encode() for d in read_documents(pool.path(pool.snapshots[expert])))
@@ -143,6 +144,6 @@ def train(pool: Pool, expert: str, revision: str, *, steps: int, parent: Artefac
         optimizer.step()
         schedule.step()
     path = f"pools/pool/experts/uid-{expert}/revisions/{revision}/a1"
-    digest = artefact.write(pool.environment.store / path, model, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(pool.environment.store / path, model, ByteTokenizer(), "{}")
     ancestry = (*(parent.ancestry if parent else ()), pool.snapshots[expert])
     pool.models[revision] = ArtefactRef(revision=revision, path=path, digest=digest, ancestry=ancestry)

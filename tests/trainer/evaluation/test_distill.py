@@ -16,8 +16,8 @@ from moe_formats.format import digest_of
 from moe_formats.job_config import Comparison, DistillJob, EvaluateJob
 from moe_formats.job_report import DistillHeadline
 from moe_trainer import distill, evaluate
-from moe_trainer.data.snapshot_layout import read_documents
 from moe_trainer.evaluation.segments import cut
+from moe_trainer.snapshots.layout import read_documents
 
 ROSTER = (*DOMAINS, "general")
 

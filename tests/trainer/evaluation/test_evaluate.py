@@ -10,14 +10,15 @@ from tests.trainer.evaluation.conftest import CONFIG, DOMAINS, Pool
 from moe_formats.failure import JobError
 from moe_formats.job_config import ArtefactRef, Comparison, EvaluateJob
 from moe_formats.job_report import MAX_HEADLINE_BYTES, Decision, EvaluateHeadline
-from moe_trainer import artefact, evaluate
-from moe_trainer.data.snapshot_layout import read_documents
+from moe_trainer import evaluate
 from moe_trainer.evaluation import scorer
 from moe_trainer.evaluation.matrix import Cell, Matrix
 from moe_trainer.evaluation.report import EvaluationReport
 from moe_trainer.evaluation.segments import cut
-from moe_trainer.manifest import new_folder
-from moe_trainer.model import Model
+from moe_trainer.methods import checkpoint_format
+from moe_trainer.models.preset_model import Model
+from moe_trainer.snapshots.layout import read_documents
+from moe_trainer.storage.manifest import new_folder
 
 
 def job(pool: Pool, expert: str, candidate: ArtefactRef, **changes: object) -> EvaluateJob:
@@ -101,14 +102,16 @@ def test_another_domains_model_is_worse_than_the_current_one(pool: Pool) -> None
 
 
 def test_scoring_twice_gives_the_same_bits(pool: Pool) -> None:
-    model, tokenizer = artefact.load(pool.path(pool.models["birds-1"]), pool.models["birds-1"].digest)
+    model, tokenizer = checkpoint_format.load(
+        pool.path(pool.models["birds-1"]), pool.models["birds-1"].digest
+    )
     segments = cut(read_documents(pool.path(pool.anchors["birds"])), 256)
     key = Matrix(pool.environment.store, "pool", 256).key(pool.models["birds-1"], pool.anchors["birds"])
     assert scorer.score(model, tokenizer, segments, key) == scorer.score(model, tokenizer, segments, key)
 
 
 def test_scores_are_the_likelihood_of_the_bytes_one_by_one(pool: Pool) -> None:
-    model, tokenizer = artefact.load(pool.path(pool.models["birds-1"]), None)
+    model, tokenizer = checkpoint_format.load(pool.path(pool.models["birds-1"]), None)
     segment = cut(read_documents(pool.path(pool.anchors["birds"])), 256)[3]
     key = Matrix(pool.environment.store, "pool", 256).key(pool.models["birds-1"], pool.anchors["birds"])
     before, nats = [tokenizer.bos_id, *segment.context], 0.0
@@ -125,7 +128,7 @@ def test_a_job_run_again_repeats_itself_and_reuses_the_cells(
     asked = job(own_pool, "rivers", own_pool.models["rivers-1"])
     first = evaluate.run(asked, own_pool.environment)
     shutil.rmtree(own_pool.path(own_pool.models["rivers-1"]).parent / "evaluations")
-    monkeypatch.setattr(artefact, "load", None)  # nothing may be loaded: every cell is there
+    monkeypatch.setattr(checkpoint_format, "load", None)  # nothing may be loaded: every cell is there
     assert evaluate.run(asked, own_pool.environment) == first  # renewed from the cells
     assert evaluate.run(asked, own_pool.environment) == first  # repeated from the report
 
@@ -169,11 +172,11 @@ def test_of_two_experts_on_one_domain_the_first_anchor_stands_for_both(pool: Poo
 
 def with_context(pool: Pool, model: ArtefactRef, tokens: int) -> ArtefactRef:
     """Commit a model again as one that sees so many tokens."""
-    loaded, tokenizer = artefact.load(pool.path(model), model.digest)
+    loaded, tokenizer = checkpoint_format.load(pool.path(model), model.digest)
     longer = Model(CONFIG.model_copy(update={"max_position_embeddings": tokens}))
     longer.load_state_dict(loaded.state_dict())
     path = f"{model.path}-sees-{tokens}"
-    digest = artefact.write(pool.environment.store / path, longer, tokenizer, "{}")
+    digest = checkpoint_format.write(pool.environment.store / path, longer, tokenizer, "{}")
     return model.model_copy(update={"path": path, "digest": digest})
 
 

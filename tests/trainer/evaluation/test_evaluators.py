@@ -12,9 +12,10 @@ from tests.trainer.evaluation.test_evaluate import job
 
 from moe_formats.job_config import EvaluatorSource, TasksRef
 from moe_formats.job_report import MAX_HEADLINE_BYTES, Accuracy, EvaluateHeadline
-from moe_trainer import artefact, evaluate
+from moe_trainer import evaluate
 from moe_trainer.evaluators import tasks
-from moe_trainer.generation import complete
+from moe_trainer.evaluators.generation import complete
+from moe_trainer.methods import checkpoint_format
 
 
 def following(domain: str) -> dict[str, str]:
@@ -79,7 +80,7 @@ def test_answers_are_kept_and_a_job_run_again_loads_nothing(
     )
     first = evaluate.run(asked, own_pool.environment)
     shutil.rmtree(own_pool.path(own_pool.models["rivers-1"]).parent / "evaluations")
-    monkeypatch.setattr(artefact, "load", None)
+    monkeypatch.setattr(checkpoint_format, "load", None)
     assert evaluate.run(asked, own_pool.environment) == first
 
 
@@ -96,7 +97,7 @@ def test_a_prompt_too_long_for_the_model_costs_this_score_and_no_other(
 
 
 def test_completions_are_those_of_one_prompt_at_a_time_without_a_cache(pool: Pool) -> None:
-    model, tokenizer = artefact.load(pool.path(pool.models["birds-1"]), None)
+    model, tokenizer = checkpoint_format.load(pool.path(pool.models["birds-1"]), None)
     prompts = ["abc d", "", "ponm ab", "a"]
     made = complete(model, tokenizer, prompts, 12, [" "])
     for prompt, completion in zip(prompts, made, strict=True):

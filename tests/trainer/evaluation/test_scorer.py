@@ -10,15 +10,15 @@ from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
 from moe_formats.failure import JobError
 from moe_formats.segment_size import SegmentBytes
-from moe_trainer.causal_model import CausalModel
-from moe_trainer.data.snapshot_layout import Document
 from moe_trainer.evaluation import scorer
 from moe_trainer.evaluation.matrix import Cell, CellKey
 from moe_trainer.evaluation.segments import Segment, cut, scorer_version
 from moe_trainer.hugging_face.decoder import Decoder
-from moe_trainer.model import Model, initialise
-from moe_trainer.model_config import ModelConfig
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.models.causal_model import CausalModel
+from moe_trainer.models.preset_config import ModelConfig
+from moe_trainer.models.preset_model import Model, initialise
+from moe_trainer.snapshots.layout import Document
+from moe_trainer.text.tokenizer import ByteTokenizer
 
 DIGEST = "sha256:" + "0" * 64
 SIZES: dict[str, Any] = {

@@ -11,10 +11,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from moe_formats.failure import JobError
-from moe_trainer import artefact, preset_format
-from moe_trainer.hugging_face import directory, weights
+from moe_trainer.hugging_face import directory
 from moe_trainer.hugging_face.decoder import Decoder
-from moe_trainer.model import Model
+from moe_trainer.methods import checkpoint_format
+from moe_trainer.models import preset_format
+from moe_trainer.models.preset_model import Model
+from moe_trainer.weights import reading
 
 from .conftest import CONFIGS, ids, network, write_checkpoint
 
@@ -46,7 +48,7 @@ def test_what_was_not_trained_is_written_bit_for_bit(name: str, dtype: torch.dty
     for file in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
         assert (tmp_path / "copy" / file).read_bytes() == (source / file).read_bytes()
     shards = [path.stat().st_size for path in (tmp_path / "copy").glob("model-*-of-*.safetensors")]
-    index = json.loads((tmp_path / "copy" / weights.INDEX).read_text())
+    index = json.loads((tmp_path / "copy" / reading.INDEX).read_text())
     assert len(shards) == len(set(index["weight_map"].values())) > 1
     assert index["metadata"]["total_size"] == sum(t.numel() * t.itemsize for t in before.values())
 
@@ -57,11 +59,11 @@ def test_transformers_loads_what_was_trained_with_equal_logits(name: str, tmp_pa
     with torch.no_grad():
         for parameter in decoder.parameters():
             parameter += 0.01 * torch.randn_like(parameter)
-    digest = artefact.write(tmp_path / "a1", decoder, tokenizer, "{}")
+    digest = checkpoint_format.write(tmp_path / "a1", decoder, tokenizer, "{}")
     theirs, report = AutoModelForCausalLM.from_pretrained(tmp_path / "a1", output_loading_info=True)
     assert not any(report.values())
     torch.testing.assert_close(theirs(ids()).logits, decoder(ids()), atol=1e-5, rtol=1e-4)
-    ours, _ = artefact.load(tmp_path / "a1", digest)
+    ours, _ = checkpoint_format.load(tmp_path / "a1", digest)
     assert torch.equal(ours(ids()), decoder(ids()))
     assert GenerationConfig.from_pretrained(tmp_path / "a1").eos_token_id == 1
     assert AutoTokenizer.from_pretrained(tmp_path / "a1").encode("alpha") == tokenizer.encode("alpha")
@@ -72,7 +74,7 @@ def test_each_tensor_keeps_the_type_in_which_it_was_stored(tmp_path: Path) -> No
     mixed = tensors(source)
     bias = "model.layers.1.mlp.gate.e_score_correction_bias"
     mixed[bias] = torch.randn(8) * 1e-3
-    save_file(mixed, source / weights.WHOLE, metadata={"format": "pt"})
+    save_file(mixed, source / reading.WHOLE, metadata={"format": "pt"})
     decoder = loaded(source)
     assert any(torch.equal(tensor, mixed[bias]) for tensor in decoder.weights().values())
     (tmp_path / "copy").mkdir()
@@ -83,11 +85,11 @@ def test_each_tensor_keeps_the_type_in_which_it_was_stored(tmp_path: Path) -> No
 
 def test_a_preset_is_loaded_without_transformers_and_any_other_model_with_it(tmp_path: Path) -> None:
     assert not preset_format.is_preset(write_checkpoint(tmp_path / "qwen", "qwen3-moe"))
-    from moe_trainer.presets import preset
-    from moe_trainer.tokenizer import ByteTokenizer
+    from moe_trainer.models.preset_config import preset
+    from moe_trainer.text.tokenizer import ByteTokenizer
 
-    digest = artefact.write(tmp_path / "tiny", Model(preset("tiny")), ByteTokenizer(), "{}")
-    assert isinstance(artefact.load(tmp_path / "tiny", digest)[0], Model)
+    digest = checkpoint_format.write(tmp_path / "tiny", Model(preset("tiny")), ByteTokenizer(), "{}")
+    assert isinstance(checkpoint_format.load(tmp_path / "tiny", digest)[0], Model)
 
 
 Change = Callable[[dict[str, torch.Tensor]], Any]
@@ -128,7 +130,7 @@ def test_weights_that_do_not_fit_their_config_are_named(case: str, tmp_path: Pat
     source = write_checkpoint(tmp_path / "source", name)
     found = tensors(source)
     change(found)
-    save_file(found, source / weights.WHOLE, metadata={"format": "pt"})
+    save_file(found, source / reading.WHOLE, metadata={"format": "pt"})
     with pytest.raises(JobError, match=f"ArtefactCorrupt.*{message}"):
         loaded(source)
 
@@ -146,7 +148,7 @@ def test_a_header_that_cannot_be_is_refused_before_it_is_read(
     header: bytes, message: str, tmp_path: Path
 ) -> None:
     source = write_checkpoint(tmp_path / "source", "llama")
-    (source / weights.WHOLE).write_bytes(header)
+    (source / reading.WHOLE).write_bytes(header)
     with pytest.raises(JobError, match=f"ArtefactCorrupt.*model.safetensors.*{message}"):
         loaded(source)
 
@@ -165,14 +167,14 @@ def test_a_tensor_that_cannot_lie_where_the_header_says_is_refused(
 ) -> None:
     source = write_checkpoint(tmp_path / "source", "llama")
     text = json.dumps({"model.norm.weight": entry}).encode()
-    (source / weights.WHOLE).write_bytes(len(text).to_bytes(8, "little") + text)
+    (source / reading.WHOLE).write_bytes(len(text).to_bytes(8, "little") + text)
     with pytest.raises(JobError, match=f"header of model.safetensors.*{message}"):
         loaded(source)
 
 
 def test_an_index_and_its_shards_have_to_fit_together(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "source", "llama", shards="30KB")
-    index = json.loads((source / weights.INDEX).read_text())
+    index = json.loads((source / reading.INDEX).read_text())
     places = index["weight_map"]
     for change, message in (
         ({"model.norm.weight": "../outside.safetensors"}, "names '../outside.safetensors'"),
@@ -180,10 +182,10 @@ def test_an_index_and_its_shards_have_to_fit_together(tmp_path: Path) -> None:
         ({"model.norm.weight": places["model.embed_tokens.weight"]}, r"holds|lacks model\.norm"),
         ({"model.odd": places["model.norm.weight"]}, r"lacks model\.odd"),
     ):
-        (source / weights.INDEX).write_text(json.dumps({"weight_map": places | change}))
+        (source / reading.INDEX).write_text(json.dumps({"weight_map": places | change}))
         with pytest.raises(JobError, match=f"ArtefactCorrupt.*{message}"):
             loaded(source)
-    (source / weights.INDEX).write_text("[]")
+    (source / reading.INDEX).write_text("[]")
     with pytest.raises(JobError, match="no JSON with a weight_map"):
         loaded(source)
 
@@ -191,7 +193,7 @@ def test_an_index_and_its_shards_have_to_fit_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "consolidated.00.pth", "weights.ckpt"])
 def test_pickled_weights_are_refused_unopened(name: str, tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "source", "llama")
-    (source / weights.WHOLE).unlink()
+    (source / reading.WHOLE).unlink()
     (source / name).write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
     with pytest.raises(JobError, match=f"are pickled .{name}.*convert them to safetensors"):
         loaded(source)

@@ -6,7 +6,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GptOssConfig, PreTrainedModel
 
 from moe_trainer.hugging_face.experts import IMPLEMENTATION, refusal
-from moe_trainer.in_layer import holds_in_layer_experts
+from moe_trainer.models.in_layer import holds_in_layer_experts
 
 from .conftest import CONFIGS, MIXTURES, ids, network
 

@@ -15,8 +15,8 @@ from aiohttp import web
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from moe_formats.serve_config import ServeConfig
-from moe_trainer import artefact
 from moe_trainer.hugging_face import directory
+from moe_trainer.methods import checkpoint_format
 from moe_trainer.serve import load
 
 from .conftest import write_checkpoint
@@ -28,7 +28,7 @@ PROMPTS = ["The order is alpha, then", "def f(x):\n", "größer 漢字", "beta"]
 async def running(store: Path, name: str) -> AsyncIterator[Any]:
     """Serve a checkpoint; yields a function that posts a body to a path."""
     decoder, tokenizer = directory.load(write_checkpoint(store / "source", name))
-    digest = artefact.write(store / "a1", decoder, tokenizer, "{}")
+    digest = checkpoint_format.write(store / "a1", decoder, tokenizer, "{}")
     asked = {"expert": "prose", "revision": "prose-1", "artefact": {"path": "a1", "digest": digest}}
     server, engine = load(ServeConfig.model_validate(asked), store)
     engine.start()

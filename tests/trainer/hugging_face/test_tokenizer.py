@@ -9,8 +9,8 @@ from tokenizers import Tokenizer, normalizers
 from transformers import AutoTokenizer
 
 from moe_formats.failure import JobError
-from moe_trainer.data.batches import positions_in_documents
 from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer
+from moe_trainer.streaming.batches import positions_in_documents
 
 from .tokenizers_made_here import CHAT, byte_level, metaspace, write
 

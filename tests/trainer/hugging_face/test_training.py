@@ -26,9 +26,10 @@ from moe_formats.job_config import (
 )
 from moe_formats.job_report import SnapshotHeadline, TrainHeadline
 from moe_formats.training_spec import TrainingSpec
-from moe_trainer import artefact, evaluate, snapshot, train
+from moe_trainer import evaluate, snapshot, train
 from moe_trainer.environment import Environment
-from moe_trainer.imported import digest_of_folder
+from moe_trainer.hugging_face.importing import digest_of_folder
+from moe_trainer.methods import checkpoint_format
 
 from .conftest import write_checkpoint
 
@@ -65,7 +66,7 @@ def base(store: Path, name: str) -> ArtefactRef:
     source = with_context(write_checkpoint(store.parent / name, name, dtype=torch.bfloat16), 512)
     decoder, tokenizer = directory.load(source)
     return ArtefactRef(
-        revision="base", path=name, digest=artefact.write(store / name, decoder, tokenizer, "{}")
+        revision="base", path=name, digest=checkpoint_format.write(store / name, decoder, tokenizer, "{}")
     )
 
 
@@ -117,7 +118,7 @@ def test_a_base_is_trained_evaluated_and_loaded_by_transformers(
     assert made.validation_bits_per_byte is not None
     assert (made.load_max_violation is None) == (name == "llama")
 
-    ours, tokenizer = artefact.load(store / made.path, made.digest)
+    ours, tokenizer = checkpoint_format.load(store / made.path, made.digest)
     theirs = AutoModelForCausalLM.from_pretrained(store / made.path, dtype=torch.float32)
     ids = torch.tensor([tokenizer.encode(text(1000))[:512]])
     torch.testing.assert_close(ours(ids), theirs(ids).logits, atol=1e-4, rtol=1e-4)

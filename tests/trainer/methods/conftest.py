@@ -1,4 +1,4 @@
-"""The pool of the training tests: a snapshot, and a parent that trains in milliseconds a step."""
+"""The pool of the training tests: a snapshot, and a parent that trains in milliseconds per step."""
 
 from tests.trainer.training.conftest import one_thread, pool, small_model, text
 

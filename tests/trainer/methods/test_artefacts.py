@@ -13,8 +13,8 @@ from moe_formats.job_report import TrainHeadline
 from moe_formats.serve_config import ServeConfig, ServedArtefact
 from moe_formats.training_spec import LoRASpec
 from moe_trainer import serve
-from moe_trainer.causal_model import CausalModel
 from moe_trainer.methods import artefacts
+from moe_trainer.models.causal_model import CausalModel
 
 LORA = {"method": "LoRA", "lora": LoRASpec(rank=3, alpha=6)}
 IDS_BT = torch.randint(0, 256, (2, 40), generator=torch.Generator().manual_seed(1))

@@ -17,16 +17,17 @@ from moe_formats.failure import JobError
 from moe_formats.job_config import ArtefactRef, ComposeJob
 from moe_formats.job_report import SnapshotHeadline
 from moe_formats.training_spec import BankSpec
-from moe_trainer import artefact, compose, manifest, train
-from moe_trainer.causal_model import CausalModel
+from moe_trainer import compose, train
 from moe_trainer.environment import Environment
 from moe_trainer.hugging_face.decoder import Decoder
-from moe_trainer.in_layer import holds_in_layer_experts
-from moe_trainer.methods import artefacts, composition
+from moe_trainer.methods import artefacts, checkpoint_format, composition
 from moe_trainer.methods.expert_bank import ExpertBank
-from moe_trainer.model_config import IN_LAYER_EXPERTS
-from moe_trainer.shards import read_header
+from moe_trainer.models.causal_model import CausalModel
+from moe_trainer.models.in_layer import holds_in_layer_experts
+from moe_trainer.models.preset_config import IN_LAYER_EXPERTS
+from moe_trainer.storage import manifest
 from moe_trainer.training.optimization import trained_parameters
+from moe_trainer.weights.reading import read_header
 
 __all__ = ["data"]
 
@@ -84,7 +85,7 @@ def inner(name: str) -> int:
 @pytest.mark.parametrize("name", MIXTURES)
 def test_stacked_and_composed_a_bank_answers_as_it_was_trained(name: str, tmp_path: Path) -> None:
     parent = committed(tmp_path, name)
-    model, tokenizer = artefact.load(tmp_path / name, parent.digest)
+    model, tokenizer = checkpoint_format.load(tmp_path / name, parent.digest)
     plain = answer(model)
     expected = answer(banked(model))
     assert not torch.allclose(plain, expected, atol=0.05)
@@ -93,14 +94,14 @@ def test_stacked_and_composed_a_bank_answers_as_it_was_trained(name: str, tmp_pa
     assert stacked.in_layer_experts == 7
     torch.testing.assert_close(answer(stacked), expected, **CLOSE)
 
-    digest = artefact.write(tmp_path / "composed", stacked, tokenizer, "{}")
+    digest = checkpoint_format.write(tmp_path / "composed", stacked, tokenizer, "{}")
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "composed")
     assert {getattr(theirs.config, number, 7) for number in IN_LAYER_EXPERTS} == {7}
     with torch.no_grad():
         torch.testing.assert_close(theirs(IDS_BT).logits, expected, **CLOSE)
-    again, _ = artefact.load(tmp_path / "composed", digest)
+    again, _ = checkpoint_format.load(tmp_path / "composed", digest)
     torch.testing.assert_close(answer(again), answer(stacked), rtol=0, atol=0)
-    assert torch.equal(answer(artefact.load(tmp_path / name, parent.digest)[0]), plain)
+    assert torch.equal(answer(checkpoint_format.load(tmp_path / name, parent.digest)[0]), plain)
 
 
 @pytest.mark.parametrize("name", MIXTURES)
@@ -148,7 +149,7 @@ def test_banks_of_a_mixture_answer_in_one_batch_and_compose(
     types = {stored.dtype for stored in read_header(tmp_path / made.path, "model.safetensors").values()}
     assert types == {dtype}  # as the base is stored
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / made.path, dtype=torch.float32)
-    ours, _ = artefact.load(tmp_path / made.path, made.digest)
+    ours, _ = checkpoint_format.load(tmp_path / made.path, made.digest)
     torch.testing.assert_close(theirs(IDS_BT).logits, answer(ours), **CLOSE)
     if dtype == torch.float32:
         for mixture in together.model.mixtures:
@@ -203,7 +204,7 @@ def test_a_bank_goes_through_the_trainer(data: SnapshotHeadline, tmp_path: Path)
     merged = train.run(still, Environment(store=store))
     assert merged.validation_bits_per_byte == pytest.approx(made.validation_bits_per_byte, abs=0.02)
     theirs = AutoModelForCausalLM.from_pretrained(store / merged.path, dtype=torch.float32)
-    ours, tokenizer = artefact.load(store / merged.path, merged.digest)
+    ours, tokenizer = checkpoint_format.load(store / merged.path, merged.digest)
     tokens = torch.tensor([tokenizer.encode(text(1000))[:512]])
     with torch.no_grad():
         torch.testing.assert_close(theirs(tokens).logits, ours(tokens), **CLOSE)

@@ -10,27 +10,30 @@ from tests.trainer.training.conftest import SMALL, Pool, everywhere_random
 from moe_formats.failure import JobError
 from moe_formats.job_config import ArtefactRef, ComposeJob
 from moe_formats.training_spec import BankSpec
-from moe_trainer import artefact, compose, manifest
+from moe_trainer import compose
 from moe_trainer.environment import Environment
-from moe_trainer.methods import artefacts, composition
+from moe_trainer.methods import artefacts, checkpoint_format, composition
 from moe_trainer.methods.adapter import ADAPTER, AdapterRecord
 from moe_trainer.methods.expert_bank import ExpertBank
-from moe_trainer.model import Model
+from moe_trainer.models.preset_model import Model
 from moe_trainer.moe.layer import MoELayer
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.storage import manifest
+from moe_trainer.text.tokenizer import ByteTokenizer
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> ArtefactRef:
-    digest = artefact.write(tmp_path / "base", everywhere_random(Model(SMALL)), ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(
+        tmp_path / "base", everywhere_random(Model(SMALL)), ByteTokenizer(), "{}"
+    )
     return ArtefactRef(revision="general-1", path="base", digest=digest)
 
 
 def write_bank(store: Path, name: str, base: ArtefactRef, experts: int) -> ArtefactRef:
     """Commit a bank beside a base that answers differently from it and from banks of other sizes."""
-    model, tokenizer = artefact.load(store / base.path, base.digest)
+    model, tokenizer = checkpoint_format.load(store / base.path, base.digest)
     with manifest.new_folder(store / name, "artefact") as folder:
         ExpertBank().write(folder, banked(model, experts), tokenizer, spec(experts))
         (folder / ADAPTER).write_text(AdapterRecord(method="ExpertBank", base=base).to_json())
@@ -67,7 +70,7 @@ def test_a_bias_of_the_choice_opens_no_row_that_a_sequence_does_not_see(tmp_path
     for mixture in model.mixtures:
         assert mixture.bias_E is not None
         mixture.bias_E -= 3.0  # a score of 0 with no bias is above all that are biased
-    digest = artefact.write(tmp_path / "sigmoid", model, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(tmp_path / "sigmoid", model, ByteTokenizer(), "{}")
     base = ArtefactRef(revision="general-1", path="sigmoid", digest=digest)
     together = composed(tmp_path, [write_bank(tmp_path, "code", base, 2)])
     together.choose([None, None])
@@ -107,7 +110,7 @@ def test_transformers_loads_what_several_banks_make(tmp_path: Path, banks: list[
     job = ComposeJob(pool_uid="pool", banks=tuple(banks))
     made = compose.run(job, Environment(store=tmp_path))
     assert made.in_layer_experts == 4 + 3 + 1
-    ours, _ = artefact.load(tmp_path / made.path, made.digest)
+    ours, _ = checkpoint_format.load(tmp_path / made.path, made.digest)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / made.path)
     together = composed(tmp_path, banks)
     with torch.inference_mode():
@@ -122,7 +125,7 @@ def test_what_does_not_compose_is_refused(
     with pytest.raises(JobError, match="base is a checkpoint, and only banks compose"):
         composed(tmp_path, [*banks, base])
     model = everywhere_random(Model(SMALL.model_copy(update={"rope_theta": 50.0})))
-    digest = artefact.write(tmp_path / "other", model, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(tmp_path / "other", model, ByteTokenizer(), "{}")
     other = ArtefactRef(revision="other-1", path="other", digest=digest)
     with pytest.raises(JobError, match=r"these have 2: general-1 .*, other-1"):
         composed(tmp_path, [*banks, write_bank(tmp_path, "foreign", other, 2)])

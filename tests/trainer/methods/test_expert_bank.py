@@ -12,15 +12,14 @@ from torch import Tensor
 
 from moe_formats.failure import JobError
 from moe_formats.training_spec import BankSpec, TrainingSpec
-from moe_trainer import artefact
-from moe_trainer.causal_model import CausalModel
-from moe_trainer.methods import artefacts
-from moe_trainer.methods.bank_layers import BankedExperts, BankRows
+from moe_trainer.methods import artefacts, checkpoint_format
 from moe_trainer.methods.expert_bank import ExpertBank
-from moe_trainer.model import Model
+from moe_trainer.models.bank_layers import BankedExperts, BankRows
+from moe_trainer.models.causal_model import CausalModel
+from moe_trainer.models.preset_model import Model, layer_config
 from moe_trainer.moe.layer import MoELayer
 from moe_trainer.parallel.filling import rows_of_all
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.text.tokenizer import ByteTokenizer
 from moe_trainer.training.optimization import trained_parameters
 
 M = TypeVar("M", bound=CausalModel)
@@ -76,7 +75,7 @@ def test_only_the_bank_gets_gradients(small_model: Model) -> None:
 
 
 def test_the_gradients_are_those_of_finite_differences() -> None:
-    layer = MoELayer(SMALL.model_copy(update={"hidden_size": 6, "moe_intermediate_size": 4}))
+    layer = MoELayer(replace(layer_config(SMALL), hidden=6, inner=4))
     experts = BankedExperts(layer.experts, 2)
     layer.beside, layer.router = BankRows(layer.rows_ED, 2), replace(layer.router, experts=6)
     layer.set_submodule("experts", experts)
@@ -109,13 +108,13 @@ def test_stacked_onto_the_base_a_bank_answers_as_it_was_trained(small_model: Mod
 
 
 def test_training_a_bank_leaves_the_base_bit_for_bit(pool: Pool) -> None:
-    base, _ = artefact.load(pool.store / "parent", pool.parent.digest)
+    base, _ = checkpoint_format.load(pool.store / "parent", pool.parent.digest)
     made = pool.train(pool.job(max_steps=60, method="ExpertBank", bank=BankSpec(experts=2)))
     assert made.final_loss < 0.7 * pool.report(made)["losses"][0]
     assert made.parameters == 2 * 2 * (32 + 3 * 32 * 32)
     files = {path.name for path in (pool.store / made.path).iterdir()}
     assert files == {"adapter.json", "bank_config.json", "bank.safetensors", "manifest.json", "report.json"}
-    again, _ = artefact.load(pool.store / "parent", pool.parent.digest)
+    again, _ = checkpoint_format.load(pool.store / "parent", pool.parent.digest)
     assert torch.equal(again(IDS_BT), base(IDS_BT))
     trained, _ = artefacts.load(pool.store, made.path, made.digest)
     assert isinstance(trained, Model)
@@ -141,7 +140,7 @@ def test_base_and_bank_are_a_checkpoint_of_transformers(small_model: Model, tmp_
     ExpertBank().write(tmp_path, model, ByteTokenizer(), spec())
     stacked = everywhere_random(Model(SMALL)).eval()
     ExpertBank().load(tmp_path, stacked)
-    artefact.write(tmp_path / "composed", stacked, ByteTokenizer(), "{}")
+    checkpoint_format.write(tmp_path / "composed", stacked, ByteTokenizer(), "{}")
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "composed")
     assert loaded.config.num_experts == 7
     with torch.inference_mode():

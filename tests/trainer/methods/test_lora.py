@@ -13,15 +13,15 @@ from torch.nn import functional as F
 
 from moe_formats.failure import JobError
 from moe_formats.training_spec import Balancing, LoRASpec, TrainingSpec
-from moe_trainer import artefact
-from moe_trainer.causal_model import CausalModel
+from moe_trainer.methods import checkpoint_format
 from moe_trainer.methods.lora import LoRA
-from moe_trainer.methods.lora_layers import LoRAExperts
 from moe_trainer.methods.peft_format import updates
-from moe_trainer.model import Model
+from moe_trainer.models.causal_model import CausalModel
+from moe_trainer.models.lora_layers import LoRAExperts
+from moe_trainer.models.preset_model import Model
 from moe_trainer.moe.experts import ExpertsFunction, swiglu_experts
 from moe_trainer.moe.layer import InLayerExperts
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.text.tokenizer import ByteTokenizer
 from moe_trainer.training.optimization import trained_parameters
 
 Decoding = TypeVar("Decoding", bound=CausalModel)
@@ -181,7 +181,7 @@ def test_peft_loads_an_adapter_on_its_base_in_transformers_with_the_same_logits(
     shared = {"n_shared_experts": 1} if router == "glm4_moe" else {}
     config = SMALL.model_copy(update={"model_type": router} | shared)
     model = everywhere_random(Model(config)).eval()
-    artefact.write(tmp_path / "base", model, ByteTokenizer(), "{}")
+    checkpoint_format.write(tmp_path / "base", model, ByteTokenizer(), "{}")
     before = model(IDS_BT)
     (tmp_path / "adapter").mkdir()
     LoRA().write(tmp_path / "adapter", attached(model), ByteTokenizer(), spec())

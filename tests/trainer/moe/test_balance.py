@@ -12,8 +12,7 @@ from torch import Tensor, distributed
 from moe_trainer.moe.balance import BiasRule, LayerLoad, StepCounts, update_bias
 from moe_trainer.moe.capacity import capacity, drop_beyond_capacity
 from moe_trainer.moe.router import route
-from moe_trainer.moe.router_config import RouterConfig
-from moe_trainer.moe.routing import Routing
+from moe_trainer.moe.routing import RouterConfig, Routing
 
 
 def routing(tokens: int = 30, experts: int = 5, active: int = 2, seed: int = 0, groups: int = 1) -> Routing:

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from moe_trainer.model_config import ModelConfig
+from moe_trainer.models.preset_config import ModelConfig
+from moe_trainer.models.preset_model import layer_config
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import StepCounts
 from moe_trainer.moe.layer import MoELayer
@@ -46,7 +47,7 @@ def config(**change: Any) -> ModelConfig:
 def make(
     change: dict[str, Any], backend: Backend | None = None, dtype: torch.dtype = torch.float64
 ) -> MoELayer:
-    layer = MoELayer(config(**change), backend, layer=3)
+    layer = MoELayer(layer_config(config(**change)), backend, layer=3)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in (*layer.parameters(), *layer.buffers()):

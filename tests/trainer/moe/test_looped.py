@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from moe_trainer.moe.dispatch import Dispatch
-from moe_trainer.moe.looped import Piece, Visit, cut, plan_visits
+from moe_trainer.moe.looped import ExpertRows, Visit, cut, plan_visits
 
 
 def plan(*sizes: int, every: bool = True) -> list[Visit]:
@@ -15,30 +15,32 @@ def plan(*sizes: int, every: bool = True) -> list[Visit]:
 
 def test_small_neighbours_share_a_visit() -> None:
     assert plan(3, 4, 3, 2) == [
-        Visit(0, [Piece(0, 3, again=False), Piece(1, 4, again=False), Piece(2, 3, again=False)]),
-        Visit(10, [Piece(3, 2, again=False)]),
+        Visit(
+            0, [ExpertRows(0, 3, again=False), ExpertRows(1, 4, again=False), ExpertRows(2, 3, again=False)]
+        ),
+        Visit(10, [ExpertRows(3, 2, again=False)]),
     ]
 
 
 def test_a_crowded_in_layer_expert_is_cut_into_equal_pieces() -> None:
     assert plan(1, 29, 1) == [
-        Visit(0, [Piece(0, 1, again=False), Piece(1, 9, again=False)]),
-        Visit(10, [Piece(1, 10, again=True)]),
-        Visit(20, [Piece(1, 10, again=True)]),
-        Visit(30, [Piece(2, 1, again=False)]),
+        Visit(0, [ExpertRows(0, 1, again=False), ExpertRows(1, 9, again=False)]),
+        Visit(10, [ExpertRows(1, 10, again=True)]),
+        Visit(20, [ExpertRows(1, 10, again=True)]),
+        Visit(30, [ExpertRows(2, 1, again=False)]),
     ]
 
 
 def test_one_a_little_too_large_is_not_cut() -> None:
-    assert plan(14) == [Visit(0), Visit(0, [Piece(0, 14, again=False)])]
+    assert plan(14) == [Visit(0), Visit(0, [ExpertRows(0, 14, again=False)])]
 
 
 def test_one_without_slots_has_an_empty_piece_that_sets_its_gradient() -> None:
-    assert plan(0, 0) == [Visit(0, [Piece(0, 0, again=False), Piece(1, 0, again=False)])]
+    assert plan(0, 0) == [Visit(0, [ExpertRows(0, 0, again=False), ExpertRows(1, 0, again=False)])]
 
 
 def test_where_no_gradient_is_asked_for_it_has_none() -> None:
-    assert plan(0, 3, 0, every=False) == [Visit(0, [Piece(1, 3, again=False)])]
+    assert plan(0, 3, 0, every=False) == [Visit(0, [ExpertRows(1, 3, again=False)])]
     assert plan(0, 0, every=False) == [Visit(0)]
 
 

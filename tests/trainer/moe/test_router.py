@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from moe_trainer.moe.router import LogitsNotFinite, route
-from moe_trainer.moe.router_config import RouterConfig
+from moe_trainer.moe.routing import RouterConfig
 
 CONFIGS = {
     "softmax": RouterConfig(8, 2),

@@ -19,14 +19,13 @@ from moe_formats.failure import JobError
 from moe_formats.format import Digest
 from moe_formats.job_config import ArtefactRef
 from moe_formats.training_spec import TrainingSpec
-from moe_trainer.causal_model import CausalModel
 from moe_trainer.methods import artefacts
+from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.parallel.filling import is_outline
 from moe_trainer.parallel.gathering import gathered
 from moe_trainer.parallel.layout import Layout
 from moe_trainer.parallel.processes import ALONE, Processes, joined
-from moe_trainer.parallel.rows import rows_of
-from moe_trainer.parallel.spread import local, placed
+from moe_trainer.parallel.spread import held_rows, local, placed
 
 SEED = 5
 #: Seconds after which a process ends that waits for the others.
@@ -56,7 +55,7 @@ def compare(model: CausalModel, whole: CausalModel, processes: Processes) -> Non
     assert list(places) == list(expected)
     for name, place in places.items():
         assert place.shape == expected[name].shape, name
-        torch.testing.assert_close(local(place), expected[name].detach()[rows_of(place)], rtol=0, atol=0)
+        torch.testing.assert_close(local(place), expected[name].detach()[held_rows(place)], rtol=0, atol=0)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trained == {name for name, parameter in whole.named_parameters() if parameter.requires_grad}
     tables = dict(whole.named_buffers())

@@ -16,12 +16,11 @@ from transformers import AutoModelForCausalLM
 
 from moe_formats.job_config import ArtefactRef
 from moe_formats.training_spec import TrainingSpec
-from moe_trainer import artefact
-from moe_trainer.manifest import new_folder, read_manifest
-from moe_trainer.methods import artefacts
-from moe_trainer.model import Model
-from moe_trainer.model_config import ModelConfig
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.methods import artefacts, checkpoint_format
+from moe_trainer.models.preset_config import ModelConfig
+from moe_trainer.models.preset_model import Model
+from moe_trainer.storage.manifest import new_folder, read_manifest
+from moe_trainer.text.tokenizer import ByteTokenizer
 
 WORKER = "tests.trainer.parallel.filling_worker"
 ROOT = Path(__file__).parents[3]
@@ -60,7 +59,7 @@ def ref(store: Path, name: str) -> ArtefactRef:
 
 def commit_preset(store: Path, name: str, **changes: Any) -> None:
     model = everywhere_random(Model(ModelConfig(**(SMALL.model_dump() | changes))))
-    artefact.write(store / name, model, ByteTokenizer(), "{}")
+    checkpoint_format.write(store / name, model, ByteTokenizer(), "{}")
 
 
 def commit_decoder(store: Path, name: str, config: Any) -> None:

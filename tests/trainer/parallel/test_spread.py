@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from moe_formats.failure import JobError
-from moe_trainer.model import Model, initialise
+from moe_trainer.models.preset_model import Model, initialise
 from moe_trainer.parallel.processes import Processes
 from moe_trainer.parallel.tensor_files import read_tensors
-from moe_trainer.tensors import load_tensors
+from moe_trainer.weights.reading import load_tensors
 
 from .forked import free_port
 from .worker import SMALL, parts, train

@@ -16,20 +16,20 @@ from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, Qwen3MoeConfig
 
 from moe_formats.training_spec import BankSpec, LoRASpec, TrainingSpec
-from moe_trainer.causal_model import CausalModel
 from moe_trainer.hugging_face.decoder import Decoder
 from moe_trainer.methods.expert_bank import ExpertBank
 from moe_trainer.methods.lora import LoRA
-from moe_trainer.model import Model, initialise
-from moe_trainer.model_config import ModelConfig
+from moe_trainer.models.causal_model import CausalModel
+from moe_trainer.models.preset_config import ModelConfig
+from moe_trainer.models.preset_model import Model, initialise
 from moe_trainer.moe.layer import MoELayer
 from moe_trainer.parallel.filling import rows_of_all
 from moe_trainer.parallel.layout import Layout
 from moe_trainer.parallel.processes import Processes, joined
 from moe_trainer.parallel.spread import clip_gradients, local, placed, spread, sum_gradients
 from moe_trainer.parallel.tensor_files import read_tensors, write_tensors
-from moe_trainer.tensors import save_tensors
 from moe_trainer.training.optimization import trained_parameters
+from moe_trainer.weights.writing import save_tensors
 
 SMALL = ModelConfig(
     vocab_size=64,

@@ -25,11 +25,12 @@ from moe_formats.job_config import (
 )
 from moe_formats.job_report import SnapshotHeadline, TrainHeadline
 from moe_formats.training_spec import TrainingSpec
-from moe_trainer import artefact, snapshot, train
+from moe_trainer import snapshot, train
 from moe_trainer.environment import Environment
-from moe_trainer.model import Model
-from moe_trainer.model_config import ModelConfig
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.methods import checkpoint_format
+from moe_trainer.models.preset_config import ModelConfig
+from moe_trainer.models.preset_model import Model
+from moe_trainer.text.tokenizer import ByteTokenizer
 
 from .forked import Forked
 
@@ -160,7 +161,7 @@ def pool(tmp_path: Path, small_model: Model, text: Callable[[int], str]) -> Pool
     root = tmp_path / "store"
     root.mkdir()
     data = snapshot.run(job, Environment(store=root, sources=tmp_path / "sources"))
-    digest = artefact.write(root / "parent", small_model, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(root / "parent", small_model, ByteTokenizer(), "{}")
     return Pool(tmp_path, data, ArtefactRef(revision="general-1", path="parent", digest=digest))
 
 

@@ -27,12 +27,12 @@ LOSS_TOLERANCE = 2e-3
 SCORE = """
 import json, sys
 from pathlib import Path
-from moe_trainer import artefact
+from moe_trainer.methods import checkpoint_format
 from moe_trainer.evaluation import scorer
 from moe_trainer.evaluation.matrix import CellKey
 from moe_trainer.evaluation.segments import Segment
 device = scorer.use_device(1)
-model, tokenizer = artefact.load(Path(sys.argv[1]), None)
+model, tokenizer = checkpoint_format.load(Path(sys.argv[1]), None)
 digest = "sha256:" + "0" * 64
 segments = [Segment("c", b"The order", b" is alpha1, then beta1") for _ in range(3)]
 cell = scorer.score(model, tokenizer, segments, CellKey(artefact=digest, holdout=digest, scorer="any", device=device))

@@ -13,14 +13,15 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from moe_formats.failure import JobError
 from moe_formats.job_config import ArtefactRef, TrainJob
 from moe_formats.training_spec import TrainingSpec
-from moe_trainer import artefact, train
-from moe_trainer.model import Model
+from moe_trainer import train
+from moe_trainer.methods import checkpoint_format
+from moe_trainer.models.preset_model import Model
 from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.moe.layer import MoELayer
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.text.tokenizer import ByteTokenizer
 from moe_trainer.training.balancing import Balancer
-from moe_trainer.training.load_metrics import MAX_EXPERT_SERIES, load_metrics
 from moe_trainer.training.load_record import MAX_INTERVALS, LayerRecord, LoadRecord, thinned
+from moe_trainer.training.progress import MAX_EXPERT_SERIES, load_metrics
 from moe_trainer.training.run import Run, prepare
 from moe_trainer.training.step import take_step
 
@@ -39,7 +40,7 @@ def spec(weight: float = 0.01, z: float = 0.001, **balancing: Any) -> TrainingSp
 def sigmoid_pool(pool: Pool) -> Pool:
     """The pool with a parent whose routers have a bias."""
     model = everywhere_random(Model(SIGMOID)).eval()
-    digest = artefact.write(pool.store / "sigmoid", model, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(pool.store / "sigmoid", model, ByteTokenizer(), "{}")
     return replace(pool, parent=ArtefactRef(revision="general-2", path="sigmoid", digest=digest))
 
 
@@ -189,8 +190,8 @@ def test_a_run_that_was_killed_ends_as_if_unbroken(
 
 def test_the_bias_is_in_the_artefact(sigmoid_pool: Pool) -> None:
     made = sigmoid_pool.train(sigmoid_pool.job(balancing={"bias": "Sign", "bias_rate": 0.01}))
-    model, _ = artefact.load(sigmoid_pool.store / made.path, made.digest)
-    parent, _ = artefact.load(sigmoid_pool.store / "sigmoid", sigmoid_pool.parent.digest)
+    model, _ = checkpoint_format.load(sigmoid_pool.store / made.path, made.digest)
+    parent, _ = checkpoint_format.load(sigmoid_pool.store / "sigmoid", sigmoid_pool.parent.digest)
     trained, before = ([m.bias_E for m in each.modules() if hasattr(m, "bias_E")] for each in (model, parent))
     assert len(trained) == 2
     for bias, start in zip(trained, before, strict=True):

@@ -9,10 +9,11 @@ from torch.nn import functional as F
 from moe_formats.failure import JobError, TransientError
 from moe_formats.job_config import TrainJob
 from moe_formats.training_spec import TrainingSpec
-from moe_trainer import artefact, train
-from moe_trainer.data.batches import IGNORED
-from moe_trainer.model import Model
-from moe_trainer.tokenizer import EOS, ByteTokenizer
+from moe_trainer import train
+from moe_trainer.methods import checkpoint_format
+from moe_trainer.models.preset_model import Model
+from moe_trainer.streaming.batches import IGNORED
+from moe_trainer.text.tokenizer import EOS, ByteTokenizer
 from moe_trainer.training.base_losses import (
     MARGIN,
     SOFTNESS,
@@ -86,7 +87,7 @@ def test_a_step_has_the_gradient_of_the_whole_loss_however_it_is_cut(pool: Pool)
     }
     run = run_of(pool, **weights)
     ids_BT, targets_BT = run.batches.batch(0)[:, :-1], run.batches.targets(0)
-    model, _ = artefact.load(pool.store / "parent", pool.parent.digest)
+    model, _ = checkpoint_format.load(pool.store / "parent", pool.parent.digest)
     logits_BTV = model(ids_BT)
     nats_BT = F.cross_entropy(logits_BTV.transpose(1, 2), targets_BT, reduction="none")
     bits_B = nats_BT.sum(1) / math.log(2) / (targets_BT < 256).sum(1)
@@ -134,7 +135,7 @@ def test_the_base_of_a_later_revision_is_named_apart_from_its_parent(pool: Pool)
     other = everywhere_random(Model(SMALL))
     with torch.no_grad():
         other.norm.weight.mul_(0.5)
-    digest = artefact.write(pool.store / "base", other, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(pool.store / "base", other, ByteTokenizer(), "{}")
     base = pool.parent.model_copy(update={"path": "base", "digest": digest})
     job = pool.job(specialization_loss_weight=0.3)
     against_base = job.model_copy(update={"base": base})

@@ -9,11 +9,12 @@ import torch
 from torch.nn import functional as F
 
 from moe_formats.job_config import ArtefactRef, ExpertRef, HoldoutRule, SnapshotJob, Source
-from moe_trainer import artefact, snapshot
-from moe_trainer.data.batches import IGNORED
+from moe_trainer import snapshot
 from moe_trainer.environment import Environment
-from moe_trainer.model import Model
-from moe_trainer.tokenizer import ByteTokenizer
+from moe_trainer.methods import checkpoint_format
+from moe_trainer.models.preset_model import Model
+from moe_trainer.streaming.batches import IGNORED
+from moe_trainer.text.tokenizer import ByteTokenizer
 from moe_trainer.training.run import prepare
 from moe_trainer.training.step import take_step
 
@@ -44,7 +45,7 @@ def chats(tmp_path: Path, small_model: Model, text: Callable[[int], str]) -> Poo
     root = tmp_path / "store"
     root.mkdir()
     data = snapshot.run(job, Environment(store=root, sources=tmp_path / "sources"))
-    digest = artefact.write(root / "parent", small_model, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(root / "parent", small_model, ByteTokenizer(), "{}")
     return Pool(tmp_path, data, ArtefactRef(revision="general-1", path="parent", digest=digest))
 
 

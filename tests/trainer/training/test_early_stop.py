@@ -5,8 +5,9 @@ import torch
 
 from moe_formats.failure import JobError, TransientError
 from moe_formats.training_spec import EarlyStop
-from moe_trainer import artefact, train
-from moe_trainer.model import Model
+from moe_trainer import train
+from moe_trainer.methods import checkpoint_format
+from moe_trainer.models.preset_model import Model
 from moe_trainer.training.early_stop import BestWeights, Standing, is_over, standing
 from moe_trainer.training.run import Run
 
@@ -72,7 +73,7 @@ def weights_after(pool: Pool, steps: int) -> bytes:
     for _ in range(steps):
         run.curve.losses.append(train.take_step(run))
     folder = pool.root / f"after-{steps}"
-    artefact.write(folder, run.model, run.tokenizer, "{}")
+    checkpoint_format.write(folder, run.model, run.tokenizer, "{}")
     return (folder / "model.safetensors").read_bytes()
 
 

@@ -13,7 +13,7 @@ from moe_formats.job_report import TrainHeadline
 from moe_formats.training_spec import Balancing, EarlyStop
 from moe_trainer import train
 from moe_trainer.environment import Environment
-from moe_trainer.tensors import load_tensors
+from moe_trainer.weights.reading import load_tensors
 
 from .conftest import Pool
 

@@ -9,8 +9,8 @@ from tests.trainer.hugging_face.conftest import write_checkpoint
 from moe_formats.job_config import ArtefactRef, TrainJob
 from moe_formats.job_report import TrainHeadline
 from moe_formats.training_spec import BankSpec, LoRASpec
-from moe_trainer.manifest import new_folder, read_manifest
-from moe_trainer.tensors import load_tensors
+from moe_trainer.storage.manifest import new_folder, read_manifest
+from moe_trainer.weights.reading import load_tensors
 
 from .conftest import Pool
 from .test_gang import _DIE, _SHARDED, made, run_gang

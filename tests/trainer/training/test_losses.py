@@ -9,10 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moe_formats.training_spec import Schedule, TrainingSpec
-from moe_trainer.model import Model
+from moe_trainer.models.preset_model import Model
 from moe_trainer.moe.router import route
-from moe_trainer.moe.router_config import RouterConfig, Scores
-from moe_trainer.moe.routing import Routing
+from moe_trainer.moe.routing import RouterConfig, Routing, Scores
 from moe_trainer.training.losses import BalanceScope, load_balancing_loss, router_z_loss, target_load
 from moe_trainer.training.optimization import BETAS, EPSILON, FINAL_SHARE, AdamW, learning_rate
 

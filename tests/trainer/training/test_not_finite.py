@@ -8,7 +8,7 @@ from torch import Tensor
 
 from moe_formats.failure import JobError
 from moe_trainer import train
-from moe_trainer.model import Block, Model
+from moe_trainer.models.preset_model import Block, Model
 from moe_trainer.parallel.processes import Processes
 from moe_trainer.parallel.spread import clip_gradients
 from moe_trainer.training.not_finite import origin

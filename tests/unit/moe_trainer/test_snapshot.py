@@ -12,11 +12,11 @@ import pytest
 from moe_formats import store
 from moe_formats.failure import JobError
 from moe_formats.job_config import Filter, Source, parse_job_config
-from moe_trainer.data.fingerprints import read_registry
-from moe_trainer.data.holdouts import read_windows
-from moe_trainer.data.snapshot_layout import read_documents, read_record
-from moe_trainer.evaluation.contamination import tainted_clusters
-from moe_trainer.manifest import verify
+from moe_trainer.deduplication.fingerprints import read_registry
+from moe_trainer.evaluation.segments import tainted_clusters
+from moe_trainer.snapshots.holdouts import read_windows
+from moe_trainer.snapshots.layout import read_documents, read_record
+from moe_trainer.storage.manifest import verify
 
 from .conftest import Place
 

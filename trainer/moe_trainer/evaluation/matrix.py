@@ -6,6 +6,8 @@ it is computed once and shared by every comparison, score and table that needs i
 Shape suffix: S segments, in the order in which `segments.cut` gives them.
 """
 
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +19,8 @@ from moe_formats import store
 from moe_formats.format import Digest, Format
 from moe_formats.job_config import ArtefactRef, HoldoutRef
 from moe_formats.segment_size import SegmentBytes
-from moe_trainer.evaluation.cells import read_cell, write_cell
-from moe_trainer.evaluation.segments import scorer_version
+from moe_trainer.evaluation.segments import Segment, scorer_version
+from moe_trainer.storage.cells import read_cell, write_cell
 
 Array = npt.NDArray[np.float64]
 
@@ -92,3 +94,24 @@ class Matrix:
 
     def _path(self, key: CellKey) -> Path:
         return self.store / store.cells(self.pool_uid) / f"{store.short(key.content_digest())}.json"
+
+
+def unigram_nats(texts: Iterable[str]) -> list[float]:
+    """Return the negative log-likelihood, in nats, of each of the 256 bytes; add-one smoothing."""
+    counts = np.ones(256)
+    for text in texts:
+        counts += np.bincount(np.frombuffer(text.encode(), dtype=np.uint8), minlength=256)
+    return [float(nats) for nats in -np.log(counts / counts.sum())]
+
+
+def unigram_cell(nats_of_byte: Sequence[float], segments: Sequence[Segment], key: CellKey) -> Cell:
+    """Return the unigram's cell on a holdout's segments."""
+    likeliest = min(range(256), key=lambda byte: nats_of_byte[byte])
+    return Cell(
+        key=key,
+        clusters=tuple(segment.cluster for segment in segments),
+        sizes=tuple(len(segment.text) for segment in segments),
+        nats=tuple(math.fsum(nats_of_byte[byte] for byte in segment.text) for segment in segments),
+        hits=tuple(segment.text.count(likeliest) for segment in segments),
+        context_nats=tuple(math.fsum(nats_of_byte[byte] for byte in segment.context) for segment in segments),
+    )

@@ -16,7 +16,7 @@ from moe_formats.job_report import (
     Interval,
     Ungraded,
 )
-from moe_trainer import manifest
+from moe_trainer.storage import manifest
 
 REPORT = "report.json"
 

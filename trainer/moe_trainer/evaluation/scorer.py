@@ -12,11 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moe_formats.failure import JobError
-from moe_trainer.causal_model import CausalModel
-from moe_trainer.device import use_device
 from moe_trainer.evaluation.matrix import Cell, CellKey
 from moe_trainer.evaluation.segments import Segment
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.models.causal_model import CausalModel
+from moe_trainer.models.device import use_device
+from moe_trainer.text.tokenizer import Tokenizer
 
 __all__ = ["score", "use_device"]
 

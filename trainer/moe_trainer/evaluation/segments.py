@@ -13,9 +13,16 @@ import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
+
+import numpy as np
 
 from moe_formats.segment_size import CONTEXT_BYTES, SegmentBytes
-from moe_trainer.data.snapshot_layout import Document
+from moe_trainer.deduplication.catalogue import Catalogue, digits_of
+from moe_trainer.deduplication.fingerprints import Fingerprint, read_fingerprints, take_up
+from moe_trainer.deduplication.minhash import THRESHOLD
+from moe_trainer.deduplication.near_duplicates import Resembling, search
+from moe_trainer.snapshots.layout import FINGERPRINTS, Document
 
 MAX_SEGMENTS = 256
 
@@ -103,3 +110,16 @@ def _round_robin(queues: list[Iterator[Segment]]) -> Iterator[Segment]:
                 yield segment
                 going_on.append(queue)
         queues = going_on
+
+
+def tainted_clusters(holdout: Path, snapshots: Iterable[Path]) -> frozenset[str]:
+    """Return the holdout's clusters with a document, or a near-duplicate of one, in a snapshot."""
+    with Catalogue() as catalogue:
+        held_out, places = take_up(catalogue, read_fingerprints(holdout / FINGERPRINTS, Fingerprint))
+        for snapshot in snapshots:
+            take_up(catalogue, read_fingerprints(snapshot / FINGERPRINTS, Fingerprint))
+        rows = np.arange(len(catalogue))
+        trained_on = rows >= len(held_out)
+        seen = Resembling(trained_on)
+        search(catalogue, rows, THRESHOLD, seen)
+        return frozenset(digits_of(places.clusters[seen.found[: len(held_out)]]))

@@ -11,9 +11,9 @@ from pydantic import Field
 from moe_formats import store
 from moe_formats.format import Digest, Format
 from moe_formats.job_config import ArtefactRef, TasksRef
-from moe_trainer.evaluation.cells import read_cell, write_cell
 from moe_trainer.evaluators.measures import MEASURES
 from moe_trainer.evaluators.tasks import Completion, Item, TaskRules, read_items, read_rules
+from moe_trainer.storage.cells import read_cell, write_cell
 
 #: The version of generating and measuring: change it when an answer or its measure may change.
 ANSWERING = "greedy-v1"

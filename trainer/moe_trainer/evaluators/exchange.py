@@ -19,7 +19,7 @@ from moe_formats.failure import TransientError
 from moe_formats.format import Format, canonical_json, digest_of
 from moe_formats.job_config import Grading
 from moe_trainer.evaluators.tasks import Item
-from moe_trainer.manifest import replace_file
+from moe_trainer.storage.manifest import replace_file
 
 INPUT = "input.jsonl"
 OUTPUT = "output.jsonl"

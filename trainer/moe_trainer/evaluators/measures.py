@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Callable
 
 from moe_trainer.evaluators.tasks import Completion, Item
-from moe_trainer.python_syntax import parses
+from moe_trainer.text.python_syntax import parses
 
 
 def exact_match(item: Item, completion: Completion) -> float:

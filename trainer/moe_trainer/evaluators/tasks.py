@@ -21,12 +21,11 @@ from moe_formats.failure import JobError
 from moe_formats.format import Format, canonical_json, digest_of
 from moe_formats.job_config import EvaluatorSource, Measure, TasksRef
 from moe_formats.job_report import TaskSet
-from moe_trainer.data.compression import DamagedError, decompressed
-from moe_trainer.data.files import File, Files
-from moe_trainer.data.records import MAX_RECORD_BYTES
-from moe_trainer.data.roots import files_of
 from moe_trainer.environment import Environment
-from moe_trainer.manifest import new_folder, read_manifest
+from moe_trainer.sources.compression import DamagedError, decompressed
+from moe_trainer.sources.files import File, Files, files_of
+from moe_trainer.sources.records import MAX_RECORD_BYTES
+from moe_trainer.storage.manifest import new_folder, read_manifest
 
 ITEMS = "items.jsonl"
 RULES = "tasks.json"

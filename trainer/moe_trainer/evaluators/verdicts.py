@@ -13,11 +13,11 @@ from pydantic import Field
 from moe_formats import store
 from moe_formats.format import Format
 from moe_formats.job_config import Grader, Grading
-from moe_trainer.evaluation.cells import read_cell, write_cell
 from moe_trainer.evaluators.accuracy import Judged
 from moe_trainer.evaluators.answers import Answers, AnswersKey
 from moe_trainer.evaluators.exchange import Question, read_verdicts, write_questions
 from moe_trainer.evaluators.tasks import Item
+from moe_trainer.storage.cells import read_cell, write_cell
 
 
 class VerdictsKey(Format):

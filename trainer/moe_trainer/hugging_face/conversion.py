@@ -26,7 +26,7 @@ from transformers.core_model_loading import (
 )
 
 from moe_formats.failure import JobError
-from moe_trainer.shards import Rows, Stored
+from moe_trainer.weights.reading import RowReader, Stored
 
 #: Returns some rows of a tensor on disk.
 Read = Callable[[str, slice], Tensor]
@@ -56,7 +56,7 @@ def to_disk(network: PreTrainedModel, tensors: Mapping[str, Tensor]) -> dict[str
     return made
 
 
-def from_disk(network: PreTrainedModel, stored: Mapping[str, Stored], read: Read) -> dict[str, Rows]:
+def from_disk(network: PreTrainedModel, stored: Mapping[str, Stored], read: Read) -> dict[str, RowReader]:
     """Return what reads some rows of each tensor of a network, by name; ``stored`` is all that is on disk.
 
     Raises JobError (ModelUnsupported) if transformers does not say of what a tensor is made.
@@ -78,7 +78,7 @@ def from_disk(network: PreTrainedModel, stored: Mapping[str, Stored], read: Read
             whole[target] = name
         else:
             made.setdefault(target, _Made(network, target, by_pattern[pattern], read)).add(pattern, name)
-    found: dict[str, Rows] = {}
+    found: dict[str, RowReader] = {}
     for target, name in whole.items():
         found[target] = partial(read, name)
     for several in made.values():
@@ -102,7 +102,7 @@ class _Made:
         """Add a tensor on disk, in the order of the rows."""
         self._sources.setdefault(pattern, []).append(name)
 
-    def rows(self, outlined: Read) -> dict[str, Rows]:
+    def rows(self, outlined: Read) -> dict[str, RowReader]:
         """Return what reads some rows of each of them; ``outlined`` is what reads shapes alone."""
         if self._is_stack():
             return {self._target: lambda rows: self._converted(self._read, rows)[self._target]}

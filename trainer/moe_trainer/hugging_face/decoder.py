@@ -8,19 +8,19 @@ Shapes: B sequences, T tokens, P tokens of a piece, S positions, V vocabulary.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from moe_trainer.causal_model import Cache, CausalModel, Mixture, backend_for
 from moe_trainer.hugging_face.cache import Appending, RowCache
 from moe_trainer.hugging_face.experts import IMPLEMENTATION, refusal
-from moe_trainer.hugging_face.pieces import computed_once
 from moe_trainer.hugging_face.routers import replace_routers
-from moe_trainer.in_layer import holds_in_layer_experts
-from moe_trainer.model_config import IN_LAYER_EXPERTS
+from moe_trainer.models.causal_model import Cache, CausalModel, Mixture, backend_for
+from moe_trainer.models.in_layer import holds_in_layer_experts
+from moe_trainer.models.preset_config import IN_LAYER_EXPERTS
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.routing import Routing
 
@@ -207,3 +207,20 @@ def _ids(ids: int | Sequence[int] | None) -> frozenset[int]:
     if ids is None:
         return frozenset()
     return frozenset([ids] if isinstance(ids, int) else ids)
+
+
+@contextmanager
+def computed_once(module: nn.Module) -> Iterator[None]:
+    """Within, a module that is called again returns what it returned first, whatever it is given."""
+    compute, answers = module.forward, list[Any]()
+
+    def answer(*arguments: Any, **named: Any) -> Any:
+        if not answers:
+            answers.append(compute(*arguments, **named))
+        return answers[0]
+
+    module.forward = answer
+    try:
+        yield
+    finally:
+        del module.forward  # what its class has is in force again

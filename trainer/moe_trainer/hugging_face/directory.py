@@ -24,13 +24,13 @@ from transformers import (
 
 from moe_formats.failure import JobError
 from moe_formats.format import parse_json
-from moe_trainer import shards
-from moe_trainer.hugging_face import conversion, weights
+from moe_trainer.hugging_face import conversion
 from moe_trainer.hugging_face.decoder import CONFIG, Decoder
 from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer
-from moe_trainer.manifest import corrupt
-from moe_trainer.shards import Rows, Stored
-from moe_trainer.streams import Stream
+from moe_trainer.storage.manifest import corrupt
+from moe_trainer.weights import reading, writing
+from moe_trainer.weights.reading import RowReader, Stored
+from moe_trainer.weights.writing import TensorStream
 
 GENERATION = "generation_config.json"
 
@@ -50,7 +50,7 @@ def load(folder: Path) -> tuple[Decoder, CheckpointTokenizer]:
     return _matched(load_decoder(folder), tokenizer), tokenizer
 
 
-def outline(folder: Path) -> tuple[Decoder, CheckpointTokenizer, dict[str, Rows]]:
+def outline(folder: Path) -> tuple[Decoder, CheckpointTokenizer, dict[str, RowReader]]:
     """Return what ``load`` does, but for the weights, and what reads some rows of each; it raises the same."""
     tokenizer = CheckpointTokenizer.load(folder)
     decoder, weights = outline_decoder(folder)
@@ -87,7 +87,7 @@ def load_decoder(folder: Path) -> Decoder:
     return _decoder(folder, network.to(torch.get_default_device()), found)
 
 
-def outline_decoder(folder: Path) -> tuple[Decoder, dict[str, Rows]]:
+def outline_decoder(folder: Path) -> tuple[Decoder, dict[str, RowReader]]:
     """Return the decoder of a directory without the memory of its weights, and what reads some rows of each.
 
     Everything else of it is in its place: what ``load_decoder`` returns, once the weights are filled in. It
@@ -98,22 +98,25 @@ def outline_decoder(folder: Path) -> tuple[Decoder, dict[str, Rows]]:
         network.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     _make_tables(network)
     rows = conversion.from_disk(
-        network, found, lambda name, rows: shards.read_rows(folder, found[name], rows)
+        network, found, lambda name, rows: reading.read_rows(folder, found[name], rows)
     )
     return _decoder(folder, network, found), {f"network.{name}": read for name, read in rows.items()}
 
 
 def save(
-    folder: Path, decoder: Decoder, tensors: Stream | None = None, shard_bytes: int = weights.SHARD_BYTES
+    folder: Path,
+    decoder: Decoder,
+    tensors: TensorStream | None = None,
+    shard_bytes: int = writing.SHARD_BYTES,
 ) -> None:
     """Write a decoder's weights and configs as transformers reads them; ``tensors`` are those of ``stream``."""
     tensors = tensors or stream(decoder)
-    weights.write(folder, tensors, _types(tensors, decoder.dtypes), shard_bytes)
+    writing.save_sharded(folder, tensors, _types(tensors, decoder.dtypes), shard_bytes)
     for name, content in decoder.files.items():
         (folder / name).write_bytes(content)
 
 
-def _types(tensors: Stream, stored: Mapping[str, torch.dtype]) -> dict[str, torch.dtype]:
+def _types(tensors: TensorStream, stored: Mapping[str, torch.dtype]) -> dict[str, torch.dtype]:
     """Return the type of each tensor on disk: one that is new has that of those that it is stacked with."""
     types: dict[str, torch.dtype] = {}
     for group in tensors.outlines():
@@ -124,10 +127,10 @@ def _types(tensors: Stream, stored: Mapping[str, torch.dtype]) -> dict[str, torc
     return types
 
 
-def stream(decoder: Decoder) -> Stream:
+def stream(decoder: Decoder) -> TensorStream:
     """Return the tensors of a decoder as they will be on disk, each made when its turn comes."""
     tensors = {name.removeprefix("network."): tensor for name, tensor in decoder.weights().items()}
-    return Stream(
+    return TensorStream(
         [
             {name: tensors[name] for name in group}
             for group in conversion.groups(decoder.network, list(tensors))
@@ -144,7 +147,7 @@ def on_disk(network: PreTrainedModel) -> dict[str, Tensor]:
 def _checked(folder: Path) -> tuple[PreTrainedModel, dict[str, Stored]]:
     """Return a network that takes no memory, and what is stored of it; raises JobError unless they fit."""
     config = _config(folder)
-    found = shards.read_headers(folder)
+    found = reading.read_headers(folder)
     try:
         with torch.device("meta"):
             network: PreTrainedModel = AutoModelForCausalLM.from_config(
@@ -156,7 +159,7 @@ def _checked(folder: Path) -> tuple[PreTrainedModel, dict[str, Stored]]:
         ) from None
     for name in network.all_tied_weights_keys:
         found.pop(name, None)
-    shards.check(folder, found, on_disk(network))
+    reading.check(folder, found, on_disk(network))
     return network, found
 
 

@@ -12,8 +12,7 @@ from torch.nn import functional as F
 
 from moe_trainer.moe.capacity import drop_beyond_capacity
 from moe_trainer.moe.router import route
-from moe_trainer.moe.router_config import RouterConfig
-from moe_trainer.moe.routing import Routing
+from moe_trainer.moe.routing import RouterConfig, Routing
 
 #: softmax; the config says whether the weights of a token are made to sum to 1.
 _SOFTMAX = {

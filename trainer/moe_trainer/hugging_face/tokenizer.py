@@ -14,8 +14,8 @@ from tokenizers import Tokenizer as Backend
 
 from moe_formats.failure import JobError
 from moe_formats.format import Digest, canonical_json, digest_of, parse_json
-from moe_trainer.data.content import BETWEEN_TURNS, Role
-from moe_trainer.tokenizer import Piece, byte_characters
+from moe_trainer.text.content import BETWEEN_TURNS, Role
+from moe_trainer.text.tokenizer import ConversationPiece, byte_characters
 
 TOKENIZER = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
@@ -110,7 +110,7 @@ class CheckpointTokenizer:
         """Return the number of bytes of each id."""
         return [len(piece) for piece in self._pieces]
 
-    def conversation(self, said: Sequence[tuple[Role, str]]) -> list[Piece]:
+    def conversation(self, said: Sequence[tuple[Role, str]]) -> list[ConversationPiece]:
         """Return a conversation as the chat template writes it; learnt is what follows where an answer is asked for.
 
         A template may write what came before otherwise once another answer is asked for (Qwen3's leaves earlier
@@ -120,7 +120,7 @@ class CheckpointTokenizer:
         JobError (ChatTemplateUnsupported) if the template refuses the conversation, or writes the turns before
         an answer otherwise once the answer is there.
         """
-        documents: list[list[Piece]] = [[]]
+        documents: list[list[ConversationPiece]] = [[]]
         done = ""
         for number, (role, _) in enumerate(said):
             if role == "assistant":
@@ -156,7 +156,7 @@ class CheckpointTokenizer:
         for name, data in self._files.items():
             (folder / name).write_bytes(data)
 
-    def _bounded(self, document: Sequence[Piece]) -> list[Piece]:
+    def _bounded(self, document: Sequence[ConversationPiece]) -> list[ConversationPiece]:
         """Return a document with a token that begins it, and ends it where one token does both: then it stands twice."""
         pieces = [(ids, learnt) for ids, learnt in document if ids]
         if pieces[0][0][0] != self.bos_id:

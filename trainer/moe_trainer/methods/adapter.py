@@ -10,8 +10,8 @@ from moe_formats.failure import JobError
 from moe_formats.format import Digest, Format
 from moe_formats.job_config import ArtefactRef
 from moe_formats.training_spec import MethodName
-from moe_trainer.manifest import corrupt, read_format, read_manifest
-from moe_trainer.manifest import verify as verify_folder
+from moe_trainer.storage.manifest import corrupt, read_format, read_manifest
+from moe_trainer.storage.manifest import verify as verify_folder
 
 #: The file by which an artefact is an adapter.
 ADAPTER = "adapter.json"

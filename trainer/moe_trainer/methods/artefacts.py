@@ -19,21 +19,21 @@ from moe_formats.failure import JobError
 from moe_formats.format import Digest
 from moe_formats.job_config import ArtefactRef
 from moe_formats.training_spec import MethodName, TrainingSpec
-from moe_trainer import artefact, manifest
-from moe_trainer.causal_model import CausalModel
-from moe_trainer.generation_config import set_temperature
-from moe_trainer.methods import adapter
+from moe_trainer.methods import adapter, checkpoint_format
 from moe_trainer.methods.adapter import ADAPTER, AdapterRecord
 from moe_trainer.methods.expert_bank import ExpertBank
 from moe_trainer.methods.full import Full
 from moe_trainer.methods.lora import LoRA
 from moe_trainer.methods.method import AdapterMethod, Method
+from moe_trainer.models.causal_model import CausalModel
+from moe_trainer.models.generation_config import set_temperature
 from moe_trainer.parallel.filling import fill, is_outline, put, rows_of_all
 from moe_trainer.parallel.processes import ALONE, Processes
 from moe_trainer.parallel.spread import spread
-from moe_trainer.shards import Rows
-from moe_trainer.streams import Stream
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.storage import manifest
+from moe_trainer.text.tokenizer import Tokenizer
+from moe_trainer.weights.reading import RowReader
+from moe_trainer.weights.writing import TensorStream
 
 ADAPTERS: Mapping[MethodName, AdapterMethod] = {"LoRA": LoRA(), "ExpertBank": ExpertBank()}
 METHODS: Mapping[MethodName, Method] = {"Full": Full(), **ADAPTERS}
@@ -47,8 +47,10 @@ class Start:
     tokenizer: Tokenizer
     base: ArtefactRef | None  #: What the artefact will name as its base; None if it will need none.
     #: What reads rows of the base's weights, by their names in the model; empty where all of them are trained.
-    weights: Mapping[str, Rows] = field(default_factory=dict)
-    added: Iterable[tuple[str, Rows]] = ()  #: What a method has added, where the weights are yet to come.
+    weights: Mapping[str, RowReader] = field(default_factory=dict)
+    added: Iterable[
+        tuple[str, RowReader]
+    ] = ()  #: What a method has added, where the weights are yet to come.
 
     def take_part(self, processes: Processes, shard: bool | None = None) -> None:
         """Leave this process its part of the model, with its weights, as ``spread`` does."""
@@ -126,7 +128,7 @@ def write(
     base: ArtefactRef | None,
     report: str,
     temperature: float | None = None,
-    tensors: Stream | None = None,
+    tensors: TensorStream | None = None,
     alive: Callable[[], None] = lambda: None,
 ) -> Digest:
     """Commit the artefact of a method and return its digest; if ``folder`` is committed already, that one stays.
@@ -140,7 +142,7 @@ def write(
             (working / ADAPTER).write_text(AdapterRecord(method=training.method, base=base).to_json())
         if temperature is not None:
             set_temperature(working, temperature)
-        (working / artefact.REPORT).write_text(report)
+        (working / checkpoint_format.REPORT).write_text(report)
     return manifest.read_manifest(folder)[1]
 
 
@@ -177,12 +179,12 @@ def _base(parent: ArtefactRef, record: AdapterRecord | None) -> ArtefactRef:
 
 def _outline(
     store: Path, path: str, digest: Digest, record: AdapterRecord | None, processes: Processes
-) -> artefact.Outline:
+) -> checkpoint_format.Outline:
     """Return the outline of the checkpoint that an artefact is, or that it needs; all processes share its verification."""
 
-    def verified(path: str, digest: Digest) -> artefact.Outline:
+    def verified(path: str, digest: Digest) -> checkpoint_format.Outline:
         processes.together(lambda: manifest.verify(store / path, digest, processes.share()))
-        return artefact.outline(store / path)
+        return checkpoint_format.outline(store / path)
 
     if record is None:
         return verified(path, digest)
@@ -195,6 +197,6 @@ def _checkpoint(
 ) -> tuple[CausalModel, Tokenizer]:
     """Load the checkpoint that an artefact is, or that it needs."""
     if record is None:
-        return artefact.load(store / path, digest)
+        return checkpoint_format.load(store / path, digest)
     with adapter.needing_base(store / path, record):
-        return artefact.load(store / record.base.path, record.base.digest)
+        return checkpoint_format.load(store / record.base.path, record.base.digest)

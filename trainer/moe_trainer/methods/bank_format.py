@@ -15,10 +15,10 @@ from pydantic import Field
 from torch import Tensor
 
 from moe_formats.format import Format
-from moe_trainer.manifest import corrupt, read_format
-from moe_trainer.methods.bank_layers import BankLayer
-from moe_trainer.shards import Rows, check, read_header, read_rows
-from moe_trainer.streams import Stream, save_each
+from moe_trainer.models.bank_layers import BankLayer
+from moe_trainer.storage.manifest import corrupt, read_format
+from moe_trainer.weights.reading import RowReader, check, read_header, read_rows
+from moe_trainer.weights.writing import TensorStream, save_each
 
 CONFIG = "bank_config.json"
 WEIGHTS = "bank.safetensors"
@@ -31,18 +31,18 @@ class BankConfig(Format):
     layers: int = Field(gt=0, description="Mixture layers of its base.")
 
 
-def write(folder: Path, config: BankConfig, tensors: Stream) -> None:
+def write(folder: Path, config: BankConfig, tensors: TensorStream) -> None:
     """Write a bank, whose tensors are those of ``stream``."""
     save_each(folder / WEIGHTS, tensors.outline(), tensors)
     (folder / CONFIG).write_text(config.to_json() + "\n")
 
 
-def stream(layers: Sequence[BankLayer]) -> Stream:
+def stream(layers: Sequence[BankLayer]) -> TensorStream:
     """Return the tensors of the layers' banks as they will be on disk."""
     groups: list[dict[str, Tensor]] = [
         {name: weight} for layer in layers for name, weight in zip(layer.on_disk, layer.bank, strict=True)
     ]
-    return Stream(groups, lambda group: group)
+    return TensorStream(groups, lambda group: group)
 
 
 def read_config(folder: Path) -> BankConfig:
@@ -50,7 +50,7 @@ def read_config(folder: Path) -> BankConfig:
     return read_format(folder, CONFIG, BankConfig)
 
 
-def read(folder: Path, layers: Sequence[BankLayer]) -> list[list[Rows]]:
+def read(folder: Path, layers: Sequence[BankLayer]) -> list[list[RowReader]]:
     """Return, by layer, what reads a bank's rows of the router, gate and up, and down.
 
     Raises JobError (ArtefactCorrupt) unless they fit the layers of the base.

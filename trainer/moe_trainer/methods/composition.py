@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from moe_formats.failure import JobError
 from moe_formats.format import Digest
 from moe_formats.job_config import ArtefactRef
-from moe_trainer import artefact
-from moe_trainer.causal_model import CausalModel
-from moe_trainer.methods import adapter
-from moe_trainer.methods.bank_layers import CLOSED
+from moe_trainer.methods import adapter, checkpoint_format
 from moe_trainer.methods.expert_bank import ExpertBank, bankable
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.models.bank_layers import CLOSED
+from moe_trainer.models.causal_model import CausalModel
+from moe_trainer.text.tokenizer import Tokenizer
 
 
 class VisibleRows(nn.Module):
@@ -65,7 +64,7 @@ def compose(store: Path, banks: Sequence[tuple[str, Digest]]) -> Composition:
     Raises JobError: ArtefactCorrupt, or InvalidConfig if one is no bank, or they are of different bases.
     """
     base = _common_base(store, banks)
-    model, tokenizer = artefact.load(store / base.path, base.digest)
+    model, tokenizer = checkpoint_format.load(store / base.path, base.digest)
     ends = [bankable(model)[0].mixture.router.experts]
     for path, _ in banks:
         ExpertBank().load(store / path, model)

@@ -22,17 +22,17 @@ from torch import Tensor
 
 from moe_formats.failure import JobError
 from moe_formats.training_spec import TrainingSpec
-from moe_trainer.causal_model import CausalModel, parameter_names
-from moe_trainer.in_layer import holds_in_layer_experts
 from moe_trainer.methods import bank_format
 from moe_trainer.methods.bank_format import BankConfig
-from moe_trainer.methods.bank_layers import BankLayer, BankRows, add_bank, bank_layers, stack_bank
-from moe_trainer.model import Model
+from moe_trainer.models.bank_layers import BankLayer, BankRows, add_bank, bank_layers, stack_bank
+from moe_trainer.models.causal_model import CausalModel, parameter_names
+from moe_trainer.models.in_layer import holds_in_layer_experts
+from moe_trainer.models.preset_model import Model
 from moe_trainer.parallel.filling import put
 from moe_trainer.parallel.processes import ALONE, Processes
-from moe_trainer.shards import Rows
-from moe_trainer.streams import Stream
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.text.tokenizer import Tokenizer
+from moe_trainer.weights.reading import RowReader
+from moe_trainer.weights.writing import TensorStream
 
 #: How far the copied rows' logits start above their originals' on a mean token of the domain: e^4 is 55 to 1.
 SHIFT = 4.0
@@ -61,7 +61,7 @@ class ExpertBank:
         for layer in layers:
             add_bank(model, layer, experts)
 
-    def initial(self, model: CausalModel, seed: int) -> Iterable[tuple[str, Rows]]:
+    def initial(self, model: CausalModel, seed: int) -> Iterable[tuple[str, RowReader]]:
         """Return zeros: ``begin`` sets a bank."""
         names = parameter_names(model)
         return [
@@ -70,7 +70,9 @@ class ExpertBank:
             for weight in layer.bank
         ]
 
-    def stored(self, folder: Path, model: CausalModel, training: TrainingSpec) -> Iterable[tuple[str, Rows]]:
+    def stored(
+        self, folder: Path, model: CausalModel, training: TrainingSpec
+    ) -> Iterable[tuple[str, RowReader]]:
         """Open the banks, and return what a bank of the same size holds."""
         found = bank_format.read_config(folder).experts
         if found != training.bank.experts:
@@ -91,14 +93,14 @@ class ExpertBank:
         self,
         model: CausalModel,
         batches: Iterable[Tensor],
-        base: Mapping[str, Rows],
+        base: Mapping[str, RowReader],
         processes: Processes = ALONE,
     ) -> None:
         """Copy the base's in-layer experts that some batches of ids use most into a bank that is new."""
         layers = bank_layers(model)
         if all(_rows(layer).open for layer in layers):
             return
-        names, copies = parameter_names(model), dict[str, Rows]()
+        names, copies = parameter_names(model), dict[str, RowReader]()
         measured = _measured(model, layers, batches, processes)
         for layer, (mean_D, counts_E) in zip(layers, measured, strict=True):
             used = counts_E.argsort(descending=True, stable=True)[: len(layer.bank[0])].tolist()
@@ -108,7 +110,7 @@ class ExpertBank:
         put(model, copies.items(), processes)
         _open(layers)
 
-    def stream(self, model: CausalModel) -> Stream:
+    def stream(self, model: CausalModel) -> TensorStream:
         """Return the tensors of the bank alone."""
         return bank_format.stream(bank_layers(model))
 
@@ -118,7 +120,7 @@ class ExpertBank:
         model: CausalModel,
         tokenizer: Tokenizer,
         training: TrainingSpec,
-        tensors: Stream | None = None,
+        tensors: TensorStream | None = None,
     ) -> None:
         """Write the bank alone."""
         config = BankConfig(experts=training.bank.experts, layers=len(model.mixtures))
@@ -173,12 +175,12 @@ def _open(layers: Iterable[BankLayer]) -> None:
         _rows(layer).open = True
 
 
-def _chosen(base: Rows, used: list[int]) -> Rows:
+def _chosen(base: RowReader, used: list[int]) -> RowReader:
     """Return what makes rows of a bank: copies of some of the base's."""
     return lambda rows: torch.cat([base(slice(expert, expert + 1)) for expert in used[rows]])
 
 
-def _shifted(rows: Rows, mean_D: Tensor) -> Rows:
+def _shifted(rows: RowReader, mean_D: Tensor) -> RowReader:
     """Return rows of a router moved towards a mean hidden state."""
     return lambda some: rows(some).to(mean_D) + SHIFT * mean_D / mean_D.square().sum()
 

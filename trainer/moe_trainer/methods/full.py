@@ -6,12 +6,12 @@ from pathlib import Path
 from torch import Tensor
 
 from moe_formats.training_spec import TrainingSpec
-from moe_trainer import artefact
-from moe_trainer.causal_model import CausalModel
+from moe_trainer.methods import checkpoint_format
+from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.parallel.processes import ALONE, Processes
-from moe_trainer.shards import Rows
-from moe_trainer.streams import Stream
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.text.tokenizer import Tokenizer
+from moe_trainer.weights.reading import RowReader
+from moe_trainer.weights.writing import TensorStream
 
 
 class Full:
@@ -20,11 +20,13 @@ class Full:
     def attach(self, model: CausalModel, training: TrainingSpec, seed: int) -> None:
         """Leave the model as it is."""
 
-    def initial(self, model: CausalModel, seed: int) -> Iterable[tuple[str, Rows]]:
+    def initial(self, model: CausalModel, seed: int) -> Iterable[tuple[str, RowReader]]:
         """Return nothing: nothing is added."""
         return ()
 
-    def stored(self, folder: Path, model: CausalModel, training: TrainingSpec) -> Iterable[tuple[str, Rows]]:
+    def stored(
+        self, folder: Path, model: CausalModel, training: TrainingSpec
+    ) -> Iterable[tuple[str, RowReader]]:
         """Return nothing."""
         return ()
 
@@ -32,14 +34,14 @@ class Full:
         self,
         model: CausalModel,
         batches: Iterable[Tensor],
-        base: Mapping[str, Rows],
+        base: Mapping[str, RowReader],
         processes: Processes = ALONE,
     ) -> None:
         """Begin as attached."""
 
-    def stream(self, model: CausalModel) -> Stream:
+    def stream(self, model: CausalModel) -> TensorStream:
         """Return all tensors of the checkpoint."""
-        return artefact.stream(model)
+        return checkpoint_format.stream(model)
 
     def write(
         self,
@@ -47,7 +49,7 @@ class Full:
         model: CausalModel,
         tokenizer: Tokenizer,
         training: TrainingSpec,
-        tensors: Stream | None = None,
+        tensors: TensorStream | None = None,
     ) -> None:
         """Write the whole checkpoint."""
-        artefact.write_files(folder, model, tokenizer, tensors)
+        checkpoint_format.write_files(folder, model, tokenizer, tensors)

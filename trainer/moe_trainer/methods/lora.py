@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from moe_formats.failure import JobError
 from moe_formats.training_spec import LoRASpec, LoRATarget, TrainingSpec
-from moe_trainer.causal_model import CausalModel, parameter_names
-from moe_trainer.in_layer import stacked_weights
 from moe_trainer.methods import peft_format
-from moe_trainer.methods.lora_layers import LoRAExperts, LoRALinear, draw
 from moe_trainer.methods.peft_format import PeftConfig
+from moe_trainer.models.causal_model import CausalModel, parameter_names
+from moe_trainer.models.in_layer import stacked_weights
+from moe_trainer.models.lora_layers import LoRAExperts, LoRALinear, draw
 from moe_trainer.parallel.filling import is_outline, put
 from moe_trainer.parallel.processes import ALONE, Processes
-from moe_trainer.shards import Rows
-from moe_trainer.streams import Stream
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.text.tokenizer import Tokenizer
+from moe_trainer.weights.reading import RowReader
+from moe_trainer.weights.writing import TensorStream
 
 #: Linear layers that choose among in-layer experts: an update there would move what is balanced.
 _ROUTERS = {"gate", "router", "shared_expert_gate"}
@@ -47,12 +47,12 @@ class LoRA:
         self,
         model: CausalModel,
         batches: Iterable[Tensor],
-        base: Mapping[str, Rows],
+        base: Mapping[str, RowReader],
         processes: Processes = ALONE,
     ) -> None:
         """Begin as attached."""
 
-    def stream(self, model: CausalModel) -> Stream:
+    def stream(self, model: CausalModel) -> TensorStream:
         """Return the updates as PEFT has them."""
         return peft_format.stream(model)
 
@@ -62,12 +62,12 @@ class LoRA:
         model: CausalModel,
         tokenizer: Tokenizer,
         training: TrainingSpec,
-        tensors: Stream | None = None,
+        tensors: TensorStream | None = None,
     ) -> None:
         """Write the updates as a PEFT adapter."""
         peft_format.write(folder, _config(model, training.lora), tensors or self.stream(model))
 
-    def initial(self, model: CausalModel, seed: int) -> Iterator[tuple[str, Rows]]:
+    def initial(self, model: CausalModel, seed: int) -> Iterator[tuple[str, RowReader]]:
         """Return the updates before the first step: A drawn, and B at zero."""
         names = parameter_names(model)
         updates = [
@@ -75,7 +75,7 @@ class LoRA:
             for update in peft_format.updates(model).values()
         ]
 
-        def drawn() -> Iterator[tuple[str, Rows]]:
+        def drawn() -> Iterator[tuple[str, RowReader]]:
             generator = torch.Generator("cpu").manual_seed(seed)
             for a, a_shape, b, b_shape in updates:  # as they are whole, also when the model is spread by now
                 yield a, draw(a_shape, generator).__getitem__
@@ -83,7 +83,9 @@ class LoRA:
 
         return drawn()
 
-    def stored(self, folder: Path, model: CausalModel, training: TrainingSpec) -> Iterable[tuple[str, Rows]]:
+    def stored(
+        self, folder: Path, model: CausalModel, training: TrainingSpec
+    ) -> Iterable[tuple[str, RowReader]]:
         """Return the updates of an adapter of the same shape."""
         found, asked = peft_format.read_config(folder), _config(model, training.lora)
         if found != asked:

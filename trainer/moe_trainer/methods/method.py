@@ -13,11 +13,11 @@ from typing import Protocol
 from torch import Tensor
 
 from moe_formats.training_spec import TrainingSpec
-from moe_trainer.causal_model import CausalModel
+from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.parallel.processes import ALONE, Processes
-from moe_trainer.shards import Rows
-from moe_trainer.streams import Stream
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.text.tokenizer import Tokenizer
+from moe_trainer.weights.reading import RowReader
+from moe_trainer.weights.writing import TensorStream
 
 
 class Method(Protocol):
@@ -32,11 +32,13 @@ class Method(Protocol):
         """
         ...
 
-    def initial(self, model: CausalModel, seed: int) -> Iterable[tuple[str, Rows]]:
+    def initial(self, model: CausalModel, seed: int) -> Iterable[tuple[str, RowReader]]:
         """Return the tensors that ``attach`` has added to a model, by name, as they are before the first step."""
         ...
 
-    def stored(self, folder: Path, model: CausalModel, training: TrainingSpec) -> Iterable[tuple[str, Rows]]:
+    def stored(
+        self, folder: Path, model: CausalModel, training: TrainingSpec
+    ) -> Iterable[tuple[str, RowReader]]:
         """Return the same from an artefact, to train on.
 
         Raises JobError: InvalidConfig if the artefact has another shape than was attached, ArtefactCorrupt if
@@ -48,7 +50,7 @@ class Method(Protocol):
         self,
         model: CausalModel,
         batches: Iterable[Tensor],
-        base: Mapping[str, Rows],
+        base: Mapping[str, RowReader],
         processes: Processes = ALONE,
     ) -> None:
         """Set what ``attach`` has added by the run's first batches of ids, unless it goes on from an artefact.
@@ -58,7 +60,7 @@ class Method(Protocol):
         """
         ...
 
-    def stream(self, model: CausalModel) -> Stream:
+    def stream(self, model: CausalModel) -> TensorStream:
         """Return the tensors that will be in an artefact, each made of the model's when its turn comes."""
         ...
 
@@ -68,7 +70,7 @@ class Method(Protocol):
         model: CausalModel,
         tokenizer: Tokenizer,
         training: TrainingSpec,
-        tensors: Stream | None = None,
+        tensors: TensorStream | None = None,
     ) -> None:
         """Write what was trained into an artefact's folder; ``tensors`` is what ``stream`` returns, the default."""
         ...

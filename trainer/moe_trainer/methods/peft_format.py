@@ -19,12 +19,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from moe_trainer.causal_model import parameter_names
-from moe_trainer.in_layer import in_transformers
-from moe_trainer.manifest import corrupt, read_format
-from moe_trainer.methods.lora_layers import LoRAExperts, LoRALinear, LowRank
-from moe_trainer.shards import Rows, Stored, read_header, read_rows
-from moe_trainer.streams import Stream, save_each
+from moe_trainer.models.causal_model import parameter_names
+from moe_trainer.models.in_layer import in_transformers
+from moe_trainer.models.lora_layers import LoRAExperts, LoRALinear, LowRank
+from moe_trainer.storage.manifest import corrupt, read_format
+from moe_trainer.weights.reading import RowReader, Stored, read_header, read_rows
+from moe_trainer.weights.writing import TensorStream, save_each
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -47,18 +47,18 @@ class PeftConfig(BaseModel):
     inference_mode: bool = True
 
 
-def write(folder: Path, config: PeftConfig, tensors: Stream) -> None:
+def write(folder: Path, config: PeftConfig, tensors: TensorStream) -> None:
     """Write the updates of a model, as they come."""
     (folder / CONFIG).write_text(json.dumps(config.model_dump(), indent=2, sort_keys=True) + "\n")
     save_each(folder / WEIGHTS, tensors.outline(), tensors)
 
 
-def stream(model: nn.Module) -> Stream:
+def stream(model: nn.Module) -> TensorStream:
     """Return the updates of a model as they will be on disk, each made when its turn comes."""
     groups: list[dict[str, Tensor]] = []
     for name, update in updates(model).items():
         groups += [{f"{name}.lora_A.weight": update.a_RI}, {f"{name}.lora_B.weight": update.b_OR}]
-    return Stream(groups, _to_disk)
+    return TensorStream(groups, _to_disk)
 
 
 def read_config(folder: Path) -> PeftConfig:
@@ -66,7 +66,7 @@ def read_config(folder: Path) -> PeftConfig:
     return read_format(folder, CONFIG, PeftConfig)
 
 
-def read_weights(folder: Path, model: nn.Module) -> list[tuple[str, Rows]]:
+def read_weights(folder: Path, model: nn.Module) -> list[tuple[str, RowReader]]:
     """Return what reads the updates of a model, by their names in it.
 
     Raises JobError (ArtefactCorrupt) unless every name and shape matches.
@@ -77,7 +77,7 @@ def read_weights(folder: Path, model: nn.Module) -> list[tuple[str, Rows]]:
         odd = sorted(tensors.keys() ^ names)
         raise corrupt(folder, f"{WEIGHTS} does not have the tensors of its {CONFIG}: {', '.join(odd[:3])}")
     in_model = parameter_names(model)
-    found: list[tuple[str, Rows]] = []
+    found: list[tuple[str, RowReader]] = []
     for name, update in expected.items():
         for part, parameter in (("lora_A", update.a_RI), ("lora_B", update.b_OR)):
             stacked = part == "lora_B" and parameter.dim() == 3

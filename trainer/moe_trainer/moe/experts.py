@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from moe_trainer.moe import backends
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.dispatch import Dispatch
 from moe_trainer.moe.kernels import Case, Kernels
-from moe_trainer.moe.reference import reference_experts
 
 #: What in-layer experts compute in. A backend may support fewer and then says so.
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -186,3 +186,17 @@ def _check_slots(experts_NK: Tensor, weights_NK: Tensor, tokens: int, experts: i
                 f"experts holds numbers from {least} to {most}, but must be 0 to {experts - 1}, or {experts} "
                 "for a slot that was dropped"
             )
+
+
+def reference_experts(
+    x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor, gate_up_E2FD: Tensor, down_EDF: Tensor
+) -> Tensor:
+    """Return y_ND = sum over a token's slots of weight * down(silu(gate(x)) * up(x)); autograd does the rest."""
+    y_ND = torch.zeros_like(x_ND)
+    for expert in range(gate_up_E2FD.shape[0]):
+        token_S, choice_S = torch.where(experts_NK == expert)
+        gate_SF, up_SF = (x_ND[token_S] @ gate_up_E2FD[expert].T).chunk(2, dim=-1)
+        out_SD = (F.silu(gate_SF) * up_SF) @ down_EDF[expert].T
+        weight_S1 = weights_NK[token_S, choice_S, None].to(x_ND.dtype)
+        y_ND = y_ND.index_add(0, token_S, weight_S1 * out_SD)
+    return y_ND

@@ -1,16 +1,27 @@
 """The mixture-of-experts layer as a module: router, in-layer experts and shared experts of one block."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moe_trainer.model_config import ModelConfig
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.capacity import drop_beyond_capacity
 from moe_trainer.moe.experts import ExpertsFunction, swiglu_experts
 from moe_trainer.moe.router import route
-from moe_trainer.moe.router_config import RouterConfig
-from moe_trainer.moe.routing import Routing
+from moe_trainer.moe.routing import RouterConfig, Routing
+
+
+@dataclass(frozen=True)
+class LayerConfig:
+    """The sizes of one mixture-of-experts layer, and how its router chooses."""
+
+    hidden: int  #: Width of what goes in and comes out, D.
+    inner: int  #: Inner width of one in-layer expert, F.
+    router: RouterConfig
+    shared: int = 0  #: Experts that every token passes besides those it chooses, each of width F.
+    bias: bool = False  #: The router has a selection bias.
 
 
 class SharedExperts(nn.Module):
@@ -60,20 +71,20 @@ class MoELayer(nn.Module):
     in training mode alone, for what a model answers must not depend on what else is in the batch.
     """
 
-    def __init__(self, config: ModelConfig, backend: Backend | None = None, layer: int | None = None) -> None:
+    def __init__(self, config: LayerConfig, backend: Backend | None = None, layer: int | None = None) -> None:
         """Make layer number ``layer`` of a model, which errors then name."""
         super().__init__()
-        hidden, inner = config.hidden_size, config.moe_intermediate_size
+        hidden, inner, experts = config.hidden, config.inner, config.router.experts
         self.layer = layer
         self.backend = backend
-        self.router = router_config(config)
+        self.router = config.router
         self.capacity_factor: float | None = None
-        self.experts = InLayerExperts(config.num_experts, hidden, inner, backend)
-        self.gate = nn.Linear(hidden, config.num_experts, bias=False)
+        self.experts = InLayerExperts(experts, hidden, inner, backend)
+        self.gate = nn.Linear(hidden, experts, bias=False)
         self.beside: nn.Module | None = None  #: Makes of (x_ND, logits_NE) the logits that count.
-        shared = config.n_shared_experts * inner
+        shared = config.shared * inner
         self.shared_experts = SharedExperts(hidden, shared) if shared else None
-        bias = torch.zeros(config.num_experts) if config.has_router_bias else None
+        bias = torch.zeros(experts) if config.bias else None
         self.register_buffer("bias_E", bias)
         self.bias_E: Tensor | None
 
@@ -121,16 +132,3 @@ class MoELayer(nn.Module):
         else:
             logits_NE = self.gate(x_ND)
         return logits_NE if self.beside is None else self.beside(x_ND, logits_NE)
-
-
-def router_config(config: ModelConfig) -> RouterConfig:
-    """Return how the routers of an architecture choose."""
-    return RouterConfig(
-        experts=config.num_experts,
-        active=config.num_experts_per_tok,
-        renormalise=config.norm_topk_prob,
-        scores=config.scores,
-        scale=config.routed_scaling_factor,
-        expert_groups=config.n_group,
-        chosen_groups=config.topk_group,
-    )

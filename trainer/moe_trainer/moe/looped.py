@@ -35,7 +35,7 @@ def visit_rows(hidden: int, inner: int) -> int:
     return max(LEAST, min(MOST, NUMBERS // (hidden + 6 * inner)))
 
 
-class Piece(NamedTuple):
+class ExpertRows(NamedTuple):
     """Some rows of one in-layer expert."""
 
     expert: int
@@ -48,7 +48,7 @@ class Visit:
     """Pieces that lie one after the other in the ordering, from place ``first`` on."""
 
     first: int
-    pieces: list[Piece] = field(default_factory=list)
+    pieces: list[ExpertRows] = field(default_factory=list)
 
     @cached_property
     def sizes(self) -> list[int]:
@@ -88,7 +88,7 @@ def _planned(offsets: tuple[int, ...], rows: int, every: bool) -> Sequence[Visit
             if filled + end - start > rows:
                 visits.append(Visit(start))
                 filled = 0
-            visits[-1].pieces.append(Piece(expert, end - start, again=start > first))
+            visits[-1].pieces.append(ExpertRows(expert, end - start, again=start > first))
             filled += end - start
     return visits
 

@@ -18,8 +18,8 @@ import math
 import torch
 from torch import Tensor
 
-from moe_trainer.moe.router_config import RouterConfig
 from moe_trainer.moe.router_function import OutputGradients, Outputs, Passes
+from moe_trainer.moe.routing import RouterConfig
 
 #: Added to a sum of sigmoids before dividing by it, as in DeepSeek-V3 and its descendants.
 EPSILON = 1e-20

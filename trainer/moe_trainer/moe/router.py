@@ -19,9 +19,8 @@ from torch import Tensor
 from moe_trainer.moe import native
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.plain_router import PLAIN
-from moe_trainer.moe.router_config import RouterConfig
 from moe_trainer.moe.router_function import Passes, route_by
-from moe_trainer.moe.routing import Routing
+from moe_trainer.moe.routing import RouterConfig, Routing
 
 
 class LogitsNotFinite(ValueError):

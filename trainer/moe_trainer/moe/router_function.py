@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from moe_trainer.moe.router_config import RouterConfig
-from moe_trainer.moe.routing import Routing
+from moe_trainer.moe.routing import RouterConfig, Routing
 
 #: experts_NK, weights_NK, counts_GE, probabilities_GE, logsumexp_N and the logits' root mean square.
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]

@@ -14,11 +14,10 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from moe_trainer.causal_model import CausalModel
+from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.parallel.processes import ALONE, Processes
-from moe_trainer.parallel.rows import rows_of
-from moe_trainer.parallel.spread import local, placed
-from moe_trainer.shards import Rows
+from moe_trainer.parallel.spread import held_rows, local, placed
+from moe_trainer.weights.reading import RowReader
 
 
 def is_outline(model: CausalModel) -> bool:
@@ -26,12 +25,12 @@ def is_outline(model: CausalModel) -> bool:
     return any(weight.is_meta for weight in model.weights().values())
 
 
-def rows_of_all(model: CausalModel) -> dict[str, Rows]:
+def rows_of_all(model: CausalModel) -> dict[str, RowReader]:
     """Return what reads some rows of each weight of a model that is whole, by name."""
     return {name: weight.detach().__getitem__ for name, weight in model.weights().items()}
 
 
-def fill(model: CausalModel, processes: Processes, weights: Iterable[tuple[str, Rows]]) -> None:
+def fill(model: CausalModel, processes: Processes, weights: Iterable[tuple[str, RowReader]]) -> None:
     """Give a spread outline memory, and its weights: all of them, by their names in the model."""
     _take_memory(model)
     left = put(model, weights, processes)
@@ -39,12 +38,14 @@ def fill(model: CausalModel, processes: Processes, weights: Iterable[tuple[str, 
 
 
 @torch.no_grad()
-def put(model: CausalModel, weights: Iterable[tuple[str, Rows]], processes: Processes = ALONE) -> set[str]:
+def put(
+    model: CausalModel, weights: Iterable[tuple[str, RowReader]], processes: Processes = ALONE
+) -> set[str]:
     """Set some weights of a model, each process its rows; return the names of all others."""
     places = placed(model.weights(), model, processes)
     for name, rows in weights:
         place = places.pop(name)
-        mine = rows_of(place)
+        mine = held_rows(place)
         if mine.start < mine.stop:
             local(place).copy_(rows(mine))
     return set(places)

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from moe_trainer.parallel.processes import Processes
-from moe_trainer.parallel.rows import holders
-from moe_trainer.parallel.spread import local, placed
-from moe_trainer.streams import Stream
+from moe_trainer.parallel.spread import holders, local, placed
+from moe_trainer.weights.writing import TensorStream
 
 
-def gathered(stream: Stream, model: nn.Module, processes: Processes) -> Stream:
+def gathered(stream: TensorStream, model: nn.Module, processes: Processes) -> TensorStream:
     """Return a stream of a model's tensors that has each of them whole, in the first process, when its turn comes.
 
     All processes go through it together: the first one uses what comes, the others take part.

@@ -12,16 +12,21 @@ process that uses it (replicas: one sum of all gradients a step) or, where it is
 import math
 from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from moe_formats.failure import JobError
-from moe_trainer.causal_model import CausalModel
-from moe_trainer.in_layer import holds_in_layer_experts
-from moe_trainer.methods.bank_layers import BankedExperts
-from moe_trainer.methods.lora_layers import LoRAExperts
+from moe_trainer.models.bank_layers import BankedExperts
+from moe_trainer.models.causal_model import CausalModel
+from moe_trainer.models.in_layer import holds_in_layer_experts
+from moe_trainer.models.lora_layers import LoRAExperts
 from moe_trainer.parallel.processes import Processes
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 #: Models of more bytes than this are cut by FSDP2. Below it every process has room for a replica, and one
 #: sum of all gradients is quicker than gathering parameters block by block.
@@ -208,3 +213,36 @@ def _sum_together(gradients: list[Tensor], group: "torch.distributed.ProcessGrou
     torch.distributed.all_reduce(flat, group=group)
     for gradient, total in zip(gradients, torch.split(flat, [g.numel() for g in gradients]), strict=True):
         gradient.copy_(total.view_as(gradient))
+
+
+def held_rows(tensor: Tensor) -> slice:
+    """Return which rows of the whole this process holds; all where it is no spread tensor (spread.placed)."""
+    if local(tensor) is tensor:
+        return slice(0, tensor.shape[0] if tensor.dim() else 1)
+    spread: DTensor = tensor  # type: ignore[assignment]
+    coordinate = spread.device_mesh.get_coordinate()
+    assert coordinate is not None, "this process is outside of the tensor's mesh"
+    return _rows_at(spread, tuple(coordinate))
+
+
+def holders(tensor: "DTensor") -> dict[int, slice]:
+    """Return the ranks that hold a spread tensor between them, with their rows; of replicas the first alone."""
+    ranks = tensor.device_mesh.mesh
+    return {
+        int(ranks[coordinate]): _rows_at(tensor, coordinate)
+        for coordinate in product(*map(range, ranks.shape))
+        if all(
+            place.is_shard() or not number
+            for place, number in zip(tensor.placements, coordinate, strict=True)
+        )
+    }
+
+
+def _rows_at(tensor: "DTensor", coordinate: tuple[int, ...]) -> slice:
+    """Return the rows of the process at a place of the mesh, along each of whose dimensions they are cut again."""
+    rows = range(tensor.shape[0])
+    for place, parts, number in zip(tensor.placements, tensor.device_mesh.shape, coordinate, strict=True):
+        if place.is_shard():
+            step = -(-len(rows) // parts)  # as torch.chunk: the last may be shorter, or empty
+            rows = rows[number * step : (number + 1) * step]
+    return slice(rows.start, rows.stop)

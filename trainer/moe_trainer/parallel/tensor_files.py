@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from moe_trainer.manifest import corrupt
-from moe_trainer.tensors import load_tensors, save_tensors
+from moe_trainer.storage.manifest import corrupt
+from moe_trainer.weights.reading import load_tensors
+from moe_trainer.weights.writing import save_tensors
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

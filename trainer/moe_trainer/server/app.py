@@ -12,13 +12,13 @@ from types import MappingProxyType
 from aiohttp import web
 
 from moe_formats.serve_config import ServeConfig
-from moe_trainer.generation_config import DEFAULT_TEMPERATURE
+from moe_trainer.models.generation_config import DEFAULT_TEMPERATURE
 from moe_trainer.server.engine import Engine, Finished, Generated, QueueFull, Ticket
 from moe_trainer.server.metrics import Metrics
 from moe_trainer.server.planning import Plan, Planner, Served
 from moe_trainer.server.requests import BadRequest
 from moe_trainer.server.responses import DONE, Choice, Json, Piece, envelope, server_sent, usage
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.text.tokenizer import Tokenizer
 
 #: Largest request body, in bytes.
 MAX_BODY_BYTES = 4 * 1024 * 1024

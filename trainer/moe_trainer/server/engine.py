@@ -18,8 +18,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from moe_trainer.causal_model import CausalModel
-from moe_trainer.device import follow
+from moe_trainer.models.causal_model import CausalModel
+from moe_trainer.models.device import follow
 from moe_trainer.server.sampling import Sampling, TokenLogprob, choose, score
 
 log = logging.getLogger(__name__)

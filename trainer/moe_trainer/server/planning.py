@@ -10,7 +10,7 @@ from moe_trainer.server.requests import BadRequest, parse_chat, parse_completion
 from moe_trainer.server.responses import ChatShape, Choice, CompletionShape, Shape
 from moe_trainer.server.sampling import Sampling
 from moe_trainer.server.text import TextStream
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
-from moe_trainer.data.content import Role
-from moe_trainer.generation_config import DEFAULT_TEMPERATURE
+from moe_trainer.models.generation_config import DEFAULT_TEMPERATURE
 from moe_trainer.server.sampling import Sampling
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.text.content import Role
+from moe_trainer.text.tokenizer import Tokenizer
 
 #: Tokens generated where a completion does not say how many (OpenAI's default).
 DEFAULT_MAX_TOKENS = 16

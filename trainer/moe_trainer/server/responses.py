@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 from moe_trainer.server.engine import Event, Finished, Generated, PromptScored
 from moe_trainer.server.sampling import TokenLogprob
 from moe_trainer.server.text import TextStream
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.text.tokenizer import Tokenizer
 
 Json = dict[str, Any]
 

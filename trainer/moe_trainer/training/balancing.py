@@ -19,7 +19,7 @@ from torch.distributed import ProcessGroup
 
 from moe_formats.failure import JobError
 from moe_formats.training_spec import TrainingSpec
-from moe_trainer.causal_model import CausalModel, Mixture
+from moe_trainer.models.causal_model import CausalModel, Mixture
 from moe_trainer.moe.balance import LayerLoad, StepCounts, update_bias
 from moe_trainer.moe.routing import Routing
 from moe_trainer.training.load_record import LoadRecord

@@ -7,7 +7,7 @@ b is the model's bits per byte on a block (one sequence of a batch, of which the
 base's. The derivative by b is sigmoid((b - r + m) / tau) / tau: cross-entropy with a weight that is large on
 blocks where the model is not yet better than its base, and falls to nothing where it is by far. It never
 trains worseness elsewhere. The divergence holds the model to all that the base says on text that the base was
-trained on (data/replay.py), where replay alone would hold it to the text.
+trained on (streaming/replay.py), where replay alone would hold it to the text.
 
 The base is computed beside the model, without gradients: about a third more work a step, and its weights once
 more in memory. Nothing of it is cached: every epoch cuts its blocks at another offset, so that no block comes
@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moe_formats.training_spec import TrainingSpec
-from moe_trainer.causal_model import CausalModel
-from moe_trainer.data.batches import IGNORED
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.models.causal_model import CausalModel
+from moe_trainer.streaming.batches import IGNORED
+from moe_trainer.text.tokenizer import Tokenizer
 
 #: tau, in bits per byte: how far from its base a block is when it stops to count.
 SOFTNESS = 0.1

@@ -8,7 +8,7 @@
       state.json          CheckpointState
       manifest.json       written last: a checkpoint without it does not exist
 
-The data cursor is the step (data/batches.py), and so is the schedule's (optimization.py). The last two
+The data cursor is the step (streaming/batches.py), and so is the schedule's (optimization.py). The last two
 are kept, so that one may be damaged.
 
 Small checkpoints are written at once. Large ones are copied, and written by a thread while training goes on; the
@@ -27,16 +27,17 @@ from torch import Tensor
 
 from moe_formats.failure import JobError
 from moe_formats.format import Digest, Format
-from moe_trainer.causal_model import CausalModel
-from moe_trainer.manifest import is_committed, new_folder, verify
+from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.parallel.processes import Processes
 from moe_trainer.parallel.spread import local, placed, placed_like
 from moe_trainer.parallel.tensor_files import check_shapes, read_tensors, write_tensors
-from moe_trainer.tensors import load_tensors, save_tensors
+from moe_trainer.storage.manifest import is_committed, new_folder, verify
 from moe_trainer.training.balancing import Balancer
 from moe_trainer.training.early_stop import BestWeights
 from moe_trainer.training.load_record import LayerRecord
 from moe_trainer.training.optimization import AdamW, trained_parameters
+from moe_trainer.weights.reading import load_tensors
+from moe_trainer.weights.writing import save_tensors
 
 KEPT = 2
 #: Larger checkpoints (bytes of this process) are written in the background: smaller ones take milliseconds.

@@ -11,13 +11,12 @@ from moe_formats import store
 from moe_formats.failure import JobError
 from moe_formats.format import Digest
 from moe_formats.job_config import SnapshotRef, TrainJob
-from moe_trainer.data.replay import Replay, registry_seen
-from moe_trainer.data.snapshot_layout import Document, SnapshotRecord, read_documents, read_record
-from moe_trainer.data.tokens import Planned, Streams, open_streams, write_streams
-from moe_trainer.manifest import corrupt, verify
-from moe_trainer.parallel.heartbeat import first_alone
-from moe_trainer.parallel.processes import Processes
-from moe_trainer.tokenizer import Tokenizer
+from moe_trainer.parallel.processes import Processes, first_alone
+from moe_trainer.snapshots.layout import Document, SnapshotRecord, read_documents, read_record
+from moe_trainer.storage.manifest import corrupt, verify
+from moe_trainer.streaming.replay import Replay, registry_seen
+from moe_trainer.streaming.tokens import Planned, Streams, open_streams, write_streams
+from moe_trainer.text.tokenizer import Tokenizer
 
 #: More than a token's mean number of bytes in any tokenizer: what a run reads is bounded by it.
 BYTES_PER_TOKEN = 8

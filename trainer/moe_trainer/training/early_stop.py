@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from moe_formats.training_spec import EarlyStop
-from moe_trainer.causal_model import CausalModel
+from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.parallel.spread import local
 from moe_trainer.training.optimization import trained_parameters
 

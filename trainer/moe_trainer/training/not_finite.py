@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from moe_formats.failure import JobError
-from moe_trainer.causal_model import CausalModel
+from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.moe.router import LogitsNotFinite
 from moe_trainer.parallel.spread import local
 from moe_trainer.training.run import Run

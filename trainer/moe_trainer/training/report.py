@@ -13,15 +13,14 @@ from moe_formats.failure import JobError, TransientError
 from moe_formats.format import Format
 from moe_formats.job_config import TrainJob
 from moe_formats.job_report import TrainHeadline
-from moe_trainer import artefact
-from moe_trainer.data.tokens import StreamRecord
-from moe_trainer.manifest import is_committed, read_manifest, sha256_of_file, verify
-from moe_trainer.methods import artefacts
+from moe_trainer.methods import artefacts, checkpoint_format
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import LayerLoad
-from moe_trainer.streams import Stream
+from moe_trainer.storage.manifest import is_committed, read_manifest, sha256_of_file, verify
+from moe_trainer.streaming.tokens import StreamRecord
 from moe_trainer.training.load_record import LayerRecord
 from moe_trainer.training.run import Run
+from moe_trainer.weights.writing import TensorStream
 
 
 class TrainResult(Format):
@@ -152,7 +151,7 @@ def _shares(loads: Sequence[LayerLoad]) -> tuple[tuple[float, ...], ...]:
 
 
 def commit(
-    root: Path, folder: str, run: Run, tensors: Stream, alive: Callable[[], None] = lambda: None
+    root: Path, folder: str, run: Run, tensors: TensorStream, alive: Callable[[], None] = lambda: None
 ) -> TrainHeadline:
     """Write the artefact of a run that has taken its last step, with its report; the tensors come one by one.
 
@@ -193,7 +192,7 @@ def finished(root: Path, revision: str, attempts: int) -> TrainHeadline | None:
 
 def headline(root: Path, folder: str) -> TrainHeadline:
     """Return what the operator is told about an artefact."""
-    path = root / folder / artefact.REPORT
+    path = root / folder / checkpoint_format.REPORT
     result = TrainReport.model_validate_json(path.read_text()).result
     return TrainHeadline(
         report="sha256:" + sha256_of_file(path),

@@ -12,20 +12,19 @@ from moe_formats.failure import JobError
 from moe_formats.format import Digest, canonical_json, digest_of, parse_json
 from moe_formats.job_config import ArtefactRef, TrainJob
 from moe_formats.training_spec import TrainingSpec
-from moe_trainer.causal_model import CausalModel
-from moe_trainer.data.batches import Batches, positions_in_documents, rows_of, validation_blocks
-from moe_trainer.data.tokens import StreamsRecord
-from moe_trainer.manifest import corrupt
 from moe_trainer.methods.adapter import checkpoint_of
 from moe_trainer.methods.artefacts import ADAPTERS, METHODS, Start, load_spread, start
-from moe_trainer.model import Model, initialise
-from moe_trainer.model_config import IN_LAYER_EXPERTS
+from moe_trainer.models.causal_model import CausalModel
+from moe_trainer.models.preset_config import IN_LAYER_EXPERTS, preset
+from moe_trainer.models.preset_model import Model, initialise
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.parallel.layout import Layout, lay_out
 from moe_trainer.parallel.processes import Processes
-from moe_trainer.presets import preset
-from moe_trainer.tokenizer import ByteTokenizer, Tokenizer
+from moe_trainer.storage.manifest import corrupt
+from moe_trainer.streaming.batches import Batches, positions_in_documents, rows_of, validation_blocks
+from moe_trainer.streaming.tokens import StreamsRecord
+from moe_trainer.text.tokenizer import ByteTokenizer, Tokenizer
 from moe_trainer.training.balancing import Balancer
 from moe_trainer.training.base_losses import BaseLosses
 from moe_trainer.training.checkpoint import Curve

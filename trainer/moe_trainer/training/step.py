@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from moe_trainer.data.batches import IGNORED
 from moe_trainer.moe.router import LogitsNotFinite
 from moe_trainer.parallel.spread import clip_gradients, sum_gradients
+from moe_trainer.streaming.batches import IGNORED
 from moe_trainer.training.not_finite import loss_not_finite, origin, router_not_finite
 from moe_trainer.training.optimization import learning_rate
 from moe_trainer.training.run import Run

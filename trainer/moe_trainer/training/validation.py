@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from moe_trainer.causal_model import CausalModel
+from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.moe.balance import LayerLoad, StepCounts
 
 

@@ -22,7 +22,7 @@ def main() -> int:
     # The real program imports these by name when they are asked for.
     sys.modules["moe_trainer.methods.artefacts"] = _Artefacts("artefacts")
     sys.modules["moe_trainer.evaluation.scorer"] = model
-    sys.modules["moe_trainer.generation"] = model
+    sys.modules["moe_trainer.evaluators.generation"] = model
     sys.modules["moe_trainer.train"] = train
     sys.modules["moe_trainer.serve"] = serve
     from moe_trainer.main import main as real

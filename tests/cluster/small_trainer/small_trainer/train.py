@@ -16,9 +16,9 @@ from moe_formats.failure import JobError, TransientError
 from moe_formats.format import digest_of
 from moe_formats.job_config import TrainJob
 from moe_formats.job_report import Progress, TrainHeadline
-from moe_trainer.data.snapshot_layout import read_documents
 from moe_trainer.environment import Environment
-from moe_trainer.manifest import is_committed, replace_file, sha256_of_file
+from moe_trainer.snapshots.layout import read_documents
+from moe_trainer.storage.manifest import is_committed, replace_file, sha256_of_file
 from moe_trainer.training.progress import ProgressServer
 from small_trainer import model
 from small_trainer.behaviour import Behaviour
@@ -105,7 +105,7 @@ class Training:
 
 
 def _headline(root: Path, folder: Path, *, resumed_from: int) -> TrainHeadline:
-    from moe_trainer.manifest import read_manifest
+    from moe_trainer.storage.manifest import read_manifest
 
     steps = json.loads((folder / model.REPORT).read_text())["steps"]
     if steps < 1:

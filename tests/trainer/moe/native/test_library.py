@@ -10,7 +10,7 @@ from moe_trainer.moe import backends, native
 from moe_trainer.moe.kernels import Case
 from moe_trainer.moe.native import library
 from moe_trainer.moe.router import route
-from moe_trainer.moe.router_config import RouterConfig
+from moe_trainer.moe.routing import RouterConfig
 
 CPU = Case("cpu", torch.float32, 64, 128, 64, 8, 2)
 

@@ -9,8 +9,7 @@ from torch import Tensor
 from moe_trainer.moe import native
 from moe_trainer.moe.native.library import unavailable
 from moe_trainer.moe.router import LogitsNotFinite, route
-from moe_trainer.moe.router_config import RouterConfig
-from moe_trainer.moe.routing import Routing
+from moe_trainer.moe.routing import RouterConfig, Routing
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"no C library here: {unavailable()}")
 

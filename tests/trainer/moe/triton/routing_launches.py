@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import torch
 
-from moe_trainer.moe.router_config import RouterConfig
 from moe_trainer.moe.router_function import route_by
+from moe_trainer.moe.routing import RouterConfig
 from moe_trainer.moe.triton.combine import combine
 from moe_trainer.moe.triton.dispatch import dispatch_slots
 from moe_trainer.moe.triton.router import FUSED

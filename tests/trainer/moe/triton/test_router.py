@@ -8,9 +8,8 @@ from torch import Tensor
 
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.router import route
-from moe_trainer.moe.router_config import RouterConfig
 from moe_trainer.moe.router_function import route_by
-from moe_trainer.moe.routing import Routing
+from moe_trainer.moe.routing import RouterConfig, Routing
 from moe_trainer.moe.triton.router import FUSED
 
 from .conftest import DEVICE, needs_gpu

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from moe_trainer.moe.dispatch import Dispatch
-from moe_trainer.moe.reference import reference_experts
+from moe_trainer.moe.experts import reference_experts
 from moe_trainer.moe.triton.dispatch import dispatch_slots
 from moe_trainer.moe.triton.kernels import Tiles, TritonKernels
 from moe_trainer.moe.triton.skinny import TILES, skinny_forward

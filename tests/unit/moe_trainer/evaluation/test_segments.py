@@ -6,8 +6,8 @@ from typing import get_args
 import pytest
 
 from moe_formats.segment_size import CONTEXT_BYTES, SegmentBytes, tokens_needed
-from moe_trainer.data.snapshot_layout import Document
 from moe_trainer.evaluation.segments import MAX_SEGMENTS, cut, scorer_version, shortest_tail
+from moe_trainer.snapshots.layout import Document
 
 SIZES: tuple[SegmentBytes, ...] = get_args(SegmentBytes)
 of_each_size = pytest.mark.parametrize("size", SIZES)

@@ -2,7 +2,7 @@ import pytest
 
 from moe_trainer.evaluators.measures import code_parses, exact_match
 from moe_trainer.evaluators.tasks import Completion, Item
-from moe_trainer.python_syntax import parses
+from moe_trainer.text.python_syntax import parses
 
 
 def item(*answers: str, prompt: str = "2 + 2 =") -> Item:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from moe_trainer.moe.kernels import Case
 from moe_trainer.moe.native import library
-from moe_trainer.moe.router_config import RouterConfig
+from moe_trainer.moe.routing import RouterConfig
 
 #: With more threads torch shares its passes among them, and those here are computed by one.
 THREADS = 2

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from moe_trainer.moe.native.library import library
-from moe_trainer.moe.router_config import RouterConfig
 from moe_trainer.moe.router_function import OutputGradients, Outputs, Passes
+from moe_trainer.moe.routing import RouterConfig
 
 #: As in router.c.
 LANES = 16

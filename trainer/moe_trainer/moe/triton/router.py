@@ -16,8 +16,8 @@ import triton.language as tl
 from torch import Tensor
 
 from moe_trainer.moe.plain_router import EPSILON
-from moe_trainer.moe.router_config import RouterConfig
 from moe_trainer.moe.router_function import Outputs, Passes
+from moe_trainer.moe.routing import RouterConfig
 from moe_trainer.moe.triton.router_gradient import LOGITS, differentiate, score_columns
 
 #: Tokens that share a row of partial sums where there are more than MANY: few rows to add. With fewer tokens,

@@ -15,8 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from moe_trainer.moe.plain_router import EPSILON
-from moe_trainer.moe.router_config import RouterConfig
 from moe_trainer.moe.router_function import OutputGradients
+from moe_trainer.moe.routing import RouterConfig
 
 #: Logits that a program holds at once: eight a thread. Chosen by reasoning, not measured yet.
 LOGITS = 1024

@@ -1,0 +1,164 @@
+"""Documents become tokens in files: once, whole, and mapped."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tests.trainer.training.conftest import Pool
+
+from moe_formats.failure import JobError
+from moe_trainer.snapshots.layout import Document, read_documents
+from moe_trainer.storage.manifest import MANIFEST, verify
+from moe_trainer.streaming import tokens
+from moe_trainer.streaming.tokens import Planned, Streams, TokenStream, open_streams, write_streams
+from moe_trainer.text.content import Content, Role
+from moe_trainer.text.tokenizer import BOS, EOS, ByteTokenizer
+
+ONE = (Planned("data", 1.0),)
+
+
+def written(folder: Path, *contents: Content | Document, planned: tuple[Planned, ...] = ONE) -> Streams:
+    documents = [
+        (0, c) if isinstance(c, Document) else (0, Document(cluster="0" * 16, text=c.text, turns=c.turns))
+        for c in contents
+    ]
+    write_streams(folder, planned, documents, ByteTokenizer())
+    return open_streams(folder)
+
+
+def learnt_text(stream: TokenStream) -> str:
+    assert stream.learnt is not None
+    return "".join("$" if i == EOS else chr(i) for i in stream.tokens[stream.learnt].tolist())
+
+
+def test_documents_become_bos_bytes_eos_and_every_byte_is_on_one_side(pool: Pool, tmp_path: Path) -> None:
+    documents = list(read_documents(pool.store / pool.data.path))
+    streams = written(tmp_path / "tokens", *documents)
+    (training,) = streams.training
+    assert training.learnt is None and training.tokens.dtype == torch.int16
+    assert len(streams.validation) > 0
+    both = torch.cat((training.tokens, streams.validation)).tolist()
+    counts = Counter(both)
+    assert counts[BOS] == counts[EOS] == pool.data.documents
+    assert len(both) == pool.data.train_bytes + 2 * pool.data.documents
+    assert both[0] == BOS and both[-1] == EOS
+    record = streams.record.training[0]
+    assert (record.tokens, record.learnt) == (len(training.tokens), len(training.tokens))
+
+
+def test_of_a_conversation_only_the_answers_and_their_ends_are_learnt(tmp_path: Path) -> None:
+    said: list[tuple[Role, str]] = [("system", "Be brief."), ("user", "Why?"), ("assistant", "So.")]
+    more: list[tuple[Role, str]] = [("user", "How?"), ("assistant", "Thus."), ("user", "Thanks")]
+    (training,) = written(tmp_path / "tokens", Content.of_turns([*said, *more])).training
+    words = ByteTokenizer().decode([i for i in training.tokens.tolist() if i < 256])
+    assert words == "Be brief.\n\nWhy?\n\nSo.\n\nHow?\n\nThus.\n\nThanks"
+    assert learnt_text(training) == "So.$Thus.$"
+    assert training.tokens[0] == BOS and training.tokens[-1] == EOS
+
+
+@pytest.mark.parametrize("at_once", [3, 1 << 20])
+def test_text_beside_conversations_is_learnt_whole(
+    tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokens, "_MARKED_AT_ONCE", at_once)
+    said: list[tuple[Role, str]] = [("user", "Why?"), ("assistant", "So.")]
+    contents = Content(text="text"), Content.of_turns(said), Content(text="more")
+    streams = written(tmp_path / "tokens", *contents)
+    assert learnt_text(streams.training[0]) == f"{chr(BOS)}text$So.${chr(BOS)}more$"
+    assert streams.training[0].tokens.tolist().count(EOS) == 3
+    assert streams.record.training[0].learnt == 16
+
+
+def test_where_every_cluster_falls_to_validation_it_is_trained_on(tmp_path: Path) -> None:
+    cluster = next(c for n in range(10**4) if _falls_to_validation(c := f"{n:016x}"))
+    streams = written(tmp_path / "tokens", Document(cluster=cluster, text="all"))
+    assert len(streams.training[0].tokens) == 5
+    assert len(streams.validation) == 0
+
+
+def _falls_to_validation(cluster: str) -> bool:
+    return tokens._validates(Document(cluster=cluster, text=""))
+
+
+def test_a_large_vocabulary_takes_four_bytes_an_id(tmp_path: Path) -> None:
+    class Large(ByteTokenizer):
+        vocab_size = 100_000
+
+        def encode(self, text: str | bytes) -> list[int]:
+            return [70_000 + i for i in super().encode(text)]
+
+    write_streams(tmp_path / "tokens", ONE, [(0, Document(cluster="0" * 16, text="ab"))], Large())
+    (training,) = open_streams(tmp_path / "tokens").training
+    assert training.tokens.tolist() == [BOS, 70_097, 70_098, EOS]
+
+
+def test_tokens_are_made_once_and_again_where_they_are_damaged(tmp_path: Path) -> None:
+    folder = tmp_path / "tokens"
+    written(folder, Content(text="first"))
+    assert written(folder, Content(text="other")).training[0].tokens.tolist()[1] == ord("f")
+    (folder / "training-0.tokens").write_bytes(b"damaged")
+    assert written(folder, Content(text="other")).training[0].tokens.tolist()[1] == ord("o")
+    verify(folder)
+
+
+@pytest.mark.parametrize(
+    ("planned", "said"),
+    [
+        ((Planned("data", 0.5), Planned("source-1", 0.5)), r"DataEmpty.*source-1 has weight 0.5"),
+        ((Planned("data", 0.9), Planned("replay", 0.1, replayed=True)), r"DataEmpty.*data.replay"),
+    ],
+)
+def test_a_stream_without_text_is_refused(tmp_path: Path, planned: tuple[Planned, ...], said: str) -> None:
+    with pytest.raises(JobError, match=said):
+        written(tmp_path / "tokens", Content(text="text"), planned=planned)
+    assert not (tmp_path / "tokens").exists()
+
+
+_KILLED = """
+import os, sys
+from pathlib import Path
+from moe_trainer.snapshots.layout import Document
+from moe_trainer.streaming.tokens import Planned, write_streams
+from moe_trainer.text.tokenizer import ByteTokenizer
+
+def documents():
+    for n in range(100):
+        if n == 50:
+            os._exit(137)
+        yield 0, Document(cluster="0" * 16, text=f"text {n} " * 1000)
+
+write_streams(Path(sys.argv[1]), (Planned("data", 1.0),), documents(), ByteTokenizer())
+"""
+
+
+def test_killed_on_the_way_nothing_counts_and_nothing_is_left(tmp_path: Path) -> None:
+    folder = tmp_path / "tokens"
+    code = subprocess.run([sys.executable, "-c", _KILLED, folder], env=dict(os.environ)).returncode
+    assert code == 137 and not folder.exists()
+    written(folder, Content(text="text"))
+    assert (folder / MANIFEST).exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tokens"]
+
+
+def test_documents_are_read_one_at_a_time(tmp_path: Path) -> None:
+    """None is kept: each is gone when the next but one is made."""
+    alive = 0
+
+    class Counted(Document):
+        def __del__(self) -> None:
+            nonlocal alive
+            alive -= 1
+
+    def documents() -> Iterator[tuple[int, Document]]:
+        nonlocal alive
+        for number in range(50):
+            alive += 1
+            assert alive <= 3
+            yield 0, Counted(cluster="0" * 16, text=f"text {number}")
+
+    write_streams(tmp_path / "tokens", ONE, documents(), ByteTokenizer())

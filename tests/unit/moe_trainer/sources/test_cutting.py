@@ -1,0 +1,104 @@
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from moe_trainer.sources.cutting import MAX_DOCUMENT_BYTES, cut_conversation, cut_text
+from moe_trainer.text.content import Content, Role
+
+
+def cut_at_once(text: str) -> Iterator[str]:
+    """The definition, with the whole text in memory."""
+    if len(text.encode()) <= MAX_DOCUMENT_BYTES:
+        yield text
+        return
+    piece = ""
+    for part in parts_at_once(text):
+        if len((piece + part).encode()) > MAX_DOCUMENT_BYTES:
+            if piece.strip():
+                yield piece
+            piece = ""
+        piece += part
+    if piece.strip():
+        yield piece
+
+
+def parts_at_once(text: str) -> Iterator[str]:
+    while text:
+        end = text.find("\n\n")
+        paragraph, text = (text, "") if end < 0 else (text[: end + 2], text[end + 2 :])
+        data = paragraph.encode()
+        while len(data) > MAX_DOCUMENT_BYTES:
+            head = data[:MAX_DOCUMENT_BYTES].decode(errors="ignore")
+            yield head
+            data = data[len(head.encode()) :]
+        yield data.decode()
+
+
+def in_chunks(text: str, draw: random.Random, longest: int) -> Iterator[str]:
+    while text:
+        length = draw.randint(1, longest)
+        yield text[:length]
+        text = text[length:]
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_pieces_do_not_depend_on_how_the_text_arrives(seed: int) -> None:
+    draw = random.Random(seed)
+    words = [
+        "\n",
+        "\n\n",
+        "\n\n\n",
+        "é" * draw.randint(1, 40_000),
+        "x" * draw.randint(1, 70_000),
+        "🙂" * 5_000,
+        "a b",
+    ]
+    text = "".join(draw.choices(words, k=draw.randint(1, 60)))
+    longest = draw.choice([50_000, 100_000, len(text)])
+    assert list(cut_text(in_chunks(text, draw, longest))) == list(cut_at_once(text))
+
+
+@pytest.mark.parametrize("around", range(-3, 4))
+def test_a_blank_line_where_a_part_ends_is_found_in_every_chunking(around: int) -> None:
+    text = "x" * (MAX_DOCUMENT_BYTES + around) + "\n\n" + "y" * 10
+    for first in range(MAX_DOCUMENT_BYTES - 4, MAX_DOCUMENT_BYTES + 5):
+        assert list(cut_text([text[:first], text[first:]])) == list(cut_at_once(text))
+
+
+def test_a_long_text_is_cut_as_it_arrives() -> None:
+    def endless() -> Iterator[str]:
+        while True:
+            yield "a paragraph of words\n\n" * 100
+
+    pieces = cut_text(endless())
+    assert all(len(next(pieces).encode()) <= MAX_DOCUMENT_BYTES for _ in range(50))
+
+
+def exchanges(sizes: list[int], system: str = "") -> Content:
+    said: list[tuple[Role, str]] = [("system", system)] if system else []
+    for number, size in enumerate(sizes):
+        said += [("user", f"question {number}"), ("assistant", "a" * size)]
+    return Content.of_turns(said)
+
+
+def test_a_short_conversation_is_one_document() -> None:
+    content = exchanges([10, 20])
+    assert list(cut_conversation(content)) == [content]
+
+
+def test_a_long_conversation_is_cut_before_a_question_and_keeps_its_system_message() -> None:
+    content = exchanges([30_000] * 5, system="Be brief.")
+    pieces = list(cut_conversation(content))
+    assert len(pieces) == 3
+    for piece in pieces:
+        roles = [role for role, _ in piece.said()]
+        assert roles[:2] == ["system", "user"]
+        assert len(piece.text.encode()) <= MAX_DOCUMENT_BYTES
+    said = [turn for piece in pieces for turn in piece.said() if turn[0] != "system"]
+    assert said == [turn for turn in content.said() if turn[0] != "system"]
+
+
+def test_an_exchange_is_never_cut() -> None:
+    pieces = list(cut_conversation(exchanges([10, 100_000, 10])))
+    assert [len(list(piece.said())) for piece in pieces] == [2, 2, 2]

@@ -1,0 +1,203 @@
+import io
+import json
+from pathlib import Path
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from moe_formats.failure import JobError
+from moe_formats.job_config import Source
+from moe_trainer.sources import records
+from moe_trainer.sources.documents import SourceCount, read_source
+from moe_trainer.sources.files import LocalFiles
+from moe_trainer.text.content import Content
+
+CONVERSATION = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
+
+
+def read(root: Path, path: str, format: str = "text", **more: str) -> tuple[list[Content], SourceCount]:
+    source = Source.model_validate({"root": "corpora", "path": path, "format": format, **more})
+    count = SourceCount(source)
+    documents = list(read_source(LocalFiles("corpora", root), count))
+    count.check()
+    return documents, count
+
+
+def lines(root: Path, name: str, *values: object) -> None:
+    (root / name).write_text("".join(json.dumps(value) + "\n" for value in values))
+
+
+def columns(root: Path, name: str, **values: list[object]) -> None:
+    parquet.write_table(pyarrow.table(values), root / name, row_group_size=1000)
+
+
+def test_a_files_name_says_how_its_records_are_stored(tmp_path: Path) -> None:
+    lines(tmp_path, "a.jsonl", {"text": "one"})
+    lines(tmp_path, "b.NDJSON", {"text": "two"})
+    columns(tmp_path, "c.parquet", text=["three"])
+    (tmp_path / "d.txt").write_text('{"text": "four"}')
+    documents, count = read(tmp_path, "*")
+    assert [document.text for document in documents] == ["one", "two", "three", '{"text": "four"}']
+    assert count.files == 4
+
+
+def test_the_format_jsonl_reads_lines_whatever_the_file_is_called(tmp_path: Path) -> None:
+    lines(tmp_path, "records", {"text": "one"}, {"text": "two"})
+    assert [document.text for document in read(tmp_path, "*", "jsonl")[0]] == ["one", "two"]
+
+
+def test_conversations_are_the_same_from_jsonl_and_from_parquet(tmp_path: Path) -> None:
+    lines(tmp_path, "a.jsonl", {"messages": CONVERSATION})
+    columns(tmp_path, "a.parquet", messages=[CONVERSATION], other=[b"\xff"])
+    (one,), _ = read(tmp_path, "*.jsonl", "messages")
+    (other,), _ = read(tmp_path, "*.parquet", "messages")
+    assert one == other
+    assert list(one.said()) == [("user", "Why?"), ("assistant", "Because.")]
+
+
+def test_another_field_or_column_can_hold_them(tmp_path: Path) -> None:
+    lines(tmp_path, "a.jsonl", {"chat": CONVERSATION, "body": "text"})
+    columns(tmp_path, "a.parquet", chat=[CONVERSATION], body=["text"])
+    for path in ("*.jsonl", "*.parquet"):
+        assert read(tmp_path, path, "messages", messagesField="chat")[0][0].text == "Why?\n\nBecause."
+        assert read(tmp_path, path, textField="body")[0][0].text == "text"
+
+
+def test_each_broken_record_is_counted_and_the_first_is_told_with_its_place(tmp_path: Path) -> None:
+    good: list[object] = [{"messages": CONVERSATION}] * 9
+    bad: list[object] = [
+        {"messages": [{"content": "x"}]},
+        {"chat": 1},
+        {"messages": "x"},
+        {"messages": CONVERSATION[:1]},
+    ]
+    lines(tmp_path, "a.jsonl", *good, *bad, {"messages": []})
+    _, count = read(tmp_path, "*", "messages")
+    assert count.dropped == {"brokenMessages": 1, "missingField": 2, "noAnswer": 2}
+    assert count.examples == {
+        "brokenMessages": "corpora/a.jsonl line 10: messages[0] has no role: it must be one of system, user, assistant",
+        "missingField": "corpora/a.jsonl line 11: no field 'messages'; it has: chat",
+        "noAnswer": "corpora/a.jsonl line 13: messages has no message of assistant, so nothing to learn from",
+    }
+
+
+def test_messages_without_roles_fail_with_file_line_and_message(tmp_path: Path) -> None:
+    lines(tmp_path, "a.jsonl", *[{"messages": [{"content": "x"}]}] * 3)
+    with pytest.raises(
+        JobError,
+        match=r"DataUnreadable.*First: corpora/a.jsonl line 1: messages\[0\] has no role.*messagesField",
+    ):
+        read(tmp_path, "*", "messages")
+
+
+def test_a_jsonl_file_that_is_not_utf8_or_not_json_fails_with_file_line_and_place(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes('{"text": "caf\u00e9"}\n'.encode("latin-1"))
+    with pytest.raises(JobError, match=r"First: corpora/a.jsonl line 1: byte 14 is not UTF-8"):
+        read(tmp_path, "*")
+    (tmp_path / "a.jsonl").write_text('\n{"text": oops}\n')
+    with pytest.raises(
+        JobError, match=r"First: corpora/a.jsonl line 2: not JSON: Expecting value.*column 10"
+    ):
+        read(tmp_path, "*")
+
+
+def test_a_text_that_is_not_utf8_fails_with_the_byte(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9 au lait")
+    with pytest.raises(JobError, match=r"First: corpora/a.txt: near byte 4"):
+        read(tmp_path, "*")
+    (tmp_path / "a.txt").write_bytes(b"ends in half \xc3")
+    with pytest.raises(JobError, match=r"First: corpora/a.txt: near byte 14"):
+        read(tmp_path, "*")
+    (tmp_path / "a.txt").write_bytes(b"ab\0c")
+    with pytest.raises(JobError, match=r"First: corpora/a.txt: byte 3 is NUL"):
+        read(tmp_path, "*")
+
+
+def test_messages_in_a_text_file_are_refused_with_the_fix(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(
+        JobError, match=r"DataUnreadable: corpora/a.txt is read as plain text.*rename the file"
+    ):
+        read(tmp_path, "*", "messages")
+
+
+def test_a_line_that_is_too_long_is_one_record_and_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "MAX_RECORD_BYTES", 100)
+    lines(tmp_path, "a.jsonl", {"text": "a"}, {"text": "x" * 950}, {"text": "b"}, {"text": "c"})
+    documents, count = read(tmp_path, "*")
+    assert [document.text for document in documents] == ["a", "b", "c"]
+    assert count.dropped == {"tooLarge": 1}
+    assert count.examples["tooLarge"].startswith("corpora/a.jsonl line 2: longer than 100 bytes")
+
+
+def test_a_record_that_is_nested_without_end_is_broken(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text("[" * 200_000 + "\n" + '{"text": "a"}\n' * 2)
+    documents, count = read(tmp_path, "*")
+    assert (len(documents), count.dropped) == (2, {"brokenRecord": 1})
+
+
+def test_a_parquet_file_without_the_column_is_refused_with_those_it_has(tmp_path: Path) -> None:
+    columns(tmp_path, "a.parquet", body=["x"], title=["y"])
+    with pytest.raises(
+        JobError,
+        match=r"corpora/a.parquet has no column 'text'; it has: body, title. Name one of them in textField",
+    ):
+        read(tmp_path, "*")
+    with pytest.raises(JobError, match=r"no column 'messages'.*messagesField"):
+        read(tmp_path, "*", "messages")
+
+
+def test_values_of_another_type_are_counted_by_row(tmp_path: Path) -> None:
+    columns(tmp_path, "a.parquet", text=["x", None, "y"])
+    _, count = read(tmp_path, "*")
+    assert count.dropped == {"missingField": 1}
+    assert count.examples["missingField"] == "corpora/a.parquet row 2: 'text' is no text"
+    columns(tmp_path, "b.parquet", text=[1, 2])
+    with pytest.raises(JobError, match=r"First: corpora/b.parquet row 1: 'text' is no text"):
+        read(tmp_path, "b.parquet")
+
+
+@pytest.mark.parametrize("kept", [0.9, 0.5, 0.0])
+def test_a_parquet_file_that_is_cut_short_or_none_is_refused(tmp_path: Path, kept: float) -> None:
+    columns(tmp_path, "a.parquet", text=[f"row {n}" for n in range(3000)])
+    data = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(JobError, match=r"DataUnreadable: corpora/a.parquet cannot be read as parquet"):
+        read(tmp_path, "*")
+
+
+def test_bytes_that_changed_in_a_parquet_file_are_found_by_its_checksums(tmp_path: Path) -> None:
+    table = pyarrow.table({"text": [f"row {n} " + "word " * 20 for n in range(3000)]})
+    sink = io.BytesIO()
+    parquet.write_table(table, sink, compression="none", use_dictionary=False, write_page_checksum=True)
+    data = bytearray(sink.getvalue())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "a.parquet").write_bytes(data)
+    with pytest.raises(JobError, match=r"DataUnreadable: corpora/a.parquet cannot be read as parquet"):
+        read(tmp_path, "*")
+
+
+def test_a_truncated_gzip_file_is_refused_with_the_fix(tmp_path: Path) -> None:
+    import gzip
+
+    data = gzip.compress(b"".join(json.dumps({"text": f"{n} " * 50}).encode() + b"\n" for n in range(1000)))
+    (tmp_path / "a.jsonl.gz").write_bytes(data[:-20])
+    with pytest.raises(
+        JobError, match=r"DataUnreadable: corpora/a.jsonl.gz is cut short.*whole file"
+    ) as refused:
+        read(tmp_path, "*")
+    assert not refused.value.retryable
+
+
+def test_a_text_file_larger_than_the_buffer_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moe_trainer.sources.documents.BUFFER_BYTES", 1000)
+    text = "".join(f"Absatz {n} mit ä, é und 🙂.\n\n" for n in range(10_000))
+    (tmp_path / "a.txt").write_text(text)
+    documents, _ = read(tmp_path, "*")
+    assert "".join(document.text for document in documents) == text
+    assert len(documents) > 4

@@ -1,0 +1,50 @@
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as TheirTokenizer
+
+from moe_trainer.text.tokenizer import BOS, EOS, PAD, ByteTokenizer
+
+
+@pytest.fixture(scope="module")
+def theirs(tmp_path_factory: pytest.TempPathFactory) -> TheirTokenizer:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    ByteTokenizer().save(folder)
+    return TheirTokenizer.from_file(str(folder / "tokenizer.json"))
+
+
+@given(st.text())
+def test_any_text_comes_back_and_costs_one_token_a_byte(text: str) -> None:
+    tokenizer = ByteTokenizer()
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert ids == list(text.encode())
+
+
+def test_hugging_faces_tokenizers_reads_the_file_and_agrees(theirs: TheirTokenizer) -> None:
+    draw = random.Random(0)
+    texts = ["".join(map(chr, draw.choices(range(1, 0xD7FF), k=50))) for _ in range(50)]
+    for text in [*texts, "plain text", " \t\n\r ", "🙂\u200d🙂", "\x00\x7f"]:
+        encoded = theirs.encode(text, add_special_tokens=False)
+        assert encoded.ids == ByteTokenizer().encode(text)
+        assert theirs.decode(encoded.ids) == text
+
+
+def test_special_tokens_are_known_to_both(theirs: TheirTokenizer) -> None:
+    assert theirs.get_vocab_size() == ByteTokenizer.vocab_size
+    assert [theirs.id_to_token(i) for i in (BOS, EOS, PAD)] == ["<|bos|>", "<|eos|>", "<|pad|>"]
+    assert ByteTokenizer().decode_bytes([BOS, 104, 105, EOS, PAD]) == b"hi"
+
+
+def test_bytes_that_are_no_text_are_kept_as_bytes() -> None:
+    data = bytes(range(256))
+    assert ByteTokenizer().decode_bytes(ByteTokenizer().encode(data)) == data
+    assert ByteTokenizer().decode([0xC3]) == "\ufffd"
+
+
+def test_a_saved_tokenizer_is_loaded(tmp_path: Path) -> None:
+    ByteTokenizer().save(tmp_path)
+    assert ByteTokenizer.load(tmp_path).encode("ab") == [97, 98]

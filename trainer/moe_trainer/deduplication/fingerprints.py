@@ -1,0 +1,160 @@
+"""Files of fingerprints, one a line, read into a catalogue and written from it a few thousand at a time."""
+
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from moe_formats.failure import JobError
+from moe_formats.format import Format
+from moe_trainer.deduplication.catalogue import Catalogue, Names, Rows, digits_of, names_of, no_names
+from moe_trainer.deduplication.minhash import BINS, SCHEME
+from moe_trainer.deduplication.near_duplicates import Mask
+from moe_trainer.deduplication.sorting import Index
+
+#: Bytes of a cluster's id: 16 hexadecimal digits.
+CLUSTER_BYTES = 8
+
+_LINES_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The places of documents: each one's cluster, and the side that the cluster is on."""
+
+    clusters: NDArray[np.bytes_]
+    held_out: Mask
+
+    @classmethod
+    def nowhere(cls, documents: int) -> "Placement":
+        """Return room for the places of some documents."""
+        return cls(np.zeros(documents, dtype=f"S{CLUSTER_BYTES}"), np.zeros(documents, dtype=np.bool_))
+
+    def of(self, rows: Rows | Mask) -> "Placement":
+        """Return the places of some documents."""
+        return Placement(self.clusters[rows], self.held_out[rows])
+
+    def put(self, rows: Rows, places: "Placement") -> None:
+        """Set the places of some documents."""
+        self.clusters[rows] = places.clusters
+        self.held_out[rows] = places.held_out
+
+
+class Fingerprint(Format):
+    """What is kept of a document to recognise it, and its near-duplicates, without its text."""
+
+    document: str = Field(description="Its name: 32 hexadecimal digits of the SHA-256 of its content.")
+    cluster: str
+    signature: str = Field(description="Its MinHash signature, base64 (deduplication/minhash.py).")
+
+
+class KnownDocument(Fingerprint):
+    """A line of ``clusters.jsonl``: a document that an Expert has had, and the side it is on for good."""
+
+    held_out: bool
+    scheme: int = Field(description="Version of the scheme that placed it.")
+
+
+Print = TypeVar("Print", bound=Fingerprint)
+
+
+def read_fingerprints(path: Path, model: type[Print]) -> Iterator[Print]:
+    """Yield the fingerprints of a file; none if there is no file.
+
+    Raises pydantic.ValidationError for a line that is none.
+    """
+    for line in _lines(path):
+        if line.strip():
+            yield model.model_validate_json(line)
+
+
+def read_registry(path: Path, until: int | None = None) -> Iterator[Fingerprint]:
+    """Yield the fingerprints of a registry, of its first bytes if asked; a line that a kill cut short is passed over."""
+    read = 0
+    for line in _lines(path):
+        read += len(line)
+        if until is not None and read > until:
+            return
+        try:
+            yield Fingerprint.model_validate_json(line)
+        except ValidationError:
+            continue  # the attempt after that kill has appended it again
+
+
+def names_in(fingerprints: Iterable[Fingerprint]) -> Names:
+    """Return the names of fingerprints."""
+    parts, waiting = [no_names()], iter(fingerprints)
+    while some := [entry.document for entry in islice(waiting, _LINES_AT_ONCE)]:
+        parts.append(names_of(some))
+    return np.concatenate(parts)
+
+
+def take_up(
+    catalogue: Catalogue, fingerprints: Iterable[Fingerprint], there: Index | None = None
+) -> tuple[Rows, Placement]:
+    """Add fingerprints to a catalogue, but for those that are ``there``; return the rows of all, and their places.
+
+    Raises JobError (SchemeUnsupported) for places of another scheme.
+    """
+    rows, clusters, held_out = [np.empty(0, dtype=np.int64)], bytearray(), bytearray()
+    waiting = iter(fingerprints)
+    while some := list(islice(waiting, _LINES_AT_ONCE)):
+        signed = b"".join(b64decode(entry.signature) for entry in some)
+        signatures = np.frombuffer(signed, dtype="<u4").reshape(-1, BINS)
+        names = names_of([entry.document for entry in some])
+        found = np.full(len(names), -1) if there is None else there.find(names)
+        new = found < 0
+        found[new] = catalogue.append(names[new], signatures[new])
+        rows.append(found)
+        clusters += bytes.fromhex("".join(entry.cluster for entry in some))
+        held_out += bytes(map(_is_held_out, some))
+    places = Placement(
+        np.frombuffer(clusters, dtype=f"S{CLUSTER_BYTES}"), np.frombuffer(held_out, dtype=np.bool_)
+    )
+    return np.concatenate(rows), places
+
+
+def fingerprint_lines(catalogue: Catalogue, rows: Rows, places: Placement) -> Iterator[bytes]:
+    """Yield the fingerprints of rows as lines, in their order. ``places`` are of the whole catalogue."""
+    return _written(catalogue, rows, places, known=False)
+
+
+def known_lines(catalogue: Catalogue, rows: Rows, places: Placement) -> Iterator[bytes]:
+    """Yield rows as lines of ``clusters.jsonl``. ``places`` are of the whole catalogue."""
+    return _written(catalogue, rows, places, known=True)
+
+
+def _written(catalogue: Catalogue, rows: Rows, places: Placement, *, known: bool) -> Iterator[bytes]:
+    for start in range(0, len(rows), _LINES_AT_ONCE):
+        some = rows[start : start + _LINES_AT_ONCE]
+        documents, clusters = digits_of(catalogue.names[some]), digits_of(places.clusters[some])
+        for document, cluster, held_out, signed in zip(
+            documents, clusters, places.held_out[some].tolist(), catalogue.signatures(some), strict=True
+        ):
+            more = f',"heldOut":{str(held_out).lower()},"scheme":{SCHEME}' if known else ""
+            signature = b64encode(signed).decode()
+            yield (
+                f'{{"cluster":"{cluster}","document":"{document}"{more},"signature":"{signature}"}}\n'
+            ).encode()
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    if path.exists():
+        with path.open("rb") as file:
+            yield from file
+
+
+def _is_held_out(entry: Fingerprint) -> bool:
+    if not isinstance(entry, KnownDocument):
+        return False
+    if entry.scheme != SCHEME:
+        raise JobError(
+            "SchemeUnsupported", f"clusters.jsonl has scheme {entry.scheme}; this program reads {SCHEME}."
+        )
+    return entry.held_out

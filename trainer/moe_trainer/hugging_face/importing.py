@@ -1,0 +1,143 @@
+"""A checkpoint from outside as a base: copied once into the pool's store, and from then on an artefact like any.
+
+    its digest      SHA-256 of the manifest that lists every file taken with its size and SHA-256
+    in the store    pools/<uid>/imports/<digest>, committed by that very manifest
+
+Taken are the files of a Hugging Face directory: weights as safetensors, configs, tokenizer, licence; code and
+pickles are left behind. So one digest names the same base wherever it lies, and ``moe-trainer digest FOLDER``
+says what it is. The snapshot Job does the copying, for it reads sources anyway, and nothing has been paid for
+yet when a checkpoint turns out not to be what its digest says. Imports no torch.
+"""
+
+import hashlib
+from pathlib import Path
+
+from moe_formats import context_length, store
+from moe_formats.failure import JobError
+from moe_formats.format import Digest, digest_of
+from moe_formats.job_config import ImportedBase
+from moe_formats.segment_size import SegmentBytes
+from moe_trainer.environment import Environment
+from moe_trainer.sources.files import File, Files, LocalFiles, files_of
+from moe_trainer.storage.manifest import MANIFEST, FileEntry, Manifest, is_committed, new_folder
+from moe_trainer.text.tokenizer import is_byte_level
+from moe_trainer.weights import safetensors_header
+from moe_trainer.weights.safetensors_header import HeaderError
+
+_TAKEN = (".safetensors", ".json", ".txt", ".model", ".jinja")
+_LICENCES = ("LICENSE", "LICENCE", "NOTICE")
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+CONFIG = "config.json"
+_NEEDED = (CONFIG, "tokenizer.json")
+_PIECE = 4 * 1024 * 1024
+
+
+def import_base(
+    base: ImportedBase, pool_uid: str, segment_bytes: SegmentBytes, environment: Environment
+) -> None:
+    """Copy a checkpoint into the store, unless it is there.
+
+    Raises JobError: BaseMissing if there is no such checkpoint or it is none that can be a base, ContextTooShort
+    if it cannot see a segment of so many bytes, TokenizerUnsupported if its tokenizer loses text, and BaseMismatch if
+    it is another than its digest says; then nothing is left in the store.
+    """
+    final, where = environment.store / store.imported(pool_uid, base.digest), f"{base.root}/{base.path}"
+    if is_committed(final):
+        context_length.check(
+            context_length.shortfall_of_checkpoint(where, (final / CONFIG).read_bytes(), segment_bytes)
+        )
+        return
+    files = files_of(base.root, environment)
+    taken = _taken(files, base.path, where)
+    context_length.check(context_length.shortfall_of_checkpoint(where, _config(files, taken), segment_bytes))
+    with new_folder(final, "artefact") as working:
+        entries = {_name(file): _copy(files, file, working / _name(file)) for file in taken}
+        found = _digest(entries)
+        if found != base.digest:
+            raise JobError(
+                "BaseMismatch",
+                f"the checkpoint {where} has digest {found}, but base.digest is {base.digest}. If "
+                f"this is the checkpoint that is meant, write its digest into the spec; nothing was imported.",
+            )
+        _check(working, where)
+    print(f"imported {where} as {base.digest}", flush=True)
+
+
+def digest_of_folder(folder: Path) -> Digest:
+    """Return the digest that a spec names a checkpoint by; raises JobError (BaseMissing)."""
+    if not folder.is_dir():
+        raise _no_base(str(folder), "there is no such folder")
+    files = LocalFiles(folder.name, folder)
+    taken = _taken(files, "", str(folder))
+    return _digest({_name(file): _copy(files, file, None) for file in taken})
+
+
+def _taken(files: Files, path: str, where: str) -> list[File]:
+    """Return the files of a checkpoint; raises JobError (BaseMissing) that says what it lacks."""
+    found = files.matching(f"{path}/*" if path else "*")
+    taken = [file for file in found if _is_taken(_name(file))]
+    names = {_name(file) for file in taken}
+    lacks = [name for name in _NEEDED if name not in names]
+    if not any(name.endswith(".safetensors") for name in names):
+        pickles = [_name(file) for file in found if _name(file).endswith(_PICKLES)]
+        lacks.append(f"weights as safetensors{_not_pickles(pickles)}")
+    if lacks:
+        raise _no_base(where, f"it lacks {', '.join(lacks)}")
+    return taken
+
+
+def _check(folder: Path, where: str) -> None:
+    """Raise JobError for what training would only find when its devices are paid for.
+
+    BaseMissing for weights whose headers cannot be, TokenizerUnsupported for a tokenizer that loses text.
+    """
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            safetensors_header.read(path)
+        except HeaderError as error:
+            raise _no_base(where, str(error)) from None
+    if not is_byte_level(folder):
+        from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer  # its library is only needed here
+
+        CheckpointTokenizer.load(folder)
+
+
+def _no_base(where: str, what: str) -> JobError:
+    return JobError(
+        "BaseMissing",
+        f"{where} holds no checkpoint that can be a base: {what}. base.path must name a folder as transformers saves "
+        "one.",
+    )
+
+
+def _config(files: Files, taken: list[File]) -> bytes:
+    with files.open(next(file for file in taken if _name(file) == CONFIG)) as source:
+        return source.readall()
+
+
+def _is_taken(name: str) -> bool:
+    return name != MANIFEST and (name.endswith(_TAKEN) or name.startswith(_LICENCES))
+
+
+def _not_pickles(pickles: list[str]) -> str:
+    return f" ({pickles[0]} is pickled, and reading it could run any code: convert it)" if pickles else ""
+
+
+def _name(file: File) -> str:
+    return file.path.rpartition("/")[2]
+
+
+def _copy(files: Files, file: File, target: Path | None) -> FileEntry:
+    """Read a file through, writing it to ``target`` if there is one, and return its checksum."""
+    hashed, size = hashlib.sha256(), 0
+    with files.open(file) as source, (target or Path("/dev/null")).open("wb") as copy:
+        while piece := source.read(_PIECE):
+            hashed.update(piece)
+            size += len(piece)
+            copy.write(piece)
+    return FileEntry(sha256=hashed.hexdigest(), size=size)
+
+
+def _digest(entries: dict[str, FileEntry]) -> Digest:
+    """Return the digest of the manifest that new_folder writes of these files."""
+    return digest_of(Manifest(kind="artefact", files=dict(sorted(entries.items()))).to_json())

@@ -1,0 +1,109 @@
+"""Weights at rest: a Hugging Face directory, committed by a manifest. Never pickle.
+
+    config.json  model.safetensors  tokenizer.json  tokenizer_config.json  generation_config.json
+    report.json  manifest.json
+
+    artefact.load(folder, digest) -> (model, tokenizer)     verifies every byte first
+    artefact.outline(folder) -> Outline                     the same without its weights, which come by rows
+    artefact.write(folder, model, tokenizer, report) -> digest
+
+What the files hold: preset_format.py for presets, hugging_face/directory.py for all else.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from moe_formats.format import Digest
+from moe_trainer.models import preset_format
+from moe_trainer.models.causal_model import CausalModel
+from moe_trainer.models.preset_model import Model
+from moe_trainer.storage.manifest import new_folder, read_manifest, verify
+from moe_trainer.text.tokenizer import ByteTokenizer, Tokenizer
+from moe_trainer.weights.reading import RowReader
+from moe_trainer.weights.writing import TensorStream
+
+REPORT = "report.json"
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A model in evaluation mode whose weights take no memory yet (parallel/filling.py).
+
+    Attributes:
+        model: the model, but for its weights.
+        tokenizer: its tokenizer.
+        weights: what reads some rows of each weight, by its name in the model.
+
+    """
+
+    model: CausalModel
+    tokenizer: Tokenizer
+    weights: Mapping[str, RowReader]
+
+
+def write(folder: Path, model: CausalModel, tokenizer: Tokenizer, report: str) -> Digest:
+    """Commit an artefact and return its digest; if ``folder`` is committed already, that one stays."""
+    with new_folder(folder, "artefact") as working:
+        write_files(working, model, tokenizer)
+        (working / REPORT).write_text(report)
+    return read_manifest(folder)[1]
+
+
+def write_files(
+    folder: Path, model: CausalModel, tokenizer: Tokenizer, tensors: TensorStream | None = None
+) -> None:
+    """Write weights, config and tokenizer into a folder that is not committed yet.
+
+    ``tensors`` are the model's, where it is spread over processes.
+    """
+    tensors = tensors or stream(model)
+    tokenizer.save(folder)
+    if isinstance(model, Model):
+        preset_format.write(folder, model, tensors)
+    else:
+        from moe_trainer.hugging_face import decoder, directory  # transformers takes seconds to import
+
+        assert isinstance(model, decoder.Decoder)
+        directory.save(folder, model, tensors)
+
+
+def stream(model: CausalModel) -> TensorStream:
+    """Return the tensors of a model as they will be on disk, each made when its turn comes."""
+    if isinstance(model, Model):
+        return preset_format.stream(model)
+    from moe_trainer.hugging_face import decoder, directory  # transformers takes seconds to import
+
+    assert isinstance(model, decoder.Decoder)
+    return directory.stream(model)
+
+
+def load(folder: Path, digest: Digest | None) -> tuple[CausalModel, Tokenizer]:
+    """Return the model, in evaluation mode, and its tokenizer.
+
+    What has the presets' tokenizer and an architecture that they have is loaded by our own code; anything
+    else by transformers.
+
+    Raises JobError: ArtefactCorrupt unless every byte is what the manifest named by ``digest`` says (``None``
+    accepts any manifest and is for artefacts that nobody has named yet) and the files fit together;
+    ModelUnsupported or TokenizerUnsupported if it is nothing that can be trained here.
+    """
+    verify(folder, digest)
+    if preset_format.is_preset(folder):
+        return preset_format.load(folder), ByteTokenizer()
+    from moe_trainer.hugging_face import directory  # transformers takes seconds to import
+
+    return directory.load(folder)
+
+
+def outline(folder: Path) -> Outline:
+    """Return what ``load`` does, but for the weights, which are read by rows; the folder has to be verified.
+
+    Raises the JobError of ``load``.
+    """
+    if preset_format.is_preset(folder):
+        model, weights = preset_format.outline(folder)
+        return Outline(model, ByteTokenizer(), weights)
+    from moe_trainer.hugging_face import directory  # transformers takes seconds to import
+
+    return Outline(*directory.outline(folder))

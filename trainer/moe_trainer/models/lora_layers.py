@@ -1,0 +1,121 @@
+"""Low-rank updates beside frozen weights: W' = W + s B A, with A of R x I and B of O x R.
+
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021. The rank R is far below the inputs I and
+the outputs O, so A and B are few numbers. B starts at zero: then W' is W.
+
+Shapes: E in-layer experts, D hidden, F inner, R rank.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from moe_trainer.models.in_layer import stacked_weights
+
+
+class LowRank(nn.Module):
+    """The update of one matrix, or of a stack of them: A (…, R, I) and B (…, O, R)."""
+
+    def __init__(self, weight: Tensor, rank: int) -> None:
+        """Make a zero update for a weight of (…, O, I)."""
+        super().__init__()
+        *stack, outputs, inputs = weight.shape
+        self.a_RI = nn.Parameter(weight.new_zeros(*stack, rank, inputs))
+        self.b_OR = nn.Parameter(weight.new_zeros(*stack, outputs, rank))
+
+    def added_to(self, weight: Tensor, scale: float) -> Tensor:
+        """Return W + s B A."""
+        if weight.dim() == 2:
+            return torch.addmm(weight, self.b_OR, self.a_RI, alpha=scale)
+        return torch.baddbmm(weight, self.b_OR, self.a_RI, alpha=scale)
+
+
+class LoRALinear(nn.Module):
+    """A linear layer whose weight is frozen, and its update: y = W x + s B (A x)."""
+
+    def __init__(self, linear: nn.Linear, rank: int, scale: float) -> None:
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+        self.lora = LowRank(linear.weight, rank)
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's output."""
+        update = F.linear(F.linear(x, self.lora.a_RI), self.lora.b_OR)
+        return F.linear(x, self.weight, self.bias) + self.scale * update
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """Return an ordinary layer of the same function."""
+        outputs, inputs = self.weight.shape
+        linear = nn.Linear(inputs, outputs, bias=self.bias is not None, device="meta")
+        linear.weight = nn.Parameter(self.lora.added_to(self.weight, self.scale))
+        linear.bias = self.bias
+        return linear
+
+
+class LoRAExperts(nn.Module):
+    """The in-layer experts of one layer, frozen, each with updates of its own.
+
+    Their products are those of W + s B A, made anew for every pass: computing x A, and B of that, beside the
+    frozen products takes fewer operations but more time (docs/decisions/0013-lora-on-in-layer-experts.md).
+    """
+
+    def __init__(self, experts: nn.Module, rank: int, scale: float, *, keep: bool = False) -> None:
+        """Give each stacked weight of a module an update of zero.
+
+        ``keep`` keeps W + s B A for the backward pass, which otherwise makes it again: a copy of the in-layer
+        experts. It is for a model that computes whole layers again, since hooks on what autograd keeps
+        do not nest.
+        """
+        super().__init__()
+        self.experts = experts
+        self.updates = nn.ModuleDict(
+            {name: LowRank(weight, rank) for name, weight in stacked_weights(experts).items()}
+        )
+        self.scale = scale
+        self.keep = keep
+
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        """Return what the in-layer experts return, computed with the updated weights."""
+        weights = {name: self.updated(name) for name in self.updates}
+        if self.keep:
+            return functional_call(self.experts, weights, arguments, options)
+        names = {(weight.data_ptr(), weight.shape): name for name, weight in weights.items()}
+
+        def pack(tensor: Tensor) -> Tensor | str:
+            return names.get((tensor.data_ptr(), tensor.shape), tensor)
+
+        def unpack(packed: Tensor | str) -> Tensor:
+            with torch.no_grad():
+                return self.updated(packed) if isinstance(packed, str) else packed
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+            return functional_call(self.experts, weights, arguments, options)
+
+    def updated(self, name: str) -> Tensor:
+        """Return a stacked weight with its update."""
+        return self.update(name).added_to(self.experts.get_parameter(name), self.scale)
+
+    def update(self, name: str) -> LowRank:
+        """Return the update of a stacked weight."""
+        update = self.updates[name]
+        assert isinstance(update, LowRank)
+        return update
+
+    @torch.no_grad()
+    def merged(self) -> nn.Module:
+        """Return the in-layer experts with the updates in their weights."""
+        for name in self.updates:
+            setattr(self.experts, name, nn.Parameter(self.updated(name)))
+        return self.experts
+
+
+def draw(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Return an A drawn uniformly within 1/sqrt(I), as PEFT does, the same on every device."""
+    bound = 1 / math.sqrt(shape[-1])
+    return torch.empty(shape, device="cpu").uniform_(-bound, bound, generator=generator)

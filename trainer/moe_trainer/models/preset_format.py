@@ -1,0 +1,160 @@
+"""Preset models on disk: a Hugging Face directory that transformers loads as Qwen3-MoE or GLM-4.5.
+
+On disk the in-layer experts are single tensors under the names that both share
+(``model.layers.0.mlp.experts.3.up_proj.weight``); in memory they are stacked (moe/layer.py).
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from moe_formats.format import parse_json
+from moe_trainer.models.preset_config import ModelConfig
+from moe_trainer.models.preset_model import Model
+from moe_trainer.storage.manifest import read_format
+from moe_trainer.text.tokenizer import is_byte_level
+from moe_trainer.weights import reading
+from moe_trainer.weights.reading import RowReader, load_tensors
+from moe_trainer.weights.writing import TensorStream, save_each
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+#: Architectures that the presets have.
+PRESET_TYPES = get_args(ModelConfig.model_fields["model_type"].annotation)
+
+
+def is_preset(folder: Path) -> bool:
+    """Return whether a folder holds what the presets are made of, whoever made it."""
+    try:
+        kind = parse_json((folder / CONFIG).read_bytes()).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return kind in PRESET_TYPES and (folder / WEIGHTS).exists() and is_byte_level(folder)
+
+
+def write(folder: Path, model: Model, tensors: TensorStream) -> None:
+    """Write weights and configs; ``tensors`` are those of ``stream``."""
+    save_each(folder / WEIGHTS, tensors.outline(), tensors)
+    (folder / CONFIG).write_text(_indented(model.config.to_hugging_face()))
+    (folder / "generation_config.json").write_text(_indented(_generation_config(model.config)))
+
+
+def stream(model: Model) -> TensorStream:
+    """Return the weights of a model as they will be on disk, one tensor an in-layer expert.
+
+    Making one raises ValueError for a router's bias that the architecture has no place for.
+    """
+    weights = model.weights() | _no_shared_experts(model.config)
+    return TensorStream([{name: weight} for name, weight in weights.items()], partial(_form, model.config))
+
+
+def load(folder: Path) -> Model:
+    """Return the model of a verified folder, in evaluation mode; raises JobError (ArtefactCorrupt)."""
+    model = Model(_read_config(folder))
+    set_weights(model, load_tensors(folder / WEIGHTS), folder)
+    return model.eval()
+
+
+def outline(folder: Path) -> tuple[Model, dict[str, RowReader]]:
+    """Return what ``load`` does, but for the weights, and what reads some rows of each; it raises the same."""
+    model = Model.outline(_read_config(folder))
+    found = reading.read_header(folder, WEIGHTS)
+    reading.check(folder, found, stream(model).outline())
+    rows = {
+        name: _rows(name, lambda name, rows: reading.read_rows(folder, found[name], rows))
+        for name in model.weights()
+    }
+    return model.eval(), rows
+
+
+def set_weights(model: Model, tensors: dict[str, Tensor], folder: Path) -> None:
+    """Set the model's weights from tensors on disk; every name and shape must match."""
+    reading.check(folder, tensors, stream(model).outline())
+    with torch.no_grad():
+        for name, weight in model.weights().items():
+            weight.copy_(_rows(name, lambda name, rows: tensors[name][rows])(slice(0, len(weight))))
+
+
+def _form(config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights of a model under their names on disk."""
+    tensors: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        if name.endswith(".gate_up_E2FD"):
+            for expert, matrix in enumerate(value):
+                gate, up = matrix.chunk(2)
+                tensors[_expert_name(name, expert, "gate_proj")] = gate.contiguous()
+                tensors[_expert_name(name, expert, "up_proj")] = up.contiguous()
+        elif name.endswith(".down_EDF"):
+            for expert, matrix in enumerate(value):
+                tensors[_expert_name(name, expert, "down_proj")] = matrix.contiguous()
+        elif name.endswith(".bias_E") and not config.has_router_bias:
+            raise ValueError(
+                f"{name} has no place in {config.model_type}: set model_type to glm4_moe (sigmoid scores), "
+                "or balance by the loss"
+            )
+        else:
+            tensors[_disk_name(name)] = value.contiguous()
+    return tensors
+
+
+def _rows(name: str, read: Callable[[str, slice], Tensor]) -> RowReader:
+    """Return what makes some rows of a weight, by its name in the model, of those that ``read`` returns from disk."""
+    if not name.endswith((".gate_up_E2FD", ".down_EDF")):
+        return lambda rows: read(_disk_name(name), rows)
+    parts = ("gate_proj", "up_proj") if name.endswith(".gate_up_E2FD") else ("down_proj",)
+
+    def stacked(experts: slice) -> Tensor:
+        return torch.stack(
+            [
+                torch.cat([read(_expert_name(name, expert, part), slice(None)) for part in parts])
+                for expert in range(experts.start, experts.stop)
+            ]
+        )
+
+    return stacked
+
+
+def _read_config(folder: Path) -> ModelConfig:
+    return read_format(folder, CONFIG, ModelConfig)
+
+
+def _no_shared_experts(config: ModelConfig) -> dict[str, Tensor]:
+    """Return the empty weights that transformers expects of a glm4_moe without shared experts."""
+    if config.model_type != "glm4_moe" or config.n_shared_experts:
+        return {}
+    wide, high = torch.empty(0, config.hidden_size), torch.empty(config.hidden_size, 0)
+    return {
+        f"layers.{layer}.mlp.shared_experts.{part}.weight": high if part == "down_proj" else wide
+        for layer in range(config.num_hidden_layers)
+        for part in ("gate_proj", "up_proj", "down_proj")
+    }
+
+
+def _disk_name(name: str) -> str:
+    if name == "lm_head.weight":
+        return name
+    return "model." + name.replace(".bias_E", ".gate.e_score_correction_bias")
+
+
+def _expert_name(name: str, expert: int, part: str) -> str:
+    experts = name.rpartition(".")[0]
+    return f"model.{experts}.{expert}.{part}.weight"
+
+
+def _generation_config(config: ModelConfig) -> dict[str, object]:
+    ids = {
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": config.eos_token_id,
+        "pad_token_id": config.pad_token_id,
+    }
+    return {**ids, "do_sample": True, "temperature": 1.0}
+
+
+def _indented(value: dict[str, object]) -> str:
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"

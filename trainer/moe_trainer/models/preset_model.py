@@ -1,0 +1,333 @@
+"""The preset model: a decoder-only mixture-of-experts transformer in Qwen3-MoE's layout.
+
+    token embedding
+    N x  [ RMSNorm -> attention (rotary, grouped queries, normalised q and k) -> +
+           RMSNorm -> MoE layer (moe/)                                        -> + ]
+    RMSNorm -> logits (weights tied to the embedding where the config says so)
+
+Interface for the rest of the trainer:
+
+    model(ids_BT) -> logits_BTV                       whole sequences, causal
+    model(ids_BT, cache=cache, rows=rows_B)           appends to the cache's rows, at each row's own length
+    model.with_routing(ids_BT) -> (logits_BTV, [Routing per layer])     for training
+    model.logits_in_pieces(ids_BT, length)            logits_BPV, one after the other, for evaluation
+
+What each of them promises is in causal_model.py.
+
+Shapes: B sequences, T tokens, P tokens of a piece, N = B * T, D hidden, H query heads, G key/value heads, C head width,
+R cache rows, S positions, V vocabulary.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from moe_trainer.models.causal_model import Cache, CausalModel, Mixture, backend_for
+from moe_trainer.models.preset_config import ModelConfig
+from moe_trainer.moe.backends import Backend
+from moe_trainer.moe.layer import InLayerExperts, LayerConfig, MoELayer
+from moe_trainer.moe.routing import RouterConfig, Routing
+
+
+class KVCache:
+    """Keys and values of sequences being decoded: R independent rows of up to ``max_length`` positions.
+
+    ``lengths_R`` says how many positions of each row are filled. A row is freed by setting its length
+    to 0, and shortened by setting it lower. Memory: 2 * layers * R * G * S * C floats.
+    """
+
+    def __init__(self, config: ModelConfig, rows: int, max_length: int) -> None:
+        shape = (config.num_hidden_layers, rows, config.num_key_value_heads, max_length, config.head_dim)
+        self.keys_LRGSC = torch.zeros(shape)
+        self.values_LRGSC = torch.zeros(shape)
+        self.lengths_R = torch.zeros(rows, dtype=torch.long)
+        self.max_length = max_length
+
+    def append(
+        self, rows_B: Tensor, at_BT: Tensor, layer: int, k_BGTC: Tensor, v_BGTC: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Store keys and values at positions of rows; return all of those rows up to the last position."""
+        for kept_RGSC, new_BGTC in ((self.keys_LRGSC[layer], k_BGTC), (self.values_LRGSC[layer], v_BGTC)):
+            kept_RGSC[rows_B[:, None], :, at_BT] = new_BGTC.transpose(1, 2)
+        end = int(at_BT.max()) + 1
+        return self.keys_LRGSC[layer, rows_B, :, :end], self.values_LRGSC[layer, rows_B, :, :end]
+
+
+#: Adds a layer's new keys and values to a cache, and returns all that are seen.
+Append = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Attention(nn.Module):
+    """Causal self-attention with grouped queries, rotary positions and normalised queries and keys."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.width = config.head_dim
+        queries, groups = config.num_attention_heads * self.width, config.num_key_value_heads * self.width
+        self.q_proj = nn.Linear(config.hidden_size, queries, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, groups, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, groups, bias=False)
+        self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
+        self.q_norm = nn.RMSNorm(self.width, eps=config.rms_norm_eps)
+        self.k_norm = nn.RMSNorm(self.width, eps=config.rms_norm_eps)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask_B1TS: Tensor | None,
+        append: Append | None,
+    ) -> Tensor:
+        """Return the attention's output for new tokens, which see what the mask says; without one, all before."""
+        q_BHTC = _rotate(self.q_norm(self._heads(self.q_proj(x_BTD))), rotary)
+        k_BGTC = _rotate(self.k_norm(self._heads(self.k_proj(x_BTD))), rotary)
+        v_BGTC = self._heads(self.v_proj(x_BTD))
+        if append is not None:
+            k_BGTC, v_BGTC = append(self.layer, k_BGTC, v_BGTC)
+        out_BHTC = F.scaled_dot_product_attention(
+            q_BHTC, k_BGTC, v_BGTC, attn_mask=mask_B1TS, is_causal=mask_B1TS is None, enable_gqa=True
+        )
+        out: Tensor = self.o_proj(out_BHTC.transpose(1, 2).flatten(2))
+        return out
+
+    def _heads(self, x_BTD: Tensor) -> Tensor:
+        return x_BTD.view(*x_BTD.shape[:2], -1, self.width).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """One layer of the transformer."""
+
+    def __init__(self, config: ModelConfig, layer: int, backend: Backend | None) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.mlp = MoELayer(layer_config(config), backend, layer)
+
+    def forward(
+        self,
+        x_BTD: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask_B1TS: Tensor | None,
+        append: Append | None,
+    ) -> tuple[Tensor, Routing]:
+        """Return the block's output, and what its router did."""
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary, mask_B1TS, append)
+        y_ND, routing = self.mlp(self.post_attention_layernorm(x_BTD).flatten(0, 1), groups=x_BTD.shape[0])
+        return x_BTD + y_ND.view_as(x_BTD), routing
+
+
+class Model(CausalModel):
+    """The whole transformer."""
+
+    def __init__(self, config: ModelConfig, backend: Backend | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, i, backend) for i in range(config.num_hidden_layers))
+        self.norm = nn.RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.embed_tokens.weight
+        cos_SC, sin_SC = _rotary_table(config)
+        self.register_buffer("cos_SC", cos_SC, persistent=False)
+        self.register_buffer("sin_SC", sin_SC, persistent=False)
+        self.cos_SC: Tensor
+        self.sin_SC: Tensor
+
+    @classmethod
+    def outline(cls, config: ModelConfig) -> "Model":
+        """Return a model whose weights take no memory yet (parallel/filling.py); all else of it is in its place."""
+        with torch.device("meta"):
+            model = cls(config)
+        model.cos_SC, model.sin_SC = _rotary_table(config)
+        return model
+
+    @property
+    def vocab_size(self) -> int:
+        """Token ids are below it."""
+        return self.config.vocab_size
+
+    @property
+    def context(self) -> int:
+        """The longest sequence, in tokens."""
+        return self.config.max_position_embeddings
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The token that ends a document or an answer, if there is one."""
+        return _ids(self.config.eos_token_id)
+
+    @property
+    def never_ids(self) -> frozenset[int]:
+        """The tokens that begin a document and that fill a batch."""
+        return _ids(self.config.bos_token_id, self.config.pad_token_id)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The layers, first to last."""
+        return self.layers
+
+    @property
+    def in_layer_experts(self) -> int:
+        """In-layer experts of a layer."""
+        return self.config.num_experts
+
+    def set_in_layer_experts(self, experts: int) -> None:
+        """Say in the config that every layer has another number of in-layer experts."""
+        self.config = self.config.model_copy(update={"num_experts": experts})
+
+    @property
+    def mixtures(self) -> Sequence[Mixture]:
+        """The mixture layers: all of them."""
+        return [module for module in self.modules() if isinstance(module, MoELayer)]
+
+    def forward(self, ids_BT: Tensor, cache: Cache | None = None, rows: Tensor | None = None) -> Tensor:
+        """Return logits of the next token after each given token."""
+        if cache is None:
+            return self.with_routing(ids_BT)[0]
+        assert isinstance(cache, KVCache)
+        rows_B = torch.arange(ids_BT.shape[0]) if rows is None else rows
+        at_BT = cache.lengths_R[rows_B, None] + torch.arange(ids_BT.shape[1])
+        end = int(at_BT.max()) + 1
+        self._check_context(end, cache.max_length)
+        mask_B1TS = torch.arange(end)[None, None, None] <= at_BT[:, None, :, None]
+        x_BTD, _ = self._run(ids_BT, self._rotary(at_BT), mask_B1TS, partial(cache.append, rows_B, at_BT))
+        cache.lengths_R[rows_B] += ids_BT.shape[1]
+        return self._logits(x_BTD)
+
+    def with_routing(
+        self, ids_BT: Tensor, positions_BT: Tensor | None = None
+    ) -> tuple[Tensor, list[Routing]]:
+        """Return logits, and each layer's routing."""
+        self._check_context(ids_BT.shape[1], self.context)
+        if positions_BT is None:
+            x_BTD, routings = self._whole(ids_BT)
+        else:
+            mask_B1TS = _within_documents(positions_BT)
+            x_BTD, routings = self._run(ids_BT, self._rotary(positions_BT), mask_B1TS, None)
+        return self._logits(x_BTD), routings
+
+    def logits_in_pieces(self, ids_BT: Tensor, length: int) -> Iterator[Tensor]:
+        """Yield logits of ``length`` positions at a time."""
+        self._check_context(ids_BT.shape[1], self.context)
+        x_BTD, _ = self._whole(ids_BT)
+        for x_BPD in torch.split(x_BTD, length, dim=1):
+            yield self._logits(x_BPD)
+
+    def new_cache(self, rows: int, max_length: int) -> KVCache:
+        """Return an empty cache."""
+        return KVCache(self.config, rows, max_length)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return every tensor that makes the model, by name: its parameters and the routers' biases."""
+        biases = {name: buffer for name, buffer in self.named_buffers() if name.endswith(".bias_E")}
+        return dict(self.named_parameters()) | biases
+
+    def backend(self, tokens: int) -> Backend:
+        """Return what computes the in-layer experts of so many tokens: the one that was given, or the best."""
+        experts = next(module for module in self.modules() if isinstance(module, InLayerExperts))
+        return experts.backend or backend_for(experts.gate_up_E2FD, self.config.num_experts_per_tok, tokens)
+
+    def _whole(self, ids_BT: Tensor) -> tuple[Tensor, list[Routing]]:
+        length = ids_BT.shape[1]
+        return self._run(ids_BT, (self.cos_SC[:length], self.sin_SC[:length]), None, None)
+
+    def _run(
+        self,
+        ids_BT: Tensor,
+        rotary: tuple[Tensor, Tensor],
+        mask_B1TS: Tensor | None,
+        append: Append | None,
+    ) -> tuple[Tensor, list[Routing]]:
+        x_BTD = self.embed_tokens(ids_BT)
+        routings = []
+        for block in self.layers:
+            if self.recompute and self.training:
+                x_BTD, routing = checkpoint(block, x_BTD, rotary, mask_B1TS, append, use_reentrant=False)
+            else:
+                x_BTD, routing = block(x_BTD, rotary, mask_B1TS, append)
+            routings.append(routing)
+        return x_BTD, routings
+
+    def _logits(self, x_BTD: Tensor) -> Tensor:
+        logits_BTV: Tensor = self.lm_head(self.norm(x_BTD))
+        return logits_BTV
+
+    def _rotary(self, at_BT: Tensor) -> tuple[Tensor, Tensor]:
+        return self.cos_SC[at_BT].unsqueeze(1), self.sin_SC[at_BT].unsqueeze(1)
+
+    def _check_context(self, length: int, limit: int) -> None:
+        if length > min(limit, self.config.max_position_embeddings):
+            raise ValueError(f"{length} tokens do not fit into a context of {limit}")
+
+
+def layer_config(config: ModelConfig) -> LayerConfig:
+    """Return the sizes of an architecture's mixture layers, and how their routers choose."""
+    return LayerConfig(
+        hidden=config.hidden_size,
+        inner=config.moe_intermediate_size,
+        router=RouterConfig(
+            experts=config.num_experts,
+            active=config.num_experts_per_tok,
+            renormalise=config.norm_topk_prob,
+            scores=config.scores,
+            scale=config.routed_scaling_factor,
+            expert_groups=config.n_group,
+            chosen_groups=config.topk_group,
+        ),
+        shared=config.n_shared_experts,
+        bias=config.has_router_bias,
+    )
+
+
+def initialise(model: Model, seed: int) -> None:
+    """Set all parameters from a seed: normal with the config's standard deviation, norms to 1.
+
+    What writes into the residual stream starts at zero, so that a new model predicts from the last token
+    alone and each layer adds to that as it learns.
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 1:
+                parameter.fill_(1.0)
+            elif name.endswith(("o_proj.weight", "down_EDF", "down_proj.weight")):
+                parameter.zero_()
+            else:
+                drawn = torch.empty(parameter.shape, device="cpu")  # the same on every device
+                parameter.copy_(drawn.normal_(0.0, model.config.initializer_range, generator=generator))
+
+
+def _within_documents(positions_BT: Tensor) -> Tensor:
+    """Return which tokens (T) see which (S): those up to themselves, of their own document."""
+    begins_BT = positions_BT.diff(prepend=positions_BT[:, :1] - 1) != 1
+    document_BT = begins_BT.cumsum(dim=1)
+    same_BTS = document_BT[:, :, None] == document_BT[:, None]
+    return same_BTS.tril()[:, None]
+
+
+def _ids(*ids: int | None) -> frozenset[int]:
+    return frozenset(i for i in ids if i is not None)
+
+
+def _rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Return cosine and sine of every position's angles, as (S, C); the halves of C are pairs."""
+    exponent_C = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+    angle_SC = torch.outer(
+        torch.arange(config.max_position_embeddings).float(), config.rope_theta**-exponent_C
+    )
+    angle_SC = torch.cat((angle_SC, angle_SC), dim=-1)
+    return angle_SC.cos(), angle_SC.sin()
+
+
+def _rotate(x_BHTC: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn each pair (c, c + C/2) by its position's angle."""
+    cos, sin = rotary
+    left, right = x_BHTC.chunk(2, dim=-1)
+    return x_BHTC * cos + torch.cat((-right, left), dim=-1) * sin

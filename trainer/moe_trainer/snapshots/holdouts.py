@@ -1,0 +1,74 @@
+"""What a pool remembers about held-out text: the clusters of each Expert, its windows, the registry.
+
+All three survive a kill at any instant: clusters and windows are replaced whole; the registry, which
+the Experts of a pool share, is only ever appended to, and a line that was cut short is skipped.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from moe_formats.job_report import Window
+from moe_trainer.deduplication.catalogue import Catalogue, Rows
+from moe_trainer.deduplication.fingerprints import (
+    KnownDocument,
+    Placement,
+    fingerprint_lines,
+    known_lines,
+    names_in,
+    read_fingerprints,
+    read_registry,
+    take_up,
+)
+from moe_trainer.deduplication.sorting import Index, by_name
+from moe_trainer.storage.manifest import replace_file, replacing
+
+
+def read_clusters(path: Path, catalogue: Catalogue) -> tuple[Rows, Placement]:
+    """Add what an Expert has seen, and is not there again, to a catalogue.
+
+    Return the rows of all, ascending, and their places; none before its first snapshot.
+    """
+    if not path.exists():
+        return take_up(catalogue, ())
+    there = Index(catalogue.names, np.arange(len(catalogue)))
+    rows, places = take_up(catalogue, read_fingerprints(path, KnownDocument), there)
+    order = np.argsort(rows)
+    return rows[order], places.of(order)
+
+
+def write_clusters(path: Path, catalogue: Catalogue, rows: Rows, places: Placement) -> None:
+    """Replace what an Expert has seen. ``places`` are of the whole catalogue."""
+    with replacing(path) as file:
+        file.writelines(known_lines(catalogue, by_name(catalogue.names, rows), places))
+
+
+def read_windows(path: Path) -> list[Window]:
+    """Return an Expert's windows, oldest first."""
+    return (
+        [Window.model_validate_json(line) for line in path.read_text().splitlines()] if path.exists() else []
+    )
+
+
+def write_windows(path: Path, windows: Iterable[Window]) -> None:
+    """Replace the list of an Expert's windows."""
+    replace_file(path, b"".join(window.to_json().encode() + b"\n" for window in windows))
+
+
+def append_to_registry(path: Path, catalogue: Catalogue, rows: Rows, places: Placement) -> None:
+    """Add those rows that the registry does not have, and write them through to the disk.
+
+    ``places`` are of the whole catalogue.
+    """
+    have = names_in(read_registry(path))
+    new = rows[~np.isin(catalogue.names[rows], have)]
+    if not len(new):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write(b"\n")  # ends a line that a kill may have cut short
+        file.writelines(fingerprint_lines(catalogue, by_name(catalogue.names, new), places))
+        file.flush()
+        os.fsync(file.fileno())

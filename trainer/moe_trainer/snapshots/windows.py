@@ -1,0 +1,81 @@
+"""Committing a window: held-out documents in the order of their clusters, and their fingerprints.
+
+The folder is named by what it holds, so it is written to scratch first; memory holds no text.
+"""
+
+import hashlib
+import heapq
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from moe_formats.format import Digest
+from moe_formats.job_report import Window
+from moe_formats.segment_size import SegmentBytes
+from moe_trainer.deduplication.catalogue import Rows, digits_of
+from moe_trainer.deduplication.fingerprints import Placement, fingerprint_lines
+from moe_trainer.snapshots.intake import Intake
+from moe_trainer.snapshots.layout import DOCUMENTS, FINGERPRINTS, document_line, read_documents
+from moe_trainer.storage.manifest import new_folder, read_manifest
+
+
+@dataclass(frozen=True, order=True)
+class HeldOut:
+    """One document of a window."""
+
+    cluster: str
+    name: str
+    size: int  #: UTF-8 bytes of its text.
+    line: bytes
+    fingerprint: bytes
+
+
+def of_rows(intake: Intake, rows: Rows, places: Placement) -> Iterator[HeldOut]:
+    """Yield documents that were read just now, in the order of a window."""
+    names, clusters = intake.catalogue.names[rows], places.clusters[rows]
+    rows = rows[np.lexsort((names, clusters))]
+    prints = fingerprint_lines(intake.catalogue, rows, places)
+    for row, content, fingerprint in zip(rows.tolist(), intake.lines_of(rows), prints, strict=True):
+        at = slice(row, row + 1)
+        (cluster,) = digits_of(places.clusters[at])
+        (name,) = digits_of(intake.catalogue.names[at])
+        yield HeldOut(cluster, name, int(intake.sizes[row]), document_line(cluster, content), fingerprint)
+
+
+def of_window(folder: Path) -> Iterator[HeldOut]:
+    """Yield the documents of a committed window."""
+    with (folder / DOCUMENTS).open("rb") as lines, (folder / FINGERPRINTS).open("rb") as prints:
+        for document, line, fingerprint in zip(read_documents(folder), lines, prints, strict=True):
+            size = len(document.text.encode())
+            yield HeldOut(document.cluster, document.name(), size, line, fingerprint)
+
+
+def commit_window(
+    documents: list[Iterator[HeldOut]],
+    segment_bytes: SegmentBytes,
+    scratch: Path,
+    root: Path,
+    path_of: Callable[[Digest], str],
+) -> Window:
+    """Commit documents, each iterator in the order of a window, as a window of its own.
+
+    It reports how many segments of ``segment_bytes`` it holds.
+    """
+    digest, clusters, segments, last = hashlib.sha256(), 0, 0, ""
+    scratch.mkdir(exist_ok=True)
+    with (scratch / DOCUMENTS).open("wb") as lines, (scratch / FINGERPRINTS).open("wb") as prints:
+        for document in heapq.merge(*documents):
+            lines.write(document.line)
+            digest.update(document.line)
+            prints.write(document.fingerprint)
+            clusters += document.cluster != last
+            last = document.cluster
+            segments += max(1, document.size // segment_bytes)
+    path = path_of("sha256:" + digest.hexdigest())
+    with new_folder(root / path, "holdout") as working:
+        for name in (DOCUMENTS, FINGERPRINTS):
+            shutil.copyfile(scratch / name, working / name)
+    return Window(path=path, digest=read_manifest(root / path)[1], clusters=clusters, segments=segments)

@@ -1,0 +1,95 @@
+"""Cutting long documents: whoever holds one out, or compares two, looks at pieces of at most 64 KiB.
+
+Texts are cut at blank lines, while they are read: only the piece being filled is in memory. Conversations
+are cut before a user's turn, and each piece begins with the system's; a single exchange is never cut.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from moe_trainer.text.content import BETWEEN_TURNS, Content, Role
+
+#: Longer documents are cut.
+MAX_DOCUMENT_BYTES = 64 * 1024
+
+
+def cut_text(chunks: Iterable[str]) -> Iterator[str]:
+    """Yield a text, given in chunks, whole if it is at most 64 KiB of UTF-8, else in pieces.
+
+    A paragraph that is longer by itself is cut between characters. Where the chunks begin and end makes
+    no difference.
+    """
+    piece: list[str] = []
+    size, whole = 0, True
+    for paragraph in _paragraphs(chunks):
+        length = len(paragraph.encode())
+        if size + length > MAX_DOCUMENT_BYTES:
+            whole = False
+            if text := _unless_blank(piece):
+                yield text
+            piece, size = [], 0
+        piece.append(paragraph)
+        size += length
+    if whole:
+        yield "".join(piece)
+    elif text := _unless_blank(piece):
+        yield text
+
+
+def cut_conversation(content: Content) -> Iterator[Content]:
+    """Yield a conversation whole if it is at most 64 KiB of UTF-8, else in pieces of whole exchanges."""
+    if len(content.text.encode()) <= MAX_DOCUMENT_BYTES:
+        yield content
+        return
+    said = list(content.said())
+    system = said[:1] if said[0][0] == "system" else []
+    piece, size = list(system), _size(system)
+    for exchange in _exchanges(said[len(system) :]):
+        if size + _size(exchange) > MAX_DOCUMENT_BYTES and len(piece) > len(system):
+            yield Content.of_turns(piece)
+            piece, size = list(system), _size(system)
+        piece, size = piece + exchange, size + _size(exchange)
+    yield Content.of_turns(piece)
+
+
+def _paragraphs(chunks: Iterable[str]) -> Iterator[str]:
+    """Yield paragraphs with the blank line that ends them, and those that are too long in several parts."""
+    held = ""
+    for chunk in chunks:
+        held += chunk
+        start = 0
+        while (end := held.find("\n\n", start)) >= 0:
+            yield from _parts(held[start : end + 2])
+            start = end + 2
+        *parts, held = _parts(held[start:])
+        yield from parts
+    if held:
+        yield held
+
+
+def _parts(paragraph: str) -> list[str]:
+    """Return a paragraph in parts of at most 64 KiB; the last may be empty only if the paragraph is."""
+    parts, data = [], paragraph.encode()
+    while len(data) > MAX_DOCUMENT_BYTES:
+        head = data[:MAX_DOCUMENT_BYTES].decode(errors="ignore")
+        parts.append(head)
+        data = data[len(head.encode()) :]
+    return [*parts, data.decode()]
+
+
+def _unless_blank(piece: list[str]) -> str:
+    text = "".join(piece)
+    return text if text.strip() else ""
+
+
+def _exchanges(said: list[tuple[Role, str]]) -> Iterator[list[tuple[Role, str]]]:
+    exchange: list[tuple[Role, str]] = []
+    for turn in said:
+        if turn[0] == "user" and exchange:
+            yield exchange
+            exchange = []
+        exchange.append(turn)
+    yield exchange
+
+
+def _size(said: list[tuple[Role, str]]) -> int:
+    return sum(len(words.encode()) + len(BETWEEN_TURNS) for _, words in said)

@@ -1,0 +1,174 @@
+"""Reading the documents of a source, one at a time, whatever it is made of.
+
+    files       listed, opened and watched              files.py, object_store.py
+    bytes       decompressed by the end of the name     compression.py
+    records     *.jsonl, *.ndjson: lines; *.parquet: rows; anything else is one text    records.py
+    documents   a text, or a conversation; long ones in pieces      conversations.py, cutting.py
+
+What cannot be used is counted by reason, the first of each with its place, and skipped; a source of which
+more is broken than can be read is an error.
+"""
+
+import codecs
+import io
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from moe_formats.failure import JobError
+from moe_formats.job_config import Source
+from moe_trainer.sources.compression import BUFFER_BYTES, DamagedError, decompressed, without_compression
+from moe_trainer.sources.conversations import UnusableError, parse_conversation
+from moe_trainer.sources.cutting import MAX_DOCUMENT_BYTES, cut_conversation, cut_text
+from moe_trainer.sources.files import File, Files
+from moe_trainer.sources.records import Record, json_lines, parquet_rows
+from moe_trainer.text.content import Content
+
+_LINES = frozenset({".jsonl", ".ndjson"})
+_ROWS = frozenset({".parquet"})
+
+
+@dataclass
+class SourceCount:
+    """What one source held."""
+
+    source: Source
+    files: int = 0
+    documents: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    #: The first that was dropped, by reason: where it stands and what is wrong with it.
+    examples: dict[str, str] = field(default_factory=dict)
+
+    def drop(self, fault: UnusableError, where: str) -> None:
+        """Count what cannot be used."""
+        self.dropped[fault.reason] += 1
+        self.examples.setdefault(fault.reason, f"{where}: {fault.what}")
+
+    def check(self) -> None:
+        """Raise JobError if the source is of no use: DataMissing, DataEmpty or DataUnreadable."""
+        what = f"source {self.source.root}/{self.source.path}"
+        if not self.files:
+            raise JobError(
+                "DataMissing", f"{what}: no file matches. Correct spec.data.sources, or put files there."
+            )
+        broken = Counter({reason: n for reason, n in self.dropped.items() if reason != "empty"})
+        if broken.total() > self.documents:
+            counts = ", ".join(f"{count} {reason}" for reason, count in self.dropped.most_common())
+            setting = "messagesField" if self.source.format == "messages" else "textField"
+            raise JobError(
+                "DataUnreadable",
+                f"{what}: more is broken than can be read ({counts}; {self.documents} readable). "
+                f"First: {self.examples[broken.most_common(1)[0][0]]}. "
+                f"It is read as {self.source.format}, UTF-8: correct its format or {setting}, or the files.",
+            )
+        if not self.documents:
+            raise JobError("DataEmpty", f"{what}: its {self.files} files hold no text.")
+
+
+def read_source(files: Files, count: SourceCount) -> Iterator[Content]:
+    """Yield the documents of one source in the order of file names, counting as it goes."""
+    for file in files.matching(count.source.path):
+        count.files += 1
+        with files.open(file) as raw:
+            for document in _documents(raw, file, count):
+                count.documents += 1
+                yield document
+
+
+def _documents(raw: io.RawIOBase, file: File, count: SourceCount) -> Iterator[Content]:
+    source = count.source
+    kind = PurePosixPath(without_compression(file.path)).suffix.lower()
+    setting = "messagesField" if source.format == "messages" else "textField"
+    name = source.messages_field if source.format == "messages" else source.text_field
+    try:
+        if kind in _ROWS and source.format != "jsonl":
+            yield from _from_records(parquet_rows(raw, file, name, setting), file, count)
+        elif kind in _LINES or source.format == "jsonl":
+            yield from _from_records(json_lines(decompressed(raw, file.path), name), file, count)
+        elif source.format == "messages":
+            raise JobError(
+                "DataUnreadable",
+                f"{file} is read as plain text by its name, which holds no messages: format messages reads "
+                "*.jsonl, *.ndjson and *.parquet. Correct the source's path, or rename the file.",
+            )
+        else:
+            yield from _from_text(decompressed(raw, file.path), file, count)
+    except DamagedError as damage:
+        raise JobError(
+            "DataUnreadable",
+            f"{file} is cut short, or not compressed as its name says: {damage}. Put the whole file there.",
+        ) from None
+
+
+def _from_records(records: Iterator[Record], file: File, count: SourceCount) -> Iterator[Content]:
+    parse = _conversation if count.source.format == "messages" else _text
+    for record in records:
+        try:
+            if record.fault is not None:
+                raise record.fault
+            documents = parse(record.value, count.source)
+        except UnusableError as fault:
+            count.drop(fault, f"{file} {record.where}")
+            continue
+        yield from documents
+
+
+def _text(value: object, source: Source) -> Iterator[Content]:
+    if not isinstance(value, str):
+        raise UnusableError("missingField", f"{source.text_field!r} is no text")
+    _check_text(value)
+    if len(value.encode()) <= MAX_DOCUMENT_BYTES:
+        return iter([Content(text=value)])
+    return (Content(text=piece) for piece in cut_text([value]))
+
+
+def _conversation(value: object, source: Source) -> Iterator[Content]:
+    if not isinstance(value, list):
+        raise UnusableError("missingField", f"{source.messages_field!r} is no list of messages")
+    content = parse_conversation(value, source.messages_field)
+    _check_text(content.text)
+    return cut_conversation(content)
+
+
+def _from_text(stream: io.BufferedIOBase, file: File, count: SourceCount) -> Iterator[Content]:
+    """Yield the text of a plain file. What follows a byte that is no text is not read."""
+    documents = 0
+    try:
+        for piece in cut_text(_chunks(stream)):
+            documents += 1
+            yield Content(text=piece)
+    except UnusableError as fault:
+        count.drop(fault, str(file))
+        return
+    if not documents:
+        count.drop(UnusableError("empty", "no text"), str(file))
+
+
+def _chunks(stream: io.BufferedIOBase) -> Iterator[str]:
+    """Yield a text in parts; raises UnusableError (empty, binary, notUtf8) that names the byte."""
+    decode = codecs.getincrementaldecoder("utf-8")().decode
+    position, last = 0, False
+    while not last:
+        data = stream.read(BUFFER_BYTES)
+        last = len(data) < BUFFER_BYTES
+        if b"\0" in data:
+            raise UnusableError("binary", f"byte {position + data.index(0) + 1} is NUL")
+        if last and not position and not data.strip():
+            raise UnusableError("empty", "no text")
+        try:
+            yield decode(data, last)
+        except UnicodeDecodeError as error:
+            raise UnusableError("notUtf8", f"near byte {position + error.start + 1}") from None
+        position += len(data)
+
+
+def _check_text(text: str) -> None:
+    if not text.strip(" \t\n\r\x0b\f"):  # what bytes.strip() takes for blank
+        raise UnusableError("empty", "no text")
+    if "\0" in text:
+        raise UnusableError("binary", f"character {text.index(chr(0)) + 1} is NUL")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UnusableError("notUtf8", f"character {error.start + 1} is half of a surrogate pair") from None

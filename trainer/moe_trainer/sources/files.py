@@ -1,0 +1,163 @@
+"""Where a source's files lie, and how they are listed and opened.
+
+Whatever a root is, its files are listed sorted, opened one at a time as raw seekable streams, and watched:
+one that changes while it is read is no document, and another attempt reads it again.
+"""
+
+import io
+import os
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Protocol
+
+from moe_formats.failure import JobError, TransientError
+from moe_trainer.environment import Environment
+
+
+@dataclass(frozen=True)
+class File:
+    """A file that a source's glob matches."""
+
+    root: str  #: Name of the store or claim.
+    path: str  #: Beneath the root.
+    size: int  #: Bytes, when it was listed.
+    version: str = ""  #: Of an object: its entity tag.
+
+    def __str__(self) -> str:
+        return f"{self.root}/{self.path}"
+
+
+class Files(Protocol):
+    """The files of one root."""
+
+    def matching(self, pattern: str) -> list[File]:
+        """Return the files that a glob matches, sorted; raises JobError (PathNotAllowed, DataMissing)."""
+        ...
+
+    def open(self, file: File) -> AbstractContextManager[io.RawIOBase]:
+        """Open a file; raises TransientError (DataChanged) at the latest when it is closed."""
+        ...
+
+
+class LocalFiles:
+    """Files beneath a folder: a mounted claim.
+
+    A path that leads out of it, by ``..``, by being absolute or through a link, is refused before it is
+    opened.
+    """
+
+    def __init__(self, root: str, folder: Path) -> None:
+        self._root = root
+        self._folder = folder
+
+    def matching(self, pattern: str) -> list[File]:
+        """Return the files that a glob matches, sorted; raises JobError (PathNotAllowed, DataMissing)."""
+        if not self._folder.is_dir():
+            raise JobError(
+                "DataMissing", f"source root {self._root!r} is not mounted: no such store or claim here."
+            )
+        try:
+            matches = sorted(self._folder.glob(pattern))
+        except ValueError as error:
+            raise JobError("PathNotAllowed", f"source path {pattern!r} is no glob: {error}.") from None
+        inside = self._folder.resolve()
+        found = []
+        for match in matches:
+            path = match.relative_to(self._folder).as_posix()
+            if not match.resolve().is_relative_to(inside):
+                raise JobError(
+                    "PathNotAllowed",
+                    f"{self._root}/{path} is a link that leads out of {self._root!r}: "
+                    "copy the file there instead.",
+                )
+            if match.is_file():
+                found.append(File(self._root, path, match.stat().st_size))
+        return found
+
+    @contextmanager
+    def open(self, file: File) -> Iterator[io.RawIOBase]:
+        """Open a file; raises TransientError (DataChanged) if it is another when it is closed."""
+        descriptor = self._descriptor(file)
+        try:
+            before = _version(descriptor)
+            try:
+                # Readers close what they read from; whether it changed is asked after that.
+                with io.FileIO(descriptor, closefd=False) as raw:
+                    yield raw
+            finally:
+                if _version(descriptor) != before:
+                    raise changed(file, "it was written to")
+        finally:
+            os.close(descriptor)
+
+    def _descriptor(self, file: File) -> int:
+        try:
+            return os.open(self._folder / file.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise changed(file, "it was there and is gone") from None
+        except PermissionError:
+            raise JobError(
+                "DataUnreadable",
+                f"{file} may not be read by user {os.getuid()}: make it readable for its group or for all.",
+            ) from None
+
+
+def changed(file: File, how: str) -> TransientError:
+    """Return the error for a file that did not hold still."""
+    return TransientError(
+        "DataChanged",
+        f"{file} changed while it was read: {how}. It is read again by the next attempt; to be safe, write "
+        "new files under another name and rename them when they are whole.",
+    )
+
+
+def _version(descriptor: int) -> tuple[int, int]:
+    state = os.fstat(descriptor)
+    return state.st_size, state.st_mtime_ns
+
+
+_WILDCARDS = re.compile(r"[*?\[]")
+
+
+def matches(path: str, pattern: str) -> bool:
+    """Return whether a glob matches the path of an object."""
+    parts = path.split("/")
+    reached = {0}  # how many parts of the path the glob may have used up so far
+    for wanted in _parts(pattern):
+        if wanted == "**":
+            reached = set(range(min(reached, default=len(parts)), len(parts)))
+        else:
+            reached = {at + 1 for at in reached if at < len(parts) and fnmatchcase(parts[at], wanted)}
+    return len(parts) in reached
+
+
+def literal_folder(pattern: str) -> str:
+    """Return the folder that everything a glob matches lies in: all that stands before the first wildcard."""
+    folders = _parts(pattern)[:-1]
+    literal = next((at for at, part in enumerate(folders) if _WILDCARDS.search(part)), len(folders))
+    return "/".join(folders[:literal])
+
+
+def _parts(pattern: str) -> list[str]:
+    return [part for part in pattern.split("/") if part not in ("", ".")]
+
+
+def files_of(root: str, environment: Environment) -> Files:
+    """Return the files of a root; raises JobError (PathNotAllowed, InvalidEnvironment, StoreDenied)."""
+    if "/" in root or root in ("", ".", ".."):
+        raise JobError("PathNotAllowed", f"source root {root!r} must be the name of a store or claim.")
+    location = environment.object_stores.get(root)
+    if location is not None:
+        from moe_trainer.sources.object_store import ObjectStoreFiles  # its client takes time to load
+
+        folder = environment.credentials
+        return ObjectStoreFiles(root, location, folder / root if folder is not None else None)
+    if environment.sources is None:
+        raise JobError(
+            "InvalidEnvironment", "MOE_SOURCES is not set: it must name the folder of mounted data."
+        )
+    return LocalFiles(root, environment.sources / root)

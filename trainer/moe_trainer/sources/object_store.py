@@ -1,0 +1,249 @@
+"""Files of an object store that speaks S3.
+
+An object is read in ranges, each on the condition that it is still the object that was listed. So little
+is in memory, a connection that breaks costs one range, and two versions are never mixed.
+
+Requests that fail are made again with growing pauses; a store that stays away, or goes so slowly that
+nothing arrives, ends the attempt as one to be made again. A store that refuses its keys ends it for good.
+What goes wrong is told without the answer's headers or the keys.
+"""
+
+import io
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import obstore
+from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
+from obstore.store import S3Store
+
+from moe_formats.failure import JobError, TransientError
+from moe_formats.object_stores import (
+    ACCESS_KEY_ID,
+    CERTIFICATES,
+    SECRET_ACCESS_KEY,
+    SESSION_TOKEN,
+    ObjectStoreLocation,
+)
+from moe_trainer.sources.files import File, changed, literal_folder, matches
+
+if TYPE_CHECKING:  # these exist in obstore's stubs only
+    from obstore import GetOptions
+    from obstore.store import ClientConfig, RetryConfig, S3Config
+
+#: Bytes of one request.
+RANGE_BYTES = 4 * 1024 * 1024
+#: Objects that are looked at, and that a glob may match: what is listed is held in memory.
+MAX_LISTED = 1_000_000
+MAX_MATCHED = 100_000
+
+_ANSWER = re.compile(r"status code: (?P<status>\d{3})")
+_CODE = re.compile(r"<Code>(?P<code>\w{1,64})</Code>")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long is waited, in seconds."""
+
+    connect: float = 5
+    stall: float = 20  #: Without a byte.
+    request: float = 60  #: For one range.
+    give_up: float = 120  #: For one range with all its repetitions.
+
+
+PATIENCE = Patience()
+
+
+class ObjectStoreFiles:
+    """Objects of a bucket, beneath a prefix."""
+
+    def __init__(
+        self,
+        root: str,
+        location: ObjectStoreLocation,
+        credentials: Path | None,
+        patience: Patience = Patience(),
+    ) -> None:
+        """Take a store's location and the folder of its keys; raises JobError (StoreDenied) without keys."""
+        patience = patience or PATIENCE
+        self._root = root
+        self._location = location
+        self._patience = patience
+        self._store = S3Store(
+            location.bucket,
+            prefix=location.prefix.strip("/") or None,
+            config=_config(root, location, credentials),
+            client_options=_client(location, credentials, patience),
+            retry_config=_retries(patience),
+        )
+
+    def matching(self, pattern: str) -> list[File]:
+        """Return the objects that a glob matches, sorted by name."""
+        folder, found, listed = literal_folder(pattern), [], 0
+        try:
+            for page in obstore.list(self._store, folder or None, chunk_size=1000):
+                listed += len(page)
+                found += [
+                    File(self._root, item["path"], item["size"], item["e_tag"] or "")
+                    for item in page
+                    if matches(item["path"], pattern)
+                ]
+                if listed > MAX_LISTED or len(found) > MAX_MATCHED:
+                    raise self._too_many(pattern, listed, len(found))
+        except (BaseError, FileNotFoundError) as error:
+            raise self._failed(error, f"listing {self._root}/{pattern}") from None
+        return sorted(found, key=lambda file: file.path.split("/"))  # as on disk: folder by folder
+
+    @contextmanager
+    def open(self, file: File) -> Iterator[io.RawIOBase]:
+        """Open an object; reading raises TransientError (DataChanged, StoreUnreachable)."""
+        with _RangeReader(self, file) as raw:
+            yield raw
+
+    def read(self, file: File, start: int, end: int) -> memoryview:
+        """Return the bytes of a range that lies within an object."""
+        deadline = time.monotonic() + self._patience.give_up
+        pause = 0.1
+        while True:
+            try:
+                return self._get(file, start, end)
+            except (FileNotFoundError, PreconditionError):
+                raise changed(file, "another object, or none, has its name") from None
+            except BaseError as error:
+                failed = self._failed(error, f"reading {file} at byte {start}")
+                if not failed.retryable or time.monotonic() + pause > deadline:
+                    raise failed from None
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)
+
+    def _get(self, file: File, start: int, end: int) -> memoryview:
+        options: GetOptions = {"range": (start, end)}
+        if file.version:
+            options["if_match"] = file.version
+        data = memoryview(obstore.get(self._store, file.path, options=options).bytes())
+        if len(data) != end - start:
+            raise changed(file, f"it has no {end} bytes any more")
+        return data
+
+    def _failed(self, error: Exception, doing: str) -> JobError:
+        answer = _ANSWER.search(str(error))
+        status = answer["status"] if answer else ""
+        if isinstance(error, PermissionDeniedError | UnauthenticatedError) or status in ("401", "403"):
+            return denied(self._root, self._location, f"it refuses {doing} ({_cause(error)})")
+        if isinstance(error, FileNotFoundError) or status == "404":
+            return JobError(
+                "DataMissing",
+                f"store {self._root!r} has no bucket {self._location.bucket!r}: correct it in the chart's stores.",
+            )
+        return TransientError(
+            "StoreUnreachable",
+            f"store {self._root!r} at {self._location.endpoint or 'AWS'} failed while {doing}: {_cause(error)}. "
+            "Nothing was kept of this attempt; the next one reads it again.",
+        )
+
+    def _too_many(self, pattern: str, listed: int, found: int) -> JobError:
+        return JobError(
+            "PathNotAllowed",
+            f"{self._root}/{pattern} matches {found} of {listed} objects listed so far: at most {MAX_MATCHED} "
+            f"of {MAX_LISTED}. Write a longer folder before the first wildcard, or pack the files.",
+        )
+
+
+class _RangeReader(io.RawIOBase):
+    """An object as a seekable stream; every read is one request of at most RANGE_BYTES."""
+
+    def __init__(self, files: ObjectStoreFiles, file: File) -> None:
+        self._files = files
+        self._file = file
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        end = min(self._position + min(len(buffer), RANGE_BYTES), self._file.size)
+        if end <= self._position:
+            return 0
+        data = self._files.read(self._file, self._position, end)
+        buffer[: len(data)] = data
+        self._position = end
+        return len(data)
+
+
+def denied(root: str, location: ObjectStoreLocation, what: str) -> JobError:
+    """Return the error for a store that lets nobody in; it names the Secret and its keys, never a value."""
+    if not location.secret:
+        fix = "It is read anonymously: name a Secret in the chart's stores, or let anybody read the bucket."
+    else:
+        fix = (
+            f"Correct {ACCESS_KEY_ID} and {SECRET_ACCESS_KEY} in Secret {location.secret!r} of this namespace, "
+            "or what they may do: list the bucket and get its objects."
+        )
+    return JobError("StoreDenied", f"store {root!r}, bucket {location.bucket!r}: {what}. {fix}")
+
+
+def _config(root: str, location: ObjectStoreLocation, credentials: Path | None) -> "S3Config":
+    config: S3Config = {"region": location.region}
+    if location.endpoint:
+        config["endpoint"] = location.endpoint
+    if not location.secret:
+        config["skip_signature"] = True
+        return config
+    key, secret = (_key(credentials, name) for name in (ACCESS_KEY_ID, SECRET_ACCESS_KEY))
+    if not key or not secret:
+        missing = ACCESS_KEY_ID if not key else SECRET_ACCESS_KEY
+        raise denied(root, location, f"Secret {location.secret!r} is missing or has no key {missing}")
+    config["access_key_id"], config["secret_access_key"] = key, secret
+    if token := _key(credentials, SESSION_TOKEN):
+        config["session_token"] = token
+    return config
+
+
+def _client(location: ObjectStoreLocation, credentials: Path | None, patience: Patience) -> "ClientConfig":
+    options: ClientConfig = {
+        "allow_http": location.endpoint.startswith("http://"),
+        "connect_timeout": timedelta(seconds=patience.connect),
+        "read_timeout": timedelta(seconds=patience.stall),
+        "timeout": timedelta(seconds=patience.request),
+    }
+    if certificates := _key(credentials, CERTIFICATES):
+        options["root_certificate"] = certificates
+    return options
+
+
+def _retries(patience: Patience) -> "RetryConfig":
+    return {
+        "max_retries": 10,
+        "retry_timeout": timedelta(seconds=patience.give_up),
+        "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5), "base": 2},
+    }
+
+
+def _key(credentials: Path | None, name: str) -> str:
+    path = credentials / name if credentials is not None else None
+    return path.read_text().strip() if path is not None and path.is_file() else ""
+
+
+def _cause(error: Exception) -> str:
+    """Return what a store answered, or why it did not: one line without the answer's text."""
+    text = str(error).split("Debug source")[0]
+    if answer := _ANSWER.search(text):
+        code = _CODE.search(text)
+        return f"status {answer['status']}" + (f", {code['code']}" if code else "")
+    return re.sub(r"\s+", " ", text).strip()[-200:]

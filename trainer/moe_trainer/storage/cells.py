@@ -1,0 +1,34 @@
+"""Figures that are computed once and kept in the store: a file with a checksum, or nothing.
+
+Whatever reads one and finds it absent or altered computes it again, so none of them needs a backup.
+"""
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from moe_formats.format import Format, digest_of
+from moe_trainer.storage.manifest import replace_file
+
+Kept = TypeVar("Kept", bound=Format)
+
+
+def read_cell(path: Path, kind: type[Kept]) -> Kept | None:
+    """Return what was kept, or None if it was never written or is not intact."""
+    try:
+        checksum, _, text = path.read_text().partition("\n")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
+    if digest_of(text) != checksum:
+        return None
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError:
+        return None
+
+
+def write_cell(path: Path, kept: Format) -> None:
+    """Keep a figure. A kill at any instant leaves it whole or absent."""
+    text = kept.to_json()
+    replace_file(path, f"{digest_of(text)}\n{text}".encode())

@@ -1,0 +1,157 @@
+"""From streams of tokens to batches: what step k trains on is a function of the seed and of k alone.
+
+Documents follow each other in a stream (tokens.py), which each epoch cuts into blocks of context + 1 tokens, at
+an offset and in an order that it draws from (seed, epoch). So the data cursor is the step's number: nothing else
+has to be saved, and a resumed run reads the same batches. Tokens of one document may see the document before it
+in their block.
+
+Where there are several streams, each has epochs of its own, and blocks are taken from them by their shares
+(mixture.py): one that is short for its share is read more often.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from moe_trainer.streaming.block_order import Interleaving, Permutation
+from moe_trainer.streaming.tokens import TokenStream, number_of
+
+#: Blocks that a validation scores at most, spread evenly over the validation text.
+VALIDATION_BLOCKS = 24
+#: An epoch of more blocks is not drawn as a list.
+LISTED_BLOCKS = 1 << 20
+
+#: Stands in targets for a token that is not learnt: torch's cross-entropy passes over it.
+IGNORED = -100
+
+
+class Batches:
+    """Training streams, cut into batches of ``rows`` blocks of ``context`` + 1 tokens."""
+
+    def __init__(self, *streams: TokenStream, context: int, batch_tokens: int, seed: int) -> None:
+        """Take the streams; one that is shorter than a block is repeated until it is one."""
+        keys = [f"{seed}"] if len(streams) == 1 else [f"{seed} stream {n}" for n in range(len(streams))]
+        self._strands = [_Strand(stream, context, key) for stream, key in zip(streams, keys, strict=True)]
+        self._mixture = Interleaving([stream.share for stream in streams])
+        self.context = context
+        self.rows = rows_of(batch_tokens, context)
+        own = [strand for strand in self._strands if not strand.replayed]
+        share = sum(strand.share for strand in own) / sum(strand.share for strand in self._strands)
+        #: Blocks of an epoch: those of the data, and what is replayed beside them.
+        self.blocks = round(sum(strand.blocks for strand in own) / share)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that one step predicts."""
+        return self.rows * self.context
+
+    def steps(self, epochs: float) -> int:
+        """Return the number of steps in some epochs, rounded up."""
+        return max(1, math.ceil(epochs * self.blocks / self.rows))
+
+    def passes(self, steps: int) -> list[float]:
+        """Return how often some first steps read each stream."""
+        cycles = steps * self.rows / sum(self._mixture.quotas)
+        quotas = zip(self._mixture.quotas, self._strands, strict=True)
+        return [cycles * quota / strand.blocks for quota, strand in quotas]
+
+    def batch(self, step: int, rows: range | None = None) -> Tensor:
+        """Return the token ids of a step (the first is 0): int64, rows by context + 1.
+
+        A process that shares the batch with others gives the rows that are its own, of 0 to ``self.rows``,
+        and only those are read.
+        """
+        return torch.stack([strand.ids(number) for strand, number in self._blocks(step, rows)])
+
+    def targets(self, step: int, rows: range | None = None) -> Tensor:
+        """Return what a step predicts: its ids from the second on, IGNORED where one is not learnt."""
+        return torch.stack([strand.targets(number) for strand, number in self._blocks(step, rows)])
+
+    def replayed(self, step: int, rows: range | None = None) -> Tensor:
+        """Return which rows of a step are text of the base's own training: bool, rows."""
+        return torch.tensor([strand.replayed for strand, _ in self._blocks(step, rows)], dtype=torch.bool)
+
+    def _blocks(self, step: int, rows: range | None) -> "list[tuple[_Strand, int]]":
+        wanted = range(self.rows) if rows is None else rows
+        found = [self._mixture[step * self.rows + row] for row in wanted]
+        return [(self._strands[stream], number) for stream, number in found]
+
+
+class _Strand:
+    """One stream's blocks, numbered through its epochs."""
+
+    def __init__(self, stream: TokenStream, context: int, key: str) -> None:
+        repeats = math.ceil((context + 1) / len(stream.tokens))
+        self._tokens = stream.tokens.repeat(repeats) if repeats > 1 else stream.tokens
+        learnt = stream.learnt
+        self._learnt = learnt.repeat(repeats) if learnt is not None and repeats > 1 else learnt
+        self.share, self.replayed = stream.share, stream.replayed
+        self.blocks = (len(self._tokens) - 1) // context
+        self._context, self._key = context, key
+        self._epoch = -1
+        self._offset = 0
+        self._order: Sequence[int] | Permutation = ()
+
+    def ids(self, number: int) -> Tensor:
+        """Return a block's context + 1 ids."""
+        return self._tokens[self._block(number)].long()
+
+    def targets(self, number: int) -> Tensor:
+        """Return a block's ids from the second on, IGNORED where one is not learnt."""
+        block = self._block(number)
+        ids_T = self._tokens[block][1:].long()
+        return ids_T if self._learnt is None else ids_T.masked_fill(~self._learnt[block][1:], IGNORED)
+
+    def _block(self, number: int) -> slice:
+        epoch, place = divmod(number, self.blocks)
+        if epoch != self._epoch:
+            self._draw(epoch)
+        start = self._offset + self._order[place] * self._context
+        return slice(start, start + self._context + 1)
+
+    def _draw(self, epoch: int) -> None:
+        """Draw where an epoch's first block starts, and the order of its blocks."""
+        key = f"{self._key} epoch {epoch}"
+        generator = torch.Generator("cpu").manual_seed(number_of(key))
+        room = len(self._tokens) - 1 - self.blocks * self._context
+        self._offset = int(torch.randint(room + 1, (), generator=generator, device="cpu"))
+        if self.blocks <= LISTED_BLOCKS:
+            self._order = torch.randperm(self.blocks, generator=generator, device="cpu").tolist()
+        else:
+            self._order = Permutation(self.blocks, key)
+        self._epoch = epoch
+
+
+def positions_in_documents(ids_BT: Tensor, bos_id: int, eos_id: int) -> Tensor:
+    """Return each token's place in its document, as far as the document is in the block; int64.
+
+    A document begins with ``bos_id``. A tokenizer that has one token for both ends writes it twice between
+    two documents, and the second of the two is the beginning: alone it may stand within a conversation.
+    """
+    begins_BT = ids_BT == bos_id
+    if bos_id == eos_id:
+        begins_BT[:, 1:] &= begins_BT[:, :-1].clone()
+        begins_BT[:, 0] = False
+    place_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
+    start_BT = torch.where(begins_BT, place_T, 0).cummax(dim=1).values
+    return place_T - start_BT
+
+
+def rows_of(batch_tokens: int, context: int) -> int:
+    """Return the number of blocks that make a step of about ``batch_tokens``."""
+    return max(1, batch_tokens // context)
+
+
+def validation_blocks(tokens: Tensor, context: int) -> Tensor | None:
+    """Return blocks of context + 1 tokens, spread evenly over a stream; None if it is shorter than one.
+
+    Bits per byte are measured on all words of a conversation, as on its holdouts.
+    """
+    blocks = (len(tokens) - 1) // context
+    if blocks < 1:
+        return None
+    chosen = min(blocks, VALIDATION_BLOCKS)
+    starts = [place * blocks // chosen * context for place in range(chosen)]
+    return torch.stack([tokens[start : start + context + 1] for start in starts]).long()

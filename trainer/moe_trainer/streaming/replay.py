@@ -1,0 +1,95 @@
+"""Text of the base's own training, mixed into an Expert's: what an Expert would else forget is seen again.
+
+The base's snapshots are its ancestry. Of their documents as many are drawn as the run will read, by a hash of
+their names; those of the Expert's own snapshot are left out, and those that resemble anything held out in the
+pool. The pool holds out more as time goes by: the registry only grows, so its length when a run first looked
+says for good what it left out.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from moe_formats.format import Format
+from moe_trainer.deduplication.catalogue import Catalogue, digits_of
+from moe_trainer.deduplication.fingerprints import (
+    Fingerprint,
+    names_in,
+    read_fingerprints,
+    read_registry,
+    take_up,
+)
+from moe_trainer.deduplication.minhash import THRESHOLD
+from moe_trainer.deduplication.near_duplicates import Resembling, search
+from moe_trainer.snapshots.layout import FINGERPRINTS, Document, read_documents, read_record
+from moe_trainer.storage.manifest import replace_file
+
+#: How many more bytes are drawn than a run will read, so that what is left out is not missed.
+SPARE = 1.1
+
+
+class Seen(Format):
+    """How much of the pool's registry a run has looked at."""
+
+    registry_bytes: int
+
+
+class Replay:
+    """The documents to replay, and after they were read the counts of what was left out."""
+
+    def __init__(self, own: Path, ancestry: Sequence[Path], registry: Path, until: int, size: float) -> None:
+        """Take verified snapshots, and the bytes of text to draw from ``ancestry``."""
+        self.excluded: Counter[str] = Counter()
+        self._own, self._ancestry = own, ancestry
+        self._registry, self._until = registry, until
+        there = sum(read_record(snapshot).train_bytes for snapshot in ancestry)
+        self._share = min(1.0, SPARE * size / max(1, there))
+
+    def documents(self) -> Iterator[Document]:
+        """Yield the documents, each once."""
+        left_out = self._left_out()
+        seen: set[str] = set()
+        for snapshot in self._ancestry:
+            for document in read_documents(snapshot):
+                name = document.name()
+                if not self._drawn(name) or name in seen:
+                    continue
+                seen.add(name)
+                if name not in left_out:
+                    yield document
+
+    def _left_out(self) -> frozenset[str]:
+        """Return the names of drawn documents that must not be read."""
+        with Catalogue() as catalogue:
+            for snapshot in self._ancestry:
+                prints = read_fingerprints(snapshot / FINGERPRINTS, Fingerprint)
+                take_up(catalogue, (entry for entry in prints if self._drawn(entry.document)))
+            drawn = len(catalogue)
+            take_up(catalogue, read_registry(self._registry, self._until))
+            rows = np.arange(len(catalogue))
+            held_out = Resembling(rows >= drawn)
+            search(catalogue, rows, THRESHOLD, held_out)
+            names = catalogue.names[:drawn]
+            own = np.isin(names, names_in(read_fingerprints(self._own / FINGERPRINTS, Fingerprint)))
+            found = held_out.found[:drawn]
+            self.excluded["heldOutElsewhere"] = len(np.unique(names[found]))
+            self.excluded["inOwnData"] = len(np.unique(names[own & ~found]))
+            return frozenset(digits_of(names[found | own]))
+
+    def _drawn(self, name: str) -> bool:
+        number = int.from_bytes(hashlib.sha256(f"replay {name}".encode()).digest()[:8], "big")
+        return number < self._share * 2.0**64
+
+
+def registry_seen(path: Path, registry: Path) -> int:
+    """Return how many bytes of the registry a run looks at: as many as when it first asked.
+
+    That is written to ``path``, so that another attempt leaves out the same documents.
+    """
+    if not path.exists():
+        size = registry.stat().st_size if registry.exists() else 0
+        replace_file(path, Seen(registry_bytes=size).to_json().encode())
+    return Seen.model_validate_json(path.read_text()).registry_bytes

@@ -1,0 +1,203 @@
+"""Text to token ids and back: what the trainer needs of a tokenizer, and the one of the presets.
+
+Checkpoints bring their own (hugging_face/tokenizer.py). The presets' is byte-level: token i is byte i, and
+three special tokens follow. It round-trips any bytes, so bits per byte are always defined.
+``tokenizer.json`` says the same in the format of Hugging Face's tokenizers (byte-level BPE without merges);
+this module needs neither package.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from moe_formats.failure import JobError
+from moe_formats.format import Digest, canonical_json, digest_of, parse_json
+from moe_trainer.text.content import BETWEEN_TURNS, Role
+
+BOS, EOS, PAD = 256, 257, 258
+_SPECIAL = {"<|bos|>": BOS, "<|eos|>": EOS, "<|pad|>": PAD}
+
+#: Token ids of a piece of a conversation, and whether the piece is learnt.
+ConversationPiece = tuple[list[int], bool]
+
+
+class Tokenizer(Protocol):
+    """Text to token ids and back."""
+
+    @property
+    def bos_id(self) -> int:
+        """The token that begins every document."""
+        ...
+
+    @property
+    def eos_id(self) -> int:
+        """The token that ends a document."""
+        ...
+
+    @property
+    def pad_id(self) -> int:
+        """A token that fills a batch; what is predicted after it is never looked at."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """All ids are below it."""
+        ...
+
+    @property
+    def digest(self) -> Digest:
+        """Identity of all that decides which ids a text has."""
+        ...
+
+    def encode(self, text: str | bytes) -> list[int]:
+        """Return the ids of a text; adds no special token, and finds none in the text."""
+        ...
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """Return the bytes of ids, one after the other; special tokens have none."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids; bytes that are no UTF-8 become U+FFFD."""
+        ...
+
+    def sizes(self) -> list[int]:
+        """Return the number of bytes of each id; 0 for special tokens."""
+        ...
+
+    def conversation(self, said: Sequence[tuple[Role, str]]) -> list[ConversationPiece]:
+        """Return a whole conversation in pieces: the assistant's words, with what ends them, are learnt."""
+        ...
+
+    def prompt(self, said: Sequence[tuple[Role, str]]) -> list[int]:
+        """Return the ids after which the assistant's next words are to follow, the document's beginning included."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files as Hugging Face's libraries read them."""
+        ...
+
+
+class ByteTokenizer:
+    """The presets' tokenizer. Without state: every instance is the same."""
+
+    bos_id = BOS
+    eos_id = EOS
+    pad_id = PAD
+    vocab_size = 259
+
+    @property
+    def digest(self) -> Digest:
+        """Identity of the bytes and the three special tokens."""
+        return digest_of(canonical_json(_tokenizer_json()))
+
+    def encode(self, text: str | bytes) -> list[int]:
+        """Return one id a byte of the UTF-8 text; adds no special token."""
+        return list(text.encode() if isinstance(text, str) else text)
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """Return the bytes of ids; special tokens have none."""
+        return bytes(i for i in ids if i < 256)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids; bytes that are no UTF-8 become U+FFFD."""
+        return self.decode_bytes(ids).decode(errors="replace")
+
+    def sizes(self) -> list[int]:
+        """Return 1 for each byte, and 0 for each special token."""
+        return [int(i < 256) for i in range(self.vocab_size)]
+
+    def conversation(self, said: Sequence[tuple[Role, str]]) -> list[ConversationPiece]:
+        r"""Return the words of each turn, a blank line between turns, no roles. An answer ends in eos.
+
+        bos How far is the Moon? \n\n About 384,000 km. eos
+                                       ^^^^^^^^^^^^^^^^^^^^^ learnt
+        """
+        pieces: list[ConversationPiece] = []
+        for role, words in said:
+            answer = role == "assistant"
+            pieces.append((self.encode(BETWEEN_TURNS) if pieces else [self.bos_id], False))
+            pieces.append(([*self.encode(words), *([self.eos_id] if answer else [])], answer))
+        return pieces if pieces[-1][1] else [*pieces, ([self.eos_id], False)]
+
+    def prompt(self, said: Sequence[tuple[Role, str]]) -> list[int]:
+        """Return the words of each turn, a blank line after each."""
+        text = "".join(words + BETWEEN_TURNS for _, words in said)
+        return [self.bos_id, *self.encode(text)]
+
+    def save(self, folder: Path) -> None:
+        """Write ``tokenizer.json`` and ``tokenizer_config.json``."""
+        (folder / "tokenizer.json").write_text(json.dumps(_tokenizer_json(), ensure_ascii=False, indent=1))
+        (folder / "tokenizer_config.json").write_text(json.dumps(_tokenizer_config(), indent=1))
+
+    @classmethod
+    def load(cls, folder: Path) -> "ByteTokenizer":
+        """Return the tokenizer of an artefact; raises JobError (TokenizerUnsupported) for any other kind."""
+        if not is_byte_level(folder):
+            raise JobError(
+                "TokenizerUnsupported",
+                f"{folder.name}/tokenizer.json is not the byte-level tokenizer of the presets.",
+            )
+        return cls()
+
+
+def is_byte_level(folder: Path) -> bool:
+    """Return whether the tokenizer of a folder is the presets'."""
+    try:
+        found = parse_json((folder / "tokenizer.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("model") == _tokenizer_json()["model"]
+
+
+def _tokenizer_json() -> dict[str, Any]:
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": i, "content": name, **flags} for name, i in _SPECIAL.items()],
+        "normalizer": None,
+        "pre_tokenizer": byte_level,
+        "post_processor": None,
+        "decoder": byte_level,
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+            "vocab": {character: byte for byte, character in enumerate(byte_characters())} | _SPECIAL,
+            "merges": [],
+        },
+    }
+
+
+def _tokenizer_config() -> dict[str, Any]:
+    names = {i: name for name, i in _SPECIAL.items()}
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": names[BOS],
+        "eos_token": names[EOS],
+        "pad_token": names[PAD],
+        "clean_up_tokenization_spaces": False,
+    }
+
+
+def byte_characters() -> list[str]:
+    """Return the printable character that stands for each byte in byte-level BPE (GPT-2's table)."""
+    printable = {
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    }
+    characters, spare = [], 256
+    for byte in range(256):
+        characters.append(chr(byte if byte in printable else spare))
+        spare += byte not in printable
+    return characters

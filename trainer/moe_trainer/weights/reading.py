@@ -1,0 +1,165 @@
+"""Safetensors files that are read a part at a time: one file, or shards with an index. Never pickle.
+
+    read_headers(folder) -> {name: Stored}         what the files say that they hold, and where
+    read_rows(folder, stored, rows) -> Tensor      some rows of one tensor, and no other byte
+
+Headers are checked before anything is read by them, so that a folder which cannot be is an error with a name.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from moe_formats.format import parse_json
+from moe_trainer.storage.manifest import corrupt
+from moe_trainer.weights import safetensors_header
+from moe_trainer.weights.safetensors_header import HeaderError
+
+WHOLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+#: Returns some rows (of the first dimension) of a tensor that is whole elsewhere, such as on disk.
+RowReader = Callable[[slice], Tensor]
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "BOOL": torch.bool,
+}
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a header says about one tensor."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    file: str
+    start: int  #: Where its bytes begin in the file.
+
+
+def read_headers(folder: Path) -> dict[str, Stored]:
+    """Return what the weights of a folder consist of, by name.
+
+    Raises JobError (ArtefactCorrupt) that names the file: if there are no safetensors, one is truncated or
+    has a header that cannot be, or the index and its shards do not fit together.
+    """
+    if not (folder / INDEX).exists():
+        if not (folder / WHOLE).exists():
+            raise _no_weights(folder)
+        return read_header(folder, WHOLE)
+    places = _index(folder)
+    found: dict[str, Stored] = {}
+    for name in sorted(set(places.values())):
+        for tensor, stored in read_header(folder, name).items():
+            if places.get(tensor) != name:
+                raise corrupt(folder, f"{name} holds {tensor}, which {INDEX} has in {places.get(tensor)}")
+            found[tensor] = stored
+    missing = sorted(places.keys() - found.keys())
+    if missing:
+        raise corrupt(folder, f"{places[missing[0]]} lacks {missing[0]}, which {INDEX} says it holds")
+    return found
+
+
+def read_header(folder: Path, name: str) -> dict[str, Stored]:
+    """Return what one file of a folder holds; raises JobError (ArtefactCorrupt)."""
+    try:
+        entries = safetensors_header.read(folder / name)
+    except HeaderError as error:
+        raise corrupt(folder, str(error)) from None
+    return {
+        tensor: Stored(DTYPES[entry.dtype], entry.shape, name, entry.start)
+        for tensor, entry in entries.items()
+    }
+
+
+def read_rows(folder: Path, stored: Stored, rows: slice = slice(None)) -> Tensor:
+    """Return some rows of a stored tensor, in the host's memory; all of them by default.
+
+    Raises JobError (ArtefactCorrupt) if the file has become shorter than its header says.
+    """
+    shape = list(stored.shape)
+    first = 0
+    if shape:
+        first, last, _ = rows.indices(shape[0])
+        shape[0] = last - first
+    tensor = torch.empty(shape, dtype=stored.dtype, device="cpu")
+    into = tensor.flatten().view(torch.uint8).numpy().data
+    with (folder / stored.file).open("rb") as file:
+        file.seek(stored.start + first * math.prod(shape[1:]) * stored.dtype.itemsize)
+        if file.readinto(into) != into.nbytes:
+            raise corrupt(folder, f"{stored.file} ends within a tensor")
+    return tensor
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Return all tensors of one file; raises JobError (ArtefactCorrupt) if it is not a safetensors file."""
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise corrupt(path.parent, f"{path.name}: {error}") from None
+
+
+def check(
+    folder: Path,
+    found: Mapping[str, Stored | Tensor],
+    expected: Mapping[str, Tensor],
+    config: str = "config.json",
+) -> None:
+    """Raise JobError (ArtefactCorrupt) that names tensors which are missing, left over or misshapen.
+
+    ``config`` is the file that says which there are.
+    """
+    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    if missing:
+        raise corrupt(folder, f"its {config} asks for {_some(missing)}, which its weights lack")
+    if extra:
+        raise corrupt(folder, f"its weights hold {_some(extra)}, for which its {config} has no place")
+    for name, tensor in expected.items():
+        if tuple(found[name].shape) != tuple(tensor.shape):
+            raise corrupt(
+                folder,
+                f"{name} has shape {list(found[name].shape)}, not {list(tensor.shape)} of its {config}",
+            )
+
+
+def _index(folder: Path) -> dict[str, str]:
+    """Return the file of each tensor."""
+    try:
+        places = parse_json((folder / INDEX).read_bytes())["weight_map"]
+        items = {str(name): str(file) for name, file in places.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise corrupt(folder, f"{INDEX} is no JSON with a weight_map of names to files") from None
+    for file in set(items.values()):
+        if "/" in file or not file.endswith(".safetensors"):
+            raise corrupt(folder, f"{INDEX} names {file!r}, which is no .safetensors file beside it")
+        if not (folder / file).is_file():
+            raise corrupt(folder, f"{file} is missing, which {INDEX} names")
+    return items
+
+
+def _no_weights(folder: Path) -> Exception:
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
+    if pickles:
+        return corrupt(
+            folder,
+            f"its weights are pickled ({_some(pickles)}), which can run any code when they are read: convert them "
+            f"to safetensors",
+        )
+    return corrupt(folder, f"it has neither {WHOLE} nor {INDEX}")
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - 3
+    return ", ".join(names[:3]) + (f" and {rest} more" if rest > 0 else "")

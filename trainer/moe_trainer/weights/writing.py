@@ -1,0 +1,154 @@
+"""Tensors written one after the other, so that no process has to hold all of them. Never pickle.
+
+    TensorStream            tensors for files, each made of a model's when its turn comes
+    save_each(path, …)  a file of tensors that come one by one: bit for bit what tensors.save_tensors writes
+
+The tensors of a model that is spread over processes are gathered one by one (parallel/gathering.py): the process that
+writes has the whole of one, beside its own part of all.
+"""
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from moe_trainer.weights.reading import DTYPES, INDEX, WHOLE
+
+Form = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+#: The order of types in a safetensors file, which is that of their alignment.
+_ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "BOOL")
+
+
+@dataclass(frozen=True)
+class TensorStream:
+    """Tensors for files.
+
+    Attributes:
+        groups: tensors of a model by name, those together of which tensors for the files are made.
+        form: what makes them of a group whose tensors are whole.
+        whole: what makes a tensor whole; by default it is.
+
+    """
+
+    groups: Sequence[Mapping[str, Tensor]]
+    form: Form
+    whole: Callable[[Tensor], Tensor] = Tensor.detach
+
+    def outline(self) -> dict[str, Tensor]:
+        """Return names, shapes and types in the order in which the tensors come; they take no memory."""
+        return {name: tensor for group in self.outlines() for name, tensor in group.items()}
+
+    def outlines(self) -> Iterator[Mapping[str, Tensor]]:
+        """Return the same by the group of which the tensors are made."""
+        for group in self.groups:
+            yield self.form({key: _outlined(tensor) for key, tensor in group.items()})
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        """Make one group after the other."""
+        for group in self.groups:
+            whole = {name: self.whole(tensor).detach().cpu() for name, tensor in group.items()}
+            yield from self.form(whole).items()
+
+    def take_part(self) -> None:
+        """Help another process, which goes through the same stream, to have each tensor whole."""
+        for group in self.groups:
+            for tensor in group.values():
+                self.whole(tensor)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors that are all in memory to a new file; a full disk is an OSError, as with any other file."""
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        if f"os error {errno.ENOSPC}" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
+        raise
+
+
+def save_each(path: Path, outline: Mapping[str, Tensor], tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Write tensors to a new file as they come, in any order; ``outline`` has all names, shapes and types."""
+    header, starts = _header(outline)
+    with path.open("wb") as file:
+        file.write(header)
+        for name, tensor in tensors:
+            expected = outline[name]
+            assert tensor.shape == expected.shape and tensor.dtype == expected.dtype, name
+            file.seek(starts.pop(name))
+            file.write(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    assert not starts, f"{', '.join(starts)} did not come"
+
+
+def _header(outline: Mapping[str, Tensor]) -> tuple[bytes, dict[str, int]]:
+    """Return the first bytes of a file, and where in it each tensor begins."""
+    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end, starts = 0, {}
+    for name in sorted(outline, key=lambda name: (_ORDER.index(_NAMES[outline[name].dtype]), name)):
+        tensor = outline[name]
+        starts[name], end = end, end + tensor.numel() * tensor.element_size()
+        entries[name] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [starts[name], end],
+        }
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    begin = 8 + len(text)
+    return len(text).to_bytes(8, "little") + text, {name: begin + start for name, start in starts.items()}
+
+
+def _outlined(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+
+
+#: Bytes of a shard; a single tensor that is larger has a shard of its own.
+SHARD_BYTES = 5 * 10**9
+
+
+def save_sharded(
+    folder: Path,
+    tensors: TensorStream,
+    dtypes: Mapping[str, torch.dtype],
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write tensors in the types in which they were stored, in shards with an index if they need several.
+
+    A tensor that was not trained since it was read is the same bytes again: single precision holds every
+    number of the 16-bit types.
+    """
+    outline = {name: tensor.to(dtypes.get(name, tensor.dtype)) for name, tensor in tensors.outline().items()}
+    sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in outline.items()}
+    shards = _shards(sizes, shard_bytes)
+    coming = iter(tensors)
+    places: dict[str, str] = {}
+    for number, names in enumerate(shards, start=1):
+        file = WHOLE if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
+        typed = ((name, tensor.to(outline[name].dtype)) for name, tensor in islice(coming, len(names)))
+        save_each(folder / file, {name: outline[name] for name in names}, typed)
+        places |= dict.fromkeys(names, file)
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
+        (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def _shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
+    """Return the names in order, cut so that no shard is larger than the limit, unless one tensor is."""
+    shards: list[list[str]] = [[]]
+    room = limit
+    for name, size in sizes.items():
+        if shards[-1] and size > room:
+            shards.append([])
+            room = limit
+        shards[-1].append(name)
+        room -= size
+    return shards
