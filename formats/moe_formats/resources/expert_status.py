@@ -120,14 +120,14 @@ class ServingStatus(Format):
     target: str | None = Field(
         default=None,
         max_length=63,
-        description="The revision that should serve: the newest promoted one, or the one that spec.revision pins. Requests "
-        "go to it as soon as one of its servers is ready.",
+        description="Name of the revision that should serve: the newest promoted one, or the one that spec.revision pins. "
+        "Requests go to it as soon as one of its servers is ready.",
     )
     starting: str | None = Field(
         default=None,
         max_length=63,
-        description="A revision that is about to be promoted: its servers start without traffic, to show that they can "
-        "load its weights. Absent: none.",
+        description="Name of a revision that is about to be promoted. Its servers start without traffic, to show that they "
+        "can load its weights. Absent if there is none.",
     )
     revision: str | None = Field(
         default=None, max_length=63, description="Name of the revision that gets all traffic."

@@ -35,7 +35,8 @@ class Reason(StrEnum):
     )
     EVALUATED = (
         "Evaluated",
-        "The newest revision was measured. The evidence is in the status of its ExpertRevision.",
+        "The newest revision was measured, and the evidence is in the status of its ExpertRevision. For a "
+        "pool: a new table was made, and the message says how well it routes.",
     )
     PROMOTED = "Promoted", "The newest revision passed the promotion gate."
     PINNED = (
