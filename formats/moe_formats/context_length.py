@@ -1,7 +1,7 @@
-"""Whether a model sees enough tokens for a pool's segments, checked before any device is paid for.
+"""Whether a model sees enough tokens for a pool's segments, checked before a Job takes any device.
 
-Each ``shortfall_of_…`` returns a message that says what is too short and how to correct it, or None where nothing
-is. The operator checks what it knows from the Expert; the snapshot Job checks all three, since it has the checkpoint.
+Each ``shortfall_of_…`` returns a message that says what is too short and how to fix it, or None if nothing is. The
+operator makes the checks that an Expert's spec allows; the snapshot Job, which has the checkpoint, makes all three.
 """
 
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ from moe_formats.failure import JobError
 from moe_formats.format import parse_json
 from moe_formats.segment_size import DEFAULT_SEGMENT_BYTES, SegmentBytes, tokens_needed
 
-#: Tokens that each preset sees: the longest sequence it takes.
+#: Longest sequence that each preset takes, in tokens.
 PRESET_CONTEXT_TOKENS: Mapping[str, int] = {
     "tiny": 384,
     "tiny-sigmoid": 384,
-}  # what a segment of 256 bytes takes
+}  # what a segment of 256 bytes needs
 
-#: What architectures call the longest sequence in ``config.json``.
+#: Names that architectures give to the longest sequence in ``config.json``.
 _LONGEST = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
 
 
@@ -29,7 +29,7 @@ def check(*shortfalls: str | None) -> None:
 
 
 def shortfall_of_sequences(context_tokens: int | None, segment_bytes: SegmentBytes) -> str | None:
-    """Check the tokens of a training sequence; None stands for as many as fit, which is always enough."""
+    """Check the tokens of a training sequence. None means as many as the base can see, which is checked elsewhere."""
     if context_tokens is None:
         return None
     what = f"spec.training.contextTokens is {context_tokens}"
@@ -38,20 +38,20 @@ def shortfall_of_sequences(context_tokens: int | None, segment_bytes: SegmentByt
 
 
 def shortfall_of_preset(name: str | None, segment_bytes: SegmentBytes) -> str | None:
-    """Check a preset by name; a name that does not exist passes here and is refused elsewhere."""
+    """Check a preset by name. A name that does not exist passes here, since it is refused elsewhere."""
     tokens = PRESET_CONTEXT_TOKENS.get(name or "")
     if tokens is None:
         return None
     what = f"spec.base.preset is {name!r}, which sees {tokens} tokens"
-    return _too_few(what, tokens, segment_bytes, "Take a base that sees as many")
+    return _too_few(what, tokens, segment_bytes, "Use a base that sees as many")
 
 
 def shortfall_of_checkpoint(where: str, config: bytes, segment_bytes: SegmentBytes) -> str | None:
-    """Check a checkpoint by its ``config.json``; one that does not say how much it sees passes until it is scored."""
+    """Check a checkpoint by its ``config.json``. One that does not say how much it sees passes until it is scored."""
     try:
         raw: Any = parse_json(config)
     except ValueError:
-        return None  # loading it says what is wrong
+        return None  # loading the checkpoint will say what is wrong
     if not isinstance(raw, dict):
         return None
     text = raw.get("text_config")
@@ -60,7 +60,7 @@ def shortfall_of_checkpoint(where: str, config: bytes, segment_bytes: SegmentByt
     if field is None:
         return None
     what = f"{field} in config.json of the base {where} is {said[field]}"
-    return _too_few(what, said[field], segment_bytes, "Take a base that sees as many")
+    return _too_few(what, said[field], segment_bytes, "Use a base that sees as many")
 
 
 def _too_few(what: str, tokens: int, segment_bytes: SegmentBytes, fix: str) -> str | None:

@@ -1,9 +1,9 @@
 """How a Job says that it cannot go on: one exception that becomes the Failure in its headline.
 
-    JobError            input is wrong: the same inputs fail again (exit code 64, no retry)
-    └── TransientError  the world is wrong: another attempt may succeed (exit code 1)
+    JobError            the inputs are wrong: they would fail again, so there is no retry (exit code 64)
+    └── TransientError  something else is wrong: another attempt may succeed (exit code 1)
 
-Anything else that escapes a command is a fault of ours: exit code 1, reason ``Crashed``.
+Any other exception that escapes a command is a bug: exit code 1, reason ``Crashed``.
 """
 
 import errno
@@ -11,15 +11,15 @@ import json
 
 from moe_formats.job_report import EXIT_ERROR, EXIT_INPUT_ERROR, Failure
 
-#: The reason of a process that ends because another of its run did: that one knows more.
+#: Reason of a process that ends because another process of its run did. That process knows the cause.
 PEER_LOST = "PeerLost"
 
-#: Most bytes of a message in its headline, as JSON: what Failure.message allows, whatever the characters.
+#: Largest message in a headline, in bytes of JSON, so that it also fits Failure.message.
 MAX_MESSAGE_BYTES = 1500
 
 
 class JobError(Exception):
-    """The inputs are wrong. The message names the field or file, the value, the rule and the fix."""
+    """The inputs are wrong. The message names the field or file, its value, the rule that it breaks, and the fix."""
 
     retryable = False
 
@@ -30,11 +30,11 @@ class JobError(Exception):
 
     @property
     def exit_code(self) -> int:
-        """Return the process's exit code, which the Job's pod failure policy reads."""
+        """Return the exit code of the process, which the Job's pod failure policy reads."""
         return EXIT_ERROR if self.retryable else EXIT_INPUT_ERROR
 
     def headline(self) -> Failure:
-        """Return what the termination message says."""
+        """Return the failure for the termination message, its text cut to MAX_MESSAGE_BYTES."""
         message = self.message
         while (excess := len(json.dumps(message, ensure_ascii=False).encode()) - MAX_MESSAGE_BYTES) > 0:
             message = message[: -max(1, excess // 6)]
@@ -42,13 +42,13 @@ class JobError(Exception):
 
 
 class TransientError(JobError):
-    """Something around the Job is wrong, such as a full disk; the inputs may be fine."""
+    """Something other than the inputs is wrong, such as a full disk, so that another attempt may succeed."""
 
     retryable = True
 
 
 def from_exception(error: BaseException) -> JobError:
-    """Return the JobError that stands for any exception that a command let through."""
+    """Return a JobError for any exception that escaped a command."""
     if isinstance(error, JobError):
         return error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

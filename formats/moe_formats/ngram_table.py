@@ -1,12 +1,12 @@
-"""The table of the Distilled strategy: hashed byte n-grams with a weight for each Expert.
+"""The table of the Distilled strategy: hashed byte n-grams, with a weight for each Expert.
 
     logit(e | text) = bias(e) + scale · Σ weight(e, bucket(g)) / √n      over the text's n-grams g
     p(e | text)     = softmax(logit / temperature)
 
-It is a multinomial logistic regression small enough for a request's path: one CRC-32 an n-gram, one
-addition an n-gram and Expert. The root keeps long texts from being surer than their repetitions warrant.
-The distill Job (moe_trainer.distill) makes it with the very functions below, so that training and
-scoring hash alike.
+where n is the number of n-grams. It is a multinomial logistic regression that is cheap enough to compute for every
+request: one CRC-32 per n-gram, and one addition per n-gram and Expert. Dividing by the root of n keeps long texts from
+getting too sure, since their n-grams repeat. The distill Job (moe_trainer.distill) uses the functions below as well,
+so that fitting and scoring hash alike.
 """
 
 import base64
@@ -27,20 +27,26 @@ MAX_TABLE_BYTES = 262_144
 #: Lengths of the n-grams, in bytes.
 ORDERS = (1, 2, 3, 4)
 
-#: Weights of all Experts together: their base64 must fit the largest table with room for the rest.
+#: Largest number of weights of all Experts together: their base64 must fit the largest table, with the rest.
 _MAX_WEIGHTS = 187_500
 
 
 class TableFile(Format):
-    """The table as it is written: JSON, weights as base64 of signed bytes, one row an Expert."""
+    """The table as it is written: JSON, with the weights as base64 of signed bytes, one row per Expert."""
 
-    version: int = Field(default=1, ge=1, le=1, description="Of hashing and arithmetic together.")
-    experts: tuple[ObjectName, ...] = Field(min_length=1, max_length=64)
-    buckets: int = Field(ge=2, le=1 << 17, description="N-grams are hashed into this many: a power of two.")
-    bias: tuple[float, ...] = Field(description="One an Expert.")
-    scale: float = Field(gt=0, le=1e6, description="What a weight of 1 stands for.")
+    version: int = Field(default=1, ge=1, le=1, description="Version of the hashing and the arithmetic.")
+    experts: tuple[ObjectName, ...] = Field(
+        min_length=1, max_length=64, description="Names of the Experts, in the order of the rows."
+    )
+    buckets: int = Field(
+        ge=2, le=1 << 17, description="Number of buckets that n-grams are hashed into: a power of two."
+    )
+    bias: tuple[float, ...] = Field(description="Bias of each Expert.")
+    scale: float = Field(gt=0, le=1e6, description="Number that a stored weight is multiplied by.")
     temperature: float = Field(
-        gt=0, le=1e6, description="Calibrates the probabilities; fitted by likelihood."
+        gt=0,
+        le=1e6,
+        description="Number that logits are divided by to calibrate the probabilities, fitted by likelihood.",
     )
     weights: str = Field(description="Base64 of len(experts) rows of `buckets` signed bytes.")
 
@@ -66,7 +72,7 @@ class TableFile(Format):
 
 
 class NgramTable:
-    """A loaded table."""
+    """A table that has been read, ready to score texts."""
 
     def __init__(self, file: TableFile) -> None:
         self._file = file
@@ -76,7 +82,7 @@ class NgramTable:
         ]
 
     def score(self, text: str) -> dict[str, float]:
-        """Return the calibrated probability of each Expert for a text; by the biases alone if it is empty."""
+        """Return the calibrated probability of each Expert for a text. For an empty text, only the biases count."""
         file, found = self._file, buckets_of(text.encode("utf-8", "replace"), self._file.buckets)
         factor = file.scale / math.sqrt(max(1, len(found)))
         logits = [
@@ -102,7 +108,7 @@ def load(data: bytes) -> NgramTable:
 
 
 def buckets_of(text: bytes, buckets: int) -> list[int]:
-    """Return the bucket of every n-gram of a text, one entry an occurrence."""
+    """Return the bucket of every n-gram of a text, one entry per occurrence."""
     mask = buckets - 1
     return [
         crc32(text[start : start + order], order) & mask
@@ -112,5 +118,5 @@ def buckets_of(text: bytes, buckets: int) -> list[int]:
 
 
 def buckets_for(experts: int) -> int:
-    """Return how many buckets a table of so many Experts can have: the largest power of two that fits."""
+    """Return the largest number of buckets that a table for this many Experts can have: a power of two."""
     return 1 << int(math.log2(_MAX_WEIGHTS / experts))

@@ -1,4 +1,4 @@
-"""The one rule for paths beneath a store or a source: they are relative and never leave it."""
+"""The one rule for paths in a store or a source: they are relative, and never lead out of it."""
 
 from typing import Annotated
 
@@ -6,12 +6,12 @@ from pydantic import AfterValidator, Field
 
 
 def leaves_its_root(path: str) -> bool:
-    """Say whether a path is absolute or has a part ``..``."""
+    """Return whether a path is absolute or contains ``..``."""
     return path.startswith("/") or ".." in path.split("/")
 
 
 def beneath(path: str) -> str:
-    """Return the path; raises ValueError, which pydantic reports with the field's name, unless it is beneath its root."""
+    """Return a path unchanged; raises ValueError if it is empty or leaves its root. Pydantic adds the field's name."""
     if not path:
         raise ValueError("path is empty: name files beneath the store")
     if leaves_its_root(path):
@@ -21,5 +21,5 @@ def beneath(path: str) -> str:
     return path
 
 
-#: A path beneath a root that the reader knows (the pool's store, a source).
+#: A path relative to a root that the reader knows: the pool's store, or a source.
 RelativePath = Annotated[str, Field(max_length=512), AfterValidator(beneath)]

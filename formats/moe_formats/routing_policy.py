@@ -1,7 +1,7 @@
-"""What a gateway is told: which Experts a pool serves, where they answer, and how to choose among them.
+"""The routing policy of a gateway: which Experts a pool serves, where they answer, and how to choose among them.
 
-The operator writes one `RoutingPolicy` as canonical JSON into a ConfigMap; the gateway reads it again
-whenever it changes and reports the digest that it serves by.
+The operator writes one `RoutingPolicy` as canonical JSON into a ConfigMap. The gateway reads it again whenever it
+changes, and reports the digest of the policy that it uses.
 """
 
 from typing import Annotated, Literal, Self
@@ -12,81 +12,107 @@ from moe_formats.format import Digest, Format
 from moe_formats.names import ObjectName
 from moe_formats.paths import RelativePath
 
-#: Largest policy, in bytes: it must fit into a ConfigMap (1 MiB) with room for metadata.
+#: Largest policy, in bytes: it must fit into a ConfigMap (1 MiB) together with metadata.
 MAX_POLICY_BYTES = 900_000
 
-#: Where the servers of a revision answer: plain HTTP, a host (usually a headless Service) and a port.
+#: Address of the servers of a revision: plain HTTP, a host (usually a headless Service) and a port.
 ServerUrl = Annotated[str, Field(pattern=r"^http://[A-Za-z0-9.-]{1,253}:[0-9]{1,5}$")]
 
 
 class RoutedExpert(Format):
-    """One Expert that takes requests, and the revision that answers them."""
+    """One Expert that requests are sent to, and the revision that answers them."""
 
-    name: ObjectName = Field(description="The Expert's name: what a client gives as `model` to pin it.")
-    domain: str | None = Field(default=None, max_length=63, description="Absent for a mixture.")
+    name: ObjectName = Field(
+        description="Name of the Expert. A client that gives it as `model` gets this Expert."
+    )
+    domain: str | None = Field(
+        default=None, max_length=63, description="Domain of the Expert. Absent for a mixture."
+    )
     revision: ObjectName = Field(description="Name of the served ExpertRevision.")
-    digest: Digest = Field(description="Digest of the served artefact.")
-    url: ServerUrl = Field(description="Every address behind the host is a replica.")
+    digest: Digest = Field(description="Digest of the served revision's artefact.")
+    url: ServerUrl = Field(description="Address of the servers; every IP address of the host is one of them.")
 
 
 class DistilledTable(Format):
     """The table of the Distilled strategy, in the pool's store."""
 
-    path: RelativePath
-    digest: Digest = Field(description="SHA-256 of the file; a table that differs is not used.")
+    path: RelativePath = Field(description="File of the table, relative to the pool's store.")
+    digest: Digest = Field(description="SHA-256 of the file. A file with another digest is not used.")
 
 
 class Limits(Format):
-    """What one request, and all of them together, may ask of a gateway."""
+    """What a gateway accepts, for one request and for all of them together."""
 
-    max_body_bytes: int = Field(default=1_048_576, ge=1024, le=67_108_864, description="Larger: 413.")
-    max_tokens: int = Field(
-        default=4096, ge=1, le=131_072, description="Largest max_tokens of a request; more: 400."
+    max_body_bytes: int = Field(
+        default=1_048_576,
+        ge=1024,
+        le=67_108_864,
+        description="Largest body of a request, in bytes. A larger one is answered with status 413.",
     )
-    max_concurrency: int = Field(default=256, ge=1, le=10_000, description="Requests at once; more: 429.")
+    max_tokens: int = Field(
+        default=4096,
+        ge=1,
+        le=131_072,
+        description="Largest max_tokens of a request. A larger one is answered with status 400.",
+    )
+    max_concurrency: int = Field(
+        default=256,
+        ge=1,
+        le=10_000,
+        description="Largest number of requests at the same time. Any more are answered with status 429.",
+    )
     timeout_seconds: float = Field(
-        default=120, gt=0, le=3600, description="Longest wait for the next byte of an answer; then 504."
+        default=120,
+        gt=0,
+        le=3600,
+        description="Longest wait for the next byte of an answer, in seconds. After it, the answer is status 504.",
     )
 
 
 class RoutingPolicy(Format):
-    """How the gateway of one pool chooses an Expert for a request."""
+    """Which Experts the gateway of one pool sends requests to, and how it chooses among them."""
 
-    pool: ObjectName = Field(description="The pool's name: what a client gives as `model` to be routed.")
+    pool: ObjectName = Field(
+        description="Name of the pool. A client that gives it as `model` gets the Expert that the gateway chooses."
+    )
     strategy: Literal["Distilled", "Posterior"] = Field(
-        description="Distilled: a small table scores the text. Posterior: the Experts' own likelihoods do."
+        description="How to choose. `Distilled`: by a small table that scores the prompt. `Posterior`: by the likelihood of the "
+        "prompt under each Expert."
     )
     fallback: ObjectName | None = Field(
         default=None,
-        description="Expert for requests that the strategy cannot decide; else the first Expert.",
+        description="Expert for requests that the strategy cannot decide. Absent: the first Expert.",
     )
-    experts: tuple[RoutedExpert, ...] = Field(min_length=1, max_length=64)
+    experts: tuple[RoutedExpert, ...] = Field(
+        min_length=1, max_length=64, description="The Experts to choose among."
+    )
     table: DistilledTable | None = Field(
         default=None,
-        description="Absent until it is distilled; Distilled then sends everything to the fallback.",
+        description="The table of the Distilled strategy. Absent until there is one: Distilled then sends every request to "
+        "the fallback.",
     )
     temperature: float = Field(
         default=1.0,
         gt=0,
         le=1000,
-        description="Posterior: divides log-likelihoods; fitted by NLL, 1 is Bayes.",
+        description="Number that Posterior divides log-likelihoods by, fitted by likelihood. 1 gives Bayes' rule.",
     )
     prior: dict[ObjectName, float] = Field(
-        default_factory=dict, description="Weight of an Expert before its text is seen; 1 where absent."
+        default_factory=dict, description="Weight of an Expert before the prompt is seen, by name. Absent: 1."
     )
     posterior_timeout_seconds: float = Field(
         default=2.0,
         gt=0,
         le=60,
-        description="An Expert that has not scored the prompt by then does not count.",
+        description="Seconds that Experts have to score a prompt. One that takes longer is not chosen.",
     )
     stickiness_margin: float = Field(
         default=0.3,
         ge=0,
         le=1,
-        description="A conversation leaves its Expert only for one more probable by more than this.",
+        description="Probability by which another Expert must be ahead for a conversation to move to it.",
     )
-    limits: Limits = Limits()
+    limits: Limits = Field(default=Limits(), description="What the gateway accepts.")
 
     @model_validator(mode="after")
     def _names_are_known_and_unique(self) -> Self:
@@ -111,15 +137,15 @@ class RoutingPolicy(Format):
         return self
 
     def digest(self) -> str:
-        """Return the digest of the canonical text: what a gateway reports once it serves by this policy."""
+        """Return the digest of the canonical text, which a gateway reports once it uses this policy."""
         return self.content_digest()
 
     def expert(self, name: str) -> RoutedExpert | None:
-        """Return the Expert of a name, or None."""
+        """Return the Expert with a name, or None if there is none."""
         return next((expert for expert in self.experts if expert.name == name), None)
 
     def default_expert(self) -> RoutedExpert:
-        """Return the Expert that takes what the strategy cannot decide."""
+        """Return the Expert for requests that the strategy cannot decide."""
         return (self.expert(self.fallback) if self.fallback else None) or self.experts[0]
 
 

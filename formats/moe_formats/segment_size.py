@@ -1,26 +1,26 @@
-"""The sizes of the segments that models are compared on: a pool has one, for good. Imports nothing heavy.
+"""The sizes of the segments on which models are compared. A pool has one size, which never changes.
 
-    bytes of a segment    tokens that a model has to see    what sees as many
+    bytes of a segment    tokens that a model must see      models that see as many
     256                   384                               the presets
     3968                  4096                              checkpoints with a long context
 
-A segment is scored after at most 128 bytes. A tokenizer that gives text back makes hardly more tokens than the
-text has bytes. With the token that begins a document, and without the last byte, which is predicted and not
-read, they are as many as context and segment have bytes.
+A segment is scored after at most 128 bytes of the text before it. A tokenizer that can restore its text makes hardly
+more tokens than the text has bytes. One token is added, which begins the document; one is left out, because the last
+byte is predicted and not read. So a model must see as many tokens as context and segment have bytes.
 """
 
 from typing import Literal
 
-#: Bytes of a segment.
+#: Size of a segment, in bytes.
 SegmentBytes = Literal[256, 3968]
 
-#: The size of a pool that names none.
+#: Size in a pool that does not choose one.
 DEFAULT_SEGMENT_BYTES: SegmentBytes = 256
 
-#: Bytes before a segment that it is scored after, at most. They also stand for a short prompt, where routing is judged.
+#: Largest number of bytes before a segment that the model reads. Where routing is judged, they are the prompt.
 CONTEXT_BYTES = 128
 
 
 def tokens_needed(segment_bytes: SegmentBytes) -> int:
-    """Return the tokens that a model has to see, and a training sequence to have, for segments of a size."""
+    """Return how many tokens a model must see, and a training sequence must have, for segments of a size."""
     return CONTEXT_BYTES + segment_bytes

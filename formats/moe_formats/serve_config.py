@@ -1,7 +1,4 @@
-"""What an expert server is asked to serve: one model, or the banks on one base, passed as JSON in ``MOE_SERVE_CONFIG``.
-
-Imports nothing heavier than pydantic: the operator writes this format.
-"""
+"""What an expert server is asked to serve: one model, or the banks on one base, passed as JSON in ``MOE_SERVE_CONFIG``."""
 
 from pydantic import Field
 
@@ -10,42 +7,61 @@ from moe_formats.paths import RelativePath
 
 
 class ServedArtefact(Format):
-    """The weights to load from the pool's store."""
+    """The artefact to load from the pool's store."""
 
-    path: RelativePath = Field(description="The artefact's folder, beneath MOE_STORE.")
-    digest: Digest = Field(description="SHA-256 of its manifest.json; nothing else is loaded.")
+    path: RelativePath = Field(description="Folder of the artefact, relative to MOE_STORE.")
+    digest: Digest = Field(
+        description="SHA-256 of the artefact's manifest.json. A server refuses any other artefact."
+    )
 
 
 class ServedExpert(Format):
     """One served revision of one Expert."""
 
-    expert: str = Field(min_length=1, max_length=63, description="The Expert's name: its id in /v1/models.")
-    revision: str = Field(min_length=1, max_length=63, description="Name of the ExpertRevision, for people.")
-    artefact: ServedArtefact
+    expert: str = Field(
+        min_length=1, max_length=63, description="Name of the Expert, which is its id in /v1/models."
+    )
+    revision: str = Field(
+        min_length=1, max_length=63, description="Name of the ExpertRevision that is served, for people."
+    )
+    artefact: ServedArtefact = Field(description="The artefact to load.")
     temperature: float | None = Field(
         default=None,
         ge=0,
         le=2,
-        description="Of requests that do not say; default: what generation_config.json of the artefact says.",
+        description="Sampling temperature of requests that give none. Absent: the temperature in the artefact's "
+        "generation_config.json.",
     )
 
 
 class ServeConfig(ServedExpert):
-    """What a server answers for: one Expert, and others whose banks stand on the same base."""
+    """What a server answers for: one Expert, and other Experts whose banks are on the same base."""
 
-    domain: str | None = Field(default=None, description="Absent for a mixture, such as `general`.")
+    domain: str | None = Field(
+        default=None, description="Domain of the Expert. Absent for a mixture, such as `general`."
+    )
     banks: tuple[ServedExpert, ...] = Field(
         default=(),
         max_length=256,
-        description="Other Experts of method ExpertBank to answer for; the artefact is then a bank too, or their base.",
+        description="Other Experts of method ExpertBank that the server answers for. The artefact is then a bank as well, or "
+        "the base of the banks.",
     )
     max_context: int | None = Field(
-        default=None, gt=0, description="Tokens of prompt and answer together; default: what the model has."
+        default=None,
+        gt=0,
+        description="Largest number of tokens in prompt and answer together. Absent: as many as the model sees.",
     )
-    max_batch: int = Field(default=8, ge=1, le=256, description="Sequences that are decoded together.")
-    max_queue: int = Field(default=256, ge=0, le=10_000, description="Requests that wait; more get 429.")
+    max_batch: int = Field(
+        default=8, ge=1, le=256, description="Largest number of sequences that are decoded together."
+    )
+    max_queue: int = Field(
+        default=256,
+        ge=0,
+        le=10_000,
+        description="Largest number of requests that wait. Any more are answered with status 429.",
+    )
     drain_seconds: float = Field(
-        default=30, ge=0, le=3600, description="After SIGTERM, how long requests in flight may still take."
+        default=30, ge=0, le=3600, description="Seconds that requests in flight may still take after SIGTERM."
     )
 
 

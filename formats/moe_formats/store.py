@@ -1,25 +1,25 @@
-"""Where everything lies in a pool's store. The layout is defined here and nowhere else.
+"""The layout of a pool's store. It is defined here and nowhere else.
 
     pools/<pool uid>/
-      held-out.jsonl                     fingerprints of all documents ever held out; append-only
-      cells/                             the matrix: one file a cell
+      held-out.jsonl                     fingerprints of all documents ever held out; only appended to
+      cells/                             the matrix: one file per cell
       imports/<digest>/                  a checkpoint from outside
       tasks/<digest>/                    the items of an evaluator
       tables/<digest>/                   tables of the Distilled strategy
       compositions/<digest>/             the checkpoint of several banks on one base
       experts/<expert uid>/
-        clusters.jsonl                   near-duplicate clusters, with the side each got when first seen
-        windows.jsonl                    its windows, oldest first
-        holdouts/<digest>/               one window: documents.jsonl
+        clusters.jsonl                   clusters of near-duplicates: held out or not, as decided when first seen
+        windows.jsonl                    list of its holdouts, oldest first
+        holdouts/<digest>/               one holdout: documents.jsonl
         snapshots/<data digest>/         documents.jsonl (training side), snapshot.json, report.json
         revisions/<inputs digest>/
           checkpoints/step-00000100/     the last two
-          tokens/<digest>/               what is trained on, as tokens; goes when training is done
-          a1/ a2/ …                      artefacts, by attempt: at most one is committed
+          tokens/<digest>/               the tokens that are trained on; removed when training is done
+          a1/ a2/ …                      artefacts by attempt, of which at most one is committed
           evaluations/<digest>/          evidence
 
-Folders that end in a digest are named by its first 16 hexadecimal digits and committed by a manifest
-(manifest.py). All paths are relative to the store, so that they mean the same wherever it is mounted.
+A folder for a digest is named after its first 16 hexadecimal digits, and is committed once it has a manifest. All
+paths are relative to the store, so that they mean the same wherever it is mounted.
 """
 
 from moe_formats.format import Digest, digest_of
@@ -29,7 +29,7 @@ IMPORTS = "imports"
 
 
 def short(digest: Digest) -> str:
-    """Return the part of a digest that names folders."""
+    """Return the part of a digest after which folders are named."""
     return digest.removeprefix("sha256:")[:16]
 
 
@@ -44,7 +44,7 @@ def held_out_registry(pool_uid: str) -> str:
 
 
 def cells(pool_uid: str) -> str:
-    """Return the folder of the matrix's cells."""
+    """Return the folder with the cells of the matrix."""
     return f"{pool(pool_uid)}/cells"
 
 
@@ -54,7 +54,7 @@ def tasks(pool_uid: str, digest: Digest) -> str:
 
 
 def imported(pool_uid: str, digest: Digest) -> str:
-    """Return the folder of a checkpoint from outside that Experts of the pool have as base."""
+    """Return the folder of a checkpoint from outside that is the base of Experts of the pool."""
     return f"{pool(pool_uid)}/{IMPORTS}/{short(digest)}"
 
 
@@ -64,7 +64,7 @@ def table(pool_uid: str, digest: Digest) -> str:
 
 
 def composition(pool_uid: str, digest: Digest) -> str:
-    """Return the folder of the checkpoint that some banks make on their base."""
+    """Return the folder of the checkpoint made of several banks and their base."""
     return f"{pool(pool_uid)}/compositions/{short(digest)}"
 
 
@@ -74,17 +74,17 @@ def expert(pool_uid: str, expert_uid: str) -> str:
 
 
 def clusters(pool_uid: str, expert_uid: str) -> str:
-    """Return the file with an Expert's near-duplicate clusters and their sides."""
+    """Return the file with an Expert's clusters of near-duplicates, and whether each is held out."""
     return f"{expert(pool_uid, expert_uid)}/clusters.jsonl"
 
 
 def windows(pool_uid: str, expert_uid: str) -> str:
-    """Return the file that lists an Expert's windows, oldest first."""
+    """Return the file that lists an Expert's holdouts, oldest first."""
     return f"{expert(pool_uid, expert_uid)}/windows.jsonl"
 
 
 def holdout(pool_uid: str, expert_uid: str, digest: Digest) -> str:
-    """Return the folder of one window."""
+    """Return the folder of one holdout."""
     return f"{expert(pool_uid, expert_uid)}/holdouts/{short(digest)}"
 
 
@@ -99,7 +99,7 @@ def revision(pool_uid: str, expert_uid: str, inputs_digest: Digest) -> str:
 
 
 def _component(name: str) -> str:
-    """Return a name as one path component; anything but letters, digits, ``-`` and ``_`` is hashed."""
+    """Return a name as one path component. A name with anything but ASCII letters, digits, ``-`` and ``_`` is hashed."""
     if name and all(character.isalnum() or character in "-_" for character in name) and name.isascii():
         return name
     return short(digest_of(name))

@@ -214,7 +214,7 @@ class TrainingFields(Format):
     recompute: bool = Field(
         default=False,
         description="Computes the activations inside a layer again during the backward pass instead of keeping them. "
-        "Takes less memory and about a third more time; the weights come out the same.",
+        "Takes less memory and about a third more time.",
     )
     load_balancing_loss_weight: LoadBalancingLossWeight = 0.2
     auxiliary_loss_weight: float = Field(

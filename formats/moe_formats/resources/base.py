@@ -1,4 +1,4 @@
-"""Value types that several kinds use."""
+"""What the models of several kinds share: CEL rules, types of text, and metadata."""
 
 from datetime import datetime
 from typing import Annotated
@@ -11,11 +11,11 @@ from moe_formats.paths import beneath
 
 
 def cel(*rules: tuple[str, str]) -> JsonDict:
-    """Return the schema extra of CEL rules: each what has to hold, and what to say where it does not."""
+    """Return what a schema adds for CEL rules, each given as the rule and the message of an object that breaks it."""
     return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in rules]}
 
 
-#: A path beneath a store or a claim: relative, no `..`.
+#: A path or glob in a store or claim. It is relative and has no `..`.
 StorePath = Annotated[
     str,
     Field(
@@ -33,12 +33,12 @@ StorePath = Annotated[
     AfterValidator(beneath),
 ]
 
-#: A line of text in a map of a status.
+#: A value of a map in a status: one line of text.
 ShortText = Annotated[str, Field(max_length=1024)]
 
 
 class ObjectMeta(Format):
-    """The part of metadata that the operator reads."""
+    """The fields of an object's metadata that the operator reads."""
 
     name: str
     namespace: str = ""

@@ -1,4 +1,4 @@
-"""Conditions in the shape of metav1.Condition, and how a set of them changes."""
+"""Conditions in the shape of metav1.Condition, and how a list of them is updated."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -12,7 +12,7 @@ from moe_formats.resources.reasons import Reason
 
 
 class ConditionType(StrEnum):
-    """Every condition that an object can carry; kstatus reads Ready, Reconciling and Stalled."""
+    """Every condition that an object can have. Tools that follow kstatus read Ready, Reconciling and Stalled."""
 
     READY = "Ready"
     RECONCILING = "Reconciling"
@@ -32,14 +32,18 @@ class ConditionType(StrEnum):
 
 
 class Condition(Format):
-    """One observation of an object's state."""
+    """One observation of an object's state, at its last change."""
 
     type: str = Field(max_length=64, description="Name of the condition, for example `Ready`.")
-    status: Literal["True", "False", "Unknown"] = Field(description="Whether it holds.")
-    reason: str = Field(max_length=128, description="One CamelCase word; docs/reasons.md explains each.")
-    message: str = Field(default="", max_length=4096, description="What, why, and what to do next.")
+    status: Literal["True", "False", "Unknown"] = Field(description="Whether the condition holds.")
+    reason: str = Field(
+        max_length=128, description="Why, as one CamelCase word; docs/reasons.md explains each."
+    )
+    message: str = Field(
+        default="", max_length=4096, description="What the state is, why, and what to do next."
+    )
     observed_generation: int = Field(
-        default=0, ge=0, description="Generation of the object it was computed from."
+        default=0, ge=0, description="Generation of the spec that the condition was computed from."
     )
     last_transition_time: datetime | None = Field(default=None, description="When `status` last changed.")
 
@@ -47,7 +51,7 @@ class Condition(Format):
 def condition(
     type_: ConditionType, status: bool | None, reason: Reason, message: str, *, generation: int
 ) -> Condition:
-    """Return a condition without a transition time; ``merge_conditions`` gives it one."""
+    """Return a condition without a transition time, which ``merge_conditions`` adds; None as status is Unknown."""
     text = "Unknown" if status is None else ("True" if status else "False")
     return Condition(
         type=type_, status=text, reason=reason, message=message[:4096], observed_generation=generation
@@ -57,7 +61,7 @@ def condition(
 def merge_conditions(
     old: Iterable[Condition], new: Sequence[Condition], *, now: datetime
 ) -> tuple[Condition, ...]:
-    """Return ``new`` with the transition time of ``old`` kept wherever the status did not change."""
+    """Return ``new``, each with the transition time that it has in ``old``, or ``now`` if its status has changed."""
     before = {item.type: item for item in old}
     merged = []
     for item in new:
@@ -69,5 +73,5 @@ def merge_conditions(
 
 
 def find_condition(conditions: Iterable[Condition], type_: ConditionType) -> Condition | None:
-    """Return the condition of a type, or None."""
+    """Return the condition of a type, or None if there is none."""
     return next((item for item in conditions if item.type == type_), None)

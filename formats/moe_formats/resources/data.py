@@ -1,4 +1,4 @@
-"""What an Expert learns from: where it lies, what is dropped of it, and what is read beside it."""
+"""`spec.data` of an Expert: where its documents are, which of them are dropped, and what is mixed in."""
 
 from typing import Annotated, Literal
 
@@ -31,45 +31,49 @@ class DataSource(Format):
 
     store: Name | None = Field(
         default=None,
-        description="A data store that the platform's owner defined in the chart's values.",
+        description="Data store to read from, one of those that the platform's owner defined in the chart's values. "
+        "Give either this or claim. Default: none.",
     )
     claim: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")] | None = Field(
-        default=None, description="A PersistentVolumeClaim of this namespace, mounted read-only."
+        default=None,
+        description="PersistentVolumeClaim in this namespace to read from, mounted read-only. Give either this or store. "
+        "Default: none.",
     )
     path: StorePath = Field(
-        description="Glob beneath the store, for example `mathematics/*.jsonl.gz`. Relative; `..` and links that "
-        "lead out are refused. Files are read by their names: `.jsonl` and `.ndjson` hold a record a line, "
-        "`.parquet` a record a row, any other one text; `.gz`, `.bz2`, `.xz` and `.zst` after it: compressed."
+        description="Glob of files, relative to the store or claim, for example `mathematics/*.jsonl.gz`. `..`, and links "
+        "that lead out of the store, are refused. The name of a file says how it is read: `.jsonl` and `.ndjson` have "
+        "one record per line, `.parquet` one record per row, and any other file is one text. `.gz`, `.bz2`, `.xz` or "
+        "`.zst` at the end says that it is compressed."
     )
     weight: float | None = Field(
         default=None,
         ge=0,
         le=1e6,
-        description="Share of what is trained on, among the weights of all sources; a small source with a large "
-        "weight is read more often. Default: 1 where another source has a weight; where none has, every document "
-        "is read as often.",
+        description="Weight of this source in what is trained on, relative to the weights of the other sources. A small "
+        "source with a large weight is read more often. Default: 1 if another source has a weight; "
+        "if none has, every document is read equally often.",
     )
     format: Literal["text", "jsonl", "messages"] = Field(
         default="text",
-        description="What a document is. `text`: a text, of a record or of a whole file. `messages`: the "
-        "conversation of a record, learnt from the assistant's words only. `jsonl`: a text a line, whatever the "
-        "files are called. Default: text.",
+        description="What a document is. `text` is the text of a record, or of a whole file. `messages` is the conversation "
+        "of a record, of which only the assistant's words are learnt. `jsonl` is the text of a line of JSON, whatever "
+        "the file is called.",
     )
     text_field: str = Field(
         default="text",
         max_length=64,
-        description="Field or column of a record that holds the text. Default: text.",
+        description="Field or column of a record that holds the text.",
     )
     messages_field: str = Field(
         default="messages",
         max_length=64,
-        description="Field or column of a record that holds the messages: a list of `role` (system, user or "
-        "assistant) and `content`. Default: messages.",
+        description="Field or column of a record that holds the messages: a list of objects with `role` (system, user or "
+        "assistant) and `content`. Read by format messages only.",
     )
 
 
 class DataFilter(Format):
-    """A rule that drops documents; drops are counted under its name."""
+    """A rule that drops documents. The documents that it drops are counted under its name."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
@@ -103,72 +107,85 @@ class DataFilter(Format):
 
     name: Literal["length", "characterRatio", "nearDuplicate", "language", "perplexity", "codeParses"] = (
         Field(
-            description="`length`: bytes of a document. `characterRatio`: share of letters, digits and spaces. "
-            "`nearDuplicate`: estimated Jaccard similarity to a document already kept. `language`: the likeliest of a "
-            "text, by py3langid. `perplexity`: how surprising a document is beside the others of this Expert, in bits "
-            "per byte of a trigram model of bytes. `codeParses`: it is code of a language by its syntax; nothing is run."
+            description="What is measured of a document. `length`: its bytes. `characterRatio`: its share of letters, "
+            "digits and spaces. `nearDuplicate`: its estimated Jaccard similarity to a document that was kept before. "
+            "`language`: its most probable language, by py3langid. `perplexity`: how surprising it is compared with the "
+            "Expert's other documents, in bits per byte of a trigram model of bytes. `codeParses`: whether it parses as "
+            "code; nothing is executed."
         )
     )
     min: float | None = Field(
         default=None,
         ge=0,
         le=1e12,
-        description="Smallest value kept: bytes, a share of 0 to 1, bits per byte, or the probability of the "
-        "language. Default: any; language: 0.5.",
+        description="Smallest value that is kept. Unit: bytes (length), a share of 0 to 1 (characterRatio), bits per byte "
+        "(perplexity), the probability of the language (language). Not for other filters. Default: no limit, but 0.5 "
+        "for language.",
     )
     max: float | None = Field(
         default=None,
         ge=0,
         le=1e12,
-        description="Largest value kept: bytes, a share of 0 to 1, or bits per byte. Default: any.",
+        description="Largest value that is kept. Unit: bytes (length), a share of 0 to 1 (characterRatio), bits per byte "
+        "(perplexity). Not for other filters. Default: no limit.",
     )
     threshold: float | None = Field(
         default=None,
         ge=0.5,
         le=1,
-        description="nearDuplicate: similarity from which on the later document is dropped. Default: 0.8.",
+        description="Similarity at which the later of two documents is dropped, 0.5 to 1. Only for filter nearDuplicate. "
+        "Default: 0.8.",
     )
     languages: list[Annotated[str, Field(pattern=r"^[a-z]{2,3}$", max_length=3)]] | None = Field(
         default=None,
         min_length=1,
         max_length=16,
-        description="language: codes of ISO 639-1 to keep, for example `en`. Default: none.",
+        description="ISO 639-1 codes of the languages to keep, for example `en`. Required for filter language, and not "
+        "allowed for others. Default: none.",
     )
     language: Literal["python"] | None = Field(
-        default=None, description="codeParses: the language. Default: python."
+        default=None,
+        description="Programming language that a document must parse as. Only for filter codeParses. Default: python.",
     )
 
 
 class Replay(Format):
-    """Text of the base's own training, mixed into the Expert's, so that it is not forgotten."""
+    """Text that the base was trained on, mixed into the Expert's own so that it is not forgotten."""
 
     share: float = Field(
-        gt=0, lt=1, description="Share of every batch. What the pool has held out is left out."
+        gt=0,
+        lt=1,
+        description="Share of every batch that is replayed text. Text that the pool has held out is never replayed.",
     )
 
 
 class Data(Format):
-    """What the Expert learns from."""
+    """The documents that an Expert learns from."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
                 "!self.sources.exists(s, has(s.weight)) || self.sources.exists(s, !has(s.weight) || s.weight > 0.0)",
-                "all weights of the sources are 0, so there is nothing to train on: raise one",
+                "all weights of the sources are 0, so there is nothing to train on: give one a weight above 0",
             )
         )
     )
 
-    sources: list[DataSource] = Field(min_length=1, max_length=32, description="Where documents come from.")
+    sources: list[DataSource] = Field(
+        min_length=1, max_length=32, description="Where the documents come from."
+    )
     filters: list[DataFilter] = Field(
-        default_factory=list, max_length=16, description="Rules applied in order. Default: none."
+        default_factory=list,
+        max_length=16,
+        description="Rules that drop documents, applied in order. Default: none.",
     )
     replay: Replay | None = Field(
         default=None,
-        description="Text of the base mixed in. The base must be an Expert. Default: none.",
+        description="Mixes in text that the base was trained on, so that it is not forgotten. The base must be an Expert. "
+        "Default: no replay.",
     )
     refresh: Literal["never", "hourly", "daily", "weekly"] = Field(
         default="never",
-        description="How often the sources are read again. New documents make a revision (cause NewData); "
-        "unchanged data ends at the snapshot and costs no training. Default: never.",
+        description="How often the sources are read again. New documents lead to a new revision (cause NewData). If the "
+        "data is unchanged, nothing is trained.",
     )

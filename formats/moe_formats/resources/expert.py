@@ -1,4 +1,4 @@
-"""Expert: a model specialised in a domain, from its data to its serving."""
+"""Expert: a model that is specialised in a domain, from its data to its serving."""
 
 from typing import Literal
 
@@ -15,84 +15,93 @@ from moe_formats.resources.training import Training
 
 
 class Targets(Format):
-    """What the Expert has to reach; judged by the unfavourable end of each interval."""
+    """What the Expert has to reach. A target is compared with the unfavourable end of the measured interval."""
 
     specialization_score: float | None = Field(
         default=None,
         ge=0,
         le=1,
-        description="Smallest lower bound of the specialization score, 0.5 (none) to 1. Default: no target.",
+        description="Specialization score to reach: 0.5 is no specialization, 1 is complete. It is met if the lower end of "
+        "the measured interval is at least this. Needs a domain. Default: no target.",
     )
     gain: float | None = Field(
         default=None,
         ge=0,
         le=10,
-        description="Smallest lower bound of the mean gain over the base on the own domain, as ln(b_base / b_expert); "
-        "0.12 is about 12 %. Default: no target.",
+        description="Gain over the base to reach on the Expert's own domain: the mean of ln(b_base / b_expert), where b is "
+        "bits per byte; 0.12 is about 12 % better. It is met if the lower end of the measured interval is at least this. "
+        "Default: no target.",
     )
     bits_per_byte: float | None = Field(
         default=None,
         gt=0,
         le=8,
-        description="Largest upper bound of bits per byte on the own anchor. Default: no target.",
+        description="Bits per byte to reach on the Expert's own anchor; lower is better. It is met if the upper end of "
+        "the measured interval is at most this. Default: no target.",
     )
     accuracy: AccuracyTarget | None = Field(
-        default=None, description="Smallest accuracy by a named evaluator of the pool. Default: no target."
+        default=None, description="Accuracy to reach by a named evaluator of the pool. Default: no target."
     )
 
 
 class Promotion(Format):
-    """What the gate asks beyond its fixed clauses."""
+    """What the promotion gate asks for in addition to its fixed clauses."""
 
     enforcement: Literal["Report", "Serve"] = Field(
         default="Report",
-        description="`Serve`: unmet targets keep a first revision from serving. `Report`: they only show in "
-        "TargetsMet. Default: Report.",
+        description="What unmet targets do. `Serve`: they keep a first revision from serving. `Report`: they only show in "
+        "the condition TargetsMet.",
     )
     max_forgetting: float | None = Field(
         default=None,
         ge=0,
         le=8,
-        description="Largest upper bound of forgetting: mean over the other domains of b_expert - b_base, in bits "
-        "per byte. Default: not limited.",
+        description="Largest forgetting that is accepted: the mean of b_expert - b_base over the other domains, in bits per "
+        "byte. The upper end of the measured interval is compared with it. Default: no limit.",
     )
     evaluators: list[EvaluatorName] = Field(
         default_factory=list,
         max_length=3,
-        description="Evaluators of the pool by which a revision must not be inferior to the one before it, beside "
-        "that of `targets.accuracy`. Default: none.",
+        description="Evaluators of the pool by which a revision must not be worse than the one before it, in addition to "
+        "the evaluator of `targets.accuracy`. Default: none.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     accuracy_margin: float = Field(
         default=0.05,
         gt=0,
         le=1,
-        description="How much accuracy a revision may lose at the lower end of the interval and still not be "
-        "inferior. Below about 1.5 / items nothing can be shown. Default: 0.05.",
+        description="Accuracy that a revision may lose, at the lower end of the interval of the difference, and still not "
+        "count as worse. With a margin below about 1.5 / items, no revision can be shown not to be worse.",
     )
 
 
 class Serving(Format):
-    """How the promoted revision is served."""
+    """How the promoted revision is served, and on what hardware."""
 
     replicas: int = Field(
         default=1,
         ge=0,
         le=64,
-        description="Servers of the promoted revision; `kubectl scale` sets it. Default: 1.",
+        description="Number of servers of the promoted revision. `kubectl scale` changes it. With 0, the Expert does not "
+        "serve.",
     )
-    profile: Name = Field(default="cpu", description="Hardware profile of the servers. Default: cpu.")
+    profile: Name = Field(
+        default="cpu",
+        description="Hardware profile of the servers, one of those that the platform's owner defined in the chart's "
+        "values.",
+    )
     temperature: float | None = Field(
         default=None,
         ge=0,
         le=2,
-        description="Sampling temperature of requests that give none; 0 takes the most probable token. A change restarts "
-        "the servers and trains nothing. Default: what the artefact's generation_config.json says, 1 for a preset.",
+        description="Sampling temperature of requests that give none; 0 always takes the most probable token. A change "
+        "restarts the servers and trains nothing. Default: the temperature in the artefact's generation_config.json, "
+        "or 1 for a preset.",
     )
 
 
 class ExpertSpec(Format):
-    """What the user wants."""
+    """What the user asks of the Expert."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
@@ -110,16 +119,17 @@ class ExpertSpec(Format):
             ),
             (
                 "self.training.balancing.against != 'Base' || !has(self.base.preset)",
-                "training.balancing.against Base needs base.expert or base.store: a preset has no load to keep",
+                "training.balancing.against Base needs base.expert or base.store, since a preset has no load to keep: leave it "
+                "out",
             ),
             (
                 "self.training.regularization == 0.0 || has(self.data.replay)",
-                "training.regularization holds the Expert to its base on replayed text: give data.replay, or leave it out",
+                "training.regularization keeps the Expert close to its base on replayed text: give data.replay, or leave it out",
             ),
             (
                 "self.training.specializationLossWeight == 0.0 || !has(self.base.preset)",
-                "training.specializationLossWeight needs a base to be better than, which a preset is not: leave it out,"
-                " or give base.expert",
+                "training.specializationLossWeight compares the Expert with its base, and a preset has no base: leave it out, "
+                "or give base.expert",
             ),
             (
                 "!has(self.data.replay) || has(self.base.expert)",
@@ -127,46 +137,57 @@ class ExpertSpec(Format):
             ),
             (
                 "self.training.method == 'Full' || !has(self.base.preset)",
-                "training.method trains beside a base's frozen weights, and a preset has none: take method Full",
+                "training.method adds to the frozen weights of a base, and a preset has none: use method Full",
             ),
         )
     )
 
-    pool: Name = Field(description="The ExpertPool of this namespace that the Expert belongs to. Immutable.")
+    pool: Name = Field(description="ExpertPool in this namespace that the Expert belongs to. Immutable.")
     domain: Name | None = Field(
         default=None,
-        description="What the Expert is specialised in. Absent: a mixture, such as `general`, that others branch "
-        "from. Immutable.",
+        description="Domain that the Expert is specialised in, for example `law`. Immutable. Default: none, for a mixture "
+        "such as `general` that other Experts start from.",
     )
-    base: Base = Field(description="What the first revision starts from.")
-    data: Data = Field(description="What it learns from.")
-    training: Training = Field(default_factory=Training, description="How it learns. Default: all defaults.")
+    base: Base = Field(description="What the first revision of the Expert starts from.")
+    data: Data = Field(description="The documents that the Expert learns from.")
+    training: Training = Field(
+        default_factory=Training,
+        description="How the Expert's weights are made. Default: the default of every field.",
+    )
     targets: Targets = Field(
-        default_factory=Targets, description="What it has to reach. Default: no targets."
+        default_factory=Targets, description="What the Expert has to reach. Default: no targets."
     )
-    promotion: Promotion = Field(default_factory=Promotion, description="The gate's options.")
+    promotion: Promotion = Field(
+        default_factory=Promotion,
+        description="What the promotion gate asks for in addition to its fixed clauses. Default: nothing.",
+    )
     serving: Serving = Field(
-        default_factory=Serving, description="How it is served. Default: one CPU server."
+        default_factory=Serving,
+        description="How the promoted revision is served. Default: one server on a CPU.",
     )
     seed: int = Field(
-        default=0, ge=0, le=2**31 - 1, description="Seed of initialisation and batch order. Default: 0."
+        default=0,
+        ge=0,
+        le=2**31 - 1,
+        description="Seed of the initialisation and of the order of batches. A change makes a new revision.",
     )
     run_id: str = Field(
         default="",
         alias="runID",
         max_length=63,
-        description="Part of a revision's identity: change it to read the data and train again with the same spec. "
-        "Default: empty.",
+        description="Free text that is part of a revision's identity. Change it to read the data and train again with an "
+        "otherwise unchanged spec.",
     )
     revision: str | None = Field(
         default=None,
         max_length=63,
         pattern=r"^[a-z][a-z0-9-]*$",
-        description="Pins the ExpertRevision that serves, for example for a rollback. Default: the newest promoted.",
+        description="Name of the ExpertRevision that serves, for example for a rollback. It must have been promoted. "
+        "Default: the newest promoted revision.",
     )
     paused: bool = Field(
         default=False,
-        description="Starts no new work; what runs is finished and what serves goes on. Default: false.",
+        description="`true` starts no new work for the Expert. What runs is finished, and what serves goes on.",
     )
 
 

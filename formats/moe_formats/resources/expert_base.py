@@ -1,4 +1,4 @@
-"""What an Expert starts from: another Expert, a preset, or a checkpoint from outside."""
+"""`spec.base` of an Expert: what its first revision starts from."""
 
 from typing import Annotated
 
@@ -20,39 +20,40 @@ class Base(Format):
             ),
             (
                 "has(self.store) == has(self.path) && has(self.store) == has(self.digest)",
-                "a checkpoint is named by store, path and digest together: give all three, or none",
+                "store, path and digest name a checkpoint together: give all three, or none",
             ),
         )
     )
 
     expert: Name | None = Field(
         default=None,
-        description="An Expert of the same pool to branch from. Its promoted revision is pinned when the first "
-        "revision of this Expert is made; a newer one retrains nobody.",
+        description="Expert of the same pool to start from. Its promoted revision is pinned when the first revision of "
+        "this Expert is made; a newer one does not retrain this Expert. Default: none.",
     )
     preset: str | None = Field(
         default=None,
         max_length=40,
         pattern=r"^[a-z][a-z0-9-]*$",
-        description="An architecture to train from scratch, for example `tiny`: a byte-level mixture of about "
-        "one million parameters that trains on a laptop's CPU; `tiny-sigmoid` is the same with routers that can be "
-        "balanced by a bias.",
+        description="Architecture to train from scratch. `tiny` is a byte-level mixture of about one million parameters "
+        "that trains on a laptop's CPU; `tiny-sigmoid` is the same with routers that can be balanced by a bias. "
+        "Default: none.",
     )
     store: Name | None = Field(
         default=None,
-        description="A data store that the platform's owner defined, with a checkpoint to start from: any decoder "
-        "that transformers knows, as safetensors with its tokenizer. What it was trained on is unknown, so held-out "
-        "text may have been in it.",
+        description="Data store with a checkpoint to start from, one of those that the platform's owner defined in the "
+        "chart's values. The checkpoint may be any decoder that transformers knows, as safetensors with its tokenizer. "
+        "What it was trained on is unknown, so it may have seen held-out text. Default: none.",
     )
     path: (
         Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$")]
         | None
     ) = Field(
         default=None,
-        description="The checkpoint's folder beneath the store, for example `models/Qwen3-0.6B`.",
+        description="Folder of the checkpoint, relative to the store, for example `models/Qwen3-0.6B`. Required with "
+        "store. Default: none.",
     )
     digest: Digest | None = Field(
         default=None,
-        description="What the checkpoint must be; `moe-trainer digest FOLDER` prints it, and so does the message "
-        "where it differs.",
+        description="Digest that the checkpoint must have. `moe-trainer digest FOLDER` prints it; if it differs, the "
+        "condition's message has both. Required with store. Default: none.",
     )

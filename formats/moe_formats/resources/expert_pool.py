@@ -1,4 +1,4 @@
-"""ExpertPool: Experts that serve together behind one gateway."""
+"""ExpertPool: Experts that are measured on the same text and serve together behind one gateway."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ from moe_formats.segment_size import DEFAULT_SEGMENT_BYTES, SegmentBytes
 
 
 class Storage(Format):
-    """Where snapshots, checkpoints, weights and evidence live."""
+    """The claim that holds the pool's snapshots, checkpoints, weights and evidence."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
@@ -42,33 +42,36 @@ class Storage(Format):
         default=None,
         max_length=20,
         pattern=r"^[1-9][0-9]*(Mi|Gi|Ti)$",
-        description="Size of a claim that the operator makes, for example `20Gi`. It can grow.",
+        description="Size of a claim that the operator creates, for example `20Gi`. It can be raised, never lowered. Give "
+        "either this or claim. Default: none.",
     )
     claim: str | None = Field(
         default=None,
         max_length=253,
         pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
-        description="A PersistentVolumeClaim of this namespace to use instead.",
+        description="Existing PersistentVolumeClaim in this namespace to use. Give either this or size. Immutable. "
+        "Default: none.",
     )
     storage_class: str | None = Field(
         default=None,
         max_length=253,
-        description="StorageClass of the claim. Default: the cluster's default class.",
+        description="StorageClass of the claim that the operator creates. Immutable. Default: the cluster's default class.",
     )
     access_mode: Literal["ReadWriteOnce", "ReadWriteMany"] = Field(
         default="ReadWriteOnce",
-        description="ReadWriteMany where Jobs and servers run on several nodes. Default: ReadWriteOnce.",
+        description="Access mode of the claim that the operator creates. `ReadWriteMany` lets Jobs and servers run on several "
+        "nodes at once; the StorageClass must support it. Immutable.",
     )
 
 
 class Evaluation(Format):
-    """How Experts of the pool are measured. Holdout and segments are fixed: scores would not compare otherwise."""
+    """How Experts of the pool are measured. Holdout and segments never change, so that all scores can be compared."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
                 "self.holdout == oldSelf.holdout && self.salt == oldSelf.salt",
-                "evaluation.holdout and evaluation.salt are immutable, since every score rests on them: create another pool",
+                "evaluation.holdout and evaluation.salt are immutable, since every score depends on them: create another pool",
             ),
             (
                 "self.segmentBytes == oldSelf.segmentBytes",
@@ -81,124 +84,179 @@ class Evaluation(Format):
         default=0.1,
         gt=0,
         le=0.5,
-        description="Share of near-duplicate clusters held out. Immutable. Default: 0.1.",
+        description="Share of the data that is held out of training to measure Experts on, counted in clusters of "
+        "near-duplicate documents. Immutable.",
     )
     salt: str = Field(
         default="moe",
         max_length=64,
-        description="Mixed into the hash that picks held-out clusters. Immutable. Default: moe.",
+        description="Text that is mixed into the hash that picks the held-out clusters. Immutable.",
     )
     segment_bytes: SegmentBytes = Field(
         default=DEFAULT_SEGMENT_BYTES,
-        description="Bytes of the segments that are scored, each after at most 128 bytes. 3968 also measures what a long "
-        "context is worth, and every Expert's base must see 4096 tokens: no preset does. 256 takes 384. Immutable. "
-        "Default: 256.",
+        description="Size of the segments that are scored, in bytes; each is scored after at most 128 bytes of text before "
+        "it. 256 needs bases that see 384 tokens. 3968 also measures what a long context is worth and needs bases that "
+        "see 4096 tokens, which no preset does. Immutable.",
     )
     evaluators: list[Evaluator] = Field(
         default_factory=list,
         max_length=16,
-        description="Named measures of tasks that can be checked, for Experts to ask for. Default: none.",
+        description="Named measures of tasks whose answers can be checked. Experts ask for them by name. Default: none.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
     )
 
 
 class Routing(Format):
-    """How the gateway picks an Expert for a request."""
+    """How the gateway chooses an Expert for a request."""
 
     strategy: Literal["Distilled", "Posterior"] = Field(
         default="Distilled",
-        description="`Distilled`: a small table learnt from the matrix scores the prompt in the gateway. "
-        "`Posterior`: every Expert scores the prompt; most accurate, one forward pass per Expert. "
-        "Default: Distilled; Posterior serves until the table exists.",
+        description="How the gateway chooses. `Distilled`: a small table scores the prompt in the gateway; the operator fits "
+        "it to how well the Experts did on held-out text. `Posterior`: every Expert scores the prompt, which is the "
+        "most accurate and takes one forward pass per Expert. Default: Distilled; until its table exists, Posterior is "
+        "used.",
     )
     fallback: Name | None = Field(
         default=None,
-        description="The Expert that takes a request which cannot be scored. Default: the first by name.",
+        description="Expert that answers requests that cannot be scored. Default: the first Expert by name.",
     )
 
 
 class GatewaySpec(Format):
-    """The pool's gateway."""
+    """The gateway through which the pool's requests come."""
 
-    replicas: int = Field(default=1, ge=0, le=64, description="Gateway pods. Default: 1.")
+    replicas: int = Field(
+        default=1, ge=0, le=64, description="Number of gateway pods. With 0, no gateway runs."
+    )
 
 
 class Budget(Format):
-    """What the pool may use at once."""
+    """How much the pool may run at the same time."""
 
     training_jobs: int = Field(
-        default=2, ge=1, le=1000, description="Training and evaluate Jobs that run at once. Default: 2."
+        default=2,
+        ge=1,
+        le=1000,
+        description="Largest number of training and evaluate Jobs that run at the same time.",
     )
     replicas: int | None = Field(
-        default=None, ge=1, le=10_000, description="Servers of all Experts together. Default: not limited."
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Largest number of servers of all Experts together. Default: no limit.",
     )
 
 
 class ExpertPoolSpec(Format):
-    """What the user wants."""
+    """What the user asks of the pool."""
 
-    storage: Storage = Field(description="Where snapshots, checkpoints, weights and evidence live.")
-    evaluation: Evaluation = Field(default_factory=Evaluation, description="How Experts are measured.")
-    routing: Routing = Field(default_factory=Routing, description="How requests find an Expert.")
-    gateway: GatewaySpec = Field(default_factory=GatewaySpec, description="The pool's gateway.")
-    budget: Budget = Field(default_factory=Budget, description="What the pool may use at once.")
-    paused: bool = Field(default=False, description="Starts no new work in the whole pool. Default: false.")
+    storage: Storage = Field(description="The claim that holds snapshots, checkpoints, weights and evidence.")
+    evaluation: Evaluation = Field(
+        default_factory=Evaluation,
+        description="How Experts of the pool are measured. Default: the default of every field.",
+    )
+    routing: Routing = Field(
+        default_factory=Routing,
+        description="How the gateway chooses an Expert for a request. Default: by the Distilled strategy.",
+    )
+    gateway: GatewaySpec = Field(
+        default_factory=GatewaySpec,
+        description="The gateway through which the pool's requests come. Default: one pod.",
+    )
+    budget: Budget = Field(
+        default_factory=Budget,
+        description="How much the pool may run at the same time. Default: two Jobs, and any number of servers.",
+    )
+    paused: bool = Field(
+        default=False,
+        description="`true` starts no new work in the whole pool. What runs is finished, and what serves goes on.",
+    )
 
 
 class TableStatus(Format):
     """The table of the Distilled strategy, and how well it routes."""
 
-    path: str = Field(max_length=512, description="Beneath the pool's store.")
-    digest: Digest = Field(description="Its content address.")
-    roster: str = Field(max_length=71, description="Digest of the roster and matrix it was made from.")
-    experts: list[Name] = Field(
-        default_factory=list, max_length=64, description="Experts that it tells apart."
+    path: str = Field(max_length=512, description="File of the table, relative to the pool's store.")
+    digest: Digest = Field(description="SHA-256 of the table's file.")
+    roster: str = Field(
+        max_length=71,
+        description="Digest of what the table was made from: the served revisions and the holdouts.",
     )
-    accuracy: float = Field(description="Share of segments sent to the Expert that codes them best.")
-    routed_bits_per_byte: float = Field(description="Bits per byte of the routed pool.")
-    oracle_bits_per_byte: float = Field(description="Bits per byte if every segment went to its best Expert.")
-    random_bits_per_byte: float = Field(description="Bits per byte if segments went to Experts at random.")
+    experts: list[Name] = Field(
+        default_factory=list, max_length=64, description="Names of the Experts that the table chooses among."
+    )
+    accuracy: float = Field(
+        description="Share of segments that the table sends to the Expert that is best on them."
+    )
+    routed_bits_per_byte: float = Field(description="Bits per byte if the table routes every segment.")
+    oracle_bits_per_byte: float = Field(
+        description="Bits per byte if every segment goes to the Expert that is best on it."
+    )
+    random_bits_per_byte: float = Field(description="Bits per byte if every segment goes to a random Expert.")
     posterior_bits_per_byte: float | None = Field(
-        default=None, description="Bits per byte if Posterior had routed the same segments."
+        default=None, description="Bits per byte if the Posterior strategy routes every segment."
     )
     posterior_temperature: float | None = Field(
-        default=None, description="What Posterior divides log-likelihoods by; fitted by likelihood."
+        default=None,
+        description="Number that the Posterior strategy divides log-likelihoods by, fitted by likelihood.",
     )
 
 
 class RoutingStatus(Format):
-    """What the gateways do."""
+    """What the gateways do, and which routing policy they have."""
 
-    strategy: str = Field(default="", max_length=40, description="The strategy in force.")
+    strategy: str = Field(default="", max_length=40, description="Strategy by which requests are routed now.")
     digest: Digest | None = Field(default=None, description="Digest of the newest routing policy.")
-    reported_by: int = Field(default=0, description="Gateway pods that report that digest.")
+    reported_by: int = Field(
+        default=0, description="Number of gateway pods that have reported that they use the newest policy."
+    )
     revisions: dict[str, ShortText] = Field(
         default_factory=dict,
         max_length=64,
-        description="Expert to the revision that every ready gateway is known to send its requests to.",
+        description="For each Expert, the revision that every ready gateway is known to send its requests to.",
     )
-    table: TableStatus | None = Field(default=None, description="The table of the Distilled strategy.")
+    table: TableStatus | None = Field(
+        default=None, description="The table of the Distilled strategy, and how well it routes."
+    )
     url: str | None = Field(
         default=None, max_length=512, description="Address of the gateway inside the cluster."
     )
 
 
 class ExpertPoolStatus(Format):
-    """What the operator found out and did."""
+    """What the operator found out about the pool, and did for it."""
 
-    observed_generation: int = Field(default=0, description="Generation that this status describes.")
-    phase: str = Field(default="", max_length=40, description="A summary for people; nothing reads it.")
-    reason: str = Field(default="", max_length=128, description="Why it is in that phase.")
+    observed_generation: int = Field(
+        default=0, description="Generation of the spec that this status describes."
+    )
+    phase: str = Field(
+        default="", max_length=40, description="One-word summary for people. Programs should read conditions."
+    )
+    reason: str = Field(
+        default="",
+        max_length=128,
+        description="Why the pool is in its phase, as one CamelCase word; docs/reasons.md explains each.",
+    )
     conditions: list[Condition] = Field(
         default_factory=list,
         max_length=16,
-        description="Ready, Reconciling, Stalled and what they rest on.",
+        description="Ready, Reconciling and Stalled, and the conditions that they follow from.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
-    experts: str = Field(default="", max_length=16, description="What the EXPERTS column shows: serving/all.")
-    routing: RoutingStatus = Field(default_factory=RoutingStatus, description="What the gateways do.")
-    replicas: int = Field(default=0, description="Gateway pods, for the scale subresource.")
-    selector: str = Field(default="", max_length=512, description="Label selector of the gateway's pods.")
+    experts: str = Field(
+        default="",
+        max_length=16,
+        description="Text of the EXPERTS column: Experts that serve of all, for example `2/3`.",
+    )
+    routing: RoutingStatus = Field(
+        default_factory=RoutingStatus, description="What the gateways do, and which routing policy they have."
+    )
+    replicas: int = Field(default=0, description="Number of gateway pods, for the scale subresource.")
+    selector: str = Field(
+        default="",
+        max_length=512,
+        description="Label selector of the gateway's pods, for the scale subresource.",
+    )
 
 
 class ExpertPool(Format):

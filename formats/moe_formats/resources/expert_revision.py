@@ -59,7 +59,7 @@ class Inputs(Format):
         default="",
         alias="runID",
         max_length=63,
-        description="spec.runID of the Expert when the revision was made.",
+        description="The Expert's spec.runID when the revision was made.",
     )
 
     @property
@@ -160,8 +160,7 @@ class Verdict(Format):
     """What the gate decided."""
 
     outcome: Literal["Promoted", "Refused", "Waiting", "Failed"] = Field(
-        description="The decision. `Waiting`: more evidence is needed. `Failed`: there is nothing to judge, since a Job "
-        "failed."
+        description="The decision. `Waiting`: none is possible yet. `Failed`: a Job failed, or the weights did not load."
     )
     clause: str = Field(
         max_length=64, description="Clause of the gate that settled the decision, for example `anchor`."
@@ -171,7 +170,7 @@ class Verdict(Format):
     )
     message: str = Field(max_length=2048, description="Why, in words, with the numbers and the interval.")
     final: bool = Field(
-        description="`true`: these inputs are not tried again. `false`: the revision waits for data."
+        description="Whether the decision is final. `true`: these inputs are not tried again. `false`: the decision waits."
     )
     time: str = Field(max_length=40, description="When the decision was made.")
 

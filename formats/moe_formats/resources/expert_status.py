@@ -120,23 +120,21 @@ class ServingStatus(Format):
     target: str | None = Field(
         default=None,
         max_length=63,
-        description="The revision that should serve: the newest promoted one, or the one that spec.revision pins. Requests "
-        "go to it as soon as one of its servers is ready.",
+        description="Name of the revision that should serve: the newest promoted one, or the one that spec.revision pins. "
+        "Requests go to it as soon as one of its servers is ready.",
     )
     starting: str | None = Field(
         default=None,
         max_length=63,
-        description="A revision that is about to be promoted: its servers start without traffic, to show that they can "
-        "load its weights. Absent: none.",
+        description="Name of a revision that is about to be promoted. Its servers start without traffic, to show that they "
+        "can load its weights. Absent if there is none.",
     )
     revision: str | None = Field(
         default=None, max_length=63, description="Name of the revision that gets all traffic."
     )
     digest: Digest | None = Field(default=None, description="Digest of that revision's artefact.")
-    replicas: int = Field(default=0, description="Number of servers that exist.")
-    ready_replicas: int = Field(
-        default=0, description="Number of servers that are ready, having answered with the digest."
-    )
+    replicas: int = Field(default=0, description="Number of servers that are asked for.")
+    ready_replicas: int = Field(default=0, description="Number of servers that are ready for requests.")
     url: str | None = Field(
         default=None, max_length=512, description="Address of the servers inside the cluster."
     )
@@ -170,7 +168,9 @@ class ExpertStatus(Format):
         default=None, max_length=63, description="Name of the newest revision, whether promoted or not."
     )
     current_revision: str | None = Field(
-        default=None, max_length=63, description="Name of the newest promoted revision."
+        default=None,
+        max_length=63,
+        description="Name of the promoted revision: the newest that passed the gate.",
     )
     base_revision: str | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""The kinds of the API group: their names, what `kubectl get` shows of them, and how they scale."""
+"""The kinds of the API group: their names, the columns that `kubectl get` shows, and how they scale."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from moe_formats.resources.expert_revision import ExpertRevision
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of `kubectl get`; a wide one shows with `-o wide` only."""
+    """One column of `kubectl get`. A wide column is shown only with `-o wide`."""
 
     name: str
     path: str
@@ -20,7 +20,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """Where `kubectl scale` and autoscalers read and write."""
+    """The fields that `kubectl scale` and autoscalers read and write, as JSON paths."""
 
     spec_replicas: str
     status_replicas: str = ".status.replicas"
@@ -29,16 +29,16 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One custom resource."""
+    """One custom resource: its model, its names and what `kubectl` does with it."""
 
     model: type[Format]
     plural: str
     short: str
     columns: tuple[Column, ...]
-    #: Fields that `kubectl get --field-selector` may name.
+    #: Fields by which `kubectl get --field-selector` can select, as JSON paths.
     selectable: tuple[str, ...] = ()
     scale: Scale | None = None
-    #: Children derive their names from this one, so it is shorter than Kubernetes would allow.
+    #: Whether names are limited to 40 characters, because names of children are derived from them.
     short_name_rule: bool = True
 
     @property

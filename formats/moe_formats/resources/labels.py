@@ -1,4 +1,4 @@
-"""Names that objects carry: the API group, labels, annotations, the field manager."""
+"""The API group, labels and annotations of objects, and the operator's field manager."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -8,10 +8,10 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 CATEGORY = "moe"
 
-#: The one field manager of everything that the operator applies.
+#: Field manager of everything that the operator applies.
 FIELD_MANAGER = "moe-operator"
 
-#: On every child: how the operator finds it. The value is FIELD_MANAGER.
+#: Label of every child, by which the operator finds it. The value is FIELD_MANAGER.
 MANAGED_BY = "app.kubernetes.io/managed-by"
 
 POOL = f"{GROUP}/pool"
@@ -19,10 +19,10 @@ EXPERT = f"{GROUP}/expert"
 REVISION = f"{GROUP}/revision"
 #: What a child is for: snapshot, train, evaluate, grade, distill, server, gateway, store.
 ROLE = f"{GROUP}/role"
-#: First 16 hexadecimal digits of a digest (inputs of a revision, of a Job's config).
+#: Label of a Job or a revision: the first 16 hexadecimal digits of the digest of its inputs.
 INPUTS = f"{GROUP}/inputs"
 
-#: Set on a Job: the digest of the JobConfig it was made for.
+#: Annotation of a Job: the digest of the JobConfig that it was created with.
 CONFIG_DIGEST = f"{GROUP}/config-digest"
 
 

@@ -1,4 +1,4 @@
-"""Every reason a condition or an event can carry, with what it means and what to do.
+"""Every reason that a condition or an event can have, with what it means and what to do.
 
 docs/reasons.md is generated from this table.
 """
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """CamelCase reasons; the text beside each is its page in the documentation."""
+    """Reasons in CamelCase, each with its meaning, which docs/reasons.md shows."""
 
     meaning: str
 
@@ -19,216 +19,283 @@ class Reason(StrEnum):
         return member
 
     # -- going well
-    READY = "Ready", "Everything that was asked for is there."
+    READY = "Ready", "Everything that the spec asks for is there."
     PROGRESSING = "Progressing", "Work is under way; the message says which. Nothing to do."
     SETTLED = "Settled", "Nothing is left to do for the current spec."
     SNAPSHOT_TAKEN = "SnapshotTaken", "The data was read, filtered, split and stored under its digest."
-    BASE_PINNED = "BasePinned", "The revision of the base that this Expert branches from is fixed."
-    FROM_PRESET = "FromPreset", "The Expert is initialised from a preset; it has no base to wait for."
-    IMPORTED = "Imported", "The Expert starts from a checkpoint of a data store; it has no base to wait for."
-    TRAINED = "Trained", "The newest revision's weights are stored and their digest is recorded."
-    EVALUATED = "Evaluated", "The newest revision was measured; its evidence is in the ExpertRevision."
-    PROMOTED = "Promoted", "The gate let the newest revision pass."
-    PINNED = "Pinned", "spec.revision names the revision that serves; remove it to follow the newest again."
-    ROLLED_OUT = "RolledOut", "The promoted revision answers with its digest and every gateway knows it."
-    TARGETS_MET = "TargetsMet", "Every target in the spec is met by its interval."
-    NO_TARGETS = "NoTargets", "The spec sets no targets."
+    BASE_PINNED = "BasePinned", "The revision of the base Expert that this Expert starts from is fixed."
+    FROM_PRESET = "FromPreset", "The Expert is initialised from a preset, so there is no base to wait for."
+    IMPORTED = (
+        "Imported",
+        "The Expert starts from a checkpoint in a data store, so there is no base to wait for.",
+    )
+    TRAINED = (
+        "Trained",
+        "The newest revision is trained: its weights are stored and their digest is recorded.",
+    )
+    EVALUATED = (
+        "Evaluated",
+        "The newest revision was measured, and the evidence is in the status of its ExpertRevision. For a "
+        "pool: a new table was made, and the message says how well it routes.",
+    )
+    PROMOTED = "Promoted", "The newest revision passed the promotion gate."
+    PINNED = (
+        "Pinned",
+        "spec.revision names the revision that serves. Remove it to serve the newest promoted revision again.",
+    )
+    ROLLED_OUT = (
+        "RolledOut",
+        "The promoted revision answers with its digest, and every gateway sends requests to it.",
+    )
+    TARGETS_MET = (
+        "TargetsMet",
+        "Every target in the spec is met by the unfavourable end of its measured interval.",
+    )
+    NO_TARGETS = "NoTargets", "The spec has no targets."
     # -- waiting
-    PENDING = "Pending", "Not looked at yet. Nothing to do."
+    PENDING = (
+        "Pending",
+        "The operator has not come to this yet, or something else has to happen first. Nothing to do.",
+    )
     WAITING_FOR_POOL = (
         "WaitingForPool",
-        "spec.pool names a pool that does not exist in this namespace. Create it, or correct the name.",
+        "spec.pool names a pool that does not exist in this namespace. Create the pool, or correct the name.",
     )
-    WAITING_FOR_STORAGE = "WaitingForStorage", "The pool's claim is not bound. See `kubectl describe pvc`."
+    WAITING_FOR_STORAGE = (
+        "WaitingForStorage",
+        "The pool's claim is not bound. `kubectl describe pvc` says why.",
+    )
     WAITING_FOR_BASE = (
         "WaitingForBase",
-        "The base Expert has no promoted revision yet. It is trained first; nothing to do unless the base"
-        " itself is stalled.",
+        "The base Expert has no promoted revision yet and is trained first. Nothing to do, unless the base "
+        "itself is stalled.",
     )
     WAITING_FOR_DATA = (
         "WaitingForData",
-        "The snapshot Job is running or queued. A pool's snapshots run one at a time, domains before the "
-        "bases they branch from.",
+        "The snapshot Job is queued. A pool takes one snapshot at a time, those of domains before those of "
+        "the bases that they start from.",
     )
     SNAPSHOT_RUNNING = "SnapshotRunning", "The snapshot Job is reading the sources."
-    TRAINING = "Training", "The training Job runs; PROGRESS and ETA say how far it is."
+    TRAINING = "Training", "The training Job is running. The columns PROGRESS and ETA say how far it is."
     EVALUATING = (
         "Evaluating",
-        "The evaluate Job measures the candidate against its current revision and its base.",
+        "The evaluate Job is measuring the newest revision, the promoted one and the base.",
     )
-    WAITING_FOR_SERVER = "WaitingForServer", "The server of the promoted revision is starting."
-    WAITING_FOR_GATEWAY = "WaitingForGateway", "The gateway has not yet reported the newest routing policy."
+    WAITING_FOR_SERVER = (
+        "WaitingForServer",
+        "The servers of the revision are starting. They get no requests before they answer with its digest.",
+    )
+    WAITING_FOR_GATEWAY = (
+        "WaitingForGateway",
+        "Not every gateway has reported the newest routing policy yet, or the gateway is starting.",
+    )
     WAITING_FOR_CAPACITY = (
         "WaitingForCapacity",
-        "No node has room for the Job's pod now. See the message for what the scheduler said.",
+        "No node has room for a pod of the Job. The message has what the scheduler said.",
     )
     HOLDOUT_TOO_SMALL = (
         "HoldoutTooSmall",
-        "Fewer than 20 held-out clusters: no decision can be made. Add data; nothing is refused for good.",
+        "Fewer than 20 clusters are held out, so no decision can be made. Add data. Nothing is refused for "
+        "good.",
     )
     CELLS_MISSING = (
         "CellsMissing",
-        "The matrix lacks cells of some served revision, so no table can be distilled. Posterior routes meanwhile.",
+        "No holdout has been scored with all served revisions, so the distill Job cannot fit a table; the "
+        "message names the holdouts and the revisions. Requests are routed by the table there is, or by "
+        "Posterior if that table does not know every Expert.",
     )
     CONTEXT_TOO_SHORT = (
         "ContextTooShort",
-        "A model cannot see a segment of the pool's evaluation.segmentBytes with the text before it, or is not to be "
-        "trained on sequences as long. The message names the field and the tokens that it takes.",
+        "A model sees too few tokens for a segment of the pool's evaluation.segmentBytes and the text before "
+        "it, or would be trained on sequences that are too short. The message names the field and the number "
+        "of tokens that is needed.",
     )
     INVALID_CONFIG = (
         "InvalidConfig",
-        "A Job was asked for something that this version of the trainer cannot do; the message names the field.",
+        "A Job was asked for something that this version of the trainer cannot do. The message names the "
+        "field.",
     )
     WINDOW_USED_UP = (
         "WindowUsedUp",
-        "The holdout was used for five decisions. The next one waits for new data.",
+        "The newest holdout has been used for five decisions, the most it is good for. The next decision "
+        "waits for new data.",
     )
-    RETRYING = "Retrying", "An attempt failed for a passing cause and is made again. See the message."
+    RETRYING = (
+        "Retrying",
+        "An attempt failed for a reason that may pass, and is made again. The message has the reason.",
+    )
     PAUSED = (
         "Paused",
-        "spec.paused is true: no new work starts, what serves goes on. Set it to false to continue.",
+        "spec.paused is true: no new work starts, and what serves goes on. Set it to false to continue.",
     )
-    NOT_SERVING = "NotServing", "No revision has been promoted yet."
+    NOT_SERVING = (
+        "NotServing",
+        "Nothing serves. For an Expert: no revision has been promoted yet, or spec.serving.replicas is 0. For "
+        "a pool: none of its Experts serves yet, so there is no gateway. The message says which.",
+    )
     TARGETS_UNKNOWN = (
         "TargetsUnknown",
-        "A target could not be judged yet; the message names the score and why it is absent.",
+        "A target could not be judged yet. The message names the score and says why it is absent.",
     )
     # -- refused or failed
     TARGETS_MISSED = (
         "TargetsMissed",
-        "A target is missed; the message names it, what was wanted and what was measured.",
+        "A target is missed. The message names it, with its value and the measured value.",
     )
     PROMOTION_REFUSED = (
         "PromotionRefused",
-        "The gate refused the newest revision; the message names the clause, the numbers and the "
+        "The promotion gate refused the newest revision. The message names the clause, the numbers and the "
         "interval. The last good revision goes on serving.",
     )
     UNKNOWN_PROFILE = (
         "UnknownProfile",
-        "training.resources.profile names no hardware profile of this installation. The message lists "
-        "those there are.",
+        "spec.training.resources.profile or spec.serving.profile does not name a hardware profile of this "
+        "installation. The message lists the profiles.",
     )
     UNKNOWN_STORE = (
         "UnknownStore",
-        "A source names no data store that this namespace may use. The message lists those there are.",
+        "A source, an evaluator or the base names a data store that this namespace may not use. The message "
+        "lists the stores that it may use.",
     )
     UNKNOWN_EVALUATOR = (
         "UnknownEvaluator",
-        "The Expert asks for an evaluator that its pool does not define. The message lists those there are.",
+        "The Expert asks for an evaluator that its pool does not define. The message lists those that it "
+        "defines.",
     )
     UNKNOWN_GRADER = (
         "UnknownGrader",
-        "An evaluator of measure container names no grader that this namespace may use. The message lists those there "
-        "are; the platform's owner defines them in the chart's values.",
+        "An evaluator of measure container names a grader that this namespace may not use. The message lists "
+        "those that it may use; the platform's owner defines them in the chart's values.",
     )
-    UNKNOWN_REVISION = "UnknownRevision", "spec.revision names no promotable revision of this Expert."
-    UNKNOWN_PRESET = "UnknownPreset", "base.preset names no preset. The message lists those there are."
+    UNKNOWN_REVISION = (
+        "UnknownRevision",
+        "spec.revision does not name a promoted revision of this Expert. The message lists the promoted ones.",
+    )
+    UNKNOWN_PRESET = "UnknownPreset", "base.preset does not name a preset. The message lists the presets."
     BASE_MISSING = (
         "BaseMissing",
-        "base.path holds no checkpoint that can be a base; the message says what it lacks.",
+        "There is no checkpoint at base.path that can be a base. The message says what is missing.",
     )
     BASE_MISMATCH = (
         "BaseMismatch",
-        "The checkpoint at base.path is another than base.digest says; the message has both digests.",
+        "The checkpoint at base.path does not have the digest base.digest. The message has both digests.",
     )
     MODEL_UNSUPPORTED = (
         "ModelUnsupported",
-        "The base is no decoder that can be trained here; the message names the field of its config.json.",
+        "The base is not a decoder that can be trained here. The message names the field of its config.json.",
     )
     TOKENIZER_UNSUPPORTED = (
         "TokenizerUnsupported",
-        "The base's tokenizer is missing, cannot be read, or does not give text back as it was.",
+        "The base's tokenizer is missing, cannot be read, or does not restore the text that it tokenized.",
     )
     CHAT_TEMPLATE_UNSUPPORTED = (
         "ChatTemplateUnsupported",
-        "The base's chat template refuses the conversations, or hides which words are the assistant's.",
+        "The base's chat template refuses the conversations, or does not show which words are the "
+        "assistant's.",
     )
-    BASE_CYCLE = "BaseCycle", "The bases form a cycle; the message spells it. Point one of them elsewhere."
+    BASE_CYCLE = (
+        "BaseCycle",
+        "The bases of some Experts form a cycle, which the message lists. Give one of them another base.",
+    )
     BASE_NOT_FOUND = (
         "BaseNotFound",
-        "base.expert names no Expert of this pool. Create it, or correct the name.",
+        "base.expert does not name an Expert of this pool. Create it, or correct the name.",
     )
     EXCEEDS_BUDGET = (
         "ExceedsBudget",
-        "What is asked for can never fit the pool's budget. Raise the budget or ask for less.",
+        "The Experts of the pool ask for more servers than its spec.budget.replicas. Raise the budget, or "
+        "lower spec.serving.replicas.",
     )
     PATH_NOT_ALLOWED = (
         "PathNotAllowed",
-        "A source's path is absolute, contains `..` or is a link that leads out of its store.",
+        "The path of a source or an evaluator is empty, absolute, contains `..`, or is a link that leads out "
+        "of its store.",
     )
-    DATA_MISSING = "DataMissing", "No file matches a source's path."
+    DATA_MISSING = "DataMissing", "No file matches the path of a source."
     DATA_EMPTY = (
         "DataEmpty",
-        "The sources hold no text after filtering. The message has the counts by reason.",
+        "The sources have no text, or too little, after filtering. The message says what is missing.",
     )
     DATA_UNREADABLE = (
         "DataUnreadable",
-        "A source's file is damaged, or most of it is binary or broken. The message names the file, the first "
-        "record that is broken and what is wrong with it, and the counts.",
+        "A file of a source is damaged, or most of it is binary or broken. The message names the file, the "
+        "first broken record and what is wrong with it, and the counts.",
     )
     DATA_CHANGED = (
         "DataChanged",
-        "A file changed while it was read; the attempt is made again. Write new files under another name and"
-        " rename them when they are whole.",
+        "A file changed while it was read, and the attempt is made again. Write new files under another name, "
+        "and rename them when they are complete.",
     )
     STORE_DENIED = (
         "StoreDenied",
-        "An object store refuses its keys, or its Secret lacks one. The message names store, Secret and keys.",
+        "An object store refused its credentials, or its Secret lacks a key. The message names the store, the "
+        "Secret and the keys.",
     )
     STORE_UNREACHABLE = (
         "StoreUnreachable",
-        "An object store does not answer, or too slowly; the attempt is made again.",
+        "An object store does not answer, or too slowly. The attempt is made again.",
     )
     LOSS_NOT_FINITE = (
         "LossNotFinite",
-        "The loss became NaN or infinite; the message names the step. Lower the learning rate, or look at"
-        " the data.",
+        "The loss became NaN or infinite; the message names the step. Lower the learning rate, or look at the "
+        "data.",
     )
     DISK_FULL = (
         "DiskFull",
-        "The store is full. Grow the claim; the last good checkpoint is kept and the attempt is made again.",
+        "The pool's store is full. Enlarge the claim. The last good checkpoint is kept, and the attempt is "
+        "made again.",
     )
     GRADER_FAILED = (
         "GraderFailed",
-        "A grader ended with an error, took too long, or wrote something else than a verdict for each answer; the "
-        "message has its last words. Nothing is refused or promoted by it: correct the program in its image. It is "
-        "asked again meanwhile.",
+        "A grader ended with an error, took too long, or did not write a verdict for every answer. The "
+        "message has its last words. No revision is refused or promoted because of it. Correct the program in "
+        "its image; it is asked again.",
     )
     PEER_LOST = (
         "PeerLost",
-        "A process of a training run on several nodes was lost, and the others ended with it; the next attempt"
-        " goes on from the last checkpoint.",
+        "A process of a training run on several nodes was lost, and the others ended with it. The next "
+        "attempt resumes from the last checkpoint.",
     )
     ARTEFACT_CORRUPT = (
         "ArtefactCorrupt",
-        "Stored weights do not match their manifest. Nothing loads them; restore the files or train again"
-        " with a new spec.runID.",
+        "Stored files do not match their manifest, so they are not loaded. Restore the files, or train again "
+        "with a new spec.runID.",
     )
     JOB_FAILED = (
         "JobFailed",
-        "A Job failed; the message has the exit code and the last words of its container.",
+        "A Job failed. The message has the exit code and the last words of its container.",
     )
-    CHILD_EDITED = "ChildEdited", "An object of the operator was changed by hand; it was put back."
+    CHILD_EDITED = (
+        "ChildEdited",
+        "An object that the operator created was changed by somebody else. The operator has changed it back.",
+    )
     INTERNAL_ERROR = (
         "InternalError",
-        "The operator could not process this object; the message has the error. Others are not affected. "
-        "Please report it.",
+        "The operator failed to process this object; the message has the error. Other objects are not "
+        "affected. Please report it.",
     )
     NAME_CONFLICT = (
         "NameConflict",
-        "The Expert has the name of its pool, so that `model` in a request could not tell them apart. "
-        "Create it under another name.",
+        "The Expert has the same name as its pool, so that `model` in a request could mean either. Create it "
+        "under another name.",
     )
     SUPERSEDED = (
         "Superseded",
-        "The spec or the data changed before the revision was decided; a newer one took its place.",
+        "The spec or the data changed before the revision was decided, and another revision took its place. "
+        "Asking for the same inputs again resumes it.",
     )
     # -- warnings and news (events)
-    TWIN_DOMAIN = (
-        "TwinDomain",
-        "Another Expert of the pool has the same domain. That is legal; routing treats them as twins.",
+    TWIN_DOMAIN = "TwinDomain", "Another Expert of the pool has the same domain. That is allowed."
+    REVISION_CREATED = (
+        "RevisionCreated",
+        "The Expert's spec or data changed, and a revision was created for it.",
     )
-    REVISION_CREATED = "RevisionCreated", "New inputs: a revision was made for them."
-    TRAINING_STARTED = "TrainingStarted", "The training Job was created."
-    DATA_UNCHANGED = "DataUnchanged", "The new snapshot has the digest of the old one; nothing is trained."
-    CHILD_RESTORED = "ChildRestored", "An object of the operator was deleted by hand; it was made again."
+    TRAINING_STARTED = "TrainingStarted", "A training Job was created."
+    DATA_UNCHANGED = (
+        "DataUnchanged",
+        "The new snapshot has the same digest as the one before, so nothing is trained.",
+    )
+    CHILD_RESTORED = (
+        "ChildRestored",
+        "An object that the operator created was deleted by somebody else. The operator has created it again.",
+    )

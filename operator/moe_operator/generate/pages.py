@@ -1,4 +1,4 @@
-"""The reference pages: one per kind, from its schema, and one of the reasons."""
+"""The reference pages: one per kind, made from its schema, and one for all reasons."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,8 +23,8 @@ def reason_page() -> dict[str, str]:
     rows = "\n".join(f"| `{reason.value}` | {_cell(reason.meaning)} |" for reason in Reason)
     return {
         "docs/reasons.md": f"{_NOTE}\n# Reasons\n\n"
-        "Every condition and event carries one of these words as its reason. Its message has the particulars: "
-        "what, why, and what to do next.\n\n"
+        "Every condition and event has one of these words as its reason. Its message says what is the case here, why, "
+        "and what to do next.\n\n"
         f"| Reason | What it means and what to do |\n|---|---|\n{rows}\n"
     }
 
@@ -34,9 +34,9 @@ def _index() -> str:
         f"| [{kind.name}]({kind.singular}.md) | {kind.short} | {kind.model.__doc__} |\n" for kind in KINDS
     )
     return (
-        f"{_NOTE}\n# Reference\n\nThe kinds of `{API_VERSION}`; `kubectl explain` says the same.\n\n"
+        f"{_NOTE}\n# Reference\n\nThe kinds of `{API_VERSION}`. `kubectl explain` shows the same descriptions.\n\n"
         f"| Kind | Short name | What it is |\n|---|---|---|\n{rows}\n"
-        "Elsewhere: [reasons](../reasons.md) of conditions and events, "
+        "See also: [reasons](../reasons.md) of conditions and events, "
         "[values](../../charts/moe-operator/values.yaml) of the chart.\n"
     )
 
@@ -61,7 +61,7 @@ def _rules(schema: dict[str, Any]) -> str:
     if not messages:
         return ""
     return (
-        "Refused on `kubectl apply`, besides values out of bounds:\n\n"
+        "`kubectl apply` refuses an object, besides for values out of bounds, with these messages:\n\n"
         + "".join(f"- {message}\n" for message in messages)
         + "\n"
     )

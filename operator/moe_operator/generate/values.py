@@ -1,7 +1,7 @@
 """The chart's values as models: charts/moe-operator/values.schema.json is generated from them.
 
-A misspelt key is refused by `helm install`. What the operator reads is described by `moe_operator.config`;
-only what the chart adds stands here.
+With the schema, `helm install` refuses a misspelt key. The part of the values that the operator reads is defined in
+`moe_operator.config`; this file defines what only the chart reads.
 """
 
 import json
@@ -11,34 +11,38 @@ from pydantic import Field
 
 from moe_operator.config import ConfigModel, Grader, GraderName, Profile, Store
 
-_OBJECT = "As in a pod's spec."
+_POD_FIELD = "The pod's field of the same name, as Kubernetes defines it."
 
 
 class ImageName(ConfigModel):
-    """One image: its name and its tag."""
+    """A container image, by name and tag."""
 
-    name: str = Field(min_length=1, description="Name with registry, without tag.")
-    tag: str = Field(default="", description="Tag. Default: the chart's appVersion.")
+    name: str = Field(min_length=1, description="Name of the image, with its registry and without a tag.")
+    tag: str = Field(default="", description="Tag of the image. Default: the chart's appVersion.")
 
 
 class Images(ConfigModel):
-    """Every image that is used."""
+    """The images of all programs."""
 
-    operator: ImageName = Field(description="The operator itself.")
-    gateway: ImageName = Field(description="The pools' gateways.")
-    trainer: ImageName = Field(description="Jobs and expert servers; a profile may name another.")
-    pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
-        default="IfNotPresent", description="For all."
+    operator: ImageName = Field(description="Image of the operator.")
+    gateway: ImageName = Field(description="Image of the pools' gateways.")
+    trainer: ImageName = Field(
+        description="Image of Jobs and expert servers. A hardware profile may name another."
     )
-    pull_secrets: list[str] = Field(default_factory=list, description="Names of Secrets to pull with.")
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        default="IfNotPresent", description="When images are pulled, for all pods."
+    )
+    pull_secrets: list[str] = Field(
+        default_factory=list, description="Names of Secrets with credentials for pulling images."
+    )
 
 
 class Crds(ConfigModel):
     """How the custom resource definitions are installed."""
 
-    enabled: bool = Field(default=True, description="Install and upgrade them with the chart.")
+    enabled: bool = Field(default=True, description="Install and upgrade the CRDs together with the chart.")
     keep: bool = Field(
-        default=True, description="Keep them, and every Expert, when the chart is uninstalled."
+        default=True, description="Keep the CRDs, and every Expert, when the chart is uninstalled."
     )
 
 
@@ -46,96 +50,122 @@ class OperatorPod(ConfigModel):
     """The operator's Deployment."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="What is logged."
+        default="INFO", description="Least severe level of messages that are logged."
     )
-    workers: int = Field(default=8, ge=1, le=256, description="Objects that are looked at concurrently.")
+    workers: int = Field(
+        default=8, ge=1, le=256, description="Number of objects that are reconciled at the same time."
+    )
     sweep_seconds: float = Field(
-        default=300, gt=0, description="Seconds between sweeps for missed deletions."
+        default=300, gt=0, description="Seconds between searches for deletions that were missed."
     )
-    lease_seconds: float = Field(default=15, ge=5, description="Seconds a Lease is held without renewal.")
-    resources: dict[str, Any] = Field(default_factory=dict, description=_OBJECT)
-    node_selector: dict[str, str] = Field(default_factory=dict, description=_OBJECT)
-    tolerations: list[dict[str, Any]] = Field(default_factory=list, description=_OBJECT)
-    affinity: dict[str, Any] = Field(default_factory=dict, description=_OBJECT)
-    priority_class_name: str = Field(default="", description=_OBJECT)
-    pod_labels: dict[str, str] = Field(default_factory=dict, description="Further labels of the pod.")
+    lease_seconds: float = Field(
+        default=15, ge=5, description="Seconds for which a Lease is held without renewal."
+    )
+    resources: dict[str, Any] = Field(default_factory=dict, description=_POD_FIELD)
+    node_selector: dict[str, str] = Field(default_factory=dict, description=_POD_FIELD)
+    tolerations: list[dict[str, Any]] = Field(default_factory=list, description=_POD_FIELD)
+    affinity: dict[str, Any] = Field(default_factory=dict, description=_POD_FIELD)
+    priority_class_name: str = Field(default="", description=_POD_FIELD)
+    pod_labels: dict[str, str] = Field(default_factory=dict, description="Additional labels of the pod.")
     pod_annotations: dict[str, str] = Field(
-        default_factory=dict, description="Further annotations of the pod."
+        default_factory=dict, description="Additional annotations of the pod."
     )
 
 
 class ServiceAccount(ConfigModel):
-    """Who the operator is."""
+    """The ServiceAccount of the operator."""
 
-    create: bool = Field(default=True, description="Make the ServiceAccount.")
-    name: str = Field(default="", description="Its name. Default: the release's.")
-    annotations: dict[str, str] = Field(default_factory=dict, description="Its annotations.")
+    create: bool = Field(default=True, description="Create the ServiceAccount.")
+    name: str = Field(default="", description="Name of the ServiceAccount. Default: the release's name.")
+    annotations: dict[str, str] = Field(
+        default_factory=dict, description="Annotations of the ServiceAccount."
+    )
 
 
 class Rbac(ConfigModel):
-    """What the operator and users may do."""
+    """Permissions of the operator and of users."""
 
-    create: bool = Field(default=True, description="Make the operator's roles and bindings.")
+    create: bool = Field(default=True, description="Create the operator's roles and bindings.")
     aggregate: bool = Field(
         default=True, description="Add the custom resources to the roles view, edit and admin."
     )
 
 
 class PodMonitor(ConfigModel):
-    """Scraping by the Prometheus operator."""
+    """Scraping by the Prometheus operator, through PodMonitors."""
 
-    enabled: bool = Field(default=False, description="Make PodMonitors of the operator and of the gateways.")
-    interval: str = Field(default="30s", pattern=r"^[0-9]+(ms|s|m)$", description="Between two scrapes.")
+    enabled: bool = Field(default=False, description="Create PodMonitors for the operator and the gateways.")
+    interval: str = Field(default="30s", pattern=r"^[0-9]+(ms|s|m)$", description="Time between scrapes.")
     labels: dict[str, str] = Field(default_factory=dict, description="What your Prometheus selects by.")
 
 
 class PrometheusRule(ConfigModel):
-    """Alerts."""
+    """Alerts of the Prometheus operator, through a PrometheusRule."""
 
-    enabled: bool = Field(default=False, description="Make the alerts.")
+    enabled: bool = Field(default=False, description="Create the alerts.")
     labels: dict[str, str] = Field(default_factory=dict, description="What your Prometheus selects by.")
 
 
 class Metrics(ConfigModel):
-    """How the operator is watched."""
+    """How the operator is monitored."""
 
-    service: bool = Field(default=True, description="Make a Service for the metrics port.")
-    pod_monitor: PodMonitor = Field(default_factory=PodMonitor, description="Scraping.")
-    prometheus_rule: PrometheusRule = Field(default_factory=PrometheusRule, description="Alerts.")
+    service: bool = Field(default=True, description="Create a Service for the metrics port.")
+    pod_monitor: PodMonitor = Field(
+        default_factory=PodMonitor, description="Scraping by the Prometheus operator."
+    )
+    prometheus_rule: PrometheusRule = Field(
+        default_factory=PrometheusRule, description="Alerts of the Prometheus operator."
+    )
 
 
 class NetworkPolicy(ConfigModel):
-    """What may reach the operator's pod."""
+    """Which connections to the operator's pod are allowed."""
 
-    enabled: bool = Field(default=False, description="Let only the metrics and health ports be reached.")
+    enabled: bool = Field(
+        default=False, description="Allow connections to the metrics and health ports only."
+    )
 
 
 class Values(ConfigModel):
     """charts/moe-operator/values.yaml."""
 
-    name_override: str = Field(default="", max_length=40, description="Instead of the release's name.")
-    crds: Crds = Field(default_factory=Crds, description="Custom resource definitions.")
-    images: Images = Field(description="Every image that is used.")
+    name_override: str = Field(
+        default="",
+        max_length=40,
+        description="Name to use instead of the release's. Default: the release's name.",
+    )
+    crds: Crds = Field(default_factory=Crds, description="How the CRDs are installed.")
+    images: Images = Field(description="The images of all programs.")
     operator: OperatorPod = Field(default_factory=OperatorPod, description="The operator's Deployment.")
-    namespaces: list[str] = Field(default_factory=list, description="Namespaces to act in. Default: all.")
-    queue: str = Field(default="", max_length=63, description="Kueue's local queue for Jobs. Default: none.")
-    presets: list[str] = Field(default_factory=list, description="Presets that base.preset may name.")
-    profiles: dict[str, Profile | None] = Field(description="Hardware by name; null takes a preset out.")
-    stores: dict[str, Store | None] = Field(default_factory=dict, description="Data stores by name.")
+    namespaces: list[str] = Field(
+        default_factory=list, description="Namespaces that the operator watches. Default: all."
+    )
+    queue: str = Field(default="", max_length=63, description="Local queue of Kueue for Jobs. Default: none.")
+    presets: list[str] = Field(
+        default_factory=list, description="Names of the presets that base.preset may have."
+    )
+    profiles: dict[str, Profile | None] = Field(
+        description="Hardware profiles by name. null removes one that the chart has."
+    )
+    stores: dict[str, Store | None] = Field(
+        default_factory=dict, description="Data stores by name. null removes one."
+    )
     graders: dict[GraderName, Grader | None] = Field(
         default_factory=dict,
-        description="Programs that judge answers, by name.",
+        description="Graders, which are programs that judge answers, by name. null removes one.",
         json_schema_extra={"additionalProperties": False},
     )
     service_account: ServiceAccount = Field(
-        default_factory=ServiceAccount, description="Who the operator is."
+        default_factory=ServiceAccount, description="The ServiceAccount of the operator."
     )
-    rbac: Rbac = Field(default_factory=Rbac, description="What it may do.")
-    metrics: Metrics = Field(default_factory=Metrics, description="How it is watched.")
-    network_policy: NetworkPolicy = Field(default_factory=NetworkPolicy, description="What may reach it.")
+    rbac: Rbac = Field(default_factory=Rbac, description="Permissions of the operator and of users.")
+    metrics: Metrics = Field(default_factory=Metrics, description="How the operator is monitored.")
+    network_policy: NetworkPolicy = Field(
+        default_factory=NetworkPolicy, description="Which connections to the operator's pod are allowed."
+    )
     #: Helm passes this key to every chart.
     global_: dict[str, Any] = Field(
-        default_factory=dict, alias="global", description="Passed by parent charts; unused."
+        default_factory=dict, alias="global", description="Values that parent charts pass. Not read."
     )
 
 

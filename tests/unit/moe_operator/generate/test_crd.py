@@ -15,6 +15,7 @@ from moe_operator.generate.crd import (
     custom_resource_definition,
     object_schema,
     structural_schema,
+    with_defaults_told,
     without_defaults,
 )
 
@@ -55,14 +56,38 @@ def test_a_schema_has_only_what_structural_schemas_may_have(kind: Kind) -> None:
         assert not ("properties" in node and "additionalProperties" in node), path
 
 
+def described(kind: Kind, *parts: str) -> list[tuple[str, Schema]]:
+    """Every part of a schema that `kubectl explain` describes: fields, and objects that are items of a list."""
+    return [
+        (path, node)
+        for path, node in fields(kind, *parts)
+        if not path.endswith("[]") or node["type"] == "object"
+    ]
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_every_field_says_what_it_is(kind: Kind) -> None:
-    for path, node in fields(kind):
-        if not path.endswith("[]") or node["type"] == "object":
-            assert len(node.get("description", "")) >= 10, path
+def test_every_description_is_a_sentence_that_says_something(kind: Kind) -> None:
+    for path, node in described(kind):
+        text = node.get("description", "")
+        assert len(text) >= 12 and text[0].isupper() | (text[0] == "`") and text[-1] == ".", f"{path}: {text}"
 
 
-@pytest.mark.parametrize("kind", (EXPERT, EXPERT_POOL), ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_no_description_sends_the_reader_to_another(kind: Kind) -> None:
+    """`kubectl explain` shows one field at a time."""
+    elsewhere = re.compile(r"\b[Ll]ikewise\b|\bSee \b|\bas above\b|\bditto\b|\b[Tt]he same, with\b|^[Ii]ts\b")
+    assert [path for path, node in described(kind) if elsewhere.search(node["description"])] == []
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_what_may_be_left_out_of_a_spec_says_what_happens_then(kind: Kind) -> None:
+    for path, node in fields(kind, "spec"):
+        for name, child in node.get("properties", {}).items():
+            if name not in node.get("required", []):
+                assert re.search(r"Default: |\bAbsent\b", child["description"]), f"{path}.{name}"
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_every_description_names_the_default_that_the_schema_has(kind: Kind) -> None:
     for path, node in fields(kind, "spec"):
         default = node.get("default")
@@ -202,6 +227,34 @@ def test_exclusive_bounds_take_the_form_of_openapi_3_0() -> None:
         "maximum": 1,
         "exclusiveMaximum": True,
     }
+
+
+def test_a_plain_default_is_told_at_the_end_of_the_description() -> None:
+    class Inner(BaseModel):
+        """The inner model."""
+
+        share: float = Field(default=0.1, description="A share.")
+        flag: bool = Field(default=False, description="A flag.")
+        text: str = Field(default="", description="A text.")
+        strategy: str = Field(default="A", description="A strategy. Default: A; B until it is there.")
+        needed: str = Field(description="Needed.")
+
+    class Outer(BaseModel):
+        """The outer model."""
+
+        inner: Inner = Field(description="All of it.")
+        several: list[Inner] = Field(default_factory=list, description="Several.")
+
+    told = with_defaults_told(structural_schema(Outer))["properties"]
+    for properties in (told["inner"]["properties"], told["several"]["items"]["properties"]):
+        assert {name: field["description"] for name, field in properties.items()} == {
+            "share": "A share. Default: 0.1.",
+            "flag": "A flag. Default: false.",
+            "text": "A text. Default: empty.",
+            "strategy": "A strategy. Default: A; B until it is there.",
+            "needed": "Needed.",
+        }
+    assert told["inner"]["description"] == "All of it."
 
 
 def test_a_literal_of_one_is_an_enum_of_one() -> None:
