@@ -9,7 +9,7 @@ from moe_formats.format import Format
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
 from moe_formats.resources.expert_revision import ExpertRevision
-from moe_formats.resources.labels import EXPERT, GROUP, POOL, VERSION
+from moe_formats.resources.labels import GROUP, POOL, VERSION
 
 PLURALS: dict[type[Format], str] = {
     Expert: "experts",
@@ -65,10 +65,6 @@ class Cluster:
     def gateway_pods(self, pool: str) -> list[Mapping[str, Any]]:
         """Return the pods of a pool's gateway."""
         return self.pods(**{POOL: pool, f"{GROUP}/role": "gateway"})
-
-    def server_pods(self, expert: str) -> list[Mapping[str, Any]]:
-        """Return the server pods of an Expert."""
-        return self.pods(**{EXPERT: expert, f"{GROUP}/role": "server"})
 
     def events(self, name: str) -> list[Mapping[str, Any]]:
         """Return the newest events about an object of this namespace, oldest first."""
