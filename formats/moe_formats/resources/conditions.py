@@ -48,6 +48,23 @@ class Condition(Format):
     last_transition_time: datetime | None = Field(default=None, description="When `status` last changed.")
 
 
+class ObjectStatus(Format):
+    """What the status of every kind begins with."""
+
+    observed_generation: int = Field(
+        default=0, description="Generation of the spec that this status describes."
+    )
+    phase: str = Field(
+        default="", max_length=40, description="One-word summary for people. Programs should read conditions."
+    )
+    conditions: list[Condition] = Field(
+        default_factory=list,
+        max_length=16,
+        description="Ready, Reconciling and Stalled, and the conditions that they follow from.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+
+
 def condition(
     type_: ConditionType, status: bool | None, reason: Reason, message: str, *, generation: int
 ) -> Condition:

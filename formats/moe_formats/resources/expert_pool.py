@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from moe_formats.format import Digest, Format
 from moe_formats.names import Name
 from moe_formats.resources.base import ObjectMeta, ShortText, cel
-from moe_formats.resources.conditions import Condition
+from moe_formats.resources.conditions import ObjectStatus
 from moe_formats.resources.evaluator import Evaluator
 from moe_formats.segment_size import DEFAULT_SEGMENT_BYTES, SegmentBytes
 
@@ -223,25 +223,13 @@ class RoutingStatus(Format):
     )
 
 
-class ExpertPoolStatus(Format):
+class ExpertPoolStatus(ObjectStatus):
     """What the operator found out about the pool, and did for it."""
 
-    observed_generation: int = Field(
-        default=0, description="Generation of the spec that this status describes."
-    )
-    phase: str = Field(
-        default="", max_length=40, description="One-word summary for people. Programs should read conditions."
-    )
     reason: str = Field(
         default="",
         max_length=128,
         description="Why the pool is in its phase, as one CamelCase word; docs/reasons.md explains each.",
-    )
-    conditions: list[Condition] = Field(
-        default_factory=list,
-        max_length=16,
-        description="Ready, Reconciling and Stalled, and the conditions that they follow from.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     experts: str = Field(
         default="",

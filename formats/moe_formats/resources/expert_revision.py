@@ -10,7 +10,7 @@ from moe_formats.job_config import ArtefactRef, SnapshotRef
 from moe_formats.job_report import Decision, Window
 from moe_formats.names import Name
 from moe_formats.resources.base import ObjectMeta, ShortText, cel
-from moe_formats.resources.conditions import Condition
+from moe_formats.resources.conditions import ObjectStatus
 from moe_formats.resources.expert_status import Scores
 from moe_formats.training_spec import TrainingSpec
 
@@ -175,22 +175,9 @@ class Verdict(Format):
     time: str = Field(max_length=40, description="When the decision was made.")
 
 
-class ExpertRevisionStatus(Format):
+class ExpertRevisionStatus(ObjectStatus):
     """What became of the revision."""
 
-    observed_generation: int = Field(
-        default=0, description="Generation of the spec that this status describes."
-    )
-    phase: str = Field(
-        default="", max_length=40, description="One-word summary for people. Programs should read conditions."
-    )
-    conditions: list[Condition] = Field(
-        default_factory=list,
-        max_length=16,
-        description="Ready, Reconciling and Stalled, and the conditions that they follow from: Trained, Evaluated and "
-        "Promoted.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-    )
     attempts: int = Field(default=0, description="Number of training attempts made so far.")
     artefact: ArtefactStatus | None = Field(default=None, description="The weights that training stored.")
     evidence: Evidence | None = Field(default=None, description="What was measured of the weights.")

@@ -7,7 +7,7 @@ from pydantic import Field
 from moe_formats.format import Digest, Format
 from moe_formats.job_report import Accuracy, Interval, TaskSet, Window
 from moe_formats.resources.base import ShortText
-from moe_formats.resources.conditions import Condition
+from moe_formats.resources.conditions import ObjectStatus
 
 
 class SnapshotStatus(Format):
@@ -140,25 +140,13 @@ class ServingStatus(Format):
     )
 
 
-class ExpertStatus(Format):
+class ExpertStatus(ObjectStatus):
     """What the operator found out and did. Its size is bounded: long series are in metrics and in the store."""
 
-    observed_generation: int = Field(
-        default=0, description="Generation of the spec that this status describes."
-    )
-    phase: str = Field(
-        default="", max_length=40, description="One-word summary for people. Programs should read conditions."
-    )
     reason: str = Field(
         default="",
         max_length=128,
         description="Why the Expert is in its phase, as one CamelCase word; docs/reasons.md explains each.",
-    )
-    conditions: list[Condition] = Field(
-        default_factory=list,
-        max_length=16,
-        description="Ready, Reconciling and Stalled, and the conditions that they follow from.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
     revisions: int = Field(
         default=0,
