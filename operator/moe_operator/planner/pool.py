@@ -19,7 +19,7 @@ from moe_operator.planner.names import gateway_name, policy_name
 from moe_operator.planner.pool_status import pool_events, pool_status
 from moe_operator.planner.retention import job_ref
 from moe_operator.planner.routing import plan_policy
-from moe_operator.planner.scaling import replicas_of_gateway, scaled
+from moe_operator.planner.scaling import replicas_of_gateway, scaled, with_replicas
 from moe_operator.planner.serving import finished_servers, silent_gateways
 from moe_operator.planner.status_writes import status_write
 from moe_operator.planner.times import POLICY_TAKEN_UP, REQUEST_ON_ITS_WAY
@@ -77,13 +77,12 @@ def _gateway(state: PoolState, policy: RoutingPolicy | None, config: OperatorCon
         return []
     pool = state.pool
     name, policy_map = gateway_name(pool.metadata.name), policy_name(pool.metadata.name)
-    objects = [
+    gateway = build_gateway(name=name, pool=pool, policy_name=policy_map, config=config)
+    return [
         build_policy(name=policy_map, pool=pool, policy=policy),
-        build_gateway(name=name, pool=pool, policy_name=policy_map, config=config),
+        with_replicas(gateway, state.live.get(("Deployment", name)), replicas_of_gateway(pool)),
         build_gateway_service(name=name, pool=pool),
     ]
-    is_needed = replicas_of_gateway(pool) > 0 or ("Deployment", name) in state.live
-    return [item for item in objects if is_needed or item["kind"] != "Deployment"]
 
 
 def _server_refs(server: ObservedServer, namespace: str) -> tuple[ObjectRef, ObjectRef]:

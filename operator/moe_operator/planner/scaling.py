@@ -1,7 +1,8 @@
-"""How many replicas a Deployment has. Only what this file returns ever writes that number, through ``/scale``.
+"""How many replicas a Deployment has: the only place where that number is decided.
 
-Manifests that are applied leave ``replicas`` out, so that applying one never undoes a scaling. A Deployment is made
-once somebody wants a replica of it; the API server then starts it with one.
+A Deployment is created with the number that is wanted then. Afterwards the number changes through ``/scale`` only;
+whoever applies the Deployment for another reason repeats the number that it has, so that applying never undoes a
+scaling. (Leaving the number out would reset it to 1, since the operator's earlier apply owns the field.)
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,12 @@ def replicas_of_servers(expert: Expert) -> int:
 def replicas_of_gateway(pool: ExpertPool) -> int:
     """Return how many gateways a pool needs."""
     return pool.spec.gateway.replicas
+
+
+def with_replicas(deployment: Manifest, live: Manifest | None, wanted: int) -> Manifest:
+    """Return a Deployment to apply, with the replicas that the live one has, or with those wanted if there is none."""
+    replicas = live["spec"].get("replicas", 1) if live is not None else wanted
+    return {**deployment, "spec": {**deployment["spec"], "replicas": replicas}}
 
 
 def scaled(

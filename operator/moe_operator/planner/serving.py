@@ -34,7 +34,7 @@ from moe_operator.planner.blockage import blocked, server_failure
 from moe_operator.planner.children import Repairs, repairs
 from moe_operator.planner.decisions import Decisions, Serving
 from moe_operator.planner.lineage import by_name, is_promoted
-from moe_operator.planner.scaling import replicas_of_servers, scaled
+from moe_operator.planner.scaling import replicas_of_servers, scaled, with_replicas
 from moe_operator.planner.times import REQUEST_ON_ITS_WAY
 from moe_operator.state import ExpertState, Manifest, ObservedServer, PoolState
 
@@ -162,13 +162,12 @@ def _repairs(state: ExpertState, asked: list[ExpertRevision], config: OperatorCo
 
 
 def _desired(state: ExpertState, revision: ExpertRevision, config: OperatorConfig) -> list[Manifest]:
-    """Return a revision's Deployment and Service; nothing before somebody wants a replica."""
+    """Return a revision's Deployment and Service."""
     expert, pool = state.expert, state.pool
     name, artefact = revision.metadata.name, revision.status.artefact
     profile = config.profiles.get(expert.spec.serving.profile)
     live = state.live.get(("Deployment", name))
-    is_needed = live is not None or replicas_of_servers(expert) > 0
-    if artefact is None or profile is None or pool is None or not is_needed:
+    if artefact is None or profile is None or pool is None:
         return []
     serve = ServeConfig(
         expert=expert.metadata.name,
@@ -180,7 +179,10 @@ def _desired(state: ExpertState, revision: ExpertRevision, config: OperatorConfi
     deployment: dict[str, Any] = build_server(
         expert=expert, serve=serve, claim=pool.claim, profile=profile, config=config
     )
-    return [frozen(deployment, live), build_server_service(expert=expert, revision=name)]
+    return [
+        with_replicas(frozen(deployment, live), live, replicas_of_servers(expert)),
+        build_server_service(expert=expert, revision=name),
+    ]
 
 
 def _status(

@@ -76,16 +76,15 @@ def test_replicas_are_scaled_and_never_applied(world: World) -> None:
     assert world.objects["Deployment", "code-1"]["spec"]["replicas"] == 3
 
 
-def test_an_expert_at_zero_gets_no_deployment_before_somebody_wants_a_replica() -> None:
+def test_a_deployment_starts_with_the_replicas_that_are_wanted_then() -> None:
     world = World()
-    world.pool()
+    world.pool(gateway={"replicas": 2})
     world.expert("general", serving={"replicas": 0})
-    world.settle()
-    assert world.status("general").current_revision == "general-1"
-    assert world.servers() == {}
-    world.change("general", serving={"replicas": 2})
-    world.settle()
-    assert world.servers()["general-1"].desired_replicas == 2
-    world.change("general", serving={"replicas": 0})
-    world.settle()
-    assert world.servers()["general-1"].desired_replicas == 0
+    world.expert("code", serving={"replicas": 3})
+    seen: dict[str, int] = {}
+    while world.status("code").serving is None or world.status("code").serving.revision is None:
+        step(world)
+        for (kind, name), manifest in world.objects.items():
+            if kind == "Deployment":
+                seen.setdefault(name, manifest["spec"]["replicas"])
+    assert seen == {"general-1": 0, "code-1": 3, "first-pool-gateway": 2}
