@@ -1,4 +1,4 @@
-# Two commands matter: `make demo` and `make test`. `make help` lists the rest.
+# The two main commands are `make demo` and `make test`. `make help` lists all of them.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -14,7 +14,7 @@ $(VENV)/.ready: requirements/dev.txt requirements/uv.txt pyproject.toml
 	@echo "Setting up .venv"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-	@# The control plane is built while the packages arrive.
+	@# The control plane is built while the packages are installed.
 	@PYTHONPATH=local $(BIN)/python -m moe_local.binary & build=$$!; \
 	  $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt && \
 	  $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . && echo "Packages installed"; \
@@ -26,37 +26,37 @@ setup: $(VENV)/.ready ## install packages into .venv and build the control plane
 demo: $(VENV)/.ready ## train, judge, serve and route four Experts on a real API server on this machine
 	@$(BIN)/moectl demo
 
-down: $(VENV)/.ready ## stop the demo's cluster; its data stays (`moectl local down --delete` removes it)
+down: $(VENV)/.ready ## stop the demo's cluster; its data is kept (`moectl local down --name demo --delete` removes it)
 	@$(BIN)/moectl local down --name demo
 
 dev: $(VENV)/.ready ## start a cluster with the operator for development
 	@$(BIN)/moectl local up --name dev
 
-unit: $(VENV)/.ready ## tests of pure logic and of the gateway, under a minute
+unit: $(VENV)/.ready ## run the tests of pure logic and of the gateway
 	$(BIN)/python -m pytest -q tests/unit tests/gateway
 
-trainer: $(VENV)/.ready ## tests of the trainer: real (small) models
+trainer: $(VENV)/.ready ## run the tests of the trainer, with real (small) models
 	$(BIN)/python -m pytest -q tests/trainer
 
-packaging: $(VENV)/.ready ## each requirement file installs alone and its program starts
+packaging: $(VENV)/.ready ## test that each requirement file installs alone and that its program starts
 	$(BIN)/python -m pytest -q tests/packaging
 
-cluster: $(VENV)/.ready ## tests on a real API server, scheduler and node agent
+cluster: $(VENV)/.ready ## run the tests on a real API server, scheduler and node agent
 	$(BIN)/python -m pytest -q tests/local tests/api tests/cluster tests/kind
 
-check: $(VENV)/.ready ## ruff, mypy, import contracts, generated files up to date
+check: $(VENV)/.ready ## run ruff, mypy and the import contracts, and check that generated files are up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m moe_operator.generate --check
 
-test: unit packaging trainer cluster ## all tests
+test: unit packaging trainer cluster ## run all tests
 
-generate: $(VENV)/.ready ## write CRDs, the chart's copies and the reference pages from the models
+generate: $(VENV)/.ready ## generate CRDs, the chart's copies and the reference pages from the models
 	$(BIN)/python -m moe_operator.generate
 
-requirements: ## resolve and hash every program's requirements again
+requirements: ## resolve and hash the requirements of every program again
 	$(BIN)/python requirements/compile.py
 
 .PHONY: help setup demo down dev unit trainer packaging cluster check test generate requirements
