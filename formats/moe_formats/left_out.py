@@ -4,8 +4,8 @@ A revision and a checkpoint are each known by a digest of the training fields th
 with the value of its table is left out of the digest. So a new field, or a new default for users, leaves every
 digest as it was, and nothing is trained again.
 
-Both tables follow one rule: **lines are added and never changed.** A new field joins both tables with the value
-under which weights come out as they did before the field existed.
+Both tables follow one rule: **lines are added and never changed.** A new field joins OF_REVISIONS, and with it
+OF_CHECKPOINTS, with the value under which weights come out as they did before the field existed.
 """
 
 from collections.abc import Mapping
@@ -58,7 +58,8 @@ OF_CHECKPOINTS: Mapping[str, Any] = {
     "checkpoint_every": 100,
 }
 
-#: The same for the fields of `early_stop` where a checkpoint's training spec has one.
+#: The same for the fields of `early_stop` where a checkpoint's training spec has one. (Revisions leave out none of its
+#: fields, so a field that is added to it needs a table for them too.)
 OF_EARLY_STOP_OF_CHECKPOINTS: Mapping[str, Any] = {"patience": 3, "min_delta": 0}
 
 
