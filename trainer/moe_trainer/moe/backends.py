@@ -1,7 +1,8 @@
-"""The backends by name, and which of them a call gets.
+"""The backends by name, and which of them a call of the in-layer experts or of the router gets.
 
-A backend says why it cannot run a case, or that it can; the first in order that can is chosen. One that
-was asked for by name and cannot run is an error with that reason, never a silent other choice.
+A backend says why it cannot run a case, or that it can; the first in order that can is chosen. One that was asked
+for by name and cannot run is an error with that reason, never a silent other choice. The router goes by the same
+table: it is computed by the first backend that has a router of its own for the case, and else in plain torch.
 """
 
 from collections.abc import Callable
@@ -12,8 +13,18 @@ from moe_trainer.moe import cuda, grouped, native, triton
 from moe_trainer.moe.grouped import GroupedKernels
 from moe_trainer.moe.kernels import Case, Kernels
 from moe_trainer.moe.looped import LoopedKernels
+from moe_trainer.moe.plain_router import PLAIN
+from moe_trainer.moe.router_function import Passes, RouterCase
 
 Backend = Literal["reference", "torch", "native", "triton", "cuda"]
+
+
+@dataclass(frozen=True)
+class RouterEntry:
+    """A backend's own router: whether it computes a case, and its two passes, imported when they are first needed."""
+
+    suits: Callable[[RouterCase], bool]
+    passes: Callable[[], Passes]
 
 
 @dataclass(frozen=True)
@@ -22,6 +33,7 @@ class Entry:
 
     refusal: Callable[[Case], str | None]  #: The reason why not and what to do, or None.
     kernels: Callable[[], Kernels]
+    router: RouterEntry | None = None  #: None: the plain one.
     special: "Entry | None" = None  #: Kernels that are better in the cases that they do not refuse.
     automatic: bool = True  #: It is chosen where it can run, not only when it is asked for.
 
@@ -30,6 +42,12 @@ def _triton() -> Kernels:
     from moe_trainer.moe.triton.kernels import TritonKernels  # imports Triton, which not every machine has
 
     return TritonKernels()
+
+
+def _triton_router() -> Passes:
+    from moe_trainer.moe.triton.router import FUSED  # imports Triton, which not every machine has
+
+    return FUSED
 
 
 def _cuda() -> Kernels:
@@ -44,12 +62,20 @@ def _native() -> Kernels:
     return NativeKernels()
 
 
+def _native_router() -> Passes:
+    from moe_trainer.moe.native.router import NATIVE  # compiles, where nothing was compiled before
+
+    return NATIVE
+
+
+_FUSED_ROUTER = RouterEntry(triton.suits_router, _triton_router)
+
 #: In order of preference. ``reference`` is not here: it has no kernels, and is only used when asked for.
 #: ``cuda`` is automatic once a benchmark on a GPU has shown where it beats ``triton``; none has been run yet.
 ENTRIES: dict[Backend, Entry] = {
-    "cuda": Entry(cuda.refusal, _cuda, automatic=False),
-    "triton": Entry(triton.refusal, _triton),
-    "native": Entry(native.refusal, _native),
+    "cuda": Entry(cuda.refusal, _cuda, _FUSED_ROUTER, automatic=False),
+    "triton": Entry(triton.refusal, _triton, _FUSED_ROUTER),
+    "native": Entry(native.refusal, _native, RouterEntry(native.suits_router, _native_router)),
     "torch": Entry(lambda case: None, LoopedKernels, special=Entry(grouped.refusal, GroupedKernels)),
 }
 
@@ -70,3 +96,15 @@ def kernels(name: Backend, case: Case) -> Kernels:
     if entry.special is not None and entry.special.refusal(case) is None:
         entry = entry.special
     return entry.kernels()
+
+
+def router(case: RouterCase, backend: Backend | None = None) -> Passes:
+    """Return how to compute a router: as the first backend does that has a router for the case, else plainly.
+
+    ``backend`` is that of the in-layer experts where it is forced; then only its own router is asked.
+    """
+    for name, entry in ENTRIES.items():
+        asked = entry.automatic if backend is None else name == backend
+        if asked and entry.router is not None and entry.router.suits(case):
+            return entry.router.passes()
+    return PLAIN

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 
+class CompilationError(RuntimeError):
+    """There is no compiler, or it refuses the source; the message says why, with the compiler's words."""
+
+
 def kept(name: str, compile_it: Callable[[], bytes]) -> bytes:
     """Return what was stored under a name, or else compile and store it; a name says all that it depends on."""
     path = _folder() / name

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from moe_trainer.moe import backends
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.dispatch import Dispatch
-from moe_trainer.moe.kernels import Case, Kernels
+from moe_trainer.moe.kernels import Case, Inputs, Kernels
 
 #: What in-layer experts compute in. A backend may support fewer and then says so.
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -65,7 +65,7 @@ def swiglu_experts(
     kernels = backends.kernels(backend or backends.choose(case), case)
     if not case.gradients:
         dispatch = kernels.dispatch(experts_NK, case.experts)
-        return kernels.forward(x_ND, weights_NK, gate_up_E2FD, down_EDF, dispatch, keep=False)[0]
+        return kernels.forward(Inputs(x_ND, weights_NK, gate_up_E2FD, down_EDF, dispatch), keep=False)[0]
     y_ND: Tensor = _Experts.apply(  # type: ignore[no-untyped-call]
         x_ND, weights_NK, gate_up_E2FD, down_EDF, experts_NK, kernels, recompute
     )
@@ -87,9 +87,8 @@ class _Experts(torch.autograd.Function):
         recompute: bool,
     ) -> Tensor:
         dispatch = kernels.dispatch(experts_NK, gate_up_E2FD.shape[0])
-        y_ND, h_S2F = kernels.forward(
-            x_ND, weights_NK, gate_up_E2FD, down_EDF, dispatch, keep=not recompute, again=recompute
-        )
+        inputs = Inputs(x_ND, weights_NK, gate_up_E2FD, down_EDF, dispatch)
+        y_ND, h_S2F = kernels.forward(inputs, keep=not recompute, again=recompute)
         ordering = (dispatch.slots_S, dispatch.places_S, dispatch.offsets_E1)
         ctx.save_for_backward(x_ND, weights_NK, gate_up_E2FD, down_EDF, h_S2F, *ordering)
         ctx.kernels, ctx.active = kernels, dispatch.active
@@ -101,11 +100,10 @@ class _Experts(torch.autograd.Function):
         kernels: Kernels = ctx.kernels
         x_ND, weights_NK, gate_up_E2FD, down_EDF, h_S2F, slots_S, places_S, offsets_E1 = ctx.saved_tensors
         dispatch = Dispatch(slots_S, places_S, offsets_E1, ctx.active)
+        inputs = Inputs(x_ND, weights_NK, gate_up_E2FD, down_EDF, dispatch)
         if h_S2F is None:
-            h_S2F = kernels.pre_activation(x_ND, gate_up_E2FD, dispatch)
-        gradients = kernels.backward(
-            dy_ND.contiguous(), x_ND, h_S2F, weights_NK, gate_up_E2FD, down_EDF, dispatch
-        )
+            h_S2F = kernels.pre_activation(inputs)
+        gradients = kernels.backward(inputs, dy_ND.contiguous(), h_S2F)
         return (*gradients, None, None, None)
 
 

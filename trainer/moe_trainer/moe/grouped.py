@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moe_trainer.moe.dispatch import Dispatch, combine, dispatch_slots
-from moe_trainer.moe.kernels import Case, Gradients
+from moe_trainer.moe.kernels import Case, Gradients, Inputs
 
 #: What a row must be a multiple of, in numbers of 2 bytes: the product reads 16 bytes at once.
 ALIGNMENT = 8
@@ -42,47 +42,31 @@ class GroupedKernels:
         """Order the slots by in-layer expert."""
         return dispatch_slots(experts_NK, experts)
 
-    def forward(
-        self,
-        x_ND: Tensor,
-        weights_NK: Tensor,
-        gate_up_E2FD: Tensor,
-        down_EDF: Tensor,
-        dispatch: Dispatch,
-        keep: bool,
-        again: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, inputs: Inputs, *, keep: bool, again: bool = False) -> tuple[Tensor, Tensor | None]:
         """Return y_ND and, if it is to be kept for the backward pass, the pre-activation h_S2F."""
-        h_S2F = self.pre_activation(x_ND, gate_up_E2FD, dispatch)
+        dispatch = inputs.dispatch
+        h_S2F = self.pre_activation(inputs)
         gate_SF, up_SF = h_S2F.chunk(2, dim=1)
-        rows_SD = _product(F.silu(gate_SF).mul_(up_SF), down_EDF.mT, dispatch)
-        return combine(_clear(rows_SD, dispatch), weights_NK, dispatch), h_S2F if keep else None
+        rows_SD = _product(F.silu(gate_SF).mul_(up_SF), inputs.down_EDF.mT, dispatch)
+        return combine(_clear(rows_SD, dispatch), inputs.weights_NK, dispatch), h_S2F if keep else None
 
-    def pre_activation(self, x_ND: Tensor, gate_up_E2FD: Tensor, dispatch: Dispatch) -> Tensor:
+    def pre_activation(self, inputs: Inputs) -> Tensor:
         """Return h_S2F again, the same bits as in the forward pass: for recomputation."""
-        return _product(x_ND[_tokens(dispatch)], gate_up_E2FD.mT, dispatch)
+        return _product(inputs.x_ND[_tokens(inputs.dispatch)], inputs.gate_up_E2FD.mT, inputs.dispatch)
 
-    def backward(
-        self,
-        dy_ND: Tensor,
-        x_ND: Tensor,
-        h_S2F: Tensor,
-        weights_NK: Tensor,
-        gate_up_E2FD: Tensor,
-        down_EDF: Tensor,
-        dispatch: Dispatch,
-    ) -> Gradients:
+    def backward(self, inputs: Inputs, dy_ND: Tensor, h_S2F: Tensor) -> Gradients:
         """Return the gradients of all four inputs."""
+        x_ND, weights_NK, dispatch = inputs.x_ND, inputs.weights_NK, inputs.dispatch
         tokens_S = _tokens(dispatch)
         weights_S1 = weights_NK.flatten()[dispatch.slots_S, None].to(x_ND.dtype)
         dy_SD = dy_ND[tokens_S]
-        da_SF = _product(dy_SD, down_EDF, dispatch)
+        da_SF = _product(dy_SD, inputs.down_EDF, dispatch)
         a_SF, dh_S2F = _swiglu_backward(h_S2F, da_SF)
         dweights_S1 = da_SF.mul_(a_SF).sum(dim=1, keepdim=True, dtype=weights_NK.dtype)
         dweights_NK = _clear(dweights_S1, dispatch)[dispatch.places_S].view_as(weights_NK)
         ddown_EDF = _product(dy_SD.mul_(weights_S1).T, a_SF, dispatch)
         dgate_up_E2FD = _product(dh_S2F.T, x_ND[tokens_S].mul_(weights_S1), dispatch)
-        dx_SD = _clear(_product(dh_S2F, gate_up_E2FD, dispatch), dispatch)
+        dx_SD = _clear(_product(dh_S2F, inputs.gate_up_E2FD, dispatch), dispatch)
         return Gradients(combine(dx_SD, weights_NK, dispatch), dweights_NK, dgate_up_E2FD, ddown_EDF)
 
 

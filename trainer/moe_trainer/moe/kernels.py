@@ -24,6 +24,17 @@ class Case:
     capability: tuple[int, int] = (0, 0)  #: Compute capability of a CUDA device.
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What the in-layer experts of one call compute with: N tokens, of which each has K slots."""
+
+    x_ND: Tensor  #: The tokens.
+    weights_NK: Tensor  #: The weight of each slot in its token's output.
+    gate_up_E2FD: Tensor  #: The gates' weights above the ups', of each in-layer expert.
+    down_EDF: Tensor
+    dispatch: Dispatch  #: The S = N * K slots, ordered by in-layer expert.
+
+
 class Gradients(NamedTuple):
     """Gradients of the loss by each input of the in-layer experts."""
 
@@ -51,36 +62,19 @@ class Kernels(Protocol):
         """Order the slots by in-layer expert."""
         ...
 
-    def forward(
-        self,
-        x_ND: Tensor,
-        weights_NK: Tensor,
-        gate_up_E2FD: Tensor,
-        down_EDF: Tensor,
-        dispatch: Dispatch,
-        keep: bool,
-        again: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return y_ND and, if it is to be kept for the backward pass, the pre-activation h_S2F.
+    def forward(self, inputs: Inputs, *, keep: bool, again: bool = False) -> tuple[Tensor, Tensor | None]:
+        """Return y_ND and, with ``keep``, the pre-activation h_S2F for the backward pass.
 
-        ``again``: pre_activation() will be asked for it, so the products must be those that it makes.
-        Its 2SF numbers may be laid out as suits the backend: only its own backward pass reads them.
+        ``again`` says that pre_activation() will be asked for h instead, so the products must be the ones that
+        it computes. The 2SF numbers of h may be laid out as suits the backend: only its own backward pass reads
+        them.
         """
         ...
 
-    def pre_activation(self, x_ND: Tensor, gate_up_E2FD: Tensor, dispatch: Dispatch) -> Tensor:
-        """Return h_S2F again, the same bits as in the forward pass: for recomputation."""
+    def pre_activation(self, inputs: Inputs) -> Tensor:
+        """Compute h_S2F once more, with the same bits as in the forward pass: for recomputation."""
         ...
 
-    def backward(
-        self,
-        dy_ND: Tensor,
-        x_ND: Tensor,
-        h_S2F: Tensor,
-        weights_NK: Tensor,
-        gate_up_E2FD: Tensor,
-        down_EDF: Tensor,
-        dispatch: Dispatch,
-    ) -> Gradients:
+    def backward(self, inputs: Inputs, dy_ND: Tensor, h_S2F: Tensor) -> Gradients:
         """Return the gradients of all four inputs. Rows of h at places of dropped slots may hold anything."""
         ...

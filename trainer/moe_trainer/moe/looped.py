@@ -11,93 +11,16 @@ What those steps are is a method each, which moe/native computes in one pass.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from moe_trainer.moe.dispatch import Dispatch, combine, dispatch_slots
-from moe_trainer.moe.kernels import Gradients
-from moe_trainer.moe.skinny import skinny_forward, suits
+from moe_trainer.moe.kernels import Gradients, Inputs
+from moe_trainer.moe.visits import Visit, cut, plan_visits, visit_rows
 
 aten = torch.ops.aten
-
-#: A visit has rows for about so many numbers of x, h, a and their gradients: what mostly stays in a cache of
-#: 2 MiB; but never fewer rows than a product needs to run at its full rate, and no more than help.
-NUMBERS, LEAST, MOST = 850_000, 512, 1024
-
-
-def visit_rows(hidden: int, inner: int) -> int:
-    """Return how many rows a visit has at most, for rows of these sizes."""
-    return max(LEAST, min(MOST, NUMBERS // (hidden + 6 * inner)))
-
-
-class ExpertRows(NamedTuple):
-    """Some rows of one in-layer expert."""
-
-    expert: int
-    rows: int
-    again: bool  #: Others of this expert came before, so the gradients of its weights add up.
-
-
-@dataclass
-class Visit:
-    """Pieces that lie one after the other in the ordering, from place ``first`` on."""
-
-    first: int
-    pieces: list[ExpertRows] = field(default_factory=list)
-
-    @cached_property
-    def sizes(self) -> list[int]:
-        """Rows of each piece."""
-        return [piece.rows for piece in self.pieces]
-
-    @cached_property
-    def rows(self) -> int:
-        """Rows of all pieces."""
-        return sum(self.sizes)
-
-    def pieces_of(self, rows_VI: Tensor) -> Sequence[Tensor]:
-        """Return the visit's rows cut into those of its pieces; every view costs as much as a step."""
-        if len(self.sizes) == 1:
-            return (rows_VI,)
-        parts: Sequence[Tensor] = rows_VI.split_with_sizes(self.sizes)
-        return parts
-
-
-def plan_visits(dispatch: Dispatch, rows: int, every: bool = True) -> Sequence[Visit]:
-    """Cut crowded in-layer experts into equal pieces of about ``rows``, and join small neighbours up to that.
-
-    ``every`` in-layer expert has a piece, one without slots an empty one, which sets its gradients to 0.
-    """
-    return _planned(tuple(dispatch.offsets_E1.tolist()), rows, every)
-
-
-@lru_cache(maxsize=64)  # the backward pass asks again for what the forward pass did
-def _planned(offsets: tuple[int, ...], rows: int, every: bool) -> Sequence[Visit]:
-    visits, filled = [Visit(0)], 0
-    for expert, (first, last) in enumerate(pairwise(offsets)):
-        if first == last and not every:
-            continue
-        pieces = max(1, round((last - first) / rows))
-        cuts = [first + (last - first) * piece // pieces for piece in range(pieces + 1)]
-        for start, end in pairwise(cuts):
-            if filled + end - start > rows:
-                visits.append(Visit(start))
-                filled = 0
-            visits[-1].pieces.append(ExpertRows(expert, end - start, again=start > first))
-            filled += end - start
-    return visits
-
-
-def cut(visits: Sequence[Visit], rows_SI: Tensor) -> Sequence[Tensor]:
-    """Return the rows of each visit, from a row per place."""
-    dropped = len(rows_SI) - visits[-1].first - visits[-1].rows
-    parts: Sequence[Tensor] = rows_SI.split_with_sizes([*(visit.rows for visit in visits), dropped])
-    return parts[:-1]
 
 
 class LoopedKernels:
@@ -107,52 +30,37 @@ class LoopedKernels:
         """Order the slots by in-layer expert."""
         return dispatch_slots(experts_NK, experts)
 
-    def forward(
-        self,
-        x_ND: Tensor,
-        weights_NK: Tensor,
-        gate_up_E2FD: Tensor,
-        down_EDF: Tensor,
-        dispatch: Dispatch,
-        keep: bool,
-        again: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, inputs: Inputs, *, keep: bool, again: bool = False) -> tuple[Tensor, Tensor | None]:
         """Return y_ND and, if it is to be kept for the backward pass, the pre-activation."""
-        if not (keep or again) and suits(x_ND, gate_up_E2FD, down_EDF, dispatch):
-            return skinny_forward(x_ND, weights_NK, gate_up_E2FD, down_EDF, dispatch), None
+        if not (keep or again) and suits(inputs):
+            return skinny_forward(inputs), None
+        x_ND, down_EDF, dispatch = inputs.x_ND, inputs.down_EDF, inputs.dispatch
         hidden, inner = down_EDF.shape[1:]
         visits = plan_visits(dispatch, visit_rows(hidden, inner), every=keep or again)
         slots, longest = len(dispatch.slots_S), max(visit.rows for visit in visits)
         h_2SF = x_ND.new_empty(2, slots if keep else longest, inner)
         a_LF, rows_SD = x_ND.new_empty(longest, inner), _empty_rows(x_ND, slots, visits)
         down = down_EDF.mT.unbind()
-        hs = self._up(visits, x_ND, gate_up_E2FD, dispatch, h_2SF)
+        hs = self._up(visits, inputs, h_2SF)
         for visit, (gate, up), rows in zip(visits, hs, cut(visits, rows_SD), strict=True):
             a = a_LF[: visit.rows]
             self.activate(gate, up, a, keep or again)
             _multiply(visit, visit.pieces_of(a), down, visit.pieces_of(rows))
-        return combine(rows_SD, weights_NK, dispatch), h_2SF if keep else None
+        return combine(rows_SD, inputs.weights_NK, dispatch), h_2SF if keep else None
 
-    def pre_activation(self, x_ND: Tensor, gate_up_E2FD: Tensor, dispatch: Dispatch) -> Tensor:
+    def pre_activation(self, inputs: Inputs) -> Tensor:
         """Return the pre-activation again, the same bits as in the forward pass: for recomputation."""
-        inner = gate_up_E2FD.shape[1] // 2
-        visits = plan_visits(dispatch, visit_rows(x_ND.shape[1], inner))
-        h_2SF = x_ND.new_empty(2, len(dispatch.slots_S), inner)
-        for _ in self._up(visits, x_ND, gate_up_E2FD, dispatch, h_2SF):
+        hidden, inner = inputs.down_EDF.shape[1:]
+        visits = plan_visits(inputs.dispatch, visit_rows(hidden, inner))
+        h_2SF = inputs.x_ND.new_empty(2, len(inputs.dispatch.slots_S), inner)
+        for _ in self._up(visits, inputs, h_2SF):
             pass
         return h_2SF
 
-    def backward(
-        self,
-        dy_ND: Tensor,
-        x_ND: Tensor,
-        h_S2F: Tensor,
-        weights_NK: Tensor,
-        gate_up_E2FD: Tensor,
-        down_EDF: Tensor,
-        dispatch: Dispatch,
-    ) -> Gradients:
+    def backward(self, inputs: Inputs, dy_ND: Tensor, h_S2F: Tensor) -> Gradients:
         """Return the gradients of all four inputs."""
+        x_ND, weights_NK, dispatch = inputs.x_ND, inputs.weights_NK, inputs.dispatch
+        gate_up_E2FD, down_EDF = inputs.gate_up_E2FD, inputs.down_EDF
         hidden, inner = down_EDF.shape[1:]
         visits = plan_visits(dispatch, visit_rows(hidden, inner))
         slots, longest = len(dispatch.slots_S), max(visit.rows for visit in visits)
@@ -212,14 +120,13 @@ class LoopedKernels:
         silu_VF.mul_(up_VF).mul_(weights_V1)
         aten.silu_backward.grad_input(da_VF.mul_(up_VF).mul_(weights_V1), gate_VF, grad_input=dgate_VF)
 
-    def _up(
-        self, visits: Sequence[Visit], x_ND: Tensor, gate_up_E2FD: Tensor, dispatch: Dispatch, h_2SF: Tensor
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def _up(self, visits: Sequence[Visit], inputs: Inputs, h_2SF: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Write the pre-activation of one visit after the other and yield its gates and ups.
 
         Where ``h_2SF`` has fewer rows than there are places, visits share it.
         """
-        gate_weights, up_weights = (half.mT.unbind() for half in gate_up_E2FD.chunk(2, dim=1))
+        x_ND, dispatch = inputs.x_ND, inputs.dispatch
+        gate_weights, up_weights = (half.mT.unbind() for half in inputs.gate_up_E2FD.chunk(2, dim=1))
         x_LD = x_ND.new_empty(max(visit.rows for visit in visits), x_ND.shape[1])
         if h_2SF.shape[1] == len(dispatch.slots_S):
             gates, ups = (cut(visits, half_SF) for half_SF in h_2SF)
@@ -254,3 +161,39 @@ def _empty_rows(x_ND: Tensor, slots: int, visits: Sequence[Visit]) -> Tensor:
     rows_SD = x_ND.new_empty(slots, x_ND.shape[1])
     rows_SD[visits[-1].first + visits[-1].rows :] = 0
     return rows_SD
+
+
+#: Beyond so many slots, the loop makes better use of the cache.
+MOST_SLOTS = 512
+#: Types that torch's grouped product computes in.
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+#: Bytes that the product wants a row to be a multiple of.
+ALIGNMENT = 16
+
+
+def suits(inputs: Inputs) -> bool:
+    """Return whether the grouped products can compute a batch, and do so fast."""
+    x_ND, gate_up_E2FD, down_EDF = inputs.x_ND, inputs.gate_up_E2FD, inputs.down_EDF
+    width = x_ND.element_size()
+    return (
+        0 < len(inputs.dispatch.slots_S) <= MOST_SLOTS
+        and x_ND.device.type == "cpu"
+        and x_ND.dtype in DTYPES
+        and all(width * size % ALIGNMENT == 0 for size in down_EDF.shape[1:])
+        and gate_up_E2FD.is_contiguous()
+        and down_EDF.is_contiguous()
+        and hasattr(F, "grouped_mm")
+    )
+
+
+def skinny_forward(inputs: Inputs) -> Tensor:
+    """Return y_ND, without what a backward pass would need."""
+    dispatch = inputs.dispatch
+    ends_E = dispatch.offsets_E1[1:]
+    x_SD = inputs.x_ND.index_select(0, dispatch.slots_S // dispatch.active)
+    gate_EDF, up_EDF = inputs.gate_up_E2FD.mT.chunk(2, dim=2)
+    a_SF = F.silu(F.grouped_mm(x_SD, gate_EDF, offs=ends_E))
+    a_SF *= F.grouped_mm(x_SD, up_EDF, offs=ends_E)
+    rows_SD = F.grouped_mm(a_SF, inputs.down_EDF.mT, offs=ends_E)
+    rows_SD[int(ends_E[-1]) :] = 0  # of dropped slots, to which the product wrote nothing
+    return combine(rows_SD, inputs.weights_NK, dispatch)

@@ -11,15 +11,12 @@ moves: balance.py. What a capacity drops: capacity.py.
 """
 
 import math
-from importlib.util import find_spec
 
-import torch
 from torch import Tensor
 
-from moe_trainer.moe import native
+from moe_trainer.moe import backends
 from moe_trainer.moe.backends import Backend
-from moe_trainer.moe.plain_router import PLAIN
-from moe_trainer.moe.router_function import Passes, route_by
+from moe_trainer.moe.router_function import RouterCase, route_by
 from moe_trainer.moe.routing import RouterConfig, Routing
 
 
@@ -53,25 +50,11 @@ def route(
     that would mean to wait for it: there ``Routing.finite`` tells, and the choice is some valid one.
     """
     _check(logits_NE, config, bias_E, groups)
-    routing = route_by(_passes(logits_NE, config, backend), logits_NE, config, bias_E, groups)
+    passes = backends.router(RouterCase.of(logits_NE, config), backend)
+    routing = route_by(passes, logits_NE, config, bias_E, groups)
     if logits_NE.device.type == "cpu" and not math.isfinite(routing.logit_rms):
         raise LogitsNotFinite(layer)
     return routing
-
-
-def _passes(logits_NE: Tensor, config: RouterConfig, backend: Backend | None) -> Passes:
-    """Return the fused kernel on CUDA, the passes in C where the CPU trains, and else plain torch."""
-    if backend is None and logits_NE.is_cuda and logits_NE.dtype != torch.float64:
-        backend = "triton" if find_spec("triton") is not None else None
-    if backend in ("triton", "cuda"):
-        from moe_trainer.moe.triton.router import FUSED  # Triton is not everywhere
-
-        return FUSED
-    if backend in (None, "native") and native.routes(logits_NE, config):
-        from moe_trainer.moe.native.router import NATIVE
-
-        return NATIVE
-    return PLAIN
 
 
 def _check(logits_NE: Tensor, config: RouterConfig, bias_E: Tensor | None, groups: int) -> None:

@@ -17,6 +17,22 @@ OutputGradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 @dataclass(frozen=True)
+class RouterCase:
+    """One call of a router: all that the choice of its backend may depend on."""
+
+    device: str  #: ``cpu``, ``cuda``, …
+    dtype: torch.dtype
+    gradients: bool  #: Whether a backward pass will follow.
+    config: RouterConfig
+
+    @classmethod
+    def of(cls, logits_NE: Tensor, config: RouterConfig) -> "RouterCase":
+        """Return the case of a call with some logits."""
+        gradients = torch.is_grad_enabled() and logits_NE.requires_grad
+        return cls(logits_NE.device.type, logits_NE.dtype, gradients, config)
+
+
+@dataclass(frozen=True)
 class Passes:
     """A way to compute a router."""
 

@@ -9,8 +9,9 @@ from tempfile import NamedTemporaryFile
 import pytest
 import triton.knobs
 
+from moe_trainer.moe.compiled import CompilationError
 from moe_trainer.moe.cuda import compile as compiling
-from moe_trainer.moe.cuda.compile import KERNELS, Binary, CompilationError, Kernel
+from moe_trainer.moe.cuda.compile import KERNELS, Binary, Kernel
 from moe_trainer.moe.cuda.launch import SHARED_BYTES, THREADS
 
 compiled = cache(compiling.compile_kernel)

@@ -17,7 +17,7 @@ from moe_trainer.moe import backends
 from moe_trainer.moe.backends import Entry
 from moe_trainer.moe.cuda import refusal
 from moe_trainer.moe.dispatch import Dispatch, dispatch_slots
-from moe_trainer.moe.kernels import Case
+from moe_trainer.moe.kernels import Case, Inputs
 
 from ..conftest import ROUTINGS, Batch, random_batch
 from .emulator import Emulator, needs_compiler
@@ -95,8 +95,8 @@ def test_a_captured_forward_pass_follows_the_routing_that_it_is_replayed_with() 
 
     def forward() -> Tensor:
         dispatch = kernels.dispatch(experts_NK, 9)
-        inputs = (first.x_ND, first.weights_NK, first.gate_up_E2FD, first.down_EDF)
-        return kernels.forward(*inputs, dispatch, keep=False)[0]
+        inputs = Inputs(first.x_ND, first.weights_NK, first.gate_up_E2FD, first.down_EDF, dispatch)
+        return kernels.forward(inputs, keep=False)[0]
 
     forward()  # compiles, loads, and finds Triton's tiles
     graph = torch.cuda.CUDAGraph()

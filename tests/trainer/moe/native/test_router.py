@@ -9,6 +9,7 @@ from torch import Tensor
 from moe_trainer.moe import native
 from moe_trainer.moe.native.library import unavailable
 from moe_trainer.moe.router import LogitsNotFinite, route
+from moe_trainer.moe.router_function import RouterCase
 from moe_trainer.moe.routing import RouterConfig, Routing
 
 pytestmark = pytest.mark.skipif(unavailable() is not None, reason=f"no C library here: {unavailable()}")
@@ -37,7 +38,7 @@ def both(
 ) -> tuple[tuple[Routing, Tensor], tuple[Routing, Tensor]]:
     """Return the routing and its logits, in C, and plainly in double precision."""
     narrow, wide = logits_NE.clone().requires_grad_(), logits_NE.double().requires_grad_()
-    assert native.routes(narrow, config)
+    assert native.suits_router(RouterCase.of(narrow, config))
     return (
         (route(narrow, config, bias_E, groups), narrow),
         (route(wide, config, None if bias_E is None else bias_E.double(), groups), wide),
@@ -141,5 +142,5 @@ def test_logits_that_are_not_finite_are_an_error_that_names_the_layer(bad: float
     ids=["no backward pass", "double precision", "groups"],
 )
 def test_the_rest_is_computed_plainly(logits_NE: Tensor, config: RouterConfig) -> None:
-    assert not native.routes(logits_NE, config)
+    assert not native.suits_router(RouterCase.of(logits_NE, config))
     assert route(logits_NE, config).experts_NK.shape == (3, config.active)

@@ -8,7 +8,7 @@ import torch
 from moe_trainer.moe import backends
 from moe_trainer.moe.backends import Entry
 from moe_trainer.moe.experts import swiglu_experts
-from moe_trainer.moe.kernels import Case
+from moe_trainer.moe.kernels import Case, Inputs
 from moe_trainer.moe.triton import refusal
 from moe_trainer.moe.triton.kernels import Tiles, TritonKernels
 from moe_trainer.moe.triton.tiles import Tile
@@ -134,9 +134,10 @@ def test_both_passes_in_a_cuda_graph_compute_with_what_they_are_given_later() ->
 
     def both_passes() -> tuple[torch.Tensor, ...]:
         dispatch = kernels.dispatch(batch.experts_NK, 16)
-        y_ND, h_S2F = kernels.forward(batch.x_ND, batch.weights_NK, *weights, dispatch, keep=True)
+        inputs = Inputs(batch.x_ND, batch.weights_NK, *weights, dispatch)
+        y_ND, h_S2F = kernels.forward(inputs, keep=True)
         assert h_S2F is not None
-        return y_ND, *kernels.backward(batch.dy_ND, batch.x_ND, h_S2F, batch.weights_NK, *weights, dispatch)
+        return y_ND, *kernels.backward(inputs, batch.dy_ND, h_S2F)
 
     both_passes()  # times the tiles
     graph = torch.cuda.CUDAGraph()

@@ -5,6 +5,7 @@ import torch
 
 from moe_trainer.moe.dispatch import Dispatch
 from moe_trainer.moe.experts import reference_experts
+from moe_trainer.moe.kernels import Inputs
 from moe_trainer.moe.triton.dispatch import dispatch_slots
 from moe_trainer.moe.triton.kernels import Tiles, TritonKernels
 from moe_trainer.moe.triton.skinny import TILES, skinny_forward
@@ -80,7 +81,8 @@ def test_the_backend_decodes_with_it_up_to_the_most_tokens(
     tile = (Tile(rows=16, columns=32, depth=32, warps=4, stages=2),)
     batch = random_batch(tokens=19, hidden=48, inner=40).to(dtype, DEVICE)
     inputs = (batch.x_ND, batch.weights_NK, batch.gate_up_E2FD, batch.down_EDF)
-    y_ND, kept = TritonKernels(Tiles(tile, tile, tile, tile)).forward(*inputs, dispatched(batch), keep=False)
+    kernels = TritonKernels(Tiles(tile, tile, tile, tile))
+    y_ND, kept = kernels.forward(Inputs(*inputs, dispatched(batch)), keep=False)
     assert bool(taken) is skinny and kept is None
     x_ND, *weights = (tensor.double() for tensor in inputs)
     expected_ND = reference_experts(x_ND, batch.experts_NK, *weights)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from cuda.bindings import nvrtc
 
-from moe_trainer.moe.compiled import kept
+from moe_trainer.moe.compiled import CompilationError, kept
 
 SOURCE = Path(__file__).parent / "source"
 ARCHITECTURE = "sm_90a"
@@ -39,10 +39,6 @@ class Binary:
 
     cubin: bytes
     log: str  #: What compiler and assembler said: registers, spills, warnings.
-
-
-class CompilationError(RuntimeError):
-    """NVRTC refused a kernel; the message holds its log."""
 
 
 def headers() -> dict[str, str]:

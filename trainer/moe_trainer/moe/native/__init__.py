@@ -12,11 +12,10 @@ good part of a product. Where there is no C compiler, as in the trainer's image,
 """
 
 import torch
-from torch import Tensor
 
 from moe_trainer.moe.kernels import Case
 from moe_trainer.moe.native import library
-from moe_trainer.moe.routing import RouterConfig
+from moe_trainer.moe.router_function import RouterCase
 
 #: With more threads torch shares its passes among them, and those here are computed by one.
 THREADS = 2
@@ -35,14 +34,13 @@ def refusal(case: Case) -> str | None:
     return None if reason is None else f"{reason}: {elsewhere}"
 
 
-def routes(logits_NE: Tensor, config: RouterConfig) -> bool:
-    """Whether a router is computed here: one that a backward pass follows, and that knows no groups of experts."""
+def suits_router(case: RouterCase) -> bool:
+    """Return whether a router is computed here: one with a backward pass and without groups of experts, in fp32."""
     return (
-        torch.is_grad_enabled()
-        and logits_NE.requires_grad
-        and logits_NE.device.type == "cpu"
-        and logits_NE.dtype == torch.float32
-        and config.chosen_groups == config.expert_groups
+        case.gradients
+        and case.device == "cpu"
+        and case.dtype == torch.float32
+        and case.config.chosen_groups == case.config.expert_groups
         and torch.get_num_threads() <= THREADS
         and library.unavailable() is None
     )

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from moe_trainer.moe.dispatch import Dispatch
-from moe_trainer.moe.looped import LoopedKernels, Visit
+from moe_trainer.moe.looped import LoopedKernels
 from moe_trainer.moe.native.library import library
+from moe_trainer.moe.visits import Visit
 
 
 class NativeKernels(LoopedKernels):

@@ -10,7 +10,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from moe_trainer.moe.compiled import kept
+from moe_trainer.moe.compiled import CompilationError, kept
 
 FOLDER = Path(__file__).parent
 OPTIONS = ("-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-lm")
@@ -27,10 +27,6 @@ _FUNCTIONS: dict[str, tuple[type | None, ...]] = {
     "gather_rows": (None, *[_POINTER] * 3, *[_SIZE] * 3),
     "order_slots": (None, _POINTER, _SIZE, _SIZE, *[_POINTER] * 3),
 }
-
-
-class CompilationError(RuntimeError):
-    """There is no compiler, or it does not take the source; says why."""
 
 
 @cache

@@ -19,6 +19,7 @@ from importlib.util import find_spec
 import torch
 
 from moe_trainer.moe.kernels import Case
+from moe_trainer.moe.router_function import RouterCase
 
 #: Major compute capabilities whose tensor cores, copy engine and shared memory the tiles are made for.
 CAPABILITIES = (9, 10)
@@ -43,3 +44,8 @@ def refusal(case: Case) -> str | None:
         if size % 16:
             return f"it needs sizes that are multiples of 16, and {name} is {size}: use backend 'torch'"
     return None
+
+
+def suits_router(case: RouterCase) -> bool:
+    """Return whether the fused router computes a case: on any CUDA device, in fp32 from logits of any narrower type."""
+    return case.device == "cuda" and case.dtype != torch.float64 and find_spec("triton") is not None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from moe_trainer.moe.dispatch import Dispatch
-from moe_trainer.moe.kernels import Gradients
+from moe_trainer.moe.kernels import Gradients, Inputs
 from moe_trainer.moe.triton import d_hidden, d_weights, product, up
 from moe_trainer.moe.triton.combine import combine
 from moe_trainer.moe.triton.dispatch import dispatch_slots
@@ -38,53 +38,40 @@ class TritonKernels:
         """Order the slots by in-layer expert."""
         return dispatch_slots(experts_NK, experts)
 
-    def forward(
-        self,
-        x_ND: Tensor,
-        weights_NK: Tensor,
-        gate_up_E2FD: Tensor,
-        down_EDF: Tensor,
-        dispatch: Dispatch,
-        keep: bool,
-        again: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, inputs: Inputs, *, keep: bool, again: bool = False) -> tuple[Tensor, Tensor | None]:
         """Return y_ND and, if it is to be kept for the backward pass, the pre-activation h_S2F."""
+        x_ND, weights_NK, dispatch = inputs.x_ND, inputs.weights_NK.contiguous(), inputs.dispatch
+        gate_up_E2FD, down_EDF = _dense(inputs.gate_up_E2FD), _dense(inputs.down_EDF)
         if not (keep or again) and x_ND.shape[0] <= MOST_TOKENS:
-            weights = weights_NK.contiguous(), _dense(gate_up_E2FD), _dense(down_EDF)
-            return skinny_forward(_dense(x_ND), *weights, dispatch), None
+            return skinny_forward(_dense(x_ND), weights_NK, gate_up_E2FD, down_EDF, dispatch), None
         schedule, slots = Schedule(dispatch), dispatch.slots_S.numel()
         h_S2F = x_ND.new_empty(slots, gate_up_E2FD.shape[1]) if keep else None
         a_SF = x_ND.new_empty(slots, down_EDF.shape[2])
-        up.up(_dense(x_ND), _dense(gate_up_E2FD), schedule, h_S2F, a_SF, self.tiles.up)
-        rows_SD = product.product(a_SF, _dense(down_EDF), schedule, self.tiles.product)
-        return combine(rows_SD, dispatch, weights_NK.contiguous()), h_S2F
+        up.up(_dense(x_ND), gate_up_E2FD, schedule, h_S2F, a_SF, self.tiles.up)
+        rows_SD = product.product(a_SF, down_EDF, schedule, self.tiles.product)
+        return combine(rows_SD, dispatch, weights_NK), h_S2F
 
-    def pre_activation(self, x_ND: Tensor, gate_up_E2FD: Tensor, dispatch: Dispatch) -> Tensor:
+    def pre_activation(self, inputs: Inputs) -> Tensor:
         """Return h_S2F again, the same bits as in a forward pass that keeps it: for recomputation."""
+        x_ND, gate_up_E2FD, dispatch = _dense(inputs.x_ND), _dense(inputs.gate_up_E2FD), inputs.dispatch
         h_S2F = x_ND.new_empty(dispatch.slots_S.numel(), gate_up_E2FD.shape[1])
-        up.up(_dense(x_ND), _dense(gate_up_E2FD), Schedule(dispatch), h_S2F, None, self.tiles.up)
+        up.up(x_ND, gate_up_E2FD, Schedule(dispatch), h_S2F, None, self.tiles.up)
         return h_S2F
 
-    def backward(
-        self,
-        dy_ND: Tensor,
-        x_ND: Tensor,
-        h_S2F: Tensor,
-        weights_NK: Tensor,
-        gate_up_E2FD: Tensor,
-        down_EDF: Tensor,
-        dispatch: Dispatch,
-    ) -> Gradients:
+    def backward(self, inputs: Inputs, dy_ND: Tensor, h_S2F: Tensor) -> Gradients:
         """Return the gradients of all four inputs. Rows of h at places of dropped slots may hold anything."""
-        schedule, tiles, dy_ND = Schedule(dispatch), self.tiles, _dense(dy_ND)
+        dispatch, tiles, dy_ND = inputs.dispatch, self.tiles, _dense(dy_ND)
+        schedule = Schedule(dispatch)
         dh_S2F, sa_SF, dweights_NK = d_hidden.d_hidden(
-            dy_ND, h_S2F, weights_NK.contiguous(), _dense(down_EDF), schedule, tiles.d_hidden
+            dy_ND, h_S2F, inputs.weights_NK.contiguous(), _dense(inputs.down_EDF), schedule, tiles.d_hidden
         )
         ddown_EDF = d_weights.d_down(dy_ND, sa_SF, schedule, tiles.d_weights)
         del sa_SF  # its memory serves the rows below
         # From here the gradients of gate_up and of x need nothing of each other: the place for a second stream.
-        dgate_up_E2FD = d_weights.d_gate_up(dh_S2F, _dense(x_ND), schedule, tiles.d_weights)
-        rows_SD = product.product(dh_S2F, _dense(gate_up_E2FD), schedule, tiles.product, transposed=True)
+        dgate_up_E2FD = d_weights.d_gate_up(dh_S2F, _dense(inputs.x_ND), schedule, tiles.d_weights)
+        rows_SD = product.product(
+            dh_S2F, _dense(inputs.gate_up_E2FD), schedule, tiles.product, transposed=True
+        )
         return Gradients(combine(rows_SD, dispatch), dweights_NK, dgate_up_E2FD, ddown_EDF)
 
 
