@@ -157,7 +157,7 @@ REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("ranks without LoRA", EXPERT, _spec(training={"lora": {"rank": 8}}), "lora is for method LoRA"),
     ("a rank of 0", EXPERT, _spec(training={"method": "LoRA", "lora": {"rank": 0}}), "greater than or equal to 1"),
     ("a target twice", EXPERT, _lora(targets=["Attention", "Attention"]), "duplicate entries"),
-    ("an adapter of nothing", EXPERT, _spec(base={"preset": "tiny"}, training={"method": "LoRA"}), "take method Full"),
+    ("an adapter of nothing", EXPERT, _spec(base={"preset": "tiny"}, training={"method": "LoRA"}), "use method Full"),
     ("an adapter that moves routers", EXPERT, _balanced_lora, "moves the base's routers"),
     ("a bank without its method", EXPERT, _spec(training={"bank": {"experts": 2}}), "bank is for method ExpertBank"),
     ("a bank of nothing", EXPERT, _bank(experts=0), "greater than or equal to 1"),

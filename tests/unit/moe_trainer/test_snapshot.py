@@ -166,7 +166,7 @@ def test_filters_that_leave_nothing_fail_and_say_what_they_dropped(place: Place,
 )
 def test_a_filter_without_meaning_is_refused(place: Place, prose: Prose, rule: Filter) -> None:
     place.text("prose", prose(10))
-    with pytest.raises(JobError, match=f"InvalidFilter.*{rule.name}"):
+    with pytest.raises(JobError, match=f"InvalidConfig.*{rule.name}"):
         place.snapshot(place.job("prose", filters=(rule,)))
 
 

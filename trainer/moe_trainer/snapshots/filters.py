@@ -26,7 +26,7 @@ _PLAIN_ASCII = bytes(byte for byte in range(128) if chr(byte).isalnum() or chr(b
 
 
 def check_filters(filters: Sequence[Filter]) -> None:
-    """Raise JobError (InvalidFilter) for a filter that cannot mean anything."""
+    """Raise JobError (InvalidConfig) for a filter that cannot mean anything."""
     for rule in filters:
         if rule.name == "nearDuplicate":
             if rule.threshold is not None and not 0.5 <= rule.threshold <= 1:
@@ -104,7 +104,7 @@ def _keeps(rule: Filter, text: str) -> bool:
 
 
 def _invalid(rule: Filter, what: str) -> JobError:
-    return JobError("InvalidFilter", f"spec.data.filters, {rule.name}: {what}.")
+    return JobError("InvalidConfig", f"spec.data.filters, {rule.name}: {what}.")
 
 
 #: Characters of a text that are looked at: each costs some three microseconds, and more change little.

@@ -74,7 +74,7 @@ def test_pieces_of_a_file_that_was_cut_inside_of_its_blocks_parse() -> None:
     ],
 )
 def test_a_filter_without_meaning_is_refused(rule: Filter, said: str) -> None:
-    with pytest.raises(JobError, match=f"InvalidFilter.*{rule.name}.*{said}"):
+    with pytest.raises(JobError, match=f"InvalidConfig.*{rule.name}.*{said}"):
         check_filters([rule])
 
 
