@@ -167,7 +167,7 @@ REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("a misspelt field", EXPERT, _spec(trainning={}), "spec.trainning: field not declared in schema"),
     ("two kinds of storage", POOL, _spec(storage={"size": "1Gi", "claim": "x"}), "exactly one of size and claim"),
     ("a size without a unit", POOL, _spec(storage={"size": "20"}), "spec.storage.size in body should match"),
-    ("a grader of another measure", POOL, _evaluator(measure="codeParses", grader="pytest"), "no other has one"),
+    ("a grader of another measure", POOL, _evaluator(measure="codeParses", grader="pytest"), "the other measures take none"),
     ("no grader", POOL, _evaluator(measure="container"), "measure container needs a grader"),
     ("an image in a pool", POOL, _evaluator(measure="container", grader="a", image="b"), "field not declared"),
     ("segments of 1 KiB", POOL, _spec(evaluation={"segmentBytes": 1024}), 'supported values: "256", "3968"'),
@@ -204,8 +204,8 @@ def stored(cluster: LocalCluster) -> LocalCluster:
         ("expert/law", {"pool": "other"}, "pool is immutable"),
         ("expert/law", {"domain": "physics"}, "domain is immutable"),
         ("expert/law", {"domain": None}, "domain is immutable"),
-        ("expertpool/pool", {"evaluation": {"salt": "other"}}, "immutable, since every score rests on them"),
-        ("expertpool/pool", {"evaluation": {"holdout": 0.2}}, "immutable, since every score rests on them"),
+        ("expertpool/pool", {"evaluation": {"salt": "other"}}, "immutable, since every score depends on them"),
+        ("expertpool/pool", {"evaluation": {"holdout": 0.2}}, "immutable, since every score depends on them"),
         ("expertpool/pool", {"evaluation": {"segmentBytes": 3968}}, "evaluation.segmentBytes is immutable"),
         ("expertpool/pool", {"storage": {"size": None, "claim": "x"}}, "storage.claim is immutable"),
         ("expertpool/pool", {"storage": {"accessMode": "ReadWriteMany"}}, "accessMode are immutable"),
@@ -307,7 +307,7 @@ def change_default(cluster: LocalCluster, weight: float) -> None:
 
 
 def test_kubectl_explains_fields_with_their_defaults(cluster: LocalCluster) -> None:
-    text = cluster.kubectl("explain", "expert.spec.training.learningRate").stdout
+    text = " ".join(cluster.kubectl("explain", "expert.spec.training.learningRate").stdout.split())
     assert "Peak learning rate of AdamW" in text and "Default: 0.001" in text
 
 
