@@ -204,7 +204,11 @@ def stored(cluster: LocalCluster) -> LocalCluster:
         ("expert/law", {"pool": "other"}, "pool is immutable"),
         ("expert/law", {"domain": "physics"}, "domain is immutable"),
         ("expert/law", {"domain": None}, "domain is immutable"),
-        ("expertpool/pool", {"evaluation": {"salt": "other"}}, "immutable, since every score depends on them"),
+        (
+            "expertpool/pool",
+            {"evaluation": {"salt": "other"}},
+            "immutable, since every score depends on them",
+        ),
         ("expertpool/pool", {"evaluation": {"holdout": 0.2}}, "immutable, since every score depends on them"),
         ("expertpool/pool", {"evaluation": {"segmentBytes": 3968}}, "evaluation.segmentBytes is immutable"),
         ("expertpool/pool", {"storage": {"size": None, "claim": "x"}}, "storage.claim is immutable"),

@@ -6,7 +6,7 @@ import json
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -55,12 +55,17 @@ def up(
         _warn_of_missing(cluster)
         images = dict(_image(option) for option in image or [])
         console = Console(highlight=False)
-        with _interruptible_once(console), console.status("starting") as spinner:
+        with _interruptible_once(console) as check, console.status("starting") as spinner:
+
+            def on_step(step: str, seconds: float) -> None:
+                check()
+                _tell_step(console, step, seconds)
+
             cluster.up(
                 operator=operator,
                 values=values or [],
                 images=images,
-                on_step=lambda step, seconds: _tell_step(console, step, seconds),
+                on_step=on_step,
                 progress=spinner.update if console.is_terminal else console.print,
             )
         console.print(f'To use it: eval "$(moectl local env --name {name})"')
@@ -131,10 +136,21 @@ def _errors_told() -> Iterator[None]:
 
 
 @contextmanager
-def _interruptible_once(console: Console) -> Iterator[None]:
-    """Let SIGTERM end `up` as Ctrl-C does; further signals do not interrupt stopping what was started."""
+def _interruptible_once(console: Console) -> Iterator[Callable[[], None]]:
+    """Let SIGTERM end `up` as Ctrl-C does; further signals do not interrupt stopping what was started.
+
+    Yields a function that raises the interrupt again. It has to be called between steps: an exception that a signal
+    raises while an object is being destroyed is printed by Python and otherwise lost.
+    """
+    asked = False
+
+    def check() -> None:
+        if asked:
+            raise KeyboardInterrupt
 
     def interrupt(*_: object) -> None:
+        nonlocal asked
+        asked = True
         for number in previous:
             signal.signal(number, signal.SIG_IGN)
         console.print("interrupted: stopping what was started")
@@ -144,7 +160,7 @@ def _interruptible_once(console: Console) -> Iterator[None]:
     for number in previous:
         signal.signal(number, interrupt)
     try:
-        yield
+        yield check
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,13 +1,17 @@
 """What `moectl local` prints and exits with, without a cluster."""
 
+import contextlib
+import io
 import json
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
-from moe_client.cli.local import app
+from moe_client.cli.local import _interruptible_once, app
 from moe_local.cluster import LocalCluster
 from moe_local.errors import LocalClusterError
 from moe_local.processes import Process
@@ -105,3 +109,11 @@ def test_a_wrong_name_is_told_with_the_rule():
     result = CliRunner().invoke(app, ["down", "--name", "../etc"])
     assert result.exit_code == 1
     assert "use a lower-case letter" in result.output
+
+
+def test_an_interrupt_that_was_lost_in_a_destructor_is_noticed_at_the_next_step() -> None:
+    with pytest.raises(KeyboardInterrupt), _interruptible_once(Console(file=io.StringIO())) as check:
+        check()
+        with contextlib.suppress(KeyboardInterrupt):  # as Python does where an object is being destroyed
+            signal.raise_signal(signal.SIGTERM)
+        check()
