@@ -13,11 +13,9 @@ def leaves_its_root(path: str) -> bool:
 def beneath(path: str) -> str:
     """Return a path unchanged; raises ValueError if it is empty or leaves its root. Pydantic adds the field's name."""
     if not path:
-        raise ValueError("path is empty: name files beneath the store")
+        raise ValueError("path is empty: name files in the store")
     if leaves_its_root(path):
-        raise ValueError(
-            f"path {path!r} must be relative and must not contain '..': name files beneath the store"
-        )
+        raise ValueError(f"path {path!r} must be relative and must not contain '..': name files in the store")
     return path
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from moe_formats.training_spec import TrainingSpec
 from moe_local.cluster import LocalCluster
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -315,23 +316,32 @@ def test_kubectl_explains_fields_with_their_defaults(cluster: LocalCluster) -> N
     assert "Peak learning rate of AdamW" in text and "Default: 0.001" in text
 
 
-def test_a_revision_is_immutable(cluster: LocalCluster) -> None:
+def a_revision(name: str, training: dict[str, Any]) -> dict[str, Any]:
+    """An ExpertRevision as the operator writes one, trained as given."""
     digest = "sha256:" + "0" * 64
     window = {"path": "w", "digest": digest, "clusters": 20, "segments": 20}
-    training = {
-        "learningRate": 0.1, "maxEpochs": 1, "batchTokens": 64, "weightDecay": 0, "loadBalancingLossWeight": 0,
-        "auxiliaryLossWeight": 0, "validationEvery": 1, "checkpointEvery": 1,
-    }  # fmt: skip
     inputs = {"data": {"path": "d", "digest": digest}, "training": training, "seed": 0}
     spec = {
         "expert": "law", "expertUID": "u", "pool": "pool", "number": 1, "cause": "SpecChanged", "inputs": inputs,
         "inputsDigest": digest, "anchor": window, "suiteDigest": digest,
     }  # fmt: skip
-    manifest = POOL | {
-        "kind": "ExpertRevision",
-        "metadata": {"name": "law-1", "namespace": "team"},
-        "spec": spec,
-    }
+    return POOL | {"kind": "ExpertRevision", "metadata": {"name": name, "namespace": "team"}, "spec": spec}
+
+
+def test_a_field_that_a_revision_lacks_has_the_value_of_the_frozen_table(cluster: LocalCluster) -> None:
+    arguments = ("apply", "--server-side", "--dry-run=server", "-o", "json", "-f", "-")
+    answer = cluster.kubectl(*arguments, stdin=json.dumps(a_revision("law-2", {})))
+    training = json.loads(answer.stdout)["spec"]["inputs"]["training"]
+    assert training["loadBalancingLossWeight"] == 0.01
+    assert TrainingSpec.model_validate(training) == TrainingSpec()
+
+
+def test_a_revision_is_immutable(cluster: LocalCluster) -> None:
+    training = {
+        "learningRate": 0.1, "maxEpochs": 1, "batchTokens": 64, "weightDecay": 0, "loadBalancingLossWeight": 0,
+        "auxiliaryLossWeight": 0, "validationEvery": 1, "checkpointEvery": 1,
+    }  # fmt: skip
+    manifest = a_revision("law-1", training)
     cluster.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(manifest))
     body = json.dumps({"spec": {"number": 2}})
     answer = cluster.kubectl("patch", "-n", "team", "exprev/law-1", "--type=merge", "-p", body, check=False)

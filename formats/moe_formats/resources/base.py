@@ -26,7 +26,7 @@ StorePath = Annotated[
             ("!self.startsWith('/')", "path must be relative: leave out the leading '/'"),
             (
                 "!self.split('/').exists(part, part == '..')",
-                "path must not contain '..': name files beneath the store",
+                "path must not contain '..': name files in the store",
             ),
         ),
     ),

@@ -153,7 +153,7 @@ def _paths_stay_inside(state: ExpertState, config: OperatorConfig) -> Finding | 
         if leaves_its_root(path):
             return Finding(
                 Reason.PATH_NOT_ALLOWED,
-                f"{field} is {path!r}; it must be relative and must not contain '..': name files beneath the store",
+                f"{field} is {path!r}; it must be relative and must not contain '..': name files in the store",
             )
     return None
 
