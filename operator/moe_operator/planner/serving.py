@@ -36,7 +36,7 @@ from moe_operator.planner.decisions import Decisions, Serving
 from moe_operator.planner.lineage import by_name, is_promoted
 from moe_operator.planner.scaling import replicas_of_servers, scaled
 from moe_operator.planner.times import REQUEST_ON_ITS_WAY
-from moe_operator.state import ExpertState, Manifest, ObservedServer, PoolState
+from moe_operator.state import ExpertState, Manifest, ObjectRef, ObservedServer, PoolState
 
 
 def plan_serving(decided: Decisions) -> Serving:
@@ -49,13 +49,12 @@ def plan_serving(decided: Decisions) -> Serving:
     named = named_revisions(state.expert)
     asked = [item for item in (starting, target) if item is not None and item.metadata.name in named]
     fixes = _repairs(state, asked, decided.config)
-    replicas = replicas_of_servers(state.expert)
     return Serving(
         _condition(state, target),
         _status(state, target, starting),
         target=target,
         apply=fixes.apply,
-        scale=tuple(change for item in asked for change in scaled(state.live, item.metadata.name, replicas)),
+        scale=_scale(state, asked),
         events=fixes.events,
     )
 
@@ -139,6 +138,18 @@ def _starting(decided: Decisions) -> ExpertRevision | None:
         promoted_now and server_of(decided.state, making.revision.metadata.name)
     )
     return making.revision if recorded is not None and starts else None
+
+
+def _scale(state: ExpertState, asked: list[ExpertRevision]) -> tuple[tuple[ObjectRef, int], ...]:
+    """Return how many replicas which Deployments get: those of the revisions that need servers, as many as the spec says.
+
+    At zero, every server of the Expert is scaled down, including those of a revision that is about to be replaced.
+    """
+    replicas = replicas_of_servers(state.expert)
+    names = (
+        [server.name for server in state.servers] if replicas == 0 else [item.metadata.name for item in asked]
+    )
+    return tuple(change for name in names for change in scaled(state.live, name, replicas))
 
 
 def _repairs(state: ExpertState, asked: list[ExpertRevision], config: OperatorConfig) -> Repairs:

@@ -89,3 +89,14 @@ def test_an_expert_at_zero_gets_no_deployment_before_somebody_wants_a_replica() 
     world.change("general", serving={"replicas": 0})
     world.settle()
     assert world.servers()["general-1"].desired_replicas == 0
+
+
+def test_scaling_to_zero_while_another_revision_takes_over_leaves_no_server_running(world: World) -> None:
+    world.change("code", seed=1, revision="code-1")
+    world.settle()
+    assert world.status("code").current_revision == "code-2"
+    assert sorted(world.servers()) == ["code-1", "general-1"]
+    world.change("code", revision=None, serving={"replicas": 0})
+    world.settle()
+    assert {name: server.desired_replicas for name, server in world.servers().items()}.get("code-1", 0) == 0
+    assert [entry.name for entry in world.policy().experts] == ["general"]  # type: ignore[union-attr]
