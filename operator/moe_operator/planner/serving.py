@@ -69,11 +69,18 @@ def target_of(expert: Expert, revisions: Mapping[str, ExpertRevision]) -> Expert
 
 
 def named_revisions(expert: Expert) -> set[str]:
-    """Return the revisions whose servers an Expert's status names: the one that should serve, and one that starts."""
+    """Return the revisions whose servers an Expert's status names and that must therefore stay.
+
+    These are the revision that should serve, one that is starting, and the one that gets all traffic until another
+    takes over: a server of it that restarts just then is still needed. At zero replicas, nothing has to stay for traffic.
+    """
     serving = expert.status.serving
     if serving is None:
         return set()
-    return {name for name in (serving.target or expert.status.current_revision, serving.starting) if name}
+    names = [serving.target or expert.status.current_revision, serving.starting]
+    if replicas_of_servers(expert) > 0:
+        names.append(serving.revision)
+    return {name for name in names if name}
 
 
 def finished_servers(
@@ -85,7 +92,8 @@ def finished_servers(
     needed = {entry.revision for entry in policy.experts} if policy is not None else set()
     for expert in state.experts.values():
         needed |= named_revisions(expert)
-    return [server for name, server in state.servers.items() if name not in needed and not server.deleting]
+    # A Deployment has the name of its revision; its label may have been edited.
+    return [server for server in state.servers.values() if server.name not in needed and not server.deleting]
 
 
 def silent_gateways(state: PoolState, digest: str) -> list[str]:
