@@ -86,7 +86,7 @@ class Probes:
 
     async def _ask_gateway(self, pod: Manifest) -> None:
         metadata = pod["metadata"]
-        port = self._gateway_port(metadata["namespace"], metadata["labels"][labels.POOL])
+        port = self._gateway_port(metadata["namespace"], labels.belongings(pod).pool)
         address = pod["status"].get("podIP")
         if port is None or address is None:
             return
@@ -101,7 +101,7 @@ class Probes:
 
     def _is_behind(self, pod: Manifest) -> bool:
         metadata = pod["metadata"]
-        newest = self._newest_policy(metadata["namespace"], metadata["labels"][labels.POOL])
+        newest = self._newest_policy(metadata["namespace"], labels.belongings(pod).pool)
         return newest is not None and self._answers.policies.get(metadata["uid"]) != newest
 
     def _newest_policy(self, namespace: str, pool: str) -> str | None:

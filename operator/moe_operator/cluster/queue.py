@@ -57,10 +57,11 @@ class KeyedQueue(Generic[K]):
 
     def add(self, key: K, *, ahead: bool = False) -> None:
         """Have a key looked at: now, or once more if it is under way; ``ahead`` of those that only may need it."""
-        name = self._lane_of(key)
-        if self._busy.get(name) == key:
+        # A key that is under way keeps its lane, even if its object has moved or gone meanwhile.
+        if key in self._busy.values():
             self._again[key] = ahead or self._again.get(key, False)
             return
+        name = self._lane_of(key)
         lane = self._waiting.setdefault(name, _Lane())
         if key in self._since:
             if ahead and key in lane.others:

@@ -33,7 +33,8 @@ def expert_events(decided: Decisions, status: ExpertStatus) -> tuple[Event, ...]
 
 def _revision_events(decided: Decisions, status: ExpertStatus) -> list[Event]:
     name = status.latest_revision
-    if name is None or name == decided.state.expert.status.latest_revision:
+    # Where the newest revision was deleted, an older one is the newest again: that one is no news.
+    if name is None or status.revisions == decided.state.expert.status.revisions:
         return []
     spec = by_name(decided.state.revisions)[name].spec
     why = f"{spec.cause} ({spec.cause_message})" if spec.cause_message else spec.cause

@@ -22,7 +22,8 @@ MAX_EXPERTS = 64
 def plan_policy(state: PoolState, table: TableStatus | None) -> RoutingPolicy | None:
     """Return the policy that gateways should serve by, or None while there never was one."""
     last = live_policy(state)
-    routed = [entry for expert in _in_order(state) if (entry := _entry(state, expert, last)) is not None]
+    entries = [entry for expert in _in_order(state) if (entry := _entry(state, expert, last)) is not None]
+    routed = entries[:MAX_EXPERTS]
     if not routed:
         return last
     names = {entry.name for entry in routed}
@@ -33,7 +34,7 @@ def plan_policy(state: PoolState, table: TableStatus | None) -> RoutingPolicy | 
         pool=state.pool.metadata.name,
         strategy="Distilled" if distilled else "Posterior",
         fallback=routing.fallback if routing.fallback in names else None,
-        experts=tuple(routed[:MAX_EXPERTS]),
+        experts=tuple(routed),
         table=DistilledTable(path=table.path, digest=table.digest) if distilled and table else None,
         temperature=_temperature(table),
     )

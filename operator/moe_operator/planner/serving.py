@@ -36,7 +36,7 @@ from moe_operator.planner.decisions import Decisions, Serving
 from moe_operator.planner.lineage import by_name, is_promoted
 from moe_operator.planner.scaling import replicas_of_servers, scaled, with_replicas
 from moe_operator.planner.times import REQUEST_ON_ITS_WAY
-from moe_operator.state import ExpertState, Manifest, ObservedServer, PoolState
+from moe_operator.state import ExpertState, Manifest, ObjectRef, ObservedServer, PoolState
 
 
 def plan_serving(decided: Decisions) -> Serving:
@@ -49,13 +49,12 @@ def plan_serving(decided: Decisions) -> Serving:
     named = named_revisions(state.expert)
     asked = [item for item in (starting, target) if item is not None and item.metadata.name in named]
     fixes = _repairs(state, asked, decided.config)
-    replicas = replicas_of_servers(state.expert)
     return Serving(
         _condition(state, target),
         _status(state, target, starting),
         target=target,
         apply=fixes.apply,
-        scale=tuple(change for item in asked for change in scaled(state.live, item.metadata.name, replicas)),
+        scale=_scale(state, asked),
         events=fixes.events,
     )
 
@@ -70,11 +69,18 @@ def target_of(expert: Expert, revisions: Mapping[str, ExpertRevision]) -> Expert
 
 
 def named_revisions(expert: Expert) -> set[str]:
-    """Return the revisions whose servers an Expert's status names: the one that should serve, and one that starts."""
+    """Return the revisions whose servers an Expert's status names and that must therefore stay.
+
+    These are the revision that should serve, one that is starting, and the one that gets all traffic until another
+    takes over: a server of it that restarts just then is still needed. At zero replicas, nothing has to stay for traffic.
+    """
     serving = expert.status.serving
     if serving is None:
         return set()
-    return {name for name in (serving.target or expert.status.current_revision, serving.starting) if name}
+    names = [serving.target or expert.status.current_revision, serving.starting]
+    if replicas_of_servers(expert) > 0:
+        names.append(serving.revision)
+    return {name for name in names if name}
 
 
 def finished_servers(
@@ -86,7 +92,8 @@ def finished_servers(
     needed = {entry.revision for entry in policy.experts} if policy is not None else set()
     for expert in state.experts.values():
         needed |= named_revisions(expert)
-    return [server for name, server in state.servers.items() if name not in needed and not server.deleting]
+    # A Deployment has the name of its revision; its label may have been edited.
+    return [server for server in state.servers.values() if server.name not in needed and not server.deleting]
 
 
 def silent_gateways(state: PoolState, digest: str) -> list[str]:
@@ -139,6 +146,18 @@ def _starting(decided: Decisions) -> ExpertRevision | None:
         promoted_now and server_of(decided.state, making.revision.metadata.name)
     )
     return making.revision if recorded is not None and starts else None
+
+
+def _scale(state: ExpertState, asked: list[ExpertRevision]) -> tuple[tuple[ObjectRef, int], ...]:
+    """Return how many replicas which Deployments get: those of the revisions that need servers, as many as the spec says.
+
+    At zero, every server of the Expert is scaled down, including those of a revision that is about to be replaced.
+    """
+    replicas = replicas_of_servers(state.expert)
+    names = (
+        [server.name for server in state.servers] if replicas == 0 else [item.metadata.name for item in asked]
+    )
+    return tuple(change for name in names for change in scaled(state.live, name, replicas))
 
 
 def _repairs(state: ExpertState, asked: list[ExpertRevision], config: OperatorConfig) -> Repairs:

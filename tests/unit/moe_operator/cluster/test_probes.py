@@ -151,3 +151,11 @@ async def test_a_gateway_that_went_is_forgotten(cache, make, asking, pod_port, e
     cache.remove("Pod", "ns", "g", "G")
     await probes.ask_policies()
     assert answers.policies == {}
+
+
+async def test_a_gateway_whose_pool_label_was_taken_away_is_not_asked(cache, make, asking):
+    probes, answers, _ = asking
+    status = {"phase": "Running", "podIP": "127.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]}
+    cache.put(make("Pod", "g", uid="G", status=status, role="gateway"))
+    await probes.ask_policies()
+    assert answers.policies == {}

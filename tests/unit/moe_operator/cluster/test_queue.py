@@ -145,3 +145,18 @@ async def test_a_key_that_waits_moves_ahead_and_is_still_there_once(queue):
         queue.done(taken[-1])
     assert taken[:2] in (["p/c", "p/a"], ["p/a", "p/c"])
     assert sorted(taken) == ["p/a", "p/b", "p/c"]
+
+
+async def test_a_key_that_is_under_way_stays_in_its_lane_when_its_object_moves_or_goes():
+    lanes = {"a": "p", "b": "p"}
+    queue = KeyedQueue(lambda key: lanes.get(key, key))
+    queue.add("a")
+    queue.add("b")
+    assert await take_now(queue) == "a"
+    del lanes["a"]  # Its object is gone: nothing tells any more which lane it belongs to.
+    queue.add("a")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(queue.take(), 0.05)
+    queue.done("a")
+    assert await take_now(queue) == "b"
+    assert await take_now(queue) == "a"

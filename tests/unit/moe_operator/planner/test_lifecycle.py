@@ -494,3 +494,14 @@ def test_an_expert_without_its_pool_waits_and_says_so() -> None:
     world.pool()
     world.settle()
     assert world.status("general").phase == "Serving"
+
+
+def test_deleting_the_newest_revision_is_not_told_as_the_creation_of_an_older_one(served: World) -> None:
+    served.change("code", seed=1)
+    served.settle()
+    served.events.clear()
+    served.change("code", seed=0)
+    served.settle()
+    served.delete("ExpertRevision", "code-2")
+    served.settle()
+    assert Reason.REVISION_CREATED not in reasons(served, "code")

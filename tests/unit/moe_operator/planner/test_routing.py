@@ -119,3 +119,12 @@ def test_the_table_is_made_anew_for_a_new_roster(world: World) -> None:
     assert after is not None
     assert after.roster != before.roster
     assert len([job for job in world.jobs() if job.role == "distill"]) == 1
+
+
+def test_a_fallback_beyond_the_largest_policy_is_left_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moe_operator.planner.routing.MAX_EXPERTS", 1)
+    policy = plan_policy(world.pool_state(), None)
+    assert policy is not None
+    assert ([entry.name for entry in policy.experts], policy.fallback) == (["code"], None)
