@@ -96,10 +96,10 @@ def unbroken(pool: Pool) -> TrainHeadline:
     [
         ("train", "take_step", 2, 0),  # before the first checkpoint
         ("train", "take_step", 8, 6),  # between checkpoints
-        ("manifest", "_write_manifest", 1, 0),  # all files of the tokens written, their manifest not
-        ("manifest", "_write_manifest", 3, 3),  # all files of a checkpoint written, its manifest not
+        ("storage.manifest", "_write_manifest", 1, 0),  # all files of the tokens written, their manifest not
+        ("storage.manifest", "_write_manifest", 3, 3),  # all files of a checkpoint written, its manifest not
         ("training.checkpoint", "_newest_first", 4, 9),  # after a checkpoint, before the oldest is dropped
-        ("manifest", "_write_manifest", 5, 9),  # all files of the artefact written, its manifest not
+        ("storage.manifest", "_write_manifest", 5, 9),  # all files of the artefact written, its manifest not
         ("training.report", "headline", 1, 0),  # the artefact is committed, its headline not left
     ],
 )
