@@ -358,7 +358,7 @@ def test_validation_keeps_documents_apart_where_training_does(pool: Pool) -> Non
     together = torch.tensor([[*one, *other]])
     measured = []
     for ids in (together, torch.tensor([one]), torch.tensor([other])):
-        bits, _ = validate(run.model, ids, run.sizes_V, 1, run.positions)
+        bits, _ = validate(run.model, ids, run.sizes_V, 1, run.batches.positions)
         measured.append(bits * int(run.sizes_V[ids].sum()))
     assert measured[0] == pytest.approx(measured[1] + measured[2], rel=1e-5)
     assert validate(run.model, together, run.sizes_V, 1)[0] != measured[0]
