@@ -44,7 +44,7 @@ from moe_trainer.storage.manifest import sha256_of_file
 from moe_trainer.train import Stop, begin, train
 from moe_trainer.training import step as training_step
 from moe_trainer.training.checkpoint import Checkpoints, Trained
-from moe_trainer.training.progress import ProgressServer
+from moe_trainer.training.progress import ProgressServer, Reporter
 from moe_trainer.training.run import Run, prepare, training_inputs
 from moe_trainer.training.step import take_step
 
@@ -298,7 +298,7 @@ def _train_here(run: Run, folder: Path) -> float:
     begin(run, checkpoints)
     with ProgressServer("127.0.0.1", 0) as progress:
         began = time.monotonic()
-        train(run, checkpoints, progress, Stop())
+        train(run, checkpoints, Reporter(run, progress), Stop())
         return time.monotonic() - began
 
 

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from moe_formats.failure import JobError
 from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer
-from moe_trainer.streaming.batches import positions_in_documents
+from moe_trainer.streaming.batches import DocumentEnds
 
 from .tokenizers_made_here import CHAT, byte_level, metaspace, write
 
@@ -101,7 +101,7 @@ def test_a_conversation_ends_in_the_token_that_also_begins_the_next(tmp_path: Pa
     )
     tokenizer = CheckpointTokenizer.load(tmp_path)
     ids = torch.tensor([[i for ids, _ in tokenizer.conversation(SAID) * 2 for i in ids]])
-    positions = positions_in_documents(ids, tokenizer.bos_id, tokenizer.eos_id)[0]
+    positions = DocumentEnds(tokenizer.bos_id, tokenizer.eos_id).positions(ids)[0]
     assert (positions == 0).sum() == 2
 
 

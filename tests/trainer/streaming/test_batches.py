@@ -8,7 +8,7 @@ from moe_trainer.streaming.batches import (
     IGNORED,
     VALIDATION_BLOCKS,
     Batches,
-    positions_in_documents,
+    DocumentEnds,
     validation_blocks,
 )
 from moe_trainer.streaming.tokens import TokenStream
@@ -133,9 +133,9 @@ def test_an_epoch_too_long_to_list_still_reads_every_block_once(monkeypatch: pyt
 
 def test_positions_begin_again_with_each_document() -> None:
     ids = torch.tensor([[5, 6, 257, 256, 7, 8, 257, 256, 9], [256, 5, 6, 7, 8, 9, 5, 6, 7]])
-    assert positions_in_documents(ids, 256, 257).tolist() == [[0, 1, 2, 0, 1, 2, 3, 0, 1], list(range(9))]
+    assert DocumentEnds(256, 257).positions(ids).tolist() == [[0, 1, 2, 0, 1, 2, 3, 0, 1], list(range(9))]
 
 
 def test_one_token_for_both_ends_begins_a_document_where_it_stands_twice() -> None:
     ids = torch.tensor([[0, 5, 6, 0, 7, 8, 0, 0, 9]])
-    assert positions_in_documents(ids, 0, 0).tolist() == [[0, 1, 2, 3, 4, 5, 6, 0, 1]]
+    assert DocumentEnds(0, 0).positions(ids).tolist() == [[0, 1, 2, 3, 4, 5, 6, 0, 1]]

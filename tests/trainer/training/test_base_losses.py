@@ -1,6 +1,7 @@
 """Losses that compare with the frozen base: their formulas, what they do to a step, and that runs resume exactly."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from moe_formats.training_spec import TrainingSpec
 from moe_trainer import train
 from moe_trainer.methods import checkpoint_format
 from moe_trainer.models.preset_model import Model
-from moe_trainer.streaming.batches import IGNORED
+from moe_trainer.streaming.batches import IGNORED, MicroBatch
 from moe_trainer.text.tokenizer import EOS, ByteTokenizer
 from moe_trainer.training.base_losses import (
     MARGIN,
@@ -64,7 +65,8 @@ def test_bytes_are_counted_without_tokens_that_are_none_and_a_block_without_any_
     losses = BaseLosses(everywhere_random(Model(SMALL)), ByteTokenizer(), spec)
     assert losses._bytes(torch.tensor([[97, EOS, 98], [IGNORED] * 3])).tolist() == [2, 1]
     ids_BT = torch.tensor([[1, 2, 3]])
-    value = losses.loss(ids_BT, torch.full((1, 3), IGNORED), model(ids_BT), torch.tensor([False]))
+    part = MicroBatch(ids_BT, torch.full((1, 3), IGNORED), torch.tensor([False]), None)
+    value = losses.loss(part, model(ids_BT))
     value.backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is None or not p.grad.any() for p in model.parameters())
 
@@ -167,9 +169,11 @@ def test_regularization_is_a_mean_over_replayed_blocks_alone() -> None:
     ids_BT = torch.arange(32).view(4, 8)
     logits_BTV, replayed_B = model(ids_BT), torch.tensor([False, True, False, False])
     nats_B = divergence(base(ids_BT), logits_BTV)
-    found = losses.loss(ids_BT, ids_BT, logits_BTV, replayed_B)
+    part = MicroBatch(ids_BT, ids_BT, replayed_B, None)
+    found = losses.loss(part, logits_BTV)
     assert found.item() == pytest.approx(2 * nats_B[1].item(), rel=1e-5)
-    assert losses.loss(ids_BT, ids_BT, logits_BTV, torch.zeros(4, dtype=torch.bool)).item() == 0
+    nothing = replace(part, replayed_B=torch.zeros(4, dtype=torch.bool))
+    assert losses.loss(nothing, logits_BTV).item() == 0
 
 
 def test_regularization_without_replay_is_refused_with_the_remedy(pool: Pool) -> None:

@@ -8,6 +8,7 @@ from moe_formats.training_spec import EarlyStop
 from moe_trainer import train
 from moe_trainer.methods import checkpoint_format
 from moe_trainer.models.preset_model import Model
+from moe_trainer.training import validation
 from moe_trainer.training.early_stop import BestWeights, Standing, is_over, standing
 from moe_trainer.training.run import Run
 
@@ -48,7 +49,7 @@ def test_kept_weights_are_a_copy_and_come_back_whole() -> None:
 @pytest.fixture
 def falling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validation gets better up to step 6, and worse from then on."""
-    real = train.validate
+    real = validation.validate
 
     def validate(model: Model, *arguments: object) -> object:
         _, loads = real(model, *arguments)  # type: ignore[arg-type]
@@ -63,7 +64,7 @@ def falling(monkeypatch: pytest.MonkeyPatch) -> None:
         return run
 
     prepare = train.prepare
-    monkeypatch.setattr(train, "validate", validate)
+    monkeypatch.setattr(validation, "validate", validate)
     monkeypatch.setattr(train, "prepare", prepared)
 
 

@@ -155,7 +155,7 @@ def test_the_optimizer_takes_the_steps_of_torchs_adamw(small_model: Model) -> No
         for model in (small_model, theirs):
             F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()
         ours.step(0.01)
-        ours.clear_gradients()
+        small_model.zero_grad()
         expected.step()
         expected.zero_grad()
     for mine, other in zip(small_model.parameters(), theirs.parameters(), strict=True):

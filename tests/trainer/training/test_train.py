@@ -96,10 +96,10 @@ def unbroken(pool: Pool) -> TrainHeadline:
     [
         ("train", "take_step", 2, 0),  # before the first checkpoint
         ("train", "take_step", 8, 6),  # between checkpoints
-        ("manifest", "_write_manifest", 1, 0),  # all files of the tokens written, their manifest not
-        ("manifest", "_write_manifest", 3, 3),  # all files of a checkpoint written, its manifest not
+        ("storage.manifest", "_write_manifest", 1, 0),  # all files of the tokens written, their manifest not
+        ("storage.manifest", "_write_manifest", 3, 3),  # all files of a checkpoint written, its manifest not
         ("training.checkpoint", "_newest_first", 4, 9),  # after a checkpoint, before the oldest is dropped
-        ("manifest", "_write_manifest", 5, 9),  # all files of the artefact written, its manifest not
+        ("storage.manifest", "_write_manifest", 5, 9),  # all files of the artefact written, its manifest not
         ("training.report", "headline", 1, 0),  # the artefact is committed, its headline not left
     ],
 )
@@ -361,7 +361,7 @@ def test_validation_keeps_documents_apart_where_training_does(pool: Pool) -> Non
     together = torch.tensor([[*one, *other]])
     measured = []
     for ids in (together, torch.tensor([one]), torch.tensor([other])):
-        bits, _ = validate(run.model, ids, run.sizes_V, 1, run.positions)
+        bits, _ = validate(run.model, ids, run.sizes_V, 1, run.batches.positions)
         measured.append(bits * int(run.sizes_V[ids].sum()))
     assert measured[0] == pytest.approx(measured[1] + measured[2], rel=1e-5)
     assert validate(run.model, together, run.sizes_V, 1)[0] != measured[0]

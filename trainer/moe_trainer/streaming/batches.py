@@ -11,6 +11,7 @@ Where there are several streams, each has epochs of its own, and blocks are take
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -27,15 +28,60 @@ LISTED_BLOCKS = 1 << 20
 IGNORED = -100
 
 
+@dataclass(frozen=True)
+class MicroBatch:
+    """A part of a step's sequences: what one forward and backward pass reads."""
+
+    ids_BT: Tensor
+    targets_BT: Tensor  #: The next id of each token, IGNORED where it is not learnt.
+    replayed_B: Tensor  #: Whether a sequence is text of the base's own training.
+    positions_BT: (
+        Tensor | None
+    )  #: Each token's place in its document; None: a sequence counts as one document.
+
+
+@dataclass(frozen=True)
+class DocumentEnds:
+    """The tokens that begin and end a document, by which documents are kept apart within a sequence."""
+
+    bos_id: int
+    eos_id: int
+
+    def positions(self, ids_BT: Tensor) -> Tensor:
+        """Return each token's place in its document, as far as the document is in the block; int64.
+
+        A document begins with ``bos_id``. A tokenizer that has one token for both ends writes it twice between
+        two documents, and the second of the two is the beginning: alone it may stand within a conversation.
+        """
+        begins_BT = ids_BT == self.bos_id
+        if self.bos_id == self.eos_id:
+            begins_BT[:, 1:] &= begins_BT[:, :-1].clone()
+            begins_BT[:, 0] = False
+        place_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
+        start_BT = torch.where(begins_BT, place_T, 0).cummax(dim=1).values
+        return place_T - start_BT
+
+
 class Batches:
     """Training streams, cut into batches of ``rows`` blocks of ``context`` + 1 tokens."""
 
-    def __init__(self, *streams: TokenStream, context: int, batch_tokens: int, seed: int) -> None:
-        """Take the streams; one that is shorter than a block is repeated until it is one."""
+    def __init__(
+        self,
+        *streams: TokenStream,
+        context: int,
+        batch_tokens: int,
+        seed: int,
+        ends: DocumentEnds | None = None,
+    ) -> None:
+        """Take the streams; one that is shorter than a block is repeated until it is one.
+
+        With ``ends``, the documents of a sequence are kept apart.
+        """
         keys = [f"{seed}"] if len(streams) == 1 else [f"{seed} stream {n}" for n in range(len(streams))]
         self._strands = [_Strand(stream, context, key) for stream, key in zip(streams, keys, strict=True)]
         self._mixture = Interleaving([stream.share for stream in streams])
         self.context = context
+        self._ends = ends
         self.rows = rows_of(batch_tokens, context)
         own = [strand for strand in self._strands if not strand.replayed]
         share = sum(strand.share for strand in own) / sum(strand.share for strand in self._strands)
@@ -56,6 +102,18 @@ class Batches:
         cycles = steps * self.rows / sum(self._mixture.quotas)
         quotas = zip(self._mixture.quotas, self._strands, strict=True)
         return [cycles * quota / strand.blocks for quota, strand in quotas]
+
+    def in_parts(self, step: int, rows: range, parts: int) -> list[MicroBatch]:
+        """Return some rows of a step in ``parts`` micro-batches of about the same size."""
+        ids = self.batch(step, rows)[:, :-1].tensor_split(parts)
+        targets = self.targets(step, rows).tensor_split(parts)
+        replayed = self.replayed(step, rows).tensor_split(parts)
+        positions = map(self.positions, ids)
+        return [MicroBatch(*part) for part in zip(ids, targets, replayed, positions, strict=True)]
+
+    def positions(self, ids_BT: Tensor) -> Tensor | None:
+        """Return each token's place in its document, where documents are to be kept apart."""
+        return None if self._ends is None else self._ends.positions(ids_BT)
 
     def batch(self, step: int, rows: range | None = None) -> Tensor:
         """Return the token ids of a step (the first is 0): int64, rows by context + 1.
@@ -122,21 +180,6 @@ class _Strand:
         else:
             self._order = Permutation(self.blocks, key)
         self._epoch = epoch
-
-
-def positions_in_documents(ids_BT: Tensor, bos_id: int, eos_id: int) -> Tensor:
-    """Return each token's place in its document, as far as the document is in the block; int64.
-
-    A document begins with ``bos_id``. A tokenizer that has one token for both ends writes it twice between
-    two documents, and the second of the two is the beginning: alone it may stand within a conversation.
-    """
-    begins_BT = ids_BT == bos_id
-    if bos_id == eos_id:
-        begins_BT[:, 1:] &= begins_BT[:, :-1].clone()
-        begins_BT[:, 0] = False
-    place_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
-    start_BT = torch.where(begins_BT, place_T, 0).cummax(dim=1).values
-    return place_T - start_BT
 
 
 def rows_of(batch_tokens: int, context: int) -> int:

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from moe_formats.training_spec import TrainingSpec
 from moe_trainer.models.causal_model import CausalModel
-from moe_trainer.streaming.batches import IGNORED
+from moe_trainer.streaming.batches import IGNORED, MicroBatch
 from moe_trainer.text.tokenizer import Tokenizer
 
 #: tau, in bits per byte: how far from its base a block is when it stops to count.
@@ -45,17 +45,11 @@ class BaseLosses:
         self._regularization = training.regularization
         self._replay_share = training.replay_share
 
-    def loss(
-        self,
-        ids_BT: Tensor,
-        targets_BT: Tensor,
-        logits_BTV: Tensor,
-        replayed_B: Tensor,
-        positions_BT: Tensor | None = None,
-    ) -> Tensor:
-        """Return the weighted losses of some blocks; over a step's blocks it is a mean."""
+    def loss(self, part: MicroBatch, logits_BTV: Tensor) -> Tensor:
+        """Return the weighted losses of some blocks, given the model's logits; over a step's blocks it is a mean."""
+        targets_BT = part.targets_BT
         with torch.no_grad():
-            base_BTV, _ = self._base.with_routing(ids_BT, positions_BT)
+            base_BTV, _ = self._base.with_routing(part.ids_BT, part.positions_BT)
         loss = logits_BTV.new_zeros(())
         if self._specialization:
             sizes_B = self._bytes(targets_BT)
@@ -64,7 +58,7 @@ class BaseLosses:
             loss = loss + self._specialization * specialization_loss(bits_B, base_bits_B)
         if self._regularization:
             # Of all blocks that share is replayed: so it is a mean over those, whatever this part of a step holds.
-            nats_B = divergence(base_BTV, logits_BTV) * replayed_B.to(logits_BTV.device)
+            nats_B = divergence(base_BTV, logits_BTV) * part.replayed_B.to(logits_BTV.device)
             loss = loss + self._regularization * nats_B.mean() / self._replay_share
         return loss
 

@@ -4,7 +4,8 @@ That is looked for once, after a loss or gradient was not finite. What is found 
 that step.
 """
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +17,23 @@ from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.moe.router import LogitsNotFinite
 from moe_trainer.parallel.spread import local
 from moe_trainer.training.run import Run
+
+
+def check_step(run: Run, loss: float, norm: float, micro_batches: Sequence[Tensor]) -> None:
+    """Raise JobError (LossNotFinite) unless a step's routers, its loss and its gradients' norm are finite."""
+    for layer, load in enumerate(run.loads):
+        if not math.isfinite(load.logit_rms):
+            raise router_not_finite(run, layer)
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        where = origin(run.model, micro_batches, alone=run.processes.alone)
+        raise loss_not_finite(run, f"the loss is {loss} and the gradient's norm {norm}: {where}")
+
+
+def check_weights(run: Run) -> None:
+    """Raise JobError (LossNotFinite) if the last step has spoilt a weight of any process."""
+    found = spoilt_weight(run.model)
+    if run.processes.any(found is not None):
+        raise loss_not_finite(run, found or "a weight of another process is not finite", after=True)
 
 
 def loss_not_finite(run: Run, found: str, *, after: bool = False) -> JobError:

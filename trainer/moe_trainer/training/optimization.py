@@ -39,11 +39,6 @@ class AdamW:
         self.second_moments = {name: torch.zeros_like(local(p)) for name, p in self._parameters.items()}
         self.steps_done = 0
 
-    def clear_gradients(self) -> None:
-        """Forget the gradients of the last step."""
-        for parameter in self._parameters.values():
-            parameter.grad = None
-
     @torch.no_grad()
     def step(self, rate: float) -> None:
         """Update the parameters by their gradients at a learning rate."""

@@ -3,12 +3,20 @@
 It informs and decides nothing; a training run never waits for it.
 """
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import TYPE_CHECKING
 
 from moe_formats.job_report import Progress
-from moe_trainer.moe.balance import LayerLoad
+
+if TYPE_CHECKING:  # torch, which only a real run has imported
+    from moe_trainer.moe.balance import LayerLoad
+    from moe_trainer.training.run import Run
+
+#: Seconds between two reports.
+REPORT_SECONDS = 1.0
 
 _HELP = {
     "step": "Optimizer steps done.",
@@ -98,7 +106,7 @@ def metrics(progress: Progress) -> str:
 MAX_EXPERT_SERIES = 8192
 
 #: Name, what it says, and the figure of a layer.
-_OF_A_LAYER: tuple[tuple[str, str, Callable[[LayerLoad], float]], ...] = (
+_OF_A_LAYER: "tuple[tuple[str, str, Callable[[LayerLoad], float]], ...]" = (
     ("router_max_violation", "How far the busiest in-layer expert is above its fair share.", lambda load: load.max_violation),
     ("router_entropy", "Entropy of the load over its largest value; 1 is balance.", lambda load: load.entropy),
     ("router_dead_experts", "In-layer experts without a slot.", lambda load: load.dead),
@@ -107,7 +115,7 @@ _OF_A_LAYER: tuple[tuple[str, str, Callable[[LayerLoad], float]], ...] = (
 )  # fmt: skip
 
 
-def load_metrics(loads: Sequence[LayerLoad]) -> str:
+def load_metrics(loads: "Sequence[LayerLoad]") -> str:
     """Return the metrics of a step, one load a layer: labelled by layer, and shares by in-layer expert too."""
     lines: list[str] = []
     for name, description, figure in _OF_A_LAYER:
@@ -127,3 +135,44 @@ def _gauge(name: str, description: str, series: Iterable[tuple[str, float]]) -> 
     metric = f"moe_trainer_{name}"
     lines = [f"{metric}{{{labels}}} {value:.6g}" for labels, value in series]
     return [f"# HELP {metric} {description}", f"# TYPE {metric} gauge", *lines] if lines else []
+
+
+class Reporter:
+    """Reports a run's progress about once a second: to the log, and to the progress server."""
+
+    def __init__(self, training: "Run", progress: ProgressServer) -> None:
+        self._training, self._progress = training, progress
+        self._started = self._logged = time.monotonic()
+        self._first = training.step
+
+    def report(self, last: bool) -> None:
+        """Report the newest step, if it is time to or it was the last."""
+        now = time.monotonic()
+        if now - self._logged < REPORT_SECONDS and not last:
+            return
+        self._logged = now
+        training = self._training
+        rate = (training.step - self._first) / (now - self._started)
+        answer = Progress(
+            step=training.step,
+            max_steps=training.steps,
+            loss=training.curve.losses[-1],
+            bits_per_byte=next(reversed(training.curve.validations.values()), None),
+            tokens_per_second=rate * training.batches.tokens,
+            eta_seconds=(training.steps - training.step) / rate,
+            load_max_violation=max((load.max_violation for load in training.loads), default=None),
+            load_entropy=min((load.entropy for load in training.loads), default=None),
+            dead_experts=sum(load.dead for load in training.loads) if training.loads else None,
+            drop_rate=max((load.drop_rate for load in training.loads), default=None),
+            router_logit_rms=max((load.logit_rms for load in training.loads), default=None),
+        )
+        self._progress.publish(answer, load_metrics(training.loads))
+        print(_line(answer), flush=True)
+
+
+def _line(progress: Progress) -> str:
+    validation = f"  {progress.bits_per_byte:.3f} bits/byte" if progress.bits_per_byte is not None else ""
+    return (
+        f"step {progress.step}/{progress.max_steps}  loss {progress.loss:.4f}{validation}"
+        f"  {progress.tokens_per_second or 0:.0f} tokens/s  {progress.eta_seconds or 0:.0f} s left"
+    )

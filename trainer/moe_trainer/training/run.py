@@ -22,7 +22,7 @@ from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.parallel.layout import Layout, lay_out
 from moe_trainer.parallel.processes import Processes
 from moe_trainer.storage.manifest import corrupt
-from moe_trainer.streaming.batches import Batches, positions_in_documents, rows_of, validation_blocks
+from moe_trainer.streaming.batches import Batches, DocumentEnds, rows_of, validation_blocks
 from moe_trainer.streaming.tokens import StreamsRecord
 from moe_trainer.text.tokenizer import ByteTokenizer, Tokenizer
 from moe_trainer.training.balancing import Balancer
@@ -91,11 +91,10 @@ class Run:
         """Sequences of one forward and backward pass, at most."""
         return _rows_at_once(self.batches, self.job.training)
 
-    def positions(self, ids_BT: Tensor) -> Tensor | None:
-        """Return each token's place in its document, where documents are to be kept apart."""
-        if self.job.training.across_documents:
-            return None
-        return positions_in_documents(ids_BT, self.tokenizer.bos_id, self.tokenizer.eos_id)
+    @property
+    def parts(self) -> int:
+        """The number of micro-batches in which this process reads its share of a step's sequences."""
+        return self.processes.layout.micro_batches(self.batches.rows, self.rows)
 
     @property
     def backend(self) -> Backend | None:
@@ -122,7 +121,15 @@ def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Ru
     model.recompute = job.training.recompute
     streams = read_data(job, root, start.tokenizer, processes, training_inputs(job))
     context, training = _context(job.training, model.context), job.training
-    batches = Batches(*streams.training, context=context, batch_tokens=training.batch_tokens, seed=job.seed)
+    batches = Batches(
+        *streams.training,
+        context=context,
+        batch_tokens=training.batch_tokens,
+        seed=job.seed,
+        ends=None
+        if training.across_documents
+        else DocumentEnds(start.tokenizer.bos_id, start.tokenizer.eos_id),
+    )
     parameters = sum(parameter.numel() for parameter in trained_parameters(model).values())
     start.take_part(processes)
     first = _first_batches(batches, training, processes)

@@ -12,16 +12,14 @@ and the cross-entropy are those of the whole batch however it was cut.
 Shapes: B sequences, P sequences of a micro-batch, T tokens, V vocabulary.
 """
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from moe_trainer.moe.router import LogitsNotFinite
 from moe_trainer.parallel.spread import clip_gradients, sum_gradients
-from moe_trainer.streaming.batches import IGNORED
-from moe_trainer.training.not_finite import loss_not_finite, origin, router_not_finite
+from moe_trainer.streaming.batches import IGNORED, MicroBatch
+from moe_trainer.training.not_finite import check_step, router_not_finite
 from moe_trainer.training.optimization import learning_rate
 from moe_trainer.training.run import Run
 
@@ -32,52 +30,38 @@ def take_step(run: Run) -> float:
     All processes of the run take it together and return the same. Raises JobError (LossNotFinite), in all of
     them, before a parameter is touched.
     """
-    spec, processes = run.job.training, run.processes
-    ids_BT = run.batches.batch(run.step, run.mine)[:, :-1]
-    targets_BT = run.batches.targets(run.step, run.mine)
-    replayed_B = run.batches.replayed(run.step, run.mine)
-    learnt = max(1, int(processes.sum((targets_BT != IGNORED).sum())))
-    micro_batches = processes.layout.micro_batches(run.batches.rows, run.rows)
-    run.optimizer.clear_gradients()
-    parts = [
-        _backward(run, *part, share=len(part[0]) / run.batches.rows, learnt=learnt)
-        for part in zip(
-            ids_BT.tensor_split(micro_batches),
-            targets_BT.tensor_split(micro_batches),
-            replayed_B.tensor_split(micro_batches),
-            strict=True,
-        )
-    ]
-    cross_entropy, total = (float(figure) for figure in processes.sum(torch.stack(parts).sum(dim=0)))
-    sum_gradients(run.model, processes)
-    norm = clip_gradients(run.model, spec.gradient_clip, processes)
+    processes, parts = run.processes, run.batches.in_parts(run.step, run.mine, run.parts)
+    learnt = max(
+        1, int(processes.sum(torch.stack([(part.targets_BT != IGNORED).sum() for part in parts]).sum()))
+    )
+    run.model.zero_grad()
+    try:
+        figures = torch.stack([_backward(run, part, learnt) for part in parts])
+        sum_gradients(run.model, processes)
+        norm = clip_gradients(run.model, run.job.training.gradient_clip, processes)
+    except LogitsNotFinite as error:
+        raise router_not_finite(run, error.layer) from None
+    cross_entropy, loss = (float(figure) for figure in processes.sum(figures.sum(dim=0)))
     run.loads = run.balancer.loads()
-    for layer, load in enumerate(run.loads):
-        if not math.isfinite(load.logit_rms):
-            raise router_not_finite(run, layer)
-    if not (math.isfinite(total) and math.isfinite(norm)):
-        where = origin(run.model, ids_BT.tensor_split(micro_batches), alone=processes.alone)
-        raise loss_not_finite(run, f"the loss is {total} and the gradient's norm {norm}: {where}")
-    run.optimizer.step(learning_rate(spec, run.step, run.steps))
+    check_step(run, loss, norm, [part.ids_BT for part in parts])
+    run.optimizer.step(learning_rate(run.job.training, run.step, run.steps))
     run.balancer.finish_step()
     return cross_entropy
 
 
-def _backward(
-    run: Run, ids_BT: Tensor, targets_BT: Tensor, replayed_B: Tensor, *, share: float, learnt: int
-) -> Tensor:
-    """Add a micro-batch's gradients; return its part of the step's cross-entropy and of the whole loss."""
-    positions_BT = run.positions(ids_BT)
-    try:
-        logits_BTV, routings = run.model.with_routing(ids_BT, positions_BT)
-    except LogitsNotFinite as error:
-        raise router_not_finite(run, error.layer) from None
+def _backward(run: Run, part: MicroBatch, learnt: int) -> Tensor:
+    """Add a micro-batch's gradients; return its part of the step's cross-entropy and of the whole loss.
+
+    ``learnt`` is the number of learnt tokens of the whole step.
+    """
+    logits_BTV, routings = run.model.with_routing(part.ids_BT, part.positions_BT)
     nats = F.cross_entropy(
-        logits_BTV.flatten(0, 1), targets_BT.flatten(), ignore_index=IGNORED, reduction="sum"
+        logits_BTV.flatten(0, 1), part.targets_BT.flatten(), ignore_index=IGNORED, reduction="sum"
     )
     cross_entropy = nats / learnt
+    share = len(part.ids_BT) / run.batches.rows
     loss = cross_entropy + share * run.balancer.loss(routings)
     if run.base_losses is not None:
-        loss = loss + share * run.base_losses.loss(ids_BT, targets_BT, logits_BTV, replayed_B, positions_BT)
+        loss = loss + share * run.base_losses.loss(part, logits_BTV)
     loss.backward()  # type: ignore[no-untyped-call]
     return torch.stack((cross_entropy, loss)).detach()

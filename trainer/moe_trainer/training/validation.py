@@ -9,6 +9,10 @@ from torch.nn import functional as F
 
 from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.moe.balance import LayerLoad, StepCounts
+from moe_trainer.moe.router import LogitsNotFinite
+from moe_trainer.training.load_record import thinned
+from moe_trainer.training.not_finite import check_weights, loss_not_finite, origin, router_not_finite
+from moe_trainer.training.run import Run
 
 
 def validate(
@@ -21,7 +25,7 @@ def validate(
     """Return the bits per byte of some blocks, and each layer's load on them; ``rows`` blocks at a time.
 
     ``sizes_V`` holds the bytes of each token. Those without any (the ends of documents) are predicted but not
-    counted. ``positions`` places tokens in their documents, where training keeps those apart (Run.positions). The
+    counted. ``positions`` places tokens in their documents, where training keeps those apart (Batches.positions). The
     model is left in training mode.
     """
     model.eval()
@@ -37,3 +41,31 @@ def validate(
     model.train()
     count = int(sizes_V[blocks_BT[:, 1:]].sum())
     return float(nats) / (math.log(2) * count), counts.loads()
+
+
+def end_interval(run: Run) -> None:
+    """Check the weights and add to the curve what an interval's steps and the validation text tell.
+
+    Without validation text, only the steps' loads are added. Raises JobError (LossNotFinite) if a weight, a
+    router or the validation is no longer finite.
+    """
+    check_weights(run)
+    curve, record, loads = run.curve, run.balancer.record, None
+    if run.validation is not None:
+        curve.validations[run.step], loads = _validated(run, run.validation)
+    curve.loads = thinned(curve.loads | {run.step: record.summary(loads)})
+    if run.best is not None and run.kept_step == run.step:
+        run.best.take()
+    if not run.over:  # the report needs the last interval's shares
+        record.clear()
+
+
+def _validated(run: Run, blocks_BT: Tensor) -> tuple[float, list[LayerLoad]]:
+    try:
+        bits, loads = validate(run.model, blocks_BT, run.sizes_V, run.rows, run.batches.positions)
+    except LogitsNotFinite as error:
+        raise router_not_finite(run, error.layer, after=True) from None
+    if not math.isfinite(bits):
+        where = origin(run.model, torch.split(blocks_BT[:, :-1], run.rows), alone=run.processes.alone)
+        raise loss_not_finite(run, f"the text to validate on has {bits} bits per byte: {where}", after=True)
+    return bits, loads
