@@ -155,9 +155,8 @@ def _key(manifest: Manifest) -> Key:
 
 def _defaults(manifest: Manifest) -> dict[str, Any]:
     """Return what the API server fills in: a Deployment that says nothing of replicas has one."""
-    if manifest["kind"] != "Deployment" or "replicas" in manifest["spec"]:
-        return {}
-    return {"spec": {**manifest["spec"], "replicas": 1}}
+    spec = manifest.get("spec") or {}
+    return {} if manifest["kind"] != "Deployment" or "replicas" in spec else {"spec": {**spec, "replicas": 1}}
 
 
 def _is_visible(manifest: Manifest) -> bool:
