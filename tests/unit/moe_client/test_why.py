@@ -27,7 +27,7 @@ def test_a_stalled_expert_says_the_message_and_what_the_reason_means(expert_mani
     }
     text = story(expert_manifest)
     assert "Ready is False (UnknownProfile): profile 'h200' is not one of cpu" in text
-    assert "The message lists those there are" in text
+    assert "The message lists the profiles" in text
 
 
 def test_a_refusal_names_clause_numbers_and_interval(expert_manifest, revision_manifest):
