@@ -109,11 +109,10 @@ class ObservedJob:
 
 @dataclass(frozen=True, slots=True)
 class ObservedServer:
-    """The Deployment of one served revision."""
+    """The Deployment of one served revision, which has its name."""
 
     name: str
     uid: str
-    revision: str
     desired_replicas: int
     ready_replicas: int
     deleting: bool = False
@@ -159,7 +158,7 @@ class PoolState:
     pool: ExpertPool
     experts: Mapping[str, Expert]
     revisions: Mapping[str, ExpertRevision]
-    #: Servers of the pool by revision name.
+    #: Servers of the pool by the name of their revision.
     servers: Mapping[str, ObservedServer]
     #: Every Job of the pool and of its Experts, finished or not: the pool admits them in order.
     jobs: tuple[ObservedJob, ...]

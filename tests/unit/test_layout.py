@@ -80,6 +80,33 @@ def test_modules_are_named_for_what_they_do() -> None:
     assert [file for file in packages if {part.removesuffix(".py") for part in file.parts[-3:]} & vague] == []
 
 
+#: Test files that hold what several modules do together, with what that is.
+SCENARIOS = {
+    "moe_formats/resources/test_models.py": "objects as they are read and written",
+    "moe_formats/test_imports.py": "what the formats load",
+    "moe_operator/builders/test_golden.py": "all manifests, as reviewed",
+    "moe_operator/generate/test_generate.py": "what is generated is up to date",
+    "moe_operator/planner/test_kills.py": "the operator is killed between any two writes",
+    "moe_operator/planner/test_lifecycle.py": "Experts from apply to serving",
+    "moe_operator/planner/test_recorded_identities.py": "digests that earlier operators wrote",
+    "moe_operator/test_idle_operator.py": "what an idle operator loads",
+    "moe_trainer/snapshots/test_recorded_snapshot.py": "a snapshot that an earlier trainer wrote",
+    "moe_trainer/snapshots/test_source_weights.py": "weights from the spec to the mixture of sources",
+}
+
+
+def test_every_unit_test_is_named_after_the_module_that_it_holds() -> None:
+    packages = {ROOT.joinpath(program).name: ROOT / program for program in PROGRAMS}
+    unit = ROOT / "tests" / "unit"
+    without = set()
+    for test in sorted(unit.glob("*/**/test_*.py")):
+        package, *folders, name = test.relative_to(unit).parts
+        module = packages[package].joinpath(*folders, name.removeprefix("test_").removesuffix(".py"))
+        if not (module.with_suffix(".py").is_file() or module.joinpath("__init__.py").is_file()):
+            without.add(test.relative_to(unit).as_posix())
+    assert without == set(SCENARIOS)
+
+
 def test_every_module_is_small_enough_to_read() -> None:
     python = [
         file

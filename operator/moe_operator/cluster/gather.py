@@ -96,7 +96,7 @@ def gather_pool(key: Key, cache: Cache, answers: Answers) -> PoolState | None:
         pool=pool,
         experts=_parsed(cache, cache.of_pool("Expert", key.namespace, key.name), Expert),
         revisions=_parsed(cache, cache.of_pool("ExpertRevision", key.namespace, key.name), ExpertRevision),
-        servers={server.revision: server for server in servers},
+        servers={server.name: server for server in servers},
         jobs=_jobs(cache, cache.of_pool("Job", key.namespace, key.name), answers),
         live=live,
         claim_phase=(claim.get("status") or {}).get("phase", "Pending") if claim else None,
@@ -165,11 +165,10 @@ def _orphan_snapshots(cache: Cache, key: Key) -> tuple[ObservedPod, ...]:
 
 
 def _server(cache: Cache, deployment: Manifest) -> ObservedServer:
-    metadata, revision = deployment["metadata"], _label(deployment, labels.REVISION)
+    metadata = deployment["metadata"]  # it has the name of its revision
     pods = cache.of_pool("Pod", metadata["namespace"], _label(deployment, labels.POOL))
-    return observed_server(
-        deployment, [pod for pod in pods if _is_server(pod) and _label(pod, labels.REVISION) == revision]
-    )
+    mine = [pod for pod in pods if _is_server(pod) and _label(pod, labels.REVISION) == metadata["name"]]
+    return observed_server(deployment, mine)
 
 
 def _gateway(cache: Cache, namespace: str, pool: str, answers: Answers) -> ObservedGateway:

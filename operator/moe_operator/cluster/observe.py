@@ -1,8 +1,8 @@
 """Live children as the planner sees them: Jobs, pods, servers, the gateway. Pure over what it is given."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 from moe_formats.failure import PEER_LOST
@@ -64,7 +64,6 @@ def observed_server(deployment: Manifest, pods: Sequence[Manifest]) -> ObservedS
     return ObservedServer(
         name=metadata["name"],
         uid=metadata["uid"],
-        revision=_label(deployment, labels.REVISION),
         desired_replicas=spec.get("replicas", 1),
         ready_replicas=status.get("readyReplicas", 0),
         deleting="deletionTimestamp" in metadata,
@@ -157,9 +156,19 @@ def _headline(pods: Sequence[ObservedPod]) -> AnyHeadline | None:
     for pod in reversed(pods):
         if grader_of(pod.container) is not None:
             continue  # whatever it says in our words is not ours
-        with suppress(ValueError):  # cut off, or not ours
-            found.append(parse_headline(pod.message))
+        headline = _headline_in(pod.message)
+        if headline is not None:
+            found.append(headline)
     return min(found, key=_rank, default=None)
+
+
+@lru_cache(maxsize=1024)
+def _headline_in(message: str) -> AnyHeadline | None:
+    """Return what a termination message says, or None where it is cut off or not ours; every plan reads it again."""
+    try:
+        return parse_headline(message)
+    except ValueError:
+        return None
 
 
 def _rank(headline: AnyHeadline) -> int:

@@ -6,7 +6,7 @@ slot is one only while no revision is in the making, or a long training would ne
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from moe_formats.format import canonical_json, digest_of
@@ -23,6 +23,7 @@ from moe_operator.planner.attempts import Work, assess
 from moe_operator.planner.blockage import blocked
 from moe_operator.planner.job_configs import object_stores, snapshot_job, source_mounts
 from moe_operator.planner.names import snapshot_job_name
+from moe_operator.planner.times import LOOK_AGAIN
 from moe_operator.state import ExpertState, Manifest, ObservedJob, Role
 
 #: Seconds between two readings of the sources.
@@ -107,6 +108,8 @@ def decide_data(state: ExpertState, asked: Request, *, busy: bool, now: datetime
     if work.state == "Done" and isinstance(work.headline, SnapshotHeadline) and work.job is not None:
         taken = _snapshot_status(work.headline, job=work.job.name, request=asked, now=now)
         return DataDecision(_taken(expert, taken), taken, answers=same_question, wait=until_next, fresh=True)
+    if work.state == "Wanted" and _reads_for_another(state, jobs):
+        work = replace(work, state="Ending", wait=LOOK_AGAIN)
     return DataDecision(
         _pending(expert, work),
         held,
@@ -125,6 +128,14 @@ def jobs_of_request(jobs: Sequence[ObservedJob], expert: Expert, request: Reques
         for job in jobs
         if job.role is Role.SNAPSHOT and (job.name == name or job.name.startswith(f"{name}-r"))
     ]
+
+
+def _reads_for_another(state: ExpertState, jobs: Sequence[ObservedJob]) -> bool:
+    """Say whether a Job for an older question is still there: it goes first, so that no two read the sources."""
+    return any(
+        job.role is Role.SNAPSHOT and job.state in ("Suspended", "Running") and job not in jobs
+        for job in state.jobs
+    )
 
 
 def new_snapshot_job(

@@ -61,7 +61,7 @@ def jobs_of(state: ExpertState, role: Role, revision: str) -> list[ObservedJob]:
 
 
 def _server_of(state: ExpertState, revision: str) -> ObservedServer | None:
-    return next((item for item in state.servers if item.revision == revision and not item.deleting), None)
+    return next((item for item in state.servers if item.name == revision and not item.deleting), None)
 
 
 def _ruled_before_training(revision: ExpertRevision, decided: Decisions) -> Ruling | None:

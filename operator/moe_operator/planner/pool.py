@@ -20,7 +20,7 @@ from moe_operator.planner.pool_status import pool_events, pool_status
 from moe_operator.planner.retention import job_ref
 from moe_operator.planner.routing import plan_policy
 from moe_operator.planner.scaling import replicas_of_gateway, scaled, with_replicas
-from moe_operator.planner.serving import finished_servers, silent_gateways
+from moe_operator.planner.serving import finished_servers, silent_gateways, superfluous_servers
 from moe_operator.planner.status_writes import status_write
 from moe_operator.planner.times import POLICY_TAKEN_UP, REQUEST_ON_ITS_WAY
 from moe_operator.state import Manifest, ObjectRef, ObservedServer, Plan, PoolState
@@ -97,11 +97,10 @@ def _earliest(
 ) -> float | None:
     waits = [admission.wait, distillation.wait]
     if policy is not None:
-        routed = {entry.revision for entry in policy.experts}
         # Gateways are asked again until they know, and old servers go once that has been so for a while.
         if silent_gateways(state, policy.digest()):
             waits.append(POLICY_TAKEN_UP)
-        elif any(server.revision not in routed for server in state.servers.values()):
+        elif superfluous_servers(state, policy):
             waits.append(REQUEST_ON_ITS_WAY.total_seconds())
     known = [wait for wait in waits if wait is not None]
     return min(known) if known else None

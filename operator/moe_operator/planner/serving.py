@@ -86,14 +86,17 @@ def named_revisions(expert: Expert) -> set[str]:
 def finished_servers(
     state: PoolState, policy: RoutingPolicy | None, *, now: datetime
 ) -> list[ObservedServer]:
-    """Return the servers that may go: no Expert names them, and no request is on its way to them."""
-    if policy is not None and not _is_taken_up(state, policy, now):
-        return []
+    """Return the servers that may go now: they are superfluous, and no request is on its way to them."""
+    taken_up = policy is None or _is_taken_up(state, policy, now)
+    return superfluous_servers(state, policy) if taken_up else []
+
+
+def superfluous_servers(state: PoolState, policy: RoutingPolicy | None) -> list[ObservedServer]:
+    """Return the servers that no Expert's status names and to which the policy sends nothing."""
     needed = {entry.revision for entry in policy.experts} if policy is not None else set()
     for expert in state.experts.values():
         needed |= named_revisions(expert)
-    # A Deployment has the name of its revision; its label may have been edited.
-    return [server for server in state.servers.values() if server.name not in needed and not server.deleting]
+    return [server for name, server in state.servers.items() if name not in needed and not server.deleting]
 
 
 def silent_gateways(state: PoolState, digest: str) -> list[str]:
@@ -104,14 +107,13 @@ def silent_gateways(state: PoolState, digest: str) -> list[str]:
 def answers(servers: Iterable[ObservedServer], revision: str) -> bool:
     """Say whether a server of a revision is ready."""
     return any(
-        server.revision == revision and server.ready_replicas > 0 and not server.deleting
-        for server in servers
+        server.name == revision and server.ready_replicas > 0 and not server.deleting for server in servers
     )
 
 
 def server_of(state: ExpertState, revision: str) -> ObservedServer | None:
     """Return the servers of a revision, unless they are going away."""
-    return next((item for item in state.servers if item.revision == revision and not item.deleting), None)
+    return next((item for item in state.servers if item.name == revision and not item.deleting), None)
 
 
 _NOTHING = "no revision has been promoted yet"

@@ -38,3 +38,22 @@ def test_what_the_server_adds_is_no_drift(desired, live):
 )
 def test_an_edited_or_missing_value_is_drift(desired, live):
     assert not is_subset(desired, live)
+
+
+@pytest.mark.parametrize(
+    ("desired", "live", "same"),
+    [
+        ({"a": 1}, {"a": 1, "b": 2}, True),
+        ({"a": 1}, {"a": 2}, False),
+        ({"a": 1}, {}, False),
+        ({"a": [{"x": 1}]}, {"a": [{"x": 1, "y": 2}]}, True),
+        ({"a": [1]}, {"a": [1, 2]}, False),
+        ({"a": {}}, {}, True),
+        ({"requests": {"cpu": "0.5"}}, {"requests": {"cpu": "500m"}}, True),
+        ({"limits": {"memory": "1024Mi"}}, {"limits": {"memory": "1Gi"}}, True),
+        ({"limits": {"memory": "1Gi"}}, {"limits": {"memory": "1G"}}, False),
+        ({"limits": {"memory": "1Gi"}}, {"limits": {}}, False),
+    ],
+)
+def test_desired_must_be_a_subset_of_live(desired: object, live: object, same: bool) -> None:
+    assert is_subset(desired, live) is same

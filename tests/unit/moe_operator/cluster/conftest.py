@@ -1,16 +1,16 @@
-"""Objects to test with, and an API server in memory that keeps to the rules the operator relies on."""
+"""Objects to test with, and the API server in memory that they lie on."""
 
-import copy
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from world.api_server import ApiServer, Key
+from world.client import Client
 
 from moe_formats.resources import labels
-from moe_operator.cluster.api_client import ApiError, Listing
 from moe_operator.cluster.cache import Cache
-from moe_operator.cluster.resources import Resource
-from moe_operator.state import Manifest, ObjectRef
+from moe_operator.state import Manifest
 
 
 def make_object(kind: str, name: str, **parts: Any) -> dict[str, Any]:
@@ -19,6 +19,7 @@ def make_object(kind: str, name: str, **parts: Any) -> dict[str, Any]:
     api_version = api_versions.get(kind, labels.API_VERSION if kind.startswith("Expert") else "v1")
     marks = {labels.POOL: parts.pop("pool", None), labels.EXPERT: parts.pop("expert", None)}
     marks |= {labels.ROLE: parts.pop("role", None), labels.REVISION: parts.pop("revision", None)}
+    marks[labels.MANAGED_BY] = labels.FIELD_MANAGER
     metadata: dict[str, Any] = {
         "name": name,
         "namespace": "ns",
@@ -53,114 +54,37 @@ def make_pool(name: str = "p", **parts: Any) -> dict[str, Any]:
     return make_object("ExpertPool", name, spec={"storage": {"size": "1Gi"}} | parts.pop("spec", {}), **parts)
 
 
-class MemoryApi:
-    """Objects with resourceVersions; counts writes; `fail_next` makes the next request fail."""
+class RecordedApi(Client):
+    """The API server of `world`, with every write recorded; `fail_next` makes the next request fail."""
 
     def __init__(self) -> None:
-        self.objects: dict[tuple[str, str, str], dict[str, Any]] = {}
-        self.version = 100
+        super().__init__(ApiServer(lambda: datetime(2026, 1, 1, tzinfo=UTC)))
         self.writes: list[tuple[str, str, str]] = []
         self.fail_next: Exception | None = None
 
+    @property
+    def objects(self) -> dict[Key, Manifest]:
+        """What the API server holds, by kind, namespace and name."""
+        return self.server.objects
+
     def add(self, manifest: Manifest) -> dict[str, Any]:
         """Store an object as somebody else would."""
-        self.version += 1
-        stored: dict[str, Any] = copy.deepcopy(dict(manifest))
-        stored["metadata"].setdefault("uid", f"uid-{stored['metadata']['name']}-{self.version}")
-        stored["metadata"].setdefault("creationTimestamp", "2026-01-01T00:00:00Z")
-        stored["metadata"]["resourceVersion"] = str(self.version)
-        self.objects[self._key(stored["kind"], stored["metadata"]["name"])] = stored
-        return copy.deepcopy(stored)
+        return dict(self.server.add(manifest))
 
-    async def list(self, resource: Resource, namespace: str = "", *, metadata_only: bool = False) -> Listing:
-        self._maybe_fail()
-        items = [copy.deepcopy(item) for (kind, _, _), item in self.objects.items() if kind == resource.kind]
-        return Listing(
-            [{k: v for k, v in item.items() if k == "metadata"} if metadata_only else item for item in items],
-            self.version,
-        )
-
-    async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any]:
-        self._maybe_fail()
-        return copy.deepcopy(self._existing(resource.kind, name))
-
-    async def create(self, resource: Resource, manifest: Manifest) -> dict[str, Any]:
-        self._write("create", resource, manifest["metadata"]["name"])
-        if self._key(resource.kind, manifest["metadata"]["name"]) in self.objects:
-            raise ApiError(409, "AlreadyExists", "exists")
-        return self.add(manifest)
-
-    async def replace(self, resource: Resource, manifest: Manifest) -> dict[str, Any]:
-        self._write("replace", resource, manifest["metadata"]["name"])
-        live = self._existing(resource.kind, manifest["metadata"]["name"])
-        self._check_version(live, manifest["metadata"]["resourceVersion"])
-        return self.add(manifest)
-
-    async def apply(self, resource: Resource, manifest: Manifest) -> dict[str, Any]:
-        self._write("apply", resource, manifest["metadata"]["name"])
-        live = self.objects.get(self._key(resource.kind, manifest["metadata"]["name"]), {})
-        return self.add(_merged(live, manifest))
-
-    async def merge(
-        self, resource: Resource, ref: ObjectRef, change: Manifest, *, subresource: str = ""
-    ) -> dict[str, Any]:
-        self._write(f"merge/{subresource}" if subresource else "merge", resource, ref.name)
-        live = self._existing(resource.kind, ref.name)
-        uid = change.get("metadata", {}).get("uid")
-        if uid and uid != live["metadata"]["uid"]:
-            raise ApiError(409, "Conflict", "uid")
-        return self.add(_merged(live, change))
-
-    async def replace_status(
-        self, resource: Resource, ref: ObjectRef, status: Manifest, resource_version: str
-    ) -> dict[str, Any]:
-        self._write("status", resource, ref.name)
-        live = self._existing(resource.kind, ref.name)
-        self._check_version(live, resource_version)
-        return self.add({**live, "status": dict(status)})
-
-    async def delete(self, resource: Resource, ref: ObjectRef) -> dict[str, Any]:
-        self._write("delete", resource, ref.name)
-        live = self._existing(resource.kind, ref.name)
-        if ref.uid and live["metadata"]["uid"] != ref.uid:
-            raise ApiError(409, "Conflict", "uid")
-        del self.objects[self._key(resource.kind, ref.name)]
-        return {"kind": "Status", "status": "Success"}
-
-    def _key(self, kind: str, name: str) -> tuple[str, str, str]:
-        return (kind, "ns", name)
-
-    def _existing(self, kind: str, name: str) -> dict[str, Any]:
-        try:
-            return self.objects[self._key(kind, name)]
-        except KeyError:
-            raise ApiError(404, "NotFound", f"{kind} {name}") from None
-
-    def _check_version(self, live: Manifest, version: str) -> None:
-        if live["metadata"]["resourceVersion"] != version:
-            raise ApiError(409, "Conflict", "the object has been modified")
-
-    def _write(self, verb: str, resource: Resource, name: str) -> None:
-        self.writes.append((verb, resource.kind, name))
-        self._maybe_fail()
-
-    def _maybe_fail(self) -> None:
+    def before_read(self) -> None:
         if self.fail_next is not None:
             error, self.fail_next = self.fail_next, None
             raise error
 
-
-def _merged(live: Manifest, change: Manifest) -> dict[str, Any]:
-    merged = dict(live)
-    for key, value in change.items():
-        old = merged.get(key)
-        merged[key] = _merged(old, value) if isinstance(value, dict) and isinstance(old, dict) else value
-    return merged
+    def before_write(self, verb: str, key: Key) -> None:
+        kind, _, name = key
+        self.writes.append((verb, kind, name))
+        self.before_read()
 
 
 @pytest.fixture
-def api() -> MemoryApi:
-    return MemoryApi()
+def api() -> RecordedApi:
+    return RecordedApi()
 
 
 @pytest.fixture

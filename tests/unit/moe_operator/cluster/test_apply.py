@@ -159,6 +159,7 @@ async def test_an_object_that_is_gone_leaves_the_cache(applier, api, cache, abou
 async def test_only_the_object_with_that_uid_is_deleted(applier, api, cache, about, make):
     cache.put(api.add(make("Job", "old", uid="1")))
     ref = ref_of(cache.get("Job", "ns", "old"))
+    api.server.delete(("Job", "ns", "old"))
     api.add(make("Job", "old", uid="2"))  # Deleted and made again by somebody else.
     await applier.carry_out(Plan(delete=(ref,)), about)
     assert api.objects["Job", "ns", "old"]["metadata"]["uid"] == "2"

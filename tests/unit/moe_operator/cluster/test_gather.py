@@ -125,7 +125,7 @@ def test_servers_and_their_pods_belong_to_their_revision(cache, make, expert, po
         cache.put(make("Deployment", revision, owner="E", spec=spec, **marks))
         cache.put(make("Pod", f"{revision}-x", status={}, **marks))
     state = gather_expert(E, cache, Answers())
-    assert {server.revision: [pod.name for pod in server.pods] for server in state.servers} == {
+    assert {server.name: [pod.name for pod in server.pods] for server in state.servers} == {
         "e-1": ["e-1-x"],
         "e-2": ["e-2-x"],
     }

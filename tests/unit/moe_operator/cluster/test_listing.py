@@ -49,7 +49,7 @@ async def test_a_sweep_drops_what_is_gone(api, cache, lister, make, repairs):
 
 
 async def test_a_sweep_keeps_what_was_made_after_its_list(api, cache, lister, make, repairs):
-    cache.put(make("Job", "new", version=api.version + 5))
+    cache.put(make("Job", "new", version=api.server.version + 5))
     await lister.sweep_once(JOB, "")
     assert cache.get("Job", "ns", "new")
     assert count(repairs) == 0

@@ -134,7 +134,7 @@ def a_server(make, *, replicas=1, status=None, config=None):
 
 def test_a_server_is_known_by_the_revision_that_it_serves(make):
     server = observed_server(a_server(make), [])
-    assert server.revision == "e-1"
+    assert server.name == "e-1"
 
 
 def test_a_ready_gateway_that_has_not_answered_reports_none(make):

@@ -1,11 +1,4 @@
-import sys
-from pathlib import Path
-
 import pytest
-
-# world.py lies beside the tests and is imported by its name.
-sys.path.insert(0, str(Path(__file__).parent))
-
 from world import World
 
 

@@ -34,13 +34,13 @@ def test_a_changed_spec_names_every_field_with_both_values(world: World) -> None
         "spec.training.balancing.bias: None -> Sign; spec.training.learningRate: 0.001 -> 0.01; "
         "spec.seed: 0 -> 7; spec.runID: '' -> 'again'"
     )
-    told = [event.message for name, event in world.events if event.reason == "RevisionCreated"]
+    told = [event["message"] for event in world.all("Event") if event["reason"] == "RevisionCreated"]
     assert any("code-2 was made; cause: SpecChanged (spec.training.balancing.bias" in line for line in told)
 
 
 def test_new_data_name_both_digests(world: World) -> None:
     old = world.status("code").snapshot.digest[:19]
-    world.change("code", data={**world.objects["Expert", "code"]["spec"]["data"], "refresh": "hourly"})
+    world.change("code", data={**world.get("Expert", "code")["spec"]["data"], "refresh": "hourly"})
     world.settle()
     world.data["code"] = 1
     world.tick(3600)

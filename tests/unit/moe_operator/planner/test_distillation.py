@@ -2,9 +2,9 @@
 
 import pytest
 from world import World
+from world.manifests import is_finished
 
 from moe_formats.job_report import Failure
-from moe_formats.resources.expert_pool import ExpertPool
 
 
 @pytest.fixture
@@ -13,19 +13,17 @@ def world(served: World) -> World:
 
 
 def conditions(world: World) -> dict[str, tuple[str, str, str]]:
-    pool: ExpertPool = world.pool_state().pool
-    return {item.type: (item.status, item.reason, item.message) for item in pool.status.conditions}
+    return {item.type: (item.status, item.reason, item.message) for item in world.pool_status().conditions}
 
 
 def fail_tables(world: World, failure: Failure) -> None:
     """Let every distill Job from now on end with a failure."""
     world.change("code", seed=1)
     for _ in range(2000):
-        for key in world.subjects():
-            world.reconcile(*key)
-        for job in world.jobs():
-            if job.role == "distill" and job.state in ("Suspended", "Running"):
-                world.fate[job.name] = failure
+        world.reconcile_all()
+        for job in world.all("Job", role="distill"):
+            if not is_finished(job):
+                world.trainer.fate[job["metadata"]["name"]] = failure
         if not world.tick() and conditions(world)["TableReady"][1] == failure.reason:
             return
     raise AssertionError(conditions(world))
@@ -46,9 +44,9 @@ def test_a_table_that_cannot_be_made_stalls_the_pool_and_is_told_once(world: Wor
     assert "cells/1.json is damaged" in found["TableReady"][2]
     assert found["Ready"][:2] == ("False", "ArtefactCorrupt")
     assert found["Stalled"][:2] == ("True", "ArtefactCorrupt")
-    told = [event for name, event in world.events if event.reason == "ArtefactCorrupt"]
-    assert [event.type for event in told] == ["Warning"]
-    assert "Requests are routed without it" in told[0].message
+    told = [event for event in world.all("Event") if event["reason"] == "ArtefactCorrupt"]
+    assert [(event["type"], event["count"]) for event in told] == [("Warning", 1)]
+    assert "Requests are routed without it" in told[0]["message"]
     assert world.status("code").serving.revision == "code-2", "requests are routed all the same"
 
 

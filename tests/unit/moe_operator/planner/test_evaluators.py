@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 from world import World
+from world.manifests import job_config
 
-from moe_formats.job_config import EvaluateJob, SnapshotJob, parse_job_config
+from moe_formats.job_config import EvaluateJob, SnapshotJob
 
 SUMS = {"name": "sums", "measure": "exactMatch", "store": "corpora", "path": "sums.jsonl"}
 
@@ -20,8 +21,7 @@ def world_with(evaluators: list[dict[str, Any]], **expert: Any) -> World:
 
 
 def configs(world: World, expert: str) -> list[Any]:
-    manifests = [m for (kind, name), m in world.objects.items() if kind == "Job" and name.startswith(expert)]
-    return [parse_job_config(world._config_of(manifest)) for manifest in manifests]
+    return [job_config(job) for job in world.all("Job", expert=expert)]
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_target_is_judged_by_the_lower_bound_and_shown_with_its_interval(judge
 
 
 def test_an_inferior_revision_is_refused_and_the_old_one_serves_on(judged: World) -> None:
-    judged.accuracy_gained["code-2"] = -0.2
+    judged.trainer.accuracy_gained["code-2"] = -0.2
     judged.change("code", seed=1)
     judged.settle()
     verdict = judged.revision("code-2").status.verdict
@@ -82,8 +82,8 @@ def test_asking_for_an_evaluator_later_reads_its_items_and_makes_no_revision() -
 def test_only_the_claims_of_evaluators_that_are_asked_for_are_mounted() -> None:
     other = {**SUMS, "name": "other", "store": None, "claim": "elsewhere"}
     world = world_with([SUMS, other], promotion={"evaluators": ["other"]})
-    (job,) = (m for (kind, name), m in world.objects.items() if kind == "Job" and "code-snapshot" in name)
+    (job,) = world.all("Job", expert="code", role="snapshot")
     volumes = [v.get("persistentVolumeClaim", {}) for v in job["spec"]["template"]["spec"]["volumes"]]
     assert {"claimName": "elsewhere", "readOnly": True} in volumes
-    (read,) = parse_job_config(world._config_of(job)).evaluators
+    (read,) = job_config(job).evaluators
     assert (read.name, read.root) == ("other", "claim.elsewhere")

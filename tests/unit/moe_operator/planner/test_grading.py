@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from world import CONFIG, World
+from world.manifests import job_config
 
-from moe_formats.job_config import EvaluateJob, GradeJob, parse_job_config
+from moe_formats.job_config import EvaluateJob, GradeJob
 from moe_operator.config import Grader
 from moe_operator.planner.retention import KEPT_GRADINGS
 
@@ -23,8 +24,8 @@ PYTEST = Grader(image="registry.example/pytest:3", command=("grade",))
 def graded_world(**fates: str) -> World:
     """Return a world in which an Expert is judged by a grader."""
     world = World(CONFIG.model_copy(update={"graders": {"pytest": PYTEST}}))
-    world.graded = {"programs"}
-    world.fate.update({name.replace("_", "-"): fate for name, fate in fates.items()})
+    world.trainer.graded = {"programs"}
+    world.trainer.fate.update({name.replace("_", "-"): fate for name, fate in fates.items()})
     world.pool(evaluation={"evaluators": [PROGRAMS]})
     world.expert("general")
     world.expert("code", targets={"accuracy": {"evaluator": "programs", "min": 0.8}})
@@ -32,11 +33,11 @@ def graded_world(**fates: str) -> World:
 
 
 def jobs(world: World, start: str) -> list[str]:
-    return sorted(name for kind, name in world.objects if kind == "Job" and name.startswith(start))
+    return [name for job in world.all("Job") if (name := job["metadata"]["name"]).startswith(start)]
 
 
 def config(world: World, job: str) -> Any:
-    return parse_job_config(world._config_of(world.objects["Job", job]))
+    return job_config(world.get("Job", job))
 
 
 def test_what_an_evaluation_leaves_open_is_graded_and_then_judged_like_any_other() -> None:
@@ -58,7 +59,7 @@ def test_what_an_evaluation_leaves_open_is_graded_and_then_judged_like_any_other
 def test_an_inferior_revision_is_refused_by_its_grader() -> None:
     world = graded_world()
     world.settle()
-    world.accuracy_gained["code-2"] = -0.2
+    world.trainer.accuracy_gained["code-2"] = -0.2
     world.change("code", seed=1)
     world.settle()
     verdict = world.revision("code-2").status.verdict
@@ -69,8 +70,7 @@ def test_an_inferior_revision_is_refused_by_its_grader() -> None:
 def test_a_grader_that_fails_is_named_and_tried_again_and_decides_nothing() -> None:
     world = graded_world(**{f"code_1_g{n}": "grader" for n in range(1, 30)})
     for _ in range(120):
-        for key in world.subjects():
-            world.reconcile(*key)
+        world.reconcile_all()
         world.tick(60)
     assert world.revision("code-1").status.verdict is None
     assert world.status("code").serving is None or world.status("code").serving.revision is None
@@ -80,7 +80,7 @@ def test_a_grader_that_fails_is_named_and_tried_again_and_decides_nothing() -> N
     assert "chart's values" in message
     assert world.condition("code", "Stalled")[0] == "False"
     assert len(jobs(world, "code-1-g")) <= KEPT_GRADINGS + 1
-    world.fate.clear()
+    world.trainer.fate.clear()
     world.now += timedelta(minutes=10)
     world.settle()
     assert world.status("code").serving.revision == "code-1"

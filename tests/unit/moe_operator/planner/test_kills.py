@@ -119,7 +119,7 @@ def test_whatever_happens_it_settles_where_a_calm_world_would(acts: list[tuple[s
     world.expert("code")
     for act, number in acts:
         perform(world, act, number)
-    world.fate.clear()
+    world.trainer.fate.clear()
     world.kills = []
     world.pool()
     world.change("code", paused=False, seed=1, runID="", serving={"replicas": 1})
@@ -160,12 +160,12 @@ def perform(world: World, act: str, number: int) -> None:
     elif act == "scale":
         world.change("code", serving={"replicas": number % 3})
     elif act == "fail":
-        world.fate.update({f"code-{number % 4}-a{attempt}": 1 for attempt in (1, 2)})
+        world.trainer.fate.update({f"code-{number % 4}-a{attempt}": 1 for attempt in (1, 2)})
     else:
         delete_one(world, {"delete job": "Job", "delete server": "Deployment"}.get(act, "ConfigMap"), number)
 
 
 def delete_one(world: World, kind: str, number: int) -> None:
-    names = sorted(name for found, name in world.objects if found == kind)
+    names = [item["metadata"]["name"] for item in world.all(kind)]
     if names:
         world.delete(kind, names[number % len(names)])

@@ -1,14 +1,12 @@
 """The routing policy: who is in it, by which revision, and when old servers may go."""
 
-from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from world import World
+from world import POOL, World
 
-from moe_operator.planner.routing import plan_policy
-from moe_operator.planner.serving import finished_servers
-from moe_operator.state import ObservedGateway
+from moe_formats.routing_policy import RoutingPolicy, parse_routing_policy
 
 
 @pytest.fixture(scope="module")
@@ -26,72 +24,102 @@ def world(settled: World) -> World:
     return settled.fork()
 
 
+def planned_policy(world: World) -> RoutingPolicy:
+    """Return the policy that the pool's next plan leads to."""
+    plan = world.plan("ExpertPool", POOL)
+    found = [item["data"]["policy.json"] for item in plan.apply if item["kind"] == "ConfigMap"]
+    policy = parse_routing_policy(found[0]) if found else world.policy()
+    assert policy is not None
+    return policy
+
+
+def change_table(world: World, **table: Any) -> None:
+    """Change what the pool's status says of its table."""
+    world.edit("ExpertPool", POOL, {"status": {"routing": {"table": table}}})
+
+
+def without_table(world: World) -> None:
+    """Take the table away, and the Job that says where it is."""
+    world.edit("ExpertPool", POOL, {"status": {"routing": {"table": None}}})
+    for job in world.all("Job", role="distill"):
+        world.delete("Job", job["metadata"]["name"])
+
+
 def test_the_fallback_is_named_while_it_serves(world: World) -> None:
     policy = world.policy()
     assert policy is not None
     assert policy.fallback == "general"
-    world.ready["general-1"] = 0
-    without = plan_policy(world.pool_state(), None)
+    world.kubelet.unready.add("general-1")
+    world.run(until=world.now + timedelta(seconds=30))
+    without = world.policy()
     assert without is not None
     assert without.fallback is None
     assert [entry.name for entry in without.experts] == ["code"]
 
 
 def test_the_policy_never_shrinks_to_nothing(world: World) -> None:
-    world.ready.clear()
-    assert plan_policy(world.pool_state(), world.pool_state().pool.status.routing.table) == world.policy()
+    before = world.policy()
+    world.kubelet.unready |= set(world.servers())
+    world.settle()
+    assert world.status("code").serving.ready_replicas == world.status("general").serving.ready_replicas == 0
+    assert world.policy() == planned_policy(world) == before
 
 
 def test_posterior_stands_in_until_a_table_knows_every_expert(world: World) -> None:
-    state = world.pool_state()
-    table = state.pool.status.routing.table
-    assert table is not None
-    assert plan_policy(state, table).strategy == "Distilled"  # type: ignore[union-attr]
-    assert plan_policy(state, None).strategy == "Posterior"  # type: ignore[union-attr]
-    partial = table.model_copy(update={"experts": ["code"]})
-    assert plan_policy(state, partial).strategy == "Posterior"  # type: ignore[union-attr]
+    assert planned_policy(world).strategy == "Distilled"
+    change_table(world, experts=["code"])
+    assert planned_policy(world).strategy == "Posterior"
+    without_table(world)
+    assert planned_policy(world).strategy == "Posterior"
 
 
 def test_posterior_divides_by_the_temperature_that_was_fitted_with_the_table(world: World) -> None:
-    state = world.pool_state()
-    table = state.pool.status.routing.table
-    assert table is not None
-    fitted = table.model_copy(update={"posterior_temperature": 9.5})
-    assert plan_policy(state, fitted).temperature == 9.5  # type: ignore[union-attr]
-    assert plan_policy(state, None).temperature == 1.0  # type: ignore[union-attr]
+    change_table(world, posteriorTemperature=9.5)
+    assert planned_policy(world).temperature == 9.5
+    without_table(world)
+    assert planned_policy(world).temperature == 1.0
 
 
 def test_a_new_revision_without_a_ready_server_leaves_the_old_one_in_place(world: World) -> None:
+    world.kubelet.unready.add("code-2")
+    world.change("code", seed=1)
+    world.run(until=world.now + timedelta(seconds=30))
+    assert routed(world) == {"code": "code-1", "general": "general-1"}
+    assert sorted(world.servers()) == ["code-1", "code-2", "general-1"]
+
+
+def test_an_expert_without_any_ready_server_is_left_out(world: World) -> None:
     world.change("code", seed=1)
     world.settle()
-    world.ready["code-2"] = 0
-    policy = plan_policy(world.pool_state(), None)
+    assert routed(world) == {"code": "code-2", "general": "general-1"}
+    world.kubelet.unready.add("code-2")
+    world.run(until=world.now + timedelta(seconds=30))
+    assert routed(world) == {"general": "general-1"}
+
+
+def routed(world: World) -> dict[str, str]:
+    policy = world.policy()
     assert policy is not None
-    assert [entry.name for entry in policy.experts] == ["general"]
+    return {entry.name: entry.revision for entry in policy.experts}
 
 
 def test_old_servers_stay_until_every_gateway_has_had_the_policy_for_a_while(world: World) -> None:
-    world.pool(routing={"strategy": "Posterior"})
+    world.pool(routing={"strategy": "Posterior"}, gateway={"replicas": 2})
     world.settle()
+    one, _ = world.all("Pod", role="gateway")
+    world.kubelet.deaf.add(one["metadata"]["name"])
     world.change("code", seed=1)
-    while world.status("code").current_revision != "code-2":
-        for key in world.subjects():
-            world.reconcile(*key)
-        world.tick()
-    for key in world.subjects():
-        world.reconcile(*key)
-    world.tick()
-    for key in world.subjects():
-        world.reconcile(*key)
-    policy = world.policy()
-    assert policy is not None
-    assert policy.expert("code").revision == "code-2"  # type: ignore[union-attr]
-    state = world.pool_state()
-    assert finished_servers(state, policy, now=world.now) == []
-    later = world.now + timedelta(seconds=5)
-    assert [server.name for server in finished_servers(state, policy, now=later)] == ["code-1"]
-    slow = ObservedGateway(2, 2, {"one": policy.digest(), "two": "sha256:" + "0" * 64})
-    assert finished_servers(replace(state, gateway=slow), policy, now=later) == []
+    world.run(until=world.now + timedelta(minutes=5))
+    assert routed(world)["code"] == "code-2"
+    assert world.pool_condition("GatewayReady")[1] == "WaitingForGateway"
+    assert sorted(world.servers()) == ["code-1", "code-2", "general-1"]
+    world.kubelet.deaf.clear()
+    world.run(until=world.now + timedelta(seconds=0.5))
+    assert world.pool_condition("GatewayReady")[0] == "True"
+    known = world.now
+    while "code-1" in world.servers():
+        world.run(until=world.now + timedelta(seconds=0.5))
+    assert timedelta(seconds=2) <= world.now - known <= timedelta(seconds=5)
 
 
 def test_a_deleted_policy_is_written_again(world: World) -> None:
@@ -111,20 +139,19 @@ def test_a_pool_without_gateways_still_hands_over(world: World) -> None:
 
 
 def test_the_table_is_made_anew_for_a_new_roster(world: World) -> None:
-    before = world.pool_state().pool.status.routing.table
+    before = world.pool_status().routing.table
     world.change("code", seed=1)
     world.settle()
-    after = world.pool_state().pool.status.routing.table
+    after = world.pool_status().routing.table
     assert before is not None
     assert after is not None
     assert after.roster != before.roster
-    assert len([job for job in world.jobs() if job.role == "distill"]) == 1
+    assert len(world.all("Job", role="distill")) == 1
 
 
 def test_a_fallback_beyond_the_largest_policy_is_left_out(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("moe_operator.planner.routing.MAX_EXPERTS", 1)
-    policy = plan_policy(world.pool_state(), None)
-    assert policy is not None
+    policy = planned_policy(world)
     assert ([entry.name for entry in policy.experts], policy.fallback) == (["code"], None)

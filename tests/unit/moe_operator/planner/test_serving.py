@@ -1,12 +1,13 @@
 """Which revision serves, on which servers: the handshake between an Expert and its pool, step by step."""
 
-from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from world import POOL, World
 
-from moe_operator.planner.serving import finished_servers, named_revisions
+from moe_formats.resources import labels
+from moe_operator.planner.serving import named_revisions
 
 
 @pytest.fixture
@@ -15,12 +16,24 @@ def world(served: World) -> World:
 
 
 def uids(world: World) -> dict[str, str]:
-    return {name: server.uid for name, server in world.servers().items()}
+    return {
+        item["metadata"]["name"]: item["metadata"]["uid"] for item in world.all("Deployment", role="server")
+    }
+
+
+def unpin(world: World, **spec: Any) -> None:
+    given = {name: value for name, value in world.get("Expert", "code")["spec"].items() if name != "revision"}
+    world.put("Expert", "code", {**given, **spec})
+
+
+def routed(world: World) -> dict[str, str]:
+    policy = world.policy()
+    assert policy is not None
+    return {entry.name: entry.revision for entry in policy.experts}
 
 
 def step(world: World) -> None:
-    for key in world.subjects():
-        world.reconcile(*key)
+    world.reconcile_all()
     world.tick()
 
 
@@ -69,39 +82,26 @@ def test_a_revision_that_does_not_take_over_leaves_no_servers(world: World) -> N
 def test_replicas_are_scaled_and_never_applied(world: World) -> None:
     world.change("code", serving={"replicas": 3})
     world.settle()
-    assert world.servers()["code-1"].desired_replicas == 3
-    deployment = world.objects["Deployment", "code-1"]
-    deployment["spec"]["replicas"] = 7
+    assert world.servers()["code-1"] == 3
+    world.edit("Deployment", "code-1", {"spec": {"replicas": 7}})
     world.settle()
-    assert deployment["spec"]["replicas"] == 3
+    assert world.servers()["code-1"] == 3
     world.change("code", serving={"replicas": 3, "temperature": 0.5})
     world.settle()
-    assert world.objects["Deployment", "code-1"]["spec"]["replicas"] == 3
+    assert world.servers()["code-1"] == 3
 
 
 def test_a_deployment_starts_with_the_replicas_that_are_wanted_then() -> None:
     world = World()
     world.pool(gateway={"replicas": 2})
     world.expert("general", serving={"replicas": 0})
-<<<<<<< HEAD
     world.expert("code", serving={"replicas": 3})
     seen: dict[str, int] = {}
     while world.status("code").serving is None or world.status("code").serving.revision is None:
         step(world)
-        for (kind, name), manifest in world.objects.items():
-            if kind == "Deployment":
-                seen.setdefault(name, manifest["spec"]["replicas"])
+        for item in world.all("Deployment"):
+            seen.setdefault(item["metadata"]["name"], item["spec"]["replicas"])
     assert seen == {"general-1": 0, "code-1": 3, "first-pool-gateway": 2}
-=======
-    world.settle()
-    assert world.status("general").current_revision == "general-1"
-    assert world.servers() == {}
-    world.change("general", serving={"replicas": 2})
-    world.settle()
-    assert world.servers()["general-1"].desired_replicas == 2
-    world.change("general", serving={"replicas": 0})
-    world.settle()
-    assert world.servers()["general-1"].desired_replicas == 0
 
 
 def test_scaling_to_zero_while_another_revision_takes_over_leaves_no_server_running(world: World) -> None:
@@ -109,10 +109,10 @@ def test_scaling_to_zero_while_another_revision_takes_over_leaves_no_server_runn
     world.settle()
     assert world.status("code").current_revision == "code-2"
     assert sorted(world.servers()) == ["code-1", "general-1"]
-    world.change("code", revision=None, serving={"replicas": 0})
+    unpin(world, serving={"replicas": 0})
     world.settle()
-    assert {name: server.desired_replicas for name, server in world.servers().items()}.get("code-1", 0) == 0
-    assert [entry.name for entry in world.policy().experts] == ["general"]  # type: ignore[union-attr]
+    assert world.servers().get("code-1", 0) == 0
+    assert routed(world) == {"general": "general-1"}
 
 
 def test_the_server_of_the_last_good_revision_stays_through_a_restart_until_the_next_one_serves(
@@ -120,22 +120,26 @@ def test_the_server_of_the_last_good_revision_stays_through_a_restart_until_the_
 ) -> None:
     world.change("code", seed=1, revision="code-1")
     world.settle()
-    world.change("code", revision=None)
-    world.reconcile("Expert", "code")
+    world.kubelet.unready.add("code-2")
+    unpin(world)
+    world.run(until=world.now + timedelta(seconds=5))
     assert world.status("code").serving.target == "code-2"
-    world.ready["code-1"] = 0
-    for _ in range(4):
-        world.reconcile("ExpertPool", POOL)
-        world.reported = {pod: world.policy().digest() for pod in world.reported}  # type: ignore[union-attr]
-        world.now += timedelta(minutes=1)
+    world.kubelet.unready.add("code-1")
+    world.run(until=world.now + timedelta(minutes=5))
+    assert routed(world) == {"general": "general-1"}
     assert "code-1" in world.servers()
+    world.kubelet.unready.clear()
     world.settle()
     assert sorted(world.servers()) == ["code-2", "general-1"]
 
 
 def test_an_edited_label_does_not_let_a_server_go(world: World) -> None:
-    state, later = world.pool_state(), world.now + timedelta(minutes=1)
-    edited = replace(state.servers["code-1"], revision="another")
-    servers = {server.revision: server for server in (edited, state.servers["general-1"])}
-    assert finished_servers(replace(state, servers=servers), world.policy(), now=later) == []
->>>>>>> operator-words
+    world.edit("Deployment", "code-1", {"metadata": {"labels": {labels.REVISION: "another"}}})
+    world.reconcile("ExpertPool", POOL)
+    assert sorted(world.servers()) == ["code-1", "general-1"]
+
+
+def test_a_pool_with_an_expert_at_zero_settles(world: World) -> None:
+    world.change("code", serving={"replicas": 0})
+    world.settle()
+    assert world.plan("ExpertPool", POOL).requeue is None

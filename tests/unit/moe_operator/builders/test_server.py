@@ -1,30 +1,8 @@
-"""Is a live object still as it was made?"""
+"""A served revision keeps the pod template that its Deployment was made with."""
 
 import json
 
-import pytest
-
 from moe_operator.builders.server import PROFILE, TEMPERATURE, TEMPLATE, frozen
-from moe_operator.subset import is_subset
-
-
-@pytest.mark.parametrize(
-    ("desired", "live", "same"),
-    [
-        ({"a": 1}, {"a": 1, "b": 2}, True),
-        ({"a": 1}, {"a": 2}, False),
-        ({"a": 1}, {}, False),
-        ({"a": [{"x": 1}]}, {"a": [{"x": 1, "y": 2}]}, True),
-        ({"a": [1]}, {"a": [1, 2]}, False),
-        ({"a": {}}, {}, True),
-        ({"requests": {"cpu": "0.5"}}, {"requests": {"cpu": "500m"}}, True),
-        ({"limits": {"memory": "1024Mi"}}, {"limits": {"memory": "1Gi"}}, True),
-        ({"limits": {"memory": "1Gi"}}, {"limits": {"memory": "1G"}}, False),
-        ({"limits": {"memory": "1Gi"}}, {"limits": {}}, False),
-    ],
-)
-def test_desired_must_be_a_subset_of_live(desired: object, live: object, same: bool) -> None:
-    assert is_subset(desired, live) is same
 
 
 def deployment(image: str, profile: str = "cpu", temperature: str | None = None) -> dict[str, object]:

@@ -1,11 +1,10 @@
-"""Targets and the columns that people read."""
+"""Targets: how they are judged, and the columns that people read."""
 
 import pytest
 
-from moe_formats.job_report import Interval, Progress
+from moe_formats.job_report import Interval
 from moe_formats.resources.expert import Targets
-from moe_formats.resources.expert_status import Scores, TrainingStatus
-from moe_operator.planner.progress import eta_text, percent, training_status
+from moe_formats.resources.expert_status import Scores
 from moe_operator.planner.targets import judge_targets, score_summary, targets_summary
 
 SCORES = Scores(
@@ -44,23 +43,3 @@ def test_the_columns_are_short() -> None:
     assert score_summary(None, domain="code") == ""
     assert targets_summary(judge_targets(Targets(gain=0.1, bits_per_byte=2.0), SCORES)) == "1/2"
     assert targets_summary([]) == ""
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(None, ""), (0, "5s"), (14, "10s"), (59, "60s"), (840, "14m"), (5400, "1.5h"), (90_000, "25h")],
-)
-def test_an_eta_is_coarse_and_absent_while_unknown(seconds: float | None, text: str) -> None:
-    assert eta_text(seconds) == text
-
-
-def test_percents_are_whole_and_never_early() -> None:
-    assert (percent(999, 1000), percent(1000, 1000), percent(1, 0)) == ("99%", "100%", "")
-
-
-def test_a_progress_that_shows_nothing_new_writes_nothing_new() -> None:
-    first = training_status(Progress(step=100, max_steps=1000, loss=2.0), attempt=1, before=None)
-    later = training_status(Progress(step=101, max_steps=1000, loss=1.9), attempt=1, before=first)
-    assert later is first
-    assert training_status(None, attempt=1, before=first) is first
-    assert training_status(None, attempt=2, before=first) == TrainingStatus(attempt=2)

@@ -24,8 +24,7 @@ def world_with_base(digest: str, **pool: Any) -> World:
 
 
 def job_configs(world: World) -> list[dict[str, Any]]:
-    jobs = [manifest for (kind, _), manifest in world.objects.items() if kind == "Job"]
-    containers = [job["spec"]["template"]["spec"]["containers"][0] for job in jobs]
+    containers = [job["spec"]["template"]["spec"]["containers"][0] for job in world.all("Job")]
     return [
         json.loads(item["value"])
         for container in containers
@@ -39,7 +38,7 @@ def snapshot_configs(world: World) -> list[dict[str, Any]]:
 
 
 def parent(world: World, revision: str) -> dict[str, Any]:
-    found: dict[str, Any] = world.objects["ExpertRevision", revision]["spec"]["inputs"]["parent"]
+    found: dict[str, Any] = world.get("ExpertRevision", revision)["spec"]["inputs"]["parent"]
     return found
 
 
@@ -96,7 +95,7 @@ def test_new_data_goes_on_from_the_current_revision() -> None:
 
 def contamination(world: World, expert: str) -> tuple[str | None, str | None]:
     """Return what the scores of the current revision say, and what the Expert's status repeats."""
-    revision = world.objects["ExpertRevision", str(world.status(expert).current_revision)]
+    revision = world.get("ExpertRevision", str(world.status(expert).current_revision))
     found: str | None = revision["status"]["evidence"]["scores"].get("contamination")
     return found, world.status(expert).scores.contamination
 
@@ -122,7 +121,7 @@ def test_it_is_said_while_either_side_descends_from_it_and_decides_nothing() -> 
     world = world_with_base(FIRST)
     world.change("code", base={"preset": "tiny"})
     world.settle()
-    assert "parent" not in world.objects["ExpertRevision", "code-2"]["spec"]["inputs"]
+    assert "parent" not in world.get("ExpertRevision", "code-2")["spec"]["inputs"]
     assert world.status("code").current_revision == "code-2"
     assert contamination(world, "code") == ("Unknown", "Unknown")
     world.data["code"] = 2

@@ -1,14 +1,11 @@
 """An Expert that reads a bucket: its snapshot Job is told where, and only that Job sees the keys."""
 
 import json
-from datetime import UTC, datetime
 from typing import Any
 
 from world import World
 
-from moe_formats.resources.expert_pool import ExpertPool
 from moe_operator.config import Store
-from moe_operator.planner.data import new_snapshot_job, request_of
 
 LAKE = Store.model_validate(
     {"s3": {"endpoint": "https://objects.example.org", "bucket": "text", "secret": "keys"}}
@@ -21,11 +18,8 @@ def snapshot_pod(sources: list[dict[str, str]]) -> dict[str, Any]:
     world.pool()
     stores = {**world.config.stores, "lake": LAKE, "public": PUBLIC}
     world.config = world.config.model_copy(update={"stores": stores})
-    world.expert("code", data={"sources": sources})
-    state = world.expert_state("code")
-    assert isinstance(state.pool, ExpertPool)
-    request = request_of(state.expert, now=datetime.now(UTC))
-    job = new_snapshot_job(state, state.pool, request, 1, world.config)
+    world.expert("code", base={"preset": "tiny"}, data={"sources": sources})
+    (job,) = world.plan("Expert", "code").create
     spec: dict[str, Any] = job["spec"]["template"]["spec"]
     return spec
 

@@ -1,0 +1,95 @@
+"""ApiClient's methods on an API server in memory.
+
+They are coroutines, as the operator expects, and never wait: ``finish`` runs one without an event loop.
+"""
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from moe_operator.cluster.api_client import Listing
+from moe_operator.cluster.resources import Resource
+from moe_operator.state import Manifest, ObjectRef
+from world.api_server import ApiServer, Key
+
+T = TypeVar("T")
+
+
+def finish(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Return the result of a coroutine that has nothing to wait for."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise AssertionError(f"{coroutine} waits for something")
+
+
+class Client:
+    """What an Applier, a Lister or a Lease sends its requests by."""
+
+    def __init__(self, server: ApiServer) -> None:
+        self.server = server
+
+    def before_read(self) -> None:
+        """Called before every read; what it raises is what the reader gets."""
+
+    def before_write(self, verb: str, key: Key) -> None:
+        """Called before every write; what it raises keeps the write from being made."""
+
+    def after_write(self, verb: str, key: Key) -> None:
+        """Called after every write, before the writer hears of it."""
+
+    async def list(self, resource: Resource, namespace: str = "", *, metadata_only: bool = False) -> Listing:
+        self.before_read()
+        found = self.server.visible(resource.kind)
+        items = [{"metadata": item["metadata"]} if metadata_only else dict(item) for item in found]
+        return Listing(items, self.server.version)
+
+    async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any]:
+        self.before_read()
+        return dict(self.server.get(resource.kind, namespace, name))
+
+    async def create(self, resource: Resource, manifest: Manifest) -> dict[str, Any]:
+        return self._write("create", _key(resource, manifest), self.server.create, manifest)
+
+    async def replace(self, resource: Resource, manifest: Manifest) -> dict[str, Any]:
+        return self._write("replace", _key(resource, manifest), self.server.replace, manifest)
+
+    async def apply(self, resource: Resource, manifest: Manifest) -> dict[str, Any]:
+        return self._write("apply", _key(resource, manifest), self.server.apply, manifest)
+
+    async def merge(
+        self, resource: Resource, ref: ObjectRef, change: Manifest, *, subresource: str = ""
+    ) -> dict[str, Any]:
+        key = (resource.kind, ref.namespace, ref.name)
+        verb = f"merge/{subresource}" if subresource else "merge"
+        return self._write(verb, key, lambda sent: self.server.merge(key, sent), change)
+
+    async def replace_status(
+        self, resource: Resource, ref: ObjectRef, status: Manifest, resource_version: str
+    ) -> dict[str, Any]:
+        key = (resource.kind, ref.namespace, ref.name)
+        return self._write(
+            "status", key, lambda sent: self.server.write_status(key, sent, resource_version), status
+        )
+
+    async def delete(self, resource: Resource, ref: ObjectRef) -> dict[str, Any]:
+        key = (resource.kind, ref.namespace, ref.name)
+        return self._write("delete", key, lambda sent: self._deleted(key, sent["uid"]), {"uid": ref.uid})
+
+    def _deleted(self, key: Key, uid: str) -> Manifest:
+        self.server.delete(key, uid)
+        return {"kind": "Status", "status": "Success"}
+
+    def _write(
+        self, verb: str, key: Key, write: Callable[[Manifest], Manifest], body: Manifest
+    ) -> dict[str, Any]:
+        self.before_write(verb, key)
+        answer = write(json.loads(json.dumps(body)))  # What arrives is JSON, and nobody else's.
+        self.after_write(verb, key)
+        return dict(answer)
+
+
+def _key(resource: Resource, manifest: Manifest) -> Key:
+    return resource.kind, manifest["metadata"].get("namespace", ""), manifest["metadata"]["name"]

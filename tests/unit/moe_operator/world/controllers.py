@@ -1,0 +1,164 @@
+"""What the cluster's own controllers do: each looks at all objects and writes what is missing."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from moe_operator.state import Manifest
+from world.api_server import ApiServer, Key
+from world.kubelet import INDEX
+from world.manifests import holds, is_finished
+
+
+def act(server: ApiServer, now: datetime) -> bool:
+    """Have every controller act once; return whether anything changed."""
+    before, pods = server.version, _pods(server)
+    for key, manifest in list(server.objects.items()):
+        control = CONTROLLERS.get(key[0])
+        if control is not None:
+            control(server, key, manifest, pods.get(manifest["metadata"]["uid"], []), now)
+    _collect_garbage(server, now)
+    return server.version != before
+
+
+def _control_job(server: ApiServer, key: Key, job: Manifest, pods: list[Manifest], now: datetime) -> None:
+    """Start the pods of a Job, and say when they are all done or one of them failed."""
+    if is_finished(job):
+        return
+    if job["spec"]["suspend"]:
+        _say(server, key, {"conditions": [_condition("Suspended", now)]})
+        return
+    for index in range(job["spec"]["parallelism"] if not pods else 0):
+        server.add(_pod(job, f"{key[2]}-{index}", {"job-name": key[2], INDEX: str(index)}))
+    phases = [(pod.get("status") or {}).get("phase") for pod in pods]
+    status: dict[str, Any] = {"active": job["spec"]["parallelism"], "startTime": _text(now)}
+    if pods and set(phases) == {"Succeeded"}:
+        ended = [_condition(type_, now) for type_ in ("SuccessCriteriaMet", "Complete")]
+        status = {"succeeded": len(pods), "completionTime": _text(now), "conditions": ended}
+    elif "Failed" in phases:
+        reason = _failure(job, pods)
+        ended = [_condition(type_, now, *reason) for type_ in ("FailureTarget", "Failed")]
+        status = {"failed": phases.count("Failed"), "conditions": ended}
+    elif job.get("status", {}).get("active"):
+        return
+    _say(server, key, status)
+
+
+def _failure(job: Manifest, pods: list[Manifest]) -> tuple[str, str]:
+    """Return reason and message of the Failed condition: by the pod failure policy, or too many failures."""
+    codes = {
+        code
+        for rule in job["spec"]["podFailurePolicy"]["rules"]
+        for code in rule.get("onExitCodes", {}).get("values", ())
+    }
+    for pod in pods:
+        for container in (pod.get("status") or {}).get("containerStatuses", ()):
+            code = container["state"].get("terminated", {}).get("exitCode")
+            if code in codes:
+                message = f"Container {container['name']} for pod failed with exit code {code} matching FailJob rule"
+                return "PodFailurePolicy", message
+    return "BackoffLimitExceeded", "Job has reached the specified backoff limit"
+
+
+def _control_deployment(
+    server: ApiServer, key: Key, deployment: Manifest, pods: list[Manifest], now: datetime
+) -> None:
+    """Keep as many pods of the newest template as asked; older ones go once those are ready."""
+    template, wanted = deployment["spec"]["template"]["spec"], deployment["spec"]["replicas"]
+    pods = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+    new = [pod for pod in pods if pod["spec"] == template]
+    old = [pod for pod in pods if pod["spec"] != template]
+    for _ in range(wanted - len(new)):
+        new.append(server.add(_pod(deployment, f"{key[2]}-{server.version}", {})))
+    ready = [pod for pod in new[:wanted] if holds(pod, "Ready")]
+    for pod in [*new[wanted:], *(old if len(ready) == wanted else [])]:
+        _terminate(server, pod, now)
+    counts = {
+        "replicas": min(len(new), wanted) + (len(old) if len(ready) < wanted else 0),
+        "updatedReplicas": min(len(new), wanted),
+        "readyReplicas": len(ready) + sum(holds(pod, "Ready") for pod in old if len(ready) < wanted),
+    }
+    generation = {"observedGeneration": deployment["metadata"]["generation"]}
+    _say(server, key, {**generation, **{name: count for name, count in counts.items() if count}})
+
+
+def _control_claim(server: ApiServer, key: Key, claim: Manifest, pods: list[Manifest], now: datetime) -> None:
+    """Bind a claim."""
+    _say(server, key, {"phase": "Bound"})
+
+
+Control = Callable[[ApiServer, Key, Manifest, list[Manifest], datetime], None]
+CONTROLLERS: dict[str, Control] = {
+    "Job": _control_job,
+    "Deployment": _control_deployment,
+    "PersistentVolumeClaim": _control_claim,
+}
+
+
+def _collect_garbage(server: ApiServer, now: datetime) -> None:
+    """Delete what belonged to objects that are gone; pods get the time to end."""
+    alive = {manifest["metadata"]["uid"] for manifest in server.objects.values()}
+    for key, manifest in list(server.objects.items()):
+        owners = manifest["metadata"].get("ownerReferences") or []
+        if owners and not any(owner["uid"] in alive for owner in owners):
+            if key[0] == "Pod":
+                _terminate(server, manifest, now)
+            else:
+                server.delete(key)
+
+
+def _terminate(server: ApiServer, pod: Manifest, now: datetime) -> None:
+    """Begin to end a pod; the kubelet does the rest."""
+    metadata = pod["metadata"]
+    if "deletionTimestamp" not in metadata:
+        key = ("Pod", metadata["namespace"], metadata["name"])
+        server.merge(key, {"metadata": {"deletionTimestamp": _text(now)}})
+
+
+def _pods(server: ApiServer) -> dict[str, list[Manifest]]:
+    """Return the pods by the uid of their owner."""
+    found: dict[str, list[Manifest]] = {}
+    for (kind, _, _), pod in server.objects.items():
+        if kind == "Pod":
+            found.setdefault(pod["metadata"]["ownerReferences"][0]["uid"], []).append(pod)
+    return found
+
+
+def _pod(owner: Manifest, name: str, marks: dict[str, str]) -> dict[str, Any]:
+    template, metadata = owner["spec"]["template"], owner["metadata"]
+    reference = {name: owner[name] for name in ("apiVersion", "kind")}
+    reference |= {"name": metadata["name"], "uid": metadata["uid"], "controller": True}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": metadata["namespace"],
+            "labels": {**template["metadata"]["labels"], **marks},
+            "ownerReferences": [reference],
+        },
+        "spec": template["spec"],
+    }
+
+
+def _say(server: ApiServer, key: Key, status: dict[str, Any]) -> None:
+    """Write a status, unless the object says the same already; times alone are no news."""
+    if _timeless(server.objects[key].get("status") or {}) != _timeless(status):
+        server.write_status(key, status)
+
+
+def _timeless(status: Manifest) -> dict[str, Any]:
+    conditions = [
+        {name: value for name, value in item.items() if name != "lastTransitionTime"}
+        for item in status.get("conditions") or []
+    ]
+    return {**status, "startTime": None, "conditions": conditions}
+
+
+def _condition(type_: str, now: datetime, reason: str = "", message: str = "") -> dict[str, Any]:
+    known = {"reason": reason, "message": message} if reason else {}
+    return {"type": type_, "status": "True", "lastTransitionTime": _text(now), **known}
+
+
+def _text(now: datetime) -> str:
+    return now.strftime("%Y-%m-%dT%H:%M:%SZ")

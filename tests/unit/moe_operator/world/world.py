@@ -1,0 +1,355 @@
+"""World: what a test says and asks."""
+
+import copy
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from moe_formats.resources import labels
+from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_revision import ExpertRevision
+from moe_formats.resources.reasons import Reason
+from moe_formats.routing_policy import RoutingPolicy, parse_routing_policy
+from moe_operator.config import Images, OperatorConfig, Profile, Store
+from moe_operator.state import Key, Manifest, Plan
+from world import controllers
+from world.api_server import ApiServer
+from world.api_server import Key as ObjectKey
+from world.client import Client
+from world.invariants import Broken, check_deletion, check_doubles
+from world.kubelet import Kubelet
+from world.manifests import label, role
+from world.operator_process import OperatorProcess
+from world.trainer import Trainer
+
+START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
+POOL = "first-pool"
+NAMESPACE = "default"
+
+#: Dates further off than this are not waited for when a world settles.
+FAR = timedelta(minutes=30)
+
+CONFIG = OperatorConfig(
+    images=Images(trainer="moe-operator/trainer:0.1.0", gateway="moe-operator/gateway:0.1.0"),
+    profiles={
+        "cpu": Profile(requests={"cpu": "1", "memory": "1Gi"}),
+        "nvidia": Profile(
+            device="nvidia.com/gpu", tolerations=({"key": "nvidia.com/gpu", "operator": "Exists"},)
+        ),
+    },
+    stores={"corpora": Store(claim="corpora")},
+)
+
+
+class Killed(Exception):
+    """The operator is killed before a write."""
+
+
+class World:
+    """A pool's cluster, a clock, and one operator after the other."""
+
+    def __init__(self, config: OperatorConfig = CONFIG) -> None:
+        self.now = START
+        self.server = ApiServer(self._clock)
+        self.kubelet, self.trainer = Kubelet(), Trainer()
+        #: Writes of the operator so far, its Events left out.
+        self.writes = 0
+        #: Names of what the operator created, in order.
+        self.created: list[str] = []
+        #: Numbers of writes after which the operator is killed; each is used up once.
+        self.kills: list[int] = []
+        #: Where set: a fork after every write, each of them what a kill at that point leaves behind.
+        self.history: list[World] | None = None
+        self._config = config
+        self._operator: OperatorProcess | None = None
+        #: The version of the objects that the cluster acted on last.
+        self._acted = -1
+
+    def fork(self) -> "World":
+        """Return a world that goes its own way from here, with an operator that has just started."""
+        other = copy.copy(self)
+        other.server = self.server.fork(other._clock)
+        other.kubelet, other.trainer = self.kubelet.fork(), self.trainer.fork()
+        other.created, other.kills, other.history = list(self.created), [], None
+        other._operator = None
+        return other
+
+    @property
+    def config(self) -> OperatorConfig:
+        """What the operator is started with; another one starts another operator."""
+        return self._config
+
+    @config.setter
+    def config(self, config: OperatorConfig) -> None:
+        self._config, self._operator = config, None
+
+    @property
+    def data(self) -> dict[str, int]:
+        """What the sources of an Expert hold: another version is other data."""
+        return self.trainer.data
+
+    # -- what users and other hands do
+
+    def pool(self, **spec: Any) -> None:
+        """Create or change the pool."""
+        self.put("ExpertPool", POOL, {"storage": {"size": "1Gi"}, **spec})
+
+    def expert(self, name: str, **spec: Any) -> None:
+        """Create or change an Expert; `base` and `data` have sensible defaults."""
+        given = {
+            "pool": POOL,
+            "data": {"sources": [{"store": "corpora", "path": f"{name}/*.txt"}]},
+            "base": {"preset": "tiny"} if name == "general" else {"expert": "general"},
+        }
+        if name != "general":
+            given["domain"] = spec.pop("domain", name)
+        self.put("Expert", name, {**given, **spec})
+
+    def change(self, name: str, **spec: Any) -> None:
+        """Change fields of an Expert's spec."""
+        self.put("Expert", name, {**self.get("Expert", name)["spec"], **spec})
+
+    def put(self, kind: str, name: str, spec: dict[str, Any]) -> None:
+        """Apply a custom resource as a user would."""
+        live = self.server.objects.get((kind, NAMESPACE, name))
+        if live is None:
+            metadata = {"name": name, "namespace": NAMESPACE}
+            api_version = labels.API_VERSION
+            self.server.add({"apiVersion": api_version, "kind": kind, "metadata": metadata, "spec": spec})
+        elif live["spec"] != spec:
+            self.server.add({**live, "spec": spec})
+
+    def edit(self, kind: str, name: str, change: dict[str, Any]) -> None:
+        """Merge a change into any object, as somebody by hand would; lists are replaced as a whole."""
+        self.server.merge((kind, NAMESPACE, name), change)
+
+    def delete(self, kind: str, name: str) -> None:
+        """Delete an object; what it owns goes with it as time passes."""
+        self.server.delete((kind, NAMESPACE, name))
+
+    # -- what there is
+
+    def get(self, kind: str, name: str) -> Manifest:
+        """Return an object; raises ApiError (404) if there is none."""
+        return self.server.get(kind, NAMESPACE, name)
+
+    def has(self, kind: str, name: str) -> bool:
+        """Say whether there is an object."""
+        return (kind, NAMESPACE, name) in self.server.objects
+
+    def all(self, kind: str, **marks: str) -> list[Manifest]:
+        """Return the objects of a kind by name; ``role`` and ``expert`` choose by label."""
+        found = [item for (found, _, _), item in sorted(self.server.objects.items()) if found == kind]
+        if "role" in marks:
+            found = [item for item in found if role(item) == marks["role"]]
+        if "expert" in marks:
+            found = [item for item in found if label(item, labels.EXPERT) == marks["expert"]]
+        return found
+
+    def servers(self) -> dict[str, int]:
+        """Return the served revisions with the replicas that are asked for."""
+        return {
+            item["metadata"]["name"]: item["spec"]["replicas"]
+            for item in self.all("Deployment", role="server")
+        }
+
+    def policy(self) -> RoutingPolicy | None:
+        """Return the policy in the ConfigMap."""
+        if not self.has("ConfigMap", f"{POOL}-routing"):
+            return None
+        return parse_routing_policy(self.get("ConfigMap", f"{POOL}-routing")["data"]["policy.json"])
+
+    def pool_status(self) -> Any:
+        """Return the parsed status of the pool."""
+        return ExpertPool.model_validate(self.get("ExpertPool", POOL)).status
+
+    def status(self, name: str) -> Any:
+        """Return the parsed status of an Expert."""
+        return Expert.model_validate(self.get("Expert", name)).status
+
+    def revision(self, name: str) -> ExpertRevision:
+        """Return a revision."""
+        return ExpertRevision.model_validate(self.get("ExpertRevision", name))
+
+    def revisions(self, expert: str) -> list[str]:
+        """Return the names of an Expert's revisions."""
+        found = [item for item in self.all("ExpertRevision") if item["spec"]["expert"] == expert]
+        return [item["metadata"]["name"] for item in found]
+
+    def condition(self, expert: str, type_: str) -> tuple[str, str, str]:
+        """Return status, reason and message of a condition of an Expert."""
+        return _condition(self.status(expert), type_)
+
+    def pool_condition(self, type_: str) -> tuple[str, str, str]:
+        """Return status, reason and message of a condition of the pool."""
+        return _condition(self.pool_status(), type_)
+
+    def reasons(self, owner: str) -> list[Reason]:
+        """Return the reasons of the Events about an object, one as often as it was sent."""
+        return [
+            Reason(event["reason"])
+            for event in self.all("Event")
+            if event["involvedObject"]["name"] == owner
+            for _ in range(event["count"])
+        ]
+
+    # -- what the operator does
+
+    @property
+    def operator(self) -> OperatorProcess:
+        """The operator that runs, or one that is started now."""
+        if self._operator is None:
+            self._operator = OperatorProcess(_KillableClient(self), self.config, self.kubelet.policies)
+        return self._operator
+
+    def expert_state(self, name: str) -> Any:
+        """Return what is gathered of an Expert."""
+        return self.operator.gather(Key("Expert", NAMESPACE, name))
+
+    def subjects(self) -> list[tuple[str, str]]:
+        """Return what there is to reconcile."""
+        return sorted(
+            (kind, name) for kind, _, name in self.server.objects if kind in ("Expert", "ExpertPool")
+        )
+
+    def plan(self, kind: str, name: str) -> Plan:
+        """Return the plan of one key."""
+        return self.operator.plan(Key(kind, NAMESPACE, name), self.now)
+
+    def reconcile(self, kind: str, name: str) -> Plan | None:
+        """Plan one key and carry the plan out; None if the operator is killed in it, and another one starts."""
+        try:
+            return self.operator.reconcile(Key(kind, NAMESPACE, name), self.now)
+        except Killed:
+            self._operator = None
+            return None
+
+    def reconcile_all(self) -> None:
+        """Reconcile every key once, whether or not anything concerns it."""
+        for key in self.subjects():
+            self.reconcile(*key)
+
+    # -- time
+
+    def tick(self, seconds: float = 0.5) -> bool:
+        """Let time pass and the cluster go on, but not the operator; return whether anything moved."""
+        self.now += timedelta(seconds=seconds)
+        before, self._acted = self.server.version, -1
+        while self._cluster_acts():
+            pass
+        return self.server.version != before
+
+    def settle(self) -> None:
+        """Let everything happen, until nothing is left but far dates."""
+        self.run(far=FAR, limit=3000)
+
+    def run(
+        self, until: datetime | None = None, *, far: timedelta | None = None, limit: int = 20_000
+    ) -> None:
+        """Let everything happen that comes due until a date, or until what comes next is ``far`` off.
+
+        The clock jumps from one due date to the next: of a pod, or of a key that asked to be looked at again.
+        A key is reconciled when a change concerns it or it is due, as the operator's queue has it.
+        """
+        self._acted = -1
+        for _ in range(limit):
+            busy = self._operator_acts()
+            if self._cluster_acts() or busy:
+                continue
+            due = self._next_due()
+            end = until if until is not None else self.now + (far or FAR)
+            if due is None or due >= end:
+                self.now = until if until is not None else self.now
+                return
+            self.now = max(self.now, due)
+        raise Broken(f"not settled after {limit} steps")
+
+    def end_state(self) -> dict[str, Any]:
+        """Return what a run ends in, without what depends on the way there: times, uids, versions."""
+        experts = {
+            item["metadata"]["name"]: Expert.model_validate(item).status for item in self.all("Expert")
+        }
+        revisions = [ExpertRevision.model_validate(item) for item in self.all("ExpertRevision")]
+        policy = self.policy()
+        return {
+            "experts": {
+                name: (
+                    status.phase,
+                    status.reason,
+                    status.current_revision,
+                    status.latest_revision,
+                    status.base_revision,
+                    status.serving,
+                    status.score,
+                    status.targets,
+                    [(item.type, item.status, item.reason) for item in status.conditions],
+                )
+                for name, status in experts.items()
+            },
+            "revisions": {
+                item.metadata.name: (item.spec.cause, item.status.phase, item.status.artefact)
+                for item in revisions
+            },
+            "policy": policy.model_dump(exclude={"table": {"digest"}}) if policy else None,
+            "servers": self.servers(),
+        }
+
+    def _clock(self) -> datetime:
+        return self.now
+
+    def _operator_acts(self) -> bool:
+        """Have the operator look at the key whose turn it is; return whether there was one."""
+        operator = self.operator
+        key = operator.take(self.now)
+        if key is not None:
+            self.reconcile(key.kind, key.name)
+            operator.done(key)
+        return key is not None
+
+    def _cluster_acts(self) -> bool:
+        """Have controllers and nodes do what is due, if anything may be; return whether anything changed."""
+        due = self.kubelet.next_due()
+        if self.server.version == self._acted and (due is None or due > self.now):
+            return False
+        self._acted = self.server.version
+        moved = controllers.act(self.server, self.now)
+        moved |= self.kubelet.act(self.server, self.trainer, self.now)
+        self.operator.ask(self.kubelet.policies)
+        return moved
+
+    def _next_due(self) -> datetime | None:
+        dates = (self.operator.next_due(), self.kubelet.next_due())
+        return min((date for date in dates if date is not None), default=None)
+
+
+def _condition(status: Any, type_: str) -> tuple[str, str, str]:
+    found = next(item for item in status.conditions if item.type == type_)
+    return found.status, found.reason, found.message
+
+
+class _KillableClient(Client):
+    """The operator's client: counts its writes, checks the invariants at each, and is where it is killed."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world.server)
+        self._world = world
+
+    def before_write(self, verb: str, key: ObjectKey) -> None:
+        world = self._world
+        if world.kills and world.writes >= world.kills[0]:
+            world.kills.pop(0)
+            raise Killed
+        if verb == "delete":
+            check_deletion(key, world.server, world.kubelet.policies.values())
+
+    def after_write(self, verb: str, key: ObjectKey) -> None:
+        world = self._world
+        kind, _, name = key
+        if kind == "Event":
+            return
+        world.writes += 1
+        if verb == "create":
+            world.created.append(name)
+        check_doubles(world.server)
+        if world.history is not None:
+            world.history.append(world.fork())
