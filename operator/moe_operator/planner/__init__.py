@@ -1,25 +1,48 @@
-"""What should be: pure functions from what was observed, and a clock, to a Plan. One policy per file.
+"""What should be done: pure functions from what was observed, and the time, to a Plan. One policy per file.
 
-expert      the order in which everything about an Expert is decided     plan_expert
-pool        the same for what concerns several Experts at once           plan_pool
+The order of decisions:
+expert        everything about one Expert: plan_expert
+pool          what concerns several Experts at once: plan_pool
+decisions     what the stages of plan_expert have decided so far, in one value
 
-decisions     what the stages of plan_expert have decided, in one value
-validation    what cannot work as it is written
-base          what an Expert branches from
-data          snapshots and refreshes
+What an Expert needs:
+validation    what makes it impossible as it is written
+base          what it starts from: another Expert, a preset or a checkpoint
+data          its snapshots, and when another one is taken
 demand        whether another revision is demanded, why, and from which parents
-identity      when two revisions are the same         lineage       which are promoted, what their parents saw
-suite         the domains a revision is measured on   evaluators    the evaluators that it asks for
-making        train, evaluate, start, judge           attempts      what has become of Jobs
-promotion     THE gate: may a candidate serve?        targets       are they met?
-serving       which revision serves, on which servers, and when old ones go
-scaling       how many replicas: the only writer      children      what is missing or was changed
-routing       the gateways' policy                    distillation  the table of the Distilled strategy
-admission     whose Job starts now                    retention     which Jobs may go
-conditions    how a revision stands, in conditions    *_status, *_conditions, *_events   what is told of it
-job_configs   what Jobs are asked to do               evidence      what they found out
-names         names of objects, from what they are for
-times         how long things in the world take
+identity      the digest by which two revisions are the same
+lineage       which revisions are promoted, and what their parents were trained on
+suite         the domains that a revision is measured on
+evaluators    the evaluators that the Expert asks for
+
+How a revision is made:
+making        its steps: train, evaluate, start, judge
+attempts      how far a piece of work is that Jobs attempt
+job_configs   what Jobs are asked to do
+evidence      what Jobs found out, as a status records it
+grading       the Job in which graders judge answers
+gang          the Service of a training Job on several nodes
+promotion     the gate: whether a revision may serve
+targets       whether the targets of the spec are met
+
+What serves:
+serving       which revision serves, on which servers, and when old servers are deleted
+scaling       how many replicas a Deployment gets: the only writer of that number
+routing       the policy of the gateways
+distillation  the table of the Distilled strategy
+children      which objects are missing or were changed
+admission     which suspended Jobs start now
+retention     which Jobs are deleted
+
+What is reported:
+conditions    how far a revision is, as conditions; also Ready, Reconciling and Stalled
+expert_status, expert_conditions, expert_events, pool_status, revision_status
+progress      the columns PROGRESS and ETA
+blockage      why pods do not run
+status_writes which statuses have to be written
+
+names         names of objects, derived from what they are for
+times         the times that decisions rest on
 """
 
 from moe_operator.planner.expert import plan_expert

@@ -1,11 +1,11 @@
-"""Which suspended Jobs of a pool may start now. Where a Kueue queue is set, it decides, and this does not.
+"""Decides which suspended Jobs of a pool start now. If a Kueue queue is configured, Kueue decides instead.
 
-snapshots   one at a time, for they append to one registry of held-out documents: domains before the
-bases they branch from, mixtures last and only once the domains' first snapshots are taken
-others      as many training and evaluate Jobs as the budget allows, evaluation first: what is begun is
-finished before more is begun; grade and distill Jobs are small and always start
-gangs       training Jobs of several pods: one at a time, for two that each got half of their nodes would wait
-for ever
+snapshots           One at a time, since all append to one registry of held-out documents. Domains come before the
+                    bases that they branch from. Mixtures come last, once the first snapshots of the domains are taken.
+training, evaluate  As many as the pool's budget allows, evaluation first: what has begun is finished before more begins.
+grade, distill      Always: they are small.
+gangs               Training Jobs of several pods start one at a time: if two of them had got half of their nodes each,
+                    both would wait forever.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,13 +25,14 @@ class Admission:
     """Jobs to start, Jobs whose turn is over, and when to look again."""
 
     start: tuple[ObservedJob, ...] = ()
-    #: Snapshot Jobs to delete: they are made again, suspended, at the end of the queue.
+    #: Snapshot Jobs to delete. They are created again, suspended, at the end of the queue.
     yield_turn: tuple[ObservedJob, ...] = ()
+    #: Seconds until time alone changes the decision.
     wait: float | None = None
 
 
 def admit(state: PoolState, *, now: datetime) -> Admission:
-    """Return what may start; nothing does while the pool is paused."""
+    """Return the Jobs that may start; none while the pool is paused."""
     if state.pool.spec.paused:
         return Admission()
     unfinished = [job for job in state.jobs if job.state in ("Suspended", "Running")]
@@ -66,7 +67,7 @@ def _admit_snapshot(state: PoolState, jobs: Sequence[ObservedJob], *, now: datet
 
 
 def _must_wait(expert: Expert | None, experts: Mapping[str, Expert], now: datetime) -> float | None:
-    """Return how long a snapshot waits for others that may still come before it, or None."""
+    """Return the seconds that a snapshot waits for others that may still come before it; None if it may start."""
     if expert is None:
         return None
     children = [peer for peer in experts.values() if peer.spec.base.expert == expert.metadata.name]
@@ -99,7 +100,7 @@ def _turn(job: ObservedJob, experts: Mapping[str, Expert]) -> tuple[bool, bool, 
 
 
 def _height(name: str, experts: Mapping[str, Expert], seen: frozenset[str] = frozenset()) -> int:
-    """Return how many generations branch from an Expert; a cycle ends the count."""
+    """Return how many generations of Experts branch from an Expert; the count ends at a cycle."""
     children = [peer.metadata.name for peer in experts.values() if peer.spec.base.expert == name]
     return max(
         (1 + _height(child, experts, seen | {name}) for child in children if child not in seen), default=0

@@ -1,11 +1,10 @@
-"""What has become of a piece of work that Jobs attempt: shared by snapshot, train, evaluate and distill.
+"""Finds out how far a piece of work is that Jobs attempt: a snapshot, training, evaluation, grading or distillation.
 
-An attempt is one Job. Lost and failed attempts are followed by another until the work is done, its input
-is found wrong, or too many incidents have happened. Disruptions (evicted, preempted, node lost), a full disk
-and a grader that fails are no fault of the work and are not counted as incidents. The first process of a gang
-reports for all, and a result counts as soon as it is there: pods that only have to end are not waited for. A
-Job that succeeded but left no readable headline is made again: its command finds its own result and reports it
-once more.
+Each attempt is one Job. A lost or failed attempt is followed by another until the work is done, its input turns out to
+be wrong, or too many incidents have happened. Disruptions (evicted, preempted, node lost), a full disk and a failing
+grader are not the fault of the work, so they are not counted as incidents. The first process of a gang reports for all
+processes. A result counts as soon as it is there: nobody waits for pods that only have to end. If a Job succeeded but
+left no readable headline, another is made: its command finds the result in the store and reports it again.
 """
 
 from collections.abc import Sequence
@@ -20,33 +19,40 @@ from moe_operator.planner.names import attempt_of
 from moe_operator.planner.times import FIRST_RETRY, LAST_RETRY, LOOK_AGAIN, TERMINATION_MESSAGE
 from moe_operator.state import AnyHeadline, ObservedJob, ObservedPod, Role
 
-#: Incidents after which work without a limit of its own is given up.
+#: Number of incidents after which work is given up, unless it has a limit of its own.
 DEFAULT_LIMIT = 4
 
-#: Of what a grader printed last, so many characters are quoted.
+#: Number of characters that are quoted from the last output of a container.
 QUOTED = 500
 
-#: Reason of a Job's Failed condition when a pod failure policy decided, that is: EXIT_INPUT_ERROR.
+#: Reason of a Job's Failed condition if its pod failure policy failed it. Its only such rule is for EXIT_INPUT_ERROR.
 POD_FAILURE_POLICY = "PodFailurePolicy"
 
 
 @dataclass(frozen=True)
 class Incident:
-    """Why an attempt failed, and whether the next one would fail the same way."""
+    """Why an attempt failed."""
 
     reason: Reason
     message: str
+    #: Whether every further attempt would fail in the same way.
     final: bool = False
+    #: Whether it counts towards the number of incidents after which work is given up.
     counts: bool = True
 
 
 @dataclass(frozen=True)
 class Work:
-    """Where a piece of work stands, and which attempt comes next if one does.
+    """How far a piece of work is, and which attempt comes next.
 
-    state     Wanted: make attempt ``number`` now. Backoff: make it in ``wait`` seconds.
-              Ending: the last attempt's pods are still there. Running: ``job`` is under way, or queued.
-              Done: ``headline`` is its result. Failed: given up, ``incident`` says why.
+    ``state`` is one of:
+
+    Wanted    Attempt ``number`` has to be created now.
+    Backoff   Attempt ``number`` has to be created in ``wait`` seconds.
+    Ending    The pods of the last attempt have not ended yet; the next attempt waits for them.
+    Running   ``job`` is running or queued.
+    Done      ``headline`` is the result.
+    Failed    The work was given up; ``incident`` says why.
     """
 
     state: Literal["Wanted", "Backoff", "Ending", "Running", "Done", "Failed"]
@@ -66,10 +72,10 @@ def assess(
     limit: int = DEFAULT_LIMIT,
     orphans: Sequence[ObservedPod] = (),
 ) -> Work:
-    """Return where the work of ``jobs`` stands.
+    """Return how far the work of ``jobs`` is.
 
-    ``expect`` is the kind of headline that is a result; ``made`` attempts are known even if their Jobs are
-    gone; no attempt follows while ``orphans``, pods of Jobs that are gone, are alive.
+    ``expect`` is the type of headline that counts as a result. ``made`` is the number of attempts that are known to have
+    been made, even if their Jobs are gone. ``orphans`` are pods whose Jobs are gone: no attempt follows while one is alive.
     """
     ordered = sorted(jobs, key=lambda job: attempt_of(job.name))
     done = next((job for job in ordered if isinstance(job.headline, expect)), None)
@@ -89,9 +95,9 @@ def assess(
 
 
 def incident_of(job: ObservedJob) -> Incident:
-    """Return why a finished Job without a result counts as failed.
+    """Return why a finished Job has no result.
 
-    What the cluster takes away is no fault of the work: it is tried again however often that happens.
+    If the cluster took its pod away, that is not the fault of the work, which is tried again as often as that happens.
     """
     hopeless = isinstance(job.headline, Failure) and not job.headline.retryable
     if any(pod.disrupted for pod in job.pods) and not hopeless:
@@ -104,26 +110,26 @@ def incident_of(job: ObservedJob) -> Incident:
             final=not job.headline.retryable,
             counts=reason not in (Reason.DISK_FULL, Reason.GRADER_FAILED),
         )
-    words = last_words(job)
+    ending = last_words(job)
     if job.state == "Succeeded":
-        return Incident(Reason.JOB_FAILED, f"{job.name} succeeded but left no readable report{words}")
+        return Incident(Reason.JOB_FAILED, f"{job.name} succeeded but left no readable report{ending}")
     code = next((pod.exit_code for pod in job.pods if pod.exit_code), None)
     by_rule = job.failure is not None and job.failure[0] == POD_FAILURE_POLICY
     if job.role is Role.GRADE and not by_rule and (failure := _grader_failure(job)) is not None:
         return Incident(Reason.GRADER_FAILED, failure, counts=False)
     final = code == EXIT_INPUT_ERROR or by_rule
-    return Incident(Reason.JOB_FAILED, f"{job.name} failed{words}", final=final)
+    return Incident(Reason.JOB_FAILED, f"{job.name} failed{ending}", final=final)
 
 
 def last_words(job: ObservedJob) -> str:
-    """Return the exit code and the last words of a Job's newest finished pod, as the end of a sentence."""
+    """Return the exit code and the last output of a Job's newest finished pod, as the end of a sentence."""
     finished = [pod for pod in job.pods if pod.exit_code is not None]
     if not finished:
         return f": {job.failure[1]}" if job.failure else ""
     pod = max(finished, key=lambda item: item.created)
     why = f" ({pod.exit_reason})" if pod.exit_reason else ""
-    words = pod.message.strip()[-500:]
-    return f" with exit code {pod.exit_code}{why}" + (f": {words}" if words else "")
+    output = pod.message.strip()[-QUOTED:]
+    return f" with exit code {pod.exit_code}{why}" + (f": {output}" if output else "")
 
 
 def _may_still_report(job: ObservedJob, now: datetime) -> bool:
@@ -157,12 +163,12 @@ def _after_failure(
 
 
 def is_alive(pod: ObservedPod) -> bool:
-    """Say whether a pod runs, or may yet."""
+    """Return whether a pod is running or may still run."""
     return pod.phase in ("Pending", "Running", "Unknown")
 
 
 def known_reason(reason: str) -> Reason:
-    """Return the reason that a Job or a server gave, or JobFailed for one that this API does not know."""
+    """Return the reason that a Job or a server reported, or JobFailed if the API does not know that reason."""
     try:
         return Reason(reason)
     except ValueError:
@@ -170,14 +176,14 @@ def known_reason(reason: str) -> Reason:
 
 
 def _grader_failure(job: ObservedJob) -> str | None:
-    """Return why a grade Job has no result; None where one of our own containers ended badly and says why itself."""
+    """Return why a grade Job has no result because of its graders; None if a container of the trainer failed instead."""
     pod = max(job.pods, key=lambda item: item.created, default=None)
     if pod is None:
-        return f"the pod of {job.name} is gone, and with it what its graders said"
+        return f"the pod of {job.name} is gone, and with it the output of its graders"
     name = grader_of(pod.container)
     if name is None and pod.ended is None:
         return None
-    who = f"grader {name}" if name is not None else f"what was graded in {job.name}"
+    who = f"grader {name}" if name is not None else f"the grading in {job.name}"
     return (
         f"{who} {_end(pod)}. None of its verdicts counts, for the model or against it: correct the program in its "
         "image, or its entry under `graders` in the chart's values"
@@ -187,10 +193,10 @@ def _grader_failure(job: ObservedJob) -> str | None:
 def _end(pod: ObservedPod) -> str:
     if pod.ended is not None:
         reason, message = pod.ended
-        late = "was not done in time" if reason == "DeadlineExceeded" else "was stopped"
-        return f"{late} ({reason}: {_printable(message)})"
-    said = _printable(pod.message)[-QUOTED:]
-    return f"ended with exit code {pod.exit_code}" + (f": {said}" if said else "")
+        what = "was not done in time" if reason == "DeadlineExceeded" else "was stopped"
+        return f"{what} ({reason}: {_printable(message)})"
+    output = _printable(pod.message)[-QUOTED:]
+    return f"ended with exit code {pod.exit_code}" + (f": {output}" if output else "")
 
 
 def _printable(text: str) -> str:

@@ -1,8 +1,9 @@
-"""What an Expert branches from: its pinned base, a preset, or a checkpoint from outside.
+"""Decides what an Expert starts from: a revision of its base Expert, a preset, or a checkpoint in a data store.
 
-The first revision pins the promoted revision of the base. A later revision of the base retrains nobody: the pin
-stays until the spec names another base, or a revision that was made from a newer one is promoted. Experts depend
-on the base's artefact, never on its object: the pin is read from their own revisions, which carry it.
+The Expert's first revision pins the revision of the base that is promoted at that time. A later revision of the base
+does not retrain the Expert: the pin stays until the spec names another base, or until a revision of the Expert that was
+made from a newer one is promoted. An Expert depends on the base's artefact and never on its object: the pin is read
+from the Expert's own revisions, which record it.
 """
 
 from dataclasses import dataclass
@@ -15,13 +16,13 @@ from moe_operator.planner.lineage import by_name, current_of, parent_ref, root_o
 from moe_operator.planner.names import expert_of
 from moe_operator.state import ExpertState
 
-#: Stands where a revision's name would: no Expert's revision has this one.
+#: Used in place of a revision's name for a checkpoint in a data store. No revision of an Expert can have this name.
 IMPORTED = "imported"
 
 
 @dataclass(frozen=True)
 class BaseDecision:
-    """The base: a parent, or a preset, or neither while it is awaited."""
+    """What to start from: a parent or a preset, or neither while the base is awaited."""
 
     condition: Condition
     ready: bool
@@ -30,11 +31,11 @@ class BaseDecision:
 
 
 def decide_base(state: ExpertState) -> BaseDecision:
-    """Return what revisions for a changed spec start from."""
+    """Return what a revision for a changed spec starts from."""
     base = state.expert.spec.base
     outside = imported_base(state)
     if outside is not None:
-        message = f"starts from the checkpoint {base.store}/{base.path}, whose training text is unknown"
+        message = f"starts from the checkpoint {base.store}/{base.path}; what it was trained on is unknown"
         return BaseDecision(_say(state, True, Reason.IMPORTED, message), ready=True, parent=outside)
     if base.expert is None:
         message = f"initialised from the preset {base.preset}"
@@ -45,7 +46,7 @@ def decide_base(state: ExpertState) -> BaseDecision:
     if pinned is not None:
         message = f"branches from {pinned.revision}"
         if pinned.contamination is not None:
-            message += ", whose training text is not all known"
+            message += "; not everything that it was trained on is known"
         return BaseDecision(_say(state, True, Reason.BASE_PINNED, message), ready=True, parent=pinned)
     return BaseDecision(
         _say(state, False, Reason.WAITING_FOR_BASE, _why_not(state, base.expert)), ready=False
@@ -53,7 +54,10 @@ def decide_base(state: ExpertState) -> BaseDecision:
 
 
 def imported_base(state: ExpertState) -> ArtefactRef | None:
-    """Return the checkpoint from outside that the spec names, where the snapshot Job leaves it."""
+    """Return the checkpoint in a data store that the spec names, at the path to which the snapshot Job copies it.
+
+    None if the spec names none.
+    """
     base = state.expert.spec.base
     if base.digest is None or state.pool is None:
         return None
@@ -62,9 +66,10 @@ def imported_base(state: ExpertState) -> ArtefactRef | None:
 
 
 def pinned_base(state: ExpertState) -> ArtefactRef | None:
-    """Return the revision of the spec's base that this Expert already branched from.
+    """Return the revision of the spec's base that this Expert has already branched from, or None.
 
-    That is where the current revision's chain of refreshes began; before there is one, where the newest began.
+    It is the parent of the first revision in the current revision's chain of refreshes. While no revision is current,
+    it is the parent of the newest revision that has the spec's base as its parent.
     """
     current = current_of(state)
     roots = [root_of(current, by_name(state.revisions))] if current is not None else []
@@ -77,9 +82,9 @@ def pinned_base(state: ExpertState) -> ArtefactRef | None:
 
 def _why_not(state: ExpertState, name: str) -> str:
     peer = state.peers.get(name)
-    text = f"the base {name} has no promoted revision yet"
     if peer is None:
-        return f"the pool has no Expert {name} yet"
+        return f"the pool has no Expert {name} yet: create it, or name another base"
+    text = f"the base {name} has no promoted revision yet"
     if peer.status.phase:
         text += f"; it is {peer.status.phase}"
         if peer.status.reason:

@@ -1,18 +1,15 @@
-"""What keeps the pods of a Job or of a server from running, in the words of the scheduler and the kubelet."""
+"""Finds out why the pods of a Job or a server do not run, in the words of the scheduler and the kubelet."""
 
 from collections.abc import Sequence
 
 from moe_formats.job_report import Failure, parse_headline
 from moe_operator.state import ObservedPod
 
-#: What the kubelet says of a container that is merely on its way.
-_ON_ITS_WAY = {"ContainerCreating", "PodInitializing"}
-
 
 def blocked(pods: Sequence[ObservedPod]) -> str | None:
-    """Return why none of the pods runs, or None if one does or none has said anything."""
+    """Return why none of the pods runs; None if one does, or if no reason is known."""
     living = [pod for pod in pods if pod.phase in ("Pending", "Running", "Unknown") and not pod.deleting]
-    stuck = [pod for pod in living if pod.waiting is not None and pod.waiting[0] not in _ON_ITS_WAY]
+    stuck = [pod for pod in living if pod.waiting is not None]
     if not stuck or any(pod.ready or (pod.phase == "Running" and pod.waiting is None) for pod in living):
         return None
     pod = max(stuck, key=lambda item: item.created)
@@ -21,7 +18,7 @@ def blocked(pods: Sequence[ObservedPod]) -> str | None:
 
 
 def server_failure(pods: Sequence[ObservedPod]) -> Failure | None:
-    """Return why servers cannot load their weights, where one said so as it ended and none runs."""
+    """Return why servers cannot load their weights: what one reported before it ended. None if one of them is ready."""
     if any(pod.ready for pod in pods):
         return None
     for pod in sorted(pods, key=lambda item: item.created, reverse=True):

@@ -1,4 +1,4 @@
-"""What has to be applied because it is missing or was changed, and what is worth telling of that."""
+"""Finds the objects that have to be applied because they are missing or were changed, and the events to send about them."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -23,10 +23,11 @@ def repairs(
     existed: bool,
     edited: Collection[str],
 ) -> Repairs:
-    """Return the desired objects that are missing or differ.
+    """Return the desired objects that are missing or differ from the live ones.
 
-    ``existed`` says that they were all there before, so that a missing one was deleted by somebody. ``edited`` are
-    the kinds of which a difference can only be somebody's edit, since nothing that the operator reads has changed.
+    ``existed`` says whether all of them existed before: a missing one was then deleted by somebody, and an event says so.
+    ``edited`` names the kinds whose inputs have not changed: if an object of these kinds differs, somebody edited it, and
+    an event says so.
     """
     apply, events = [], []
     for manifest in desired:
@@ -37,8 +38,10 @@ def repairs(
         apply.append(manifest)
         if there is None and existed:
             events.append(
-                Event(Reason.CHILD_RESTORED, f"{kind} {name} was gone and is made again", "Warning")
+                Event(Reason.CHILD_RESTORED, f"{kind} {name} was deleted and is created again", "Warning")
             )
         elif there is not None and kind in edited:
-            events.append(Event(Reason.CHILD_EDITED, f"{kind} {name} was changed and is put back", "Warning"))
+            events.append(
+                Event(Reason.CHILD_EDITED, f"{kind} {name} was changed and is changed back", "Warning")
+            )
     return Repairs(tuple(apply), tuple(events))

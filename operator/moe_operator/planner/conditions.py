@@ -1,6 +1,6 @@
-"""How a revision stands, in conditions: written once, for its own status and for that of its Expert.
+"""Words conditions: how far a revision is, for its own status and for that of its Expert, and what kstatus reads.
 
-A finding is what a condition says: whether it holds, why in one word, and why in a sentence.
+The functions return what a condition says (``Says``): whether it holds, the reason as one word, and a message.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from moe_operator.state import Event
 
 
 class Says(NamedTuple):
-    """What a condition says; a status of None is Unknown."""
+    """What a condition says: whether it holds (None: unknown), the reason as one word, and a message."""
 
     status: bool | None
     reason: Reason
@@ -22,29 +22,32 @@ class Says(NamedTuple):
 
 
 class Why(NamedTuple):
-    """A reason in one word and in a sentence."""
+    """A reason as one word, and a message that explains it."""
 
     reason: Reason
     message: str
 
 
 def say(type_: ConditionType, says: Says, *, generation: int) -> Condition:
-    """Return the condition of a type."""
+    """Return the condition of a type that says ``says``, observed at a generation."""
     return condition(type_, says.status, says.reason, says.message, generation=generation)
 
 
 def kstatus(
     *, ready: Says, work: Why | None, stop: Why | None, generation: int
 ) -> tuple[Condition, Condition, Condition]:
-    """Return Ready, Reconciling and Stalled, as kstatus reads them.
+    """Return the conditions Ready, Reconciling and Stalled, as kstatus reads them.
 
-    ``work`` is what is under way, ``stop`` is why nothing will change until somebody changes something.
+    ``work`` is what is under way; ``stop`` is why nothing will change until somebody changes something.
     """
     settled = stop or Why(Reason.SETTLED, "")
+    idle = (
+        "nothing is left to do" if stop is None else "nothing is under way; condition Stalled says what to do"
+    )
     reconciling = (
         Says(True, Reason.PROGRESSING, work.message)
         if work is not None
-        else Says(False, settled.reason, "nothing is left to do")
+        else Says(False, settled.reason, idle)
     )
     return (
         say(ConditionType.READY, ready, generation=generation),
@@ -54,7 +57,7 @@ def kstatus(
 
 
 def stall_events(before: Sequence[Condition], after: Sequence[Condition]) -> list[Event]:
-    """Return a warning where an object has stalled, or is stalled for another reason than before."""
+    """Return a warning if an object has stalled, or if it is stalled for another reason than before."""
     news = find_condition(after, ConditionType.STALLED)
     known = find_condition(before, ConditionType.STALLED)
     if news is None or news.status != "True":
@@ -69,7 +72,7 @@ def stall_events(before: Sequence[Condition], after: Sequence[Condition]) -> lis
 
 
 def trained(name: str, status: ExpertRevisionStatus, under_way: Why | None = None) -> Says:
-    """Return whether a revision has weights; ``under_way`` says how the attempt at them does."""
+    """Return what the condition Trained says of a revision. ``under_way`` says how far the current attempt is."""
     if status.artefact is not None:
         artefact = status.artefact
         message = f"{name}: {artefact.steps} steps, {artefact.tokens} tokens, final loss {artefact.final_loss:.4f} nats per token"
@@ -79,7 +82,7 @@ def trained(name: str, status: ExpertRevisionStatus, under_way: Why | None = Non
 
 
 def evaluated(name: str, status: ExpertRevisionStatus, under_way: Why | None = None) -> Says:
-    """Return whether a revision was measured; ``under_way`` says how the attempt at that does."""
+    """Return what the condition Evaluated says of a revision. ``under_way`` says how far the current attempt is."""
     if status.evidence is not None:
         against = status.evidence.current or "its base"
         message = f"{name} was measured against {against}; report {status.evidence.report[:19]}"
@@ -90,15 +93,15 @@ def evaluated(name: str, status: ExpertRevisionStatus, under_way: Why | None = N
 
 
 def promoted(name: str, status: ExpertRevisionStatus) -> Says:
-    """Return whether the gate let a revision pass."""
+    """Return what the condition Promoted says of a revision."""
     if status.verdict is None:
-        return Says(False, Reason.PENDING, f"{name} has not been judged yet")
+        return Says(False, Reason.PENDING, f"the gate has not decided about {name} yet")
     verdict = status.verdict
     return Says(verdict.outcome == "Promoted", known_reason(verdict.reason), verdict.message)
 
 
 def _not_yet(status: ExpertRevisionStatus, otherwise: Why) -> Says:
-    """Return why something is missing: by the verdict, if there is one."""
+    """Return why training or evaluation is not finished: the verdict's reason if there is one, else ``otherwise``."""
     if status.verdict is not None:
         return Says(False, known_reason(status.verdict.reason), status.verdict.message)
     return Says(False, *otherwise)

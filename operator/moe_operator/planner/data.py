@@ -1,8 +1,9 @@
-"""The data of an Expert: whether a snapshot is wanted or on its way, and what the newest one holds.
+"""Decides about the data of an Expert: whether a snapshot has to be taken, how far it is, and what the newest contains.
 
-A request is what was asked of a snapshot: a digest of sources, filters and runID, and the refresh slot (the
-number of whole refresh periods since the Expert was made). A changed digest is a request at once; a new
-slot is one only while no revision is in the making, or a long training would never come to its end.
+A request identifies what a snapshot is asked for. It has two parts: a digest of sources, filters and runID, and the
+refresh slot, which is the number of whole refresh periods since the Expert was created. When the digest changes, a
+snapshot is taken at once. When only the slot changes, it is taken only while no revision is being made: otherwise a
+training that takes longer than a refresh period would never be finished.
 """
 
 from collections.abc import Sequence
@@ -29,13 +30,13 @@ from moe_operator.state import ExpertState, Manifest, ObservedJob, Role
 #: Seconds between two readings of the sources.
 REFRESH_SECONDS = {"hourly": 3600, "daily": 86_400, "weekly": 604_800}
 
-#: How many refresh slots an unfinished snapshot is looked for in.
+#: How many refresh slots back an unfinished snapshot is looked for.
 _SLOTS_BACK = 8
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a snapshot; its text stands in the status and names the Job."""
+    """What a snapshot is asked for. Its text is recorded in the status, and the Job's name is derived from it."""
 
     digest: str
     slot: int
@@ -45,31 +46,31 @@ class Request:
 
     @classmethod
     def parse(cls, text: str) -> "Request":
-        """Return the request of a text; one that cannot be read equals no other."""
+        """Return the request that a text stands for. A text that cannot be read gives a request that equals no other."""
         digest, _, slot = text.rpartition("-")
         return cls(digest, int(slot)) if slot.isdigit() else cls(text, 0)
 
 
 @dataclass(frozen=True)
 class DataDecision:
-    """Where the data stands."""
+    """How far the data of an Expert is."""
 
     condition: Condition
-    #: The newest snapshot, for the status.
+    #: The newest snapshot, for the status; None before the first.
     snapshot: SnapshotStatus | None
-    #: Whether the recorded one is the answer to what the spec asks now: only then may a revision rest on it.
+    #: Whether the recorded snapshot is what the spec asks for now. Only then may a revision be made from it.
     answers: bool
     #: Seconds until time alone changes the decision.
     wait: float | None = None
-    #: Set where a snapshot is wanted.
+    #: The request and its Jobs, while another snapshot has to be taken.
     request: Request | None = None
     work: Work | None = None
-    #: Whether the snapshot is news that this pass writes down; the next one sees what it asks for.
+    #: Whether this pass records a new snapshot in the status. The next pass decides what follows from it.
     fresh: bool = False
 
 
 def request_of(expert: Expert, *, now: datetime, evaluators: Sequence[Evaluator] = ()) -> Request:
-    """Return what the spec asks for now; the items of ``evaluators`` are frozen with the data."""
+    """Return what the spec asks for now. The snapshot also freezes the items of ``evaluators``."""
     asked: dict[str, object] = {
         "uid": expert.metadata.uid,
         "data": expert.spec.data.model_dump(mode="json", exclude={"refresh"}, exclude_defaults=True),
@@ -83,18 +84,18 @@ def request_of(expert: Expert, *, now: datetime, evaluators: Sequence[Evaluator]
 
 
 def _frozen(evaluator: Evaluator) -> dict[str, object]:
-    """Return what the frozen items depend on: not who judges the answers."""
+    """Return the fields of an evaluator that its frozen items depend on: all but the grader."""
     return evaluator.model_dump(mode="json", exclude={"grader"}, exclude_defaults=True)
 
 
 def answering_snapshot(state: ExpertState, asked: Request) -> SnapshotStatus | None:
-    """Return the recorded snapshot if it is the answer to what is asked, of whatever refresh slot."""
+    """Return the recorded snapshot if it has the digest that is asked for, whatever its refresh slot, or None."""
     held = state.expert.status.snapshot
     return held if held is not None and Request.parse(held.request).digest == asked.digest else None
 
 
 def decide_data(state: ExpertState, asked: Request, *, busy: bool, now: datetime) -> DataDecision:
-    """Return where the data stands; ``busy`` says that a revision is in the making."""
+    """Return how far the data is. ``busy`` says whether a revision is being made, which postpones a refresh."""
     expert = state.expert
     held = expert.status.snapshot
     last = Request.parse(held.request) if held else None
@@ -121,7 +122,7 @@ def decide_data(state: ExpertState, asked: Request, *, busy: bool, now: datetime
 
 
 def jobs_of_request(jobs: Sequence[ObservedJob], expert: Expert, request: Request) -> list[ObservedJob]:
-    """Return the Jobs made for a request."""
+    """Return the Jobs that were created for a request."""
     name = snapshot_job_name(expert.metadata.name, str(request), 1)
     return [
         job
@@ -141,7 +142,7 @@ def _reads_for_another(state: ExpertState, jobs: Sequence[ObservedJob]) -> bool:
 def new_snapshot_job(
     state: ExpertState, pool: ExpertPool, request: Request, attempt: int, config: OperatorConfig
 ) -> Manifest:
-    """Return the Job that answers a request."""
+    """Return the manifest of the snapshot Job for a request."""
     expert = state.expert
     return build_snapshot_job(
         name=snapshot_job_name(expert.metadata.name, str(request), attempt),
@@ -156,13 +157,16 @@ def new_snapshot_job(
 
 
 def plain_profile(config: OperatorConfig) -> Profile:
-    """Return the profile of Jobs that need no accelerator: ``cpu``, else any without a device."""
+    """Return the hardware profile of Jobs that need no accelerator: ``cpu``, or else the first without a device."""
     plain = [profile for profile in config.profiles.values() if not profile.device]
     return config.profiles.get("cpu") or next(iter(plain), Profile())
 
 
 def _under_way(state: ExpertState, asked: Request, last: Request | None) -> Request:
-    """Return the request that Jobs already work for, if only its slot is older: reading may take longer."""
+    """Return the request that a Job already works for if only its slot is older, otherwise ``asked``.
+
+    Reading the sources may take longer than a refresh period.
+    """
     since = last.slot + 1 if last is not None and last.digest == asked.digest else 0
     for slot in range(asked.slot, max(since, asked.slot - _SLOTS_BACK) - 1, -1):
         request = Request(asked.digest, slot)
@@ -172,7 +176,7 @@ def _under_way(state: ExpertState, asked: Request, last: Request | None) -> Requ
 
 
 def _slot(expert: Expert, now: datetime) -> tuple[int, float | None]:
-    """Return the number of the refresh period that ``now`` is in, and the seconds until the next."""
+    """Return the number of the refresh period that ``now`` is in, and the seconds until the next one begins."""
     period = REFRESH_SECONDS.get(expert.spec.data.refresh)
     created = expert.metadata.creation_timestamp
     if period is None or created is None:
@@ -215,16 +219,14 @@ def _taken(expert: Expert, snapshot: SnapshotStatus) -> Condition:
 
 def _pending(expert: Expert, work: Work) -> Condition:
     if work.state == "Failed" and work.incident is not None:
-        message = (
-            f"{work.incident.message}. Correct the data or the spec; then change spec.runID to read it again"
-        )
+        message = f"{work.incident.message}. Correct the data or the spec, then change spec.runID to have it read again"
         return _say(expert, False, work.incident.reason, message)
     if work.incident is not None:
         return _say(expert, False, Reason.RETRYING, f"{work.incident.message}; attempt {work.number} follows")
     if work.job is None or work.job.suspended:
         before = find_condition(expert.status.conditions, ConditionType.DATA_READY)
         if before is not None and before.reason == Reason.WAITING_FOR_CAPACITY:
-            # It had its turn and could not start: others go first, and wait for it no more.
+            # This Job had its turn and could not start. It keeps saying so, so that others no longer wait for it.
             return _say(expert, False, Reason.WAITING_FOR_CAPACITY, before.message)
         return _say(
             expert, False, Reason.WAITING_FOR_DATA, "the snapshot is queued: a pool takes one at a time"
@@ -232,7 +234,7 @@ def _pending(expert: Expert, work: Work) -> Condition:
     why = blocked(work.job.pods)
     if why is not None:
         return _say(expert, False, Reason.WAITING_FOR_CAPACITY, why)
-    return _say(expert, False, Reason.SNAPSHOT_RUNNING, f"{work.job.name} reads the sources")
+    return _say(expert, False, Reason.SNAPSHOT_RUNNING, f"{work.job.name} is reading the sources")
 
 
 def _say(expert: Expert, status: bool, reason: Reason, message: str) -> Condition:

@@ -1,4 +1,4 @@
-"""What is known and decided about one Expert in one pass: the one value that the stages of ``plan_expert`` fill."""
+"""What was observed and decided about one Expert in one pass: one value, which the stages of ``plan_expert`` fill."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,25 +21,27 @@ Stage = Literal["Waiting", "Training", "Evaluating", "Starting", "Decided"]
 
 @dataclass(frozen=True)
 class Making:
-    """How far the wanted revision is, and what comes next."""
+    """How far the wanted revision is, and what has to be created for its next step."""
 
     revision: ExpertRevision
     stage: Stage
-    #: Its status after this pass.
+    #: The revision's status after this pass.
     status: ExpertRevisionStatus
+    #: The Jobs of the current stage; None where the stage has none.
     work: Work | None = None
     create: tuple[Manifest, ...] = ()
+    #: Seconds until time alone changes the decision.
     wait: float | None = None
 
 
 @dataclass(frozen=True)
 class Serving:
-    """Which revision should serve, and what its servers need now."""
+    """Which revision should serve, and which changes its servers need now."""
 
     condition: Condition
-    #: None while nothing has ever been promoted or started.
+    #: None while no revision has been promoted and none is starting.
     status: ServingStatus | None
-    #: The revision that should serve.
+    #: The revision that should serve; None while none is promoted.
     target: ExpertRevision | None = None
     apply: tuple[Manifest, ...] = ()
     scale: tuple[tuple[ObjectRef, int], ...] = ()
@@ -48,27 +50,27 @@ class Serving:
 
 @dataclass(kw_only=True)
 class Decisions:
-    """What is observed and decided about one Expert; a stage reads what earlier ones filled in."""
+    """What was observed and decided about one Expert. Each stage reads what earlier stages filled in."""
 
     state: ExpertState
     config: OperatorConfig
     now: datetime
-    #: What makes the Expert impossible as it is written.
+    #: What makes the Expert impossible as it is written; None if nothing does.
     finding: Finding | None
     base: BaseDecision
     wanted: Wanted
     data: DataDecision
-    #: Experts whose first snapshot is awaited before a suite is drawn.
+    #: Names of the Experts whose first snapshot is awaited before a suite is drawn.
     awaited: tuple[str, ...] = ()
-    #: The wanted revision on its way; None while there is none, or no pool.
+    #: How far the wanted revision is; None if no revision has to be made, or while there is no pool.
     making: Making | None = None
     serving: Serving = field(init=False)
-    #: Jobs and revisions to make.
+    #: Jobs and revisions to create.
     create: tuple[Manifest, ...] = ()
 
     @property
     def pool(self) -> ExpertPool:
-        """The Expert's pool. Validation stalls an Expert without one, so stages that work for it may ask."""
+        """The Expert's pool. Only for stages that run after validation has found a pool: without one, this fails."""
         assert self.state.pool is not None
         return self.state.pool
 
@@ -80,43 +82,43 @@ class Decisions:
 
     @property
     def may_start(self) -> bool:
-        """Whether new work may start; what runs goes on in any case."""
+        """Whether new work may start. Work that is running continues in any case."""
         return self.finding is None and not self.paused
 
     @property
     def mistake(self) -> Finding | None:
-        """The finding, unless what it misses may still come in the same apply."""
+        """The finding of validation; None also while the missing object may still arrive from the same apply."""
         passing = self.finding is not None and may_pass(self.finding, self.state.expert, now=self.now)
         return None if passing else self.finding
 
     @property
     def generation(self) -> int:
-        """Generation of the Expert that was looked at."""
+        """Generation of the Expert that was observed."""
         return self.state.expert.metadata.generation
 
     @property
     def subject(self) -> ExpertRevision | None:
-        """The revision that matters now: in the making or refused, else the current one."""
+        """The revision that the status is about: the one that is being made or was refused, otherwise the current one."""
         return self.wanted.revision or self.wanted.current
 
     @property
     def subject_name(self) -> str | None:
-        """Its name."""
+        """Name of ``subject``."""
         return self.subject.metadata.name if self.subject is not None else None
 
     @property
     def subject_status(self) -> ExpertRevisionStatus | None:
-        """Its status after this pass."""
+        """Status of ``subject`` after this pass."""
         if self.making is not None:
             return self.making.status
         return self.subject.status if self.subject is not None else None
 
     @property
     def subject_is_known(self) -> bool:
-        """Whether it is known which revision matters: not while the data are read anew, or the base is awaited."""
+        """Whether ``subject`` is final for the spec: it is not while the data are being read or the base is awaited."""
         return self.data.answers and self.base.ready
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict on the revision in the making or refused."""
+        """The gate's verdict on the revision that is being made or was refused; None before there is one."""
         return self.making.status.verdict if self.making is not None else None

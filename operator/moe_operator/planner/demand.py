@@ -1,15 +1,18 @@
-"""Whether another revision is demanded, why, and what it would be made of.
+"""Decides whether another revision is demanded, why, and what it would be made from.
 
-An ordered chain is asked, and the first demand counts:
+The links of a chain are asked in order, and the first demand counts:
 
-    spec    the Expert has no revision yet, or its spec asks for other weights than the current revision has;
-            starts from the pinned base or the preset, so that weights follow from the spec and not from its history
-    data    the newest snapshot is not what the current revision learnt from;
-            starts from the current revision, so that what was learnt is kept
+    spec    The Expert has no promoted revision yet, or its spec asks for other weights than the current revision has.
+            The new revision starts from the pinned base or the preset, so that weights depend on the spec alone and
+            not on its history.
+    data    The newest snapshot is not the one that the current revision was trained on.
+            The new revision starts from the current one, so that what was learnt is kept.
 
-A demand becomes inputs, and the same inputs are the same revision: if it was promoted before, the pointer moves
-back to it and nothing is made; if it was refused for good, nothing is made; if it is in the making, it goes on.
-Only inputs that no revision has make another one.
+A demand becomes inputs, and inputs identify a revision. If a revision has the demanded inputs already, none is created:
+
+    it was promoted before      it becomes the current revision again
+    it was refused or failed    nothing is done: the result would be the same
+    it is being made            making it continues
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -39,30 +42,30 @@ from moe_operator.state import ExpertState
 
 @dataclass(frozen=True)
 class Demand:
-    """A revision that something asks for."""
+    """A request for another revision, from one link of the chain."""
 
     cause: Cause
-    #: The artefacts it starts from, the one that is trained first; none for a preset.
+    #: The artefacts that it starts from. The first is the one that is trained further; empty for a preset.
     parents: tuple[ArtefactRef, ...]
-    #: What asks for it, in words: which fields or which data differ.
+    #: Why it is demanded, as a sentence for people: which fields or which data differ.
     evidence: str
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the Expert should have, and the objects that there are of it."""
+    """The current revision of an Expert, and the revision that is demanded if that is another one."""
 
-    #: The promoted revision.
+    #: The promoted revision; None before the first.
     current: ExpertRevision | None
-    #: The revision that answers the demand, if it exists and is not the current one.
+    #: The revision that has the demanded inputs, if it exists and is not the current one.
     revision: ExpertRevision | None = None
-    #: What is demanded and of what it would be made, while no revision answers the demand.
+    #: What is demanded, and the inputs of the revision to create, while no revision has these inputs.
     demand: Demand | None = None
     inputs: Inputs | None = None
 
     @property
     def undecided(self) -> bool:
-        """Whether a revision is in the making, or about to be."""
+        """Whether a revision is being made, or is about to be created."""
         if self.revision is not None:
             return self.revision.status.verdict is None
         return self.inputs is not None
@@ -70,20 +73,20 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Question:
-    """What the links of the chain look at."""
+    """What the links of the chain may look at."""
 
     expert: Expert
     snapshot: SnapshotStatus
     base: BaseDecision
     current: ExpertRevision | None
-    #: The revision that the current one's chain of refreshes began with.
+    #: The first revision in the current revision's chain of refreshes.
     root: ExpertRevision | None
 
 
 def decide_wanted(state: ExpertState, base: BaseDecision, snapshot: SnapshotStatus | None) -> Wanted:
-    """Return the current revision, and the one that is demanded where that is another.
+    """Return the current revision, and the revision that is demanded if that is another one.
 
-    ``snapshot`` is None while there is none that answers what the spec asks.
+    ``snapshot`` is None while no snapshot is what the spec asks for; nothing is demanded then.
     """
     current = current_of(state)
     if snapshot is None or not base.ready:
@@ -102,7 +105,7 @@ def decide_wanted(state: ExpertState, base: BaseDecision, snapshot: SnapshotStat
 
 
 def inputs_of(state: ExpertState, demand: Demand, base: BaseDecision, snapshot: SnapshotStatus) -> Inputs:
-    """Return what a revision that answers a demand is made of."""
+    """Return the inputs of the revision that a demand asks for."""
     return Inputs(
         parent=demand.parents[0] if demand.parents else None,
         merged_with=list(demand.parents[1:]),
@@ -117,7 +120,7 @@ def inputs_of(state: ExpertState, demand: Demand, base: BaseDecision, snapshot: 
 def new_revision(
     state: ExpertState, demand: Demand, inputs: Inputs, snapshot: SnapshotStatus
 ) -> ExpertRevisionSpec:
-    """Return the spec of the revision to make, its suite drawn now and frozen."""
+    """Return the spec of the revision to create. Its suite is drawn now and never changes."""
     expert = state.expert
     own = HoldoutInput(domain=expert.spec.domain, expert=expert.metadata.name, window=snapshot.anchor)
     suite = draw_suite(state, own)
@@ -138,7 +141,7 @@ def new_revision(
 
 
 def next_number(state: ExpertState) -> int:
-    """Return a number that no revision of the Expert has had."""
+    """Return the number of the next revision: higher than that of any revision that the Expert has had."""
     return max([state.expert.status.revisions, *(item.spec.number for item in state.revisions)]) + 1
 
 
@@ -155,20 +158,21 @@ def _data(question: Question) -> Demand | None:
     if current is None or current.spec.inputs.data.digest == question.snapshot.digest:
         return None
     evidence = (
-        f"the data are {question.snapshot.digest[:19]} and no longer {current.spec.inputs.data.digest[:19]}"
+        f"the newest snapshot is {question.snapshot.digest[:19]}; the current revision was trained on "
+        f"{current.spec.inputs.data.digest[:19]}"
     )
     return Demand(Cause.NEW_DATA, (parent_ref(current),), evidence)
 
 
-#: Asked in this order.
+#: The links of the chain, in the order in which they are asked.
 CHAIN: tuple[Callable[[Question], Demand | None], ...] = (_spec, _data)
 
 
 def _differences(expert: Expert, current: ExpertRevision, root: ExpertRevision) -> Iterator[str]:
-    """Yield the fields of the spec that ask for other weights than the current revision has."""
+    """Yield, in words, each field of the spec that asks for other weights than the current revision has."""
     had = current.spec.inputs
     if _is_another_base(expert, root.spec.inputs):
-        yield f"spec.base: {_base_words(expert)} in place of {_parent_words(root.spec.inputs)}"
+        yield f"spec.base: {_base_words(expert)} instead of {_parent_words(root.spec.inputs)}"
     asked, trained = training_input(expert).revision_identity(), had.training.revision_identity()
     if asked != trained:
         yield from [f"spec.training.{line}" for line in _changes(asked, trained)] or ["spec.training"]
@@ -185,7 +189,7 @@ def _is_another_base(expert: Expert, inputs: Inputs) -> bool:
     if base.digest is not None:
         return inputs.parent.digest != base.digest
     ancestor = expert_of(inputs.parent.revision)
-    # A parent of the Expert's own means that the beginning of the chain was deleted: nothing to compare.
+    # If the parent is a revision of the Expert itself, the beginning of the chain was deleted: nothing can be compared.
     return ancestor not in (base.expert, expert.metadata.name)
 
 
@@ -199,7 +203,7 @@ def _parent_words(inputs: Inputs) -> str:
 
 
 def _changes(asked: Mapping[str, Any], trained: Mapping[str, Any]) -> Iterator[str]:
-    """Yield each field that differs, with both values; a field that is left out has the value of the table."""
+    """Yield each field that differs, with both values. A field that an identity leaves out has the value in OF_REVISIONS."""
     new, old, left_out = dict(_flat(asked)), dict(_flat(trained)), dict(_flat(OF_REVISIONS))
     for name in sorted(new.keys() | old.keys()):
         before, after = old.get(name, left_out.get(name)), new.get(name, left_out.get(name))

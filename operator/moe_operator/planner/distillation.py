@@ -1,8 +1,8 @@
-"""The table of the Distilled strategy: which one is wanted, and the Job that makes it.
+"""Decides which table the Distilled strategy needs, and plans the Job that makes it.
 
-A table is made from a roster (the revisions that should serve) and a suite (the holdouts that all of them
-were measured on). It is wanted anew whenever either changes, once no Expert is on the way to its first
-revision: a pool that has just been applied makes one table and not one after each Expert.
+A table is made from a roster: the revisions that should serve, and the suite of holdouts that all of them were measured
+on. Another table is made whenever the roster changes, but not while an Expert is on the way to its first revision: a
+pool that has just been applied makes one table, and not another one after each Expert.
 """
 
 from dataclasses import dataclass
@@ -31,20 +31,20 @@ from moe_operator.state import Manifest, ObjectRef, ObservedJob, PoolState, Role
 
 @dataclass(frozen=True)
 class Roster:
-    """What a table is made from."""
+    """What a table is made from: Experts with the revisions that should serve them, and the holdouts that all share."""
 
     members: tuple[tuple[Expert, ExpertRevision], ...]
     suite: tuple[HoldoutInput, ...]
 
     def digest(self) -> str:
-        """Return what a table of this roster is known by."""
-        members = [[expert.metadata.name, parent_digest(revision)] for expert, revision in self.members]
+        """Return the digest by which a table of this roster is recognised."""
+        members = [[expert.metadata.name, artefact_digest(revision)] for expert, revision in self.members]
         return digest_of(canonical_json([members, [item.window.digest for item in self.suite]]))
 
 
 @dataclass(frozen=True)
 class Distillation:
-    """The table for the status, and what is to be made or deleted."""
+    """The table to use, the Jobs to create and to delete, and what is said about it."""
 
     table: TableStatus | None
     create: tuple[Manifest, ...] = ()
@@ -61,19 +61,21 @@ class Distillation:
 
     @property
     def failure(self) -> Why | None:
-        """Why no table can be made until something changes."""
+        """Why no table can be made until something changes, or None."""
         failed = self.says is not None and self.says.status is False and not self.under_way
         return Why(self.says.reason, self.says.message) if self.says is not None and failed else None
 
 
 def plan_distillation(state: PoolState, config: OperatorConfig, now: datetime) -> Distillation:
-    """Return the table to use now, and the Job that makes the one that is wanted."""
+    """Return the table to use now, and the Job that makes the next one if another is needed."""
     table = state.pool.status.routing.table
     roster = roster_of(state)
     if state.pool.spec.routing.strategy != "Distilled":
         return Distillation(table, delete=_delete(state, keep=()))
     if roster is None:
-        nothing = "there are no two Experts that serve and were measured on the same holdouts, so there is nothing to learn"
+        nothing = (
+            "a table needs at least two Experts that should serve and were measured on the same holdouts"
+        )
         return Distillation(table, delete=_delete(state, keep=()), says=Says(None, Reason.PENDING, nothing))
     digest = roster.digest()
     if table is not None and table.roster == digest:
@@ -98,37 +100,37 @@ def plan_distillation(state: PoolState, config: OperatorConfig, now: datetime) -
 
 
 def table_summary(table: TableStatus) -> str:
-    """Return which Experts a table tells apart, and how well."""
+    """Return, as a sentence, which Experts a table tells apart and how well."""
     return (
         f"{', '.join(table.experts)}: {table.accuracy:.1%} of segments go to the Expert that codes them best; "
-        f"{table.routed_bits_per_byte:.3f} bits per byte against {table.oracle_bits_per_byte:.3f} of the oracle"
+        f"{table.routed_bits_per_byte:.3f} bits per byte, against {table.oracle_bits_per_byte:.3f} if all went to the best"
     )
 
 
 def _made(table: TableStatus) -> Says:
-    return Says(True, Reason.READY, f"the table is that of {table_summary(table)}")
+    return Says(True, Reason.READY, f"the table tells apart {table_summary(table)}")
 
 
 def _on_its_way(state: PoolState, work: Work) -> Says:
-    """Return how the work at a new table does; until it is done, requests are routed without it."""
+    """Return what the condition TableReady says while a new table is being made."""
     if work.state == "Failed" and work.incident is not None:
         message = (
             f"the table of the Distilled strategy could not be made: {work.incident.message}. Requests are routed "
-            "without it; it is tried again when another revision is to serve"
+            "without it; it is tried again when another revision should serve"
         )
         return Says(False, work.incident.reason, message)
     if work.incident is not None:
         return Says(False, Reason.RETRYING, f"{work.incident.message}; attempt {work.number} follows")
     if work.state == "Wanted" and state.pool.spec.paused:
-        return Says(None, Reason.PAUSED, "spec.paused is true: no table is made")
+        return Says(None, Reason.PAUSED, "spec.paused is true, so no table is made: set it to false")
     if work.state == "Wanted" and _first_revisions_coming(state):
-        return Says(False, Reason.PROGRESSING, "waits until every Expert has its first revision")
+        return Says(False, Reason.PROGRESSING, "waiting until every Expert has its first revision")
     why = blocked(work.job.pods) if work.job is not None else None
     return Says(False, Reason.PROGRESSING, "the table is being made" + (f"; {why}" if why else ""))
 
 
 def roster_of(state: PoolState) -> Roster | None:
-    """Return the roster of a pool, or None where there is nothing to tell apart."""
+    """Return the roster of a pool; None if fewer than two Experts should serve, or if they share no holdout."""
     members = []
     for name in sorted(state.experts):
         expert = state.experts[name]
@@ -144,13 +146,13 @@ def roster_of(state: PoolState) -> Roster | None:
     return Roster(tuple(members), tuple(suite)) if len(members) > 1 and suite else None
 
 
-def parent_digest(revision: ExpertRevision) -> str:
-    """Return the digest of a revision's artefact, or an empty text."""
+def artefact_digest(revision: ExpertRevision) -> str:
+    """Return the digest of a revision's artefact, or an empty string if it has none."""
     return revision.status.artefact.digest if revision.status.artefact is not None else ""
 
 
 def _measured_by_all(revisions: list[ExpertRevision]) -> list[HoldoutInput]:
-    """Return the domains' anchors that every revision was measured on: the Job can score nothing itself."""
+    """Return the anchors of domains that every revision was measured on: the distill Job scores nothing itself."""
     suites = [
         {item.window.digest: item for item in revision.spec.suite if item.domain} for revision in revisions
     ]

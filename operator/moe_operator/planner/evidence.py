@@ -1,4 +1,4 @@
-"""What Jobs found out about a revision, as its status records it."""
+"""Turns the headlines of Jobs into what a revision's status records of them."""
 
 from moe_formats.job_report import EvaluateHeadline, TrainHeadline
 from moe_formats.resources.expert_revision import ArtefactStatus, Evidence, ExpertRevision
@@ -6,14 +6,14 @@ from moe_formats.resources.expert_status import Scores
 
 
 def artefact_of(headline: TrainHeadline) -> ArtefactStatus:
-    """Return the part of a training's headline that a revision's status records."""
+    """Return the part of a training Job's headline that a revision's status records."""
     return ArtefactStatus.model_validate(headline.model_dump(include=set(ArtefactStatus.model_fields)))
 
 
 def evidence_of(headline: EvaluateHeadline, current: ExpertRevision | None) -> Evidence:
-    """Return what was measured of a revision; ``current`` is the revision it was compared with.
+    """Return what was measured of a revision; ``current`` is the revision that it was compared with, if any.
 
-    Lists are cut to the lengths that a status may have.
+    Lists and texts are cut to the lengths that the CRD allows.
     """
     scores = {name: getattr(headline, name) for name in Scores.model_fields}
     absent = {name: why[:256] for name, why in list(headline.absent.items())[:16]}

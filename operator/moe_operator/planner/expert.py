@@ -1,10 +1,10 @@
-"""What should be done about one Expert now.
+"""Decides what should be done about one Expert now.
 
-    validation -> base -> data -> which revision is wanted -> make it -> serve -> status
+    validation -> base -> data -> demand for a revision -> making it -> serving -> status
 
-Every stage is a pure function of what was observed and of the stages before it; this file puts them in order and
-adds up what they ask for. Killing the operator between any two writes loses nothing: each write is an API object,
-and the next plan starts from those.
+Every stage is a pure function of what was observed and of what the stages before it decided. This file puts the stages
+in order and collects what they ask for in one Plan. The operator may be killed between any two writes without losing
+anything: each write goes to an object in the API server, and the next plan starts from those objects.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ from moe_operator.state import ExpertState, Manifest, Plan
 
 
 def plan_expert(state: ExpertState, config: OperatorConfig, now: datetime) -> Plan:
-    """Return what should be done now; an Expert that is going away is left to the garbage collector."""
+    """Return what should be done now: nothing for an Expert that is being deleted, whose children Kubernetes deletes."""
     if state.expert.metadata.deletion_timestamp is not None:
         return Plan()
     return _plan(_decide(state, config, now))
@@ -77,7 +77,7 @@ def _plan(decided: Decisions) -> Plan:
 
 
 def _awaited(decided: Decisions) -> tuple[str, ...]:
-    """Return the Experts whose first snapshot a new revision's suite should hold, and that are still to get it."""
+    """Return the other Experts whose first snapshot a new revision waits for, because its suite should contain it."""
     state = decided.state
     if decided.wanted.inputs is None or state.pool is None:
         return ()
@@ -86,7 +86,7 @@ def _awaited(decided: Decisions) -> tuple[str, ...]:
 
 
 def _creations(decided: Decisions) -> Iterator[Manifest]:
-    """Yield the Jobs and the revision to make now."""
+    """Yield the Jobs and the revision that have to be created now."""
     state, data, wanted = decided.state, decided.data, decided.wanted
     if decided.making is not None:
         yield from decided.making.create
@@ -107,7 +107,7 @@ def _creations(decided: Decisions) -> Iterator[Manifest]:
 
 
 def _earliest(decided: Decisions) -> float | None:
-    """Return when to look again: the soonest of what time alone will change."""
+    """Return the seconds until the Expert has to be looked at again without news, or None."""
     waits = [decided.data.wait, decided.making.wait if decided.making is not None else None]
     if decided.awaited or not decided.base.ready:
         waits.append(LOOK_AGAIN)

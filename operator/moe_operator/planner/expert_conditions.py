@@ -1,4 +1,4 @@
-"""The conditions of an Expert: what is so, why, and what to do next, in words."""
+"""Words the conditions of an Expert: what is the case, why, and what to do next."""
 
 from collections.abc import Sequence
 
@@ -21,9 +21,9 @@ def expert_conditions(
     scores: Scores | None,
     results: Sequence[TargetStatus],
 ) -> list[Condition]:
-    """Return every condition that applies, in the order in which they are read.
+    """Return every condition that applies, in the order in which a person would read them.
 
-    ``stop`` is what ``stalled`` and ``work`` what ``under_way`` returned; ``results`` are the judged targets.
+    ``stop`` is the result of ``stalled``, ``work`` is the result of ``under_way``, and ``results`` are the judged targets.
     """
     expert, generation = decided.state.expert, decided.generation
     conditions = [
@@ -46,7 +46,7 @@ def expert_conditions(
 def _kstatus(
     decided: Decisions, stop: Why | None, work: Why | None
 ) -> tuple[Condition, Condition, Condition]:
-    """Return Ready (something serves), Reconciling (work is under way), Stalled (somebody must act)."""
+    """Return Ready (a revision serves), Reconciling (work is under way) and Stalled (somebody must act)."""
     serving = decided.serving.condition
     at_zero = decided.state.expert.spec.serving.replicas == 0 and decided.wanted.current is not None
     if serving.status == "True" or at_zero:
@@ -72,12 +72,13 @@ def stalled(decided: Decisions) -> Why | None:
 
 
 def under_way(decided: Decisions) -> Why | None:
-    """Return what is being done or awaited, or None where nothing is left to do; asked of what has not stalled."""
+    """Return what is being done or awaited, or None if nothing is left to do. Only for an Expert that is not stalled."""
     if decided.data.work is not None:
         return _of(decided.data.condition)
     if decided.data.fresh:
         return Why(
-            Reason.PROGRESSING, "the new snapshot is compared with what the current revision learnt from"
+            Reason.PROGRESSING,
+            "the new snapshot is compared with the one that the current revision was trained on",
         )
     if not decided.base.ready:
         return _of(decided.base.condition)
@@ -86,8 +87,8 @@ def under_way(decided: Decisions) -> Why | None:
     if decided.wanted.inputs is not None:
         awaited = ", ".join(decided.awaited)
         if awaited:
-            return Why(Reason.WAITING_FOR_DATA, f"waits for the first snapshots of {awaited}")
-        return Why(Reason.PROGRESSING, "a new revision is being made")
+            return Why(Reason.WAITING_FOR_DATA, f"waiting for the first snapshots of {awaited}")
+        return Why(Reason.PROGRESSING, "a new revision is being created")
     serving = decided.serving.condition
     if serving.reason in (Reason.WAITING_FOR_SERVER, Reason.WAITING_FOR_GATEWAY):
         return _of(serving)
@@ -102,7 +103,8 @@ def _made(decided: Decisions, making: Making) -> Why:
     if making.stage == "Starting":
         name = decided.subject_name
         return Why(
-            Reason.WAITING_FOR_SERVER, f"a server of {name} starts; it gets no traffic before it answers"
+            Reason.WAITING_FOR_SERVER,
+            f"a server of {name} is starting; it gets no traffic before it is ready",
         )
     says = _trained(decided) if making.stage == "Training" else _evaluated(decided)
     return Why(says.reason, says.message)
@@ -111,17 +113,17 @@ def _made(decided: Decisions, making: Making) -> Why:
 def _trained(decided: Decisions) -> Says:
     name, status = decided.subject_name, decided.subject_status
     if name is None or status is None:
-        return Says(False, Reason.PENDING, "no revision has been made yet")
+        return Says(False, Reason.PENDING, "no revision has been created yet")
     return trained(name, status, _attempt(decided, Reason.TRAINING, f"training {name}"))
 
 
 def _evaluated(decided: Decisions) -> Says:
     name, status = decided.subject_name, decided.subject_status
     if name is None or status is None:
-        return Says(False, Reason.PENDING, "no revision has been trained yet")
+        return Says(False, Reason.PENDING, "no revision has been created yet")
     work = decided.making.work if decided.making is not None else None
     graded = work is not None and work.job is not None and work.job.role is Role.GRADE
-    words = f"graders judge what {name} answered" if graded else f"evaluating {name}"
+    words = f"graders are judging the answers of {name}" if graded else f"evaluating {name}"
     return evaluated(name, status, _attempt(decided, Reason.EVALUATING, words))
 
 
@@ -131,17 +133,17 @@ def _promoted(decided: Decisions) -> Says:
         return Says(True, Reason.PINNED, f"spec.revision pins {pin}")
     name, status = decided.subject_name, decided.subject_status
     if name is None or status is None:
-        return Says(False, Reason.PENDING, "no revision has been made yet")
+        return Says(False, Reason.PENDING, "no revision has been created yet")
     return promoted(name, status)
 
 
 def _attempt(decided: Decisions, reason: Reason, words: str) -> Why:
-    """Return how the attempt under way does, down to what its pod says."""
+    """Return how far the current attempt is, including why its pod does not run."""
     work: Work | None = decided.making.work if decided.making is not None else None
     if work is None or work.state in ("Wanted", "Backoff", "Ending"):
         if work is not None and work.incident is not None:
-            told = work.incident.reason
-            shown = told if told is Reason.GRADER_FAILED else Reason.RETRYING
+            cause = work.incident.reason
+            shown = cause if cause is Reason.GRADER_FAILED else Reason.RETRYING
             return Why(shown, f"{work.incident.message}; attempt {work.number} follows")
         if decided.paused and not decided.create:
             return Why(Reason.PAUSED, f"{words}: paused")

@@ -1,4 +1,4 @@
-"""What is worth telling of the step from an Expert's status before to the next. Sent once it is written."""
+"""Decides which events an Expert gets when its status changes. They are sent after the status is written."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ from moe_operator.state import Event
 
 
 def expert_events(decided: Decisions, status: ExpertStatus) -> tuple[Event, ...]:
-    """Return what is worth telling of the step from the status before to this one."""
+    """Return the events for the change from the Expert's present status to ``status``."""
     before = decided.state.expert.status
     events = [
         *_data_events(decided, status),
@@ -26,19 +26,22 @@ def expert_events(decided: Decisions, status: ExpertStatus) -> tuple[Event, ...]
     same_domain = twins(decided.state)
     if before.observed_generation == 0 and same_domain:
         domain = decided.state.expert.spec.domain
-        message = f"domain {domain} is also that of {', '.join(same_domain)}; routing treats them as twins"
+        message = (
+            f"domain {domain} is also that of {', '.join(same_domain)}: requests may go to any of them. "
+            "This is allowed; if it was not intended, create this Expert again with another domain"
+        )
         events.append(Event(Reason.TWIN_DOMAIN, message, "Warning"))
     return tuple(events)
 
 
 def _revision_events(decided: Decisions, status: ExpertStatus) -> list[Event]:
     name = status.latest_revision
-    # Where the newest revision was deleted, an older one is the newest again: that one is no news.
+    # If the newest revision was deleted, an older one is the newest again, but nothing was created.
     if name is None or status.revisions == decided.state.expert.status.revisions:
         return []
     spec = by_name(decided.state.revisions)[name].spec
     why = f"{spec.cause} ({spec.cause_message})" if spec.cause_message else spec.cause
-    return [Event(Reason.REVISION_CREATED, f"{name} was made; cause: {why}"[:1000])]
+    return [Event(Reason.REVISION_CREATED, f"{name} was created; cause: {why}"[:1000])]
 
 
 def _data_events(decided: Decisions, status: ExpertStatus) -> list[Event]:
@@ -46,7 +49,7 @@ def _data_events(decided: Decisions, status: ExpertStatus) -> list[Event]:
     if after is None or (before is not None and before.request == after.request):
         return []
     if before is not None and before.digest == after.digest:
-        message = f"{after.job} found the same data {after.digest[:19]}: nothing is trained for it"
+        message = f"{after.job} found the same data as before ({after.digest[:19]}), so nothing is trained"
         return [Event(Reason.DATA_UNCHANGED, message)]
     return [Event(Reason.SNAPSHOT_TAKEN, decided.data.condition.message)]
 
@@ -59,9 +62,9 @@ def _making_events(decided: Decisions) -> list[Event]:
     after = making.status
     live = by_name(decided.state.revisions)[name].status
     if after.attempts > live.attempts:
-        events.append(Event(Reason.TRAINING_STARTED, f"attempt {after.attempts} at {name}"))
+        events.append(Event(Reason.TRAINING_STARTED, f"attempt {after.attempts} at training {name}"))
     if after.artefact is not None and live.artefact is None:
-        events.append(Event(Reason.TRAINED, f"{name}: {after.artefact.steps} steps"))
+        events.append(Event(Reason.TRAINED, f"{name} was trained for {after.artefact.steps} steps"))
     verdict = after.verdict
     if verdict is not None and verdict != live.verdict:
         kind: Literal["Normal", "Warning"] = "Normal" if verdict.outcome == "Promoted" else "Warning"

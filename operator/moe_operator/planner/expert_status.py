@@ -1,4 +1,4 @@
-"""The status of an Expert: its columns and its conditions, from what the stages decided."""
+"""Builds the status of an Expert, its columns and conditions, from what the stages decided."""
 
 from moe_formats.resources.conditions import merge_conditions
 from moe_formats.resources.expert_status import ExpertStatus, TrainingStatus
@@ -12,7 +12,7 @@ from moe_operator.planner.targets import judge_targets, score_summary, targets_s
 
 
 def expert_status(decided: Decisions) -> ExpertStatus:
-    """Return the whole status of the Expert."""
+    """Return the whole new status of the Expert."""
     state, before = decided.state, decided.state.expert.status
     expert, wanted = state.expert, decided.wanted
     target = decided.serving.target
@@ -47,7 +47,7 @@ def expert_status(decided: Decisions) -> ExpertStatus:
 
 
 def _phase(decided: Decisions, stop: Why | None, work: Why | None) -> tuple[str, str]:
-    """Return a word for people, and the reason beside it."""
+    """Return the phase, one word for people, and the reason that is shown next to it."""
     serves = decided.serving.condition.status == "True"
     if stop is not None:
         return ("Serving" if serves else "Stalled"), stop.reason.value

@@ -1,7 +1,7 @@
-"""Graders between evaluation and gate: the Job that has them judge what models answered.
+"""Plans the grade Job, in which graders judge the answers that the evaluate Job left ungraded.
 
-A grader is no part of the work that is judged: whatever goes wrong with it is said on the Expert and tried again,
-however often that happens, and refuses nothing.
+A grader is not part of the work that is judged. If it fails, the Expert's status says so and grading is tried again, as
+often as that happens. A failure of a grader never refuses a revision.
 """
 
 from moe_formats.job_config import GradeJob, Grader, Grading
@@ -27,7 +27,7 @@ def new_grade_job(
     attempt: int,
     config: OperatorConfig,
 ) -> Manifest:
-    """Return the Job that has graders judge what an evaluation left open, and finishes its report."""
+    """Return the Job in which graders judge the answers that an evaluation left ungraded, and that completes its report."""
     gradings = _gradings(state, pool, ungraded, config)
     job = GradeJob(
         pool_uid=pool.metadata.uid,
@@ -51,7 +51,7 @@ def new_grade_job(
 def _gradings(
     state: ExpertState, pool: ExpertPool, ungraded: Ungraded, config: OperatorConfig
 ) -> tuple[Grading, ...]:
-    """Return who judges which answers; an evaluator that has no grader any more is left out."""
+    """Return which grader judges the answers of which evaluator; evaluators that no longer have a grader are left out."""
     named = {item.name: item.grader for item in asked_evaluators(state.expert, pool)}
     return tuple(
         Grading(evaluator=evaluator, grader=_identity(name, config))
@@ -61,6 +61,6 @@ def _gradings(
 
 
 def _identity(name: str, config: OperatorConfig) -> Grader:
-    """Return what verdicts depend on: how much a grader may use, and for how long, is no part of it."""
+    """Return the part of a grader that its verdicts depend on, which excludes its limits and its timeout."""
     grader = config.graders[name]
     return Grader(name=name, image=grader.image, command=grader.command)

@@ -1,9 +1,9 @@
-"""The identity of a revision: a digest of what its weights are made from, and of nothing else.
+"""Computes the identity of a revision: a digest of what its weights are made from, and of nothing else.
 
-Identity is the parent artefact or the preset, the data, the training spec, the seed and spec.runID. Images, hardware,
-kernels and the operator's version are not part of it. Of the training spec, fields that have the value of
-`moe_formats.left_out.OF_REVISIONS` are left out, so that neither a new field nor a new default gives an existing
-revision another identity.
+The identity covers the parent artefact or the preset, the data, the training spec, the seed and spec.runID. It does not
+cover images, hardware, kernels and the version of the operator. Fields of the training spec that have their value in
+`moe_formats.left_out.OF_REVISIONS` are left out, so that neither a new field nor a new default changes the identity of
+an existing revision.
 """
 
 from moe_formats.format import canonical_json, digest_of
@@ -13,16 +13,17 @@ from moe_formats.training_spec import TrainingSpec
 
 
 def training_input(expert: Expert) -> TrainingSpec:
-    """Return how a revision of an Expert is trained now, with a value for every field.
+    """Return the training spec of a revision that is made of an Expert now, with a value for every field.
 
-    The share of data.replay is part of it: replayed text comes from the base, and the data's digest does not cover it.
+    It includes the share of spec.data.replay: replayed text comes from the base, so the digest of the data does not
+    cover it.
     """
     replay = expert.spec.data.replay
     return expert.spec.training.spec(replay_share=replay.share if replay is not None else 0.0)
 
 
 def inputs_digest(inputs: Inputs) -> str:
-    """Return the identity of a revision."""
+    """Return the digest by which revisions with the same inputs are the same."""
     made_of: dict[str, object] = {
         "parent": inputs.parent.digest if inputs.parent else None,
         "preset": inputs.preset,
@@ -37,5 +38,5 @@ def inputs_digest(inputs: Inputs) -> str:
 
 
 def suite_digest(suite: list[HoldoutInput]) -> str:
-    """Return the digest of a frozen suite: its domains and the holdouts that stand for them."""
+    """Return the digest of a suite: of its domains, their Experts and their holdouts."""
     return digest_of(canonical_json([[item.domain, item.expert, item.window.digest] for item in suite]))

@@ -1,4 +1,4 @@
-"""What Jobs are asked to do: from custom resources to the trainer's formats."""
+"""Builds the configs of Jobs, which say what the trainer should do, from custom resources."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ from moe_operator.planner.promotion import Uses
 
 
 def snapshot_job(expert: Expert, pool: ExpertPool) -> SnapshotJob:
-    """Return what the snapshot Job of an Expert reads."""
+    """Return the config of an Expert's snapshot Job: what it reads, filters and holds out."""
     data, evaluation = expert.spec.data, pool.spec.evaluation
     return SnapshotJob(
         pool_uid=pool.metadata.uid,
@@ -75,20 +75,23 @@ def _imported_base(expert: Expert) -> ImportedBase | None:
 
 
 def source_root(store: str | None, claim: str | None) -> str:
-    """Return the folder of a source beneath MOE_SOURCES; no store's name contains the dot of a claim's."""
+    """Return the folder of a data store or a claim inside MOE_SOURCES.
+
+    A claim's folder begins with ``claim.``. No name of a store contains a dot, so the two cannot collide.
+    """
     return store if store is not None else f"claim.{claim}"
 
 
 @dataclass(frozen=True)
 class Place:
-    """A data store or a claim."""
+    """Where data is read from: a data store or a claim. Exactly one of the two is set."""
 
     store: str | None = None
     claim: str | None = None
 
 
 def places_read(expert: Expert, pool: ExpertPool) -> list[Place]:
-    """Return where a snapshot Job reads: the sources, the items of evaluators, and a base from outside."""
+    """Return where a snapshot Job reads: the sources, the items of evaluators, and a base in a data store."""
     places = [Place(source.store, source.claim) for source in expert.spec.data.sources]
     places += [Place(item.store, item.claim) for item in asked_evaluators(expert, pool)]
     base = expert.spec.base.store
@@ -96,7 +99,7 @@ def places_read(expert: Expert, pool: ExpertPool) -> list[Place]:
 
 
 def source_mounts(expert: Expert, pool: ExpertPool, config: OperatorConfig) -> tuple[SourceMount, ...]:
-    """Return the claims that a snapshot Job reads from, each once, by folder."""
+    """Return the claims that a snapshot Job mounts to read from, each once, ordered by folder."""
     mounts: dict[str, SourceMount] = {}
     for source in places_read(expert, pool):
         root = source_root(source.store, source.claim)
@@ -107,7 +110,7 @@ def source_mounts(expert: Expert, pool: ExpertPool, config: OperatorConfig) -> t
 
 
 def object_stores(expert: Expert, pool: ExpertPool, config: OperatorConfig) -> dict[str, ObjectStoreLocation]:
-    """Return where the buckets are that a snapshot Job reads from, by the store's name."""
+    """Return the locations of the buckets that a snapshot Job reads from, by the name of the data store."""
     names = sorted({source.store for source in places_read(expert, pool) if source.store is not None})
     buckets = {name: config.stores[name].s3 for name in names}
     return {
@@ -120,7 +123,7 @@ def object_stores(expert: Expert, pool: ExpertPool, config: OperatorConfig) -> d
 def train_job(
     expert: Expert, pool: ExpertPool, revision: ExpertRevision, attempt: int, *, base: ArtefactRef | None
 ) -> TrainJob:
-    """Return what one attempt at a revision trains; ``base`` is the pinned parent of the first revision."""
+    """Return the config of one training attempt; ``base`` is the revision of the base Expert that is pinned."""
     inputs = revision.spec.inputs
     training = inputs.training
     return TrainJob(
@@ -149,7 +152,7 @@ def evaluate_job(
     base: ArtefactRef | None,
     uses: Uses,
 ) -> EvaluateJob:
-    """Return what the gate needs measured of a trained revision."""
+    """Return the config of the evaluate Job: what the gate needs to be measured of a trained revision."""
     spec = revision.spec
     own = HoldoutInput(domain=expert.spec.domain, expert=expert.metadata.name, window=spec.anchor)
     comparisons = [Comparison(holdout=holdout_ref(own), role="anchor", uses=uses.anchor)]
@@ -173,7 +176,7 @@ def evaluate_job(
 def distill_job(
     pool: ExpertPool, roster: list[tuple[Expert, ExpertRevision]], suite: list[HoldoutInput]
 ) -> DistillJob:
-    """Return what the table of a roster is made from."""
+    """Return the config of the distill Job that makes the table of a roster."""
     return DistillJob(
         pool_uid=pool.metadata.uid,
         roster=tuple(parent_ref(revision) for _, revision in roster),
@@ -184,12 +187,12 @@ def distill_job(
 
 
 def expert_ref(expert: Expert) -> ExpertRef:
-    """Return an Expert as Jobs know it."""
+    """Return the part of an Expert that Jobs need to identify it."""
     return ExpertRef(name=expert.metadata.name, uid=expert.metadata.uid, domain=expert.spec.domain)
 
 
 def holdout_ref(holdout: HoldoutInput) -> HoldoutRef:
-    """Return a holdout as Jobs know it."""
+    """Return a holdout as Jobs refer to it."""
     return HoldoutRef(
         domain=holdout.domain,
         expert=holdout.expert,
@@ -213,7 +216,7 @@ def _evaluator_source(evaluator: Evaluator) -> EvaluatorSource:
 
 
 def _tasks(expert: Expert) -> tuple[TasksRef, ...]:
-    """Return the items of the evaluators that an Expert asks for, as far as its snapshot froze them."""
+    """Return the frozen items of the evaluators that an Expert asks for; without those that its snapshot did not freeze."""
     snapshot, names = expert.status.snapshot, evaluator_names(expert)
     frozen = {item.evaluator: item for item in snapshot.tasks} if snapshot is not None else {}
     return tuple(

@@ -1,4 +1,4 @@
-"""Reading revisions: which are promoted, which one is current, what their parents saw."""
+"""Reads revisions: which are promoted, which one is current, and what they and their parents were trained on."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,12 +6,12 @@ from moe_formats.job_config import ArtefactRef, SnapshotRef
 from moe_formats.resources.expert_revision import ExpertRevision
 from moe_operator.state import ExpertState
 
-#: Longest ancestry that is recorded: an object of the API server has to hold it.
+#: Largest number of snapshots that are recorded as ancestry: they have to fit into an object of the API server.
 MAX_ANCESTRY = 64
 
 
 def is_promoted(revision: ExpertRevision) -> bool:
-    """Say whether the gate let a revision pass."""
+    """Return whether the gate promoted a revision."""
     verdict = revision.status.verdict
     return verdict is not None and verdict.outcome == "Promoted" and revision.status.artefact is not None
 
@@ -22,9 +22,10 @@ def by_name(revisions: Iterable[ExpertRevision]) -> dict[str, ExpertRevision]:
 
 
 def current_of(state: ExpertState) -> ExpertRevision | None:
-    """Return the revision that the Expert's status calls current, if it is there and promoted.
+    """Return the current revision of an Expert, or None if no revision is promoted.
 
-    Where the status knows none, or its object was deleted, the newest promoted revision stands in.
+    It is the one that the Expert's status names. If the status names none, or if that revision was deleted, it is the
+    newest promoted revision.
     """
     named = by_name(state.revisions).get(state.expert.status.current_revision or "")
     if named is not None and is_promoted(named):
@@ -34,12 +35,17 @@ def current_of(state: ExpertState) -> ExpertRevision | None:
 
 
 def parent_ref(revision: ExpertRevision) -> ArtefactRef:
-    """Return a revision with an artefact as a parent, with all that is known of what it and its parents saw."""
+    """Return the reference by which a revision becomes a parent, with all that is known of what it was trained on.
+
+    Raises ValueError if the revision has no artefact.
+    """
     artefact, parents = revision.status.artefact, revision.spec.inputs.parents
     if artefact is None:
-        raise ValueError(f"{revision.metadata.name} has no artefact to be a parent with")
+        raise ValueError(f"revision {revision.metadata.name} has no artefact, so it cannot be a parent")
     seen = _snapshots(revision)
-    forgotten = len(seen) > MAX_ANCESTRY  # what was in those can no longer be looked up
+    forgotten = (
+        len(seen) > MAX_ANCESTRY
+    )  # The oldest are not recorded, so their text can no longer be looked up.
     unknown = forgotten or any(parent.contamination is not None for parent in parents)
     return ArtefactRef(
         revision=revision.metadata.name,
@@ -59,9 +65,9 @@ def _snapshots(revision: ExpertRevision) -> list[SnapshotRef]:
 
 
 def root_of(revision: ExpertRevision, revisions: Mapping[str, ExpertRevision]) -> ExpertRevision:
-    """Return the revision of the same Expert at the start of a chain of refreshes.
+    """Return the first revision in a chain of refreshes: the one whose parent is the base, or that has a preset.
 
-    Its parent is the base, or a preset. A chain whose beginning was deleted ends at its oldest link.
+    If the beginning of the chain was deleted, this is the oldest revision that is left of it.
     """
     while True:
         parent = revision.spec.inputs.parent

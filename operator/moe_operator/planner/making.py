@@ -1,10 +1,11 @@
-"""Making a revision: train, evaluate, judge. Each step rests on what the API objects say and nothing else.
+"""Makes a revision: trains, evaluates, starts and judges it. Every step rests only on what is in the API server.
 
-Waiting      the gate could decide nothing even if it were trained (holdout too small, window used up)
-Training     attempts, until one reports an artefact
-Evaluating   attempts, until one reports evidence; where graders have a say, further ones of theirs
-Starting     the numbers pass the gate, and servers show that they can load the weights
-Decided      the gate ruled; a ruling is renewed only where the spec's own part of the gate changed
+Waiting      Training has not started, since the gate could decide nothing (holdout too small, window used up).
+Training     Training Jobs are attempted until one reports an artefact.
+Evaluating   Evaluation Jobs are attempted until one reports evidence. If graders judge answers, grade Jobs follow.
+Starting     The numbers pass the gate, and a server has to show that it can load the weights.
+Decided      The gate has ruled. Unless the revision was promoted, the gate is asked again at every pass: its ruling
+             changes if the spec's own part of it changes, for example the targets.
 """
 
 from collections.abc import Sequence
@@ -25,12 +26,13 @@ from moe_operator.planner.grading import new_grade_job
 from moe_operator.planner.job_configs import evaluate_job, train_job
 from moe_operator.planner.names import evaluate_job_name, training_job_name
 from moe_operator.planner.promotion import Candidate, Ruling, judge, too_small, used_up, uses_of
+from moe_operator.planner.serving import server_of
 from moe_operator.planner.targets import judge_targets
-from moe_operator.state import ExpertState, Manifest, ObservedJob, ObservedServer, Role
+from moe_operator.state import ExpertState, Manifest, ObservedJob, Role
 
 
 def make(decided: Decisions) -> Making | None:
-    """Return the next step of the wanted revision, or None where it does not exist, or its pool does not."""
+    """Return how far the wanted revision is; None if no revision has to be made, or while there is no pool."""
     revision, pool = decided.wanted.revision, decided.state.pool
     return _next_step(revision, decided) if revision is not None and pool is not None else None
 
@@ -56,12 +58,8 @@ def _next_step(revision: ExpertRevision, decided: Decisions) -> Making:
 
 
 def jobs_of(state: ExpertState, role: Role, revision: str) -> list[ObservedJob]:
-    """Return the Jobs of one role that work for a revision."""
+    """Return the Jobs of a role that work for a revision."""
     return [job for job in state.jobs if job.role is role and job.revision == revision]
-
-
-def _server_of(state: ExpertState, revision: str) -> ObservedServer | None:
-    return next((item for item in state.servers if item.name == revision and not item.deleting), None)
 
 
 def _ruled_before_training(revision: ExpertRevision, decided: Decisions) -> Ruling | None:
@@ -144,7 +142,7 @@ def _evaluate(revision: ExpertRevision, decided: Decisions) -> Making:
 def _grade(
     revision: ExpertRevision, evaluation: EvaluateHeadline, ungraded: Ungraded, decided: Decisions
 ) -> Making:
-    """Have graders judge what the evaluation left open; its evidence counts when they have."""
+    """Return how far grading is. The evaluation becomes evidence once graders have judged what it left ungraded."""
     state = decided.state
     jobs = jobs_of(state, Role.GRADE, revision.metadata.name)
     work = assess(jobs, expect=EvaluateHeadline, now=decided.now)
@@ -193,7 +191,7 @@ def _attempted(
 
 
 def _decide(revision: ExpertRevision, decided: Decisions) -> Making:
-    """Ask the gate, and ask it again where the spec's own part of it may have changed."""
+    """Return the ruling of the gate. It is asked at every pass until the revision is promoted, since the spec may change."""
     status, expert = revision.status, decided.state.expert
     settled = status.verdict is not None and status.verdict.outcome == "Promoted"
     if settled or status.evidence is None:
@@ -210,9 +208,12 @@ def _decide(revision: ExpertRevision, decided: Decisions) -> Making:
         )
     )
     if ruling.outcome == "Promoted" and _must_start(decided.state):
-        server = _server_of(decided.state, revision.metadata.name)
+        server = server_of(decided.state, revision.metadata.name)
         if server is not None and (failure := server_failure(server.pods)) is not None:
-            message = f"no server can load {revision.metadata.name}: {failure.message}"
+            message = (
+                f"no server can load {revision.metadata.name}: {failure.message}. These inputs are not tried again: "
+                "change the spec or the data, or set a new spec.runID"
+            )
             ruling = Ruling("Failed", "loads", known_reason(failure.reason), message)
         elif server is None or server.ready_replicas == 0:
             return Making(revision, "Starting", status.model_copy(update={"verdict": None}))
@@ -220,7 +221,10 @@ def _decide(revision: ExpertRevision, decided: Decisions) -> Making:
 
 
 def _must_start(state: ExpertState) -> bool:
-    """Say whether a promoted revision would serve: one behind a pin, or of an Expert at zero, would not."""
+    """Return whether a server has to load a revision before it is promoted.
+
+    Not if it would not serve: the Expert has no replicas, or spec.revision pins another revision.
+    """
     return state.expert.spec.serving.replicas > 0 and state.expert.spec.revision is None
 
 
@@ -237,14 +241,14 @@ def _with_verdict(status: ExpertRevisionStatus, ruling: Ruling, decided: Decisio
 
 
 def _same_time(verdict: Verdict, before: Verdict | None) -> Verdict:
-    """Return the verdict with the time of ``before`` if it says the same: looking again is no decision."""
+    """Return the verdict, with the time of ``before`` if both say the same: asking again is not a new decision."""
     if before is not None and verdict.model_copy(update={"time": before.time}) == before:
         return before
     return verdict
 
 
 def _provenance(expert: Expert, profile: Profile, config: OperatorConfig) -> dict[str, str]:
-    """Return what the newest attempt runs on: recorded, and no part of the revision's identity."""
+    """Return what the newest attempt runs on. It is recorded, but it is not part of the revision's identity."""
     resources = expert.spec.training.resources
     return {
         "image": profile.image or config.images.trainer,

@@ -1,56 +1,56 @@
-"""Deterministic names: from what an object is for, so that making it twice makes it once."""
+"""Names of objects, derived from what they are for: creating an object twice gives one object, since the names collide."""
 
 import re
 
 from moe_formats.format import digest_of
 
-#: After a revision's number, or after a digest: where neither stands before it, it is part of a digest.
+#: The attempt at the end of a Job's name. It follows a revision's number or a digest: anything else is part of a name.
 _ATTEMPT = re.compile(r"(?:-[0-9]+-[aeg]|-[0-9a-f]{8}-r)([0-9]+)$")
 
 
 def revision_name(expert: str, number: int) -> str:
-    """Return the name of an Expert's n-th revision, of its servers and of their Service."""
+    """Return the name of an Expert's revision by number; its Deployment and its Service have the same name."""
     return f"{expert}-{number}"
 
 
 def expert_of(revision: str) -> str:
-    """Return the Expert that a revision's name belongs to."""
+    """Return the name of the Expert that a revision belongs to."""
     return revision.rpartition("-")[0]
 
 
 def snapshot_job_name(expert: str, request: str, attempt: int) -> str:
-    """Return the name of a snapshot Job: one per request, ``-r2`` and so on where it had to be repeated."""
+    """Return the name of a snapshot Job. Attempts after the first end in ``-r2``, ``-r3`` and so on."""
     return _repeated(f"{expert}-snapshot-{_short(request)}", attempt)
 
 
 def training_job_name(revision: str, attempt: int) -> str:
-    """Return the name of a training attempt."""
+    """Return the name of the Job of a training attempt."""
     return f"{revision}-a{attempt}"
 
 
 def evaluate_job_name(revision: str, attempt: int) -> str:
-    """Return the name of an evaluation attempt."""
+    """Return the name of the Job of an evaluation attempt."""
     return f"{revision}-e{attempt}"
 
 
 def grade_job_name(revision: str, attempt: int) -> str:
-    """Return the name of an attempt to have a revision's answers graded."""
+    """Return the name of the Job of an attempt to have a revision's answers graded."""
     return f"{revision}-g{attempt}"
 
 
 def distill_job_name(pool: str, roster: str, attempt: int) -> str:
-    """Return the name of the Job that makes the table of one roster."""
+    """Return the name of the Job that makes the table of a roster. Later attempts end in ``-r2`` and so on."""
     return _repeated(f"{pool}-distill-{_short(roster)}", attempt)
 
 
 def attempt_of(job: str) -> int:
-    """Return the attempt that a Job's name counts; 1 where it counts none."""
+    """Return the number of the attempt that a Job's name ends in; 1 if it ends in none."""
     match = _ATTEMPT.search(job)
     return int(match.group(1)) if match else 1
 
 
 def gateway_name(pool: str) -> str:
-    """Return the name of a pool's gateway and of its Service."""
+    """Return the name of a pool's gateway Deployment and of its Service."""
     return f"{pool}-gateway"
 
 
@@ -60,7 +60,7 @@ def policy_name(pool: str) -> str:
 
 
 def _repeated(name: str, attempt: int) -> str:
-    # `r` is no hexadecimal digit, so a repetition is never taken for the end of a digest.
+    # `r` is not a hexadecimal digit, so the suffix is never mistaken for part of a digest.
     return name if attempt == 1 else f"{name}-r{attempt}"
 
 

@@ -1,8 +1,9 @@
-"""What should be done about one pool now.
+"""Decides what should be done about one pool now.
 
-    claim -> which suspended Jobs may start -> table -> routing policy -> gateway -> old servers -> status
+    which suspended Jobs start -> table -> routing policy -> claim and gateway -> status -> old servers
 
-Everything that concerns several Experts at once is decided here, in one place and one plan at a time.
+Everything that concerns several Experts at once is decided here. Plans of one pool and of its Experts are made and
+carried out one after the other.
 """
 
 from dataclasses import replace
@@ -27,7 +28,7 @@ from moe_operator.state import Manifest, ObjectRef, ObservedServer, Plan, PoolSt
 
 
 def plan_pool(state: PoolState, config: OperatorConfig, now: datetime) -> Plan:
-    """Return what should be done now; a pool that is going away is left to the garbage collector."""
+    """Return what should be done now: nothing for a pool that is being deleted, whose children Kubernetes deletes."""
     pool = state.pool
     if pool.metadata.deletion_timestamp is not None:
         return Plan()
@@ -58,8 +59,8 @@ def plan_pool(state: PoolState, config: OperatorConfig, now: datetime) -> Plan:
 
 
 def _children(state: PoolState, policy: RoutingPolicy | None, config: OperatorConfig) -> Repairs:
-    """Return the claim if the pool needs one made, and the gateway's objects that are missing or were changed."""
-    # A ConfigMap and a Deployment change with the policy and with the spec; a Service never does.
+    """Return the claim if the pool asks for one that does not exist, and gateway objects that are missing or were changed."""
+    # The ConfigMap and the Deployment may also differ because the policy or the spec has changed. A Service never does.
     gateway = repairs(
         _gateway(state, policy, config),
         state.live,
@@ -72,7 +73,7 @@ def _children(state: PoolState, policy: RoutingPolicy | None, config: OperatorCo
 
 
 def _gateway(state: PoolState, policy: RoutingPolicy | None, config: OperatorConfig) -> list[Manifest]:
-    """Return the gateway's objects; there is none before there is an Expert to send anything to."""
+    """Return the gateway's objects as desired; nothing before an Expert serves for the first time."""
     if policy is None:
         return []
     pool = state.pool
@@ -97,7 +98,7 @@ def _earliest(
 ) -> float | None:
     waits = [admission.wait, distillation.wait]
     if policy is not None:
-        # Gateways are asked again until they know, and old servers go once that has been so for a while.
+        # Gateways are asked until all of them use the policy. Old servers are deleted some time after that.
         if silent_gateways(state, policy.digest()):
             waits.append(POLICY_TAKEN_UP)
         elif superfluous_servers(state, policy):

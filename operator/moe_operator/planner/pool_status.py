@@ -1,4 +1,4 @@
-"""The status of a pool: conditions, columns and events."""
+"""Builds the status of a pool, its columns and conditions, and the events when it changes."""
 
 from datetime import datetime
 
@@ -25,7 +25,7 @@ from moe_operator.state import Event, PoolState
 def pool_status(
     state: PoolState, policy: RoutingPolicy | None, distillation: Distillation, *, now: datetime
 ) -> ExpertPoolStatus:
-    """Return the whole status of the pool."""
+    """Return the whole new status of the pool."""
     before = state.pool.status
     storage, experts, gateway = _storage(state), _experts(state), _gateway(state, policy)
     conditions = [*_kstatus(state, storage, experts, gateway, distillation), storage, experts, gateway]
@@ -51,13 +51,15 @@ def pool_status(
 
 
 def pool_events(before: ExpertPoolStatus, after: ExpertPoolStatus) -> tuple[Event, ...]:
-    """Return what is worth telling of the step from one status to the next."""
+    """Return the events for the change from one status to the next."""
     events = stall_events(before.conditions, after.conditions)
     if after.routing.strategy != before.routing.strategy:
-        events.append(Event(Reason.PROGRESSING, f"requests are routed by {after.routing.strategy}"))
+        events.append(Event(Reason.PROGRESSING, f"requests are routed by strategy {after.routing.strategy}"))
     table = after.routing.table
     if table is not None and table != before.routing.table:
-        events.append(Event(Reason.EVALUATED, f"a table was distilled for {table_summary(table)}"))
+        events.append(
+            Event(Reason.EVALUATED, f"a table was distilled that tells apart {table_summary(table)}")
+        )
     return tuple(events)
 
 
@@ -84,16 +86,25 @@ def _routing(state: PoolState, policy: RoutingPolicy | None, distillation: Disti
 def _storage(state: PoolState) -> Condition:
     type_ = ConditionType.STORAGE_READY
     if state.claim_phase == "Bound":
-        return _say(state, type_, True, Reason.READY, "the claim is bound")
+        return _say(state, type_, True, Reason.READY, f"the claim {state.pool.claim} is bound")
     phase = state.claim_phase or "missing"
-    message = f"the claim is {phase}; a class that waits for its first consumer binds it with the first Job"
+    message = (
+        f"the claim {state.pool.claim} is {phase}. If its storage class waits for the first consumer, the first Job binds "
+        f"it; otherwise `kubectl describe pvc {state.pool.claim}` says why"
+    )
     return _say(state, type_, False, Reason.WAITING_FOR_STORAGE, message)
 
 
 def _experts(state: PoolState) -> Condition:
     type_, serving = ConditionType.EXPERTS_READY, set(_serving(state))
     if not state.experts:
-        return _say(state, type_, False, Reason.PENDING, "no Expert names this pool yet")
+        return _say(
+            state,
+            type_,
+            False,
+            Reason.PENDING,
+            "the pool has no Expert yet: create one with this pool as spec.pool",
+        )
     rest = [_word(expert) for name, expert in sorted(state.experts.items()) if name not in serving]
     if not rest:
         return _say(state, type_, True, Reason.READY, f"all {len(serving)} Experts serve")
@@ -103,30 +114,28 @@ def _experts(state: PoolState) -> Condition:
 def _gateway(state: PoolState, policy: RoutingPolicy | None) -> Condition:
     type_, gateway = ConditionType.GATEWAY_READY, state.gateway
     if policy is None:
-        return _say(state, type_, False, Reason.NOT_SERVING, "no Expert serves yet, so there is no gateway")
+        return _say(state, type_, False, Reason.NOT_SERVING, "no Expert serves yet, so no gateway is started")
     if state.pool.spec.gateway.replicas == 0:
-        return _say(state, type_, True, Reason.READY, "spec.gateway.replicas is 0: no gateway is asked for")
+        return _say(state, type_, True, Reason.READY, "spec.gateway.replicas is 0, so there is no gateway")
     if gateway.ready_replicas == 0:
         why = blocked(gateway.pods)
         words = "the gateway is starting" + (f"; {why}" if why else "")
         return _say(state, type_, False, Reason.WAITING_FOR_GATEWAY, words)
     silent = silent_gateways(state, policy.digest())
     if silent or len(gateway.reported) < gateway.ready_replicas:
-        words = f"{', '.join(silent) or 'a gateway'} does not report the newest routing policy yet"
+        words = f"{', '.join(silent) or 'a gateway'} has not reported the newest routing policy yet"
         return _say(state, type_, False, Reason.WAITING_FOR_GATEWAY, words)
-    message = f"{len(policy.experts)} Experts answer by {policy.strategy} on {len(gateway.reported)} gateways"
+    message = f"{len(gateway.reported)} gateways send requests to {len(policy.experts)} Experts, by strategy {policy.strategy}"
     fallback = state.pool.spec.routing.fallback
     if fallback is not None and policy.fallback is None:
-        message += (
-            f"; spec.routing.fallback is {fallback!r}, which does not serve: the first by name stands in"
-        )
+        message += f"; spec.routing.fallback is {fallback!r}, which does not serve, so the first Expert by name is used instead"
     return _say(state, type_, True, Reason.READY, message)
 
 
 def _kstatus(
     state: PoolState, storage: Condition, experts: Condition, gateway: Condition, distillation: Distillation
 ) -> tuple[Condition, Condition, Condition]:
-    """Return Ready, Reconciling, Stalled. An Expert that stalls is named but does not stall the pool; a table does."""
+    """Return Ready, Reconciling and Stalled. The pool stalls if no table can be made, but not if an Expert stalls."""
     stop = distillation.failure
     lacking = next((item for item in (gateway, experts, storage) if item.status != "True"), None)
     if lacking is not None:

@@ -1,4 +1,4 @@
-"""What the PROGRESS and ETA columns say. Coarse on purpose: a status is written only when they change."""
+"""Computes the columns PROGRESS and ETA. They are coarse on purpose: the status is written only when they change."""
 
 from moe_formats.job_report import Progress
 from moe_formats.resources.expert_status import TrainingStatus
@@ -7,13 +7,13 @@ from moe_formats.resources.expert_status import TrainingStatus
 def training_status(
     progress: Progress | None, *, attempt: int, before: TrainingStatus | None
 ) -> TrainingStatus | None:
-    """Return the progress of a training attempt.
+    """Return the progress of a training attempt, for the status; None before the first.
 
-    ``before``, what the status says now, is kept as it is until the percentage or the ETA moves: the steps
-    and the loss beside them would change every time one looks.
+    ``before`` is what the status has now. It is kept unchanged until the percentage or the ETA moves: step and loss
+    change at every look and would cause a write each time.
     """
     if progress is None:
-        # A full bar is that of the revision before.
+        # 100 % is left from the revision before.
         same = before is not None and before.attempt == attempt and before.summary != "100%"
         return before if same else TrainingStatus(attempt=attempt)
     summary, eta = percent(progress.step, progress.max_steps), eta_text(progress.eta_seconds)
@@ -32,12 +32,12 @@ def training_status(
 
 
 def percent(step: int, steps: int) -> str:
-    """Return whole percents, rounded down, or nothing while the number of steps is not known."""
+    """Return whole percents, rounded down; an empty string while the number of steps is not known."""
     return f"{min(100 * step // steps, 100)}%" if steps > 0 else ""
 
 
 def eta_text(seconds: float | None) -> str:
-    """Return a duration in its largest unit, coarse enough not to flicker; nothing if it is not known."""
+    """Return a duration in its largest unit, rounded so that it seldom changes; an empty string if it is not known."""
     if seconds is None:
         return ""
     if seconds < 60:

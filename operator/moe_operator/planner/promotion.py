@@ -1,27 +1,29 @@
-"""The promotion gate decides whether a candidate takes the place of the current revision.
+"""The promotion gate: decides whether a candidate replaces the current revision.
 
-It reads numbers from the evidence that the evaluate Job wrote and decides nothing by itself. Its clauses, in order:
+The gate measures nothing itself. It compares the numbers in the evidence, which the evaluate Job wrote, with limits.
+Its clauses, in order:
 
-    window      on the newest holdout, the upper bound of mean ln(b_candidate / b_current) is
-                    at most -delta   for new data: training on it must have helped
-                    at most +delta   for a changed spec: it must not have hurt
-                    at most -delta   for a first revision without a base: it must beat a byte-unigram model
-    anchor      on the first holdout, the same bound is at most +delta; this refuses junk, since a window
-                made of junk likes a model trained on junk
-    forgetting  where spec.promotion.maxForgetting is set: the upper end of forgetting is at most that
-    evaluators  by each evaluator that the spec names, the lower end of accuracy_candidate - accuracy_current is
-                    at least -spec.promotion.accuracyMargin; where that is not so, it refuses if the upper end is
-                    below 0 (it is worse), and waits for more items if it is not (nobody can tell)
-    targets     where spec.promotion.enforcement is Serve: a first revision meets every target
-    loads       a server loads it and answers with its digest, without traffic yet (making.py sees to that)
+    window      On the newest holdout, the upper bound of mean ln(b_candidate / b_current) is
+                    at most -delta   for new data: training on it must have helped;
+                    at most +delta   for a changed spec: the change must not have hurt;
+                    at most -delta   for a first revision without a base: it must beat a byte-unigram model.
+    anchor      On the first holdout, the same bound is at most +delta. This refuses junk: a model trained on junk
+                looks good on a window that is made of junk.
+    forgetting  If spec.promotion.maxForgetting is set, the upper end of forgetting is at most that.
+    evaluators  For each evaluator that the spec names, the lower end of accuracy_candidate - accuracy_current is at
+                least -spec.promotion.accuracyMargin. Otherwise the clause refuses if the upper end is below 0 (the
+                candidate is worse), and waits for more items if it is not (the items cannot tell).
+    targets     If spec.promotion.enforcement is Serve, a first revision meets every target.
+    loads       A server, which gets no traffic yet, loads the weights and answers with their digest. This clause is
+                in making.py, because it needs a server.
 
-A clause passes, refuses for good (these inputs are not tried again), or waits (for data). delta is
-max(0.5 %, twice the noise floor). The k-th use of a holdout tests at alpha = 0.05 * 6 / (pi^2 k^2), so that
-all uses together err at most 5 % of the time; after MAX_USES a window waits for a newer one. The anchor is
-the same for ever: it goes on being asked at the strictest of these levels, because it only ever refuses.
-Before there is a newer window, the anchor is also the window, and is used up like one.
+A clause passes, refuses for good (these inputs are not tried again), or waits (for data). delta is max(0.5 %, twice
+the noise floor). The k-th use of a holdout tests at alpha = 0.05 * 6 / (pi^2 k^2), so that all uses together err at
+most 5 % of the time. After MAX_USES uses of a window, the gate waits for a newer one. The anchor never changes and is
+never used up: it continues to be tested at the strictest of these levels, because it can only refuse. Before there is
+a newer window, the anchor is also the window, and is used up as one.
 
-All of a revision's comparisons drop documents that either side was trained on. Source: docs/concepts.md.
+All comparisons leave out documents that either side was trained on. Source: docs/concepts.md.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,16 +37,16 @@ from moe_formats.resources.expert_status import TargetStatus
 from moe_formats.resources.reasons import Reason
 from moe_operator.planner.targets import NOT_MEASURED
 
-#: Held-out clusters under which no decision is made.
+#: Smallest number of held-out clusters on which a decision is made.
 MIN_CLUSTERS = 20
 
-#: Decisions that one window is good for.
+#: Largest number of decisions that one window is used for.
 MAX_USES = 5
 
 
 @dataclass(frozen=True)
 class Uses:
-    """How many decisions have used the holdouts of a candidate, its own included."""
+    """How many decisions have used each holdout of a candidate, counting the decision on the candidate itself."""
 
     anchor: int
     window: int
@@ -52,7 +54,7 @@ class Uses:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A measured revision before the gate."""
+    """A measured revision that the gate decides about."""
 
     name: str
     cause: Cause
@@ -61,13 +63,13 @@ class Candidate:
     evidence: Evidence
     promotion: Promotion
     targets: Sequence[TargetStatus]
-    #: Names of the evaluators by which it must not be inferior.
+    #: Names of the evaluators by which it must not be inferior to what it is compared with.
     evaluators: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Ruling:
-    """What the gate says; ``clause`` is the one that decided, ``final`` that these inputs are not tried again."""
+    """The gate's decision, and the clause that made it."""
 
     outcome: Literal["Promoted", "Refused", "Waiting", "Failed"]
     clause: str
@@ -76,7 +78,7 @@ class Ruling:
 
     @property
     def final(self) -> bool:
-        """Return whether there is nothing to wait for."""
+        """Whether the decision stands for good. A candidate that waits may still be promoted or refused."""
         return self.outcome != "Waiting"
 
 
@@ -91,33 +93,33 @@ def judge(candidate: Candidate) -> Ruling:
 
 
 def too_small(anchor: Window, newest: Window | None) -> Ruling | None:
-    """Wait for data where a holdout has too few clusters to decide anything; known before training."""
+    """Return a ruling that waits for data if a holdout has too few clusters to decide anything; known before training."""
     for label, window in (("the anchor", anchor), ("the newest window", newest)):
         if window is not None and window.clusters < MIN_CLUSTERS:
             return _waiting(
                 "holdout",
                 Reason.HOLDOUT_TOO_SMALL,
-                f"{label} has {window.clusters} held-out clusters of near-duplicate documents, and "
-                f"{MIN_CLUSTERS} are needed to decide anything: add data; without data.refresh, change "
+                f"{label} has {window.clusters} held-out clusters of near-duplicate documents, and at least "
+                f"{MIN_CLUSTERS} are needed to decide anything: add data; if spec.data.refresh is not set, also change "
                 "spec.runID to have it read",
             )
     return None
 
 
 def used_up(uses: Uses) -> Ruling | None:
-    """Wait for data where the newest window has served its decisions; known before training."""
+    """Return a ruling that waits for data if the newest window has been used often enough; known before training."""
     if uses.window <= MAX_USES:
         return None
     return _waiting(
         "window",
         Reason.WINDOW_USED_UP,
-        f"the newest holdout has been used for {uses.window - 1} decisions, and {MAX_USES} are what it is "
-        "good for: the next one waits for new data",
+        f"the newest holdout has been used for {uses.window - 1} decisions, of at most {MAX_USES}: add data, so that a "
+        "newer one is held out",
     )
 
 
 def uses_of(revision: ExpertRevision, revisions: Sequence[ExpertRevision]) -> Uses:
-    """Count the decisions made on a revision's holdouts, its own included."""
+    """Return how many decisions have used a revision's holdouts, counting the one on the revision itself."""
     anchor = revision.spec.anchor.digest
     window = revision.spec.newest.digest if revision.spec.newest else anchor
 
@@ -176,12 +178,14 @@ def _evaluators(candidate: Candidate) -> Ruling | None:
 def _not_inferior(candidate: Candidate, name: str, found: Accuracy | None) -> Ruling | None:
     if found is None:
         why = candidate.evidence.scores.absent.get(f"accuracy.{name}", NOT_MEASURED)
-        return _waiting("evaluators", Reason.TARGETS_UNKNOWN, f"evaluator {name} found nothing: {why}")
+        return _waiting("evaluators", Reason.TARGETS_UNKNOWN, f"evaluator {name} has no result: {why}")
     difference, margin = found.difference, candidate.promotion.accuracy_margin
     if difference is None or difference.lower >= -margin:
-        return None  # a first revision without a base has nothing to be inferior to
+        return (
+            None  # Without a difference, there is nothing to be inferior to: a first revision without a base.
+        )
     numbers = (
-        f"by evaluator {name} its accuracy less that of the {found.against} is {difference.value:+.3f} "
+        f"by evaluator {name}, its accuracy minus that of the {found.against} is {difference.value:+.3f} "
         f"[{difference.lower:+.3f}, {difference.upper:+.3f}] on {found.items} items; the lower end must be at "
         f"least -spec.promotion.accuracyMargin = {-margin:g}"
     )
@@ -190,7 +194,8 @@ def _not_inferior(candidate: Candidate, name: str, found: Accuracy | None) -> Ru
     return _waiting(
         "evaluators",
         Reason.TARGETS_UNKNOWN,
-        f"{numbers}. It may be as good: add items and change spec.runID, or allow a wider margin",
+        f"{numbers}. It may be as good, but there are too few items to tell: add items and change spec.runID, or "
+        "raise spec.promotion.accuracyMargin",
     )
 
 
@@ -206,7 +211,7 @@ def _targets(candidate: Candidate) -> Ruling | None:
     return _waiting("targets", Reason.TARGETS_UNKNOWN, f"spec.promotion.enforcement is Serve, and {words}")
 
 
-#: The order in which they are asked.
+#: The clauses, in the order in which they are asked.
 CLAUSES: tuple[Callable[[Candidate], Ruling | None], ...] = (
     _window,
     _anchor,
@@ -222,13 +227,13 @@ def _bounded(candidate: Candidate, clause: str, decision: Decision, limit: float
         return _waiting(
             clause,
             Reason.HOLDOUT_TOO_SMALL,
-            f"{clusters} clusters of the {decision.role} are clean for both sides, and {MIN_CLUSTERS} are "
-            "needed to decide anything: add data",
+            f"only {clusters} clusters of the {decision.role} are in neither side's training data, and at least "
+            f"{MIN_CLUSTERS} are needed to decide anything: add data",
         )
     if decision.upper <= limit:
         return None
-    wanted = f"at most {limit:+.4f} ({'-' if limit < 0 else '+'}delta)"
-    return _refused(candidate, clause, f"{_numbers(decision)}; the bound must be {wanted}")
+    rule = f"at most {limit:+.4f} ({'-' if limit < 0 else '+'}delta)"
+    return _refused(candidate, clause, f"{_numbers(decision)}; the bound must be {rule}")
 
 
 def _decision(evidence: Evidence, role: str) -> Decision | None:
@@ -236,9 +241,7 @@ def _decision(evidence: Evidence, role: str) -> Decision | None:
 
 
 def _not_measured(candidate: Candidate, clause: str) -> Ruling:
-    why = candidate.evidence.scores.absent.get(
-        clause, "fewer clusters than are needed are clean for both sides"
-    )
+    why = candidate.evidence.scores.absent.get(clause, "too few clusters are in neither side's training data")
     return _waiting(clause, Reason.HOLDOUT_TOO_SMALL, f"the {clause} could not be compared: {why}. Add data")
 
 
@@ -255,7 +258,7 @@ def _numbers(decision: Decision) -> str:
 
 def _target_words(target: TargetStatus) -> str:
     measured = "could not be judged" if target.measured is None else f"is {target.measured:.3f}"
-    return f"target {target.name} {measured} where {target.wanted:g} is wanted"
+    return f"target {target.name} {measured}; the spec asks for {target.wanted:g}"
 
 
 def _refused(candidate: Candidate, clause: str, why: str) -> Ruling:

@@ -1,19 +1,19 @@
-"""Which Jobs may go: those that nobody waits for any more, once what they found out is in a status.
+"""Decides which Jobs are deleted: those whose result is recorded in a status and that nothing waits for any more.
 
-The newest finished Jobs stay, for their logs. Failed attempts stay until their work is done or given up:
-they are how attempts are counted. Graders are tried for ever and not counted, so only the last of theirs stay.
+The newest finished Jobs stay, for their logs. Failed attempts stay until their work is done or given up, because they
+are counted. Grade Jobs are tried as often as it takes and not counted, so only the newest of them stay.
 """
 
 from moe_operator.planner.data import DataDecision, jobs_of_request
 from moe_operator.planner.decisions import Decisions
 from moe_operator.state import ExpertState, ObjectRef, ObservedJob, Role
 
-#: Enough for the waits between attempts to grow to the longest.
+#: Number of grade Jobs that stay: enough for the wait between attempts to grow to the longest.
 KEPT_GRADINGS = 6
 
 
 def superfluous_jobs(decided: Decisions) -> tuple[ObjectRef, ...]:
-    """Return Jobs to delete; while it is not known which revision matters, no Job of a revision is given up."""
+    """Return the Jobs to delete. Jobs of other revisions are deleted only once the Expert's revision is certain."""
     state, subject = decided.state, decided.subject_name
     old = (*_old_snapshots(state, decided.data), *_old_gradings(state, subject))
     gone = [job for job in old if not job.deleting]
@@ -29,7 +29,7 @@ def superfluous_jobs(decided: Decisions) -> tuple[ObjectRef, ...]:
 
 
 def job_ref(job: ObservedJob, namespace: str) -> ObjectRef:
-    """Return a Job by name and uid, so that no namesake is meant."""
+    """Return the reference of a Job by name and uid, so that no other Job of the same name is meant."""
     return ObjectRef("batch/v1", "Job", namespace, job.name, job.uid)
 
 

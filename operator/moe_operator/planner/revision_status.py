@@ -1,4 +1,4 @@
-"""The status of revisions: what was decided, as conditions and a phase for people."""
+"""Builds the status of revisions: what was decided, as conditions and as a phase for people."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -14,7 +14,7 @@ from moe_operator.state import StatusWrite
 
 
 def revision_writes(decided: Decisions) -> tuple[StatusWrite, ...]:
-    """Return the status of the revision in the making, and of those that it took the place of."""
+    """Return the status writes of the revision that is being made, and of those that it superseded."""
     return tuple(write for revision, status in _statuses(decided) for write in status_write(revision, status))
 
 
@@ -44,8 +44,11 @@ def _decided_status(
 
 
 def _superseded_status(revision: ExpertRevision, *, by: str | None, now: datetime) -> ExpertRevisionStatus:
-    """Return the status of a revision that was given up before it was decided; it can be taken up again."""
-    message = f"{by or 'nothing'} is what the Expert asks for now; asking for these inputs again resumes here"
+    """Return the status of a revision that was given up before the gate decided; it can be resumed."""
+    message = (
+        f"the Expert now asks for {by or 'no other revision'}; if its spec and data ask for these inputs again, making this "
+        "revision continues"
+    )
     ready = Says(False, Reason.SUPERSEDED, message)
     return _said(revision, revision.status, "Superseded", ready, work=None, stop=None, now=now)
 

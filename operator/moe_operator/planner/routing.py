@@ -1,9 +1,9 @@
-"""The routing policy of a pool: which Experts take requests, by which revision and by which strategy.
+"""Decides the routing policy of a pool: which Experts get requests, at which revision, and by which strategy.
 
-An Expert takes requests by the revision that should serve (serving.py) once one of its servers is ready; until then its
-old revision goes on, as long as one of its servers is. The policy never shrinks to nothing: with no Expert
-ready, the last one stays. Distilled needs a table that knows every Expert of the policy; until it exists,
-Posterior decides.
+An Expert gets requests at the revision that should serve (see serving.py) once one of its servers is ready. Until then,
+its previous revision gets them, as long as one of its servers is ready. The policy never becomes empty: if no Expert is
+ready, the last policy stays. Strategy Distilled needs a table that knows every Expert of the policy. Until there is
+one, Posterior is used.
 """
 
 from moe_formats.resources.expert import Expert
@@ -15,12 +15,12 @@ from moe_operator.planner.names import policy_name
 from moe_operator.planner.serving import answers, target_of
 from moe_operator.state import PoolState
 
-#: Experts in one policy.
+#: Largest number of Experts in a policy; the first by name are taken.
 MAX_EXPERTS = 64
 
 
 def plan_policy(state: PoolState, table: TableStatus | None) -> RoutingPolicy | None:
-    """Return the policy that gateways should serve by, or None while there never was one."""
+    """Return the policy that gateways should use; None before an Expert serves for the first time."""
     last = live_policy(state)
     entries = [entry for expert in _in_order(state) if (entry := _entry(state, expert, last)) is not None]
     routed = entries[:MAX_EXPERTS]
@@ -41,7 +41,7 @@ def plan_policy(state: PoolState, table: TableStatus | None) -> RoutingPolicy | 
 
 
 def _temperature(table: TableStatus | None) -> float:
-    """Return what Posterior divides log-likelihoods by: as fitted with the newest table, before that Bayes."""
+    """Return the number that Posterior divides log-likelihoods by: fitted with the newest table; 1 (Bayes' rule) before."""
     fitted = table.posterior_temperature if table is not None else None
     return fitted if fitted is not None and 0 < fitted <= 1000 else 1.0
 
@@ -63,7 +63,7 @@ def _in_order(state: PoolState) -> list[Expert]:
 
 
 def _entry(state: PoolState, expert: Expert, last: RoutingPolicy | None) -> RoutedExpert | None:
-    """Return an Expert's entry: by the revision that should serve, else by the one that serves, else none."""
+    """Return an Expert's entry: at the revision that should serve if it is ready, else its last entry if that is ready."""
     name = expert.metadata.name
     if expert.metadata.deletion_timestamp is not None or name == state.pool.metadata.name:
         return None

@@ -1,8 +1,9 @@
-"""How many replicas a Deployment has: the only place where that number is decided.
+"""Decides how many replicas each Deployment gets. The number is decided nowhere else.
 
-A Deployment is created with the number that is wanted then. Afterwards the number changes through ``/scale`` only;
-whoever applies the Deployment for another reason repeats the number that it has, so that applying never undoes a
-scaling. (Leaving the number out would reset it to 1, since the operator's earlier apply owns the field.)
+A Deployment is created with the number of replicas that is needed then. Afterwards the number changes through ``/scale``
+only. When the Deployment is applied for another reason, the manifest repeats the number that the live one has, so
+that applying never undoes a scaling. (Leaving the number out would reset it to 1: server-side apply removes a field
+that the same manager applied before.)
 """
 
 from collections.abc import Mapping
@@ -13,12 +14,12 @@ from moe_operator.state import Manifest, ObjectRef
 
 
 def replicas_of_servers(expert: Expert) -> int:
-    """Return how many servers the revision that should serve needs."""
+    """Return how many servers each revision of an Expert gets that should serve or is starting."""
     return expert.spec.serving.replicas
 
 
 def replicas_of_gateway(pool: ExpertPool) -> int:
-    """Return how many gateways a pool needs."""
+    """Return how many gateways a pool gets."""
     return pool.spec.gateway.replicas
 
 
@@ -31,7 +32,7 @@ def with_replicas(deployment: Manifest, live: Manifest | None, wanted: int) -> M
 def scaled(
     live: Mapping[tuple[str, str], Manifest], name: str, replicas: int
 ) -> tuple[tuple[ObjectRef, int], ...]:
-    """Return the scaling of a Deployment, or nothing where it is not there or has as many replicas already."""
+    """Return the Deployment ``name`` with its new number of replicas; nothing if it has that number or does not exist."""
     deployment = live.get(("Deployment", name))
     if deployment is None or deployment["spec"].get("replicas", 1) == replicas:
         return ()

@@ -1,18 +1,19 @@
-"""What serves: which revision should, which servers it needs, and when old ones go. Experts and pools decide by this.
+"""Decides what serves: which revision should, which servers it needs, and when old servers are deleted.
 
-A revision takes over from another by a handshake in status. Each step waits for the one before it to be written, so
-that whoever is killed, or looks late, finds what it needs:
+Both the plan of an Expert and the plan of a pool use this file. One revision takes over from another by a handshake
+in status. Each step waits until the step before it is written, so that an operator that is killed in between finds
+everything in the API server that it needs to continue:
 
-    1  Expert  serving.starting     the gate would promote this revision; its servers start, without traffic
-    2  Expert  serving.target       promoted once a server has loaded it (or pinned): this revision should serve
-    3  pool    routing.digest       the policy sends requests to the target, as soon as one of its servers is ready
-    4  pool    routing.revisions    every ready gateway has reported that policy
-    5  Expert  serving.revision     so all requests go to it
-    6  pool    deletes the servers that no Expert's status names and no gateway sends to, once the last request that
-               was on its way to them has arrived; they finish what they are at before they end
+    1  Expert  serving.starting     The gate would promote this revision: its servers start, without traffic.
+    2  Expert  serving.target       It was promoted once a server had loaded it (or is pinned), so it should serve.
+    3  pool    routing.digest       The policy sends requests to the target, as soon as one of its servers is ready.
+    4  pool    routing.revisions    Every ready gateway has reported that policy.
+    5  Expert  serving.revision     So all requests go to the target.
+    6  pool    It deletes the servers that no Expert's status names and that no gateway sends to, once the last request
+               that was on its way to them has arrived. Servers finish their requests before they end.
 
-Servers are made for revisions that the status names already, and never before. The last good revision serves on
-until step 4, whatever happens to the next one.
+Servers are created only for revisions that the status already names. The last good revision serves until step 4,
+whatever happens to the next one.
 """
 
 from collections.abc import Iterable, Mapping
@@ -40,7 +41,7 @@ from moe_operator.state import ExpertState, Manifest, ObjectRef, ObservedServer,
 
 
 def plan_serving(decided: Decisions) -> Serving:
-    """Return what an Expert's servers need: those of the revision that should serve, and of one that must start."""
+    """Return the changes to the servers of the revision that should serve, and of one that is starting."""
     state = decided.state
     target = _pinned(state) or decided.wanted.current
     starting = _starting(decided)
@@ -60,7 +61,7 @@ def plan_serving(decided: Decisions) -> Serving:
 
 
 def target_of(expert: Expert, revisions: Mapping[str, ExpertRevision]) -> ExpertRevision | None:
-    """Return the revision that should serve an Expert, as its status says."""
+    """Return the revision that should serve an Expert according to its status; None if it is gone or not promoted."""
     serving = expert.status.serving
     name = (serving.target if serving is not None else None) or expert.status.current_revision
     revision = revisions.get(name or "")
@@ -86,7 +87,7 @@ def named_revisions(expert: Expert) -> set[str]:
 def finished_servers(
     state: PoolState, policy: RoutingPolicy | None, *, now: datetime
 ) -> list[ObservedServer]:
-    """Return the servers that may go now: they are superfluous, and no request is on its way to them."""
+    """Return the servers to delete now: they are superfluous, and no request is on its way to them."""
     taken_up = policy is None or _is_taken_up(state, policy, now)
     return superfluous_servers(state, policy) if taken_up else []
 
@@ -100,19 +101,19 @@ def superfluous_servers(state: PoolState, policy: RoutingPolicy | None) -> list[
 
 
 def silent_gateways(state: PoolState, digest: str) -> list[str]:
-    """Return the ready gateways that do not report a policy's digest."""
+    """Return the names of the ready gateway pods that do not report the digest of a policy."""
     return sorted(pod for pod, reported in state.gateway.reported.items() if reported != digest)
 
 
 def answers(servers: Iterable[ObservedServer], revision: str) -> bool:
-    """Say whether a server of a revision is ready."""
+    """Return whether at least one server of a revision is ready."""
     return any(
         server.name == revision and server.ready_replicas > 0 and not server.deleting for server in servers
     )
 
 
 def server_of(state: ExpertState, revision: str) -> ObservedServer | None:
-    """Return the servers of a revision, unless they are going away."""
+    """Return the Deployment of a revision's servers; None if there is none, or if it is being deleted."""
     return next((item for item in state.servers if item.name == revision and not item.deleting), None)
 
 
@@ -120,13 +121,12 @@ _NOTHING = "no revision has been promoted yet"
 
 
 def _is_taken_up(state: PoolState, policy: RoutingPolicy, now: datetime) -> bool:
-    """Say whether every ready gateway serves by a policy, and has for long enough that no older request is on its way."""
+    """Return whether all ready gateways use a policy, and have for long enough that no older request is on its way."""
     ready = find_condition(state.pool.status.conditions, ConditionType.GATEWAY_READY)
     since = ready.last_transition_time if ready is not None and ready.status == "True" else None
     return (
         since is not None
         and now >= since + REQUEST_ON_ITS_WAY
-        and state.pool.status.routing.digest == policy.digest()
         and not silent_gateways(state, policy.digest())
     )
 
@@ -137,7 +137,10 @@ def _pinned(state: ExpertState) -> ExpertRevision | None:
 
 
 def _starting(decided: Decisions) -> ExpertRevision | None:
-    """Return the revision whose servers start, once its evidence is written down, until it is the target."""
+    """Return the revision whose servers start without traffic, or None.
+
+    A revision starts once its evidence is recorded in its status, until it becomes the target.
+    """
     making = decided.making
     if making is None:
         return None
@@ -163,7 +166,7 @@ def _scale(state: ExpertState, asked: list[ExpertRevision]) -> tuple[tuple[Objec
 
 
 def _repairs(state: ExpertState, asked: list[ExpertRevision], config: OperatorConfig) -> Repairs:
-    """Return the servers' objects that are missing or were changed."""
+    """Return the Deployments and Services of the revisions that are missing or were changed."""
     expert = state.expert
     serving = expert.status.serving
     spec_changed = expert.metadata.generation != expert.status.observed_generation
@@ -234,7 +237,7 @@ def _condition(state: ExpertState, target: ExpertRevision | None) -> Condition:
     name = target.metadata.name
     server = server_of(state, name)
     if replicas_of_servers(expert) == 0:
-        return _say(expert, False, Reason.NOT_SERVING, "spec.serving.replicas is 0")
+        return _say(expert, False, Reason.NOT_SERVING, "spec.serving.replicas is 0: raise it to serve again")
     if server is None or server.ready_replicas == 0:
         pods = server.pods if server is not None else ()
         failure = server_failure(pods)
@@ -244,13 +247,13 @@ def _condition(state: ExpertState, target: ExpertRevision | None) -> Condition:
         words = f"the server of {name} is starting" + (f"; {why}" if why else "")
         return _say(expert, False, Reason.WAITING_FOR_SERVER, words)
     if state.pool is not None and state.pool.spec.gateway.replicas and _routed(state) != name:
-        words = f"{name} is ready; not every gateway sends to it yet"
+        words = f"{name} is ready, but not every gateway sends requests to it yet"
         return _say(expert, False, Reason.WAITING_FOR_GATEWAY, words)
     return _say(expert, True, Reason.ROLLED_OUT, f"{name} answers on {server.ready_replicas} servers")
 
 
 def _routed(state: ExpertState) -> str | None:
-    """Return the revision that every ready gateway is known to send the Expert's requests to."""
+    """Return the revision to which every ready gateway is known to send the Expert's requests; None if unknown."""
     pool: ExpertPool | None = state.pool
     return pool.status.routing.revisions.get(state.expert.metadata.name) if pool is not None else None
 

@@ -1,4 +1,4 @@
-"""Status writes: the whole status, only where it differs from what the object says already."""
+"""Decides which statuses have to be written: only those that differ from what the object has already."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def status_write(
     target: Expert | ExpertPool | ExpertRevision,
     status: ExpertStatus | ExpertPoolStatus | ExpertRevisionStatus,
 ) -> tuple[StatusWrite, ...]:
-    """Return the write of a status, or nothing if it says what is there."""
+    """Return the write of a whole status, or nothing if the object has this status already."""
     written = _fields(status)
     if written == _fields(target.status):
         return ()
@@ -25,5 +25,5 @@ def status_write(
 
 
 def _fields(status: Format) -> dict[str, Any]:
-    """Return a status as the API spells it, without what is absent."""
+    """Return a status as the API server stores it, without absent fields."""
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -1,4 +1,4 @@
-"""The suite of a revision: the anchors of the pool's domains, frozen when the revision is made."""
+"""Draws the suite of a revision: the anchors of the pool's domains, fixed when the revision is created."""
 
 from collections.abc import Iterable
 
@@ -9,17 +9,17 @@ from moe_formats.resources.expert_revision import HoldoutInput
 from moe_formats.resources.reasons import Reason
 from moe_operator.state import ExpertState
 
-#: Domains in a suite, the own one included.
+#: Largest number of domains in a suite, including the Expert's own.
 MAX_SUITE = 16
 
-#: Reasons of DataReady that nobody waits for: they may last for ever.
+#: Reasons of DataReady that may last forever, so that nobody waits for an Expert that has one.
 _BLOCKED = {Reason.WAITING_FOR_CAPACITY, Reason.RETRYING, Reason.PAUSED}
 
 
 def draw_suite(state: ExpertState, own: HoldoutInput) -> list[HoldoutInput]:
-    """Return the own anchor and those of other domains, one a domain and at most MAX_SUITE in all.
+    """Return the Expert's own anchor and those of other domains: one per domain, at most MAX_SUITE in all.
 
-    Where there are more, a fixed draw picks them: by hash of the domain, the same for every Expert.
+    If there are more domains, a fixed draw by the hash of the domain picks the same ones for every Expert.
     """
     chosen: dict[str, HoldoutInput] = {}
     for peer in sorted(state.peers.values(), key=lambda item: item.metadata.name):
@@ -34,9 +34,9 @@ def draw_suite(state: ExpertState, own: HoldoutInput) -> list[HoldoutInput]:
 
 
 def awaited_domains(experts: Iterable[Expert]) -> list[str]:
-    """Return the names of the Experts with a domain whose first snapshot is worth waiting for.
+    """Return the names of the Experts with a domain whose first snapshot others should wait for.
 
-    One that is stalled, paused, going away, or cannot start holds nobody up.
+    Nobody waits for an Expert that is stalled, paused or being deleted, or whose snapshot cannot start.
     """
     return sorted(
         expert.metadata.name for expert in experts if expert.spec.domain and snapshot_is_coming(expert)
@@ -44,7 +44,7 @@ def awaited_domains(experts: Iterable[Expert]) -> list[str]:
 
 
 def snapshot_is_coming(expert: Expert) -> bool:
-    """Say whether an Expert has no snapshot yet and nothing is known to keep it from getting one."""
+    """Return whether an Expert has no snapshot yet and nothing is known to prevent it from getting one."""
     if expert.status.snapshot is not None or expert.spec.paused or expert.metadata.deletion_timestamp:
         return False
     stalled = find_condition(expert.status.conditions, ConditionType.STALLED)
@@ -54,6 +54,6 @@ def snapshot_is_coming(expert: Expert) -> bool:
 
 
 def snapshot_is_blocked(expert: Expert) -> bool:
-    """Say whether the last try at a snapshot could not start or failed for a passing cause."""
+    """Return whether the last attempt at a snapshot could not start, or failed for a reason that may pass."""
     data = find_condition(expert.status.conditions, ConditionType.DATA_READY)
     return data is not None and data.status == "False" and data.reason in _BLOCKED

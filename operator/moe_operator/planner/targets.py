@@ -1,4 +1,4 @@
-"""Targets: each is judged by the unfavourable end of the interval of its score."""
+"""Judges the targets of the spec: each by the unfavourable end of the interval of its score."""
 
 from collections.abc import Sequence
 
@@ -8,15 +8,17 @@ from moe_formats.resources.expert import Expert, Targets
 from moe_formats.resources.expert_status import Scores, TargetStatus
 from moe_formats.resources.reasons import Reason
 
-#: Scores that are absent because the Expert gained nothing: their targets are missed, not unknown.
+#: Begins the reason of a score that is absent because the Expert gained nothing. Its target is missed, not unknown.
 NO_GAIN = "NoGain"
 
-#: Why a score without a reason of its own is absent.
-NOT_MEASURED = "it was not asked for when the revision was measured; change spec.runID to make another"
+#: Why a score is absent, if the evaluation gave no reason.
+NOT_MEASURED = (
+    "it was not asked for when the revision was measured; change spec.runID to make another revision"
+)
 
 
 def judge_targets(targets: Targets, scores: Scores | None) -> list[TargetStatus]:
-    """Return each target of the spec with what was measured; ``met`` is absent where nothing was."""
+    """Return each target of the spec with what was measured; ``met`` is None if nothing was measured."""
     results = []
     measured = scores or Scores()
     for name, wanted, interval, at_least in (
@@ -37,12 +39,12 @@ def judge_targets(targets: Targets, scores: Scores | None) -> list[TargetStatus]
 
 
 def targets_summary(results: Sequence[TargetStatus]) -> str:
-    """Return what the TARGETS column shows: how many are met of how many."""
+    """Return what the TARGETS column shows: the number of targets that are met, and of all targets."""
     return f"{sum(result.met is True for result in results)}/{len(results)}" if results else ""
 
 
 def targets_condition(expert: Expert, results: Sequence[TargetStatus], scores: Scores | None) -> Condition:
-    """Return TargetsMet: True where all are met, False where one is missed, else Unknown."""
+    """Return the condition TargetsMet: True if all targets are met, False if one is missed, otherwise Unknown."""
     if not results:
         return _say(expert, True, Reason.NO_TARGETS, "spec.targets is empty")
     if scores is None:
@@ -58,7 +60,7 @@ def targets_condition(expert: Expert, results: Sequence[TargetStatus], scores: S
 
 
 def score_summary(scores: Scores | None, *, domain: str | None) -> str:
-    """Return what the SCORE column shows: the specialization score, or bits per byte of a mixture."""
+    """Return what the SCORE column shows: the specialization score, or bits per byte for an Expert without a domain."""
     if scores is None:
         return ""
     if domain is not None:
@@ -80,8 +82,8 @@ def _judge(
 def _words(result: TargetStatus) -> str:
     end, sign = ("upper", "at most") if result.name == "bitsPerByte" else ("lower", "at least")
     if result.measured is None:
-        return f"{result.name}: {sign} {result.wanted:g} wanted, but the Expert gains nothing over its base"
-    return f"{result.name}: {end} end {result.measured:.3f}, {sign} {result.wanted:g} wanted"
+        return f"{result.name} must be {sign} {result.wanted:g}, but the Expert gains nothing over its base"
+    return f"{result.name}: the {end} end is {result.measured:.3f}; the target is {sign} {result.wanted:g}"
 
 
 def _interval(interval: Interval) -> str:

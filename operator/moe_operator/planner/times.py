@@ -1,28 +1,28 @@
-"""How long things in the world take: every time that a decision rests on, and what it stands for."""
+"""Every time that a decision rests on, with the reason for its length."""
 
 from datetime import timedelta
 
-#: Objects of one ``kubectl apply``, or of one sync of Argo CD, arrive within this time of each other. Until it has
-#: passed, a base that is missing may still come, and so may domains that a mixture's suite should hold.
+#: Longest time between the objects of one ``kubectl apply`` or one sync of Argo CD. Until it has passed, a missing base
+#: may still be created, and so may Experts whose domains a mixture's suite should contain.
 SAME_APPLY = timedelta(seconds=5)
 
-#: A request that a gateway sent just before it took up another policy has reached its server after this time. The
-#: server then finishes it before it ends, however long that takes, within its own grace period.
+#: Longest time that a request takes from a gateway to a server. After it, no request that a gateway sent by its old
+#: policy can still arrive. The server has its grace period to finish the requests that it has.
 REQUEST_ON_ITS_WAY = timedelta(seconds=3)
 
-#: Jobs and pods are watched apart: the news that a Job has finished may be this much ahead of the news of what its
-#: pod left in its termination message.
+#: Jobs and pods are watched separately. The event that a Job has finished may arrive this much earlier than the event
+#: with the termination message of its pod.
 TERMINATION_MESSAGE = timedelta(seconds=10)
 
-#: A snapshot whose pod cannot be scheduled holds up the pool's other snapshots for this long at a time.
+#: A snapshot whose pod cannot be scheduled gives way to the pool's other snapshots after this time.
 SNAPSHOT_TURN = timedelta(seconds=60)
 
-#: The wait before a failed attempt is repeated doubles from the first of these to the second.
+#: The wait before a failed attempt is repeated doubles with each attempt, from the first of these times to the second.
 FIRST_RETRY = timedelta(seconds=10)
 LAST_RETRY = timedelta(minutes=5)
 
-#: Whoever waits for something that an event should tell of looks again after this many seconds, should it be lost.
+#: What waits for a change of another object is looked at again after this many seconds, in case the event is lost.
 LOOK_AGAIN = 5.0
 
-#: A gateway reads a changed policy within about a second; whether it has is looked at this often, in seconds.
+#: Seconds between two looks at whether all gateways use the newest policy. A gateway reads it within about a second.
 POLICY_TAKEN_UP = 0.5

@@ -1,8 +1,8 @@
-"""What makes an Expert impossible as it is written: an ordered chain of checks, the first finding counts.
+"""Finds what makes an Expert impossible as it is written: an ordered chain of checks, of which the first finding counts.
 
-A finding stalls the Expert until somebody changes something; what serves goes on serving. What the API
-server can refuse by itself (bounds, patterns, CEL rules in api/) is not checked again here, apart from
-paths, since more than this operator rests on them.
+A finding stalls the Expert until somebody changes something. What serves continues to serve. What the API server
+refuses by itself (bounds, patterns and CEL rules of the CRDs) is not checked again here, except for paths: a path that
+left its store would let an Expert read other people's data.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,6 +16,7 @@ from moe_formats.resources.reasons import Reason
 from moe_operator.config import Grader, OperatorConfig, Store
 from moe_operator.planner.base import pinned_base
 from moe_operator.planner.evaluators import asked_evaluators, evaluator_names
+from moe_operator.planner.lineage import is_promoted
 from moe_operator.planner.times import SAME_APPLY
 from moe_operator.state import ExpertState
 
@@ -37,9 +38,9 @@ def validate(state: ExpertState, config: OperatorConfig) -> Finding | None:
 
 
 def may_pass(finding: Finding, expert: Expert, *, now: datetime) -> bool:
-    """Say whether a finding may go away by itself: a base may come a little later in the same apply.
+    """Return whether a finding may go away by itself: a missing base may arrive a moment later from the same apply.
 
-    Until then nothing starts, but nobody is told of a mistake either.
+    Until then nothing starts, but no mistake is reported either.
     """
     created = expert.metadata.creation_timestamp
     young = created is not None and now < created + SAME_APPLY
@@ -47,7 +48,7 @@ def may_pass(finding: Finding, expert: Expert, *, now: datetime) -> bool:
 
 
 def twins(state: ExpertState) -> list[str]:
-    """Return the names of other Experts of the pool with the same domain: legal, and worth a warning."""
+    """Return the names of the other Experts of the pool that have the same domain. This is allowed, but worth a warning."""
     domain = state.expert.spec.domain
     if domain is None:
         return []
@@ -56,7 +57,7 @@ def twins(state: ExpertState) -> list[str]:
 
 
 def usable_stores(namespace: str, config: OperatorConfig) -> dict[str, Store]:
-    """Return the data stores that a namespace may use."""
+    """Return the data stores that Experts of a namespace may use, by name."""
     return {
         name: store
         for name, store in config.stores.items()
@@ -65,7 +66,7 @@ def usable_stores(namespace: str, config: OperatorConfig) -> dict[str, Store]:
 
 
 def usable_graders(namespace: str, config: OperatorConfig) -> dict[str, Grader]:
-    """Return the graders that a pool of a namespace may name."""
+    """Return the graders that pools of a namespace may name, by name."""
     return {
         name: grader
         for name, grader in config.graders.items()
@@ -89,8 +90,8 @@ def _name_is_free(state: ExpertState, config: OperatorConfig) -> Finding | None:
         return None
     return Finding(
         Reason.NAME_CONFLICT,
-        f"the Expert is called {state.expert.metadata.name!r} like its pool, so `model` in a request could "
-        "not tell them apart: create it under another name",
+        f"the Expert and its pool are both named {state.expert.metadata.name!r}, so `model` in a request could "
+        "mean either: create the Expert under another name",
     )
 
 
@@ -100,13 +101,14 @@ def _stores_are_known(state: ExpertState, config: OperatorConfig) -> Finding | N
     if base is not None and base not in usable:
         return Finding(
             Reason.UNKNOWN_STORE,
-            f"spec.base.store is {base!r}; namespace {state.expert.metadata.namespace} may use: {_names(usable)}",
+            f"spec.base.store is {base!r}; name a data store that namespace "
+            f"{state.expert.metadata.namespace} may use: {_names(usable)}",
         )
     for number, source in enumerate(state.expert.spec.data.sources):
         if source.store is not None and source.store not in usable:
             return Finding(
                 Reason.UNKNOWN_STORE,
-                f"spec.data.sources[{number}].store is {source.store!r}; namespace "
+                f"spec.data.sources[{number}].store is {source.store!r}; name a data store that namespace "
                 f"{state.expert.metadata.namespace} may use: {_names(usable)}",
             )
     return None
@@ -122,14 +124,14 @@ def _evaluators_are_known(state: ExpertState, config: OperatorConfig) -> Finding
             return Finding(
                 Reason.UNKNOWN_EVALUATOR,
                 f"spec.targets or spec.promotion asks for evaluator {name!r}; spec.evaluation.evaluators of pool "
-                f"{state.expert.spec.pool} has: {_names(known)}",
+                f"{state.expert.spec.pool} has: {_names(known)}. Add it there, or ask for one of these",
             )
         store = known[name].store
         if store is not None and store not in usable:
             return Finding(
                 Reason.UNKNOWN_STORE,
-                f"evaluator {name!r} of pool {state.expert.spec.pool} lies in store {store!r}; namespace "
-                f"{state.expert.metadata.namespace} may use: {_names(usable)}",
+                f"the items of evaluator {name!r} of pool {state.expert.spec.pool} are in store {store!r}; name a "
+                f"data store that namespace {state.expert.metadata.namespace} may use: {_names(usable)}",
             )
     return None
 
@@ -141,7 +143,8 @@ def _graders_are_known(state: ExpertState, config: OperatorConfig) -> Finding | 
             return Finding(
                 Reason.UNKNOWN_GRADER,
                 f"spec.evaluation.evaluators of pool {state.expert.spec.pool}: evaluator {evaluator.name!r} has "
-                f"grader {evaluator.grader!r}; namespace {state.expert.metadata.namespace} may use: {_names(usable)}",
+                f"grader {evaluator.grader!r}; name one that namespace {state.expert.metadata.namespace} may use: "
+                f"{_names(usable)}",
             )
     return None
 
@@ -153,7 +156,7 @@ def _paths_stay_inside(state: ExpertState, config: OperatorConfig) -> Finding | 
         if leaves_its_root(path):
             return Finding(
                 Reason.PATH_NOT_ALLOWED,
-                f"{field} is {path!r}; it must be relative and must not contain '..': name files in the store",
+                f"{field} is {path!r}; it must be relative and must not contain '..': give a path inside the store",
             )
     return None
 
@@ -168,7 +171,7 @@ def _profiles_are_known(state: ExpertState, config: OperatorConfig) -> Finding |
         if name not in config.profiles:
             return Finding(
                 Reason.UNKNOWN_PROFILE,
-                f"{field} is {name!r}; this installation has: {_names(config.profiles)}",
+                f"{field} is {name!r}; name a hardware profile of this installation: {_names(config.profiles)}",
             )
     return None
 
@@ -178,7 +181,7 @@ def _preset_is_known(state: ExpertState, config: OperatorConfig) -> Finding | No
     if preset is None or preset in config.presets:
         return None
     return Finding(
-        Reason.UNKNOWN_PRESET, f"spec.base.preset is {preset!r}; there are: {_names(config.presets)}"
+        Reason.UNKNOWN_PRESET, f"spec.base.preset is {preset!r}; name one of: {_names(config.presets)}"
     )
 
 
@@ -204,19 +207,19 @@ def _bases_make_no_cycle(state: ExpertState, config: OperatorConfig) -> Finding 
     cycle = " -> ".join([*path[path.index(base) :], base])
     return Finding(
         Reason.BASE_CYCLE,
-        f"the bases form a cycle: {cycle}. Point spec.base of one of them to a preset or to another Expert",
+        f"the bases form a cycle: {cycle}. Change spec.base of one of them to a preset or to another Expert",
     )
 
 
 def _base_exists(state: ExpertState, config: OperatorConfig) -> Finding | None:
     base = state.expert.spec.base.expert
-    # An Expert that branched already needs its base's artefact, not its object.
+    # An Expert that has already branched needs its base's artefact, but no longer its object.
     if base is None or base in state.peers or pinned_base(state) is not None:
         return None
     return Finding(
         Reason.BASE_NOT_FOUND,
         f"spec.base.expert is {base!r}, and pool {state.expert.spec.pool} has no Expert of that name: "
-        f"create it, or correct the name; there are: {_names(set(state.peers) - {state.expert.metadata.name})}",
+        f"create it, or name one of: {_names(set(state.peers) - {state.expert.metadata.name})}",
     )
 
 
@@ -225,13 +228,13 @@ def _fits_the_budget(state: ExpertState, config: OperatorConfig) -> Finding | No
     if budget is None:
         return None
     before = sum(peer.spec.serving.replicas for peer in _earlier(state))
-    wanted = state.expert.spec.serving.replicas
-    if before + wanted <= budget:
+    asked = state.expert.spec.serving.replicas
+    if before + asked <= budget:
         return None
     return Finding(
         Reason.EXCEEDS_BUDGET,
-        f"spec.serving.replicas is {wanted} and Experts made before this one ask for {before}, but the "
-        f"pool's spec.budget.replicas is {budget}: raise the budget, or ask for less",
+        f"spec.serving.replicas is {asked} and Experts created before this one ask for {before}, but the "
+        f"pool's spec.budget.replicas is {budget}: raise the budget, or lower spec.serving.replicas",
     )
 
 
@@ -239,20 +242,16 @@ def _pin_is_known(state: ExpertState, config: OperatorConfig) -> Finding | None:
     pin = state.expert.spec.revision
     if pin is None:
         return None
-    promoted = [
-        revision.metadata.name
-        for revision in state.revisions
-        if revision.status.verdict is not None and revision.status.verdict.outcome == "Promoted"
-    ]
+    promoted = [revision.metadata.name for revision in state.revisions if is_promoted(revision)]
     if pin in promoted:
         return None
     return Finding(
         Reason.UNKNOWN_REVISION,
-        f"spec.revision is {pin!r}; promoted revisions of this Expert: {_names(promoted)}",
+        f"spec.revision is {pin!r}; remove it, or name a promoted revision of this Expert: {_names(promoted)}",
     )
 
 
-#: In the order in which a reader would want to hear of them.
+#: In this order: the first finding is the only one that is reported, so what others depend on comes first.
 CHECKS: tuple[Check, ...] = (
     _pool_exists,
     _name_is_free,

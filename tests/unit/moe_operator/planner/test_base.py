@@ -50,7 +50,7 @@ def test_the_snapshot_job_copies_it_and_the_revision_starts_from_the_copy() -> N
     assert (found["path"], found["digest"]) == (store.imported(config["poolUid"], FIRST), FIRST)
     assert not found.get("ancestry")
     assert world.status("code").phase == "Serving"
-    assert "whose training text is unknown" in world.condition("code", "BaseModelReady")[2]
+    assert "what it was trained on is unknown" in world.condition("code", "BaseModelReady")[2]
 
 
 @pytest.mark.parametrize(("segment_bytes", "told"), [(None, None), (256, None), (3968, 3968)])
@@ -114,7 +114,7 @@ def test_its_contamination_is_unknown_and_so_is_that_of_all_that_descends_from_i
     assert contamination(world, "code") == contamination(world, "python") == ("Unknown", "Unknown")
     assert contamination(world, "scratch") == (None, None)
     message = world.condition("python", "BaseModelReady")[2]
-    assert "branches from code-1, whose training text is not all known" in message
+    assert "branches from code-1; not everything that it was trained on is known" in message
 
 
 def test_it_is_said_while_either_side_descends_from_it_and_decides_nothing() -> None:

@@ -35,7 +35,9 @@ def test_a_changed_spec_names_every_field_with_both_values(world: World) -> None
         "spec.seed: 0 -> 7; spec.runID: '' -> 'again'"
     )
     told = [event["message"] for event in world.all("Event") if event["reason"] == "RevisionCreated"]
-    assert any("code-2 was made; cause: SpecChanged (spec.training.balancing.bias" in line for line in told)
+    assert any(
+        "code-2 was created; cause: SpecChanged (spec.training.balancing.bias" in line for line in told
+    )
 
 
 def test_new_data_name_both_digests(world: World) -> None:
@@ -47,7 +49,8 @@ def test_new_data_name_both_digests(world: World) -> None:
     world.settle()
     spec = world.revision("code-2").spec
     assert spec.cause is Cause.NEW_DATA
-    assert spec.cause_message == f"the data are {spec.inputs.data.digest[:19]} and no longer {old}"
+    new = spec.inputs.data.digest[:19]
+    assert spec.cause_message == f"the newest snapshot is {new}; the current revision was trained on {old}"
 
 
 def test_a_revision_may_be_made_from_several_parents(world: World) -> None:

@@ -48,7 +48,7 @@ def test_a_target_is_judged_by_the_lower_bound_and_shown_with_its_interval(judge
     judged.settle()
     met, reason, message = judged.condition("code", "TargetsMet")
     assert (met, reason) == ("False", "TargetsMissed")
-    assert "accuracy.sums: lower end 0.850, at least 0.9 wanted" in message
+    assert "accuracy.sums: the lower end is 0.850; the target is at least 0.9" in message
     assert judged.revisions("code") == ["code-1"]  # a target is no input
 
 
