@@ -9,9 +9,6 @@ The very same cells say what other routes would have cost: the best possible one
 and Posterior, which asks every Expert for the likelihood of the context.
 """
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,52 +16,25 @@ import numpy.typing as npt
 from pydantic import Field
 
 from moe_formats import store
-from moe_formats.failure import JobError
 from moe_formats.format import Format, digest_of
-from moe_formats.job_config import DistillJob, HoldoutRef
-from moe_formats.job_report import DistillHeadline, Interval
+from moe_formats.job_config import DistillJob
+from moe_formats.job_report import DistillHeadline
 from moe_formats.segment_size import CONTEXT_BYTES
-from moe_trainer.distilling.ngram_model import NgramModel, Prompts, fit_temperature, softmax
+from moe_trainer.distilling.examples import FOLDS, Route, prompts_from_text, read_segments
+from moe_trainer.distilling.ngram_model import NgramModel, Prompts, fit_temperature
 from moe_trainer.environment import Environment
-from moe_trainer.evaluation.matrix import DEVICES, Array, Cell, Matrix
-from moe_trainer.evaluation.scores import Absent, interval
-from moe_trainer.evaluation.segments import cut, scorer_version
-from moe_trainer.snapshots.layout import read_documents
-from moe_trainer.statistics.bootstrap import Ratio, bootstrap, seed_of
-from moe_trainer.statistics.clustered import Clustered
+from moe_trainer.evaluation.matrix import Array
+from moe_trainer.evaluation.segments import scorer_version
+from moe_trainer.statistics.bootstrap import seed_of
 from moe_trainer.storage import manifest
 
 TABLE = "table.json"
 REPORT = "report.json"
 
-#: Prompts cut from the training text of one Expert; and passes over them.
-TEXT_PROMPTS = 3000
+#: Passes over the prompts from training text.
 TEXT_EPOCHS = 2
 #: Passes over the contexts of the held-out segments.
 REFINE_EPOCHS = 2
-#: Parts that clusters are dealt into: each is judged by a model that was refined on the others.
-FOLDS = 5
-#: Nats by which an Expert must code a segment worse for its share of the label to fall by e: as many for each
-#: LABEL_BYTES of one that is longer, or the labels of long segments would tell apart what is as good.
-LABEL_NATS = 4.0
-LABEL_BYTES = 256
-
-
-class Route(Format):
-    """What a way of routing costs on the judged segments."""
-
-    bits_per_byte: float = Field(description="Of the segments, each coded by the Expert that it is sent to.")
-    against_oracle: Interval | None = Field(
-        default=None, description="Those bits over the oracle's; 1 is the best possible."
-    )
-    absent: str | None = Field(default=None, description="Why there is no such interval.")
-    accuracy: float | None = Field(
-        default=None, description="Share of segments sent to the Expert that codes them best."
-    )
-    temperature: float | None = Field(
-        default=None,
-        description="Divides the logits so that the probabilities are calibrated; fitted by likelihood.",
-    )
 
 
 class DistillReport(Format):
@@ -82,57 +52,6 @@ class DistillReport(Format):
     posterior: Route = Field(description="The Expert under which the prompt is most likely.")
     oracle: Route = Field(description="The best Expert for each segment: the bound of every route.")
     random: Route = Field(description="Every Expert as often.")
-
-
-@dataclass(frozen=True)
-class Segments:
-    """Held-out segments that every Expert of the roster was scored on.
-
-    Attributes:
-        contexts: the bytes before each segment: the prompt that is routed on.
-        sizes_S: bytes of each segment.
-        nats_SE: negative log-likelihood of each segment under each Expert.
-        context_nats_SE: likewise of the contexts alone.
-        clusters: its cluster of near-duplicate documents.
-
-    """
-
-    contexts: Sequence[bytes]
-    sizes_S: Array
-    nats_SE: Array
-    context_nats_SE: Array
-    clusters: Sequence[str]
-
-    @property
-    def folds_S(self) -> npt.NDArray[np.intp]:
-        """The part that each segment's cluster is dealt into."""
-        return np.array([seed_of("fold", cluster) % FOLDS for cluster in self.clusters])
-
-    @property
-    def labels_SE(self) -> Array:
-        """How probable each Expert should be: near to the best, in nats, is nearly as good."""
-        nats_S = LABEL_NATS * np.maximum(1.0, self.sizes_S / LABEL_BYTES)
-        return softmax(-self.nats_SE / nats_S[:, None])
-
-    def route(self, choice_S: npt.NDArray[np.intp], temperature: float | None = None) -> Route:
-        """Return what it costs to send each segment to its choice."""
-        chosen_S = self.nats_SE[np.arange(len(choice_S)), choice_S]
-        right = float((chosen_S == self.nats_SE.min(axis=1)).mean())
-        return self._route(chosen_S).model_copy(update={"accuracy": right, "temperature": temperature})
-
-    def random_route(self) -> Route:
-        """Return what it costs, on average, to choose blindly."""
-        return self._route(self.nats_SE.mean(axis=1))
-
-    def _route(self, nats_S: Array) -> Route:
-        spent = Clustered.of(nats_S, self.clusters).sums_G
-        best = Clustered.of(self.nats_SE.min(axis=1), self.clusters).sums_G
-        bits = float(nats_S.sum() / math.log(2) / self.sizes_S.sum())
-        try:
-            against = interval(bootstrap(Ratio(spent, best), seed=seed_of("route", *self.clusters)))
-        except Absent as reason:  # such as a route that is the oracle's on nearly all clusters
-            return Route(bits_per_byte=bits, absent=str(reason))
-        return Route(bits_per_byte=bits, against_oracle=against)
 
 
 def run(job: DistillJob, environment: Environment) -> DistillHeadline:
@@ -168,78 +87,6 @@ def run(job: DistillJob, environment: Environment) -> DistillHeadline:
     return _commit(job, environment.store, table, report)
 
 
-def _column(job: DistillJob, holdout: HoldoutRef, root: Path) -> list[Cell]:
-    """Return all revisions' cells on one holdout, of one device class; nothing if there is no such class."""
-    for device in DEVICES:
-        matrix = Matrix(root, job.pool_uid, job.segment_bytes, device)
-        cells = [matrix.read(matrix.key(revision, holdout)) for revision in job.roster]
-        if all(cells):
-            return [cell for cell in cells if cell]
-    return []
-
-
-def read_segments(job: DistillJob, root: Path) -> tuple[Segments, list[str]]:
-    """Return the segments of complete columns of the matrix, and the holdouts that are left out."""
-    complete: list[tuple[HoldoutRef, list[Cell]]] = []
-    left_out = []
-    for holdout in job.suite:
-        column = _column(job, holdout, root)
-        if column:
-            complete.append((holdout, column))
-        else:
-            left_out.append(holdout.expert)
-    if not complete:
-        raise JobError(
-            "CellsMissing",
-            f"no holdout of the suite ({', '.join(left_out) or 'which is empty'}) was scored with all of "
-            f"{', '.join(revision.revision for revision in job.roster)}. Evaluate those revisions first.",
-        )
-    contexts, clusters = [], []
-    kept = []
-    for holdout, cells in complete:
-        manifest.verify(root / holdout.path, holdout.digest)
-        unreadable = {number for cell in cells for number in cell.unreadable}
-        segments = cut(read_documents(root / holdout.path), job.segment_bytes)
-        for number, segment in enumerate(segments):
-            kept.append(number not in unreadable)
-            if kept[-1]:
-                contexts.append(segment.context)
-                clusters.append(f"{holdout.digest} {segment.cluster}")
-    sizes_S = np.concatenate([cells[0].sizes_S for _, cells in complete])
-    nats_SE = np.concatenate([np.stack([cell.nats_S for cell in cells], axis=1) for _, cells in complete])
-    context_nats_SE = np.concatenate(
-        [np.stack([cell.context_nats for cell in cells], axis=1) for _, cells in complete]
-    )
-    return Segments(
-        contexts=contexts,
-        sizes_S=sizes_S[kept],
-        nats_SE=nats_SE[kept],
-        context_nats_SE=context_nats_SE[kept],
-        clusters=clusters,
-    ), left_out
-
-
-def prompts_from_text(job: DistillJob, root: Path) -> Prompts:
-    """Return prompts cut from the training side of each domain, labelled with the domain's Expert.
-
-    An Expert without a domain gives none: its text is a mixture of the others'.
-    """
-    texts: list[bytes] = []
-    labels: list[int] = []
-    for place, (expert, revision) in enumerate(zip(job.experts, job.roster, strict=True)):
-        if expert.domain is None or not revision.ancestry:
-            continue
-        own = root / revision.ancestry[-1].path
-        manifest.verify(own)
-        documents = [document.text.encode() for document in read_documents(own)]
-        drawn = _draw_prompts(
-            documents, np.random.default_rng(seed_of("prompts", revision.ancestry[-1].digest))
-        )
-        texts.extend(drawn)
-        labels.extend([place] * len(drawn))
-    return Prompts.of(texts, np.eye(len(job.roster))[np.array(labels, dtype=np.intp)])
-
-
 def cross_fitted(
     started: NgramModel, contexts: Prompts, folds_S: npt.NDArray[np.intp], generator: np.random.Generator
 ) -> Array:
@@ -251,18 +98,6 @@ def cross_fitted(
             refined = started.fitted(contexts.only(~held_S), REFINE_EPOCHS, generator)
             logits_SE[held_S] = refined.logits(contexts.only(held_S).buckets_P)
     return logits_SE
-
-
-def _draw_prompts(documents: Sequence[bytes], generator: np.random.Generator) -> list[bytes]:
-    """Return pieces of documents, from half to twice the usual prompt long, every byte as likely a start."""
-    ends_D = np.cumsum([len(document) for document in documents])
-    prompts = []
-    for at in generator.integers(0, ends_D[-1], TEXT_PROMPTS):
-        document = int(np.searchsorted(ends_D, at, side="right"))
-        start = int(at) - int(ends_D[document]) + len(documents[document])
-        length = int(generator.integers(CONTEXT_BYTES // 2, 2 * CONTEXT_BYTES))
-        prompts.append(documents[document][start : start + length])
-    return prompts
 
 
 def _commit(job: DistillJob, root: Path, table: bytes, report: DistillReport) -> DistillHeadline:

@@ -6,7 +6,7 @@ It runs in a grade Job's pod before the graders, which see nothing of the pool's
 from moe_formats.format import Format
 from moe_formats.job_config import GradeJob
 from moe_trainer.environment import Environment
-from moe_trainer.grade import open_gradings
+from moe_trainer.evaluators.gradings import open_gradings
 
 
 class HandedOut(Format):

@@ -14,9 +14,7 @@ the pool has held out since then counts as seen by its readers (evaluation/segme
 """
 
 import hashlib
-import json
 import tempfile
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +29,12 @@ from moe_trainer.deduplication.catalogue import Rows, digits_one_by_one
 from moe_trainer.deduplication.fingerprints import (
     Fingerprint,
     Placement,
-    fingerprint_lines,
     read_fingerprints,
     read_registry,
     take_up,
 )
 from moe_trainer.deduplication.minhash import SCHEME, THRESHOLD
 from moe_trainer.deduplication.near_duplicates import Mask, Resembling, search
-from moe_trainer.deduplication.sorting import by_name
 from moe_trainer.environment import Environment
 from moe_trainer.evaluators.tasks import freeze
 from moe_trainer.hugging_face.importing import import_base
@@ -52,16 +48,13 @@ from moe_trainer.snapshots.holdouts import (
 )
 from moe_trainer.snapshots.intake import Intake
 from moe_trainer.snapshots.layout import (
-    DOCUMENTS,
     FINGERPRINTS,
-    RECORD,
     REPORT,
-    SnapshotRecord,
-    document_line,
     read_record,
 )
 from moe_trainer.snapshots.splitting import assign
-from moe_trainer.storage.manifest import is_committed, new_folder, sha256_of_file, verify
+from moe_trainer.snapshots.training_side import commit_training_side, source_weights
+from moe_trainer.storage.manifest import is_committed, sha256_of_file, verify
 
 
 def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
@@ -102,7 +95,7 @@ def data_digest(job: SnapshotJob, intake: Intake) -> Digest:
         digest.update(f'{"," if number else ""}"{name}"'.encode())
     rule = {"fraction": job.holdout.fraction, "salt": job.holdout.salt, "scheme": SCHEME}
     digest.update(f'],"split":{canonical_json(rule)}'.encode())
-    if (weights := _weights(job)) is not None:
+    if (weights := source_weights(job)) is not None:
         digest.update(f',"weights":{canonical_json([weights, _by_source(intake, len(weights))])}'.encode())
     digest.update(b"}")
     return "sha256:" + digest.hexdigest()
@@ -114,16 +107,8 @@ def _by_source(intake: Intake, sources: int) -> list[Digest]:
     return [digest_of(np.sort(intake.names[of_kept == number]).tobytes()) for number in range(sources)]
 
 
-def _weights(job: SnapshotJob) -> tuple[float, ...] | None:
-    """Return the weight of each source; None where no source has one."""
-    weights = [source.weight for source in job.sources]
-    if all(weight is None for weight in weights):
-        return None
-    return tuple(1.0 if weight is None else weight for weight in weights)
-
-
 def _check_weights(job: SnapshotJob) -> None:
-    if _weights(job) is not None and not any(_weights(job) or ()):
+    if source_weights(job) is not None and not any(source_weights(job) or ()):
         raise JobError(
             "InvalidConfig",
             "spec.data.sources: all weights are 0, so there is nothing to train on: raise one.",
@@ -153,7 +138,7 @@ def _make(job: SnapshotJob, intake: Intake, digest: Digest, root: Path, scratch:
     found = _add_window(job, intake, places, root, scratch)
     training = intake.kept[~places.held_out[intake.kept]]
     excluded = _like_held_out(intake, training, registry)
-    _commit(job, intake, places, training[~excluded], digest, found, root)
+    commit_training_side(job, intake, places, training[~excluded], digest, found, root)
 
 
 def _place(job: SnapshotJob, intake: Intake, root: Path) -> tuple[Placement, Rows]:
@@ -212,91 +197,3 @@ def _like_held_out(intake: Intake, training: Rows, registry: Path) -> Mask:
     resembling = Resembling(rows >= len(intake.sizes))
     search(intake.catalogue, rows, THRESHOLD, resembling)
     return resembling.found[: len(training)]
-
-
-def _commit(
-    job: SnapshotJob,
-    intake: Intake,
-    places: Placement,
-    training: Rows,
-    digest: Digest,
-    found: list[Window],
-    root: Path,
-) -> None:
-    """Commit the training side."""
-    held_out = int(places.held_out[intake.kept].sum())
-    if excluded := len(intake.kept) - held_out - len(training):
-        intake.dropped["heldOutElsewhere"] = excluded
-    if not len(training):
-        raise JobError(
-            "DataEmpty",
-            f"no document is left to train on, of {sum(c.documents for c in intake.counts)} read: "
-            f"{_in_words(intake.dropped)}, the rest held out. Loosen spec.data.filters or add data.",
-        )
-    wanted = np.zeros(len(intake.sizes), dtype=np.bool_)
-    wanted[training] = True
-    weights = _weights(job)
-    _check_every_source(job, weights, intake.sources[training])
-    folder = root / store.snapshot(job.pool_uid, job.expert.uid, digest)
-    with new_folder(folder, "snapshot") as working:
-        with (working / DOCUMENTS).open("wb") as file:
-            for (row, content), cluster in zip(
-                intake.lines(wanted), digits_one_by_one(places.clusters[training]), strict=True
-            ):
-                file.write(document_line(cluster, content, int(intake.sources[row]) if weights else None))
-        ordered = by_name(intake.catalogue.names, training)
-        with (working / FINGERPRINTS).open("wb") as file:
-            file.writelines(fingerprint_lines(intake.catalogue, ordered, places))
-        record = SnapshotRecord(
-            digest=digest,
-            scheme=SCHEME,
-            documents=len(training),
-            train_bytes=int(intake.sizes[training].sum()),
-            dropped=dict(sorted(intake.dropped.items())),
-            weights=weights,
-            anchor=found[0],
-            newest=found[-1] if len(found) > 1 else None,
-        )
-        (working / RECORD).write_text(record.to_json())
-        (working / REPORT).write_text(_report(job, intake, record, intake.sources[training]))
-    print(
-        f"snapshot {digest}: {record.documents} documents, {record.train_bytes} bytes to train on", flush=True
-    )
-
-
-def _check_every_source(
-    job: SnapshotJob, weights: tuple[float, ...] | None, sources: NDArray[np.int16]
-) -> None:
-    """Raise JobError (DataEmpty) for a source that has a weight and no document to train on."""
-    for number, (source, weight) in enumerate(zip(job.sources, weights or (), strict=False)):
-        if weight and not (sources == number).any():
-            raise JobError(
-                "DataEmpty",
-                f"spec.data.sources[{number}] ({source.root}/{source.path}) has weight {weight}, but no document of it "
-                "is left to train on: all are dropped, held out, or in a source before it. Give it weight 0 or remove it.",
-            )
-
-
-def _report(job: SnapshotJob, intake: Intake, record: SnapshotRecord, trained: NDArray[np.int16]) -> str:
-    """Return the report for people; ``trained`` is the number of the source of each document to train on."""
-    sources = [
-        {
-            "source": count.source.model_dump(mode="json", by_alias=True),
-            "files": count.files,
-            "documents": count.documents,
-            "dropped": dict(count.dropped),
-            "examples": count.examples,
-            "trained": int((trained == number).sum()),
-        }
-        for number, count in enumerate(intake.counts)
-    ]
-    snapshot = record.model_dump(mode="json", by_alias=True, exclude_none=True)
-    asked = job.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return json.dumps({"job": asked, "snapshot": snapshot, "sources": sources}, indent=1, sort_keys=True)
-
-
-def _in_words(dropped: Counter[str]) -> str:
-    return (
-        ", ".join(f"{number} dropped as {reason}" for reason, number in dropped.most_common() if number)
-        or "none dropped"
-    )

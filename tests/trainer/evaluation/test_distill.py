@@ -16,6 +16,7 @@ from moe_formats.format import digest_of
 from moe_formats.job_config import Comparison, DistillJob, EvaluateJob
 from moe_formats.job_report import DistillHeadline
 from moe_trainer import distill, evaluate
+from moe_trainer.distilling.examples import Segments
 from moe_trainer.evaluation.segments import cut
 from moe_trainer.snapshots.layout import read_documents
 
@@ -63,7 +64,7 @@ def test_cells_of_the_other_size_make_no_table(scored_pool: Pool) -> None:
 
 def test_labels_of_long_segments_are_as_soft_for_each_256_bytes() -> None:
     nats_SE, sizes_S = np.array([[100.0, 108.0]]), np.array([256.0])
-    short = distill.Segments([b""], sizes_S, nats_SE, nats_SE, ["a"])
+    short = Segments([b""], sizes_S, nats_SE, nats_SE, ["a"])
     shorter = dataclasses.replace(short, sizes_S=sizes_S / 2)
     long = dataclasses.replace(short, sizes_S=10 * sizes_S, nats_SE=10 * nats_SE)
     assert short.labels_SE.tolist() == shorter.labels_SE.tolist() == long.labels_SE.tolist()
@@ -116,7 +117,7 @@ def test_a_holdout_that_some_expert_was_not_scored_on_is_left_out(
 def test_a_route_that_is_nearly_the_oracle_has_no_interval_and_a_table_all_the_same() -> None:
     clusters = 16
     nats_SE = np.array([[100.0, 200.0]] * clusters)
-    segments = distill.Segments(
+    segments = Segments(
         [b""] * clusters, np.full(clusters, 256.0), nats_SE, nats_SE, list(map(str, range(clusters)))
     )
     choice_S = np.zeros(clusters, dtype=np.intp)

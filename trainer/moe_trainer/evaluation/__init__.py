@@ -1,9 +1,9 @@
-"""What a revision is worth: models on holdouts, and the scores and evidence that are made of them.
+"""What a revision is worth: models on holdouts, and the scores and evidence that are computed from them.
 
-segments.py       a document cut into what a model sees at once
-scorer.py         bits of every segment under a model (torch);  unigram.py  under byte frequencies
-cells.py          one model on one holdout, on disk;  matrix.py  all of a pool's
-scores.py         the scores (docs/concepts.md);  evidence.py  a candidate against another
-contamination.py  which holdout clusters a training run may have seen
-report.py         what the gate reads
+segments.py   what models are compared on: segments of held-out documents that no model has seen
+scorer.py     the bits of every segment under a model; imports torch
+matrix.py     the scores of one model on one holdout, kept; also of the byte-unigram model
+scores.py     the scores that docs/concepts.md defines
+evidence.py   a candidate against another model: the report's contents
+report.py     the report of an evaluate Job, and its headline
 """

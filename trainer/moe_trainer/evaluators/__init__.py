@@ -1,12 +1,14 @@
-"""Evaluators: named measures of tasks whose solutions can be checked.
+"""Evaluators: named measures on tasks whose solutions can be checked.
 
-    tasks.py         what is asked: items with their answers, frozen in the pool's store by digest
-    measures.py      what is right: one function a measure, completion to a number of 0 to 1
-    answers.py       what a model answered, item by item, kept like a cell of the matrix
-    exchange.py      what passes between us and a grader: a file of questions, a file of verdicts
-    verdicts.py      what a grader said of a model's answers, kept likewise
-    accuracy.py      the share that it got right, and the difference to another model, with intervals
+    tasks.py        the items of an evaluator, read from a source once and frozen
+    generation.py   a model's completions; imports torch
+    answers.py      what a model answered to tasks, kept
+    measures.py     what counts as right; a new measure goes here
+    exchange.py     the files that pass between us and a grader
+    verdicts.py     what a grader said of a model's answers, kept
+    gradings.py     what a grade Job works on
+    accuracy.py     from answers to an accuracy with its interval
 
-The snapshot Job freezes the tasks before anything is trained; the evaluate Job has them answered, greedily
-(generation.py). Nothing here executes what a model writes; a grader may, in a container of its own.
+The snapshot Job freezes the tasks before anything is trained; the evaluate Job has the models answer them greedily.
+Nothing here executes what a model writes; a grader may, in a container of its own.
 """

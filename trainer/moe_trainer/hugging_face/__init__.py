@@ -1,13 +1,13 @@
-"""Decoders of transformers as bases: what is loaded, trained and saved here is a Hugging Face directory.
+"""Models of Hugging Face as bases: imported, loaded, trained and saved as the directories that transformers knows.
 
-    experts.py     their in-layer experts on our layer; of use alone: ``experts_implementation="moe-operator"``
-    routers.py     their routers replaced by ours, so that load is measured and balanced
-    decoder.py     Decoder: a network of transformers as a CausalModel
-    cache.py       keys and values of sequences being decoded, in rows
-    directory.py   a directory to a Decoder, whole or in parts, and back
-    conversion.py  which tensors on disk are which in memory, a few at a time
-    weights.py     its tensors: sharded safetensors, each written as it was stored
-    tokenizer.py   its tokenizer and chat template
+    importing.py    a checkpoint from outside becomes a base in the pool's store; imports no transformers
+    directory.py    a directory to a Decoder, whole or in parts, and back
+    decoder.py      Decoder: a network of transformers as a CausalModel
+    experts.py      its in-layer experts on our layer; usable alone: ``experts_implementation="moe-operator"``
+    routers.py      its routers replaced by ours, so that load is measured and balanced
+    cache.py        keys and values of the sequences that are being decoded
+    conversion.py   which tensors on disk are which in memory
+    tokenizer.py    its tokenizer and chat template
 
-Imported only where a model is no preset: transformers costs seconds at every start.
+Imported only where a model is not a preset: importing transformers costs seconds at every start.
 """

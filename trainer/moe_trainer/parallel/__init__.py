@@ -1,17 +1,17 @@
 """Training in several processes.
 
-    layout.py      how many processes, and what each of them holds       (pure; no torch)
-    processes.py   the processes of a run: joining, agreeing, summing
-    exchange.py    expert parallelism: slots travel to the process that holds their in-layer expert
-    spread.py      a model over the processes: slices of in-layer experts, FSDP2 or replicas
-    rows.py        which rows of a tensor each process holds
-    filling.py     weights that are read when the model is spread: each process its rows
-    gathering.py   tensors whole again, one after the other, in the process that writes them
+    layout.py         how many processes there are, and what each of them holds; imports no torch
+    processes.py      the processes of a run: they join, agree and sum
+    spread.py         a model over the processes: slices of in-layer experts, FSDP2 or replicas
+    exchange.py       expert parallelism: slots travel to the process that holds their in-layer expert
+    filling.py        weights that are read after the model is spread: each process reads its rows
+    gathering.py      tensors made whole again, one by one, in the process that writes them
+    tensor_files.py   tensors of a checkpoint, which each process writes and reads in part
 
-W processes form a grid of D * X: X, the expert parallelism, says over how many processes the in-layer
-experts of a layer are cut; D = W / X, the data parallelism, counts how often each of them exists. Every
-process reads its own share of the batch, so W shares make a step.
+W processes form a grid of D * X. X, the expert parallelism, is the number of processes over which the in-layer
+experts of a layer are cut. D = W / X, the data parallelism, is the number of copies of each of them. Every process
+reads its own share of the batch, so W shares make a step.
 
-Losses are sums over a process's own tokens, divided by the tokens of the whole step, and gradients are
-summed: so a step means the same at any W, also where the shares are not of one size.
+Losses are sums over a process's own tokens, divided by the number of tokens of the whole step, and gradients are
+summed. So a step means the same for any W, even where the shares differ in size.
 """

@@ -1,7 +1,11 @@
-"""The expert server: one model behind the OpenAI API (`moe-trainer serve`).
+"""The server of one Expert: a model behind the OpenAI API (``moe-trainer serve``).
 
-requests.py    what a client may ask;  planning.py  what is then done
-engine.py      decodes many sequences at once;  sampling.py  chooses a token;  text.py  where text is cut
-responses.py   what a client is told;  metrics.py  what Prometheus is
 app.py         the HTTP endpoints
+requests.py    what a request asks for, checked
+planning.py    what is done for a request
+engine.py      decodes many sequences at once
+sampling.py    chooses the next token
+responses.py   OpenAI's answers, whole and streamed
+text.py        tokens' bytes as text that may be sent
+metrics.py     what the server counts
 """

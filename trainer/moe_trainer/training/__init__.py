@@ -1,15 +1,16 @@
-"""One training run: what happens in it, what it keeps, and what it leaves.
+"""One training run: what happens in it, what it keeps, and what it leaves (train.py is its course).
 
 run.py            the run in memory: model, data, optimizer
-data.py           the tokens of a snapshot, as batches
+data.py           the snapshots of a run as token streams
 step.py           one optimizer step
-optimization.py   AdamW and the schedule
-losses.py         what balances the routers;  base_losses.py   what compares with the base
-balancing.py      moves and weighs what keeps the routers even
-validation.py     what is measured on the way;  early_stop.py  when that says to end
-not_finite.py     which layer broke a run that exploded
+optimization.py   AdamW and the learning rate's schedule
+losses.py         the losses that balance routers; base_losses.py   those that compare with the base
+balancing.py      keeps the routers even, by losses and by biases
+load_record.py    how evenly the routers spread their load, for the report
+validation.py     what is measured every few steps
+early_stop.py     when a run ends early, and the best weights so far
+not_finite.py     the error of a run whose numbers are no longer finite, with the place where it began
 checkpoint.py     what an interrupted run goes on from
-load_*.py         the load of in-layer experts: recorded, and as metrics
-progress.py       metrics of a run, over HTTP
-report.py         what is left beside the weights
+progress.py       progress in the log and over HTTP
+report.py         what a run leaves beside its weights
 """
