@@ -35,12 +35,12 @@ def _decided_status(
     verdict, phase = status.verdict, _phase(status)
     if verdict is None:
         ready, work = Says(False, Reason.PROGRESSING, phase.lower()), Why(Reason.PROGRESSING, phase.lower())
-        return _said(revision, status, phase, ready, work=work, stop=None, now=now)
+        gate = promoted(revision.metadata.name, status)
+        return _said(revision, status, phase, ready, gate=gate, work=work, stop=None, now=now)
     why = Why(known_reason(verdict.reason), verdict.message)
     ready = Says(verdict.outcome == "Promoted", *why)
-    return _said(
-        revision, status, phase, ready, work=None, stop=why if verdict.outcome == "Failed" else None, now=now
-    )
+    stop = why if verdict.outcome == "Failed" else None
+    return _said(revision, status, phase, ready, gate=ready, work=None, stop=stop, now=now)
 
 
 def _superseded_status(revision: ExpertRevision, *, by: str | None, now: datetime) -> ExpertRevisionStatus:
@@ -50,7 +50,7 @@ def _superseded_status(revision: ExpertRevision, *, by: str | None, now: datetim
         "revision continues"
     )
     ready = Says(False, Reason.SUPERSEDED, message)
-    return _said(revision, revision.status, "Superseded", ready, work=None, stop=None, now=now)
+    return _said(revision, revision.status, "Superseded", ready, gate=ready, work=None, stop=None, now=now)
 
 
 def _said(
@@ -59,6 +59,7 @@ def _said(
     phase: str,
     ready: Says,
     *,
+    gate: Says,
     work: Why | None,
     stop: Why | None,
     now: datetime,
@@ -68,7 +69,7 @@ def _said(
         *kstatus(ready=ready, work=work, stop=stop, generation=generation),
         say(ConditionType.TRAINED, trained(name, status), generation=generation),
         say(ConditionType.EVALUATED, evaluated(name, status), generation=generation),
-        say(ConditionType.PROMOTED, promoted(name, status), generation=generation),
+        say(ConditionType.PROMOTED, gate, generation=generation),
     )
     return status.model_copy(
         update={

@@ -1,8 +1,9 @@
 """World: what a test says and asks."""
 
 import copy
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from moe_formats.resources import labels
 from moe_formats.resources.expert import Expert
@@ -21,6 +22,8 @@ from world.kubelet import Kubelet
 from world.manifests import label, role
 from world.operator_process import OperatorProcess
 from world.trainer import Trainer
+
+T = TypeVar("T")
 
 START = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 POOL = "first-pool"
@@ -64,6 +67,8 @@ class World:
         self._operator: OperatorProcess | None = None
         #: The version of the objects that the cluster acted on last.
         self._acted = -1
+        #: Called after every plan.
+        self._look: Callable[[], None] | None = None
 
     def fork(self) -> "World":
         """Return a world that goes its own way from here, with an operator that has just started."""
@@ -71,7 +76,7 @@ class World:
         other.server = self.server.fork(other._clock)
         other.kubelet, other.trainer = self.kubelet.fork(), self.trainer.fork()
         other.created, other.kills, other.history = list(self.created), [], None
-        other._operator = None
+        other._operator = other._look = None
         return other
 
     @property
@@ -223,6 +228,9 @@ class World:
         except Killed:
             self._operator = None
             return None
+        finally:
+            if self._look is not None:
+                self._look()
 
     def reconcile_all(self) -> None:
         """Reconcile every key once, whether or not anything concerns it."""
@@ -242,6 +250,20 @@ class World:
     def settle(self) -> None:
         """Let everything happen, until nothing is left but far dates."""
         self.run(far=FAR, limit=3000)
+
+    def course(self, read: Callable[["World"], T]) -> list[T]:
+        """Settle, and return what ``read`` returned after each plan, without repetitions: how it came to the end."""
+        seen: list[T] = []
+
+        def look() -> None:
+            value = read(self)
+            if not seen or seen[-1] != value:
+                seen.append(value)
+
+        self._look = look
+        self.settle()
+        self._look = None
+        return seen
 
     def run(
         self, until: datetime | None = None, *, far: timedelta | None = None, limit: int = 20_000
