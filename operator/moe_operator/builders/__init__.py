@@ -1,7 +1,19 @@
-"""From models to manifests: one file an object, keyword-only, pure. Only cluster/ sends what they return.
+"""Turns models into manifests: pure functions with keyword arguments, one file per object. Only cluster/ sends manifests.
 
-store            the pool's claim                    revision       an ExpertRevision
-snapshot_job     evaluate_job     distill_job        training_job   through TorchX (torchx_scheduler)
-server           a served revision                   gateway        the pool's gateway and its policy
-pod              what all their pods have in common
+revision         an ExpertRevision
+store            the pool's PersistentVolumeClaim
+server           the Deployment and the Service of a served revision
+gateway          the pool's gateway: its Deployment, its Service and the ConfigMap with its policy
+gang             the Service by which training pods on several nodes find one another
+
+training_job     a training attempt, through TorchX
+torchx_scheduler TorchX's last step: from an AppDef to a Job
+snapshot_job     reads and freezes data
+evaluate_job     measures a revision
+grade_job        has graders judge answers
+distill_job      makes the table of the Distilled strategy
+
+job              what all Jobs have in common
+pod              what all pods have in common
+metadata         names, labels and owners of children
 """

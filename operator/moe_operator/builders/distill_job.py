@@ -1,4 +1,4 @@
-"""The distill Job: turns the matrix of a pool into the table of the Distilled strategy, on plain CPU."""
+"""The distill Job: makes the table of the Distilled strategy from the matrix of a pool. It needs no accelerator."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from moe_operator.state import Role
 def build_distill_job(
     *, name: str, pool: ExpertPool, job: DistillJob, claim: str, profile: Profile, config: OperatorConfig
 ) -> dict[str, Any]:
-    """Return the Job."""
+    """Return the Job; ``profile`` is one without a device."""
     labels = child_labels(pool=pool.metadata.name, role=Role.DISTILL)
     work = Workload(
         name="distill",

@@ -14,7 +14,7 @@ from moe_operator.state import Role
 def build_evaluate_job(
     *, name: str, expert: Expert, job: EvaluateJob, claim: str, profile: Profile, config: OperatorConfig
 ) -> dict[str, Any]:
-    """Return the Job; it runs on one device of the profile that the revision was trained on."""
+    """Return the Job. It uses one device of the hardware profile that the spec asks for in training."""
     labels = child_labels(
         pool=expert.spec.pool, role=Role.EVALUATE, expert=expert.metadata.name, revision=job.revision
     )

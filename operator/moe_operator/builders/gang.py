@@ -1,4 +1,4 @@
-"""The headless Service of a gang: training pods on several nodes find one another by name."""
+"""The headless Service of a gang: by it, the pods of a training Job on several nodes find one another by name."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from moe_operator.state import Role
 
 
 def gang_name(expert: Expert) -> str:
-    """Return the name of an Expert's gang; the pods of its attempts are ``<job>-<index>.<gang>``."""
+    """Return the name of the Service of an Expert's gang. A pod's DNS name is ``<job>-<index>.<gang>``."""
     return f"{expert.metadata.name}-gang"
 
 
 def build_gang_service(*, expert: Expert) -> dict[str, Any]:
-    """Return the Service; it names pods before they are ready, since they get ready by meeting."""
+    """Return the Service. Its names exist before pods are ready, since pods have to meet to become ready."""
     name = expert.metadata.name
     return {
         "apiVersion": "v1",

@@ -10,10 +10,11 @@ from moe_operator.builders.pod import GATEWAY_PORT, Workload, pod_spec
 from moe_operator.config import OperatorConfig, Profile
 from moe_operator.state import Role
 
+#: Key of the ConfigMap under which the routing policy is.
 POLICY_KEY = "policy.json"
 _POLICY_FOLDER = "/moe/policy"
 
-#: Gateways run no model: their share of a node is fixed rather than a hardware profile.
+#: Gateways run no model, so what they may use is fixed here and is not a hardware profile that users choose.
 _PROFILE = Profile(
     description="the gateway",
     requests={"cpu": "50m", "memory": "96Mi"},
@@ -25,7 +26,7 @@ GRACE_SECONDS = 60
 
 
 def gateway_url(*, name: str, namespace: str) -> str:
-    """Return where the gateway answers inside the cluster."""
+    """Return the address of the gateway inside the cluster."""
     return f"http://{name}.{namespace}.svc:{GATEWAY_PORT}"
 
 
@@ -35,7 +36,7 @@ def gateway_selector(*, pool: str) -> dict[str, str]:
 
 
 def build_policy(*, name: str, pool: ExpertPool, policy: RoutingPolicy) -> dict[str, Any]:
-    """Return the ConfigMap that gateways mount and read again whenever it changes."""
+    """Return the ConfigMap that gateways mount, and that they read again whenever it changes."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -47,7 +48,7 @@ def build_policy(*, name: str, pool: ExpertPool, policy: RoutingPolicy) -> dict[
 
 
 def build_gateway(*, name: str, pool: ExpertPool, policy_name: str, config: OperatorConfig) -> dict[str, Any]:
-    """Return the Deployment, without replicas; a rollout never takes a gateway away before the next one is ready."""
+    """Return the Deployment, without replicas. A rollout ends no gateway before its replacement is ready."""
     labels = child_labels(pool=pool.metadata.name, role=Role.GATEWAY)
     work = Workload(
         name="gateway",
@@ -81,7 +82,7 @@ def build_gateway(*, name: str, pool: ExpertPool, policy_name: str, config: Oper
 
 
 def build_gateway_service(*, name: str, pool: ExpertPool) -> dict[str, Any]:
-    """Return the headless Service that clients reach the gateway by."""
+    """Return the headless Service under whose name clients reach the gateway."""
     return {
         "apiVersion": "v1",
         "kind": "Service",

@@ -1,11 +1,13 @@
-"""The grade Job: hands answers to graders, each in a container of its own, and takes their verdicts in.
+"""The grade Job: hands answers to graders, each in a container of its own, and reads their verdicts.
 
-    handout              trainer    reads the store, writes one folder a grader
-    grader-0-NAME …      graders    see their own folder and nothing else, one after the other
-    grade                trainer    reads the folders, finishes the report in the store
+    container            runs       does
+    handout              trainer    reads the store and writes one folder per grader
+    grader-0-NAME …      graders    one after the other, each judges the answers in its own folder and sees nothing else
+    grade                trainer    reads the folders and completes the report in the store
 
-A grader runs an image that only the platform's owner can name, on what a model wrote: it gets no credentials, no
-store, no other grader's folder, and the pod has a deadline. Its files, its exit code and its words are not trusted.
+A grader runs on text that a model wrote, in an image that only the platform's owner can name. It gets no credentials,
+no store and no other grader's folder, and the pod has a deadline. Its files, its exit code and its output are not
+trusted.
 """
 
 from collections.abc import Sequence
@@ -20,20 +22,21 @@ from moe_operator.builders.pod import Workload, config_text, container_security,
 from moe_operator.config import Grader, OperatorConfig, Profile
 from moe_operator.state import Role
 
-#: How the containers of graders are called; the number and the grader's name follow.
+#: Beginning of the names of graders' containers; the grader's number and name follow.
 GRADER_PREFIX = "grader-"
 
-#: Where the trainer finds the folders of all graders, and a grader its own.
+#: Where the folders of all graders are mounted in the trainer's containers.
 GRADINGS_PATH = "/moe/gradings"
+#: Where a grader's own folder is mounted in its container.
 GRADING_PATH = "/moe/grading"
 
-#: Most that the folders may hold together.
+#: Largest size of all folders together.
 GRADINGS_LIMIT = "1Gi"
 
-#: What a grader may use where the platform's owner says nothing else.
+#: Limits of a grader's container, unless the platform's owner sets others.
 GRADER_LIMITS = {"cpu": "1", "memory": "1Gi"}
 
-#: Seconds beside the graders' own, for pulling their images and for the trainer's part.
+#: Seconds that the pod may take in addition to its graders: for pulling images, and for the trainer's containers.
 SPARE_SECONDS = 600
 
 _VOLUME = "gradings"
@@ -49,7 +52,7 @@ def build_grade_job(
     profile: Profile,
     config: OperatorConfig,
 ) -> dict[str, Any]:
-    """Return the Job. It needs no accelerator; ``graders`` are those of the job's gradings, in their order."""
+    """Return the Job. It needs no accelerator. ``graders`` are those of the gradings in ``job``, in the same order."""
     labels = child_labels(
         pool=expert.spec.pool, role=Role.GRADE, expert=expert.metadata.name, revision=job.revision
     )
@@ -82,14 +85,14 @@ def build_grade_job(
 
 
 def grader_of(container: str) -> str | None:
-    """Return the name of the grader that a container runs, or None if it runs the trainer."""
+    """Return the name of the grader that runs in a container; None if the trainer does."""
     if not container.startswith(GRADER_PREFIX):
         return None
     return container.removeprefix(GRADER_PREFIX).partition("-")[2]
 
 
 def _handout(grade: dict[str, Any]) -> dict[str, Any]:
-    """Return the container that only reads the store, and alone writes all folders."""
+    """Return the container that writes the folders of all graders. It is the only one that can; it only reads the store."""
     mounts = [{**mount, "readOnly": mount["name"] == "store"} for mount in grade["volumeMounts"]]
     changes = {"name": "handout", "command": ["moe-trainer", "handout"], "volumeMounts": mounts}
     return deepcopy({**grade, **changes})
@@ -110,7 +113,7 @@ def _grader(number: int, name: str, grader: Grader, config: OperatorConfig) -> d
         "env": [{"name": key, "value": value} for key, value in environment.items()],
         "resources": {"limits": GRADER_LIMITS | grader.limits},
         "securityContext": container_security(),
-        # Its last words are for people; nothing parses them.
+        # The end of its output is shown to people; nothing parses it.
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [{"name": _VOLUME, "mountPath": GRADING_PATH, "subPath": str(number)}],
     }

@@ -1,4 +1,4 @@
-"""The batch/v1 Job around a pod: suspended when made, one try, failed at once by "your input is wrong"."""
+"""What all Jobs have in common: they are created suspended, their pods are not repeated, and wrong input fails them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,10 +12,10 @@ from moe_operator.builders.metadata import child_metadata
 from moe_operator.builders.pod import Workload, pod_spec
 from moe_operator.config import OperatorConfig
 
-#: Kueue admits Jobs of the queue in this label; the operator then never touches ``suspend``.
+#: Label with the Kueue queue of a Job. Kueue then starts the Job, and the operator never changes ``suspend``.
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
-#: The kubelet's and the scheduler's mark on pods that were evicted, preempted or lost with their node.
+#: Condition of pods that were evicted, preempted or lost with their node.
 _DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
 
 
@@ -31,14 +31,14 @@ def job_manifest(
     indexed: bool = False,
     ours: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return a suspended Job of one attempt.
+    """Return the suspended Job of one attempt.
 
-    Where not all containers of the pod are, ``ours`` names those that run the trainer: only their exit codes
-    have a meaning.
+    ``ours`` names the containers that run the trainer, if the pod also has others: only the exit codes of the trainer
+    have a meaning. Empty: all containers run the trainer.
 
-    Attempts are the operator's: every lost or failed pod ends the Job (``backoffLimit: 0``), and the next
-    attempt is another Job that resumes. A pod that failed with EXIT_INPUT_ERROR fails the Job by rule, so
-    that the reason of its Failed condition says so even when no pod is left to ask.
+    The operator repeats work, not the Job controller: every lost or failed pod ends the Job (``backoffLimit: 0``), and
+    the next attempt is another Job, which resumes. If a container exits with EXIT_INPUT_ERROR, a rule fails the Job, so
+    that the reason of the Job's condition Failed says so even when the pod is gone.
     """
     job_labels = {**labels, QUEUE_LABEL: config.queue} if config.queue else dict(labels)
     return {
@@ -81,7 +81,7 @@ def trainer_job(
     work: Workload,
     config: OperatorConfig,
 ) -> dict[str, Any]:
-    """Return a Job of one pod that runs one command of the trainer."""
+    """Return a suspended Job with one pod that runs one command of the trainer."""
     return job_manifest(
         name=name,
         owner=owner,

@@ -1,4 +1,4 @@
-"""Metadata of children: deterministic names, labels to find them by, and the owner they go with."""
+"""Metadata of children: the labels by which they are found, and the owner with which they are deleted."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,10 @@ from moe_operator.state import Role
 
 
 def owner_reference(owner: Expert | ExpertPool) -> dict[str, Any]:
-    """Return the reference that makes a child go with its owner, by uid and so never with a namesake."""
+    """Return the owner reference with which a child is deleted when its owner is.
+
+    It has the owner's uid, so that an owner of the same name that is created later is never meant.
+    """
     return {
         "apiVersion": API_VERSION,
         "kind": type(owner).__name__,
@@ -23,7 +26,7 @@ def owner_reference(owner: Expert | ExpertPool) -> dict[str, Any]:
 def child_labels(
     *, pool: str, role: Role | None = None, expert: str | None = None, revision: str | None = None
 ) -> dict[str, str]:
-    """Return the labels of a child; the operator watches by the first of them."""
+    """Return the labels of a child. The operator watches only objects with the first of them."""
     labels = {MANAGED_BY: FIELD_MANAGER, POOL: pool}
     if role is not None:
         labels[ROLE] = role.value

@@ -1,14 +1,20 @@
-"""What every pod has in common: a restricted security context, the volumes, and what the environment says.
+"""What all pods have in common: a restricted security context, the volumes and the environment.
 
-A container gets every path, port and address by environment variables and finds nothing else out:
+A container gets every path, port and address in environment variables, and learns them in no other way:
 
-    MOE_STORE            the pool's store              MOE_JOB_CONFIG     what a Job is asked (JSON)
-    MOE_SOURCES          data, one folder a source     MOE_SERVE_CONFIG   what a server serves (JSON)
-    MOE_SCRATCH          a folder that goes with it    MOE_ROUTING_POLICY path of the gateway's policy
-    MOE_OBJECT_STORES    where buckets are (JSON)      MOE_CREDENTIALS    their keys, one folder a store
-    MOE_TERMINATION_LOG  where the headline goes       MOE_PROGRESS_PORT  where training tells its progress
-    POD_IP, PORT         where to listen               OMP_NUM_THREADS    threads of a process
-    MOE_GRADINGS         what passes to graders and back, one folder a grader
+    MOE_STORE            folder of the pool's store
+    MOE_SOURCES          folder of the data to read, with one folder per source
+    MOE_OBJECT_STORES    locations of buckets (JSON)
+    MOE_CREDENTIALS      folder of the keys of buckets, with one folder per data store
+    MOE_SCRATCH          folder for temporary files, which is deleted with the pod
+    MOE_JOB_CONFIG       what a Job should do (JSON)
+    MOE_SERVE_CONFIG     what a server serves (JSON)
+    MOE_ROUTING_POLICY   file with the gateway's routing policy
+    MOE_GRADINGS         folder that passes answers to graders and verdicts back, with one folder per grader
+    MOE_TERMINATION_LOG  file to which the headline is written
+    MOE_PROGRESS_PORT    port on which training reports its progress
+    POD_IP, PORT         address and port to listen on
+    OMP_NUM_THREADS      number of threads per process
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,19 +32,19 @@ TERMINATION_LOG = "/dev/termination-log"
 SERVER_PORT = 8000
 GATEWAY_PORT = 8080
 PROGRESS_PORT = 8090
-#: Name of the container port that rank 0 of a training Job tells its progress on.
+#: Name of the container port on which rank 0 of a training Job reports its progress.
 PROGRESS_PORT_NAME = "progress"
 
-#: Everything runs as this user and group; a claim is made writable for the group.
+#: User and group that everything runs as. Claims are made writable for this group.
 USER = 65532
 
-#: Seconds from SIGTERM to SIGKILL for Jobs: time to write a checkpoint.
+#: Seconds from SIGTERM to SIGKILL for the pods of Jobs, in which a checkpoint can be written.
 JOB_GRACE_SECONDS = 30
 
 
 @dataclass(frozen=True)
 class SourceMount:
-    """A claim that data is read from, mounted read-only in the folder ``root`` beneath MOE_SOURCES."""
+    """A claim that data is read from. It is mounted read-only at the folder ``root`` inside MOE_SOURCES."""
 
     root: str
     claim: str
@@ -46,7 +52,7 @@ class SourceMount:
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """One container and where it runs; ``pod_spec`` makes the rest."""
+    """What differs between pods: the container and what it runs on. ``pod_spec`` adds the rest."""
 
     name: str
     image: str
@@ -57,30 +63,32 @@ class Workload:
     claim: str
     store_read_only: bool = False
     sources: tuple[SourceMount, ...] = ()
-    #: Devices of the profile's kind that the pod asks for; a profile without devices ignores it.
+    #: Number of devices of the profile's kind that the pod asks for. Ignored if the profile has no device.
     devices: int = 1
     ports: Mapping[str, int] = field(default_factory=dict)
     restart_policy: str = "Never"
     grace_seconds: int = JOB_GRACE_SECONDS
-    #: The headless Service under which the pod has a name of its own.
+    #: Name of the headless Service under which the pod has a DNS name of its own.
     subdomain: str | None = None
-    #: Further fields of the container (probes) and volumes by name with their mount path.
+    #: Further fields of the container, such as probes.
     container: Mapping[str, Any] = field(default_factory=dict)
+    #: Further volumes by name, each with its mount path. They are mounted read-only.
     volumes: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
-    #: Processes of the pod that drive devices of their own speak through memory: more of it than a runtime gives.
+    #: Whether the pod needs more shared memory than a container runtime gives by default. Several processes with devices
+    #: of their own exchange data through it.
     shared_memory: bool = False
 
 
 def config_text(config: Format) -> str:
     """Return a config as JSON for an environment variable.
 
-    ``$`` is written as an escape: TorchX and Kubernetes would take what follows it for a variable.
+    ``$`` is escaped: TorchX and Kubernetes would otherwise replace what follows it as a variable.
     """
     return config.to_json().replace("$", "\\u0024")
 
 
 def pod_spec(work: Workload) -> dict[str, Any]:
-    """Return the spec of a pod that runs one container under Pod Security's `restricted`."""
+    """Return the spec of a pod with one container, which the Pod Security Standard `restricted` allows."""
     volumes, mounts = _volumes(work)
     spec: dict[str, Any] = {
         "restartPolicy": work.restart_policy,
@@ -110,7 +118,7 @@ def pod_spec(work: Workload) -> dict[str, Any]:
 
 
 def container_security() -> dict[str, Any]:
-    """Return the security context of every container under Pod Security's `restricted`."""
+    """Return the security context that every container needs under the Pod Security Standard `restricted`."""
     return {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -144,7 +152,7 @@ def _environment(work: Workload) -> list[dict[str, Any]]:
         "MOE_STORE": STORE_PATH,
         "MOE_SCRATCH": SCRATCH_PATH,
         "MOE_TERMINATION_LOG": TERMINATION_LOG,
-        # The root file system is read-only: caches and temporary files go to the scratch folder.
+        # The root file system is read-only, so caches and temporary files go to the scratch folder.
         "HOME": SCRATCH_PATH,
         "TMPDIR": SCRATCH_PATH,
         "OMP_NUM_THREADS": str(work.profile.threads),
@@ -160,7 +168,7 @@ def _resources(profile: Profile, devices: int) -> dict[str, Any]:
     requests, limits = dict(profile.requests), dict(profile.limits)
     if profile.device:
         hosts = -(-devices // profile.host_devices)
-        # An extended resource cannot be overcommitted: its request is its limit.
+        # An extended resource cannot be overcommitted, so its request equals its limit.
         requests[profile.device] = limits[profile.device] = str(hosts * profile.host_devices)
     return {key: value for key, value in (("requests", requests), ("limits", limits)) if value}
 

@@ -9,7 +9,7 @@ from moe_operator.builders.metadata import child_labels, child_metadata
 
 
 def build_revision(*, name: str, expert: Expert, spec: ExpertRevisionSpec) -> dict[str, Any]:
-    """Return the revision; the label carries the digest of its inputs, shortened."""
+    """Return the ExpertRevision. A label has the first 16 hexadecimal digits of the digest of its inputs."""
     labels = child_labels(pool=expert.spec.pool, expert=expert.metadata.name)
     labels[INPUTS] = spec.inputs_digest.removeprefix("sha256:")[:16]
     return {

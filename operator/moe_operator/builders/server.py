@@ -1,4 +1,4 @@
-"""The servers of one served revision: a Deployment, and a headless Service that names its pods."""
+"""The servers of one revision: a Deployment, and a headless Service with the addresses of its pods."""
 
 import json
 from typing import Any
@@ -11,25 +11,26 @@ from moe_operator.builders.pod import SERVER_PORT, Workload, config_text, pod_sp
 from moe_operator.config import OperatorConfig, Profile
 from moe_operator.state import Manifest, Role
 
-#: On the Deployment: the pod template as it was made, for the template of a served revision is frozen. An
-#: operator upgrade restarts no server, and an edit by hand is put back to what is written here.
+#: Annotation of the Deployment: the pod template with which it was created, since the template of a served revision is
+#: frozen. So an upgrade of the operator restarts no server, and an edit by hand is changed back to this template.
 TEMPLATE = f"{GROUP}/template"
 
-#: On the Deployment: the hardware profile that the template was made for; another one thaws it.
+#: Annotation of the Deployment: the hardware profile of the template. If the spec names another, the template is renewed.
 PROFILE = f"{GROUP}/profile"
 
-#: On the Deployment, where spec.serving sets it: the temperature that the template was made for, likewise.
+#: Annotation of the Deployment: the temperature of the template, if spec.serving sets one. If it changes, the template is
+#: renewed.
 TEMPERATURE = f"{GROUP}/temperature"
 
-#: On the Deployment: digest of the served artefact.
+#: Annotation of the Deployment: the digest of the served artefact.
 ARTEFACT = f"{GROUP}/artefact"
 
-#: Seconds a server has to finish requests after SIGTERM; ServeConfig's drain is shorter.
+#: Seconds that a server has to finish requests after SIGTERM. ServeConfig's drain is shorter.
 GRACE_SECONDS = 40
 
 
 def server_url(*, revision: str, namespace: str) -> str:
-    """Return where the servers of a revision answer inside the cluster; every address is a replica."""
+    """Return the address of a revision's servers inside the cluster. Its name resolves to one address per server."""
     return f"http://{revision}.{namespace}.svc:{SERVER_PORT}"
 
 
@@ -46,7 +47,7 @@ def build_server(
     profile: Profile,
     config: OperatorConfig,
 ) -> dict[str, Any]:
-    """Return the Deployment, without replicas; its pods are ready once they answer with the artefact's digest."""
+    """Return the Deployment, without replicas. Its pods are ready once they have loaded the artefact of that digest."""
     name, revision = expert.metadata.name, serve.revision
     labels = child_labels(pool=expert.spec.pool, role=Role.SERVER, expert=name, revision=revision)
     template = {"metadata": {"labels": labels}, "spec": pod_spec(_workload(serve, claim, profile, config))}
@@ -74,11 +75,11 @@ def build_server(
 
 
 def frozen(desired: Manifest, live: Manifest | None) -> Manifest:
-    """Return a Deployment with the pod template that ``live`` was made with.
+    """Return ``desired`` with the pod template that ``live`` was created with.
 
-    The template of a served revision never changes: a newer operator would write another one, and servers
-    must not restart for that. An edit by hand shows against the template that was recorded, and is undone.
-    Only another hardware profile or temperature in the spec makes a new one.
+    The template of a served revision does not change with the operator: a newer version may write another template, and
+    servers must not restart for that. An edit by hand differs from the recorded template and is changed back. Only
+    another hardware profile or temperature in the spec gives the template of ``desired``.
     """
     annotations = ((live or {}).get("metadata") or {}).get("annotations") or {}
     recorded, metadata = annotations.get(TEMPLATE), desired["metadata"]
@@ -90,7 +91,7 @@ def frozen(desired: Manifest, live: Manifest | None) -> Manifest:
 
 
 def build_server_service(*, expert: Expert, revision: str) -> dict[str, Any]:
-    """Return the headless Service: the gateway balances over the addresses itself."""
+    """Return the Service. It is headless, since the gateway balances over the servers' addresses itself."""
     name = expert.metadata.name
     return {
         "apiVersion": "v1",
@@ -124,7 +125,7 @@ def _workload(serve: ServeConfig, claim: str, profile: Profile, config: Operator
         restart_policy="Always",
         grace_seconds=GRACE_SECONDS,
         container={
-            # Loading weights may take minutes: until it is up once, nothing restarts it.
+            # Loading weights may take minutes: until the server has answered once, the kubelet does not restart it.
             "startupProbe": {**alive, "periodSeconds": 1, "failureThreshold": 1800, "timeoutSeconds": 2},
             "readinessProbe": {**ready, "periodSeconds": 1, "failureThreshold": 3, "timeoutSeconds": 2},
             "livenessProbe": {**alive, "periodSeconds": 10, "failureThreshold": 6, "timeoutSeconds": 5},

@@ -1,4 +1,4 @@
-"""The snapshot Job: reads the sources on plain CPU and writes a content-addressed snapshot."""
+"""The snapshot Job: reads the sources and writes a content-addressed snapshot. It needs no accelerator."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +19,7 @@ from moe_operator.builders.pod import SourceMount, Workload, config_text
 from moe_operator.config import OperatorConfig, Profile
 from moe_operator.state import Role
 
+#: Where the Secrets of data stores are mounted, in one folder per store.
 CREDENTIALS_PATH = "/moe/credentials"
 
 
@@ -33,9 +34,9 @@ def build_snapshot_job(
     profile: Profile,
     config: OperatorConfig,
 ) -> dict[str, Any]:
-    """Return the Job. It needs no accelerator, so ``profile`` is the one of plain CPU.
+    """Return the Job; ``profile`` is one without a device.
 
-    No other Job reads sources, so no other gets the Secrets of the object stores.
+    Only this Job reads sources, so only this Job gets the Secrets of the object stores.
     """
     labels = child_labels(pool=expert.spec.pool, role=Role.SNAPSHOT, expert=expert.metadata.name)
     work = Workload(
@@ -64,9 +65,9 @@ def _environment(object_stores: Mapping[str, ObjectStoreLocation]) -> dict[str, 
 def _credentials(
     object_stores: Mapping[str, ObjectStoreLocation],
 ) -> dict[str, tuple[str, Mapping[str, Any]]]:
-    """Return the Secrets of the stores, each with the keys that are read and no other.
+    """Return the volumes with the stores' Secrets, each with only the keys that are read.
 
-    They are optional: where one is missing, the Job says so in words, instead of a pod that never starts.
+    They are optional: if one is missing, the Job fails with a message that says so, rather than a pod that never starts.
     """
     keys = (ACCESS_KEY_ID, SECRET_ACCESS_KEY, SESSION_TOKEN, CERTIFICATES)
     items = [{"key": key, "path": key} for key in keys]

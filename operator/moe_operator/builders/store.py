@@ -1,4 +1,4 @@
-"""The pool's claim. It has no owner: deleting a pool deletes no weights."""
+"""The PersistentVolumeClaim of a pool's store. It has no owner, so deleting a pool deletes no weights."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from moe_operator.state import Role
 
 
 def build_store(*, pool: ExpertPool) -> dict[str, Any]:
-    """Return the PersistentVolumeClaim of a pool that asks for one by ``storage.size``."""
+    """Return the claim of a pool that asks for one with ``spec.storage.size``."""
     storage = pool.spec.storage
     spec: dict[str, Any] = {
         "accessModes": [storage.access_mode],

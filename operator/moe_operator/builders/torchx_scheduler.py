@@ -1,10 +1,10 @@
-"""TorchX's last step for us: an AppDef becomes one batch/v1 Indexed Job.
+"""A TorchX scheduler that turns an AppDef into the manifest of one batch/v1 Indexed Job.
 
-TorchX's own Kubernetes scheduler makes Volcano Jobs and speaks to the API server; this one makes the
-manifest and stops there, because only cluster/ sends anything. It is used by ``build_training_job``, and
-by anyone who passes ``{"moe": create_scheduler}`` as scheduler factories to a TorchX Runner for a dry run.
+TorchX's own Kubernetes scheduler makes Volcano Jobs and sends them to the API server. This one only returns the
+manifest, because only cluster/ sends anything. It is used by ``build_training_job``, and by anyone who passes
+``{"moe": create_scheduler}`` as scheduler factories to a TorchX Runner for a dry run.
 
-Imported where it is needed and not before: torchx is no part of an idle operator's memory.
+This module is imported only when it is needed, so that an idle operator does not hold torchx in memory.
 """
 
 import json
@@ -21,16 +21,16 @@ from moe_operator.builders.job import job_manifest
 from moe_operator.builders.pod import PROGRESS_PORT, PROGRESS_PORT_NAME, Workload, pod_spec
 from moe_operator.config import OperatorConfig, Profile
 
-#: The variable that says where the first pod of a gang is.
+#: Environment variable with the DNS name of a gang's first pod.
 RANK0_HOST = "TORCHX_RANK0_HOST"
 
-#: The Job controller sets it in the pods of an Indexed Job.
+#: The number of a pod within its Job: the Job controller sets this variable in the pods of an Indexed Job.
 _INDEX = "$(JOB_COMPLETION_INDEX)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobOptions:
-    """What the AppDef does not say: whose Job it is, and where it runs."""
+    """What the AppDef does not say: which Expert the Job belongs to, and what it runs on."""
 
     owner: Expert
     labels: Mapping[str, str]
@@ -41,23 +41,25 @@ class JobOptions:
     config: OperatorConfig
 
 
-#: The one run option: a JobOptions.
+#: Name of the scheduler's only run option, whose value is a JobOptions.
 JOB = "job"
 
 
 class IndexedJobScheduler(Scheduler[Mapping[str, Any]]):  # type: ignore[misc]  # torchx is not typed
-    """Renders AppDefs with one role; submits, lists and cancels nothing."""
+    """Renders AppDefs with one role. It does not submit, list or cancel anything."""
 
     def _submit_dryrun(self, app: AppDef, cfg: Mapping[str, Any]) -> AppDryRunInfo[dict[str, Any]]:
         """Return the manifest of the Job that ``app`` describes."""
         if len(app.roles) != 1:
-            raise ValueError(f"{app.name} has {len(app.roles)} roles; an Indexed Job runs one")
+            raise ValueError(
+                f"{app.name} has {len(app.roles)} roles, but an Indexed Job runs one: pass an AppDef with one"
+            )
         values = macros.Values(img_root="", app_id=app.name, replica_id=_INDEX, rank0_env=RANK0_HOST)
         manifest = _manifest(app.name, values.apply(app.roles[0]), cfg[JOB])
         return AppDryRunInfo(manifest, lambda request: json.dumps(request, indent=2))
 
     def schedule(self, dryrun_info: AppDryRunInfo[dict[str, Any]]) -> str:
-        """Refuse: the operator applies the manifest itself."""
+        """Raise NotImplementedError: the operator creates the Job itself."""
         raise NotImplementedError("the operator creates Jobs; take the manifest from dryrun_info.request")
 
     def describe(self, app_id: str) -> DescribeAppResponse | None:
@@ -65,7 +67,7 @@ class IndexedJobScheduler(Scheduler[Mapping[str, Any]]):  # type: ignore[misc]  
         return None
 
     def list(self) -> list[ListAppResponse]:
-        """Return nothing, for the same reason."""
+        """Return an empty list: this scheduler keeps no record of Jobs."""
         return []
 
     def _cancel_existing(self, app_id: str) -> None:
@@ -73,7 +75,7 @@ class IndexedJobScheduler(Scheduler[Mapping[str, Any]]):  # type: ignore[misc]  
 
 
 def create_scheduler(session_name: str, **_: object) -> IndexedJobScheduler:
-    """Return a scheduler; the signature is that of TorchX's scheduler factories."""
+    """Return a scheduler. The signature is that of TorchX's scheduler factories."""
     return IndexedJobScheduler("moe", session_name)
 
 

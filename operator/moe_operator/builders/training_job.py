@@ -1,4 +1,4 @@
-"""The training Job of one attempt: TorchX component -> AppDef -> our scheduler -> batch/v1 Indexed Job."""
+"""The Job of one training attempt: TorchX component -> AppDef -> our scheduler -> batch/v1 Indexed Job."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ from moe_operator.state import Role
 def build_training_job(
     *, name: str, expert: Expert, job: TrainJob, claim: str, profile: Profile, config: OperatorConfig
 ) -> dict[str, Any]:
-    """Return the Job that makes one attempt at one revision."""
-    # TorchX is loaded with the first training Job, not with the operator.
+    """Return the Job of one training attempt."""
+    # Imported here, so that TorchX is loaded with the first training Job and not with the operator.
     from moe_operator.builders.torchx_scheduler import JOB, JobOptions, create_scheduler
     from moe_trainer.component import train
 
@@ -24,7 +24,7 @@ def build_training_job(
         image=profile.image or config.images.trainer,
         name=name,
         nodes=resources.nodes,
-        # A host that lends its devices only together has one process for all of them.
+        # If the devices of a host can only be used together, one process drives all of them.
         processes=-(-resources.devices_per_node // profile.host_devices),
     )
     options = JobOptions(

@@ -1,6 +1,29 @@
-"""Everything that speaks to the API server: cache, queue, gather, apply. It decides nothing.
+"""All input and output of the operator: the API server and the pods that it asks. Nothing is decided here.
 
     kopf event -> cache -> triggers -> queue -> reconcile: gather -> plan -> apply
 
-Objects are plain JSON here (``Manifest``); gather turns them into the values of ``moe_operator.state``.
+Objects are plain JSON here (``Manifest``). gather turns them into the values of ``moe_operator.state``.
+
+What is known of the cluster:
+connection      address and credentials of the API server
+api_client      requests to it
+resources       the kinds that are read, and their paths
+listing         fills the cache at the start, and compares it with the API server from time to time
+cache           every object that is read, as it was last seen or written
+observe         live Jobs, pods and Deployments, reduced to what decisions need
+probes          asks running pods for their progress and their routing policy
+gather          collects everything that a decision about one object may look at
+
+What is done:
+triggers        which objects a change concerns
+queue           the keys that wait to be reconciled
+reconcile       takes a key, gathers, plans and applies
+apply           carries out a plan
+events          writes Kubernetes Events
+internal_error  what an object's status says if it could not be processed
+
+How the process is supervised:
+lease           only one operator acts at a time
+liveness        /healthz and /readyz
+metrics         /metrics
 """

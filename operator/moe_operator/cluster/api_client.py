@@ -1,8 +1,8 @@
 """A thin asynchronous client of the API server: JSON in, JSON out.
 
-aiohttp carries it, since kubernetes' asynchronous client alone would cost 45 MB of memory. Requests are
-made again on 429, on server errors and on lost connections: every request of the operator may be repeated,
-because names are deterministic and a repeated create is recognised by its owner and inputs.
+It is built on aiohttp, since the asynchronous client of the kubernetes package alone would need 45 MB of memory.
+Requests are repeated after status 429, after server errors and after lost connections. Every request of the operator
+may be repeated: names are deterministic, and a create that was repeated is recognised by its owner and inputs.
 """
 
 import asyncio
@@ -22,11 +22,15 @@ from moe_operator.state import Manifest, ObjectRef
 
 log = logging.getLogger(__name__)
 
-#: Seconds that one request may take, and the delays before it is made again.
+#: Seconds that one request may take.
 REQUEST_SECONDS = 30
+#: Seconds of delay before each repetition of a request; after the last one, the request has failed.
 RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0)
+#: HTTP statuses after which a request is repeated.
 RETRIED = frozenset({429, 500, 502, 503, 504})
+#: Longest delay in seconds that is taken from a Retry-After header.
 LONGEST_RETRY_AFTER = 10.0
+#: Number of objects per page of a list.
 PAGE = 500
 
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
@@ -39,7 +43,7 @@ class ApiError(Exception):
     """The API server refused a request."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
-        """Keep the HTTP status, the reason in one word, and the message."""
+        """Keep the HTTP status, the reason as one word, and the message."""
         super().__init__(f"{status} {reason}: {message}")
         self.status = status
         self.reason = reason
@@ -57,13 +61,13 @@ class ApiError(Exception):
 
     @property
     def conflict(self) -> bool:
-        """Whether the object has changed since it was read, or is another one of the same name."""
+        """Whether the object has changed since it was read, or is another one with the same name."""
         return self.status == 409 and self.reason != "AlreadyExists"
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All objects of a kind at one moment."""
+    """All objects of a kind at one resourceVersion."""
 
     items: list[dict[str, Any]]
     resource_version: int
@@ -73,7 +77,7 @@ class ApiClient:
     """One connection pool to one API server."""
 
     def __init__(self, connection: Connection, *, may_write: Callable[[], None] = lambda: None) -> None:
-        """Connect lazily; ``may_write`` is asked before each write and raises where we must not."""
+        """Connect with the first request. ``may_write`` is called before each write and raises if it is not allowed."""
         self._connection = connection
         self._may_write = may_write
         self._session = aiohttp.ClientSession(
@@ -87,7 +91,10 @@ class ApiClient:
         await self._session.close()
 
     async def list(self, resource: Resource, namespace: str = "", *, metadata_only: bool = False) -> Listing:
-        """Return all objects that the operator may read, page by page; a page that expired starts it over."""
+        """Return all objects of a kind that the operator reads, of one namespace or of all.
+
+        The list is read page by page; if a page has expired, it is read again from the beginning.
+        """
         for _ in range(3):
             try:
                 return await self._list_once(resource, namespace, metadata_only)
@@ -111,21 +118,21 @@ class ApiClient:
             query["continue"] = page["metadata"]["continue"]
 
     async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any]:
-        """Return an object; raises ApiError (404) if there is none."""
+        """Return an object. Raises ApiError (404) if it does not exist."""
         return await self._request("GET", resource.path(namespace, name))
 
     async def create(self, resource: Resource, manifest: Manifest) -> dict[str, Any]:
-        """Create an object; raises ApiError (409 AlreadyExists) if its name is taken."""
+        """Create an object and return it. Raises ApiError (409 AlreadyExists) if its name is taken."""
         path = resource.path(manifest["metadata"].get("namespace", ""))
         return await self._request("POST", path, manifest, query={"fieldManager": FIELD_MANAGER})
 
     async def replace(self, resource: Resource, manifest: Manifest) -> dict[str, Any]:
-        """Replace an object at the resourceVersion it names; raises ApiError (409) if it has changed."""
+        """Replace an object and return it. Raises ApiError (409) if it is no longer at the manifest's resourceVersion."""
         metadata = manifest["metadata"]
         return await self._request("PUT", resource.path(metadata["namespace"], metadata["name"]), manifest)
 
     async def apply(self, resource: Resource, manifest: Manifest) -> dict[str, Any]:
-        """Server-side apply as the operator's one field manager, taking fields that others have set."""
+        """Apply a manifest (server-side apply) and return the object; fields that others have set are taken over."""
         metadata = manifest["metadata"]
         return await self._patch(
             resource.path(metadata["namespace"], metadata["name"]),
@@ -137,14 +144,14 @@ class ApiClient:
     async def merge(
         self, resource: Resource, ref: ObjectRef, change: Manifest, *, subresource: str = ""
     ) -> dict[str, Any]:
-        """Merge a change into an object, or into its subresource."""
+        """Merge a change into an object or one of its subresources, and return the result."""
         path = resource.path(ref.namespace, ref.name, subresource)
         return await self._patch(path, change, MERGE_PATCH, {"fieldManager": FIELD_MANAGER})
 
     async def replace_status(
         self, resource: Resource, ref: ObjectRef, status: Manifest, resource_version: str
     ) -> dict[str, Any]:
-        """Replace the status; raises ApiError (409) if the object is no longer at that resourceVersion."""
+        """Replace an object's status. Raises ApiError (409) if the object is no longer at that resourceVersion."""
         change = [
             {"op": "add", "path": "/metadata/resourceVersion", "value": resource_version},
             {"op": "add", "path": "/status", "value": status},
@@ -153,7 +160,7 @@ class ApiClient:
         return await self._patch(path, change, JSON_PATCH, {"fieldManager": FIELD_MANAGER})
 
     async def delete(self, resource: Resource, ref: ObjectRef) -> dict[str, Any]:
-        """Delete exactly the object with that uid, and what it owns in the background."""
+        """Delete an object, and in the background what it owns. If ``ref`` has a uid, only the object with that uid."""
         options: dict[str, Any] = {"propagationPolicy": "Background"}
         if ref.uid:
             options["preconditions"] = {"uid": ref.uid}
@@ -173,7 +180,10 @@ class ApiClient:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Send a request, again after each delay while it may help; raises ApiError or aiohttp.ClientError."""
+        """Send a request and return its answer; repeat it after each delay if it fails in a way that may pass.
+
+        Raises ApiError, aiohttp.ClientError or TimeoutError.
+        """
         for delay in (*RETRY_SECONDS, None):
             if method != "GET":
                 self._may_write()
@@ -182,7 +192,7 @@ class ApiClient:
             except _TryAgain as failure:
                 if delay is None:
                     raise failure.error from None
-                log.debug("%s %s is made again: %s", method, path, failure.error)
+                log.debug("%s %s is repeated: %s", method, path, failure.error)
                 await asyncio.sleep(min(max(delay, failure.after), LONGEST_RETRY_AFTER))
         raise AssertionError("unreachable")
 
@@ -209,7 +219,7 @@ class ApiClient:
 
 
 class _TryAgain(Exception):
-    """A request failed in a way that passes."""
+    """A request failed in a way that may pass; it may be repeated after ``after`` seconds."""
 
     def __init__(self, error: Exception, after: float) -> None:
         super().__init__(str(error))

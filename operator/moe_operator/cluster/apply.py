@@ -1,8 +1,8 @@
-"""Carries a Plan out, in an order in which a kill at any point loses nothing.
+"""Carries out a Plan, in an order in which the operator may be killed at any point without losing anything.
 
-First what is made once (revisions, Jobs), then what is kept as desired, then what starts and what the
-status says about it, then deletions, and events last. Every answer enters the cache at once. What is as
-desired already costs no request, so a settled cluster sees no writes.
+Objects that are created once (revisions, Jobs) come first, then objects that are kept as desired, then replicas and the
+Jobs to start, then statuses, then deletions, and events last. Every answer of the API server enters the cache at once.
+An object that is as desired costs no request, so a settled cluster sees no writes.
 """
 
 from collections.abc import Coroutine
@@ -18,27 +18,27 @@ from moe_operator.subset import is_subset
 
 
 class Outdated(Exception):
-    """The plan rests on a view that no longer holds: gather and plan again."""
+    """An object has changed since the plan was made, so the plan has to be made again."""
 
 
 class NameTaken(Exception):
-    """An object of another owner or with other inputs has the name; the message says which."""
+    """The name of an object to create is taken by an object of another owner or with other inputs."""
 
 
 class Applier:
-    """Sends the requests of plans."""
+    """Sends the requests that plans consist of."""
 
     def __init__(self, api: ApiClient, cache: Cache) -> None:
-        """Send by ``api`` and put every answer into ``cache``."""
+        """Send requests through ``api``, and put every answer into ``cache``."""
         self._api = api
         self._cache = cache
         self._events = EventSender(api)
 
     async def carry_out(self, plan: Plan, about: Manifest) -> None:
-        """Carry out a plan about an object.
+        """Carry out the plan about the object ``about``, which is also the object of its events.
 
-        Raises Outdated where something changed meanwhile, NameTaken where a name is not free (yet), and
-        ApiError or aiohttp.ClientError where the API server does not answer.
+        Raises Outdated if an object has changed meanwhile, NameTaken if a name is taken, ApiError if the API server
+        refuses a request, and aiohttp.ClientError or TimeoutError if it does not answer.
         """
         for manifest in plan.create:
             await self._create(manifest)
@@ -80,15 +80,17 @@ class Applier:
             if is_subset(manifest, live):
                 return
         answer = await self._api.apply(resource, manifest)
-        if not is_subset(manifest, answer):  # Somebody else added to a list of ours: it is put back whole.
+        if not is_subset(
+            manifest, answer
+        ):  # Somebody added to a list of ours: a merge replaces the whole list.
             answer = await self._api.merge(resource, ref, manifest)
         self._cache.put(answer)
 
     async def _set(self, ref: ObjectRef, field: str, value: Any, *, subresource: str = "") -> None:
-        """Set one field of the spec, unless the object has that value already."""
+        """Set one field of the spec, unless it has that value already. Raises Outdated if the object is gone or another."""
         live = self._live(ref)
         if live is None or (ref.uid and live["metadata"]["uid"] != ref.uid):
-            raise Outdated(f"{ref.kind} {ref.name} is no longer there")
+            raise Outdated(f"{ref.kind} {ref.name} no longer exists")
         if live["spec"].get(field) == value:
             return
         change = {"metadata": {"uid": live["metadata"]["uid"]}, "spec": {field: value}}
@@ -112,12 +114,15 @@ class Applier:
                 raise
             answer = {}
         if answer.get("kind") == ref.kind:
-            self._cache.put(answer)  # A finalizer of somebody else holds it.
+            self._cache.put(answer)  # Somebody's finalizer still holds the object.
         elif ref.uid:
             self._cache.remove(ref.kind, ref.namespace, ref.name, ref.uid)
 
     async def _guarded(self, ref: ObjectRef, request: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
-        """Send a request that holds for one state of an object; if that has passed, see the new one."""
+        """Send a request that is made for one version of an object.
+
+        If the object has changed since, read it again and raise Outdated.
+        """
         try:
             return await request
         except ApiError as error:
@@ -127,7 +132,7 @@ class Applier:
             raise Outdated(f"{ref.kind} {ref.name} has changed: {error.message}") from None
 
     async def refresh(self, ref: ObjectRef) -> None:
-        """Bring the cache up to date with one object."""
+        """Read one object again, so that the cache is up to date about it."""
         try:
             self._cache.put(await self._api.get(resource_of(ref.kind), ref.namespace, ref.name))
         except ApiError as error:
@@ -142,22 +147,24 @@ class Applier:
 
 
 def _check_owner(desired: Manifest, live: Manifest) -> None:
-    """Raise NameTaken if the live object belongs to somebody else or is going away."""
+    """Raise NameTaken if the live object has another owner or is being deleted."""
     what = f"{live['kind']} {live['metadata']['name']}"
     if controller_uid(desired) != controller_uid(live):
         raise NameTaken(
-            f"{what} exists already and belongs to another owner: delete it, or wait until it is gone"
+            f"{what} already exists and belongs to another owner: delete it, or wait until it is gone"
         )
     if "deletionTimestamp" in live["metadata"]:
-        raise NameTaken(f"{what} is being deleted; it is made again when it is gone")
+        raise NameTaken(f"{what} is being deleted; it is created again when it is gone")
 
 
 def _check_same(desired: Manifest, live: Manifest) -> None:
-    """Raise NameTaken unless the live object was made for the same owner and the same inputs."""
+    """Raise NameTaken unless the live object was created for the same owner and the same inputs."""
     _check_owner(desired, live)
     if _inputs(desired) != _inputs(live):
         what = f"{live['kind']} {live['metadata']['name']}"
-        raise NameTaken(f"{what} exists already and was made for other inputs")
+        raise NameTaken(
+            f"{what} already exists and was created for other inputs: delete it, so that it is created again"
+        )
 
 
 def _inputs(manifest: Manifest) -> tuple[str, str]:

@@ -1,8 +1,8 @@
 """All objects that the operator reads, as it last saw or wrote them.
 
-Primed by our own listing, kept by watch events and by the response of every write, so no decision rests
-on a view older than our own last write. An object is replaced only by a newer resourceVersion, and one
-that was deleted does not come back under its old uid, in whatever order news arrives.
+The cache is filled by our own lists. Watch events and the answer to every write keep it up to date, so no decision rests
+on a view that is older than our own last write. In whatever order news arrives, an object is replaced only by a newer
+resourceVersion, and an object that was deleted does not come back with its old uid.
 """
 
 from collections import OrderedDict, defaultdict
@@ -14,21 +14,21 @@ from moe_formats.format import Format
 from moe_formats.resources import labels
 from moe_operator.state import Manifest
 
-#: Called with an object before and after a change; None where there was or is none.
+#: Called with an object before and after a change; None if it did not exist before or does not exist afterwards.
 Listener = Callable[[Manifest | None, Manifest | None], None]
 Key = tuple[str, str, str]
 Model = TypeVar("Model", bound=Format)
 
-#: Deleted uids that are remembered, so that late news does not revive them.
+#: Number of deleted uids that are remembered, so that late news does not bring their objects back.
 REMEMBERED = 10_000
-#: Labels that objects are found by.
+#: Labels by which objects can be found.
 INDEXED = (labels.POOL, labels.EXPERT)
-#: Annotations that others write large and nobody here reads.
+#: Annotations that are large and that nothing here reads.
 DROPPED_ANNOTATIONS = ("kubectl.kubernetes.io/last-applied-configuration",)
 
 
 class Cache:
-    """Objects by kind, namespace and name; also by pool, by Expert and by controlling owner."""
+    """Finds objects by kind, namespace and name, and also by pool, by Expert and by controlling owner."""
 
     def __init__(self) -> None:
         self._objects: dict[Key, Manifest] = {}
@@ -42,7 +42,7 @@ class Cache:
         self._listeners.append(listener)
 
     def put(self, manifest: Manifest) -> bool:
-        """Take an object as seen or written; return whether it is news."""
+        """Take an object as it was read or written, and return whether this is news."""
         key = _key(manifest)
         metadata = manifest["metadata"]
         old = self._objects.get(key)
@@ -58,7 +58,10 @@ class Cache:
         return True
 
     def remove(self, kind: str, namespace: str, name: str, uid: str, version: float = inf) -> bool:
-        """Forget an object that went at a resourceVersion; return whether it was there. A namesake stays."""
+        """Remove an object that was deleted at a resourceVersion, and return whether it was there.
+
+        Another object with the same name stays.
+        """
         if uid:
             self._gone[uid] = version
             while len(self._gone) > REMEMBERED:
@@ -74,7 +77,7 @@ class Cache:
         return True
 
     def get(self, kind: str, namespace: str, name: str) -> Manifest | None:
-        """Return an object, or None."""
+        """Return an object, or None if it is not there."""
         return self._objects.get((kind, namespace, name))
 
     def all(self, kind: str) -> Iterator[Manifest]:
@@ -82,19 +85,22 @@ class Cache:
         return (self._objects[key] for key in list(self._index.get((kind,), ())))
 
     def of_pool(self, kind: str, namespace: str, pool: str) -> list[Manifest]:
-        """Return the objects of a pool by name: its Experts and revisions too."""
+        """Return the objects of a kind that belong to a pool, including its Experts and revisions."""
         return self._indexed(kind, namespace, labels.POOL, pool)
 
     def of_expert(self, kind: str, namespace: str, expert: str) -> list[Manifest]:
-        """Return the objects that belong to an Expert, by its name: check owners where namesakes matter."""
+        """Return the objects of a kind that belong to an Expert by its name.
+
+        They may belong to an earlier Expert of that name: callers to whom this matters compare owners.
+        """
         return self._indexed(kind, namespace, labels.EXPERT, expert)
 
     def of_controller(self, kind: str, uid: str) -> list[Manifest]:
-        """Return the objects that another one controls."""
+        """Return the objects of a kind whose controlling owner has a uid."""
         return [self._objects[key] for key in self._index.get((kind, uid), ())]
 
     def model(self, manifest: Manifest, type_: type[Model]) -> Model:
-        """Return an object parsed, once per resourceVersion; raises pydantic.ValidationError each time."""
+        """Return an object as a model; it is parsed once per resourceVersion. Raises pydantic.ValidationError."""
         key = _key(manifest)
         version = manifest["metadata"]["resourceVersion"]
         cached = self._models.get(key)
@@ -126,7 +132,7 @@ class Cache:
 
 
 def prune(manifest: Manifest) -> Manifest:
-    """Return an object without what is large and never read."""
+    """Return an object without the parts that are large and never read."""
     metadata = {key: value for key, value in manifest["metadata"].items() if key != "managedFields"}
     if annotations := metadata.get("annotations"):
         metadata["annotations"] = {k: v for k, v in annotations.items() if k not in DROPPED_ANNOTATIONS}

@@ -1,7 +1,7 @@
-"""How the API server is reached: in a cluster by the service account, elsewhere by KUBECONFIG.
+"""Address and credentials of the API server: in a cluster from the service account, elsewhere from KUBECONFIG.
 
-kubernetes' own loaders read both, so that every kind of credentials works that kubectl takes; tokens
-that rotate are read again by them.
+The loaders of the kubernetes package read both, so every kind of credentials works that kubectl accepts. They also read
+tokens again that are rotated.
 """
 
 import os
@@ -15,8 +15,9 @@ from kubernetes.client import Configuration
 from kubernetes.config import load_kube_config
 from kubernetes.config.incluster_config import InClusterConfigLoader
 
-#: Where a pod finds its token; a node that cannot mount there says where by this variable.
+#: Environment variable with the folder of the pod's token, for a node that cannot mount it at the usual place.
 SERVICE_ACCOUNT_VARIABLE = "MOE_SERVICE_ACCOUNT"
+#: The usual folder of a pod's token.
 SERVICE_ACCOUNT_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
@@ -28,18 +29,21 @@ class Connection:
 
     @property
     def server(self) -> str:
-        """Return the base URL, without a slash at its end."""
+        """Base URL of the API server, without a slash at its end."""
         return str(self.configuration.host).rstrip("/")
 
     def authorization(self) -> str | None:
-        """Return the header's value, from a token file read again when it is due; None for certificates."""
+        """Return the value of the Authorization header; None if a client certificate is used.
+
+        A token from a file is read again when it may have been rotated.
+        """
         value = self.configuration.get_api_key_with_prefix("BearerToken")
         if not value:
             return None
         return "Bearer " + str(value).partition(" ")[2].strip()
 
     def ssl_context(self) -> ssl.SSLContext:
-        """Return a context that trusts the cluster's authority and shows our certificate, if there is one."""
+        """Return a context that trusts the cluster's certificate authority and sends our client certificate, if any."""
         configuration = self.configuration
         context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
         if configuration.cert_file:
@@ -50,7 +54,7 @@ class Connection:
         return context
 
     def for_kopf(self) -> kopf.ConnectionInfo:
-        """Return the same credentials as kopf wants them."""
+        """Return the same credentials in the form that kopf expects."""
         scheme, _, token = (self.authorization() or "").partition(" ")
         return kopf.ConnectionInfo(
             server=self.server,
@@ -64,7 +68,7 @@ class Connection:
 
 
 def load_connection() -> Connection:
-    """Return the connection; raises kubernetes.config.ConfigException where there is none."""
+    """Return the connection. Raises kubernetes.config.ConfigException if there are no credentials."""
     configuration = Configuration()
     folder = Path(os.environ.get(SERVICE_ACCOUNT_VARIABLE) or SERVICE_ACCOUNT_FOLDER)
     if not os.environ.get("KUBECONFIG") and (folder / "token").is_file():

@@ -1,4 +1,7 @@
-"""Kubernetes Events about Experts and pools: repeated ones are counted in one object. Best effort."""
+"""Writes Kubernetes Events about Experts and pools. Equal events are counted in one object.
+
+Events are only for people: one that cannot be written is lost.
+"""
 
 import hashlib
 import logging
@@ -13,7 +16,7 @@ from moe_operator.state import Event, Manifest, ObjectRef
 
 log = logging.getLogger(__name__)
 
-#: The API server refuses longer messages.
+#: Largest number of characters of a message; the API server refuses longer ones.
 LONGEST_MESSAGE = 1024
 
 
@@ -21,11 +24,11 @@ class EventSender:
     """Writes events; one that cannot be written is logged and forgotten."""
 
     def __init__(self, api: ApiClient) -> None:
-        """Send by ``api``."""
+        """Send events through ``api``."""
         self._api = api
 
     async def send(self, event: Event, about: Manifest) -> None:
-        """Write an event about an object."""
+        """Write an event about an object; if that fails, log it."""
         manifest = event_manifest(event, about, datetime.now(UTC))
         try:
             try:
@@ -43,7 +46,7 @@ class EventSender:
 
 
 def event_manifest(event: Event, about: Manifest, now: datetime) -> Manifest:
-    """Return the Event object; equal events about one object have one name."""
+    """Return the Event object. Equal events about the same object have the same name."""
     metadata = about["metadata"]
     identity = f"{metadata['uid']}/{event.type}/{event.reason}/{event.message}"
     when = now.strftime("%Y-%m-%dT%H:%M:%SZ")

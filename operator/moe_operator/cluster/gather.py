@@ -1,6 +1,6 @@
-"""Collects all that a decision may look at: the cache and the newest answers of pods -> PoolState, ExpertState.
+"""Collects everything that a decision may look at, from the cache and the newest answers of pods.
 
-An object that cannot be parsed is an error for its own key only; to everybody else it is not there.
+An object that is not valid is an error for its own key only. For all other keys it does not exist.
 """
 
 from collections.abc import Iterable, Mapping
@@ -35,20 +35,22 @@ from moe_operator.state import (
 
 Model = TypeVar("Model", bound=Format)
 
-#: Kinds that the operator makes for an Expert or a pool.
+#: Kinds of objects that the operator creates for an Expert or a pool.
 CHILDREN = ("ExpertRevision", "Job", "Deployment", "Service", "ConfigMap", "PersistentVolumeClaim")
 
 
 @dataclass
 class Answers:
-    """What running pods said when they were last asked, by uid; kept by probes."""
+    """What running pods answered when they were last asked. ``Probes`` keeps it up to date."""
 
+    #: Progress of training, by uid of the Job.
     progress: dict[str, Progress] = field(default_factory=dict)
+    #: Digest of the routing policy that a gateway uses (None: none yet), by uid of the pod.
     policies: dict[str, str | None] = field(default_factory=dict)
 
 
 def gather_expert(key: Key, cache: Cache, answers: Answers) -> ExpertState | None:
-    """Return the state of an Expert, or None if there is none; raises ValidationError if it is not valid."""
+    """Return the state of an Expert; None if it does not exist. Raises ValidationError if it is not valid."""
     manifest = cache.get("Expert", key.namespace, key.name)
     if manifest is None:
         return None
@@ -80,7 +82,7 @@ def gather_expert(key: Key, cache: Cache, answers: Answers) -> ExpertState | Non
 
 
 def gather_pool(key: Key, cache: Cache, answers: Answers) -> PoolState | None:
-    """Return the state of a pool, or None if there is none; raises ValidationError if it is not valid."""
+    """Return the state of a pool; None if it does not exist. Raises ValidationError if it is not valid."""
     manifest = cache.get("ExpertPool", key.namespace, key.name)
     if manifest is None:
         return None
@@ -118,7 +120,7 @@ def _parsed_or_none(cache: Cache, manifest: Manifest, type_: type[Model]) -> Mod
 
 
 def _owned_by_expert(cache: Cache, key: Key, uid: str) -> dict[tuple[str, str], Manifest]:
-    """Return the children of exactly this Expert and of its revisions; a namesake's are not its own."""
+    """Return the children of this Expert and of its revisions; not those of another Expert that had the same name."""
     owners = {uid}
     owners |= {item["metadata"]["uid"] for item in cache.of_controller("ExpertRevision", uid)}
     return {
@@ -147,14 +149,14 @@ def _job(cache: Cache, job: Manifest, answers: Answers) -> ObservedJob:
 
 
 def _orphan_pods(cache: Cache, key: Key) -> tuple[ObservedPod, ...]:
-    """Return the pods of an Expert's Jobs whose Job is gone; until they are, the next attempt waits."""
+    """Return the pods of an Expert's Jobs whose Job is gone. The next attempt waits until they are gone too."""
     pods = [pod for pod in cache.of_expert("Pod", key.namespace, key.name) if not _is_server(pod)]
     jobs = {job["metadata"]["uid"] for job in cache.of_expert("Job", key.namespace, key.name)}
     return tuple(observed_pod(pod) for pod in pods if controller_uid(pod) not in jobs)
 
 
 def _orphan_snapshots(cache: Cache, key: Key) -> tuple[ObservedPod, ...]:
-    """Return the pods of a pool's snapshots whose Job is gone; until they are, no other snapshot starts."""
+    """Return the pods of a pool's snapshot Jobs whose Job is gone. The next snapshot waits until they are gone too."""
     pods = cache.of_pool("Pod", key.namespace, key.name)
     jobs = {job["metadata"]["uid"] for job in cache.of_pool("Job", key.namespace, key.name)}
     return tuple(
@@ -186,7 +188,7 @@ def _is_server(manifest: Manifest) -> bool:
 
 
 def _has_role(job: Manifest) -> bool:
-    """Whether a Job says what it is for; one whose labels were edited away is not ours to judge."""
+    """Return whether a Job's label says what it is for. If the label was removed, nothing can be said about the Job."""
     return _label(job, labels.ROLE) in set(Role)
 
 

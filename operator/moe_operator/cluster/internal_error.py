@@ -1,4 +1,4 @@
-"""What an object says about itself when the operator could not process it."""
+"""Builds the status of an object that the operator could not process."""
 
 from datetime import datetime
 from typing import Any
@@ -11,9 +11,9 @@ from moe_operator.state import Manifest
 
 
 def error_status(about: Manifest, error: Exception, now: datetime) -> dict[str, Any] | None:
-    """Return the status with Stalled=True and Ready=False, or None if it says the same already.
+    """Return the object's status with Stalled=True and Ready=False; None if it already says the same.
 
-    It is raw JSON, since the object may be one that cannot be parsed.
+    The status is plain JSON, since the object may be one that cannot be parsed.
     """
     status: dict[str, Any] = dict(about.get("status") or {})
     generation = about["metadata"].get("generation", 0)
@@ -42,15 +42,17 @@ def error_status(about: Manifest, error: Exception, now: datetime) -> dict[str, 
 
 
 def error_message(error: Exception) -> str:
-    """Return what is wrong and what to do, without values that change from try to try."""
+    """Return what is wrong and what to do, without values that would change with every attempt."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=True)[0]
         field = ".".join(str(part) for part in first["loc"])
         return (
             f"{field} is {str(first['input'])[:100]!r}: {first['msg']}. "
-            "Correct the field; the object was probably made for another version of its definition."
+            "Correct the field; the object was probably created with another version of the CRD."
         )
-    return f"{type(error).__name__}: {str(error)[:1000]}. It is tried again; others are not affected."
+    return (
+        f"{type(error).__name__}: {str(error)[:1000]}. This is tried again; other objects are not affected."
+    )
 
 
 def _same(old: dict[str, Any] | None, new: dict[str, Any]) -> bool:

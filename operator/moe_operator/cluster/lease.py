@@ -1,9 +1,9 @@
-"""One operator acts: the holder of a Lease. Losing it to another ends the process.
+"""Lets only one operator act at a time: the holder of a Lease. A process that loses the Lease to another ends.
 
-The holder renews every third of the lease's time and writes nothing once two thirds have passed without a
-renewal, so that it has stopped before another may start, whatever its network does. If the Lease is still
-its own when the API server answers again, it goes on. A restarted container of the same pod takes its
-Lease over at once: its predecessor is dead.
+The holder renews the Lease each time a third of its duration has passed. Once two thirds have passed without a renewal,
+it writes nothing: so it has stopped before another operator may start, whatever its network does. If it still holds the
+Lease when the API server answers again, it continues. A restarted container of the same pod takes the Lease at once,
+since the process before it is dead.
 """
 
 import asyncio
@@ -21,20 +21,20 @@ from moe_operator.state import Manifest
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two tries to get the Lease.
+#: Seconds between two attempts to get the Lease, or to renew it after a failure.
 RETRY_SECONDS = 2.0
 
 
 class LeaseLost(Exception):
-    """Somebody else holds the Lease: this process must end."""
+    """Another operator holds the Lease, so this process must end."""
 
 
 class LeaseNotRenewed(Exception):
-    """The Lease could not be renewed in time: nothing may be written until it is."""
+    """The Lease was not renewed in time, so nothing may be written until it is."""
 
 
 class Lease:
-    """The operator's Lease, by one holder's name."""
+    """The operator's Lease, as one holder takes and renews it."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Lease:
         seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Hold the Lease ``namespace/name`` as ``holder`` for ``seconds`` after each renewal."""
+        """Use the Lease ``namespace/name`` as ``holder``; each renewal is valid for ``seconds``."""
         self._clock = clock
         self._namespace = namespace
         self._name = name
@@ -53,16 +53,16 @@ class Lease:
         self._seconds = seconds
         self._good_until = 0.0
         self._live: Manifest | None = None
-        #: The foreign holder's last sign of life as it was read, and when we read it by our own clock.
+        #: Another holder's name and time of renewal as last read, and the time on our own clock when it was first read.
         self._seen: tuple[str, float] = ("", 0.0)
 
     def check(self) -> None:
-        """Raise LeaseNotRenewed unless the Lease is surely held; asked before every write."""
+        """Raise LeaseNotRenewed unless the Lease is certainly held. Called before every write."""
         if self._clock() > self._good_until:
             raise LeaseNotRenewed(f"the Lease {self._namespace}/{self._name} was not renewed in time")
 
     async def acquire(self, api: ApiClient) -> None:
-        """Wait until the Lease is ours."""
+        """Wait until this process holds the Lease."""
         announced = False
         while not await self.try_once(api):
             if not announced:
@@ -71,12 +71,12 @@ class Lease:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def keep(self, api: ApiClient) -> None:
-        """Renew for ever; raises LeaseLost."""
+        """Renew the Lease until cancelled. Raises LeaseLost."""
         while True:
             await asyncio.sleep(self._seconds / 3 if await self.try_once(api) else RETRY_SECONDS)
 
     async def release(self, api: ApiClient) -> None:
-        """Let the next operator start at once."""
+        """Give the Lease back, so that the next operator can start at once."""
         if self._live is not None and self._clock() < self._good_until:
             try:
                 await api.replace(LEASE, {**self._live, "spec": {**self._live["spec"], "holderIdentity": ""}})
@@ -85,7 +85,7 @@ class Lease:
         self._good_until = 0.0
 
     async def try_once(self, api: ApiClient) -> bool:
-        """Take or renew the Lease; return whether it is ours now. Raises LeaseLost if it went to another."""
+        """Take or renew the Lease once, and return whether that succeeded. Raises LeaseLost if another has taken it."""
         started = self._clock()
         try:
             live = await self._read(api)
@@ -112,7 +112,7 @@ class Lease:
             raise
 
     def _is_free(self, live: Manifest) -> bool:
-        """Whether the Lease is ours, given back, or not renewed for its time by our own clock."""
+        """Return whether the Lease is ours, was given back, or has not been renewed in time, by our own clock."""
         spec = live["spec"]
         holder = spec.get("holderIdentity") or ""
         if holder in ("", self._holder):

@@ -1,7 +1,7 @@
-"""Fills the cache before anything is decided, and sweeps it afterwards.
+"""Fills the cache before anything is decided, and compares it with the API server from time to time (a sweep).
 
-A watch that starts over after a gap tells nothing of what was deleted meanwhile. The sweep lists metadata
-only, drops what is gone, and reads again what the watch missed.
+A watch that starts again after a gap does not report what was deleted meanwhile. A sweep lists only metadata. It
+removes objects that are gone from the cache, and reads objects again that the watch missed.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ from moe_operator.cluster.resources import WATCHED, Resource
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two tries to prime, for example while the definitions of the kinds are being installed.
+#: Seconds until a list is tried again at the start, for example while the CRDs are being installed.
 RETRY_SECONDS = 1.0
-#: The first sweep follows soon: it covers the gap between our listing and the start of the watches.
+#: Seconds until the first sweep. It follows soon, since it covers the gap between our lists and the start of the watches.
 FIRST_SWEEP_SECONDS = 15.0
 
 
 class Lister:
-    """Lists what is watched, in the namespaces that are watched."""
+    """Lists all watched kinds, in all watched namespaces."""
 
     def __init__(self, api: ApiClient, cache: Cache, namespaces: Sequence[str], repairs: Counter) -> None:
-        """List in ``namespaces``, or in all where there are none; count in ``repairs`` what was missed."""
+        """List in ``namespaces``, or in all namespaces if it is empty; count in ``repairs`` what the watches missed."""
         self._api = api
         self._cache = cache
         self._namespaces = tuple(namespaces) or ("",)
@@ -36,11 +36,11 @@ class Lister:
         self._swept = time.monotonic()
 
     def sweep_age(self) -> float:
-        """Return the seconds since everything was last listed."""
+        """Return the seconds since the last complete list or sweep."""
         return time.monotonic() - self._swept
 
     async def prime(self) -> None:
-        """List everything into the cache; tries until it succeeds."""
+        """List everything into the cache; try until it succeeds."""
         for resource in WATCHED:
             for namespace in self._namespaces:
                 while not await self._prime(resource, namespace):
@@ -48,7 +48,7 @@ class Lister:
         self._swept = time.monotonic()
 
     async def sweep(self, every: float) -> None:
-        """Compare the cache with the API server for ever."""
+        """Compare the cache with the API server every ``every`` seconds, until cancelled."""
         await asyncio.sleep(min(FIRST_SWEEP_SECONDS, every))
         while True:
             try:
@@ -57,11 +57,11 @@ class Lister:
                         await self.sweep_once(resource, namespace)
                 self._swept = time.monotonic()
             except (ApiError, aiohttp.ClientError, TimeoutError) as error:
-                log.warning("the sweep failed and is made again: %s", error)
+                log.warning("the sweep failed and is tried again in %.0f s: %s", every, error)
             await asyncio.sleep(every)
 
     async def sweep_once(self, resource: Resource, namespace: str) -> None:
-        """Drop what is gone of one kind, and read what is newer than the cache has it."""
+        """Compare one kind: remove objects that are gone from the cache, and read those that have another version."""
         before = {
             (item["metadata"]["namespace"], item["metadata"]["name"]): item
             for item in self._cache.all(resource.kind)
@@ -84,12 +84,12 @@ class Lister:
             for item in (await self._api.list(resource, namespace)).items:
                 self._cache.put(item)
         except (ApiError, aiohttp.ClientError, TimeoutError) as error:
-            log.warning("listing %s failed and is made again: %s", resource.plural, error)
+            log.warning("listing %s failed and is tried again: %s", resource.plural, error)
             return False
         return True
 
     async def _repair(self, resource: Resource, namespace: str, name: str) -> None:
-        """Read one object again, unless the watch has brought it meanwhile."""
+        """Read one object again, and count it unless the watch has brought the same version meanwhile."""
         try:
             if self._cache.put(await self._api.get(resource, namespace, name)):
                 self._repairs.inc()

@@ -1,15 +1,16 @@
-"""The operator's probes: /healthz proves progress, /readyz that the cache is primed."""
+"""The endpoints for the kubelet: /healthz fails if the operator makes no progress, /readyz until the cache is filled."""
 
 from collections.abc import Callable
 
 from aiohttp import web
 
-#: Seconds that the oldest key may wait or be under way. One request gives up after 30 s and a few tries.
+#: Largest number of seconds that a key may wait or be under way. It is long enough for a few requests that each time
+#: out after 30 s and are repeated.
 LONGEST_WAIT = 300.0
 
 
 class Liveness:
-    """What is looked at to tell a working operator from a stuck one."""
+    """Tells a working operator from a stuck one."""
 
     def __init__(
         self,
@@ -18,25 +19,25 @@ class Liveness:
         sweep_age: Callable[[], float],
         longest_sweep_age: float,
     ) -> None:
-        """Read the queue's oldest item and the age of the newest complete sweep when asked."""
+        """Take functions that return the age of the oldest key and of the last complete sweep, in seconds."""
         self.ready = False
         self._oldest_seconds = oldest_seconds
         self._sweep_age = sweep_age
         self._longest_sweep_age = longest_sweep_age
 
     def problem(self) -> str | None:
-        """Return why the operator makes no progress, or None if it does."""
+        """Return why the operator makes no progress; None if it does."""
         if not self.ready:
-            return None  # Waiting for the Lease or for the API server is no reason to start over.
+            return None  # An operator that waits for the Lease or for the API server must not be restarted.
         oldest, sweep = self._oldest_seconds(), self._sweep_age()
         if oldest > LONGEST_WAIT:
-            return f"a key has waited for {oldest:.0f} s, more than {LONGEST_WAIT:.0f} s"
+            return f"a key has waited for {oldest:.0f} s, longer than {LONGEST_WAIT:.0f} s"
         if sweep > self._longest_sweep_age:
-            return f"the last sweep was {sweep:.0f} s ago, more than {self._longest_sweep_age:.0f} s"
+            return f"the last sweep ended {sweep:.0f} s ago, more than {self._longest_sweep_age:.0f} s"
         return None
 
     def application(self) -> web.Application:
-        """Return the endpoints."""
+        """Return the web application with /healthz and /readyz."""
         app = web.Application()
         app.add_routes([web.get("/healthz", self._healthz), web.get("/readyz", self._readyz)])
         return app

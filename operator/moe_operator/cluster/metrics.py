@@ -1,4 +1,4 @@
-"""Prometheus metrics of the operator. Labels are bounded: kinds and phases, never names of objects."""
+"""Prometheus metrics of the operator. Labels have few values: kinds, errors and phases, never names of objects."""
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable
@@ -10,7 +10,7 @@ from moe_operator.cluster.cache import Cache
 
 
 class Metrics:
-    """All series, in a registry of their own; ``refresh`` is called before they are read."""
+    """All metrics, in a registry of their own. ``refresh`` is called before they are read."""
 
     def __init__(self) -> None:
         self.refresh: Callable[[], None] = lambda: None
@@ -24,14 +24,16 @@ class Metrics:
         )
         self.reconcile_errors = Counter(
             "moe_operator_reconcile_errors_total",
-            "Keys that failed and were put back with a delay.",
+            "Number of times that reconciling a key failed, after which it was tried again with a delay.",
             ["kind", "error"],
             registry=self.registry,
         )
-        self.queue_depth = Gauge("moe_operator_queue_depth", "Keys that wait.", registry=self.registry)
+        self.queue_depth = Gauge(
+            "moe_operator_queue_depth", "Number of keys that wait for a worker.", registry=self.registry
+        )
         self.queue_oldest = Gauge(
             "moe_operator_queue_oldest_seconds",
-            "Age of the key that has waited, or been under way, longest.",
+            "Seconds that the oldest key has waited or been under way; 0 if there is none.",
             registry=self.registry,
         )
         self.event_age = Gauge(
@@ -41,20 +43,22 @@ class Metrics:
         )
         self.sweep_repairs = Counter(
             "moe_operator_sweep_repairs_total",
-            "Objects that a sweep found different from the cache: news that the watch missed.",
+            "Number of objects that a sweep found to differ from the cache, because a watch missed a change.",
             registry=self.registry,
         )
-        self._phases = Gauge("moe_operator_experts", "Experts by phase.", ["phase"], registry=self.registry)
+        self._phases = Gauge(
+            "moe_operator_experts", "Number of Experts by phase.", ["phase"], registry=self.registry
+        )
 
     def count_phases(self, cache: Cache) -> None:
-        """Count Experts by phase; a phase without Experts goes to 0."""
+        """Count Experts by phase. A phase that no Expert is in any more gets 0."""
         tally = Tally(_phases(cache))
         seen = {sample.labels["phase"] for metric in self._phases.collect() for sample in metric.samples}
         for phase in seen | tally.keys():
             self._phases.labels(phase).set(tally[phase])
 
     def application(self) -> web.Application:
-        """Return the endpoint /metrics."""
+        """Return the web application with /metrics."""
         app = web.Application()
         app.add_routes([web.get("/metrics", self._exposition)])
         return app

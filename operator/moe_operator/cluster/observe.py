@@ -1,4 +1,4 @@
-"""Live children as the planner sees them: Jobs, pods, servers, the gateway. Pure over what it is given."""
+"""Reduces live children (Jobs, pods, servers, the gateway) to what the planner sees of them. Pure functions."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -19,12 +19,12 @@ from moe_operator.state import (
     Role,
 )
 
-#: Reasons of a waiting container that only mean that it is on its way.
+#: Reasons of a waiting container that only mean that it is starting.
 STARTING = frozenset({"ContainerCreating", "PodInitializing"})
 
 
 def observed_job(job: Manifest, pods: Sequence[Manifest], progress: Progress | None) -> ObservedJob:
-    """Return a Job with its pods and, once one finished, what it reported."""
+    """Return a Job with its pods and, once one of them has finished, what it reported."""
     metadata, status = job["metadata"], job.get("status") or {}
     observed = _by_age(pods)
     failed = _true_condition(status, "Failed")
@@ -49,7 +49,7 @@ def observed_job(job: Manifest, pods: Sequence[Manifest], progress: Progress | N
 
 
 def job_state(job: Manifest) -> Literal["Suspended", "Running", "Succeeded", "Failed"]:
-    """Return where a Job is; it is finished only once the Job controller says so."""
+    """Return the state of a Job. It has finished only once the Job controller says so in a condition."""
     status = job.get("status") or {}
     if _true_condition(status, "Complete"):
         return "Succeeded"
@@ -59,7 +59,7 @@ def job_state(job: Manifest) -> Literal["Suspended", "Running", "Succeeded", "Fa
 
 
 def observed_server(deployment: Manifest, pods: Sequence[Manifest]) -> ObservedServer:
-    """Return the Deployment of a served revision."""
+    """Return the Deployment of a revision's servers, with its pods."""
     metadata, spec, status = deployment["metadata"], deployment["spec"], deployment.get("status") or {}
     return ObservedServer(
         name=metadata["name"],
@@ -74,7 +74,7 @@ def observed_server(deployment: Manifest, pods: Sequence[Manifest]) -> ObservedS
 def observed_gateway(
     deployment: Manifest | None, pods: Sequence[Manifest], reported: Mapping[str, str | None]
 ) -> ObservedGateway:
-    """Return the gateway; ``reported`` is what pods said, by uid."""
+    """Return a pool's gateway. ``reported`` has the digest of the policy that each pod uses, by the pod's uid."""
     if deployment is None:
         return ObservedGateway()
     observed = _by_age(pods)
@@ -87,7 +87,7 @@ def observed_gateway(
 
 
 def observed_pod(pod: Manifest) -> ObservedPod:
-    """Return a pod reduced to what decisions need; one container speaks for it."""
+    """Return a pod, reduced to what decisions need. The state of one container stands for the whole pod."""
     metadata, status = pod["metadata"], pod.get("status") or {}
     speaker = _speaker(status)
     ended = _ended(speaker)
@@ -109,7 +109,7 @@ def observed_pod(pod: Manifest) -> ObservedPod:
 
 
 def environment_of(template: Manifest) -> dict[str, str]:
-    """Return the literal environment of a pod template's first container."""
+    """Return the environment variables with literal values of a pod template's first container."""
     variables = template["spec"]["containers"][0].get("env") or []
     return {item["name"]: item["value"] for item in variables if "value" in item}
 
@@ -120,7 +120,7 @@ def _by_age(pods: Sequence[Manifest]) -> tuple[ObservedPod, ...]:
 
 
 def _speaker(status: Manifest) -> Manifest:
-    """Return the status of the first init container that failed or cannot start, else that of the first container."""
+    """Return the status of the first init container that failed or cannot start, or else that of the first container."""
     for container in status.get("initContainerStatuses") or []:
         state = container.get("state") or {}
         failed = state.get("terminated", {}).get("exitCode", 0) != 0
@@ -130,7 +130,7 @@ def _speaker(status: Manifest) -> Manifest:
 
 
 def _ended(container: Manifest) -> Mapping[str, Any]:
-    """Return how the container ended, now or before its newest restart; empty if it never did."""
+    """Return how a container ended, now or before its last restart; empty if it never ended."""
     for state in (container.get("state") or {}, container.get("lastState") or {}):
         if "terminated" in state:
             return dict(state["terminated"])
@@ -138,7 +138,7 @@ def _ended(container: Manifest) -> Mapping[str, Any]:
 
 
 def _waiting(status: Manifest, container: Manifest) -> tuple[str, str] | None:
-    """Return why a pod does not run: not scheduled, or its container cannot start."""
+    """Return the reason and the message why a pod is not scheduled or its container cannot start, or None."""
     if status.get("phase") not in (None, "Pending", "Running"):
         return None
     for item in status.get("conditions") or []:
@@ -151,11 +151,14 @@ def _waiting(status: Manifest, container: Manifest) -> tuple[str, str] | None:
 
 
 def _headline(pods: Sequence[ObservedPod]) -> AnyHeadline | None:
-    """Return what a Job's pods report, the newest first: a result before a failure, a cause before its echoes."""
+    """Return what a Job's pods report: a result rather than a failure, then a cause rather than a failure that followed.
+
+    PEER_LOST is such a failure. Among equals, the newest pod counts. None if nothing can be read.
+    """
     found = []
     for pod in reversed(pods):
         if grader_of(pod.container) is not None:
-            continue  # whatever it says in our words is not ours
+            continue  # A grader is not trusted: a headline that it writes is not a report of the trainer.
         headline = _headline_in(pod.message)
         if headline is not None:
             found.append(headline)

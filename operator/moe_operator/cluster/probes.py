@@ -1,7 +1,7 @@
-"""Asks running pods what only they know: training progress, and the policy that gateways serve by.
+"""Asks running pods for what only they know: the progress of training, and the routing policy that a gateway uses.
 
-Progress informs and decides nothing. A policy's digest is asked for only while a ready gateway has not
-reported the newest one, so a settled pool is left alone.
+Progress is only shown; no decision depends on it. A gateway is asked for its policy only while it is ready and has not
+reported the newest one, so the pods of a settled pool are not asked at all.
 """
 
 import asyncio
@@ -22,21 +22,25 @@ from moe_operator.state import Manifest, Role
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two rounds of questions, seconds for an answer, and the longest answer in bytes.
+#: Seconds between two rounds in which all training Jobs are asked.
 PROGRESS_SECONDS = 2.0
+#: Seconds between two rounds in which all gateways are asked that have not reported the newest policy.
 POLICY_SECONDS = 0.25
+#: Seconds after which an answer is no longer waited for.
 ANSWER_SECONDS = 2.0
+#: Largest answer that is read, in bytes.
 LONGEST_ANSWER = 64 * 1024
-#: Questions that are asked at once.
+#: Largest number of pods that are asked at the same time.
 AT_ONCE = 32
+#: Label of a pod of an Indexed Job: the number of the pod within the Job.
 COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 
 
 class Probes:
-    """Keeps ``answers`` current."""
+    """Keeps ``answers`` up to date."""
 
     def __init__(self, cache: Cache, answers: Answers, on_news: Callable[[Manifest], None]) -> None:
-        """Ask the pods that ``cache`` knows; tell ``on_news`` of each Job or pod whose answer is another."""
+        """Ask the pods in ``cache``; call ``on_news`` with each training Job or gateway pod whose answer has changed."""
         self._cache = cache
         self._answers = answers
         self._on_news = on_news
@@ -48,20 +52,20 @@ class Probes:
         await self._session.close()
 
     async def run(self) -> None:
-        """Ask for ever."""
+        """Ask until cancelled."""
         await asyncio.gather(
             _every(PROGRESS_SECONDS, self.ask_progress), _every(POLICY_SECONDS, self.ask_policies)
         )
 
     async def ask_progress(self) -> None:
-        """Ask rank 0 of every training Job that runs."""
+        """Ask rank 0 of every running training Job for its progress."""
         running = {job["metadata"]["uid"]: job for job in self._cache.all("Job") if _trains(job)}
         for uid in self._answers.progress.keys() - running.keys():
             del self._answers.progress[uid]
         await asyncio.gather(*(self._ask_job(job) for job in running.values()))
 
     async def ask_policies(self) -> None:
-        """Ask every ready gateway pod that has not reported the newest policy of its pool."""
+        """Ask every ready gateway pod that has not reported the newest policy of its pool for the one that it uses."""
         pods = [
             pod for pod in self._cache.all("Pod") if _has_role(pod, Role.GATEWAY) and observed_pod(pod).ready
         ]
@@ -117,7 +121,7 @@ class Probes:
         return None
 
     async def _get(self, address: str, port: str, path: str) -> bytes | None:
-        """Return a short answer, or None; redirects are not followed."""
+        """Return the body of an answer; None if there is none, or if it is an error, a redirect or too long."""
         url = f"http://{f'[{address}]' if ':' in address else address}:{port}{path}"
         try:
             async with self._limit, self._session.get(url, allow_redirects=False) as response:
@@ -126,12 +130,12 @@ class Probes:
                     text += await response.content.read(LONGEST_ANSWER + 1 - len(text))
                 return text if response.status == 200 and len(text) <= LONGEST_ANSWER else None
         except (aiohttp.ClientError, TimeoutError) as error:
-            log.debug("%s did not answer: %r", url, error)
+            log.debug("no answer from %s: %r", url, error)
             return None
 
 
 class _PolicyAnswer(BaseModel):
-    """What a gateway says on /policy, as far as it is read here."""
+    """The part of a gateway's answer to /policy that is read here."""
 
     digest: str | None = None
 
@@ -152,7 +156,7 @@ def _trains(job: Manifest) -> bool:
 
 
 def _rank_zero(pods: Iterable[Manifest]) -> Manifest | None:
-    """Return the running pod of a Job that has an address and completion index 0, or no index at all."""
+    """Return the running pod of a Job that has an address and is its first or only one; None if there is none."""
     for pod in pods:
         status, marks = pod.get("status") or {}, pod["metadata"].get("labels") or {}
         running = status.get("phase") == "Running" and status.get("podIP")

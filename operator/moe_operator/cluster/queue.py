@@ -1,9 +1,9 @@
-"""The keys that wait to be looked at: each once, one at a time per lane, failures ever later.
+"""The keys that wait to be reconciled. Each waits at most once, and keys that fail wait longer each time.
 
-A lane is a pool: its decisions (admission, promotion, routing) are serial, since at most one key of a lane
-is handed out at a time, while other lanes go on. Within a lane, keys whose own objects changed take turns
-with those that are only looked at in case: neither waits for all of the other. Nothing here knows what a
-key means.
+Keys are in lanes, one lane per pool. At most one key of a lane is handed out at a time, so the decisions of a pool
+(admission, promotion, routing) are made one after the other, while other lanes go on. Within a lane, keys whose own
+objects have changed take turns with keys that are looked at because something else has changed: neither group waits
+for all of the other. Nothing here knows what a key means.
 """
 
 import asyncio
@@ -15,35 +15,36 @@ from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
-#: Seconds of delay after the first failure, and the most there ever are.
+#: Seconds of delay after the first failure in a row. Each further one doubles it.
 FIRST_DELAY = 0.25
+#: Longest delay after a failure, in seconds.
 LONGEST_DELAY = 60.0
 
 
 @dataclass
 class _Lane(Generic[K]):
-    """The waiting keys of a lane: those that go ahead, and the others."""
+    """The waiting keys of a lane: those whose own objects have changed (``ahead``), and the others."""
 
     ahead: deque[K] = field(default_factory=deque)
     others: deque[K] = field(default_factory=deque)
-    #: Whose turn it is where both wait.
+    #: Whether it is the turn of ``others`` if both groups have keys.
     turn_of_others: bool = False
 
     def __len__(self) -> int:
         return len(self.ahead) + len(self.others)
 
     def pop(self) -> K:
-        """Return the next key."""
+        """Remove and return the next key."""
         source = self.others if self.others and (self.turn_of_others or not self.ahead) else self.ahead
         self.turn_of_others = source is self.ahead
         return source.popleft()
 
 
 class KeyedQueue(Generic[K]):
-    """Waiting keys in lanes, with delays."""
+    """Keys that wait in lanes, some of them with a delay."""
 
     def __init__(self, lane_of: Callable[[K], Hashable]) -> None:
-        """Keys with the same ``lane_of`` are handed out one after the other."""
+        """Hand out keys with the same ``lane_of`` one after the other."""
         self._lane_of = lane_of
         self._waiting: dict[Hashable, _Lane[K]] = {}
         self._since: dict[K, float] = {}
@@ -56,7 +57,10 @@ class KeyedQueue(Generic[K]):
         self._waiters: deque[asyncio.Future[None]] = deque()
 
     def add(self, key: K, *, ahead: bool = False) -> None:
-        """Have a key looked at: now, or once more if it is under way; ``ahead`` of those that only may need it."""
+        """Let a key wait to be handed out; if it is under way, once more after that.
+
+        ``ahead`` says whether its own object has changed.
+        """
         # A key that is under way keeps its lane, even if its object has moved or gone meanwhile.
         if key in self._busy.values():
             self._again[key] = ahead or self._again.get(key, False)
@@ -74,7 +78,7 @@ class KeyedQueue(Generic[K]):
             self._offer(name)
 
     def add_after(self, key: K, seconds: float) -> None:
-        """Have a key looked at later; of several times the earliest holds."""
+        """Add a key after a delay; if it has been given several delays, the earliest counts."""
         loop = asyncio.get_running_loop()
         timer = self._timers.get(key)
         if timer is not None:
@@ -84,7 +88,7 @@ class KeyedQueue(Generic[K]):
         self._timers[key] = loop.call_later(seconds, self._ring, key)
 
     def fail(self, key: K, *, longest: float = LONGEST_DELAY) -> float:
-        """Have a key that failed looked at later, doubling up to ``longest``; return the seconds."""
+        """Add a key again after it failed, and return its delay in seconds: it doubles each time, up to ``longest``."""
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         delay = min(FIRST_DELAY * 2.0 ** min(failures, 20), longest)
@@ -100,7 +104,7 @@ class KeyedQueue(Generic[K]):
         self._failures.pop(key, None)
 
     async def take(self) -> K:
-        """Wait for a key whose lane is free; the caller must give it back by ``done``."""
+        """Wait for a key whose lane is free, and return it. The caller must call ``done`` when it has finished."""
         while not self._ready:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
@@ -119,7 +123,7 @@ class KeyedQueue(Generic[K]):
         return key
 
     def done(self, key: K) -> None:
-        """Free the lane of a key, and queue the key again if it was added meanwhile."""
+        """Free the lane of a key, and add the key again if ``add`` was called for it meanwhile."""
         lane = next(lane for lane, busy in self._busy.items() if busy == key)
         del self._busy[lane], self._busy_since[lane]
         if self._waiting.get(lane):
@@ -128,11 +132,11 @@ class KeyedQueue(Generic[K]):
             self.add(key, ahead=self._again.pop(key))
 
     def __len__(self) -> int:
-        """Return how many keys wait; those with a delay do not count."""
+        """Return how many keys wait, without those that still have a delay."""
         return len(self._since)
 
     def oldest_seconds(self) -> float:
-        """Return how long the longest has waited or been under way; 0 if there is none."""
+        """Return the seconds that the oldest key has waited or been under way; 0 if there is none."""
         starts = [*self._since.values(), *self._busy_since.values()]
         return time.monotonic() - min(starts) if starts else 0.0
 

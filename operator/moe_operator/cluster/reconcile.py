@@ -1,4 +1,4 @@
-"""Workers: take a key, gather, plan, carry out. An error is that key's own."""
+"""The workers: each takes a key, gathers its state, plans, and applies the plan. An error affects only its own key."""
 
 import logging
 import time
@@ -26,20 +26,21 @@ log = logging.getLogger(__name__)
 
 State = TypeVar("State")
 
-#: Failures of a key before its object says so: what passes by itself is not shown.
+#: Number of failures in a row after which an object's status shows the error. Fewer may pass by themselves.
 SHOWN_AFTER = 5
-#: The longest delay, in seconds, of a key whose only trouble is that the world has moved on or away.
+#: Longest delay, in seconds, after a failure that needs nobody's help: an object has changed meanwhile, the API server
+#: did not answer, or the Lease could not be renewed.
 LONGEST_WAIT = 5.0
 
 
 @dataclass(frozen=True)
 class Subject(Generic[State]):
-    """A kind that is reconciled: in which lane of the queue, what is gathered about it, and what plans it."""
+    """A kind that is reconciled: which pool its objects belong to, what is gathered about one, and what plans it."""
 
     kind: str
-    #: The name of the pool whose decisions an object takes part in: they are made one after the other.
+    #: Returns the name of an object's pool. Objects of one pool are reconciled one after the other.
     pool: Callable[[Manifest], str]
-    #: None where the object is gone; raises ValidationError where it is not valid.
+    #: Returns what the plan may look at; None if the object is gone. Raises ValidationError if it is not valid.
     gather: Callable[[Key, Cache, Answers], State | None]
     plan: Callable[[State, OperatorConfig, datetime], Plan]
 
@@ -50,7 +51,7 @@ class Subject(Generic[State]):
 
 
 class Reconciler:
-    """Brings one key after the other to where its spec wants it."""
+    """Reconciles one key after the other."""
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class Reconciler:
         metrics: Metrics,
         subjects: Iterable[Subject[Any]],
     ) -> None:
-        """Put the parts together; the subjects bring their planners, since this layer does not know them."""
+        """Take the parts. The planners come with ``subjects``, since this layer does not import them."""
         self._cache = cache
         self._queue = queue
         self._answers = answers
@@ -73,7 +74,7 @@ class Reconciler:
         self._subjects = {subject.kind: subject for subject in subjects}
 
     async def work(self) -> None:
-        """Take keys for ever; raises LeaseLost."""
+        """Reconcile keys until cancelled. Raises LeaseLost."""
         while True:
             key = await self._queue.take()
             started = time.monotonic()
@@ -84,13 +85,13 @@ class Reconciler:
                 self._metrics.reconcile_seconds.labels(key.kind).observe(time.monotonic() - started)
 
     async def look_at(self, key: Key) -> None:
-        """Reconcile a key; whatever fails is tried again later."""
+        """Reconcile a key; if it fails, have it tried again later. Raises LeaseLost."""
         try:
             requeue = await self._reconcile(key)
         except LeaseLost:
             raise
         except (Outdated, LeaseNotRenewed, aiohttp.ClientError, TimeoutError) as error:
-            log.info("%s is looked at again: %s", _name(key), error or type(error).__name__)
+            log.info("%s is tried again: %s", _name(key), error or type(error).__name__)
             self._queue.fail(key, longest=LONGEST_WAIT)
         except Exception as error:
             await self._failed(key, error)
@@ -128,10 +129,10 @@ class Reconciler:
         except LeaseLost:
             raise
         except Exception as second:
-            log.warning("the error could not be shown on %s: %s", _name(key), second)
+            log.warning("the error could not be written to the status of %s: %s", _name(key), second)
 
     async def _show(self, about: Manifest, error: Exception) -> None:
-        """Say on the object itself that it could not be processed, once per error."""
+        """Write into the object's own status that it could not be processed, once per error."""
         status = error_status(about, error, datetime.now(UTC))
         if status is not None:
             write = StatusWrite(ref_of(about), status, about["metadata"]["resourceVersion"])

@@ -9,12 +9,12 @@ from moe_operator.state import Manifest, ObjectRef
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A kind of namespaced objects."""
+    """A kind of objects that live in namespaces."""
 
     api_version: str
     kind: str
     plural: str
-    #: True: only objects labelled as the operator's are read.
+    #: Whether only objects with the operator's label are read.
     owned: bool = True
 
     @property
@@ -41,14 +41,14 @@ class Resource:
         return "/".join(parts)
 
 
-#: The custom resources: whoever made them.
+#: The custom resources, whoever created them.
 CUSTOM = tuple(Resource(labels.API_VERSION, kind.name, kind.plural, owned=False) for kind in KINDS)
 JOB = Resource("batch/v1", "Job", "jobs")
 POD = Resource("v1", "Pod", "pods")
 DEPLOYMENT = Resource("apps/v1", "Deployment", "deployments")
 SERVICE = Resource("v1", "Service", "services")
 CONFIG_MAP = Resource("v1", "ConfigMap", "configmaps")
-#: A pool may use a claim that its owner made, so all of a namespace are read.
+#: A pool may use a claim that a person created, so all claims of a namespace are read.
 CLAIM = Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims", owned=False)
 
 #: Everything that is cached and watched.
@@ -68,12 +68,12 @@ LEASE = Resource("coordination.k8s.io/v1", "Lease", "leases")
 
 
 def resource_of(kind: str) -> Resource:
-    """Return the resource of a kind; raises KeyError for a kind that the operator does not handle."""
+    """Return the resource of a kind. Raises KeyError for a kind that the operator does not watch."""
     return _BY_KIND[kind]
 
 
 def ref_of(manifest: Manifest) -> ObjectRef:
-    """Return the reference of an object."""
+    """Return the reference to an object."""
     metadata = manifest["metadata"]
     return ObjectRef(
         api_version=manifest["apiVersion"],
@@ -85,6 +85,6 @@ def ref_of(manifest: Manifest) -> ObjectRef:
 
 
 def controller_uid(manifest: Manifest) -> str:
-    """Return the uid of the object's controlling owner; empty if it has none."""
+    """Return the uid of the object's controlling owner; an empty string if it has none."""
     owners = manifest["metadata"].get("ownerReferences") or []
     return next((owner["uid"] for owner in owners if owner.get("controller")), "")

@@ -1,12 +1,12 @@
-"""Which reconciled objects a change concerns. Pure: the whole table of what causes what.
+"""Decides which reconciled objects have to be looked at again after a change. A pure function, given by this table.
 
-| Change | Concerns at once | And then |
+| Change of | Looked at first | Looked at afterwards |
 |---|---|---|
-| a member of a pool, such as an Expert | itself, its Expert and its pool | |
-| an Expert whose spec, data, current revision or existence changed | itself and its pool | all members of its pool |
-| an ExpertRevision, a Job, another child | its Expert if it has one, and its pool | |
+| an Expert, or another reconciled member of a pool | itself, its Expert and its pool | |
+| an Expert's spec, snapshot, current revision, condition Stalled or existence | itself and its pool | all members of its pool |
+| an ExpertRevision, a Job or another child | its Expert if it has one, and its pool | |
 | a pool | itself | all its members |
-| a claim | the pools that use it | all their members |
+| a PersistentVolumeClaim | the pools that use it | all members of these pools |
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,29 +15,29 @@ from typing import Any, NamedTuple, Protocol
 from moe_formats.resources import labels
 from moe_operator.state import Key, Manifest
 
-#: By reconciled kind, how to tell the pool of an object; the rows of ``subjects.py`` say so.
+#: For each reconciled kind, the function that returns the name of an object's pool. It is a column of ``subjects.py``.
 PoolOf = Mapping[str, Callable[[Manifest], str]]
 
 
 class Concerned(NamedTuple):
-    """Keys to look at again: at once, and after those."""
+    """Keys to look at again: those of ``first`` before those of ``then``."""
 
     first: frozenset[Key] = frozenset()
     then: frozenset[Key] = frozenset()
 
 
 class Lookup(Protocol):
-    """What of the cache is needed to find who is concerned."""
+    """The part of the cache that is needed to find the objects that a change concerns."""
 
     def of_pool(self, kind: str, namespace: str, pool: str) -> list[Manifest]:
-        """Return the objects of a kind in a pool."""
+        """Return the objects of a kind that belong to a pool."""
 
     def all(self, kind: str) -> Iterable[Manifest]:
         """Return every object of a kind."""
 
 
 def concerned(old: Manifest | None, new: Manifest | None, lookup: Lookup, pool_of: PoolOf) -> Concerned:
-    """Return the keys to look at again after an object changed from ``old`` to ``new``."""
+    """Return the keys to look at again after an object changed from ``old`` to ``new``; None: it did not or does not exist."""
     either = new if new is not None else old
     if either is None:
         return Concerned()
@@ -50,28 +50,28 @@ def concerned(old: Manifest | None, new: Manifest | None, lookup: Lookup, pool_o
         first = {Key("ExpertPool", namespace, name) for name in pools}
     else:
         first = _own_keys(kind, namespace, either, pool_of)
-        changed = kind == "Expert" and _weight(old) != _weight(new)
+        changed = kind == "Expert" and _seen_by_peers(old) != _seen_by_peers(new)
         pools = {key.name for key in first if key.kind == "ExpertPool"} if changed else set()
     then = {key for pool in pools for key in _members(namespace, pool, lookup, pool_of)}
     return Concerned(frozenset(first), frozenset(then - first))
 
 
 def _own_keys(kind: str, namespace: str, manifest: Manifest, pool_of: PoolOf) -> set[Key]:
-    """Return the object itself if its kind is reconciled, and the Expert and the pool that it says it belongs to."""
-    said = labels.belongings(manifest)
-    keys = {Key("ExpertPool", namespace, said.pool), Key("Expert", namespace, said.expert)}
+    """Return the keys of the object's Expert and pool, and its own if its kind is reconciled."""
+    owners = labels.belongings(manifest)
+    keys = {Key("ExpertPool", namespace, owners.pool), Key("Expert", namespace, owners.expert)}
     if kind in pool_of:
         keys.add(Key(kind, namespace, manifest["metadata"]["name"]))
     return {key for key in keys if key.name}
 
 
-def _weight(expert: Manifest | None) -> Any:
-    """Return the part of an Expert that its peers depend on."""
+def _seen_by_peers(expert: Manifest | None) -> Any:
+    """Return the part of an Expert that decisions about other Experts depend on."""
     if expert is None:
         return None
     metadata, status = expert["metadata"], expert.get("status") or {}
-    news = status.get("snapshot"), status.get("currentRevision"), _holds(status, "Stalled")
-    return metadata["uid"], metadata.get("generation"), metadata.get("deletionTimestamp"), news
+    reported = status.get("snapshot"), status.get("currentRevision"), _holds(status, "Stalled")
+    return metadata["uid"], metadata.get("generation"), metadata.get("deletionTimestamp"), reported
 
 
 def _holds(status: Manifest, type_: str) -> bool:
@@ -86,7 +86,7 @@ def _members(namespace: str, pool: str, lookup: Lookup, pool_of: PoolOf) -> Iter
 
 
 def _claim_users(claim: Manifest, lookup: Lookup) -> set[str]:
-    """Return the pools that a claim was made for, or that name it."""
+    """Return the names of the pools that a claim was created for, or that name it in their spec."""
     metadata = claim["metadata"]
     pools = {(metadata.get("labels") or {}).get(labels.POOL, "")}
     for pool in lookup.all("ExpertPool"):
