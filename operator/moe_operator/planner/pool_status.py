@@ -125,7 +125,9 @@ def _gateway(state: PoolState, policy: RoutingPolicy | None) -> Condition:
     if silent or len(gateway.reported) < gateway.ready_replicas:
         words = f"{', '.join(silent) or 'a gateway'} has not reported the newest routing policy yet"
         return _say(state, type_, False, Reason.WAITING_FOR_GATEWAY, words)
-    message = f"{len(gateway.reported)} gateways send requests to {len(policy.experts)} Experts, by strategy {policy.strategy}"
+    known = len(gateway.reported)
+    gateways = "1 gateway sends" if known == 1 else f"{known} gateways send"
+    message = f"{gateways} requests to {len(policy.experts)} Experts, by strategy {policy.strategy}"
     fallback = state.pool.spec.routing.fallback
     if fallback is not None and policy.fallback is None:
         message += f"; spec.routing.fallback is {fallback!r}, which does not serve, so the first Expert by name is used instead"
