@@ -1,8 +1,9 @@
-"""Resolve every program's requirements again: `make requirements`.
+"""Resolve the requirements of every program again: `make requirements`.
 
-One resolution decides all versions (dev.txt, every program and tool together); each program's file is what
-it needs of that. With hashes, for every platform and Python from 3.11 on, and naming no index: `pip install
---require-hashes -r requirements/operator.txt` takes exactly these files from wherever packages come from.
+One resolution, of all programs and tools together, decides all versions and is written to dev.txt. The file of each
+program has the part of it that the program needs. The files hold hashes, for every platform and for Python 3.11 and
+later, and name no index: `pip install --require-hashes -r requirements/operator.txt` installs exactly these packages,
+wherever they are downloaded from.
 """
 
 import subprocess
@@ -10,14 +11,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-#: The extras of pyproject.toml that are programs; each gets a file.
+#: The extras of pyproject.toml that are programs. Each gets a file of its own.
 PROGRAMS = ("operator", "gateway", "trainer", "client", "local")
-#: uv resolves, and installs in the Makefile.
+#: The version of uv that resolves requirements, and that installs them in the Makefile.
 UV = "uv==0.13.8"
 
 
 def main() -> None:
-    """Write every file; raises CalledProcessError where there is no resolution."""
+    """Write every file. Raises CalledProcessError if the requirements cannot be resolved."""
     compile_file("dev", "--all-extras", "--group", "demo", "--group", "dev", "pyproject.toml")
     for program in PROGRAMS:
         compile_file(program, "--constraints", "requirements/dev.txt", "--extra", program, "pyproject.toml")
@@ -26,7 +27,7 @@ def main() -> None:
 
 
 def compile_file(name: str, *arguments: str, text: str | None = None) -> None:
-    """Write requirements/<name>.txt; what is resolved comes from the arguments, or from a text for `-`."""
+    """Write requirements/<name>.txt from the requirements that the arguments name; for `-`, from ``text``."""
     path = f"requirements/{name}.txt"
     command = [
         "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes",

@@ -1,7 +1,7 @@
-"""What the platform's owner decides: images, hardware profiles, data stores, graders. Read from a mounted YAML file.
+"""The operator's configuration, which the platform's owner decides: images, hardware profiles, data stores and graders.
 
-The chart writes the file from its values (ConfigMap ``moe-operator``, key ``config.yaml``). Users of the
-API only refer to the names defined here.
+It is read from a mounted YAML file, which the chart writes from its values (ConfigMap ``moe-operator``, key
+``config.yaml``). Users of the API can only refer to the names that are defined here.
 """
 
 from typing import Annotated, Any, Self
@@ -11,13 +11,13 @@ from pydantic.alias_generators import to_camel
 
 
 class ConfigModel(BaseModel):
-    """Strict: a misspelt value in the chart is an error at start, not a silent default."""
+    """Base of all models here. It refuses unknown keys: a misspelt one is an error at the start, not a silent default."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
 
 
 class Images(ConfigModel):
-    """Image references of the data plane."""
+    """Images of the pods that the operator creates, and how they are pulled."""
 
     trainer: str
     gateway: str
@@ -26,50 +26,51 @@ class Images(ConfigModel):
 
 
 class Profile(ConfigModel):
-    """Hardware that a pod asks for by name."""
+    """A hardware profile: what a pod gets that asks for it by name."""
 
     description: str = ""
-    #: Extended resource that one device is, for example ``nvidia.com/gpu``; empty: plain CPU.
+    #: Name of the extended resource of one device, for example ``nvidia.com/gpu``. Empty: no device.
     device: str = ""
-    #: Devices that a host lends only all together, as hosts of TPUs do; what is asked for is rounded up to it.
+    #: Number of devices that a host gives out only together, as hosts of TPUs do. The number of devices that a pod asks for
+    #: is rounded up to a multiple of it.
     host_devices: int = Field(default=1, ge=1)
-    #: Requests and limits of a container, as in a pod spec.
+    #: Resource requests and limits of the container, as in a pod spec.
     requests: dict[str, str] = Field(default_factory=dict)
     limits: dict[str, str] = Field(default_factory=dict)
     node_selector: dict[str, str] = Field(default_factory=dict)
     tolerations: tuple[dict[str, Any], ...] = ()
     #: Replaces the trainer's image, for example one built for another accelerator.
     image: str | None = None
-    #: Torch threads of a process.
+    #: Number of threads of a process (OMP_NUM_THREADS).
     threads: int = 1
 
 
 class S3(ConfigModel):
-    """Objects of one bucket, in a store that speaks S3."""
+    """A bucket in an object store that speaks S3."""
 
-    #: URL of the service; empty: AWS, by region.
+    #: URL of the service. Empty: that of AWS in the region.
     endpoint: str = Field(default="", pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._/-]*)?)?$")
     region: str = Field(default="us-east-1", pattern=r"^[a-z0-9-]+$")
     bucket: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]$")
-    #: Folder of the bucket that sources lie beneath; empty: all of it.
+    #: Folder of the bucket that paths of sources are relative to. Empty: the whole bucket.
     prefix: str = Field(default="", pattern=r"^[A-Za-z0-9._/=-]*$")
-    #: Secret in each namespace that may use the store, with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, where
-    #: needed AWS_SESSION_TOKEN and ca.crt; empty: the bucket is read anonymously.
+    #: Name of a Secret in each namespace that may use the store. It has AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and,
+    #: if needed, AWS_SESSION_TOKEN and ca.crt. Empty: the bucket is read anonymously.
     secret: str = Field(default="", pattern=r"^([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?$")
 
 
 class Store(ConfigModel):
-    """A data store: a claim of the user's namespace, mounted read-only, or a bucket."""
+    """A data store that Experts read from: a claim in the user's namespace, mounted read-only, or a bucket."""
 
     model_config = ConfigDict(
         json_schema_extra={"oneOf": [{"required": ["claim"]}, {"required": ["s3"]}]},
     )
 
     description: str = ""
-    #: PersistentVolumeClaim in each namespace that may use the store.
+    #: Name of a PersistentVolumeClaim in each namespace that may use the store.
     claim: str | None = None
     s3: S3 | None = None
-    #: Namespaces that may use it; empty: all.
+    #: Namespaces that may use it. Empty: all.
     namespaces: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -79,27 +80,27 @@ class Store(ConfigModel):
         return self
 
 
-#: Names of graders, as pools write them.
+#: Name of a grader, by which pools refer to it.
 GraderName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")]
 
 
 class Grader(ConfigModel):
-    """A program in a container of its own that says which answers of an evaluator are right."""
+    """A program that judges, in a container of its own, which answers to an evaluator's items are right."""
 
     description: str = ""
     image: str = Field(min_length=1)
-    #: The program and its arguments; empty: the image's own.
+    #: The program and its arguments. Empty: those of the image.
     command: tuple[str, ...] = ()
-    #: Limits of its container, which are its requests, too; what they leave out is one core and 1 GiB.
+    #: Resource limits of its container, which are also its requests. Default: one core and 1 GiB of memory.
     limits: dict[str, str] = Field(default_factory=dict)
-    #: Seconds that it may take. The pod is stopped after those of all its graders, and ten minutes for the rest.
+    #: Seconds that it may take. The pod is stopped after the seconds of all its graders together plus ten minutes.
     timeout_seconds: int = Field(default=600, ge=1, le=86_400)
-    #: Namespaces whose pools may name it; empty: all.
+    #: Namespaces whose pools may name it. Empty: all.
     namespaces: tuple[str, ...] = ()
 
 
 class OperatorConfig(ConfigModel):
-    """The whole file."""
+    """The whole configuration file."""
 
     images: Images
     profiles: dict[str, Profile]
@@ -107,13 +108,13 @@ class OperatorConfig(ConfigModel):
     graders: dict[GraderName, Grader] = Field(default_factory=dict)
     #: Presets that ``base.preset`` may name.
     presets: tuple[str, ...] = ("tiny",)
-    #: Namespaces watched; empty: all.
+    #: Namespaces that are watched. Empty: all.
     namespaces: tuple[str, ...] = ()
-    #: Queue workers.
+    #: Number of workers, that is, of pools that can be reconciled at the same time.
     workers: int = 8
-    #: Seconds between sweeps that re-list metadata and drop what is gone.
+    #: Seconds between two sweeps, which list metadata and correct the cache.
     sweep_seconds: float = 300.0
-    #: Seconds a Lease is held without renewal.
+    #: Seconds after which another operator may take a Lease that was not renewed.
     lease_seconds: float = 15.0
-    #: Kueue queue label value for Jobs; empty: the operator starts Jobs itself.
+    #: Name of the Kueue queue that starts Jobs. Empty: the operator starts them itself.
     queue: str = ""

@@ -1,18 +1,18 @@
-"""Structured logs: one JSON object a line."""
+"""Structured logs: one JSON object per line."""
 
 import json
 import logging
 from datetime import UTC, datetime
 
-#: Loggers of libraries that tell too much at the level we want of our own.
+#: Loggers of libraries that log too much at the level of our own messages.
 QUIET = ("kopf", "aiohttp", "asyncio", "kubernetes", "urllib3")
 
 
 class JsonLines(logging.Formatter):
-    """Formats a record as one JSON object."""
+    """Formats a log record as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return time, level, logger and message; and the traceback, if there is one."""
+        """Return time, level, logger, message and, if there is one, the traceback, as JSON."""
         entry = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -25,7 +25,7 @@ class JsonLines(logging.Formatter):
 
 
 def set_up_logging(level: str) -> None:
-    """Log to standard error at ``level``; libraries only warn, unless DEBUG is asked for."""
+    """Log to standard error from ``level`` on; libraries only from WARNING on, unless ``level`` is DEBUG."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)

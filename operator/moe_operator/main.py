@@ -1,9 +1,10 @@
-"""Console script `moe-operator`: reads the configuration, takes the Lease, primes the cache, and works.
+"""The operator of ExpertPools, Experts and ExpertRevisions: console script `moe-operator`.
 
     moe-operator --config FILE [--namespace NAME]... [--metrics-port 8080] [--health-port 8081]
 
-It runs in a cluster by its service account, elsewhere by KUBECONFIG. SIGTERM ends it cleanly; kill -9 at
-any point loses nothing.
+It reads its configuration, waits until it holds the Lease, fills the cache, and then reconciles until it is stopped. In
+a cluster it uses its service account, elsewhere KUBECONFIG. SIGTERM ends it cleanly. It may also be killed at any point
+without losing anything.
 """
 
 import argparse
@@ -49,15 +50,15 @@ log = logging.getLogger(__name__)
 
 LEASE_NAME = "moe-operator"
 
-#: By reconciled kind, how to tell the pool of an object.
+#: For each reconciled kind, the function that returns the name of an object's pool.
 _POOL_OF = {subject.kind: subject.pool for subject in SUBJECTS}
 
 
 class Operator:
-    """All parts of the running operator, put together."""
+    """All parts of the operator, put together."""
 
     def __init__(self, config: OperatorConfig, connection: Connection) -> None:
-        """Make the parts; nothing is sent yet."""
+        """Create the parts. Nothing is sent yet."""
         self.config = config
         self.connection = connection
         self.lease = Lease(
@@ -92,7 +93,7 @@ class Operator:
         self._last_event = time.monotonic()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until cancelled; ``stop`` is set where kopf gets the signal. Raises LeaseLost."""
+        """Hold the Lease and work until cancelled; set ``stop`` when kopf gets a signal to end. Raises LeaseLost."""
         await self.lease.acquire(self.lease_api)
         try:
             await _first_of(self._work(stop), self.lease.keep(self.lease_api))
@@ -105,7 +106,7 @@ class Operator:
             await part.close()
 
     async def _start(self) -> None:
-        """Prime the cache and the answers of pods; only then is anything queued."""
+        """Fill the cache and ask running pods once. Only then is anything queued."""
         started = time.monotonic()
         await self.lister.prime()
         await asyncio.gather(self.probes.ask_progress(), self.probes.ask_policies())
@@ -114,10 +115,10 @@ class Operator:
             for item in self.cache.all(subject.kind):
                 self.queue.add(Key(subject.kind, item["metadata"]["namespace"], item["metadata"]["name"]))
         self.liveness.ready = True
-        log.info("primed in %.2f s", time.monotonic() - started)
+        log.info("the cache was filled in %.2f s", time.monotonic() - started)
 
     async def _work(self, stop: asyncio.Event) -> None:
-        """Run the watches, the workers, the sweep and the probes; the first to end ends all."""
+        """Run the watches, the workers, the sweep and the probes, until one of them ends."""
         await self._start()
         watching = kopf.operator(
             registry=registry_of(self.connection, self._observe, stop.set),
@@ -130,7 +131,7 @@ class Operator:
         await _first_of(watching, *workers, self.lister.sweep(self.config.sweep_seconds), self.probes.run())
 
     def _observe(self, resource: Resource, manifest: dict[str, Any], deleted: bool) -> None:
-        """Take one watch event."""
+        """Put the object of a watch event into the cache."""
         self._last_event = time.monotonic()
         metadata = manifest["metadata"]
         if deleted:
@@ -145,6 +146,7 @@ class Operator:
             self.cache.put(manifest | {"apiVersion": resource.api_version, "kind": resource.kind})
 
     def _changed(self, old: Manifest | None, new: Manifest | None) -> None:
+        """Queue the objects that a change in the cache concerns."""
         first, then = concerned(old, new, self.cache, _POOL_OF)
         for key in first:
             self.queue.add(key, ahead=True)
@@ -152,12 +154,12 @@ class Operator:
             self.queue.add(key)
 
     def _news(self, about: Manifest) -> None:
-        """Take what a pod answered: news about an object that has not changed itself."""
+        """Queue the objects that the new answer of a pod concerns; the object itself has not changed."""
         for key in concerned(about, about, self.cache, _POOL_OF).first:
             self.queue.add(key)
 
     def _lane_of(self, key: Key) -> Hashable:
-        """Return the pool of a key: its decisions are serial."""
+        """Return the queue's lane for a key: its pool, whose decisions are made one after the other."""
         manifest = self.cache.get(key.kind, key.namespace, key.name)
         return (key.namespace, _POOL_OF[key.kind](manifest) if manifest is not None else key.name)
 
@@ -169,7 +171,7 @@ class Operator:
 
 
 async def _first_of(*works: Coroutine[Any, Any, Any]) -> None:
-    """Run works until one ends, cancel the others, and raise what the first raised."""
+    """Run coroutines until one of them ends, cancel the others, and raise what the first one raised."""
     tasks = [asyncio.ensure_future(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -178,12 +180,12 @@ async def _first_of(*works: Coroutine[Any, Any, Any]) -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
-        if not task.cancelled():  # kopf cancels what it finds when a signal ends it.
+        if not task.cancelled():  # When a signal ends kopf, it cancels the tasks that it finds.
             task.result()
 
 
 async def serve(config: OperatorConfig, metrics_port: int, health_port: int) -> None:
-    """Run the operator and its HTTP endpoints until a signal comes."""
+    """Run the operator and its HTTP endpoints until SIGTERM or SIGINT. Raises LeaseLost."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -193,13 +195,15 @@ async def serve(config: OperatorConfig, metrics_port: int, health_port: int) -> 
         _listening(operator.metrics.application(), metrics_port),
         _listening(operator.liveness.application(), health_port),
     ):
-        log.info("moe-operator %s at %s", version("moe-operator"), operator.connection.server)
+        log.info(
+            "moe-operator %s uses the API server %s", version("moe-operator"), operator.connection.server
+        )
         await _first_of(operator.run(stop), stop.wait())
 
 
 @contextlib.asynccontextmanager
 async def _listening(app: web.Application, port: int) -> AsyncIterator[None]:
-    """Serve an application on the pod's address."""
+    """Serve a web application on the pod's address, or on 127.0.0.1 outside a cluster."""
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
@@ -210,7 +214,10 @@ async def _listening(app: web.Application, port: int) -> AsyncIterator[None]:
 
 
 def read_config(path: Path, namespaces: list[str]) -> OperatorConfig:
-    """Return the configuration; raises OSError, yaml.YAMLError or ValidationError."""
+    """Return the configuration of a file; ``namespaces`` replaces those in it, if there are any.
+
+    Raises OSError, yaml.YAMLError or ValidationError.
+    """
     config = OperatorConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     return config.model_copy(update={"namespaces": tuple(namespaces)}) if namespaces else config
 
@@ -223,16 +230,24 @@ def _arguments() -> argparse.Namespace:
         "--config",
         type=Path,
         default=os.environ.get("MOE_OPERATOR_CONFIG"),
-        help="the operator's configuration, a YAML file; default: MOE_OPERATOR_CONFIG",
+        help="YAML file with the operator's configuration; default: the value of MOE_OPERATOR_CONFIG",
     )
     parser.add_argument(
-        "--namespace", action="append", default=[], help="watch this namespace only; may be repeated"
+        "--namespace",
+        action="append",
+        default=[],
+        help="watch only this namespace; may be given several times",
     )
-    parser.add_argument("--metrics-port", type=int, default=8080, help="of /metrics; default: 8080")
+    parser.add_argument("--metrics-port", type=int, default=8080, help="port of /metrics; default: 8080")
     parser.add_argument(
-        "--health-port", type=int, default=8081, help="of /healthz and /readyz; default: 8081"
+        "--health-port", type=int, default=8081, help="port of /healthz and /readyz; default: 8081"
     )
-    parser.add_argument("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    parser.add_argument(
+        "--log-level",
+        default="INFO",
+        choices=["DEBUG", "INFO", "WARNING", "ERROR"],
+        help="least severe messages that are logged; default: INFO",
+    )
     arguments = parser.parse_args()
     if arguments.config is None:
         parser.error("--config is missing, and MOE_OPERATOR_CONFIG is not set: name the configuration file")
@@ -240,13 +255,13 @@ def _arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run until a signal comes; exits with 1 on a bad configuration or a lost Lease."""
+    """Run until SIGTERM or SIGINT. Exits with status 1 if the configuration is wrong or if the Lease is lost."""
     arguments = _arguments()
     set_up_logging(arguments.log_level)
     try:
         config = read_config(arguments.config, arguments.namespace)
     except (OSError, yaml.YAMLError, ValidationError) as error:
-        sys.exit(f"moe-operator: {arguments.config} cannot be used: {error}")
+        sys.exit(f"moe-operator: the configuration {arguments.config} cannot be used: {error}")
     try:
         asyncio.run(serve(config, arguments.metrics_port, arguments.health_port))
     except LeaseLost as error:

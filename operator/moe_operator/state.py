@@ -1,8 +1,8 @@
-"""What passes between the layers: what was observed, and what should be done about it.
+"""The values that pass between the layers: what was observed, and what should be done about it.
 
     cluster/gather  -> PoolState, ExpertState ->  planner  -> Plan ->  cluster/apply
 
-Planners and builders are pure: they see these values and a clock, never a client.
+Planners and builders are pure: they see these values and the time, but never a client of the API server.
 """
 
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from moe_formats.resources.expert_pool import ExpertPool
 from moe_formats.resources.expert_revision import ExpertRevision
 from moe_formats.resources.reasons import Reason
 
-#: A Kubernetes object as the API server speaks it. Only builders make them, only cluster/ sends them.
+#: A Kubernetes object as JSON. Only builders make manifests, and only cluster/ sends them.
 Manifest = Mapping[str, Any]
 
 AnyHeadline = (
@@ -34,7 +34,7 @@ AnyHeadline = (
 
 
 class Role(StrEnum):
-    """What a child object is for; the value of labels.ROLE."""
+    """What a child object is for: the value of its label ``labels.ROLE``."""
 
     SNAPSHOT = "snapshot"
     TRAIN = "train"
@@ -48,7 +48,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ObjectRef:
-    """An object by kind and name; with a uid, exactly that one and no namesake."""
+    """A reference to an object by kind and name. With a uid, it means only the object that has that uid."""
 
     api_version: str
     kind: str
@@ -67,49 +67,52 @@ class ObservedPod:
     ready: bool
     created: datetime
     deleting: bool = False
-    #: Why it does not run: the scheduler's or the kubelet's reason and message (Unschedulable, ErrImagePull …).
+    #: Why it does not run: reason and message of the scheduler or the kubelet (Unschedulable, ErrImagePull …).
     waiting: tuple[str, str] | None = None
+    #: How ``container`` ended, now or before its last restart; None while it never has.
     exit_code: int | None = None
     exit_reason: str = ""
-    #: The termination message of its container.
+    #: The termination message of ``container``.
     message: str = ""
-    #: Which container that is: the first, or the init container that kept it from running.
+    #: The container whose state stands for the pod: the first, or the init container that keeps it from running.
     container: str = ""
     #: Why the kubelet ended the pod as a whole (DeadlineExceeded, Evicted …): reason and message.
     ended: tuple[str, str] | None = None
-    #: True for evictions, preemptions and lost nodes (condition DisruptionTarget).
+    #: Whether it was evicted, preempted or lost with its node (condition DisruptionTarget).
     disrupted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedJob:
-    """One Job that the operator made."""
+    """One Job that the operator created."""
 
     name: str
     uid: str
     role: Role
+    #: Name of the revision that it works for; None for a snapshot, or for a Job of the pool.
     revision: str | None
     created: datetime
     suspended: bool
     state: Literal["Suspended", "Running", "Succeeded", "Failed"]
     deleting: bool = False
+    #: Reason and message of its condition Failed, if it has failed.
     failure: tuple[str, str] | None = None
     pods: tuple[ObservedPod, ...] = ()
-    #: The parsed termination message of its newest finished pod; None while there is none or it is unreadable.
+    #: What its pods reported in their termination messages; None while nothing was reported or can be read.
     headline: AnyHeadline | None = None
-    #: From rank 0's progress port, while a training pod runs.
+    #: What rank 0 of a running training Job answered on its progress port.
     progress: Progress | None = None
-    #: The Expert it works for (its label); empty for a Job of the pool itself.
+    #: Name of the Expert that it works for; empty for a Job of the pool itself.
     expert: str = ""
-    #: When it completed or failed: the time of that condition.
+    #: When it completed or failed, by its condition.
     finished: datetime | None = None
-    #: Pods that have to run at once; more than one are a gang.
+    #: Number of pods that have to run at the same time. If there are several, they are a gang.
     width: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedServer:
-    """The Deployment of one served revision, which has its name."""
+    """The Deployment of one revision's servers. Its name is the name of the revision."""
 
     name: str
     uid: str
@@ -121,57 +124,62 @@ class ObservedServer:
 
 @dataclass(frozen=True, slots=True)
 class ObservedGateway:
-    """The pool's gateway: its Deployment and what each ready pod says."""
+    """The pool's gateway: its Deployment, and the policy that each of its ready pods uses."""
 
     ready_replicas: int = 0
     desired_replicas: int = 0
-    #: Pod name to the policy digest it reports; a ready pod that did not answer has None.
+    #: For each ready pod, by name: the digest of the policy that it reports; None if it has not answered.
     reported: Mapping[str, str | None] = field(default_factory=dict)
     pods: tuple[ObservedPod, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ExpertState:
-    """All that decisions about one Expert may look at."""
+    """Everything that decisions about one Expert may look at."""
 
     expert: Expert
     pool: ExpertPool | None
-    #: Every Expert of the pool by name, itself included.
+    #: Every Expert of the pool by name, including this one.
     peers: Mapping[str, Expert]
-    #: Revisions of this Expert, oldest first (only those whose owner uid is this Expert's).
+    #: Revisions of this Expert, oldest first; not those of an earlier Expert with the same name.
     revisions: tuple[ExpertRevision, ...]
-    #: The promoted revision of the base Expert, if it has one.
+    #: The current revision of the base Expert; None while it has none, or if the base is not an Expert.
     base_revision: ExpertRevision | None
     #: Jobs of this Expert.
     jobs: tuple[ObservedJob, ...]
+    #: Servers of this Expert's revisions.
     servers: tuple[ObservedServer, ...]
-    #: Live children to compare with what is desired: (kind, name) to object.
+    #: Live children by kind and name, to compare with what is desired.
     live: Mapping[tuple[str, str], Manifest]
-    #: Pods of this Expert's Jobs that live on although their Job is gone: the next attempt waits for them.
+    #: Pods of this Expert's Jobs whose Job is gone. The next attempt waits until they are gone too.
     orphan_pods: tuple[ObservedPod, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PoolState:
-    """All that decisions about one pool may look at."""
+    """Everything that decisions about one pool may look at."""
 
     pool: ExpertPool
+    #: Experts of the pool by name.
     experts: Mapping[str, Expert]
+    #: Revisions of all Experts of the pool by name.
     revisions: Mapping[str, ExpertRevision]
-    #: Servers of the pool by the name of their revision.
+    #: Servers of all Experts of the pool by name of the revision.
     servers: Mapping[str, ObservedServer]
-    #: Every Job of the pool and of its Experts, finished or not: the pool admits them in order.
+    #: Every Job of the pool and of its Experts, finished or not. The pool decides which of them start.
     jobs: tuple[ObservedJob, ...]
+    #: Live children of the pool itself by kind and name, to compare with what is desired.
     live: Mapping[tuple[str, str], Manifest]
+    #: Phase of the pool's PersistentVolumeClaim, for example ``Bound``; None if it does not exist.
     claim_phase: str | None
     gateway: ObservedGateway
-    #: Pods of snapshot Jobs that live on although their Job is gone: the next snapshot waits for them.
+    #: Pods of snapshot Jobs whose Job is gone. The next snapshot waits until they are gone too.
     orphan_snapshots: tuple[ObservedPod, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A Kubernetes Event about the object under decision; sent after its status is written."""
+    """A Kubernetes Event about the object that a plan is for. It is sent after the object's status is written."""
 
     reason: Reason
     message: str
@@ -180,7 +188,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class StatusWrite:
-    """A status that replaces that of an object, decided on a resourceVersion."""
+    """A status that replaces the one of an object, unless the object is no longer at the resourceVersion."""
 
     target: ObjectRef
     status: Mapping[str, Any]
@@ -191,24 +199,25 @@ class StatusWrite:
 class Plan:
     """What should be done now. Applying it twice does no more than applying it once."""
 
-    #: Made once and never updated: Jobs, ExpertRevisions. 409 is success only with the same owner and inputs.
+    #: Objects that are created once and never updated: Jobs and ExpertRevisions. If one already exists, that is a success
+    #: only if it has the same owner and the same inputs.
     create: tuple[Manifest, ...] = ()
-    #: Kept as desired by server-side apply: claims, Services, ConfigMaps, Deployments, ServiceAccounts.
+    #: Objects that are kept as desired, by server-side apply: claims, Services, ConfigMaps and Deployments.
     apply: tuple[Manifest, ...] = ()
-    #: Jobs to start: suspend becomes false.
+    #: Jobs to start, by setting suspend to false.
     resume: tuple[ObjectRef, ...] = ()
-    #: Deployments whose replicas change, through /scale.
+    #: Deployments with their new number of replicas, which is written through /scale.
     scale: tuple[tuple[ObjectRef, int], ...] = ()
     delete: tuple[ObjectRef, ...] = ()
     statuses: tuple[StatusWrite, ...] = ()
     events: tuple[Event, ...] = ()
-    #: Seconds until it should be looked at again, absent where an event will tell.
+    #: Seconds until the object has to be planned again even if nothing changes; None if that is not necessary.
     requeue: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What the queue holds: one object of a reconciled kind."""
+    """One object of a reconciled kind, as the queue holds it."""
 
     kind: str
     namespace: str

@@ -1,4 +1,4 @@
-"""Every kind that is reconciled, one row per kind. A new kind needs a row, a gather and a planner."""
+"""The table of all kinds that are reconciled, one row per kind. A new kind needs a row, a gather and a planner."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ def _pool_in_spec(manifest: Manifest) -> str:
     return str((manifest.get("spec") or {}).get("pool", ""))
 
 
-#: In the order in which they are looked at when the operator starts.
+#: The rows, in the order in which objects are reconciled when the operator starts.
 SUBJECTS: tuple[Subject[Any], ...] = (
     Subject(kind="ExpertPool", pool=_own_name, gather=gather_pool, plan=plan_pool),
     Subject(kind="Expert", pool=_pool_in_spec, gather=gather_expert, plan=plan_expert),

@@ -1,26 +1,27 @@
-"""Whether a live object is as desired: desired must be a subset of live.
+"""Compares a desired object with a live one: everything that is desired must also be in the live object.
 
-Comparing subsets leaves room for what the API server and its controllers fill in. Quantities are compared
-by value, since the API server writes ``0.5`` as ``500m``.
+The live object may have more, since the API server and its controllers fill in fields. Quantities are compared by
+value, since the API server writes ``0.5`` as ``500m``.
 """
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+#: Factors that the suffixes of Kubernetes quantities stand for.
 _SUFFIXES = {
     **{f"{prefix}i": Decimal(1024) ** power for power, prefix in enumerate("KMGTPE", 1)},
     **{prefix: Decimal(1000) ** power for power, prefix in enumerate(("k", "M", "G", "T", "P", "E"), 1)},
     "m": Decimal("0.001"),
 }
 
-#: Maps whose values are quantities.
+#: Fields whose values are maps of quantities.
 _QUANTITIES = {"requests", "limits"}
 
 
 def is_subset(desired: Any, live: Any, *, quantities: bool = False) -> bool:
-    """Say whether everything that is desired is in what lives; lists must agree item by item."""
-    if desired == live:  # Most of a manifest is: whole templates are passed by one comparison.
+    """Return whether everything that is desired is in ``live``. Lists must have the same length and agree item by item."""
+    if desired == live:  # Usually so: whole pod templates need only one comparison.
         return True
     if isinstance(desired, Mapping):
         return isinstance(live, Mapping) and all(
@@ -40,7 +41,7 @@ def is_subset(desired: Any, live: Any, *, quantities: bool = False) -> bool:
 
 
 def quantity(text: str) -> Decimal | None:
-    """Return the value of a Kubernetes quantity, or None if the text is none."""
+    """Return the value of a Kubernetes quantity; None if the text is not a quantity."""
     number, factor = text, Decimal(1)
     for suffix, value in _SUFFIXES.items():
         if text.endswith(suffix):

@@ -19,14 +19,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (include "moe-operator.name" .) .Values.serviceAccount.name -}}
 {{- end }}
 
-{{- /* One image reference; takes (list $ "operator"). */ -}}
+{{- /* The reference of one image; takes (list $ "operator"). */ -}}
 {{- define "moe-operator.image" -}}
 {{- $root := index . 0 -}}
 {{- $image := index $root.Values.images (index . 1) -}}
 {{- printf "%s:%s" $image.name (default $root.Chart.AppVersion $image.tag) -}}
 {{- end }}
 
-{{- /* What the operator reads: moe_operator.config.OperatorConfig. */ -}}
+{{- /* The operator's configuration file: moe_operator.config.OperatorConfig. */ -}}
 {{- define "moe-operator.config" -}}
 images:
   trainer: {{ include "moe-operator.image" (list . "trainer") }}
@@ -61,9 +61,9 @@ leaseSeconds: {{ .Values.operator.leaseSeconds }}
 queue: {{ .Values.queue | quote }}
 {{- end }}
 
-{{- /* What the operator may do where it acts: no more than it does. */ -}}
+{{- /* The permissions of the operator in the namespaces that it works in: exactly those that it uses. */ -}}
 {{- define "moe-operator.rules" -}}
-# The resources of its API. It never writes a spec that a person owns.
+# The custom resources. The operator never writes a spec that a person owns.
 - apiGroups: [moe-operator.dev]
   resources: [expertpools, experts]
   verbs: [get, list, watch]
@@ -73,14 +73,14 @@ queue: {{ .Values.queue | quote }}
 - apiGroups: [moe-operator.dev]
   resources: [expertpools/status, experts/status, expertrevisions/status]
   verbs: [patch]
-# Jobs that read data, train, evaluate and distill; their pods are only looked at.
+# Jobs that read data, train, evaluate, grade and distill. Their pods are only read.
 - apiGroups: [batch]
   resources: [jobs]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
-# Servers and gateways, their addresses, and the routing policies.
+# Deployments of servers and gateways, their Services, and the ConfigMaps with routing policies.
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
@@ -90,7 +90,7 @@ queue: {{ .Values.queue | quote }}
 - apiGroups: [""]
   resources: [services, configmaps]
   verbs: [get, list, watch, create, patch, delete]
-# A pool's claim is made and never deleted: it holds the weights.
+# A pool's claim is created but never deleted: it holds the weights.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get, list, watch, create, patch]

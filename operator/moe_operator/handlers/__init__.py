@@ -1,7 +1,7 @@
-"""The index of every trigger: which kinds are watched. kopf brings the news, the cache takes it.
+"""The kopf handlers: one per watched kind, which passes every event on to the cache.
 
-There is nothing else: no handler per change, no timer, no finalizer, no annotation. What follows from a
-change is in ``cluster/triggers.py``; what is done about it, in ``planner/``.
+There is nothing else: no handler per kind of change, no timer, no finalizer, no annotation. Which objects a change
+concerns is decided in ``cluster/triggers.py``, and what is done about it in ``planner/``.
 """
 
 from collections.abc import Callable
@@ -12,14 +12,14 @@ import kopf
 from moe_operator.cluster.connection import Connection
 from moe_operator.cluster.resources import WATCHED, Resource
 
-#: Takes the kind, the object, and whether it was deleted.
+#: Takes the kind, the object, and whether the object was deleted.
 Observe = Callable[[Resource, dict[str, Any], bool], None]
 
 
 def registry_of(
     connection: Connection, observe: Observe, on_stop: Callable[[], None]
 ) -> kopf.OperatorRegistry:
-    """Return the handlers: a login, one event handler for each kind in ``WATCHED``, and the end."""
+    """Return the handlers: login, one event handler for each kind in ``WATCHED``, and ``on_stop`` for the end of kopf."""
     registry = kopf.OperatorRegistry()
     kopf.on.login(registry=registry)(_login(connection))
     kopf.on.cleanup(registry=registry)(_cleanup(on_stop))
@@ -30,7 +30,7 @@ def registry_of(
 
 
 def settings_of() -> kopf.OperatorSettings:
-    """Return kopf's settings: server-side selectors, bounded waits, nothing posted, nothing scanned again."""
+    """Return kopf's settings: label selectors on the server's side, bounded waits, no events posted, no scan for kinds."""
     settings = kopf.OperatorSettings()
     for resource in WATCHED:
         if resource.selector:

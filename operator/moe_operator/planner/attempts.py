@@ -135,8 +135,8 @@ def last_words(job: ObservedJob) -> str:
 def _may_still_report(job: ObservedJob, now: datetime) -> bool:
     if job.headline is not None or job.finished is None:
         return False
-    told = any(pod.exit_code is not None for pod in job.pods)
-    return not told and now < job.finished + TERMINATION_MESSAGE
+    pod_has_ended = any(pod.exit_code is not None for pod in job.pods)
+    return not pod_has_ended and now < job.finished + TERMINATION_MESSAGE
 
 
 def _after_failure(

@@ -58,17 +58,13 @@ def kstatus(
 
 def stall_events(before: Sequence[Condition], after: Sequence[Condition]) -> list[Event]:
     """Return a warning if an object has stalled, or if it is stalled for another reason than before."""
-    news = find_condition(after, ConditionType.STALLED)
-    known = find_condition(before, ConditionType.STALLED)
-    if news is None or news.status != "True":
+    new = find_condition(after, ConditionType.STALLED)
+    old = find_condition(before, ConditionType.STALLED)
+    if new is None or new.status != "True":
         return []
-    if known is not None and (known.status, known.reason, known.message) == (
-        "True",
-        news.reason,
-        news.message,
-    ):
+    if old is not None and (old.status, old.reason, old.message) == ("True", new.reason, new.message):
         return []
-    return [Event(known_reason(news.reason), news.message[:1000], "Warning")]
+    return [Event(known_reason(new.reason), new.message[:1000], "Warning")]
 
 
 def trained(name: str, status: ExpertRevisionStatus, under_way: Why | None = None) -> Says:

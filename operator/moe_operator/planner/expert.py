@@ -64,14 +64,14 @@ def _plan(decided: Decisions) -> Plan:
     state, serving = decided.state, decided.serving
     status = expert_status(decided)
     statuses = (*revision_writes(decided), *status_write(state.expert, status))
-    news = expert_events(decided, status) if statuses or serving.events else ()
+    events = expert_events(decided, status) if statuses or serving.events else ()
     return Plan(
         create=decided.create,
         apply=(*missing_gang(state), *serving.apply),
         scale=serving.scale,
         delete=(*superfluous_jobs(decided), *superfluous_gang(state)),
         statuses=statuses,
-        events=(*news, *serving.events),
+        events=(*events, *serving.events),
         requeue=_earliest(decided),
     )
 

@@ -41,7 +41,7 @@ def plan_pool(state: PoolState, config: OperatorConfig, now: datetime) -> Plan:
     after = replace(state, pool=pool.model_copy(update={"status": status}))
     finished = finished_servers(after, policy, now=now)
     statuses = status_write(pool, status)
-    news = pool_events(pool.status, status) if statuses else ()
+    events = pool_events(pool.status, status) if statuses else ()
     return Plan(
         create=distillation.create,
         apply=fixes.apply,
@@ -53,7 +53,7 @@ def plan_pool(state: PoolState, config: OperatorConfig, now: datetime) -> Plan:
             *(ref for server in finished for ref in _server_refs(server, namespace)),
         ),
         statuses=statuses,
-        events=(*news, *fixes.events),
+        events=(*events, *fixes.events),
         requeue=_earliest(state, admission, distillation, policy),
     )
 

@@ -103,7 +103,7 @@ def _experts(state: PoolState) -> Condition:
             type_,
             False,
             Reason.PENDING,
-            "the pool has no Expert yet: create one with this pool as spec.pool",
+            f"no Expert names this pool yet: create one whose spec.pool is {state.pool.metadata.name!r}",
         )
     rest = [_word(expert) for name, expert in sorted(state.experts.items()) if name not in serving]
     if not rest:
@@ -125,9 +125,10 @@ def _gateway(state: PoolState, policy: RoutingPolicy | None) -> Condition:
     if silent or len(gateway.reported) < gateway.ready_replicas:
         words = f"{', '.join(silent) or 'a gateway'} has not reported the newest routing policy yet"
         return _say(state, type_, False, Reason.WAITING_FOR_GATEWAY, words)
-    known = len(gateway.reported)
-    gateways = "1 gateway sends" if known == 1 else f"{known} gateways send"
-    message = f"{gateways} requests to {len(policy.experts)} Experts, by strategy {policy.strategy}"
+    message = (
+        f"requests are routed to {len(policy.experts)} Experts by strategy {policy.strategy}; "
+        f"ready gateways: {len(gateway.reported)}"
+    )
     fallback = state.pool.spec.routing.fallback
     if fallback is not None and policy.fallback is None:
         message += f"; spec.routing.fallback is {fallback!r}, which does not serve, so the first Expert by name is used instead"

@@ -46,7 +46,7 @@ def _decided_status(
 def _superseded_status(revision: ExpertRevision, *, by: str | None, now: datetime) -> ExpertRevisionStatus:
     """Return the status of a revision that was given up before the gate decided; it can be resumed."""
     message = (
-        f"the Expert now asks for {by or 'no other revision'}; if its spec and data ask for these inputs again, making this "
+        f"{by or 'nothing'} is what the Expert asks for now; if its spec and data ask for these inputs again, making this "
         "revision continues"
     )
     ready = Says(False, Reason.SUPERSEDED, message)

@@ -23,10 +23,10 @@ def replicas_of_gateway(pool: ExpertPool) -> int:
     return pool.spec.gateway.replicas
 
 
-def with_replicas(deployment: Manifest, live: Manifest | None, wanted: int) -> Manifest:
-    """Return a Deployment to apply, with the replicas that the live one has, or with those wanted if there is none."""
-    replicas = live["spec"].get("replicas", 1) if live is not None else wanted
-    return {**deployment, "spec": {**deployment["spec"], "replicas": replicas}}
+def with_replicas(deployment: Manifest, live: Manifest | None, replicas: int) -> Manifest:
+    """Return the Deployment to apply: with the replicas of the live one, or with ``replicas`` if there is none yet."""
+    applied = live["spec"].get("replicas", 1) if live is not None else replicas
+    return {**deployment, "spec": {**deployment["spec"], "replicas": applied}}
 
 
 def scaled(

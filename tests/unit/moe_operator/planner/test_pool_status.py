@@ -43,9 +43,8 @@ def test_the_way_to_a_pool_that_serves(world: World) -> None:
 def test_a_pool_that_serves_says_how_and_where(world: World) -> None:
     world.settle()
     assert world.pool_condition("Ready") == ("True", "Ready", "all 2 Experts serve")
-    assert (
-        world.pool_condition("GatewayReady")[2]
-        == "1 gateway sends requests to 2 Experts, by strategy Distilled"
+    assert world.pool_condition("GatewayReady")[2] == (
+        "requests are routed to 2 Experts by strategy Distilled; ready gateways: 1"
     )
     routing = world.pool_status().routing
     assert routing.url == f"http://{POOL}-gateway.default.svc:8080"
@@ -77,7 +76,7 @@ def test_an_empty_pool_and_a_paused_one() -> None:
     world.settle()
     assert (
         world.pool_condition("ExpertsReady")[2]
-        == "the pool has no Expert yet: create one with this pool as spec.pool"
+        == f"no Expert names this pool yet: create one whose spec.pool is {POOL!r}"
     )
     world.pool(paused=True)
     world.settle()
