@@ -43,7 +43,8 @@ def test_the_way_to_a_pool_that_serves(world: World) -> None:
 def test_a_pool_that_serves_says_how_and_where(world: World) -> None:
     world.settle()
     assert world.pool_condition("Ready") == ("True", "Ready", "all 2 Experts serve")
-    assert world.pool_condition("GatewayReady")[2] == "2 Experts answer by Distilled on 1 gateways"
+    message = world.pool_condition("GatewayReady")[2]
+    assert all(part in message for part in ("1 gateway", "2 Experts", "Distilled"))
     routing = world.pool_status().routing
     assert routing.url == f"http://{POOL}-gateway.default.svc:8080"
     assert (routing.strategy, routing.reported_by) == ("Distilled", 1)
@@ -72,7 +73,7 @@ def test_an_empty_pool_and_a_paused_one() -> None:
     world = World()
     world.pool()
     world.settle()
-    assert world.pool_condition("ExpertsReady")[2] == "no Expert names this pool yet"
+    assert world.pool_condition("ExpertsReady")[:2] == ("False", "Pending")
     world.pool(paused=True)
     world.settle()
     assert world.pool_status().phase == "Paused"
