@@ -43,9 +43,8 @@ def test_the_way_to_a_pool_that_serves(world: World) -> None:
 def test_a_pool_that_serves_says_how_and_where(world: World) -> None:
     world.settle()
     assert world.pool_condition("Ready") == ("True", "Ready", "all 2 Experts serve")
-    assert world.pool_condition("GatewayReady")[2] == (
-        "requests are routed to 2 Experts by strategy Distilled; ready gateways: 1"
-    )
+    message = world.pool_condition("GatewayReady")[2]
+    assert all(part in message for part in ("1 gateway", "2 Experts", "Distilled"))
     routing = world.pool_status().routing
     assert routing.url == f"http://{POOL}-gateway.default.svc:8080"
     assert (routing.strategy, routing.reported_by) == ("Distilled", 1)
@@ -74,10 +73,7 @@ def test_an_empty_pool_and_a_paused_one() -> None:
     world = World()
     world.pool()
     world.settle()
-    assert (
-        world.pool_condition("ExpertsReady")[2]
-        == f"no Expert names this pool yet: create one whose spec.pool is {POOL!r}"
-    )
+    assert world.pool_condition("ExpertsReady")[:2] == ("False", "Pending")
     world.pool(paused=True)
     world.settle()
     assert world.pool_status().phase == "Paused"

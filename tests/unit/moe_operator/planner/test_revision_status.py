@@ -84,7 +84,7 @@ def test_a_superseded_revision_names_the_one_that_is_asked_for_now(world: World)
         "Superseded",
     )
     conditions = {item.type: item.message for item in world.revision("general-2").status.conditions}
-    assert conditions["Promoted"].startswith("the Expert now asks for general-3")
+    assert "general-3" in conditions["Promoted"]
 
 
 def test_every_condition_is_about_the_generation_it_was_decided_on(world: World) -> None:

@@ -1,6 +1,6 @@
 """The API server in memory: objects with the rules that the operator relies on.
 
-Stored objects are never changed in place, by nobody: every write stores a new one, so a fork copies no object.
+Nobody changes a stored object in place: every write stores a new one, so a fork need not copy objects.
 """
 
 from collections.abc import Callable, Mapping
@@ -104,14 +104,12 @@ class ApiServer:
     def _store(self, key: Key, manifest: Manifest) -> Manifest:
         self.version += 1
         live = self.objects.get(key)
-        metadata = {
-            "uid": f"uid-{self.version}",
-            "creationTimestamp": self._clock().strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "generation": 1,
-            **manifest["metadata"],
-            "resourceVersion": str(self.version),
-        }
-        if live is not None:
+        metadata = {**manifest["metadata"], "resourceVersion": str(self.version)}
+        if live is None:
+            metadata.setdefault("uid", f"uid-{self.version}")
+            metadata.setdefault("creationTimestamp", self._clock().strftime("%Y-%m-%dT%H:%M:%SZ"))
+            metadata.setdefault("generation", 1)
+        else:
             changed = live.get("spec") != manifest.get("spec")
             metadata |= {name: live["metadata"][name] for name in ("uid", "creationTimestamp")}
             metadata["generation"] = live["metadata"]["generation"] + changed
