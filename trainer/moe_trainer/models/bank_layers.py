@@ -59,7 +59,7 @@ class BankedExperts(nn.Module):
         )
 
     def forward(self, x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor) -> Tensor:
-        """Return the weighted outputs of each token's in-layer experts; numbers from E on are the bank's."""
+        """Return each token's weighted sum over its in-layer experts; numbers from E on are the bank's."""
         base, bank = self.sizes
         of_bank_NK = experts_NK >= base  # a dropped slot has number E + k, and is dropped in both
         y_ND: Tensor = self.base(x_ND, experts_NK.masked_fill(of_bank_NK, base), weights_NK)
