@@ -1,15 +1,15 @@
-"""The TorchX component of a training run: what ``torchx run`` and the operator both start from.
+"""The TorchX component of a training run, used by ``torchx run`` and by the operator.
 
     torchx run -s <scheduler> moe_trainer.component:train --job_config "$(cat job.json)" --image ...
 
-Imports torchx.specs and nothing of torch: the operator renders the AppDef into a Job.
+Imports torchx.specs but not torch: the operator turns the AppDef into a Job.
 """
 
 from zlib import crc32
 
 from torchx.specs import AppDef, Resource, Role, macros
 
-#: Ports that the first node's rendezvous listens on: each app has its own, since pods may share an address.
+#: Ports for the rendezvous on the first node. Each app gets one of its own, since pods may share an address.
 RENDEZVOUS_PORTS = range(20_000, 30_000)
 
 
@@ -23,19 +23,19 @@ def train(
     gpu: int = 0,
     memory_mb: int = 2048,
 ) -> AppDef:
-    """Run ``moe-trainer train`` on some nodes.
+    """Run ``moe-trainer train`` on one or more nodes.
 
-    One process on one node is started as it is; more are started by torchrun, one a device.
+    A single process is started directly; several are started by torchrun, one per device.
 
     Args:
         job_config: the TrainJob as JSON text (moe_formats.job_config)
         image: the image that holds moe-trainer
         name: name of the app
-        nodes: pods, one a node
+        nodes: number of nodes; each is one pod
         processes: processes on each node
-        cpu: CPU cores of each node, where the scheduler has no profile that says so
-        gpu: devices of each node, likewise
-        memory_mb: memory of each node in MB, likewise
+        cpu: CPU cores per node, used where the scheduler has no hardware profile
+        gpu: devices per node, used likewise
+        memory_mb: memory per node in MB, used likewise
 
     """
     command = ["moe-trainer", "train"]
@@ -56,12 +56,12 @@ def train(
 
 
 def rendezvous_port(app: str) -> int:
-    """Return the port of an app's rendezvous."""
+    """Return the port on which an app's processes meet; the same name always gives the same port."""
     return RENDEZVOUS_PORTS[crc32(app.encode()) % len(RENDEZVOUS_PORTS)]
 
 
 def _torchrun(nodes: int, processes: int, port: int) -> list[str]:
-    """Return the command of each node; node 0 is found by the variable that the scheduler sets."""
+    """Return the command of every node; node 0 is addressed through the variable that the scheduler sets."""
     where = f"$({macros.rank0_env}):{port}" if nodes > 1 else "localhost:0"
     return [
         "torchrun",

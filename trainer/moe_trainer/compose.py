@@ -1,7 +1,7 @@
 """``moe-trainer compose``: the banks of several Experts on one base as one checkpoint.
 
-The result is an ordinary mixture, which transformers and any server of its architecture loads: its own gate
-chooses among the base's in-layer experts and those of all banks, token by token.
+The result is an ordinary mixture-of-experts model, which transformers and every server of its architecture can load.
+Its router chooses for each token among the in-layer experts of the base and of all banks.
 """
 
 from pydantic import Field
@@ -17,15 +17,17 @@ from moe_trainer.storage.manifest import is_committed, read_manifest, sha256_of_
 
 
 class ComposeReport(Format):
-    """What a composition was made of."""
+    """What a composition was made from."""
 
     job: ComposeJob
     base: ArtefactRef
-    in_layer_experts: int = Field(description="Of each mixture layer: the base's and those of all banks.")
+    in_layer_experts: int = Field(
+        description="In-layer experts of each mixture layer: the base's and those of all banks."
+    )
 
 
 def run(job: ComposeJob, environment: Environment) -> ComposeHeadline:
-    """Compose, or find that it was done, and return what was made."""
+    """Compose, or find that it was done before, and return the headline."""
     path = store.composition(job.pool_uid, digest_of(job.to_json()))
     folder = environment.store / path
     if is_committed(folder):

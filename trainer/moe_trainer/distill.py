@@ -1,12 +1,12 @@
-"""``moe-trainer distill``: from the matrix's cells to the small table of the Distilled strategy. No torch.
+"""``moe-trainer distill``: fit the small table of the Distilled routing strategy. Imports no torch.
 
     text      prompts from the training side of each domain, labelled with the domain's Expert
     refine    the contexts of held-out segments, labelled by which Experts code the segments best
     judge     cross-fitted by cluster: route on the context, score the segment that follows it
-    calibrate the temperature, on the cross-fitted logits
+    calibrate fit the temperature on the cross-fitted logits
 
-The very same cells say what other routes would have cost: the best possible one (oracle), a random one,
-and Posterior, which asks every Expert for the likelihood of the context.
+From the same cells of the matrix follows what other ways of routing would have cost: the best possible one (oracle),
+a random one, and Posterior, which asks every Expert for the likelihood of the context.
 """
 
 from pathlib import Path
@@ -42,20 +42,22 @@ class DistillReport(Format):
 
     job: DistillJob
     scorer: str = Field(description="Version of segments and scoring.")
-    prompt_bytes: int = Field(description="Bytes that are routed on; the segment after them is scored.")
+    prompt_bytes: int = Field(description="Bytes of a prompt; the segment after them is what is scored.")
     segments: int
     clusters: int
     left_out: tuple[str, ...] = Field(
-        description="Holdouts that some Expert of the roster was not scored on."
+        description="Holdouts on which not every Expert of the roster was scored."
     )
-    distilled: Route = Field(description="The table, cross-fitted by cluster.")
-    posterior: Route = Field(description="The Expert under which the prompt is most likely.")
-    oracle: Route = Field(description="The best Expert for each segment: the bound of every route.")
-    random: Route = Field(description="Every Expert as often.")
+    distilled: Route = Field(description="Routing by the table, cross-fitted by cluster.")
+    posterior: Route = Field(description="Routing to the Expert under which the prompt is most likely.")
+    oracle: Route = Field(
+        description="Routing each segment to the Expert that codes it best: no way of routing can cost less."
+    )
+    random: Route = Field(description="Routing to every Expert equally often.")
 
 
 def run(job: DistillJob, environment: Environment) -> DistillHeadline:
-    """Fit the table, judge it, and commit both.
+    """Fit the table, measure what it costs, and commit both.
 
     Raises JobError: CellsMissing if no holdout of the suite was scored with every Expert of the roster,
     ArtefactCorrupt if a holdout or snapshot is not what its manifest says.
@@ -106,7 +108,7 @@ def _commit(job: DistillJob, root: Path, table: bytes, report: DistillReport) ->
     with manifest.new_folder(root / folder, "table") as working:
         manifest.write_file(working / TABLE, table)
         manifest.write_file(working / REPORT, report.to_json().encode())
-    manifest.verify(root / folder)  # an equal table may have been there before
+    manifest.verify(root / folder)  # the same table may have been committed before
     return DistillHeadline(
         report=digest_of((root / folder / REPORT).read_bytes()),
         path=f"{folder}/{TABLE}",

@@ -1,4 +1,4 @@
-"""What a container tells a Job besides its config: folders, addresses, where to leave the headline."""
+"""What the container tells a Job besides its config: folders, addresses, sizes, where to leave the headline."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,23 +10,23 @@ from moe_formats.object_stores import ObjectStoreLocation, read_object_stores
 
 @dataclass(frozen=True)
 class Environment:
-    """The places of one Job, read once from environment variables."""
+    """The surroundings of one Job, read once from environment variables."""
 
-    store: Path
-    sources: Path | None = None
+    store: Path  #: The pool's store, mounted.
+    sources: Path | None = None  #: The folder in which claims with data are mounted.
     object_stores: Mapping[str, ObjectStoreLocation] = field(default_factory=dict)
-    credentials: Path | None = None
-    scratch: Path | None = None
-    gradings: Path | None = None
+    credentials: Path | None = None  #: The folder with the keys of object stores.
+    scratch: Path | None = None  #: Temporary files; None: the system's folder for them.
+    gradings: Path | None = None  #: The folder that is shared with graders.
     termination_log: Path | None = None
     pod_ip: str = "127.0.0.1"
-    progress_port: int | None = None
-    threads: int = 1
-    processes: int = 1
+    progress_port: int | None = None  #: Where training progress is served; None: nowhere.
+    threads: int = 1  #: For computing on a CPU.
+    processes: int = 1  #: Processes of the training run, over all nodes.
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> "Environment":
-        """Return the environment; raises JobError (InvalidEnvironment) if MOE_STORE is missing."""
+        """Return the environment; raises JobError (InvalidEnvironment) if MOE_STORE is missing or a port is not a port."""
         store = variables.get("MOE_STORE")
         if not store:
             raise JobError(

@@ -1,9 +1,9 @@
 """``moe-trainer evaluate``: the evidence for one candidate revision.
 
-    verify every digest → fill stale cells of the matrix → leave out tainted clusters → weigh → ask the evaluators
+    verify every digest → fill stale cells of the matrix → leave out tainted clusters → compute scores → run evaluators
 
-The planner only compares the numbers that this writes. A killed Job run again reuses the cells that
-were filled and gives the same report, byte for byte.
+The operator only compares the numbers in the report. A Job that was killed and runs again reuses the cells that were
+filled, and writes the same report, byte for byte.
 """
 
 import time
@@ -35,7 +35,7 @@ Cells = dict[Digest, Cell]
 
 
 def run(job: EvaluateJob, environment: Environment) -> EvaluateHeadline:
-    """Evaluate a candidate, or repeat the headline of an evaluation that was committed before.
+    """Evaluate a candidate, or return the headline of an evaluation that was committed before.
 
     Raises JobError (ArtefactCorrupt) if a model, holdout or snapshot is not what its digest says.
     """
@@ -53,18 +53,18 @@ class Evaluation:
     def __init__(self, job: EvaluateJob, environment: Environment) -> None:
         self.job = job
         self.root = environment.store
-        # Imports torch, which a report that exists does not need.
+        # Imports torch, which is not needed where the report exists already.
         self.scorer = import_module("moe_trainer.evaluation.scorer")
         device = self.scorer.use_device(environment.threads)
         self.matrix = Matrix(self.root, job.pool_uid, job.segment_bytes, device)
-        #: The holdouts of the comparisons, own anchor first, then the rest of the suite; none twice.
+        #: The holdouts of the comparisons, with the own anchor first, then the rest of the suite; each once.
         holdouts = [*(comparison.holdout for comparison in job.comparisons), *job.suite]
         self.holdouts = list({holdout.digest: holdout for holdout in holdouts}.values())
         self._newest: tuple[Digest, tuple[Any, Any]] | None = None
         self.compared = {comparison.holdout.digest for comparison in job.comparisons}
 
     def report(self) -> EvaluationReport:
-        """Verify everything that is read, fill the stale cells, and weigh them."""
+        """Verify everything that is read, fill the stale cells, and compute the scores and differences."""
         self._verify()
         candidate = self._cells(self.job.candidate, self.holdouts)
         base = self._cells(self.job.base, self.holdouts) if self.job.base else {}
@@ -90,7 +90,7 @@ class Evaluation:
         return sorted({self.root / snapshot.path for model in self.job.models for snapshot in model.ancestry})
 
     def _opponent(self, holdouts: Sequence[HoldoutRef]) -> tuple[Against, Cells]:
-        """Score what stands for the current revision: itself, else the base, else a byte-unigram model."""
+        """Score the opponent: the current revision, or the base if there is none, or a byte-unigram model."""
         if self.job.current:
             return "current", self._cells(self.job.current, holdouts)
         if self.job.base:
@@ -106,7 +106,7 @@ class Evaluation:
         }
 
     def _cells(self, model: ArtefactRef, holdouts: Sequence[HoldoutRef]) -> Cells:
-        """Return a model's cells by holdout. It is loaded, once, only if a cell is stale."""
+        """Return a model's cells by holdout. The model is loaded only if a cell is missing, and then once."""
         cells, stale = {}, []
         for holdout in holdouts:
             cell = self.matrix.read(self.matrix.key(model, holdout))
@@ -134,9 +134,9 @@ class Evaluation:
             yield cell
 
     def _noise_floor(self) -> float:
-        """How far ln(b) of the current revision on the own anchor moves when it is scored again.
+        """Return by how much ln(b) of the current revision on the own anchor changes when it is scored again.
 
-        On a CPU scoring repeats bit for bit (tests/trainer/evaluation), so nothing is scored again there.
+        On a CPU scoring gives the same bits every time (tests/trainer/evaluation), so it is 0 there.
         """
         if self.matrix.device == "cpu":
             return 0.0
@@ -146,7 +146,7 @@ class Evaluation:
         return abs(float(np.log(again.nats_S / first.nats_S).mean()))
 
     def _accuracies(self, absent: dict[str, str]) -> dict[str, Any]:
-        """Return the report's fields of evaluators: what they found, why not, and which a grader must judge."""
+        """Return the report's fields on evaluators: accuracies, reasons for absent ones, and those left to a grader."""
         found, ungraded, opponent = [], [], self.job.opponent
         for tasks in self.job.tasks:
             try:
@@ -171,7 +171,7 @@ class Evaluation:
         return answers_of(self.root, self.job.pool_uid, model, tasks, self.matrix.device, load)
 
     def _load(self, model: ArtefactRef) -> tuple[Any, Any]:
-        """Return a model and its tokenizer; the newest one is kept, and no other, for what it costs in memory."""
+        """Return a model and its tokenizer. Only the last one is kept, to save memory."""
         if self._newest is None or self._newest[0] != model.digest:
             self._newest = None
             load = import_module("moe_trainer.methods.artefacts").load

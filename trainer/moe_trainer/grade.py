@@ -1,9 +1,9 @@
-"""``moe-trainer grade``: take in what graders wrote, and finish the report of an evaluation.
+"""``moe-trainer grade``: read the verdicts of graders, and complete the report of an evaluation.
 
-    the evaluation's report → verdicts, kept or from the graders' folders → accuracies → a report that is whole
+    the evaluation's report → verdicts, kept ones or those in the graders' folders → accuracies → the complete report
 
 It runs in a grade Job's pod after ``handout`` and the graders. Verdicts are kept before the report is written, so
-that nothing is asked again after a kill; with a grader that failed there is no report, and the next attempt asks it
+that a Job that was killed asks nothing twice. If a grader failed, no report is written, and the next attempt asks it
 again.
 """
 
@@ -19,9 +19,9 @@ from moe_trainer.evaluators.verdicts import Asked
 
 
 def run(job: GradeJob, environment: Environment) -> EvaluateHeadline:
-    """Finish a report, or repeat the headline of one that was finished before.
+    """Complete a report, or return the headline of one that was completed before.
 
-    Raises TransientError (GraderFailed) for a grader's output that is not what was asked.
+    Raises TransientError (GraderFailed) if a grader's output is not what was asked for.
     """
     before = graded_report(job, environment.store)
     return committed_report(

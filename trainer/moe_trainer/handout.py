@@ -1,6 +1,6 @@
-"""``moe-trainer handout``: give graders the answers that an evaluation left open, a folder for each grader.
+"""``moe-trainer handout``: give each grader, in a folder of its own, the answers that it has to judge.
 
-It runs in a grade Job's pod before the graders, which see nothing of the pool's store.
+It runs in a grade Job's pod before the graders. They see nothing of the pool's store.
 """
 
 from moe_formats.format import Format
@@ -10,13 +10,13 @@ from moe_trainer.evaluators.gradings import open_gradings
 
 
 class HandedOut(Format):
-    """How many questions each grader was given; for people who read logs."""
+    """How many questions each grader was given: only for people who read the logs."""
 
     questions: tuple[int, ...]
 
 
 def run(job: GradeJob, environment: Environment) -> HandedOut:
-    """Write the questions of every grading; raises JobError (ArtefactCorrupt) if answers are not there."""
+    """Write the questions of every grading; raises JobError (ArtefactCorrupt) if answers are missing."""
     counts = []
     for asked in open_gradings(job, environment):
         counts.append(asked.hand_out())

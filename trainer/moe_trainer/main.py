@@ -1,12 +1,13 @@
-"""``moe-trainer <command>``: one Job a command, one file a command, imported only when asked for.
+"""``moe-trainer <command>``: each command has a file of its own, which is imported only when it is asked for.
 
     snapshot  evaluate  distill  train  compose     read MOE_JOB_CONFIG, leave a headline, exit
-    handout  grade                                  the same, before and after graders in one pod
+    handout  grade                                  the same, before and after the graders in one pod
     serve                                           reads MOE_SERVE_CONFIG, answers until SIGTERM
-    digest FOLDER                                   says what base.digest of a checkpoint must be
+    digest FOLDER                                   prints what base.digest of a checkpoint must be
 
 Exit codes: 0 done; 1 worth another attempt; 64 the input is wrong (job_report.py). A Job's function is
-``run(job, environment) -> headline``; whatever it raises becomes a Failure headline here.
+``run(job, environment) -> headline``; whatever it raises becomes a Failure headline here, the only place where
+failures are reported.
 """
 
 import importlib
@@ -25,7 +26,7 @@ from moe_formats.job_config import parse_job_config
 from moe_formats.job_report import EXIT_INPUT_ERROR, EXIT_OK, MAX_HEADLINE_BYTES, Failure
 from moe_trainer.environment import Environment
 
-#: Commands by name, with the kind of Job that each takes its config from.
+#: The Jobs' commands, each with the kind of Job config that it reads.
 JOBS = {kind: kind for kind in ("snapshot", "train", "evaluate", "grade", "distill", "compose")} | {
     "handout": "grade"
 }
@@ -75,7 +76,7 @@ def _run_job(command: str) -> int:
 
 
 def _read_job(kind: str, text: str) -> Any:
-    """Return the config of a Job; raises JobError (InvalidConfig, PathNotAllowed) that names the field."""
+    """Return the config of a Job; raises JobError (InvalidConfig, PathNotAllowed) with the field's name."""
     try:
         job = parse_job_config(text)
     except ValidationError as error:
@@ -94,7 +95,7 @@ def _read_job(kind: str, text: str) -> Any:
 
 
 def _leave_headline(headline: Format) -> None:
-    """Write the termination message. Where that cannot be done, the report in the store still stands."""
+    """Write the termination message. If that fails, the report in the store still has the result."""
     text = headline.to_json().encode()
     if len(text) > MAX_HEADLINE_BYTES:
         raise AssertionError(
@@ -111,7 +112,7 @@ def _leave_headline(headline: Format) -> None:
 
 
 def _said_already(headline: Format, path: str) -> bool:
-    """Return whether another process of this pod has said what this one only knows from its silence."""
+    """Return whether this process only lost a peer, and that peer, in the same pod, has reported the cause already."""
     if not (isinstance(headline, Failure) and headline.reason == PEER_LOST):
         return False
     try:

@@ -1,16 +1,16 @@
 """``moe-trainer snapshot``: read the sources, filter, split off the holdout, commit the rest. No torch.
 
-    read and filter    documents to a scratch file, signatures to another (snapshots/intake.py)
-    data digest        of the set of documents and the splitting rule: a snapshot that exists is reused
-    place              each cluster on its side, for good (snapshots/splitting.py)
-    remember           held-out fingerprints to the pool's registry, places to the Expert's clusters
-    window             the clusters that were never held out before become the newest window
-    exclude            training documents that resemble anything held out in the pool
-    commit             the training side
+    read and filter    write documents to a scratch file, signatures to another (snapshots/intake.py)
+    data digest        identify the set of documents and the splitting rule; an existing snapshot is reused
+    place              decide for each cluster whether it is held out, permanently (snapshots/splitting.py)
+    remember           add held-out fingerprints to the pool's registry, and placements to the Expert's clusters
+    window             make clusters that are held out for the first time the newest window
+    exclude            leave out training documents that resemble anything held out in the pool
+    commit             write the training side
 
-Each step can be killed and run again: what it wrote is found and kept. Snapshots of one pool must run
-one at a time; the operator sees to that. A snapshot that is reused keeps the exclusions of its day: what
-the pool has held out since then counts as seen by its readers (evaluation/segments.py).
+Each step can be killed and run again: what it wrote before is found and kept. Snapshots of one pool must run one at a
+time; the operator ensures that. A reused snapshot keeps the exclusions from when it was made: what the pool has held
+out since then counts as seen by models that were trained on it (evaluation/segments.py).
 """
 
 import hashlib
@@ -58,7 +58,7 @@ from moe_trainer.storage.manifest import is_committed, sha256_of_file, verify
 
 
 def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
-    """Make the snapshot of an Expert's data, or find the one that holds the same."""
+    """Make the snapshot of an Expert's data, or find an existing one of the same data; return its headline."""
     filters.check_filters(job.filters)
     _check_weights(job)
     context_length.check(
@@ -83,10 +83,10 @@ def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
 
 
 def data_digest(job: SnapshotJob, intake: Intake) -> Digest:
-    """Return the identity of the data: what is read and how it is split, before any exclusion.
+    """Return the identity of the data: which documents were read and how they are split, before any exclusion.
 
-    It is the digest of canonical JSON: {"documents": [names, sorted], "split": rule}, and where sources have weights
-    also "weights": [weights, digests of each source's names].
+    It is the digest of the canonical JSON {"documents": [sorted names], "split": rule}; if sources have weights, also
+    with "weights": [weights, digest of each source's names].
     """
     names = intake.names
     names.sort()
@@ -102,7 +102,7 @@ def data_digest(job: SnapshotJob, intake: Intake) -> Digest:
 
 
 def _by_source(intake: Intake, sources: int) -> list[Digest]:
-    """Return the digest of the names of each source's documents."""
+    """Return, for each source, the digest of its documents' names."""
     of_kept = intake.sources[intake.kept]
     return [digest_of(np.sort(intake.names[of_kept == number]).tobytes()) for number in range(sources)]
 
@@ -116,7 +116,7 @@ def _check_weights(job: SnapshotJob) -> None:
 
 
 def headline(root: Path, folder: str) -> SnapshotHeadline:
-    """Return what the operator is told about a committed snapshot."""
+    """Return the headline of a committed snapshot."""
     record = read_record(root / folder)
     return SnapshotHeadline(
         report="sha256:" + sha256_of_file(root / folder / REPORT),
@@ -142,7 +142,7 @@ def _make(job: SnapshotJob, intake: Intake, digest: Digest, root: Path, scratch:
 
 
 def _place(job: SnapshotJob, intake: Intake, root: Path) -> tuple[Placement, Rows]:
-    """Return the places of all rows, and the rows of every document that the Expert has ever seen, once each."""
+    """Return the placement of all rows, and the rows of all documents that the Expert has ever seen, each once."""
     known, known_places = read_clusters(root / store.clusters(job.pool_uid, job.expert.uid), intake.catalogue)
     places = Placement.nowhere(len(intake.catalogue))
     places.put(known, known_places)
@@ -156,10 +156,10 @@ def _place(job: SnapshotJob, intake: Intake, root: Path) -> tuple[Placement, Row
 def _add_window(
     job: SnapshotJob, intake: Intake, places: Placement, root: Path, scratch: Path
 ) -> list[Window]:
-    """Return the Expert's windows, with a new one for clusters that none of them holds yet.
+    """Return the Expert's windows, with a new one for clusters that are in none of them yet.
 
-    A window of fewer than ``min_clusters`` clusters is provisional: it is too small to judge by, so the
-    next window takes its documents over and its place in the list.
+    A window of fewer than ``min_clusters`` clusters is too small to decide by, so it is provisional: the next window
+    takes over its documents and its place in the list.
     """
     listed = root / store.windows(job.pool_uid, job.expert.uid)
     found = read_windows(listed)
@@ -191,7 +191,7 @@ def _clusters_of(found: list[Window], root: Path) -> NDArray[np.bytes_]:
 
 
 def _like_held_out(intake: Intake, training: Rows, registry: Path) -> Mask:
-    """Return which training documents resemble a document held out anywhere in the pool."""
+    """Return which training documents resemble a document that is held out anywhere in the pool."""
     held_out, _ = take_up(intake.catalogue, read_registry(registry))
     rows = np.concatenate((training, held_out))
     resembling = Resembling(rows >= len(intake.sizes))

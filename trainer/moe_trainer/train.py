@@ -1,14 +1,14 @@
 """``moe-trainer train``: one revision, from a parent artefact or a preset, to a committed artefact.
 
-What a run consists of is in training/; here is its course: prepare, go on from where an attempt stopped, step,
-measure, checkpoint, commit.
+The parts of a run are in training/; this file is its course: prepare, continue from an earlier attempt, take steps,
+validate, write checkpoints, commit.
 
-An attempt looks for what earlier ones left: a committed artefact is verified and reported again; else
-the newest good checkpoint is gone on from, with the same batches and, on one kind of machine, the same
-bits as a run that was never interrupted.
+An attempt first looks for what earlier attempts left. A committed artefact is verified and reported again.
+Otherwise the run continues from the newest good checkpoint, with the same batches and, on the same kind of machine,
+the same bits as a run that was never interrupted.
 
-Started by torchrun, a run has several processes (parallel/). Each of them goes through all of this; the first
-one logs, reports and commits.
+Started by torchrun, a run has several processes (parallel/). All of them run this code; the first one logs, reports
+and commits.
 """
 
 import signal
@@ -39,14 +39,14 @@ from moe_trainer.training.validation import end_interval
 
 @dataclass
 class Stop:
-    """Whether somebody has asked this process to end."""
+    """Whether this process has been asked to end: SIGTERM sets it, and the loop looks at it after each step."""
 
     requested: bool = False
 
 
 @contextmanager
 def stop_on_sigterm() -> Iterator[Stop]:
-    """Yield a Stop that SIGTERM sets; in the main thread only."""
+    """Yield a Stop that SIGTERM sets; only the main thread may use it."""
     stop = Stop()
 
     def ask(_signal: int, _frame: FrameType | None) -> None:
@@ -60,7 +60,7 @@ def stop_on_sigterm() -> Iterator[Stop]:
 
 
 def run(job: TrainJob, environment: Environment) -> TrainHeadline:
-    """Train, or find that it was done, and return what was made."""
+    """Train, or find that an earlier attempt has finished, and return the headline of the artefact."""
     revision = store.revision(job.pool_uid, job.expert.uid, job.inputs_digest)
     done = finished(environment.store, revision, job.attempt)
     if done:
@@ -91,7 +91,7 @@ def _run_together(
 
 
 def _commit(training: Run, root: Path, folder: str) -> TrainHeadline:
-    """Let the first process write the tensors, which all of them gather one by one, and commit them with the report."""
+    """Commit the artefact: all processes gather its tensors one by one, and the first one writes them with the report."""
     processes = training.processes
     method = METHODS[training.job.training.method]
     tensors = gathered(method.stream(training.model), training.model, processes)
@@ -104,7 +104,7 @@ def _commit(training: Run, root: Path, folder: str) -> TrainHeadline:
 
 
 def begin(training: Run, checkpoints: Checkpoints) -> None:
-    """Go on from the newest good checkpoint, or from the beginning."""
+    """Continue from the newest good checkpoint, or start from the beginning."""
     job = training.job
     training.curve, training.skipped = checkpoints.restore()
     training.resumed_from = training.step
@@ -132,7 +132,7 @@ def _print_beginning(training: Run) -> None:
 
 
 def train(training: Run, checkpoints: Checkpoints, reporter: Reporter, stop: Stop) -> None:
-    """Take all steps that are left; checkpoint, validate and report on the way."""
+    """Take all remaining steps; validate, write checkpoints and report on the way."""
     spec = training.job.training
     while not training.over:
         loss = take_step(training)

@@ -1,8 +1,7 @@
-"""Documents without their text, one row each, in files: disk bounds how many there may be.
+"""A table of documents without their text, one row each, kept in files: only the disk limits their number.
 
-A row is a name, a signature, and a sketch of the signature. Names and sketches, 48 bytes a document, are mapped
-into memory, which a system takes back when it needs it; the 512 bytes of a signature are read when they are wanted.
-Rows are only ever added.
+A row has a name, a signature, and a sketch of the signature. Names and sketches, 48 bytes per document, are mapped into
+memory that the system can take back; the 512 bytes of a signature are read when they are needed. Rows are only added.
 """
 
 import mmap
@@ -18,15 +17,15 @@ from numpy.typing import NDArray
 
 from moe_trainer.deduplication.minhash import BANDS, BINS, ROWS, SIGNATURE_BYTES, Signatures
 
-#: Bytes of a name: 32 hexadecimal digits.
+#: Bytes of a name, which is written as 32 hexadecimal digits.
 NAME_BYTES = 16
-#: Names as bytes, which sort like their digits. Elements lose zeros at the end: use ``hexadecimal``.
+#: Names as bytes, which sort like their digits. numpy strips zeros at the end of an element: use ``digits_of``.
 Names = NDArray[np.bytes_]
-#: Numbers of rows.
+#: Row numbers.
 Rows = NDArray[np.int64]
-#: One number for each band of a signature: documents that differ in it do not share the band.
+#: One number for a band of a signature: documents whose numbers differ do not share the band.
 Keys = NDArray[np.uint32]
-#: Two bits of each of the 128 values of a signature, four numbers a row: where they differ, the values do.
+#: Two bits of each of the 128 values of a signature, in four numbers per row: if the bits differ, so do the values.
 Sketches = NDArray[np.uint64]
 
 _SKETCH_NUMBERS = 4
@@ -35,7 +34,7 @@ _ROWS_READ = 4096
 
 
 class _Column:
-    """Numbers of one kind, some for each row, in a file without a name."""
+    """Numbers of one type, one or more per row, in an unnamed temporary file."""
 
     def __init__(self, kind: str, numbers: int, folder: Path | None) -> None:
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
@@ -48,7 +47,7 @@ class _Column:
         self._mapped = None
 
     def mapped(self) -> NDArray[Any]:
-        """Return the column as it is on disk; one that was returned before keeps its length."""
+        """Return the column, mapped from disk. Arrays that were returned earlier keep their length."""
         if self._mapped is None:
             self.file.flush()
             size = self.file.seek(0, os.SEEK_END)
@@ -60,7 +59,7 @@ class _Column:
 
 
 class Catalogue:
-    """Names and signatures of documents, in files of a folder that are gone when it is left."""
+    """Names and signatures of documents, in temporary files that disappear when the catalogue is closed."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._names = _Column(f"S{NAME_BYTES}", 1, folder)
@@ -90,11 +89,11 @@ class Catalogue:
 
     @property
     def names(self) -> Names:
-        """The names of all rows that there are now."""
+        """The names of all rows so far."""
         return self._names.mapped()
 
     def may_be_alike(self, left: Rows, right: Rows, threshold: float) -> NDArray[np.bool_]:
-        """Return which pairs of rows may reach a threshold, by their sketches: never false for one that does."""
+        """Return, by their sketches, which pairs of rows may reach a threshold; no pair that does is missed."""
         sketches = self._sketches.mapped()
         other = sketches[left] ^ sketches[right]
         differ = np.bitwise_count((other | other >> np.uint64(1)) & _LOW_BITS).sum(axis=1, dtype=np.int64)
@@ -102,14 +101,14 @@ class Catalogue:
         return possible
 
     def signatures(self, rows: Rows) -> Signatures:
-        """Return the signatures of some rows: rows by 128."""
+        """Return the signatures of some rows, as an array of rows by 128."""
         self._signatures.file.flush()
         descriptor = self._signatures.file.fileno()
         read = [os.pread(descriptor, SIGNATURE_BYTES, row * SIGNATURE_BYTES) for row in rows.tolist()]
         return np.frombuffer(b"".join(read), dtype="<u4").reshape(-1, BINS)
 
     def keys(self, rows: Rows, bands: range) -> Keys:
-        """Return the keys of some bands of some rows, which ascend: bands by rows."""
+        """Return the keys of some bands for some rows, which must ascend, as an array of bands by rows."""
         keys = np.empty((len(bands), len(rows)), dtype=np.uint32)
         for start in range(0, len(rows), _ROWS_READ):
             some = rows[start : start + _ROWS_READ]
@@ -127,7 +126,7 @@ class Catalogue:
 
 
 def share_a_band(left: Signatures, right: Signatures) -> NDArray[np.bool_]:
-    """Return for each pair of signatures whether they are equal in a whole band."""
+    """Return for each pair of signatures whether a whole band of them is equal."""
     equal = (left == right)[:, : BANDS * ROWS]
     in_band = equal[:, ::ROWS].copy()
     for row in range(1, ROWS):
@@ -137,23 +136,23 @@ def share_a_band(left: Signatures, right: Signatures) -> NDArray[np.bool_]:
 
 
 def no_names() -> Names:
-    """Return names of no documents."""
+    """Return an empty array of names."""
     return np.empty(0, dtype=f"S{NAME_BYTES}")
 
 
 def digits_one_by_one(names: NDArray[np.bytes_]) -> Iterator[str]:
-    """Yield what ``digits_of`` returns, of which there may be more than memory holds."""
+    """Yield the digits of names one by one: all of them together may not fit into memory."""
     for start in range(0, len(names), _ROWS_READ):
         yield from digits_of(names[start : start + _ROWS_READ])
 
 
 def names_of(hexadecimal: Sequence[str]) -> Names:
-    """Return names, given their digits."""
+    """Return the names with some hexadecimal digits."""
     return np.frombuffer(bytes.fromhex("".join(hexadecimal)), dtype=f"S{NAME_BYTES}")
 
 
 def digits_of(names: NDArray[np.bytes_]) -> list[str]:
-    """Return the digits of names, or of the first bytes of names."""
+    """Return the hexadecimal digits of names, or of shortened names."""
     width = 2 * names.dtype.itemsize
     digits = np.ascontiguousarray(names).tobytes().hex()
     return [digits[start : start + width] for start in range(0, len(digits), width)]
@@ -168,7 +167,7 @@ def _sketched(signatures: Signatures) -> Sketches:
 
 
 def _mixed(values: NDArray[np.uint32]) -> Keys:
-    """Return 32 bits for each three values of a band."""
+    """Return one 32-bit number for the values of each band."""
     mixed = values[..., 0].astype(np.uint64)
     for row in range(1, ROWS):
         mixed = (mixed * np.uint64(0x9E3779B97F4A7C15)) ^ values[..., row]

@@ -1,12 +1,12 @@
-"""The CRC-32 of every three words in a row, for all words at once.
+"""The CRC-32 of every three consecutive words, for all words at once.
 
-A CRC is linear: that of a string is the exclusive or of what each of its bytes adds, which depends on the
-byte and on how many follow it, and of a number that depends on the length alone.
+A CRC is linear: the CRC of a string is the exclusive or of the contributions of its bytes, each of which depends on the
+byte and on how many bytes follow it, and of a number that depends only on the length.
 
-    crc("to be or")  =  what "to", "be" and "or" add, the first two advanced past what follows them
-                        ^  what two spaces add there  ^  the checksum of eight zero bytes
+    crc("to be or")  =  the contributions of "to", "be" and "or", the first two advanced past what follows them
+                        ^  those of the two spaces  ^  the checksum of eight zero bytes
 
-All tables are made from zlib's crc32, so that is what it computes (tests compare them).
+All tables are computed with zlib's crc32, so the results are those of zlib (tests compare them).
 """
 
 from functools import cache
@@ -23,9 +23,9 @@ LONGEST = 64
 
 
 def of_shingles(letters: NDArray[np.uint8], length_W: Places) -> Checksums:
-    """Return the CRC-32 of each word, the next and the one after, joined by spaces: W - 2 of them.
+    """Return the W - 2 checksums of each word and the two after it, joined by spaces.
 
-    ``letters`` are the bytes of all words in a row; a word has 1 to LONGEST.
+    ``letters`` are the bytes of all words one after the other; a word has 1 to LONGEST of them.
     """
     if len(length_W) < 3:
         return np.empty(0, dtype=np.uint32)
@@ -45,7 +45,7 @@ def _added_by_words(letters: NDArray[np.uint8], length_W: Places, added: Checksu
 
 
 def _advanced(register: Checksums, zeros: Places, advance: Checksums) -> Checksums:
-    """Return what registers become when so many zero bytes follow."""
+    """Return the registers after ``zeros`` more zero bytes."""
     flat, row = advance.ravel(), zeros * 1024
     moved = flat[row + (register & 255)]
     for byte in (1, 2, 3):
@@ -54,17 +54,17 @@ def _advanced(register: Checksums, zeros: Places, advance: Checksums) -> Checksu
 
 
 class _Tables:
-    """What bytes add, by the number of bytes that follow."""
+    """The contributions of bytes, by the number of bytes that follow."""
 
     def __init__(self) -> None:
         zeros = [b"\0" * n for n in range(3 * LONGEST + 3)]
         self.of_zeros = np.array([crc32(z) for z in zeros], dtype=np.uint32)
-        #: LONGEST + 1 by 256: what a byte adds, before so many others.
+        #: LONGEST + 1 by 256: the contribution of a byte that is followed by so many others.
         self.added = np.array(
             [[crc32(bytes([b]) + z) ^ crc32(b"\0" + z) for b in range(256)] for z in zeros[: LONGEST + 1]],
             dtype=np.uint32,
         )
-        #: LONGEST + 2 by 4 by 256: what a byte of a register becomes after so many zeros.
+        #: LONGEST + 2 by 4 by 256: what a byte of a register becomes after so many zero bytes.
         self.advance = np.array(
             [
                 [[crc32(z, b << 8 * byte) ^ crc32(z, 0) for b in range(256)] for byte in range(4)]

@@ -1,4 +1,4 @@
-"""Files of fingerprints, one a line, read into a catalogue and written from it a few thousand at a time."""
+"""Files of fingerprints, one per line, read into a catalogue and written from it a few thousand at a time."""
 
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
@@ -26,36 +26,38 @@ _LINES_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Placement:
-    """The places of documents: each one's cluster, and the side that the cluster is on."""
+    """Where documents belong: the cluster of each, and whether that cluster is held out."""
 
     clusters: NDArray[np.bytes_]
     held_out: Mask
 
     @classmethod
     def nowhere(cls, documents: int) -> "Placement":
-        """Return room for the places of some documents."""
+        """Return an empty placement for a number of documents."""
         return cls(np.zeros(documents, dtype=f"S{CLUSTER_BYTES}"), np.zeros(documents, dtype=np.bool_))
 
     def of(self, rows: Rows | Mask) -> "Placement":
-        """Return the places of some documents."""
+        """Return the placement of some documents."""
         return Placement(self.clusters[rows], self.held_out[rows])
 
     def put(self, rows: Rows, places: "Placement") -> None:
-        """Set the places of some documents."""
+        """Set the placement of some documents."""
         self.clusters[rows] = places.clusters
         self.held_out[rows] = places.held_out
 
 
 class Fingerprint(Format):
-    """What is kept of a document to recognise it, and its near-duplicates, without its text."""
+    """What is kept of a document so that it and its near-duplicates can be recognised without its text."""
 
-    document: str = Field(description="Its name: 32 hexadecimal digits of the SHA-256 of its content.")
+    document: str = Field(
+        description="The document's name: 32 hexadecimal digits of the SHA-256 of its content."
+    )
     cluster: str
-    signature: str = Field(description="Its MinHash signature, base64 (deduplication/minhash.py).")
+    signature: str = Field(description="Its MinHash signature in base64 (deduplication/minhash.py).")
 
 
 class KnownDocument(Fingerprint):
-    """A line of ``clusters.jsonl``: a document that an Expert has had, and the side it is on for good."""
+    """A line of ``clusters.jsonl``: a document that an Expert has read, and whether it is held out, which never changes."""
 
     held_out: bool
     scheme: int = Field(description="Version of the scheme that placed it.")
@@ -65,9 +67,9 @@ Print = TypeVar("Print", bound=Fingerprint)
 
 
 def read_fingerprints(path: Path, model: type[Print]) -> Iterator[Print]:
-    """Yield the fingerprints of a file; none if there is no file.
+    """Yield the fingerprints in a file; none if there is no file.
 
-    Raises pydantic.ValidationError for a line that is none.
+    Raises pydantic.ValidationError for a line that is not a fingerprint.
     """
     for line in _lines(path):
         if line.strip():
@@ -75,7 +77,7 @@ def read_fingerprints(path: Path, model: type[Print]) -> Iterator[Print]:
 
 
 def read_registry(path: Path, until: int | None = None) -> Iterator[Fingerprint]:
-    """Yield the fingerprints of a registry, of its first bytes if asked; a line that a kill cut short is passed over."""
+    """Yield the fingerprints in a registry, or in its first ``until`` bytes; a line that a kill cut short is skipped."""
     read = 0
     for line in _lines(path):
         read += len(line)
@@ -84,7 +86,7 @@ def read_registry(path: Path, until: int | None = None) -> Iterator[Fingerprint]
         try:
             yield Fingerprint.model_validate_json(line)
         except ValidationError:
-            continue  # the attempt after that kill has appended it again
+            continue  # the attempt after the kill has appended it again
 
 
 def names_in(fingerprints: Iterable[Fingerprint]) -> Names:
@@ -98,9 +100,9 @@ def names_in(fingerprints: Iterable[Fingerprint]) -> Names:
 def take_up(
     catalogue: Catalogue, fingerprints: Iterable[Fingerprint], there: Index | None = None
 ) -> tuple[Rows, Placement]:
-    """Add fingerprints to a catalogue, but for those that are ``there``; return the rows of all, and their places.
+    """Add fingerprints to a catalogue, except those that are ``there``; return the rows and the placement of all.
 
-    Raises JobError (SchemeUnsupported) for places of another scheme.
+    Raises JobError (SchemeUnsupported) for documents that were placed by another scheme.
     """
     rows, clusters, held_out = [np.empty(0, dtype=np.int64)], bytearray(), bytearray()
     waiting = iter(fingerprints)
@@ -121,12 +123,12 @@ def take_up(
 
 
 def fingerprint_lines(catalogue: Catalogue, rows: Rows, places: Placement) -> Iterator[bytes]:
-    """Yield the fingerprints of rows as lines, in their order. ``places`` are of the whole catalogue."""
+    """Yield the fingerprints of rows as lines, in their order; ``places`` covers the whole catalogue."""
     return _written(catalogue, rows, places, known=False)
 
 
 def known_lines(catalogue: Catalogue, rows: Rows, places: Placement) -> Iterator[bytes]:
-    """Yield rows as lines of ``clusters.jsonl``. ``places`` are of the whole catalogue."""
+    """Yield rows as lines of ``clusters.jsonl``; ``places`` covers the whole catalogue."""
     return _written(catalogue, rows, places, known=True)
 
 

@@ -1,13 +1,13 @@
 """Signatures of documents: one-permutation MinHash of their words, for locality-sensitive hashing.
 
-A document is the set of its 3-word shingles (words lower-cased, long ones cut to 16 characters). Each
-shingle is hashed once; the hash picks one of 128 bins and a 32-bit value, and a bin keeps its smallest
-value. An empty bin borrows from the next full one (densification by rotation: Shrivastava and Li,
-"Densifying One Permutation Hashing via Rotation", 2014). The share of equal bins estimates the Jaccard
-similarity of two documents, with a standard error of at most 0.045.
+A document is treated as the set of its 3-word shingles (words in lower case, long ones cut into 16 characters). Each
+shingle is hashed once; the hash gives one of 128 bins and a 32-bit value, and each bin keeps its smallest value. An
+empty bin borrows from the next one that is not empty (densification by rotation: Shrivastava and Li, "Densifying One
+Permutation Hashing via Rotation", 2014). The share of equal bins estimates the Jaccard similarity of two documents,
+with a standard error of at most 0.045.
 
 Candidates share one of 42 bands of 3 bins: at similarity 0.5 a pair is missed with probability 0.4 %.
-The signature is part of what a pool stores for ever: changing anything here means a new ``SCHEME``.
+Signatures are stored by pools permanently: changing anything here requires a new ``SCHEME``.
 
 Shapes: N documents, W words of all of them, H shingles, S = 128 bins.
 """
@@ -24,7 +24,7 @@ from moe_trainer.deduplication import crc
 
 #: Version of the scheme: signature, threshold and splitting rule together.
 SCHEME = 1
-#: Documents that share this much are one cluster.
+#: Documents with at least this similarity belong to one cluster.
 THRESHOLD = 0.5
 
 BINS = 128
@@ -32,7 +32,7 @@ ROWS = 3
 BANDS = BINS // ROWS
 SIGNATURE_BYTES = BINS * 4
 
-#: 128 little-endian 32-bit minima a row.
+#: One row per document: 128 little-endian 32-bit minima.
 Signatures = NDArray[np.uint32]
 
 _SHINGLE_WORDS = 3
@@ -40,15 +40,15 @@ _WORD_CHARACTERS = 16
 _WORD = re.compile(rf"\w{{1,{_WORD_CHARACTERS}}}")
 _BORROWED_STEP = 0x9E3779B1
 _EMPTY = 1 << 32
-#: More would not stay in a core's cache.
+#: Characters that are processed at once: more would not stay in a core's cache.
 _CHARACTERS_AT_ONCE = 48 * 1024
 
-#: 1 for bytes that belong to words: those of ASCII words, and all that are not ASCII.
+#: 1 for bytes that belong to words: letters, digits and _ of ASCII, and everything that is not ASCII.
 _IS_WORD = bytes(byte >= 128 or chr(byte).isalnum() or chr(byte) == "_" for byte in range(256))
 
 
 def signature(text: str) -> bytes:
-    """Return the 512 bytes that stand for a document."""
+    """Return the 512 bytes of a document's signature."""
     return signatures([text]).tobytes()
 
 
@@ -80,7 +80,7 @@ def _signatures(texts: Sequence[str]) -> Signatures:
 
 
 def _words(lowered: Sequence[str]) -> tuple[NDArray[np.uint8], crc.Places, crc.Places]:
-    """Return the bytes of all words in a row, and of each word its document and its length."""
+    """Return the bytes of all words one after the other, and for each word its document and its length."""
     encoded = [_as_ascii_or_words(text) for text in lowered]
     data = b"\n".join([b"", *encoded, b""])
     inside = np.frombuffer(data.translate(_IS_WORD), dtype=np.bool_)
@@ -96,7 +96,7 @@ def _words(lowered: Sequence[str]) -> tuple[NDArray[np.uint8], crc.Places, crc.P
 def _cut(
     document_W: crc.Places, length_W: crc.Places, is_ascii_W: NDArray[np.bool_]
 ) -> tuple[crc.Places, crc.Places]:
-    """Return the documents and lengths of words after the long ones of ASCII are cut; others are already."""
+    """Return the documents and lengths of words after cutting the long ASCII words; the others are cut already."""
     pieces_W = np.where(is_ascii_W, -(-length_W // _WORD_CHARACTERS), 1)
     last_W = np.cumsum(pieces_W) - 1
     cut_W = np.full(pieces_W.sum(), _WORD_CHARACTERS)
@@ -105,17 +105,17 @@ def _cut(
 
 
 def _as_ascii_or_words(lowered: str) -> bytes:
-    """Return ASCII as it is; of any other text the words alone, since only `re` knows its letters."""
+    """Return ASCII text as it is, and of any other text only the words, since only `re` knows their letters."""
     return lowered.encode() if lowered.isascii() else " ".join(_WORD.findall(lowered)).encode()
 
 
 def _crc_of_short(text: str) -> int:
-    """Return the checksum of a text of fewer than three words: it is one shingle."""
+    """Return the checksum of a text of fewer than three words, which counts as one shingle."""
     return crc32(" ".join(_WORD.findall(text.lower()) or [text]).encode())
 
 
 def _smallest(document_H: NDArray[Any], crc_H: NDArray[np.uint32], documents: int) -> NDArray[np.uint64]:
-    """Return the smallest value in each bin, _EMPTY where there is none: N by S."""
+    """Return the smallest value in each bin, or _EMPTY where there is none, as N by S."""
     mixed_H = crc_H.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     mixed_H = (mixed_H ^ mixed_H >> np.uint64(32)) * np.uint64(0xD6E8FEB86659FD93)
     bin_H = document_H * BINS + (mixed_H >> np.uint64(57)).astype(np.int64)
@@ -125,7 +125,7 @@ def _smallest(document_H: NDArray[Any], crc_H: NDArray[np.uint32], documents: in
 
 
 def _densified(smallest_NS: NDArray[np.uint64]) -> Signatures:
-    """Return a value for every bin: its own, or the next full bin's, offset by the distance to it."""
+    """Return a value for every bin: its own, or that of the next full bin, offset by the distance to it."""
     place_S = np.arange(BINS)
     full_NS = np.where(smallest_NS != _EMPTY, place_S, 2 * BINS)
     twice = np.concatenate((full_NS, full_NS + BINS), axis=1)  # so that the last bins see the first

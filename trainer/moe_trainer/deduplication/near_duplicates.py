@@ -1,12 +1,12 @@
-"""Finding near-duplicates among the rows of a catalogue, in memory that does not hold their signatures.
+"""Finds near-duplicates among the rows of a catalogue without holding their signatures in memory.
 
-One band after the other: rows are sorted by the band's key, rows of one key are a *run*, and only pairs
-within a run are compared. A search says which pairs still matter, so that a thousand copies of one text
-cost some thousand comparisons and not half a million. Most pairs that share a key have little else in
-common: their sketches, in memory, tell them apart before anything is read.
+For each band, rows are sorted by the band's key. Rows with the same key form a *run*, and only pairs within a run are
+compared. A search says which pairs still matter, so that a thousand copies of one text cost about a thousand
+comparisons and not half a million. Most pairs that share a key have little else in common; their sketches, which are
+in memory, tell them apart before signatures are read.
 
-    Components     which rows are linked, directly or through others
-    Resembling     which rows are like one of some given rows
+    Components     which rows are linked by similarity, directly or through others
+    Resembling     which rows are similar to any of some given rows
 """
 
 from collections.abc import Iterator
@@ -19,36 +19,36 @@ from moe_trainer.deduplication.catalogue import Catalogue, Keys, Rows, share_a_b
 from moe_trainer.deduplication.minhash import BANDS, BINS, Signatures
 from moe_trainer.deduplication.sorting import in_ranges
 
-#: Keys that are in memory at once, in bytes.
+#: Bytes of keys that are in memory at once.
 KEY_MEMORY = 64 * 1024 * 1024
-#: Pairs that are compared at once: 1 KB each.
+#: Pairs whose signatures are compared at once: 1 KB per pair.
 PAIRS_COMPARED = 8 * 1024
-#: Pairs that are looked at at once.
+#: Pairs that are considered at once.
 PAIRS_SEEN = 256 * 1024
-#: Longer runs are gone through row by row, so that what one row links need not be compared with the next.
+#: In longer runs one row at a time is compared with all others: what it links need not be compared again.
 _SHORT_RUN = 64
 
 Mask = NDArray[np.bool_]
 
 
 class Search(Protocol):
-    """What is wanted of pairs. Rows are counted from 0 among those that are searched."""
+    """What is looked for among pairs. Rows are numbered from 0 among those that are searched."""
 
     def matters(self, left: Rows, right: Rows) -> Mask:
-        """Return which pairs need a comparison."""
+        """Return which pairs have to be compared."""
         ...
 
     def alike(self, left: Rows, right: Rows) -> None:
-        """Take note of pairs that reach the threshold."""
+        """Record pairs that reach the threshold."""
         ...
 
     def pivots(self, run: Rows) -> Rows:
-        """Return rows of a run of which every pair that matters has at least one."""
+        """Return rows of a run such that every pair that matters contains at least one of them."""
         ...
 
 
 def search(catalogue: Catalogue, rows: Rows, threshold: float, wanted: Search) -> None:
-    """Show a search all pairs of rows, which ascend, that share a band and reach the threshold."""
+    """Give a search all pairs of rows that share a band and reach the threshold; the rows must ascend."""
     bands_at_once = max(1, KEY_MEMORY // max(1, 4 * len(rows)))
     for start in range(0, BANDS, bands_at_once):
         bands = range(start, min(start + bands_at_once, BANDS))
@@ -79,7 +79,7 @@ def _where(mask: Mask, left: Rows, right: Rows) -> tuple[Rows, Rows]:
 
 
 def _pairs(keys: Keys, wanted: Search) -> Iterator[tuple[Rows, Rows]]:
-    """Yield the pairs of one band that may matter, some at a time."""
+    """Yield the pairs of one band that may matter, in portions."""
     for part in in_ranges(keys):
         order = part[np.argsort(keys[part])]
         edges = np.flatnonzero(np.diff(keys[order])) + 1
@@ -104,7 +104,7 @@ def _pairs_of_short(order: Rows, starts: Rows, lengths: Rows) -> Iterator[tuple[
 
 
 def _pairs_of_long(run: Rows, wanted: Search) -> Iterator[tuple[Rows, Rows]]:
-    """Yield each pivot with the whole run: one pivot at first, since it may link all, then ever more."""
+    """Yield pivots paired with the whole run: first one pivot, since it may link everything, then more and more."""
     pivots, taken, some = wanted.pivots(run), 0, 1
     while taken < len(pivots):
         now = pivots[taken : taken + some]
@@ -114,7 +114,7 @@ def _pairs_of_long(run: Rows, wanted: Search) -> Iterator[tuple[Rows, Rows]]:
 
 
 class Components:
-    """Rows that are linked, directly or through others (union-find); old rows are not linked anew."""
+    """The components of rows that are linked, directly or through others (union-find); old rows are not linked to each other."""
 
     def __init__(self, rows: int, old: Mask | None = None) -> None:
         self._old = np.zeros(rows, dtype=np.bool_) if old is None else old
@@ -122,7 +122,7 @@ class Components:
         self._changed = False
 
     def roots(self) -> Rows:
-        """Return for each row the smallest that it is linked to."""
+        """Return for each row the smallest row of its component."""
         while self._changed:
             further = self._root[self._root]
             self._changed = bool((further != self._root).any())
@@ -143,7 +143,7 @@ class Components:
         self._changed = self._changed or len(left) > 0
 
     def pivots(self, run: Rows) -> Rows:
-        """Return all rows but those of the largest component."""
+        """Return all rows except those of the largest component."""
         roots = self.roots()[run]
         values, counts = np.unique(roots, return_counts=True)
         others: Rows = run[roots != values[counts.argmax()]]
@@ -156,24 +156,24 @@ class Components:
 
 
 class Resembling:
-    """Rows that are like at least one of the given rows."""
+    """The rows that are similar to at least one of the given rows."""
 
     def __init__(self, given: Mask) -> None:
         self._given = given
         self.found = np.zeros(len(given), dtype=np.bool_)
 
     def matters(self, left: Rows, right: Rows) -> Mask:
-        """Return which pairs are of a given row and one that is not known to be like any."""
+        """Return which pairs consist of a given row and one that is not yet known to resemble any."""
         one_of_each = self._given[left] != self._given[right]
         new: Mask = one_of_each & ~(self.found[left] | self.found[right])
         return new
 
     def alike(self, left: Rows, right: Rows) -> None:
-        """Mark the rows of pairs that are not the given ones."""
+        """Mark the other row of each pair with a given one."""
         self.found[np.where(self._given[left], right, left)] = True
 
     def pivots(self, run: Rows) -> Rows:
-        """Return the rows that are not known yet, or the given ones, whichever are fewer."""
+        """Return the rows whose result is still unknown, or the given rows, whichever are fewer."""
         given = run[self._given[run]]
         unknown = run[~(self._given[run] | self.found[run])]
         return min(given, unknown, key=len)

@@ -33,12 +33,13 @@ from moe_trainer.storage import manifest
 TEXT_PROMPTS = 3000
 
 
-#: Parts that clusters are dealt into: each is judged by a model that was refined on the others.
+#: Number of parts that clusters are divided into: each is judged by a model that was refined on the others.
 FOLDS = 5
 
 
-#: Nats by which an Expert must code a segment worse for its share of the label to fall by e: as many for each
-#: LABEL_BYTES of one that is longer, or the labels of long segments would tell apart what is as good.
+#: If an Expert codes a segment this many nats worse than another, its share of the label is smaller by a factor of e.
+#: For segments longer than LABEL_BYTES the number grows in proportion; otherwise the labels of long segments would
+#: separate Experts that are equally good.
 LABEL_NATS = 4.0
 
 
@@ -46,19 +47,21 @@ LABEL_BYTES = 256
 
 
 class Route(Format):
-    """What a way of routing costs on the judged segments."""
+    """What one way of routing costs on the judged segments."""
 
-    bits_per_byte: float = Field(description="Of the segments, each coded by the Expert that it is sent to.")
-    against_oracle: Interval | None = Field(
-        default=None, description="Those bits over the oracle's; 1 is the best possible."
+    bits_per_byte: float = Field(
+        description="Bits per byte of the segments, each coded by the Expert that it is routed to."
     )
-    absent: str | None = Field(default=None, description="Why there is no such interval.")
+    against_oracle: Interval | None = Field(
+        default=None, description="The same divided by the oracle's bits per byte; 1 is the best possible."
+    )
+    absent: str | None = Field(default=None, description="Why against_oracle is absent.")
     accuracy: float | None = Field(
-        default=None, description="Share of segments sent to the Expert that codes them best."
+        default=None, description="Share of the segments that are routed to the Expert that codes them best."
     )
     temperature: float | None = Field(
         default=None,
-        description="Divides the logits so that the probabilities are calibrated; fitted by likelihood.",
+        description="The logits are divided by it, so that the probabilities are calibrated; fitted by likelihood.",
     )
 
 
@@ -67,11 +70,11 @@ class Segments:
     """Held-out segments that every Expert of the roster was scored on.
 
     Attributes:
-        contexts: the bytes before each segment: the prompt that is routed on.
-        sizes_S: bytes of each segment.
-        nats_SE: negative log-likelihood of each segment under each Expert.
-        context_nats_SE: likewise of the contexts alone.
-        clusters: its cluster of near-duplicate documents.
+        contexts: the bytes before each segment, which stand for a prompt.
+        sizes_S: the number of bytes of each segment.
+        nats_SE: the negative log-likelihood of each segment under each Expert.
+        context_nats_SE: the same for each context.
+        clusters: the cluster of near-duplicate documents of each segment.
 
     """
 
@@ -83,23 +86,23 @@ class Segments:
 
     @property
     def folds_S(self) -> npt.NDArray[np.intp]:
-        """The part that each segment's cluster is dealt into."""
+        """The part, 0 to FOLDS - 1, that each segment's cluster belongs to."""
         return np.array([seed_of("fold", cluster) % FOLDS for cluster in self.clusters])
 
     @property
     def labels_SE(self) -> Array:
-        """How probable each Expert should be: near to the best, in nats, is nearly as good."""
+        """How probable each Expert should be for each segment: one that is nearly as good as the best is nearly as probable."""
         nats_S = LABEL_NATS * np.maximum(1.0, self.sizes_S / LABEL_BYTES)
         return softmax(-self.nats_SE / nats_S[:, None])
 
     def route(self, choice_S: npt.NDArray[np.intp], temperature: float | None = None) -> Route:
-        """Return what it costs to send each segment to its choice."""
+        """Return what it costs to route each segment to the Expert chosen for it."""
         chosen_S = self.nats_SE[np.arange(len(choice_S)), choice_S]
         right = float((chosen_S == self.nats_SE.min(axis=1)).mean())
         return self._route(chosen_S).model_copy(update={"accuracy": right, "temperature": temperature})
 
     def random_route(self) -> Route:
-        """Return what it costs, on average, to choose blindly."""
+        """Return what it costs on average to choose an Expert at random."""
         return self._route(self.nats_SE.mean(axis=1))
 
     def _route(self, nats_S: Array) -> Route:
@@ -108,13 +111,13 @@ class Segments:
         bits = float(nats_S.sum() / math.log(2) / self.sizes_S.sum())
         try:
             against = interval(bootstrap(Ratio(spent, best), seed=seed_of("route", *self.clusters)))
-        except Absent as reason:  # such as a route that is the oracle's on nearly all clusters
+        except Absent as reason:  # for example, the route agrees with the oracle on nearly all clusters
             return Route(bits_per_byte=bits, absent=str(reason))
         return Route(bits_per_byte=bits, against_oracle=against)
 
 
 def _column(job: DistillJob, holdout: HoldoutRef, root: Path) -> list[Cell]:
-    """Return all revisions' cells on one holdout, of one device class; nothing if there is no such class."""
+    """Return the cells of all revisions on one holdout, of the same device class; empty if no class has them all."""
     for device in DEVICES:
         matrix = Matrix(root, job.pool_uid, job.segment_bytes, device)
         cells = [matrix.read(matrix.key(revision, holdout)) for revision in job.roster]
@@ -124,7 +127,7 @@ def _column(job: DistillJob, holdout: HoldoutRef, root: Path) -> list[Cell]:
 
 
 def read_segments(job: DistillJob, root: Path) -> tuple[Segments, list[str]]:
-    """Return the segments of complete columns of the matrix, and the holdouts that are left out."""
+    """Return the segments of the holdouts that every Expert was scored on, and the names of the other holdouts."""
     complete: list[tuple[HoldoutRef, list[Cell]]] = []
     left_out = []
     for holdout in job.suite:
@@ -167,7 +170,7 @@ def read_segments(job: DistillJob, root: Path) -> tuple[Segments, list[str]]:
 def prompts_from_text(job: DistillJob, root: Path) -> Prompts:
     """Return prompts cut from the training side of each domain, labelled with the domain's Expert.
 
-    An Expert without a domain gives none: its text is a mixture of the others'.
+    An Expert without a domain contributes none: its text is a mixture of the others'.
     """
     texts: list[bytes] = []
     labels: list[int] = []
@@ -186,7 +189,7 @@ def prompts_from_text(job: DistillJob, root: Path) -> Prompts:
 
 
 def _draw_prompts(documents: Sequence[bytes], generator: np.random.Generator) -> list[bytes]:
-    """Return pieces of documents, from half to twice the usual prompt long, every byte as likely a start."""
+    """Return pieces of documents, half to twice as long as the usual prompt; each byte is equally likely as the start."""
     ends_D = np.cumsum([len(document) for document in documents])
     prompts = []
     for at in generator.integers(0, ends_D[-1], TEXT_PROMPTS):

@@ -1,7 +1,7 @@
-"""Fits the table of the Distilled strategy: a multinomial logistic regression on hashed byte n-grams.
+"""The model behind the table of the Distilled strategy: multinomial logistic regression on hashed byte n-grams.
 
-The model is that of moe_formats.ngram_table, whose hashing is used here. AdaGrad, because
-n-grams are sparse and the rare ones tell most. numpy only; deterministic for given inputs.
+It is the model of moe_formats.ngram_table, and uses the hashing there. It is fitted by AdaGrad, which suits sparse
+n-grams of which the rare ones tell most. numpy only; the same inputs give the same table.
 
 Shape suffixes: E Experts, W buckets, P prompts, N n-grams of all prompts of a batch.
 """
@@ -19,13 +19,13 @@ from moe_trainer.evaluation.matrix import Array
 LEARNING_RATE = 0.5
 BATCH = 64
 
-#: What AdaGrad starts its sums of squares with: keeps the first steps small.
+#: AdaGrad's sums of squares start with this, which keeps the first steps small.
 _INITIAL_SQUARES = 0.01
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Texts as n-gram buckets, each with the distribution over Experts that it should get."""
+    """Texts as buckets of n-grams, each with the distribution over Experts that the model should predict for it."""
 
     buckets_P: Sequence[npt.NDArray[np.intp]]
     targets_PE: Array
@@ -47,7 +47,7 @@ class Prompts:
 
 @dataclass
 class NgramModel:
-    """Weights while they are fitted; ``scale`` and ``temperature`` of the file come at the end."""
+    """The weights during fitting; ``scale`` and ``temperature`` of the file are determined at the end."""
 
     weights_EW: Array
     bias_E: Array
@@ -55,12 +55,12 @@ class NgramModel:
 
     @classmethod
     def empty(cls, experts: int) -> "NgramModel":
-        """Return a model that knows nothing: every Expert is as probable."""
+        """Return a model under which all Experts are equally probable."""
         shape = (experts, buckets_for(experts))
         return cls(np.zeros(shape), np.zeros(experts), np.full(shape, _INITIAL_SQUARES))
 
     def fitted(self, prompts: Prompts, epochs: int, generator: np.random.Generator) -> "NgramModel":
-        """Return a copy that has taken some passes over the prompts, in random order."""
+        """Return a copy that was trained on the prompts for ``epochs`` passes, in random order."""
         model = NgramModel(self.weights_EW.copy(), self.bias_E.copy(), self._squares_EW.copy())
         count = len(prompts.buckets_P)
         for _ in range(epochs):
@@ -80,7 +80,7 @@ class NgramModel:
         return logits_PE
 
     def to_file(self, experts: Sequence[str], temperature: float) -> TableFile:
-        """Return the table to write: weights rounded to signed bytes of one scale."""
+        """Return the table to write: the weights rounded to signed bytes with one common scale."""
         scale = max(float(np.abs(self.weights_EW).max()) / 127, 1e-9)
         rounded_EW = np.round(self.weights_EW / scale).astype(np.int8)
         return TableFile(

@@ -1,7 +1,7 @@
-"""Keys and values of sequences being decoded by a network of transformers: rows that know nothing of each other.
+"""Keys and values of the sequences that a network of transformers is decoding, in independent rows.
 
-transformers' own caches hold a batch of sequences that are all at the same place; a server's are not. Here
-each sequence of a pass has a row and a place of its own, and the masks say how far it may look.
+In transformers' own caches all sequences of a batch are at the same position; those of a server are not. Here each
+sequence of a pass has a row and a position of its own, and the masks limit what it sees.
 
 Shapes: B sequences of a pass, T new tokens, R rows, S positions, G key/value heads, C width of a head.
 """
@@ -12,7 +12,7 @@ from transformers import Cache
 
 
 class RowCache:
-    """R rows of up to ``max_length`` positions; a layer's memory is taken when it is first written."""
+    """R rows of up to ``max_length`` positions; a layer takes memory when it is first written to."""
 
     def __init__(self, rows: int, max_length: int) -> None:
         self.lengths_R = torch.zeros(rows, dtype=torch.long)
@@ -22,7 +22,7 @@ class RowCache:
     def append(
         self, layer: int, rows_B: Tensor, at_BT: Tensor, k_BGTC: Tensor, v_BGTC: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Store keys and values at positions of rows; return all of those rows up to the last position."""
+        """Store keys and values at positions of rows; return those rows up to the last position."""
         if layer not in self._layers:
             self._layers[layer] = (self._empty(k_BGTC), self._empty(v_BGTC))
         end = int(at_BT.max()) + 1
@@ -37,7 +37,7 @@ class RowCache:
 
 
 class Appending(Cache):  # type: ignore[misc]
-    """What attention of transformers sees of a RowCache during one pass."""
+    """A RowCache as the attention of transformers sees it during one pass."""
 
     def __init__(self, cache: RowCache, rows_B: Tensor, at_BT: Tensor) -> None:
         super().__init__(layers=[])

@@ -1,8 +1,8 @@
-"""How a network's tensors are called and cut on disk, after transformers' own conversions.
+"""Converts tensors between memory and disk by transformers' own rules, a few at a time.
 
-On disk an in-layer expert has tensors of its own; in memory those of a layer are stacked. transformers says
-which become which (core_model_loading.py). Here that is done for a few tensors at a time, and for a few rows of a
-stack, so that nobody needs all of them.
+On disk each in-layer expert has tensors of its own; in memory those of a layer are stacked. transformers defines which
+become which (core_model_loading.py). Here its rules are applied to a few tensors, or a few rows of a stack, at a time,
+so that no process needs all of them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,12 +28,12 @@ from transformers.core_model_loading import (
 from moe_formats.failure import JobError
 from moe_trainer.weights.reading import RowReader, Stored
 
-#: Returns some rows of a tensor on disk.
+#: Returns some rows of a tensor on disk, given its name.
 Read = Callable[[str, slice], Tensor]
 
 
 def stored_tensors(network: PreTrainedModel) -> dict[str, Tensor]:
-    """Return what of a network is stored, by its name in the network: parameters, and buffers of the state."""
+    """Return the tensors of a network that are stored, by name: parameters, and buffers of its state."""
     state: dict[str, Tensor] = network.state_dict()
     for name in network.all_tied_weights_keys:
         state.pop(name, None)
@@ -41,7 +41,7 @@ def stored_tensors(network: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def groups(network: PreTrainedModel, names: Sequence[str]) -> list[list[str]]:
-    """Return the names of a network's tensors, those together that become one tensor on disk, in its order."""
+    """Return the names of a network's tensors, grouped by the tensor on disk that they become part of, in its order."""
     conversions = get_model_conversion_mapping(network, add_legacy=False)[::-1]
     converters = [entry.reverse_transform() for entry in conversions if isinstance(entry, WeightConverter)]
     found: dict[str, list[str]] = {}
@@ -51,15 +51,15 @@ def groups(network: PreTrainedModel, names: Sequence[str]) -> list[list[str]]:
 
 
 def to_disk(network: PreTrainedModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors of a network as they are on disk; those of a group have to come together."""
+    """Return tensors of a network as they are on disk; the tensors of a group must be passed together."""
     made: dict[str, Tensor] = revert_weight_conversion(network, dict(tensors))
     return made
 
 
 def from_disk(network: PreTrainedModel, stored: Mapping[str, Stored], read: Read) -> dict[str, RowReader]:
-    """Return what reads some rows of each tensor of a network, by name; ``stored`` is all that is on disk.
+    """Return what reads some rows of each tensor of a network, by name; ``stored`` lists everything on disk.
 
-    Raises JobError (ModelUnsupported) if transformers does not say of what a tensor is made.
+    Raises JobError (ModelUnsupported) if transformers has no rule for a tensor.
     """
 
     def outlined(name: str, rows: slice) -> Tensor:
@@ -92,18 +92,18 @@ def from_disk(network: PreTrainedModel, stored: Mapping[str, Stored], read: Read
 
 
 class _Made:
-    """Tensors of a network that a conversion makes of several on disk."""
+    """Tensors of a network that a conversion makes from several tensors on disk."""
 
     def __init__(self, network: PreTrainedModel, target: str, conversion: Any, read: Read) -> None:
         self._network, self._target, self._conversion, self._read = network, target, conversion, read
-        self._sources: dict[str, list[str]] = {}  #: By pattern: one a row of a stack.
+        self._sources: dict[str, list[str]] = {}  #: Names by pattern: one per row of a stack.
 
     def add(self, pattern: str, name: str) -> None:
         """Add a tensor on disk, in the order of the rows."""
         self._sources.setdefault(pattern, []).append(name)
 
     def rows(self, outlined: Read) -> dict[str, RowReader]:
-        """Return what reads some rows of each of them; ``outlined`` is what reads shapes alone."""
+        """Return what reads some rows of each of them; ``outlined`` reads only shapes."""
         if self._is_stack():
             return {self._target: lambda rows: self._converted(self._read, rows)[self._target]}
         return {name: partial(self._one, name) for name in self._converted(outlined)}
@@ -112,7 +112,7 @@ class _Made:
         return self._converted(self._read)[name][rows]
 
     def _is_stack(self) -> bool:
-        """Say whether each row is made of tensors of its own."""
+        """Return whether each row is made from tensors of its own."""
         first, *rest = self._conversion.operations
         along_rows = any(not isinstance(op, Concatenate) or op.dim == 0 for op in rest)
         return isinstance(first, MergeModulelist) and first.dim == 0 and not along_rows

@@ -1,7 +1,7 @@
 """A decoder of transformers as a CausalModel.
 
-Its parameters are single precision whatever is on disk. On an accelerator the products are in bfloat16
-(autocast) where the checkpoint is stored in 16 bits; on a CPU they are single precision.
+Its parameters are in single precision, whatever is on disk. On an accelerator products are computed in bfloat16
+(autocast) if the checkpoint is stored in 16 bits; on a CPU in single precision.
 
 Shapes: B sequences, T tokens, P tokens of a piece, S positions, V vocabulary.
 """
@@ -24,17 +24,17 @@ from moe_trainer.models.preset_config import IN_LAYER_EXPERTS
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.routing import Routing
 
-#: The file that says what the network is.
+#: The file with the network's architecture and sizes.
 CONFIG = "config.json"
 
 
 class Decoder(CausalModel):
-    """A network of transformers, and what of its checkpoint is stored again unchanged.
+    """A network of transformers, and the parts of its checkpoint that are written again unchanged.
 
     Attributes:
-        network: the network; its in-layer experts are computed by our layer where it can.
+        network: the network; our layer computes its in-layer experts where it can.
         files: the small files of the checkpoint (config and generation config), by name.
-        dtypes: the type in which each tensor is stored, by its name on disk.
+        dtypes: the type in which each tensor was stored, by its name on disk.
 
     """
 
@@ -50,7 +50,9 @@ class Decoder(CausalModel):
             network.set_experts_implementation(IMPLEMENTATION if ours else "grouped_mm")
         self._routers = replace_routers(network)
         self._config: Any = network.config.get_text_config()
-        self.tokens = self.vocab_size  #: Ids that the tokenizer has; those beyond only fill the embedding up.
+        self.tokens = (
+            self.vocab_size
+        )  #: The number of ids that the tokenizer has; further ids only fill up the embedding.
 
     @property
     def vocab_size(self) -> int:
@@ -64,12 +66,12 @@ class Decoder(CausalModel):
 
     @property
     def end_ids(self) -> frozenset[int]:
-        """Tokens that end an answer, as the generation config and the config say."""
+        """The tokens that end an answer, according to the generation config and the config."""
         return _ids(self._generation.eos_token_id) | _ids(getattr(self._config, "eos_token_id", None))
 
     @property
     def never_ids(self) -> frozenset[int]:
-        """Tokens that an answer never holds: what begins a document, what fills a batch, and what is no token."""
+        """The tokens that an answer never contains: those that begin a document or fill a batch, and ids without a token."""
         special = _ids(self._generation.bos_token_id) | _ids(self._generation.pad_token_id)
         return special | frozenset(range(self.tokens, self.vocab_size))
 
@@ -82,12 +84,12 @@ class Decoder(CausalModel):
 
     @property
     def in_layer_experts(self) -> int | None:
-        """In-layer experts of a mixture layer, where the config says their number."""
+        """The number of in-layer experts of a mixture layer, if the config says it."""
         found = [getattr(self._config, name, None) for name in IN_LAYER_EXPERTS]
         return next((number for number in found if isinstance(number, int)), None)
 
     def set_in_layer_experts(self, experts: int) -> None:
-        """Say in the config, and in the one that will be written, that a mixture layer has another number of them."""
+        """Write a new number of in-layer experts per mixture layer into the config, also into the file to be written."""
         known = [name for name in IN_LAYER_EXPERTS if hasattr(self._config, name)]
         for name in known:
             setattr(self._config, name, experts)
@@ -99,7 +101,7 @@ class Decoder(CausalModel):
 
     @property
     def mixtures(self) -> Sequence[Mixture]:
-        """The routers that we know."""
+        """The routers of the kinds that we know."""
         return self._routers
 
     def forward(self, ids_BT: Tensor, cache: Cache | None = None, rows: Tensor | None = None) -> Tensor:
@@ -126,7 +128,7 @@ class Decoder(CausalModel):
     ) -> tuple[Tensor, list[Routing]]:
         """Return logits, and the routing of each mixture layer whose router we know.
 
-        transformers keeps documents apart by itself where positions begin again.
+        transformers itself keeps documents apart where positions start again.
         """
         self._check_context(ids_BT.shape[1], self.context)
         self._recompute()
@@ -147,14 +149,14 @@ class Decoder(CausalModel):
         return RowCache(rows, max_length)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return every tensor that is stored: parameters, and buffers such as the bias of a router's choice."""
+        """Return all tensors that are stored: parameters, and buffers such as a router's selection bias."""
         parameters = dict(self.named_parameters())
         twice = dict(self.named_parameters(remove_duplicate=False))
         kept = {name: tensor for name, tensor in self.state_dict(keep_vars=True).items() if name not in twice}
         return parameters | kept
 
     def backend(self, tokens: int) -> Backend | None:
-        """Return what computes the in-layer experts of so many tokens; None if our layer does not."""
+        """Return the backend that computes the in-layer experts of ``tokens`` tokens; None if our layer does not."""
         if not self._routers or self.network.config._experts_implementation != IMPLEMENTATION:
             return None
         gate_up_E2FD = self._experts[0].gate_up_proj
@@ -179,7 +181,7 @@ class Decoder(CausalModel):
         return logits_BTV.float()
 
     def _recompute(self) -> None:
-        """Follow the attribute ``recompute``: transformers computes its layers again, one by one."""
+        """Apply the attribute ``recompute``: transformers then recomputes its layers, one by one."""
         if self.recompute != self.network.is_activation_checkpointing:
             if self.recompute:
                 self.network.activation_checkpointing_enable({"use_reentrant": False})
@@ -187,7 +189,7 @@ class Decoder(CausalModel):
                 self.network.activation_checkpointing_disable()
 
     def _masks(self, at_BT: Tensor, end: int) -> Tensor | dict[str, Tensor]:
-        """Return which positions each new token sees: one mask, or one a kind of layer."""
+        """Return which positions each new token sees: one mask, or one per kind of layer."""
         back_B1TS = at_BT[:, None, :, None] - torch.arange(end)[None, None, None]
         masks = {"full_attention": back_B1TS >= 0}
         window = getattr(self._config, "sliding_window", None)
@@ -211,7 +213,11 @@ def _ids(ids: int | Sequence[int] | None) -> frozenset[int]:
 
 @contextmanager
 def computed_once(module: nn.Module) -> Iterator[None]:
-    """Within, a module that is called again returns what it returned first, whatever it is given."""
+    """Within the block, a module returns its first result again whenever it is called, whatever its arguments.
+
+    What an architecture does after its layers (the head, soft caps, scales) is only in the network's own ``forward``.
+    So that is run for each piece of the positions, with ``logits_to_keep``, while the layers run only once.
+    """
     compute, answers = module.forward, list[Any]()
 
     def answer(*arguments: Any, **named: Any) -> Any:
@@ -223,4 +229,4 @@ def computed_once(module: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        del module.forward  # what its class has is in force again
+        del module.forward  # restores the method of its class

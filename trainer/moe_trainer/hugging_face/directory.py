@@ -1,7 +1,7 @@
-"""From a Hugging Face directory to a Decoder, and back.
+"""Loads a Decoder from a Hugging Face directory, and saves it as one.
 
-Nothing of the directory is code: a config that asks for some is refused, and so is one whose architecture
-transformers does not have. What is in its small files is written again as it was.
+No code from the directory is ever run: a config that asks for some is refused, and so is an architecture that
+transformers does not have. The small files are written again as they were.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ GENERATION = "generation_config.json"
 
 _ATTENTION = "sdpa"
 
-#: Kinds of layers that documents can be kept apart in, and that decode in rows of a cache.
+#: The kinds of layers in which documents can be kept apart and that can decode with rows of a cache.
 _LAYERS = {"full_attention", "sliding_attention"}
 
 
@@ -51,7 +51,7 @@ def load(folder: Path) -> tuple[Decoder, CheckpointTokenizer]:
 
 
 def outline(folder: Path) -> tuple[Decoder, CheckpointTokenizer, dict[str, RowReader]]:
-    """Return what ``load`` does, but for the weights, and what reads some rows of each; it raises the same."""
+    """Return what ``load`` returns, but without weights, and what reads rows of each weight; raises the same."""
     tokenizer = CheckpointTokenizer.load(folder)
     decoder, weights = outline_decoder(folder)
     return _matched(decoder, tokenizer), tokenizer, weights
@@ -71,8 +71,8 @@ def _matched(decoder: Decoder, tokenizer: CheckpointTokenizer) -> Decoder:
 def load_decoder(folder: Path) -> Decoder:
     """Return the decoder of a directory, in evaluation mode, in single precision.
 
-    Raises JobError: ModelUnsupported if it is no decoder that can be trained here, ArtefactCorrupt if its
-    weights are not those of its config.
+    Raises JobError: ModelUnsupported if it is not a decoder that can be trained here, ArtefactCorrupt if its weights
+    do not fit its config.
     """
     empty, found = _checked(folder)
     logging.disable_progress_bar()
@@ -90,8 +90,7 @@ def load_decoder(folder: Path) -> Decoder:
 def outline_decoder(folder: Path) -> tuple[Decoder, dict[str, RowReader]]:
     """Return the decoder of a directory without the memory of its weights, and what reads some rows of each.
 
-    Everything else of it is in its place: what ``load_decoder`` returns, once the weights are filled in. It
-    raises the same.
+    Everything else is complete: once the weights are filled in, it is what ``load_decoder`` returns. Raises the same.
     """
     network, found = _checked(folder)
     if (folder / GENERATION).exists():
@@ -109,7 +108,7 @@ def save(
     tensors: TensorStream | None = None,
     shard_bytes: int = writing.SHARD_BYTES,
 ) -> None:
-    """Write a decoder's weights and configs as transformers reads them; ``tensors`` are those of ``stream``."""
+    """Write a decoder's weights and configs as transformers reads them; ``tensors`` is what ``stream`` returns."""
     tensors = tensors or stream(decoder)
     writing.save_sharded(folder, tensors, _types(tensors, decoder.dtypes), shard_bytes)
     for name, content in decoder.files.items():
@@ -117,7 +116,7 @@ def save(
 
 
 def _types(tensors: TensorStream, stored: Mapping[str, torch.dtype]) -> dict[str, torch.dtype]:
-    """Return the type of each tensor on disk: one that is new has that of those that it is stacked with."""
+    """Return the type of each tensor on disk; a new one gets the type of those that it is stacked with."""
     types: dict[str, torch.dtype] = {}
     for group in tensors.outlines():
         known = [stored[name] for name in group if name in stored]
@@ -140,12 +139,12 @@ def stream(decoder: Decoder) -> TensorStream:
 
 
 def on_disk(network: PreTrainedModel) -> dict[str, Tensor]:
-    """Return a network's tensors under their names on disk, where an in-layer expert has its own."""
+    """Return a network's tensors as they are on disk, where each in-layer expert has tensors of its own."""
     return conversion.to_disk(network, conversion.stored_tensors(network))
 
 
 def _checked(folder: Path) -> tuple[PreTrainedModel, dict[str, Stored]]:
-    """Return a network that takes no memory, and what is stored of it; raises JobError unless they fit."""
+    """Return a network without memory, and what is stored for it; raises JobError unless the two fit together."""
     config = _config(folder)
     found = reading.read_headers(folder)
     try:
@@ -153,7 +152,7 @@ def _checked(folder: Path) -> tuple[PreTrainedModel, dict[str, Stored]]:
             network: PreTrainedModel = AutoModelForCausalLM.from_config(
                 config, dtype=torch.float32, attn_implementation=_ATTENTION
             )
-    except Exception as error:  # whatever an architecture makes of sizes that cannot be
+    except Exception as error:  # an architecture may raise anything for impossible sizes
         raise _unsupported(
             folder, f"no network can be made of it ({type(error).__name__}: {error})"
         ) from None
@@ -164,7 +163,7 @@ def _checked(folder: Path) -> tuple[PreTrainedModel, dict[str, Stored]]:
 
 
 def _make_tables(network: PreTrainedModel) -> None:
-    """Give an outline what follows from its config alone, such as rotary frequencies: it is in no file."""
+    """Give an outline the tensors that follow from its config, such as rotary frequencies, and are in no file."""
     named = dict(network.named_non_persistent_buffers())
     for module_name, module in network.named_modules():
         own = [name for name, _ in module.named_buffers(recurse=False) if f"{module_name}.{name}" in named]
@@ -182,7 +181,7 @@ def _decoder(folder: Path, network: PreTrainedModel, found: Mapping[str, Stored]
     files = {name: (folder / name).read_bytes() for name in (CONFIG, GENERATION) if (folder / name).exists()}
     try:
         return Decoder(network, files, {name: stored.dtype for name, stored in found.items()}).eval()
-    except ValueError as error:  # of a router's numbers
+    except ValueError as error:  # a router's sizes do not fit together
         raise _unsupported(folder, f"its routers cannot be: {error}") from None
 
 
@@ -209,7 +208,7 @@ def _config(folder: Path) -> PreTrainedConfig:
         )
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # whatever a config class makes of values that cannot be
+    except Exception as error:  # a config class may raise anything for impossible values
         raise _unsupported(folder, f"model_type {kind!r} refuses it: {error}") from None
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
         raise _unsupported(

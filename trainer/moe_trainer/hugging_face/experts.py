@@ -3,9 +3,9 @@
     import moe_trainer.hugging_face.experts
     AutoModelForCausalLM.from_pretrained(folder, experts_implementation="moe-operator")
 
-Importing the module registers the implementation with transformers. It computes gated in-layer experts with
-SiLU and without biases, in transformers' usual layout (E, 2F, D): Qwen3-MoE, Mixtral, OLMoE, GLM-4.5,
-DeepSeek-V3 and most others. What it cannot compute is a ValueError that says why; ``refusal`` asks before.
+Importing this module registers the implementation with transformers. It computes gated in-layer experts with SiLU and
+without biases, in transformers' usual layout (E, 2F, D): those of Qwen3-MoE, Mixtral, OLMoE, GLM-4.5, DeepSeek-V3 and
+most others. For anything else it raises ValueError with the reason; ``refusal`` tells it in advance.
 
 Shapes: N tokens, D hidden, E in-layer experts, K active per token, F inner width.
 """
@@ -16,7 +16,7 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from moe_trainer.moe.experts import ExpertsFunction, swiglu_experts
 
-#: What ``experts_implementation`` has to be.
+#: The value of ``experts_implementation`` that selects our layer.
 IMPLEMENTATION = "moe-operator"
 
 _SILU = {"SiLU", "SiLUActivation"}
@@ -46,8 +46,8 @@ def experts_forward(
 ) -> Tensor:
     """Return the weighted outputs of each token's in-layer experts, in the type of the input.
 
-    Under autocast the products are in its type. The module's attribute ``function``, where there is one,
-    computes in place of swiglu_experts: the same, cut over several processes.
+    Under autocast the products are computed in its type. If the module has an attribute ``function``, it is called
+    instead of swiglu_experts: it computes the same, cut over several processes.
     """
     reason = refusal(self)
     if reason is not None:

@@ -1,12 +1,12 @@
-"""A checkpoint from outside as a base: copied once into the pool's store, and from then on an artefact like any.
+"""Imports a checkpoint of Hugging Face as a base: it is copied once into the pool's store, and is then an artefact.
 
-    its digest      SHA-256 of the manifest that lists every file taken with its size and SHA-256
-    in the store    pools/<uid>/imports/<digest>, committed by that very manifest
+    its digest      the SHA-256 of the manifest that lists every copied file with its size and SHA-256
+    in the store    pools/<uid>/imports/<digest>, committed by that manifest
 
-Taken are the files of a Hugging Face directory: weights as safetensors, configs, tokenizer, licence; code and
-pickles are left behind. So one digest names the same base wherever it lies, and ``moe-trainer digest FOLDER``
-says what it is. The snapshot Job does the copying, for it reads sources anyway, and nothing has been paid for
-yet when a checkpoint turns out not to be what its digest says. Imports no torch.
+The files of a Hugging Face directory are copied: weights as safetensors, configs, tokenizer, licence. Code and pickles
+are not. So the same digest names the same base wherever it lies, and ``moe-trainer digest FOLDER`` prints it. The
+snapshot Job does the copying, because it reads sources anyway, and if a checkpoint is not what its digest says, this is
+found before training is paid for. Imports no torch.
 """
 
 import hashlib
@@ -35,11 +35,11 @@ _PIECE = 4 * 1024 * 1024
 def import_base(
     base: ImportedBase, pool_uid: str, segment_bytes: SegmentBytes, environment: Environment
 ) -> None:
-    """Copy a checkpoint into the store, unless it is there.
+    """Copy a checkpoint into the store, unless it is there already.
 
-    Raises JobError: BaseMissing if there is no such checkpoint or it is none that can be a base, ContextTooShort
-    if it cannot see a segment of so many bytes, TokenizerUnsupported if its tokenizer loses text, and BaseMismatch if
-    it is another than its digest says; then nothing is left in the store.
+    Raises JobError: BaseMissing if there is no such checkpoint or it cannot be a base, ContextTooShort if it cannot see
+    a segment of ``segment_bytes``, TokenizerUnsupported if its tokenizer loses text, and BaseMismatch if its digest is
+    another one; then nothing is left in the store.
     """
     final, where = environment.store / store.imported(pool_uid, base.digest), f"{base.root}/{base.path}"
     if is_committed(final):
@@ -64,7 +64,7 @@ def import_base(
 
 
 def digest_of_folder(folder: Path) -> Digest:
-    """Return the digest that a spec names a checkpoint by; raises JobError (BaseMissing)."""
+    """Return the digest by which a spec names a checkpoint; raises JobError (BaseMissing)."""
     if not folder.is_dir():
         raise _no_base(str(folder), "there is no such folder")
     files = LocalFiles(folder.name, folder)
@@ -73,7 +73,7 @@ def digest_of_folder(folder: Path) -> Digest:
 
 
 def _taken(files: Files, path: str, where: str) -> list[File]:
-    """Return the files of a checkpoint; raises JobError (BaseMissing) that says what it lacks."""
+    """Return the files of a checkpoint that are copied; raises JobError (BaseMissing), which says what is missing."""
     found = files.matching(f"{path}/*" if path else "*")
     taken = [file for file in found if _is_taken(_name(file))]
     names = {_name(file) for file in taken}
@@ -87,9 +87,9 @@ def _taken(files: Files, path: str, where: str) -> list[File]:
 
 
 def _check(folder: Path, where: str) -> None:
-    """Raise JobError for what training would only find when its devices are paid for.
+    """Raise JobError for faults that training would only find once its devices are paid for.
 
-    BaseMissing for weights whose headers cannot be, TokenizerUnsupported for a tokenizer that loses text.
+    BaseMissing for weights with wrong headers, TokenizerUnsupported for a tokenizer that loses text.
     """
     for path in sorted(folder.glob("*.safetensors")):
         try:
@@ -97,7 +97,7 @@ def _check(folder: Path, where: str) -> None:
         except HeaderError as error:
             raise _no_base(where, str(error)) from None
     if not is_byte_level(folder):
-        from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer  # its library is only needed here
+        from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer  # its library is needed only here
 
         CheckpointTokenizer.load(folder)
 
@@ -128,7 +128,7 @@ def _name(file: File) -> str:
 
 
 def _copy(files: Files, file: File, target: Path | None) -> FileEntry:
-    """Read a file through, writing it to ``target`` if there is one, and return its checksum."""
+    """Read a whole file, copy it to ``target`` if that is given, and return its size and checksum."""
     hashed, size = hashlib.sha256(), 0
     with files.open(file) as source, (target or Path("/dev/null")).open("wb") as copy:
         while piece := source.read(_PIECE):
@@ -139,5 +139,5 @@ def _copy(files: Files, file: File, target: Path | None) -> FileEntry:
 
 
 def _digest(entries: dict[str, FileEntry]) -> Digest:
-    """Return the digest of the manifest that new_folder writes of these files."""
+    """Return the digest of the manifest that new_folder writes for these files."""
     return digest_of(Manifest(kind="artefact", files=dict(sorted(entries.items()))).to_json())

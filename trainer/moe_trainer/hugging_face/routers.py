@@ -1,8 +1,8 @@
-"""Routers of transformers' models replaced by ours: the same choice, and a Routing that can be balanced.
+"""Replaces routers in transformers' models by ours, which choose the same and return a Routing that can be balanced.
 
-Here a router is a module with a weight of E x D that returns (logits, weights, choice). Ours takes over its
-weight under its name, so that nothing changes on disk. Those that choose in another way are left alone:
-their layers are trained, but their load is neither measured nor balanced.
+In transformers a router is a module with a weight of E x D that returns (logits, weights, choice). Ours takes over the
+weight under its name, so that nothing changes on disk. Routers that choose in another way are left alone: their layers
+are trained, but their load is neither measured nor balanced.
 
 Shapes: N tokens, D hidden, E in-layer experts, K active per token.
 """
@@ -14,7 +14,7 @@ from moe_trainer.moe.capacity import drop_beyond_capacity
 from moe_trainer.moe.router import route
 from moe_trainer.moe.routing import RouterConfig, Routing
 
-#: softmax; the config says whether the weights of a token are made to sum to 1.
+#: Softmax; the config says whether the weights of a token are made to sum to 1.
 _SOFTMAX = {
     "FlexOlmoTopKRouter",
     "OlmoeTopKRouter",
@@ -22,19 +22,19 @@ _SOFTMAX = {
     "Qwen3MoeTopKRouter",
     "Qwen3NextTopKRouter",
 }
-#: softmax; the weights of a token sum to 1.
+#: Softmax; the weights of a token sum to 1.
 _SOFTMAX_OF_CHOSEN = {"GraniteMoeTopKRouter", "MiniMaxTopKRouter", "MixtralTopKRouter"}
-#: sigmoid, with a bias of the choice and groups of in-layer experts.
+#: Sigmoid, with a selection bias and groups of in-layer experts.
 _SIGMOID = {"DeepseekV3TopkRouter", "Glm4MoeTopkRouter"}
 
 
 class Router(nn.Module):
-    """A router that remembers, while a pass is recorded, what it did."""
+    """A router that remembers its routing while a pass is being recorded."""
 
     def __init__(
         self, weight_ED: nn.Parameter, router: RouterConfig, bias_E: Tensor | None, layer: int
     ) -> None:
-        """Make router number ``layer`` of a network, which errors then name."""
+        """Make router number ``layer`` of a network; errors name the number."""
         super().__init__()
         self.layer = layer
         self.weight = weight_ED
@@ -42,21 +42,21 @@ class Router(nn.Module):
         self.capacity_factor: float | None = None
         if bias_E is not None:
             self.register_buffer("e_score_correction_bias", bias_E)
-        self.beside: nn.Module | None = None  #: Makes of (x_ND, logits_NE) the logits that count.
-        self.sequences = 1  #: Of which the tokens of a pass are, one after the other.
+        self.beside: nn.Module | None = None  #: Computes the final logits from x_ND and logits_NE.
+        self.sequences = 1  #: The number of sequences in a pass, whose tokens follow each other.
         self._recording = False
         self._routing: Routing | None = None
 
     @property
     def bias_E(self) -> Tensor | None:
-        """The bias of the choice, if the architecture has one."""
+        """The selection bias, if the architecture has one."""
         bias_E = getattr(self, "e_score_correction_bias", None)
         assert bias_E is None or isinstance(bias_E, Tensor)
         return bias_E
 
     @property
     def rows_ED(self) -> nn.Parameter:
-        """The router's rows, one an in-layer expert."""
+        """The router's weight, one row per in-layer expert."""
         return self.weight
 
     def record(self) -> None:
@@ -64,7 +64,7 @@ class Router(nn.Module):
         self._recording, self._routing = True, None
 
     def recorded(self) -> Routing:
-        """Return what the router did, and record no longer: activations may yet be computed again."""
+        """Return the recorded routing, and stop recording, since the pass may be run again for its activations."""
         assert self._routing is not None, "the model has not passed this router"
         routing, self._routing, self._recording = self._routing, None, False
         return routing
@@ -86,7 +86,7 @@ class Router(nn.Module):
 
 
 def replace_routers(network: nn.Module) -> list[Router]:
-    """Put our routers in the places of those that we know, and return them, first to last."""
+    """Replace the routers of the kinds that we know by ours, and return ours, first to last."""
     replaced: list[Router] = []
     for layer in list(network.modules()):
         for name, module in layer.named_children():
@@ -103,7 +103,7 @@ def replace_routers(network: nn.Module) -> list[Router]:
 
 
 def router_config(module: nn.Module) -> RouterConfig | None:
-    """Return how a router of transformers chooses; None if the module is none, or one of another kind."""
+    """Return how a router of transformers chooses; None if the module is not a router, or of a kind that we do not know."""
     kind = type(module).__name__
     if kind in _SOFTMAX or kind in _SOFTMAX_OF_CHOSEN:
         renormalise = kind in _SOFTMAX_OF_CHOSEN or bool(module.norm_topk_prob)

@@ -1,8 +1,7 @@
 """The tokenizer of a checkpoint, from its ``tokenizer.json``, and its chat template.
 
-A special token that is spelt out in a document is not found there: it is words. A conversation is
-tokenized as the chat template writes it, special tokens included, which is what everybody's servers do. The
-files are written again as they were.
+If a document spells out a special token, it is treated as ordinary text. A conversation is tokenized as the chat
+template writes it, including special tokens, as servers generally do. The files are written again as they were.
 """
 
 import re
@@ -23,7 +22,7 @@ TEMPLATE = "chat_template.jinja"
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
-#: Everything that Hugging Face's libraries may want beside the tokenizer itself.
+#: The tokenizer, and every other file that Hugging Face's libraries may need with it.
 FILES = (
     TOKENIZER,
     CONFIG,
@@ -35,9 +34,9 @@ FILES = (
     "tokenizer.model",
 )
 
-#: Begins a document where a tokenizer names no token for that.
+#: The token that begins a document if the tokenizer names none for that.
 _ENDOFTEXT = "<|endoftext|>"
-#: What a tokenizer has to give back if bits per byte of anything are to be measured.
+#: A tokenizer must return this text unchanged, or bits per byte cannot be measured with it.
 _PROBE = 'Once, at 7.30:\n\n\tdef f(x):  # "ÄÖ", 漢字, 🙂\n    return  x**2\n'
 
 
@@ -47,8 +46,8 @@ class CheckpointTokenizer:
     def __init__(self, files: Mapping[str, bytes]) -> None:
         """Take a tokenizer's files by name.
 
-        Raises JobError (TokenizerUnsupported) if a file cannot be read, no token ends a document, or text
-        does not come back as it was.
+        Raises JobError (TokenizerUnsupported) if a file cannot be read, no token ends a document, or text does not
+        survive encoding and decoding.
         """
         self._files = dict(files)
         self._config = _object(files, CONFIG)
@@ -85,19 +84,19 @@ class CheckpointTokenizer:
 
     @property
     def digest(self) -> Digest:
-        """Identity of the tokenizer's files."""
+        """A digest of the tokenizer's files."""
         return digest_of(canonical_json({name: digest_of(data) for name, data in self._files.items()}))
 
     def encode(self, text: str | bytes) -> list[int]:
-        """Return the ids of a text; bytes that are no UTF-8 become U+FFFD, and do not come back."""
+        """Return the ids of a text; bytes that are not UTF-8 become U+FFFD, which loses them."""
         words = text.decode(errors="replace") if isinstance(text, bytes) else text
         ids: list[int] = self._words.encode(words, add_special_tokens=False).ids
         return ids
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """Return the bytes of ids, one after the other; a tokenizer that begins texts with a space keeps it.
+        """Return the bytes that the ids stand for, joined; with the leading space that some tokenizers add.
 
-        Ids beyond the vocabulary, which the embedding of a model may have, stand for nothing.
+        Ids beyond the vocabulary, which a model's embedding may have, stand for no bytes.
         """
         return b"".join(self._pieces[i] for i in ids if i < self.vocab_size)
 
@@ -111,14 +110,15 @@ class CheckpointTokenizer:
         return [len(piece) for piece in self._pieces]
 
     def conversation(self, said: Sequence[tuple[Role, str]]) -> list[ConversationPiece]:
-        """Return a conversation as the chat template writes it; learnt is what follows where an answer is asked for.
+        """Return a conversation as the chat template writes it; the answers are learnt.
 
-        A template may write what came before otherwise once another answer is asked for (Qwen3's leaves earlier
-        thoughts out). Then that answer begins a document of its own, with all before it as it is asked for.
+        A template may write earlier turns differently when a further answer is asked for (Qwen3's leaves out earlier
+        thoughts). In that case the further answer begins a document of its own, with everything before it as the
+        template then writes it.
 
-        Without a template: the words of each turn, a blank line between turns, as the presets have it. Raises
-        JobError (ChatTemplateUnsupported) if the template refuses the conversation, or writes the turns before
-        an answer otherwise once the answer is there.
+        Without a template: the words of each turn with a blank line between turns, as for the presets. Raises JobError
+        (ChatTemplateUnsupported) if the template refuses the conversation, or writes the turns before an answer
+        differently once the answer is there.
         """
         documents: list[list[ConversationPiece]] = [[]]
         done = ""
@@ -157,7 +157,7 @@ class CheckpointTokenizer:
             (folder / name).write_bytes(data)
 
     def _bounded(self, document: Sequence[ConversationPiece]) -> list[ConversationPiece]:
-        """Return a document with a token that begins it, and ends it where one token does both: then it stands twice."""
+        """Return a document that starts with the token for that; if the same token ends documents, also end it with it."""
         pieces = [(ids, learnt) for ids, learnt in document if ids]
         if pieces[0][0][0] != self.bos_id:
             pieces = [([self.bos_id], False), *pieces]
@@ -166,12 +166,12 @@ class CheckpointTokenizer:
         return pieces
 
     def _render(self, said: Sequence[tuple[Role, str]], *, ask: bool) -> str:
-        """Return a conversation as text; ``ask``: up to where the next answer begins."""
+        """Return a conversation as text; with ``ask``, up to the place where the next answer begins."""
         bos, eos, pad = (self._words.id_to_token(i) or "" for i in (self.bos_id, self.eos_id, self.pad_id))
         if self._template is None:
             turns = (words + (eos if role == "assistant" else "") for role, words in said)
             return bos + BETWEEN_TURNS.join(turns) + (BETWEEN_TURNS if ask else "")
-        from transformers.utils.chat_template_utils import render_jinja_template  # it imports much
+        from transformers.utils.chat_template_utils import render_jinja_template  # importing it takes long
 
         messages = [{"role": role, "content": words} for role, words in said]
         try:
@@ -188,18 +188,18 @@ class CheckpointTokenizer:
         return str(rendered[0])
 
     def _mark(self, text: str) -> list[int]:
-        """Return the ids of a template's text, special tokens included."""
+        """Return the ids of a text written by the template, including special tokens."""
         ids: list[int] = self._marked.encode(text, add_special_tokens=False).ids
         return ids
 
     def _answer(self, text: str) -> tuple[list[int], list[int]]:
-        """Return an answer with the special token that ends it, and what the template writes after that."""
+        """Return the ids of an answer with the special token that ends it, and of what the template writes after it."""
         ids = self._mark(text)
         last = max((at for at, i in enumerate(ids) if i in self._special), default=len(ids) - 1)
         return ids[: last + 1], ids[last + 1 :]
 
     def _named(self, name: str) -> int | None:
-        """Return the id of a token that the config names, as text or as an object."""
+        """Return the id of a token that the config names, as a string or as an object."""
         token = self._config.get(name)
         content = token.get("content") if isinstance(token, dict) else token
         return None if content is None else self._words.token_to_id(str(content))
@@ -208,7 +208,7 @@ class CheckpointTokenizer:
 def _backend(files: Mapping[str, bytes]) -> Backend:
     try:
         made = Backend.from_str(files[TOKENIZER].decode())
-    except Exception as error:  # the library has no error of its own
+    except Exception as error:  # the library has no error class of its own
         raise _unsupported(f"{TOKENIZER} cannot be read: {error}") from None
     made.no_truncation()
     made.no_padding()
@@ -216,7 +216,7 @@ def _backend(files: Mapping[str, bytes]) -> Backend:
 
 
 def _pieces(backend: Backend, description: Mapping[str, Any]) -> list[bytes]:
-    """Return the bytes that each id stands for, by id; special tokens have none."""
+    """Return the bytes that each id stands for, in the order of ids; special tokens stand for none."""
     kinds = _kinds(description.get("decoder"))
     byte_of = {character: byte for byte, character in enumerate(byte_characters())}
     vocabulary = backend.get_vocab(with_added_tokens=True)
@@ -234,7 +234,7 @@ def _pieces(backend: Backend, description: Mapping[str, Any]) -> list[bytes]:
 
 
 def _kinds(decoder: Any) -> set[str]:
-    """Return the kinds of the steps that a decoder takes."""
+    """Return the types of a decoder's steps."""
     if not isinstance(decoder, dict):
         return set()
     return {str(decoder.get("type"))}.union(*map(_kinds, decoder.get("decoders", ())))
@@ -251,7 +251,7 @@ def _object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
 
 
 def _template(files: Mapping[str, bytes], config: Mapping[str, Any]) -> str | None:
-    """Return the chat template, of its own file or of the config; of several, the one called default."""
+    """Return the chat template, from its own file or from the config; of several, the one named default."""
     try:
         if TEMPLATE in files:
             return files[TEMPLATE].decode()

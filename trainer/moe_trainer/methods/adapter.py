@@ -13,19 +13,19 @@ from moe_formats.training_spec import MethodName
 from moe_trainer.storage.manifest import corrupt, read_format, read_manifest
 from moe_trainer.storage.manifest import verify as verify_folder
 
-#: The file by which an artefact is an adapter.
+#: An artefact with this file is an adapter.
 ADAPTER = "adapter.json"
 
 
 class AdapterRecord(Format):
-    """What an adapter needs to be a model again."""
+    """What is needed to make an adapter a model again."""
 
     method: MethodName
-    base: ArtefactRef = Field(description="The checkpoint that it was trained beside; it fits no other.")
+    base: ArtefactRef = Field(description="The checkpoint beside which it was trained; it fits no other.")
 
 
 def read(store: Path, path: str, digest: Digest) -> AdapterRecord | None:
-    """Verify an adapter and return what it says of itself; None for a checkpoint, which is not verified here.
+    """Verify an adapter and return its record; return None for a checkpoint, which is not verified here.
 
     Raises JobError (ArtefactCorrupt).
     """
@@ -37,7 +37,7 @@ def read(store: Path, path: str, digest: Digest) -> AdapterRecord | None:
 
 
 def verify(store: Path, path: str, digest: Digest) -> AdapterRecord | None:
-    """Check every byte of an artefact and of the base that an adapter needs; return what the latter says of itself.
+    """Check every byte of an artefact, and of the base if it is an adapter; return the adapter's record, else None.
 
     Raises JobError (ArtefactCorrupt).
     """
@@ -52,7 +52,7 @@ def verify(store: Path, path: str, digest: Digest) -> AdapterRecord | None:
 
 @contextmanager
 def needing_base(folder: Path, record: AdapterRecord) -> Iterator[None]:
-    """Say of an error in the base which adapter cannot be used for it, and that no other base will do."""
+    """Turn an error in the base into one that names the adapter that needs this base and fits no other."""
     try:
         yield
     except JobError as error:
@@ -64,7 +64,7 @@ def needing_base(folder: Path, record: AdapterRecord) -> Iterator[None]:
 
 
 def checkpoint_of(store: Path, path: str) -> Path:
-    """Return the folder of the checkpoint that an artefact is or needs; nothing is verified."""
+    """Return the folder of the checkpoint that an artefact is, or that it needs as base; nothing is verified."""
     return store / (_record(store / path).base.path if (store / path / ADAPTER).exists() else path)
 
 

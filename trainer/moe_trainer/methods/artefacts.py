@@ -1,4 +1,4 @@
-"""Artefacts of any method: from the store to a model, and which goes on from which.
+"""Artefacts of every method: loading them from the store, and which may be trained further by which method.
 
     parent           trained by        starts from                      its artefact
     a checkpoint     Full              its weights                      a checkpoint
@@ -7,7 +7,7 @@
     an adapter       Full              base and adapter merged          a checkpoint
     an adapter       another method    refused
 
-So an adapter's base is always a checkpoint, and a chain of refreshes never grows what has to be loaded.
+So an adapter's base is always a checkpoint, and repeated refreshes never increase what has to be loaded.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -41,19 +41,19 @@ METHODS: Mapping[MethodName, Method] = {"Full": Full(), **ADAPTERS}
 
 @dataclass(frozen=True)
 class Start:
-    """A model that is ready to be trained by a method."""
+    """A model to which a method has been attached, ready for training."""
 
     model: CausalModel
     tokenizer: Tokenizer
-    base: ArtefactRef | None  #: What the artefact will name as its base; None if it will need none.
-    #: What reads rows of the base's weights, by their names in the model; empty where all of them are trained.
+    base: ArtefactRef | None  #: The base that the artefact will name; None if it needs none.
+    #: Readers of the base's weights, by their names in the model; empty where all weights are trained.
     weights: Mapping[str, RowReader] = field(default_factory=dict)
     added: Iterable[
         tuple[str, RowReader]
-    ] = ()  #: What a method has added, where the weights are yet to come.
+    ] = ()  #: The tensors that the method added, if the weights are still to be filled in.
 
     def take_part(self, processes: Processes, shard: bool | None = None) -> None:
-        """Leave this process its part of the model, with its weights, as ``spread`` does."""
+        """Reduce the model to this process's part, as ``spread`` does, and fill in its weights."""
         empty = is_outline(self.model)
         spread(self.model, processes, shard)
         if empty:
@@ -76,9 +76,9 @@ def load(store: Path, path: str, digest: Digest) -> tuple[CausalModel, Tokenizer
 def load_spread(
     store: Path, path: str, digest: Digest, processes: Processes
 ) -> tuple[CausalModel, Tokenizer]:
-    """Return what ``load`` does, spread over the processes, none of which loads more than it will hold.
+    """Return what ``load`` returns, spread over the processes; none of them loads more than it will hold.
 
-    An adapter is merged into its base whole, before both are cut.
+    An adapter is merged into its whole base before the result is cut.
     """
     record = adapter.read(store, path, digest)
     if processes.alone or record is not None:
@@ -94,9 +94,9 @@ def load_spread(
 def start(
     store: Path, parent: ArtefactRef, training: TrainingSpec, seed: int, processes: Processes = ALONE
 ) -> Start:
-    """Load a parent and let the method of a spec attach to it; several processes load no more than they will hold.
+    """Load a parent and attach the spec's method to it; several processes load no more than each will hold.
 
-    Raises JobError: ArtefactCorrupt, or InvalidConfig if the method cannot go on from this parent.
+    Raises JobError: ArtefactCorrupt, or InvalidConfig if the method cannot train this parent.
     """
     record = adapter.read(store, parent.path, parent.digest)
     if record is not None and training.method not in ("Full", record.method):
@@ -133,8 +133,9 @@ def write(
 ) -> Digest:
     """Commit the artefact of a method and return its digest; if ``folder`` is committed already, that one stays.
 
-    ``temperature`` is what it is sampled at by default; absent: what its base is, or 1. ``tensors`` are the
-    method's, where the model is spread over processes; ``alive`` is called when they all are written, once a file.
+    ``temperature`` is the default for sampling; if it is None, the base's default applies, or 1. ``tensors`` are
+    those of the method, if the model is spread over processes. ``alive`` is called once per file after all of them
+    are written.
     """
     with manifest.new_folder(folder, "artefact", alive) as working:
         METHODS[training.method].write(working, model, tokenizer, training, tensors)
@@ -154,7 +155,7 @@ def _start_in_parts(
     seed: int,
     processes: Processes,
 ) -> Start:
-    """Let a method attach to the outline of a checkpoint, and say what will fill both."""
+    """Attach a method to the outline of a checkpoint; the result says what will fill in both."""
     outline = _outline(store, parent.path, parent.digest, record, processes)
     model, method = outline.model, METHODS[training.method]
     before = {id(weight): name for name, weight in model.weights().items()}
@@ -172,7 +173,7 @@ def _start_in_parts(
 
 
 def _base(parent: ArtefactRef, record: AdapterRecord | None) -> ArtefactRef:
-    """Return the checkpoint that an adapter of a parent is trained beside."""
+    """Return the checkpoint beside which an adapter of this parent is trained."""
     base = parent if record is None else record.base
     return base.model_copy(update={"ancestry": (), "contamination": None})
 
@@ -180,7 +181,7 @@ def _base(parent: ArtefactRef, record: AdapterRecord | None) -> ArtefactRef:
 def _outline(
     store: Path, path: str, digest: Digest, record: AdapterRecord | None, processes: Processes
 ) -> checkpoint_format.Outline:
-    """Return the outline of the checkpoint that an artefact is, or that it needs; all processes share its verification."""
+    """Return the outline of the checkpoint that an artefact is or needs; all processes share the work of verifying it."""
 
     def verified(path: str, digest: Digest) -> checkpoint_format.Outline:
         processes.together(lambda: manifest.verify(store / path, digest, processes.share()))
@@ -195,7 +196,7 @@ def _outline(
 def _checkpoint(
     store: Path, path: str, digest: Digest, record: AdapterRecord | None
 ) -> tuple[CausalModel, Tokenizer]:
-    """Load the checkpoint that an artefact is, or that it needs."""
+    """Load the checkpoint that an artefact is, or that it needs as base."""
     if record is None:
         return checkpoint_format.load(store / path, digest)
     with adapter.needing_base(store / path, record):

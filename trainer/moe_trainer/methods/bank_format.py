@@ -1,7 +1,7 @@
 """Banks of in-layer experts on disk: bank_config.json and bank.safetensors.
 
-The tensors have the names and the layout that the base's have in transformers, where in-layer experts are
-stacked, k instead of E of them. Of Qwen3-MoE, and so of the presets:
+The tensors have the names and the layout of the base's tensors in transformers, where in-layer experts are stacked, with
+k of them instead of E. For Qwen3-MoE, and so for the presets:
 
     model.layers.0.mlp.gate.weight (k, D)    ….experts.gate_up_proj (k, 2F, D)    ….experts.down_proj (k, D, F)
 """
@@ -25,14 +25,14 @@ WEIGHTS = "bank.safetensors"
 
 
 class BankConfig(Format):
-    """What a bank consists of."""
+    """The sizes of a bank."""
 
-    experts: int = Field(gt=0, description="In-layer experts that it has in each mixture layer, k.")
-    layers: int = Field(gt=0, description="Mixture layers of its base.")
+    experts: int = Field(gt=0, description="The number of its in-layer experts in each mixture layer, k.")
+    layers: int = Field(gt=0, description="The number of mixture layers of its base.")
 
 
 def write(folder: Path, config: BankConfig, tensors: TensorStream) -> None:
-    """Write a bank, whose tensors are those of ``stream``."""
+    """Write a bank; ``tensors`` is what ``stream`` returns."""
     save_each(folder / WEIGHTS, tensors.outline(), tensors)
     (folder / CONFIG).write_text(config.to_json() + "\n")
 
@@ -46,12 +46,12 @@ def stream(layers: Sequence[BankLayer]) -> TensorStream:
 
 
 def read_config(folder: Path) -> BankConfig:
-    """Return what a bank consists of; raises JobError (ArtefactCorrupt)."""
+    """Return the sizes of a bank; raises JobError (ArtefactCorrupt)."""
     return read_format(folder, CONFIG, BankConfig)
 
 
 def read(folder: Path, layers: Sequence[BankLayer]) -> list[list[RowReader]]:
-    """Return, by layer, what reads a bank's rows of the router, gate and up, and down.
+    """Return for each layer the readers of a bank's router rows, gate and up, and down.
 
     Raises JobError (ArtefactCorrupt) unless they fit the layers of the base.
     """

@@ -1,13 +1,14 @@
-"""Weights at rest: a Hugging Face directory, committed by a manifest. Never pickle.
+"""Checkpoints, which method Full leaves: whole models as Hugging Face directories, committed by a manifest.
 
     config.json  model.safetensors  tokenizer.json  tokenizer_config.json  generation_config.json
     report.json  manifest.json
 
-    artefact.load(folder, digest) -> (model, tokenizer)     verifies every byte first
-    artefact.outline(folder) -> Outline                     the same without its weights, which come by rows
-    artefact.write(folder, model, tokenizer, report) -> digest
+    checkpoint_format.load(folder, digest) -> (model, tokenizer)     verifies every byte first
+    checkpoint_format.outline(folder) -> Outline                     the same without weights, which are read by rows
+    checkpoint_format.write(folder, model, tokenizer, report) -> digest
 
-What the files hold: preset_format.py for presets, hugging_face/directory.py for all else.
+What the files contain is defined by models/preset_format.py for presets, and by hugging_face/directory.py for everything
+else. The checkpoints from which an interrupted run continues are another thing (training/checkpoint.py). Never pickle.
 """
 
 from collections.abc import Mapping
@@ -31,9 +32,9 @@ class Outline:
     """A model in evaluation mode whose weights take no memory yet (parallel/filling.py).
 
     Attributes:
-        model: the model, but for its weights.
+        model: the model, whose weights are on torch's meta device.
         tokenizer: its tokenizer.
-        weights: what reads some rows of each weight, by its name in the model.
+        weights: reads some rows of each weight, by its name in the model.
 
     """
 
@@ -43,7 +44,7 @@ class Outline:
 
 
 def write(folder: Path, model: CausalModel, tokenizer: Tokenizer, report: str) -> Digest:
-    """Commit an artefact and return its digest; if ``folder`` is committed already, that one stays."""
+    """Commit a checkpoint and return its digest; if ``folder`` is committed already, it stays as it is."""
     with new_folder(folder, "artefact") as working:
         write_files(working, model, tokenizer)
         (working / REPORT).write_text(report)
@@ -55,7 +56,7 @@ def write_files(
 ) -> None:
     """Write weights, config and tokenizer into a folder that is not committed yet.
 
-    ``tensors`` are the model's, where it is spread over processes.
+    ``tensors`` are those of the model, if it is spread over processes.
     """
     tensors = tensors or stream(model)
     tokenizer.save(folder)
@@ -81,12 +82,11 @@ def stream(model: CausalModel) -> TensorStream:
 def load(folder: Path, digest: Digest | None) -> tuple[CausalModel, Tokenizer]:
     """Return the model, in evaluation mode, and its tokenizer.
 
-    What has the presets' tokenizer and an architecture that they have is loaded by our own code; anything
-    else by transformers.
+    Models with the presets' architecture and tokenizer are loaded by our own code, all others by transformers.
 
-    Raises JobError: ArtefactCorrupt unless every byte is what the manifest named by ``digest`` says (``None``
-    accepts any manifest and is for artefacts that nobody has named yet) and the files fit together;
-    ModelUnsupported or TokenizerUnsupported if it is nothing that can be trained here.
+    Raises JobError: ArtefactCorrupt unless every byte is as the manifest with this ``digest`` says and the files fit
+    together (``None`` accepts any manifest, and is for artefacts that have not been named yet); ModelUnsupported or
+    TokenizerUnsupported if it cannot be trained here.
     """
     verify(folder, digest)
     if preset_format.is_preset(folder):
@@ -97,9 +97,9 @@ def load(folder: Path, digest: Digest | None) -> tuple[CausalModel, Tokenizer]:
 
 
 def outline(folder: Path) -> Outline:
-    """Return what ``load`` does, but for the weights, which are read by rows; the folder has to be verified.
+    """Return what ``load`` returns, without weights, which are read by rows; the folder must have been verified.
 
-    Raises the JobError of ``load``.
+    Raises the same JobErrors as ``load``.
     """
     if preset_format.is_preset(folder):
         model, weights = preset_format.outline(folder)

@@ -1,8 +1,8 @@
-"""The banks of several Experts on one base, stacked: one mixture with E + sum of k in-layer experts a layer.
+"""The banks of several Experts on one base, stacked: one mixture with E + sum of k in-layer experts per layer.
 
-    all rows of the router beside one another     its own gate decides, token by token: an ordinary checkpoint
-    rows chosen by sequence (``choose``)          each sequence sees the base's rows and its own bank's alone, as
-                                                  if that bank were the only one; one grouped product for all
+    all rows of the router are visible            the router chooses among all, token by token: an ordinary checkpoint
+    rows chosen by sequence (``choose``)          each sequence sees only the base's rows and its own bank's, as if that
+                                                  bank were the only one; one grouped product computes all of them
 
 Shapes: B sequences, T tokens of each, N = B * T, D hidden, E all in-layer experts of a layer, M banks and the base alone.
 """
@@ -26,14 +26,16 @@ from moe_trainer.text.tokenizer import Tokenizer
 
 
 class VisibleRows(nn.Module):
-    """What each sequence of a batch sees of a router's rows (``Mixture.beside``)."""
+    """Limits which of a router's rows each sequence of a batch can choose (``Mixture.beside``)."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.visible_BE: Tensor | None = None  #: Of the sequences of the next pass; None: all rows for all.
+        self.visible_BE: Tensor | None = (
+            None  #: For the sequences of the next pass; None: all rows are visible to all.
+        )
 
     def forward(self, x_ND: Tensor, logits_NE: Tensor) -> Tensor:
-        """Return the logits; those of rows that a token's sequence does not see are CLOSED."""
+        """Return the logits, with CLOSED for rows that a token's sequence does not see."""
         if self.visible_BE is None:
             return logits_NE
         logits_BTE = logits_NE.view(len(self.visible_BE), -1, logits_NE.shape[1])
@@ -47,11 +49,11 @@ class Composition:
     model: CausalModel
     tokenizer: Tokenizer
     base: ArtefactRef
-    #: Which in-layer experts the sequences of each bank see; the last row is for those of none.
+    #: Which in-layer experts the sequences of each bank see; the last row is for sequences without a bank.
     visible_ME: Tensor
 
     def choose(self, banks: Sequence[int | None]) -> None:
-        """Let each sequence of the next passes see its own bank, by number in the composition; None: none."""
+        """Set the bank of each sequence of the next passes, by its number in the composition; None: no bank."""
         rows = torch.tensor([-1 if bank is None else bank for bank in banks])
         for mixture in self.model.mixtures:
             assert isinstance(mixture.beside, VisibleRows)
@@ -59,9 +61,9 @@ class Composition:
 
 
 def compose(store: Path, banks: Sequence[tuple[str, Digest]]) -> Composition:
-    """Load a base and stack banks of it, given by path and digest in the store, in this order.
+    """Load the base of some banks and stack the banks on it in this order; banks are given by path and digest.
 
-    Raises JobError: ArtefactCorrupt, or InvalidConfig if one is no bank, or they are of different bases.
+    Raises JobError: ArtefactCorrupt, or InvalidConfig if one is not a bank, or their bases differ.
     """
     base = _common_base(store, banks)
     model, tokenizer = checkpoint_format.load(store / base.path, base.digest)

@@ -1,14 +1,14 @@
-"""ExpertBank: k in-layer experts beside the frozen ones of each mixture layer, trained in the forward pass.
+"""ExpertBank: k more in-layer experts beside the frozen ones of each mixture layer.
 
-A bank starts as a copy. In each layer the base's in-layer experts that the domain uses most are copied, and
-their rows of the router with them, each moved towards the mean hidden state m of the domain's tokens:
+A bank starts as a copy. In each layer those of the base's in-layer experts are copied that the domain uses most, together
+with their rows of the router. Each row is moved towards the mean hidden state m of the domain's tokens:
 
     row = copied row + SHIFT * m / |m|^2          so that its logit is about SHIFT above the original's
 
-So the copies answer for the originals from the first step on, with their weights, and a bank of as many
-in-layer experts as the base has starts as the base. What else was tried: docs/decisions/0015.
+So from the first step on the copies are chosen instead of the originals, and a bank with as many in-layer experts as the
+base starts as the base. docs/decisions/0015 says what else was tried.
 
-Spread over processes, the base's in-layer experts are cut as ever, and a bank is held as everything else is.
+Over several processes the base's in-layer experts are cut as usual, and a bank is held like all other weights.
 
 Shapes: N tokens, D hidden, E in-layer experts of the base, k of the bank, F inner width, L mixture layers.
 """
@@ -34,15 +34,15 @@ from moe_trainer.text.tokenizer import Tokenizer
 from moe_trainer.weights.reading import RowReader
 from moe_trainer.weights.writing import TensorStream
 
-#: How far the copied rows' logits start above their originals' on a mean token of the domain: e^4 is 55 to 1.
+#: By how much the logits of copied rows start above their originals' on a mean token of the domain: e^4 is 55 to 1.
 SHIFT = 4.0
 
 
 class ExpertBank:
-    """Train in-layer experts of a new bank alone."""
+    """Only the in-layer experts of a new bank are trained, with their rows of the router."""
 
     def attach(self, model: CausalModel, training: TrainingSpec, seed: int) -> None:
-        """Freeze the model and put a bank into each mixture layer; it stays closed until ``begin``."""
+        """Freeze the model and add a bank to each mixture layer; it stays closed until ``begin``."""
         layers, experts = bankable(model), training.bank.experts
         most = layers[0].mixture.router.experts
         if experts > most:
@@ -62,7 +62,7 @@ class ExpertBank:
             add_bank(model, layer, experts)
 
     def initial(self, model: CausalModel, seed: int) -> Iterable[tuple[str, RowReader]]:
-        """Return zeros: ``begin`` sets a bank."""
+        """Return zeros: ``begin`` sets the bank's weights."""
         names = parameter_names(model)
         return [
             (names[id(weight)], partial(_zeros, weight.shape))
@@ -73,7 +73,7 @@ class ExpertBank:
     def stored(
         self, folder: Path, model: CausalModel, training: TrainingSpec
     ) -> Iterable[tuple[str, RowReader]]:
-        """Open the banks, and return what a bank of the same size holds."""
+        """Open the banks, and return the weights in an artefact with a bank of the same size."""
         found = bank_format.read_config(folder).experts
         if found != training.bank.experts:
             raise JobError(
@@ -96,7 +96,7 @@ class ExpertBank:
         base: Mapping[str, RowReader],
         processes: Processes = ALONE,
     ) -> None:
-        """Copy the base's in-layer experts that some batches of ids use most into a bank that is new."""
+        """Copy into a new bank those of the base's in-layer experts that some batches of ids use most."""
         layers = bank_layers(model)
         if all(_rows(layer).open for layer in layers):
             return
@@ -111,7 +111,7 @@ class ExpertBank:
         _open(layers)
 
     def stream(self, model: CausalModel) -> TensorStream:
-        """Return the tensors of the bank alone."""
+        """Return the tensors of the bank."""
         return bank_format.stream(bank_layers(model))
 
     def write(
@@ -122,21 +122,21 @@ class ExpertBank:
         training: TrainingSpec,
         tensors: TensorStream | None = None,
     ) -> None:
-        """Write the bank alone."""
+        """Write the bank."""
         config = BankConfig(experts=training.bank.experts, layers=len(model.mixtures))
         bank_format.write(folder, config, tensors or self.stream(model))
 
     def load(self, folder: Path, model: CausalModel) -> None:
-        """Stack a bank onto the base: an ordinary model with more in-layer experts."""
+        """Stack a bank onto the base; the result is an ordinary model with more in-layer experts."""
         layers = bankable(model)
         stored = bank_format.read(folder, layers)
-        while layers:  # a layer that is done is forgotten, so that the base is not in memory twice
+        while layers:  # finished layers are dropped, so that the base is not in memory twice
             stack_bank(model, layers.pop(), [rows(slice(None)) for rows in stored.pop()])
         model.set_in_layer_experts(model.mixtures[0].router.experts)
 
 
 def bankable(model: CausalModel) -> list[BankLayer]:
-    """Return the mixture layers that a bank can be put into; raises JobError (InvalidConfig) if it cannot."""
+    """Return the mixture layers to which a bank can be added; raises JobError (InvalidConfig) if none can."""
     layers, known = sum(map(holds_in_layer_experts, model.modules())), len(model.mixtures)
     if not layers:
         raise _refused("the base is dense, and a bank stands beside in-layer experts")
@@ -176,12 +176,12 @@ def _open(layers: Iterable[BankLayer]) -> None:
 
 
 def _chosen(base: RowReader, used: list[int]) -> RowReader:
-    """Return what makes rows of a bank: copies of some of the base's."""
+    """Return a reader of a bank's rows, which are copies of some of the base's."""
     return lambda rows: torch.cat([base(slice(expert, expert + 1)) for expert in used[rows]])
 
 
 def _shifted(rows: RowReader, mean_D: Tensor) -> RowReader:
-    """Return rows of a router moved towards a mean hidden state."""
+    """Return a reader of a router's rows, moved towards a mean hidden state."""
     return lambda some: rows(some).to(mean_D) + SHIFT * mean_D / mean_D.square().sum()
 
 
@@ -193,7 +193,7 @@ def _zeros(shape: torch.Size, rows: slice) -> Tensor:
 def _measured(
     model: CausalModel, layers: list[BankLayer], batches: Iterable[Tensor], processes: Processes
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return each layer's mean input over the batches of all processes, and how often it chose each in-layer expert."""
+    """Return each layer's mean input over the batches of all processes, and how often each in-layer expert was chosen."""
     sums: list[list[Tensor]] = [[] for _ in layers]
     hooks = [
         _rows(layer).register_forward_pre_hook(

@@ -1,4 +1,4 @@
-"""Full: every weight is trained, and the artefact is a checkpoint that needs no other."""
+"""Full: every weight is trained, and the artefact is a checkpoint that needs no base."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,13 +15,13 @@ from moe_trainer.weights.writing import TensorStream
 
 
 class Full:
-    """Train all weights."""
+    """All weights are trained."""
 
     def attach(self, model: CausalModel, training: TrainingSpec, seed: int) -> None:
         """Leave the model as it is."""
 
     def initial(self, model: CausalModel, seed: int) -> Iterable[tuple[str, RowReader]]:
-        """Return nothing: nothing is added."""
+        """Return nothing, since nothing was added."""
         return ()
 
     def stored(
@@ -37,7 +37,7 @@ class Full:
         base: Mapping[str, RowReader],
         processes: Processes = ALONE,
     ) -> None:
-        """Begin as attached."""
+        """Do nothing."""
 
     def stream(self, model: CausalModel) -> TensorStream:
         """Return all tensors of the checkpoint."""

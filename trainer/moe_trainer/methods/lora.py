@@ -1,6 +1,6 @@
 """LoRA: low-rank updates beside frozen weights. Its artefact is a PEFT adapter.
 
-Evaluated and served, an adapter is merged into its base, so it costs what the base costs.
+For evaluation and serving an adapter is merged into its base, so it costs the same as the base.
 """
 
 import math
@@ -23,15 +23,15 @@ from moe_trainer.text.tokenizer import Tokenizer
 from moe_trainer.weights.reading import RowReader
 from moe_trainer.weights.writing import TensorStream
 
-#: Linear layers that choose among in-layer experts: an update there would move what is balanced.
+#: Linear layers that choose among in-layer experts get no update, as it would change what is balanced.
 _ROUTERS = {"gate", "router", "shared_expert_gate"}
 
 
 class LoRA:
-    """Train low-rank updates of the targets alone."""
+    """Only low-rank updates of the targets are trained."""
 
     def attach(self, model: CausalModel, training: TrainingSpec, seed: int) -> None:
-        """Freeze the model and give each target an update, which is zero at first."""
+        """Freeze the model and give each target an update, which starts as zero."""
         if training.balancing.bias != "None":
             raise JobError(
                 "InvalidConfig",
@@ -50,10 +50,10 @@ class LoRA:
         base: Mapping[str, RowReader],
         processes: Processes = ALONE,
     ) -> None:
-        """Begin as attached."""
+        """Do nothing: the updates start as ``attach`` made them."""
 
     def stream(self, model: CausalModel) -> TensorStream:
-        """Return the updates as PEFT has them."""
+        """Return the updates as PEFT stores them."""
         return peft_format.stream(model)
 
     def write(
@@ -68,7 +68,7 @@ class LoRA:
         peft_format.write(folder, _config(model, training.lora), tensors or self.stream(model))
 
     def initial(self, model: CausalModel, seed: int) -> Iterator[tuple[str, RowReader]]:
-        """Return the updates before the first step: A drawn, and B at zero."""
+        """Return the updates before the first step: A is drawn at random, B is zero."""
         names = parameter_names(model)
         updates = [
             (names[id(update.a_RI)], update.a_RI.shape, names[id(update.b_OR)], update.b_OR.shape)
@@ -77,7 +77,12 @@ class LoRA:
 
         def drawn() -> Iterator[tuple[str, RowReader]]:
             generator = torch.Generator("cpu").manual_seed(seed)
-            for a, a_shape, b, b_shape in updates:  # as they are whole, also when the model is spread by now
+            for (
+                a,
+                a_shape,
+                b,
+                b_shape,
+            ) in updates:  # with the shapes of the whole, even if the model is spread by now
                 yield a, draw(a_shape, generator).__getitem__
                 yield b, torch.zeros(b_shape, device="cpu").__getitem__
 
@@ -97,7 +102,7 @@ class LoRA:
         return peft_format.read_weights(folder, model)
 
     def load(self, folder: Path, model: CausalModel) -> None:
-        """Merge an adapter into its base: an ordinary model of the same function."""
+        """Merge an adapter into its base; the result is an ordinary model that computes the same."""
         _add_updates(model, peft_format.read_config(folder))
         put(model, peft_format.read_weights(folder, model))
         for name, module in list(model.named_modules()):
@@ -107,7 +112,7 @@ class LoRA:
 
 
 def _config(model: nn.Module, spec: LoRASpec) -> PeftConfig:
-    """Return what PEFT is told; raises JobError (InvalidConfig) for a target that the model lacks."""
+    """Return the config for PEFT; raises JobError (InvalidConfig) for a target that the model does not have."""
     parts = _parts(model)
     asked = spec.targets or tuple(parts)
     lacking = [target for target in asked if target not in parts]
@@ -127,10 +132,10 @@ def _config(model: nn.Module, spec: LoRASpec) -> PeftConfig:
 
 
 def _parts(model: nn.Module) -> dict[LoRATarget, set[str]]:
-    """Return the parts of a model that can be targets, each with PEFT's names for what it consists of.
+    """Return the parts of a model that can be targets, each with PEFT's names for its layers or weights.
 
-    In a mixture PEFT takes the name ``gate_proj`` for one of the in-layer experts of an older layout; so
-    feed-forward layers beside them go by their parameter, ``gate_proj.weight``.
+    In a mixture-of-experts model PEFT takes the name ``gate_proj`` for in-layer experts of an older layout. So
+    feed-forward layers beside them are named by their parameter, ``gate_proj.weight``.
     """
     parts: dict[LoRATarget, set[str]] = {}
     mixture = any(stacked_weights(module) for module in model.modules())
@@ -149,7 +154,7 @@ def _parts(model: nn.Module) -> dict[LoRATarget, set[str]]:
 
 
 def _add_updates(model: nn.Module, config: PeftConfig, *, keep: bool = False) -> None:
-    """Freeze the model and put updates, all zero, at the targets of a config."""
+    """Freeze the model and add updates of zero at the targets of a config."""
     model.requires_grad_(False)
     scale = config.lora_alpha / (math.sqrt(config.r) if config.use_rslora else config.r)
     targets = {*config.target_modules, *config.target_parameters}

@@ -1,9 +1,9 @@
 """What a method is.
 
-A method decides which parameters are trained: those that require a gradient after ``attach``
+A method determines which parameters are trained: those that require a gradient after ``attach``
 (optimization.trained_parameters). Optimizer, checkpoints and the reported number of parameters follow from that.
-A method whose artefact holds less than the model is an AdapterMethod: its artefact is made a model again on top
-of its base.
+A method whose artefact holds less than the whole model is an AdapterMethod: to become a model again, its artefact needs
+the base.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,25 +24,25 @@ class Method(Protocol):
     """How a revision's weights are made from its parent's."""
 
     def attach(self, model: CausalModel, training: TrainingSpec, seed: int) -> None:
-        """Freeze what is not trained and add what is, so that the model still answers as before.
+        """Freeze what is not trained and add what is trained, so that the model still answers as before.
 
-        The model may be an outline, whose weights come later, by rows (parallel/filling.py).
+        The model may be an outline, whose weights are filled in later, by rows (parallel/filling.py).
 
-        Raises JobError (InvalidConfig) if the spec asks for what the method or the model cannot do.
+        Raises JobError (InvalidConfig) if the spec asks for something that the method or the model cannot do.
         """
         ...
 
     def initial(self, model: CausalModel, seed: int) -> Iterable[tuple[str, RowReader]]:
-        """Return the tensors that ``attach`` has added to a model, by name, as they are before the first step."""
+        """Return the tensors that ``attach`` added to a model, by name, with their values before the first step."""
         ...
 
     def stored(
         self, folder: Path, model: CausalModel, training: TrainingSpec
     ) -> Iterable[tuple[str, RowReader]]:
-        """Return the same from an artefact, to train on.
+        """Return the same with the values in an artefact, to train it further.
 
-        Raises JobError: InvalidConfig if the artefact has another shape than was attached, ArtefactCorrupt if
-        it cannot be read.
+        Raises JobError: InvalidConfig if the artefact's shape differs from what was attached, ArtefactCorrupt if it
+        cannot be read.
         """
         ...
 
@@ -53,15 +53,15 @@ class Method(Protocol):
         base: Mapping[str, RowReader],
         processes: Processes = ALONE,
     ) -> None:
-        """Set what ``attach`` has added by the run's first batches of ids, unless it goes on from an artefact.
+        """Initialise what ``attach`` added from the run's first batches, unless it was read from an artefact.
 
-        Each process has its share of the batches. ``base`` reads rows of the base's weights, by their names in
-        the model, which may be spread by now.
+        Each process passes its share of the batches of ids. ``base`` reads rows of the base's weights, by their
+        names in the model, which may be spread over processes by now.
         """
         ...
 
     def stream(self, model: CausalModel) -> TensorStream:
-        """Return the tensors that will be in an artefact, each made of the model's when its turn comes."""
+        """Return the tensors for an artefact, each made from the model's tensors when its turn comes."""
         ...
 
     def write(
@@ -72,7 +72,7 @@ class Method(Protocol):
         training: TrainingSpec,
         tensors: TensorStream | None = None,
     ) -> None:
-        """Write what was trained into an artefact's folder; ``tensors`` is what ``stream`` returns, the default."""
+        """Write what was trained into an artefact's folder; ``tensors`` defaults to what ``stream`` returns."""
         ...
 
 
@@ -80,7 +80,7 @@ class AdapterMethod(Method, Protocol):
     """A method whose artefact holds only what was added to a frozen base."""
 
     def load(self, folder: Path, model: CausalModel) -> None:
-        """Turn the base into the model that an artefact makes of it: an ordinary one, which Full can train.
+        """Apply an artefact to its base; the result is an ordinary model, which Full can train.
 
         Raises JobError (ArtefactCorrupt) if the artefact cannot be read or does not fit the base.
         """

@@ -3,8 +3,8 @@
     a linear layer         NAME.lora_A.weight (R, I)          NAME.lora_B.weight (O, R)
     in-layer experts       EXPERTS.base_layer.lora_A/B        of gate_up_proj, as PEFT nests two parameters
                            EXPERTS.lora_A/B                   of down_proj
-                           A is (E R, I): one in-layer expert after the other; B is (O, R E): the experts vary
-                           fastest (peft.tuners.lora.layer.ParamWrapper)
+                           A is (E R, I): one in-layer expert after the other; B is (O, R E): the expert is the
+                           fastest index (peft.tuners.lora.layer.ParamWrapper)
 
 Names are those of the base in transformers, behind ``base_model.model.``.
 """
@@ -31,7 +31,7 @@ WEIGHTS = "adapter_model.safetensors"
 
 
 class PeftConfig(BaseModel):
-    """The part of adapter_config.json that we use; what is absent is at PEFT's default."""
+    """The fields of adapter_config.json that we use; absent ones have PEFT's defaults."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -48,7 +48,7 @@ class PeftConfig(BaseModel):
 
 
 def write(folder: Path, config: PeftConfig, tensors: TensorStream) -> None:
-    """Write the updates of a model, as they come."""
+    """Write an adapter; the updates are written as they come."""
     (folder / CONFIG).write_text(json.dumps(config.model_dump(), indent=2, sort_keys=True) + "\n")
     save_each(folder / WEIGHTS, tensors.outline(), tensors)
 
@@ -67,7 +67,7 @@ def read_config(folder: Path) -> PeftConfig:
 
 
 def read_weights(folder: Path, model: nn.Module) -> list[tuple[str, RowReader]]:
-    """Return what reads the updates of a model, by their names in it.
+    """Return readers of a model's updates, by their names in the model.
 
     Raises JobError (ArtefactCorrupt) unless every name and shape matches.
     """
@@ -88,7 +88,7 @@ def read_weights(folder: Path, model: nn.Module) -> list[tuple[str, RowReader]]:
 
 
 def updates(model: nn.Module) -> dict[str, LowRank]:
-    """Return the updates of a model under PEFT's names."""
+    """Return the updates of a model by PEFT's names."""
     found: dict[str, LowRank] = {}
     for name, module in model.named_modules():
         if isinstance(module, LoRALinear):
@@ -100,7 +100,7 @@ def updates(model: nn.Module) -> dict[str, LowRank]:
 
 
 def parameter_name(module: str, weight: str) -> str:
-    """Return how PEFT is told of a stacked weight: its name in transformers, as far as it is alike in all layers."""
+    """Return PEFT's name of a stacked weight: the part of its name in transformers that is the same in all layers."""
     return ".".join(in_transformers(f"{module}.{weight}").split(".")[-3:])
 
 
@@ -122,7 +122,7 @@ def _check(folder: Path, name: str, tensors: dict[str, Stored], parameter: Tenso
 
 
 def _rows(folder: Path, stored: Stored, shape: torch.Size, stacked: bool, rows: slice) -> Tensor:
-    """Return some rows of an A or a B; they lie apart on disk, so it is read whole, which is little."""
+    """Return some rows of an A or a B. They are scattered on disk, so the whole tensor, which is small, is read."""
     found = read_rows(folder, stored)
     return (_b_from_disk(found, shape) if stacked else found.view(shape))[rows]
 

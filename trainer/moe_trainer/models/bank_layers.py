@@ -1,12 +1,12 @@
-"""A mixture layer with a bank: k in-layer experts beside its frozen ones, with a row of the router each.
+"""A mixture layer with a bank: k more in-layer experts beside its frozen ones, each with a row of the router.
 
     logits = [base's rows; bank's rows] x          one choice among all E + k, one softmax
     y      = base's experts on the slots that chose them + bank's experts on theirs
 
-Trained, base and bank stay apart: nothing of the base's size is copied, and a bank that is taken off leaves
-the base as it was. Evaluated and served they are stacked: an ordinary layer of E + k in-layer experts.
+In training, base and bank are separate modules: nothing of the base's size is copied, and removing the bank leaves the
+base as it was. For evaluation and serving they are stacked into an ordinary layer of E + k in-layer experts.
 
-The layer may be one of ours or one of transformers' (BankLayer): what differs is only what its parts are called.
+The layer may be ours or transformers' (BankLayer): only the names of its parts differ.
 
 Shapes: N tokens, D hidden, E in-layer experts of the base, k of the bank, K active per token, F inner width.
 """
@@ -22,20 +22,20 @@ from moe_trainer.models.causal_model import CausalModel, Mixture, parameter_name
 from moe_trainer.models.in_layer import in_transformers, stacked_weights, with_weights
 from moe_trainer.moe.layer import MoELayer
 
-#: The logit of a row that must not be chosen: far below any other, so that its probability is exactly 0.
+#: The logit of a row that must not be chosen: so far below the others that its probability is exactly 0.
 CLOSED = -1e9
 
 
 class BankRows(nn.Module):
-    """The rows of a bank below those of a router (``Mixture.beside``)."""
+    """A bank's rows of the router, below the router's own (``Mixture.beside``)."""
 
     def __init__(self, rows_ED: Tensor, experts: int) -> None:
         super().__init__()
         self.rows_kD = nn.Parameter(rows_ED.new_empty(experts, rows_ED.shape[1]))
-        self.open = False  #: Until its rows are set, a bank is never chosen.
+        self.open = False  #: Until its rows are set, a bank's in-layer experts are never chosen.
 
     def forward(self, x_ND: Tensor, logits_NE: Tensor) -> Tensor:
-        """Return the logits of the base's in-layer experts, then of the bank's."""
+        """Return the logits of the base's in-layer experts, followed by the bank's."""
         if self.open:
             logits_Nk = F.linear(x_ND, self.rows_kD.to(x_ND.dtype))
         else:
@@ -44,21 +44,24 @@ class BankRows(nn.Module):
 
 
 class BankedExperts(nn.Module):
-    """The in-layer experts of a layer, frozen, and those of a bank, which compute in the same way."""
+    """The frozen in-layer experts of a layer, and those of a bank, which are computed in the same way."""
 
     def __init__(self, base: nn.Module, experts: int) -> None:
         super().__init__()
         weights = stacked_weights(base)
         self.base = base
-        self.sizes = (len(next(iter(weights.values()))), experts)  #: E and k, however they are cut later.
+        self.sizes = (
+            len(next(iter(weights.values()))),
+            experts,
+        )  #: E and k of the whole layer, however it is cut over processes.
         self.bank = with_weights(
             base, {name: weight.new_empty(experts, *weight.shape[1:]) for name, weight in weights.items()}
         )
 
     def forward(self, x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor) -> Tensor:
-        """Return the weighted outputs of each token's in-layer experts: E and above are the bank's."""
+        """Return each token's weighted sum over its in-layer experts; numbers from E on are the bank's."""
         base, bank = self.sizes
-        of_bank_NK = experts_NK >= base  # so is a slot that was dropped: E + k, which is dropped in both
+        of_bank_NK = experts_NK >= base  # a dropped slot has number E + k, and is dropped in both
         y_ND: Tensor = self.base(x_ND, experts_NK.masked_fill(of_bank_NK, base), weights_NK)
         own_NK = torch.where(of_bank_NK, experts_NK - base, bank)
         added_ND: Tensor = self.bank(x_ND, own_NK, weights_NK)
@@ -71,10 +74,10 @@ class BankLayer:
 
     Attributes:
         mixture: its router.
-        name: the name in the model of the module that computes its in-layer experts, those of a bank too.
-        base: the router's rows, gate and up, and down.
-        bank: the same of the bank; empty where there is none.
-        on_disk: what transformers calls the base's: a bank's tensors have these names on disk.
+        name: the model's name for the module that computes its in-layer experts, including a bank's.
+        base: the base's tensors: the router's rows, gate and up, and down.
+        bank: the same of the bank; empty if there is none.
+        on_disk: the names of the base's tensors in transformers; a bank's have the same names on disk.
 
     """
 
@@ -86,7 +89,7 @@ class BankLayer:
 
 
 def bank_layers(model: CausalModel) -> list[BankLayer]:
-    """Return the mixture layers of a model each of whose layers has a router that we know (expert_bank.bankable)."""
+    """Return the mixture layers of a model; the router of each must be known to us (expert_bank.bankable)."""
     names = parameter_names(model)
     return [
         _layer(mixture, names[id(mixture.rows_ED)], name, model.get_submodule(name))
@@ -95,21 +98,21 @@ def bank_layers(model: CausalModel) -> list[BankLayer]:
 
 
 def _in_layer_experts(model: CausalModel) -> list[str]:
-    """Return the name of each module that computes a layer's in-layer experts, those of a bank too."""
+    """Return the names of the modules that compute the in-layer experts of each layer, including a bank's."""
     modules = dict(model.named_modules())
     banked = [name for name, module in modules.items() if isinstance(module, BankedExperts)]
     return banked or [name for name, module in modules.items() if stacked_weights(module)]
 
 
 def add_bank(model: CausalModel, layer: BankLayer, experts: int) -> None:
-    """Put a bank of so many in-layer experts beside a layer's own; closed, its weights not set."""
+    """Put a bank of ``experts`` in-layer experts beside a layer's own; it is closed, and its weights are not set."""
     layer.mixture.beside = BankRows(layer.mixture.rows_ED, experts)
     model.set_submodule(layer.name, BankedExperts(model.get_submodule(layer.name), experts))
     _widen(layer.mixture, experts)
 
 
 def stack_bank(model: CausalModel, layer: BankLayer, bank: Sequence[Tensor]) -> None:
-    """Make a layer an ordinary one of E + k in-layer experts, the last k of them with a bank's weights."""
+    """Turn a layer into an ordinary one of E + k in-layer experts, the last k of which have a bank's weights."""
     rows_ED, *stacked = (
         torch.cat((base.detach(), own.to(base))) for base, own in zip(layer.base, bank, strict=True)
     )
@@ -138,5 +141,5 @@ def _layer(mixture: Mixture, rows: str, name: str, experts: nn.Module) -> BankLa
 
 
 def _widen(mixture: Mixture, experts: int) -> None:
-    """Let a router choose among so many more."""
+    """Let a router choose among ``experts`` more."""
     mixture.router = replace(mixture.router, experts=mixture.router.experts + experts)

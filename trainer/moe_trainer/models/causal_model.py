@@ -1,9 +1,9 @@
-"""What training, evaluation, distillation and serving need of a model: a decoder that predicts the next token.
+"""What training, evaluation and serving need of a model: a decoder that predicts the next token.
 
-    model.py                  the presets, written out; imports nothing heavy
+    preset_model.py           the model of the presets; imports nothing heavy
     hugging_face/decoder.py   any decoder that transformers knows
 
-What adds to a model (methods/) changes the modules inside it, so it stays what it was: a CausalModel.
+Methods that add something to a model (methods/) change modules inside it; it remains a CausalModel.
 
 Shapes: B sequences, T tokens, P tokens of a piece, R cache rows, V vocabulary, E in-layer experts.
 """
@@ -27,39 +27,39 @@ class Cache(Protocol):
     A row is freed by setting its length to 0.
     """
 
-    lengths_R: Tensor  #: Positions of each row that are filled, int64.
-    max_length: int  #: Positions that a row has.
+    lengths_R: Tensor  #: The number of filled positions of each row, int64.
+    max_length: int  #: The number of positions in a row.
 
 
 class Mixture(Protocol):
-    """One mixture layer's router, as balancing sees and sets it, and as methods add to it."""
+    """The router of one mixture layer, as balancing reads and sets it, and as methods add to it."""
 
     router: RouterConfig
-    capacity_factor: float | None  #: Slots that an in-layer expert takes in training; None: all.
-    beside: nn.Module | None  #: Makes of a pass's x_ND and logits_NE the logits that count; None: they do.
+    capacity_factor: float | None  #: Limits the slots per in-layer expert in training; None: no limit.
+    beside: nn.Module | None  #: Computes the final logits from x_ND and logits_NE; None: logits_NE are final.
 
     @property
     def rows_ED(self) -> nn.Parameter:
-        """The router's rows, one an in-layer expert."""
+        """The router's weight, one row per in-layer expert."""
         ...
 
     @property
     def bias_E(self) -> Tensor | None:
-        """What takes part in the choice alone; None where the architecture has none."""
+        """The selection bias, which affects only the choice; None if the architecture has none."""
         ...
 
 
 class CausalModel(nn.Module, ABC):
-    """A decoder. Its parameters are what is trained; ``weights`` is what is stored."""
+    """A decoder. Its parameters are trained; ``weights`` returns what is stored."""
 
     recompute: bool = (
-        False  #: Keep no activations inside of a layer for the backward pass: compute them again.
+        False  #: Keep no activations within layers for the backward pass, but compute them again.
     )
 
     @property
     @abstractmethod
     def vocab_size(self) -> int:
-        """Token ids are below it."""
+        """All token ids are below this number."""
 
     @property
     @abstractmethod
@@ -69,38 +69,38 @@ class CausalModel(nn.Module, ABC):
     @property
     @abstractmethod
     def end_ids(self) -> frozenset[int]:
-        """Tokens that end an answer."""
+        """The tokens that end an answer."""
 
     @property
     @abstractmethod
     def never_ids(self) -> frozenset[int]:
-        """Tokens that an answer never holds, such as the one that begins a document."""
+        """The tokens that an answer never contains, such as the one that begins a document."""
 
     @property
     @abstractmethod
     def blocks(self) -> nn.ModuleList:
-        """The layers, first to last: what is cut over processes, and computed again, piece by piece."""
+        """The layers, first to last: the units that are cut over processes and recomputed."""
 
     @property
     @abstractmethod
     def in_layer_experts(self) -> int | None:
-        """In-layer experts of a mixture layer as the config has them; None if it does not say their number."""
+        """The number of in-layer experts in a mixture layer according to the config; None if it does not say."""
 
     @abstractmethod
     def set_in_layer_experts(self, experts: int) -> None:
-        """Say in the config that every mixture layer has another number of in-layer experts, which it now has."""
+        """Write the new number of in-layer experts per mixture layer into the config, after the layers were changed."""
 
     @property
     @abstractmethod
     def mixtures(self) -> Sequence[Mixture]:
-        """The routers, one a mixture layer, first to last; empty if the model is dense."""
+        """The routers, one per mixture layer, first to last; empty if the model is dense."""
 
     @abstractmethod
     def forward(self, ids_BT: Tensor, cache: Cache | None = None, rows: Tensor | None = None) -> Tensor:
         """Return logits_BTV of the next token after each given token.
 
-        With a cache, the tokens go on from what its rows hold (``rows``: one row a sequence; all rows in
-        order if absent), and the rows' lengths grow by T. Raises ValueError beyond the context.
+        With a cache, the tokens continue what its rows hold, and the rows' lengths grow by T. ``rows`` gives the row
+        of each sequence; without it, they are all rows in order. Raises ValueError beyond the context.
         """
 
     @abstractmethod
@@ -109,16 +109,16 @@ class CausalModel(nn.Module, ABC):
     ) -> tuple[Tensor, list[Routing]]:
         """Return logits_BTV and the routing of each of ``mixtures``.
 
-        ``positions_BT`` numbers each token within its document: where the number does not go on by one, a
-        document begins, and its tokens see none before it. Without it a sequence is one document.
+        ``positions_BT`` numbers the tokens within each document. Where the number does not increase by one, a new
+        document begins, whose tokens do not see earlier ones. Without it a sequence is one document.
         """
 
     @abstractmethod
     def logits_in_pieces(self, ids_BT: Tensor, length: int) -> Iterator[Tensor]:
-        """Yield logits_BPV of ``length`` positions at a time, first to last, and of those that remain.
+        """Yield logits_BPV for ``length`` positions at a time, first to last; the last piece may be shorter.
 
-        They are what ``forward`` returns, but never all in memory: a large vocabulary's take more than a model's
-        layers do.
+        They are the logits that ``forward`` returns, but never all in memory: those of a large vocabulary take more
+        memory than the model's layers.
         """
 
     @abstractmethod
@@ -127,20 +127,20 @@ class CausalModel(nn.Module, ABC):
 
     @abstractmethod
     def weights(self) -> dict[str, Tensor]:
-        """Return every tensor that makes the model, by name: its parameters and the routers' biases."""
+        """Return all tensors that make up the model, by name: its parameters and the routers' biases."""
 
     @abstractmethod
     def backend(self, tokens: int) -> Backend | None:
-        """Return what computes the in-layer experts of so many tokens; None if there are none."""
+        """Return the backend that computes the in-layer experts of ``tokens`` tokens; None if there are none."""
 
 
 def parameter_names(model: nn.Module) -> dict[int, str]:
-    """Return the names of a model's parameters, each by the ``id`` of the parameter."""
+    """Return the name of each of a model's parameters, by the ``id`` of the parameter."""
     return {id(parameter): name for name, parameter in model.named_parameters()}
 
 
 def backend_for(gate_up_E2FD: Tensor, active: int, tokens: int) -> Backend:
-    """Return the best backend for in-layer experts of these sizes, type and device."""
+    """Return the best backend for in-layer experts of this size, type and device."""
     experts, twice, hidden = gate_up_E2FD.shape
     return backends.choose(
         Case(

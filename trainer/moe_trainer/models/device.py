@@ -1,4 +1,4 @@
-"""Where tensors live: on the accelerator, if torch finds one, else on the CPU. Imports torch."""
+"""The device that everything is computed on: the accelerator if torch finds one, else the CPU. Imports torch."""
 
 import ctypes
 import sys
@@ -7,15 +7,15 @@ from typing import Literal
 import torch
 from torch import nn
 
-#: Scores of one device class are not mixed with another's: rounding differs.
+#: Scores of different device classes are not mixed, since they round differently.
 DeviceClass = Literal["cpu", "cuda"]
 
 
 def use_device(threads: int = 1) -> DeviceClass:
-    """Make the accelerator the default of everything that follows; on a CPU, compute with ``threads``.
+    """Make the accelerator, if there is one, torch's default device; otherwise compute with ``threads`` CPU threads.
 
-    A whole process works on one device, so nothing else has to name it. On a CPU, memory that is freed is
-    kept for the next step.
+    A process works on one device only, so nothing else has to name it. On a CPU, freed memory is kept for the next
+    step.
     """
     if torch.cuda.is_available():
         torch.set_default_device("cuda")
@@ -26,7 +26,7 @@ def use_device(threads: int = 1) -> DeviceClass:
 
 
 def follow(model: nn.Module) -> None:
-    """Make the model's device the default of this thread: torch keeps the default by thread."""
+    """Make the model's device the default of this thread: torch has a default for each thread."""
     device = next(model.parameters()).device
     if device.type != "cpu":
         torch.set_default_device(device)
@@ -39,12 +39,11 @@ KEEP = 1 << 30
 
 
 def keep_freed_memory() -> bool:
-    """Let freed memory be used again instead of going back to the system; return whether that was possible.
+    """Keep freed memory for reuse instead of giving it back to the system; return whether that was possible.
 
-    A step of training on a CPU frees and takes the same buffers over and over. By default glibc maps each
-    large one anew, and the kernel then zeroes every page of it on first touch.
-    Resident memory stays near its peak until the process ends. Only glibc knows these settings;
-    elsewhere nothing is changed.
+    A training step on a CPU frees and takes the same buffers over and over. By default glibc maps each large one anew,
+    and the kernel then zeroes every page of it. With this setting resident memory stays near its peak until the
+    process ends. Only glibc has it; elsewhere nothing is changed.
     """
     if not sys.platform.startswith("linux"):
         return False

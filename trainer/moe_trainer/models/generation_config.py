@@ -1,4 +1,4 @@
-"""``generation_config.json``: how an artefact likes to be sampled, as Hugging Face's libraries read it."""
+"""``generation_config.json``: how an artefact is sampled by default, as Hugging Face's libraries read it."""
 
 import json
 from pathlib import Path
@@ -7,15 +7,15 @@ from moe_formats.format import parse_json
 
 FILE = "generation_config.json"
 
-#: Where nothing says otherwise: tokens are drawn as often as the model deems them probable.
+#: The temperature where nothing is said: tokens are drawn with the model's own probabilities.
 DEFAULT_TEMPERATURE = 1.0
 
 
 def temperature_of(folder: Path) -> float:
-    """Return the temperature that an artefact is sampled at; 1 where it does not say, 0 if it never samples.
+    """Return the temperature at which an artefact is sampled; 1 if it does not say, 0 if it is not to be sampled.
 
-    A file that says something else than a number of 0 to 2 is taken as saying nothing: it is a habit, not
-    what the weights mean.
+    A value that is not a number from 0 to 2 is ignored: the file is only a preference, and no reason to refuse the
+    weights.
     """
     try:
         found = parse_json((folder / FILE).read_bytes())
@@ -32,7 +32,7 @@ def temperature_of(folder: Path) -> float:
 
 
 def set_temperature(folder: Path, temperature: float) -> None:
-    """Say in an artefact that is not committed yet how it is sampled; 0: never, the most probable token is taken."""
+    """Write the temperature into an artefact that is not committed yet; at 0 the most probable token is always taken."""
     path = folder / FILE
     found = json.loads(path.read_text()) if path.exists() else {}
     found.pop("temperature", None)

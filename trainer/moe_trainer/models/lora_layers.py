@@ -1,7 +1,7 @@
 """Low-rank updates beside frozen weights: W' = W + s B A, with A of R x I and B of O x R.
 
-Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021. The rank R is far below the inputs I and
-the outputs O, so A and B are few numbers. B starts at zero: then W' is W.
+Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021. The rank R is far smaller than the number of
+inputs I and outputs O, so A and B are small. B starts at zero, so W' starts as W.
 
 Shapes: E in-layer experts, D hidden, F inner, R rank.
 """
@@ -21,7 +21,7 @@ class LowRank(nn.Module):
     """The update of one matrix, or of a stack of them: A (…, R, I) and B (…, O, R)."""
 
     def __init__(self, weight: Tensor, rank: int) -> None:
-        """Make a zero update for a weight of (…, O, I)."""
+        """Make an update of zero for a weight of shape (…, O, I)."""
         super().__init__()
         *stack, outputs, inputs = weight.shape
         self.a_RI = nn.Parameter(weight.new_zeros(*stack, rank, inputs))
@@ -35,7 +35,7 @@ class LowRank(nn.Module):
 
 
 class LoRALinear(nn.Module):
-    """A linear layer whose weight is frozen, and its update: y = W x + s B (A x)."""
+    """A linear layer with a frozen weight and an update: y = W x + s B (A x)."""
 
     def __init__(self, linear: nn.Linear, rank: int, scale: float) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class LoRALinear(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """Return an ordinary layer of the same function."""
+        """Return an ordinary linear layer that computes the same function."""
         outputs, inputs = self.weight.shape
         linear = nn.Linear(inputs, outputs, bias=self.bias is not None, device="meta")
         linear.weight = nn.Parameter(self.lora.added_to(self.weight, self.scale))
@@ -59,18 +59,18 @@ class LoRALinear(nn.Module):
 
 
 class LoRAExperts(nn.Module):
-    """The in-layer experts of one layer, frozen, each with updates of its own.
+    """The frozen in-layer experts of one layer, each with updates of its own.
 
-    Their products are those of W + s B A, made anew for every pass: computing x A, and B of that, beside the
-    frozen products takes fewer operations but more time (docs/decisions/0013-lora-on-in-layer-experts.md).
+    They are computed with W + s B A, which is made anew for every pass: computing x A and then B beside the frozen
+    products takes fewer operations but more time (docs/decisions/0013-lora-on-in-layer-experts.md).
     """
 
     def __init__(self, experts: nn.Module, rank: int, scale: float, *, keep: bool = False) -> None:
         """Give each stacked weight of a module an update of zero.
 
-        ``keep`` keeps W + s B A for the backward pass, which otherwise makes it again: a copy of the in-layer
-        experts. It is for a model that computes whole layers again, since hooks on what autograd keeps
-        do not nest.
+        ``keep`` keeps W + s B A, a copy of the in-layer experts, for the backward pass, which otherwise makes it
+        again. It is needed in a model that recomputes whole layers, since autograd's hooks on saved tensors do not
+        nest.
         """
         super().__init__()
         self.experts = experts
@@ -81,7 +81,7 @@ class LoRAExperts(nn.Module):
         self.keep = keep
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
-        """Return what the in-layer experts return, computed with the updated weights."""
+        """Return the in-layer experts' output, computed with the updated weights."""
         weights = {name: self.updated(name) for name in self.updates}
         if self.keep:
             return functional_call(self.experts, weights, arguments, options)
@@ -109,13 +109,13 @@ class LoRAExperts(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> nn.Module:
-        """Return the in-layer experts with the updates in their weights."""
+        """Return the in-layer experts with the updates added to their weights."""
         for name in self.updates:
             setattr(self.experts, name, nn.Parameter(self.updated(name)))
         return self.experts
 
 
 def draw(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Return an A drawn uniformly within 1/sqrt(I), as PEFT does, the same on every device."""
+    """Return an A drawn uniformly from ±1/sqrt(I), as in PEFT; it is the same on every device."""
     bound = 1 / math.sqrt(shape[-1])
     return torch.empty(shape, device="cpu").uniform_(-bound, bound, generator=generator)

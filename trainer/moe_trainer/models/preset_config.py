@@ -1,10 +1,10 @@
-"""The architecture of a model: a ``config.json`` of Hugging Face. Imports no torch.
+"""The presets' architecture, as in ``config.json`` of Hugging Face, and the presets by name. Imports no torch.
 
     qwen3_moe    softmax scores
     glm4_moe     sigmoid scores with a selection bias; expert groups, shared experts, scaled weights
 
-Attention is the same in both, and so is the order of the layers; what neither can express is refused here,
-so that whatever is trained can be loaded by transformers.
+Attention and the order of the layers are the same in both. What neither can express is refused here, so that
+transformers can load whatever is trained.
 """
 
 from typing import Any, Literal
@@ -15,13 +15,13 @@ from moe_formats.context_length import PRESET_CONTEXT_TOKENS
 from moe_formats.failure import JobError
 from moe_trainer.text.tokenizer import BOS, EOS, PAD, ByteTokenizer
 
-#: What architectures call the number of a layer's in-layer experts in ``config.json``.
+#: The names under which architectures have the number of in-layer experts per layer in ``config.json``.
 IN_LAYER_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
-#: Fields of ``config.json`` that only glm4_moe has: what they are for a model that makes no use of them.
+#: Fields of ``config.json`` that only glm4_moe has, with their values for a model that does not use them.
 _GLM_ONLY = {"n_group": 1, "topk_group": 1, "n_shared_experts": 0, "routed_scaling_factor": 1.0}
 
-#: What a glm4_moe must say to be this architecture; GLM-4.5 itself says otherwise in the first and the third.
+#: The values that a glm4_moe must have to be this architecture; GLM-4.5 itself differs in the first and the third.
 _GLM_FIXED = {
     "first_k_dense_replace": 0,
     "use_qk_norm": True,
@@ -67,12 +67,12 @@ class ModelConfig(BaseModel):
 
     @property
     def scores(self) -> Literal["softmax", "sigmoid"]:
-        """What the router makes of its logits."""
+        """How the router turns its logits into scores."""
         return "softmax" if self.model_type == "qwen3_moe" else "sigmoid"
 
     @property
     def has_router_bias(self) -> bool:
-        """Whether a bias takes part in the router's choice, and is on disk with the weights."""
+        """Whether the router has a selection bias, which is stored with the weights."""
         return self.model_type == "glm4_moe"
 
     @model_validator(mode="before")
@@ -150,7 +150,7 @@ class ModelConfig(BaseModel):
 
 
 #: About 1 M parameters: learns plain text in a minute of one CPU core. For laptops, demos and tests.
-#: It sees a million tokens in that time, so what counts is how soon attention finds the last few bytes:
+#: It reads a million tokens in that time, so what counts is how soon attention learns to look at the last few bytes:
 #: rotary angles with short periods and a short context halve the tokens that this takes.
 _TINY = ModelConfig(
     vocab_size=ByteTokenizer.vocab_size,
@@ -172,7 +172,7 @@ _TINY = ModelConfig(
 
 PRESETS: dict[str, ModelConfig] = {
     "tiny": _TINY,
-    # The same with sigmoid scores and a selection bias, which balances without a loss.
+    # The same with sigmoid scores and a selection bias, by which load is balanced without a loss.
     "tiny-sigmoid": _TINY.model_copy(
         update={"model_type": "glm4_moe", "max_position_embeddings": PRESET_CONTEXT_TOKENS["tiny-sigmoid"]}
     ),
@@ -180,7 +180,7 @@ PRESETS: dict[str, ModelConfig] = {
 
 
 def preset(name: str) -> ModelConfig:
-    """Return an architecture; raises JobError (UnknownPreset) that lists the names there are."""
+    """Return the architecture of a preset; raises JobError (UnknownPreset), which lists the presets."""
     try:
         return PRESETS[name]
     except KeyError:

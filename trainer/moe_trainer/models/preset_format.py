@@ -1,7 +1,7 @@
 """Preset models on disk: a Hugging Face directory that transformers loads as Qwen3-MoE or GLM-4.5.
 
-On disk the in-layer experts are single tensors under the names that both share
-(``model.layers.0.mlp.experts.3.up_proj.weight``); in memory they are stacked (moe/layer.py).
+On disk every in-layer expert has tensors of its own, under names that both architectures share
+(``model.layers.0.mlp.experts.3.up_proj.weight``); in memory those of a layer are stacked (moe/layer.py).
 """
 
 import json
@@ -25,12 +25,12 @@ from moe_trainer.weights.writing import TensorStream, save_each
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
-#: Architectures that the presets have.
+#: The architectures of the presets.
 PRESET_TYPES = get_args(ModelConfig.model_fields["model_type"].annotation)
 
 
 def is_preset(folder: Path) -> bool:
-    """Return whether a folder holds what the presets are made of, whoever made it."""
+    """Return whether a folder holds a model of the presets' architecture, with their tokenizer, whoever made it."""
     try:
         kind = parse_json((folder / CONFIG).read_bytes()).get("model_type")
     except (OSError, ValueError, AttributeError):
@@ -39,16 +39,16 @@ def is_preset(folder: Path) -> bool:
 
 
 def write(folder: Path, model: Model, tensors: TensorStream) -> None:
-    """Write weights and configs; ``tensors`` are those of ``stream``."""
+    """Write weights and configs; ``tensors`` is what ``stream`` returns."""
     save_each(folder / WEIGHTS, tensors.outline(), tensors)
     (folder / CONFIG).write_text(_indented(model.config.to_hugging_face()))
     (folder / "generation_config.json").write_text(_indented(_generation_config(model.config)))
 
 
 def stream(model: Model) -> TensorStream:
-    """Return the weights of a model as they will be on disk, one tensor an in-layer expert.
+    """Return the weights of a model as they will be on disk, with separate tensors for each in-layer expert.
 
-    Making one raises ValueError for a router's bias that the architecture has no place for.
+    Making a tensor raises ValueError for a router's bias that the architecture has no place for.
     """
     weights = model.weights() | _no_shared_experts(model.config)
     return TensorStream([{name: weight} for name, weight in weights.items()], partial(_form, model.config))
@@ -62,7 +62,7 @@ def load(folder: Path) -> Model:
 
 
 def outline(folder: Path) -> tuple[Model, dict[str, RowReader]]:
-    """Return what ``load`` does, but for the weights, and what reads some rows of each; it raises the same."""
+    """Return the model that ``load`` returns, but without its weights, and what reads rows of each; raises the same."""
     model = Model.outline(_read_config(folder))
     found = reading.read_header(folder, WEIGHTS)
     reading.check(folder, found, stream(model).outline())
@@ -82,7 +82,7 @@ def set_weights(model: Model, tensors: dict[str, Tensor], folder: Path) -> None:
 
 
 def _form(config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights of a model under their names on disk."""
+    """Return weights of a model as tensors on disk, by name."""
     tensors: dict[str, Tensor] = {}
     for name, value in weights.items():
         if name.endswith(".gate_up_E2FD"):
@@ -104,7 +104,7 @@ def _form(config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tenso
 
 
 def _rows(name: str, read: Callable[[str, slice], Tensor]) -> RowReader:
-    """Return what makes some rows of a weight, by its name in the model, of those that ``read`` returns from disk."""
+    """Return what makes rows of a weight, given its name in the model, from the tensors that ``read`` reads."""
     if not name.endswith((".gate_up_E2FD", ".down_EDF")):
         return lambda rows: read(_disk_name(name), rows)
     parts = ("gate_proj", "up_proj") if name.endswith(".gate_up_E2FD") else ("down_proj",)
@@ -125,7 +125,7 @@ def _read_config(folder: Path) -> ModelConfig:
 
 
 def _no_shared_experts(config: ModelConfig) -> dict[str, Tensor]:
-    """Return the empty weights that transformers expects of a glm4_moe without shared experts."""
+    """Return the empty tensors that transformers expects in a glm4_moe without shared experts."""
     if config.model_type != "glm4_moe" or config.n_shared_experts:
         return {}
     wide, high = torch.empty(0, config.hidden_size), torch.empty(config.hidden_size, 0)

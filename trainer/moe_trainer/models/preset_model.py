@@ -5,14 +5,12 @@
            RMSNorm -> MoE layer (moe/)                                        -> + ]
     RMSNorm -> logits (weights tied to the embedding where the config says so)
 
-Interface for the rest of the trainer:
+Its methods are described in causal_model.py:
 
     model(ids_BT) -> logits_BTV                       whole sequences, causal
     model(ids_BT, cache=cache, rows=rows_B)           appends to the cache's rows, at each row's own length
     model.with_routing(ids_BT) -> (logits_BTV, [Routing per layer])     for training
     model.logits_in_pieces(ids_BT, length)            logits_BPV, one after the other, for evaluation
-
-What each of them promises is in causal_model.py.
 
 Shapes: B sequences, T tokens, P tokens of a piece, N = B * T, D hidden, H query heads, G key/value heads, C head width,
 R cache rows, S positions, V vocabulary.
@@ -36,8 +34,8 @@ from moe_trainer.moe.routing import RouterConfig, Routing
 class KVCache:
     """Keys and values of sequences being decoded: R independent rows of up to ``max_length`` positions.
 
-    ``lengths_R`` says how many positions of each row are filled. A row is freed by setting its length
-    to 0, and shortened by setting it lower. Memory: 2 * layers * R * G * S * C floats.
+    ``lengths_R`` is the number of filled positions of each row. A row is freed by setting its length to 0, and
+    shortened by setting it lower. Memory: 2 * layers * R * G * S * C floats.
     """
 
     def __init__(self, config: ModelConfig, rows: int, max_length: int) -> None:
@@ -50,14 +48,14 @@ class KVCache:
     def append(
         self, rows_B: Tensor, at_BT: Tensor, layer: int, k_BGTC: Tensor, v_BGTC: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Store keys and values at positions of rows; return all of those rows up to the last position."""
+        """Store keys and values at positions of rows; return those rows up to the last position."""
         for kept_RGSC, new_BGTC in ((self.keys_LRGSC[layer], k_BGTC), (self.values_LRGSC[layer], v_BGTC)):
             kept_RGSC[rows_B[:, None], :, at_BT] = new_BGTC.transpose(1, 2)
         end = int(at_BT.max()) + 1
         return self.keys_LRGSC[layer, rows_B, :, :end], self.values_LRGSC[layer, rows_B, :, :end]
 
 
-#: Adds a layer's new keys and values to a cache, and returns all that are seen.
+#: Adds a layer's new keys and values to a cache, and returns all that the new tokens may see.
 Append = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
@@ -83,7 +81,7 @@ class Attention(nn.Module):
         mask_B1TS: Tensor | None,
         append: Append | None,
     ) -> Tensor:
-        """Return the attention's output for new tokens, which see what the mask says; without one, all before."""
+        """Return the attention's output for new tokens, which see what the mask allows; without a mask, all before them."""
         q_BHTC = _rotate(self.q_norm(self._heads(self.q_proj(x_BTD))), rotary)
         k_BGTC = _rotate(self.k_norm(self._heads(self.k_proj(x_BTD))), rotary)
         v_BGTC = self._heads(self.v_proj(x_BTD))
@@ -116,7 +114,7 @@ class Block(nn.Module):
         mask_B1TS: Tensor | None,
         append: Append | None,
     ) -> tuple[Tensor, Routing]:
-        """Return the block's output, and what its router did."""
+        """Return the block's output, and its routing."""
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), rotary, mask_B1TS, append)
         y_ND, routing = self.mlp(self.post_attention_layernorm(x_BTD).flatten(0, 1), groups=x_BTD.shape[0])
         return x_BTD + y_ND.view_as(x_BTD), routing
@@ -142,7 +140,7 @@ class Model(CausalModel):
 
     @classmethod
     def outline(cls, config: ModelConfig) -> "Model":
-        """Return a model whose weights take no memory yet (parallel/filling.py); all else of it is in its place."""
+        """Return a model whose weights take no memory yet (parallel/filling.py); everything else is complete."""
         with torch.device("meta"):
             model = cls(config)
         model.cos_SC, model.sin_SC = _rotary_table(config)
@@ -179,7 +177,7 @@ class Model(CausalModel):
         return self.config.num_experts
 
     def set_in_layer_experts(self, experts: int) -> None:
-        """Say in the config that every layer has another number of in-layer experts."""
+        """Write a new number of in-layer experts per layer into the config."""
         self.config = self.config.model_copy(update={"num_experts": experts})
 
     @property
@@ -225,12 +223,12 @@ class Model(CausalModel):
         return KVCache(self.config, rows, max_length)
 
     def weights(self) -> dict[str, Tensor]:
-        """Return every tensor that makes the model, by name: its parameters and the routers' biases."""
+        """Return all tensors that make up the model, by name: its parameters and the routers' biases."""
         biases = {name: buffer for name, buffer in self.named_buffers() if name.endswith(".bias_E")}
         return dict(self.named_parameters()) | biases
 
     def backend(self, tokens: int) -> Backend:
-        """Return what computes the in-layer experts of so many tokens: the one that was given, or the best."""
+        """Return the backend that was given, or else the best one for ``tokens`` tokens."""
         experts = next(module for module in self.modules() if isinstance(module, InLayerExperts))
         return experts.backend or backend_for(experts.gate_up_E2FD, self.config.num_experts_per_tok, tokens)
 
@@ -287,10 +285,10 @@ def layer_config(config: ModelConfig) -> LayerConfig:
 
 
 def initialise(model: Model, seed: int) -> None:
-    """Set all parameters from a seed: normal with the config's standard deviation, norms to 1.
+    """Set all parameters from a seed: normally distributed with the config's standard deviation; norms to 1.
 
-    What writes into the residual stream starts at zero, so that a new model predicts from the last token
-    alone and each layer adds to that as it learns.
+    Weights that write into the residual stream start at zero, so that a new model predicts only from the last token,
+    and each layer adds to that as it learns.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     with torch.no_grad():
@@ -300,12 +298,12 @@ def initialise(model: Model, seed: int) -> None:
             elif name.endswith(("o_proj.weight", "down_EDF", "down_proj.weight")):
                 parameter.zero_()
             else:
-                drawn = torch.empty(parameter.shape, device="cpu")  # the same on every device
+                drawn = torch.empty(parameter.shape, device="cpu")  # so that it is the same on every device
                 parameter.copy_(drawn.normal_(0.0, model.config.initializer_range, generator=generator))
 
 
 def _within_documents(positions_BT: Tensor) -> Tensor:
-    """Return which tokens (T) see which (S): those up to themselves, of their own document."""
+    """Return which tokens (T) see which (S): those of their own document up to themselves."""
     begins_BT = positions_BT.diff(prepend=positions_BT[:, :1] - 1) != 1
     document_BT = begins_BT.cumsum(dim=1)
     same_BTS = document_BT[:, :, None] == document_BT[:, None]
@@ -317,7 +315,7 @@ def _ids(*ids: int | None) -> frozenset[int]:
 
 
 def _rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """Return cosine and sine of every position's angles, as (S, C); the halves of C are pairs."""
+    """Return the cosine and sine of every position's angles, as (S, C); the two halves of C belong together."""
     exponent_C = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
     angle_SC = torch.outer(
         torch.arange(config.max_position_embeddings).float(), config.rope_theta**-exponent_C
@@ -327,7 +325,7 @@ def _rotary_table(config: ModelConfig) -> tuple[Tensor, Tensor]:
 
 
 def _rotate(x_BHTC: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn each pair (c, c + C/2) by its position's angle."""
+    """Rotate each pair (c, c + C/2) by its position's angle."""
     cos, sin = rotary
     left, right = x_BHTC.chunk(2, dim=-1)
     return x_BHTC * cos + torch.cat((-right, left), dim=-1) * sin

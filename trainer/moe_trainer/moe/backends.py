@@ -1,8 +1,8 @@
 """The backends by name, and which of them a call of the in-layer experts or of the router gets.
 
-A backend says why it cannot run a case, or that it can; the first in order that can is chosen. One that was asked
-for by name and cannot run is an error with that reason, never a silent other choice. The router goes by the same
-table: it is computed by the first backend that has a router of its own for the case, and else in plain torch.
+Each backend says whether it can run a case, or why not; the first one in order that can is chosen. If one was asked for
+by name and cannot run, that is an error with the reason; another is never chosen silently. The router uses the same
+table: it is computed by the first backend that has a router of its own for the case, otherwise in plain torch.
 """
 
 from collections.abc import Callable
@@ -31,11 +31,13 @@ class RouterEntry:
 class Entry:
     """One backend: whether it can run a case, and its kernels, imported when they are first needed."""
 
-    refusal: Callable[[Case], str | None]  #: The reason why not and what to do, or None.
+    refusal: Callable[[Case], str | None]  #: Why it cannot run and what to do, or None if it can.
     kernels: Callable[[], Kernels]
-    router: RouterEntry | None = None  #: None: the plain one.
-    special: "Entry | None" = None  #: Kernels that are better in the cases that they do not refuse.
-    automatic: bool = True  #: It is chosen where it can run, not only when it is asked for.
+    router: RouterEntry | None = None  #: None: it uses the plain one.
+    special: "Entry | None" = None  #: Other kernels, which are better in the cases that they do not refuse.
+    automatic: bool = (
+        True  #: Whether it is chosen by itself where it can run; otherwise only when it is asked for.
+    )
 
 
 def _triton() -> Kernels:
@@ -99,9 +101,9 @@ def kernels(name: Backend, case: Case) -> Kernels:
 
 
 def router(case: RouterCase, backend: Backend | None = None) -> Passes:
-    """Return how to compute a router: as the first backend does that has a router for the case, else plainly.
+    """Return the passes of a router: those of the first backend that has a router for the case, else the plain ones.
 
-    ``backend`` is that of the in-layer experts where it is forced; then only its own router is asked.
+    ``backend`` is that of the in-layer experts where it is forced; then only that backend's router is considered.
     """
     for name, entry in ENTRIES.items():
         asked = entry.automatic if backend is None else name == backend

@@ -1,7 +1,7 @@
-"""How evenly a layer's slots are spread over its in-layer experts: counting, measuring, and the bias.
+"""How evenly a layer's slots are spread over its in-layer experts: counts, measures, and the selection bias.
 
-counts    slots that asked for an in-layer expert, exact integers, of a batch, a step, or a validation
-load      a layer's counts as shares, and what is read from them: LayerLoad
+counts    how many slots chose each in-layer expert, as integers, in a batch, a step or a validation
+load      a layer's counts as shares, and the figures computed from them: LayerLoad
 bias      moved after each step against the load, so that balance costs no gradient
 
 Besides the package's shapes: L layers.
@@ -23,13 +23,13 @@ BiasRule = Literal["Sign", "Proportional"]
 
 @torch.no_grad()
 def update_bias(bias_E: Tensor, counts_E: Tensor, rate: float, rule: BiasRule) -> None:
-    """Raise, in place, the bias of in-layer experts below the mean load and lower it of those above.
+    """Raise the bias of in-layer experts below the mean load and lower that of those above it, in place.
 
         Sign           b += rate * sign(mean - count)        (Wang et al., arXiv 2408.15664, algorithm 1)
         Proportional   b += rate * (mean - count) / mean
 
-    Only differences of biases mean anything, so the mean is kept at 0. No counts change nothing. With
-    the counts of all processes (``StepCounts``), all of them take the same step.
+    Only differences between biases matter, so the mean is kept at 0. If nothing was counted, nothing changes. Given
+    the counts of all processes (``StepCounts``), all processes make the same change.
     """
     counts_E = counts_E.to(bias_E)
     mean = counts_E.mean()
@@ -40,15 +40,15 @@ def update_bias(bias_E: Tensor, counts_E: Tensor, rate: float, rule: BiasRule) -
 
 @dataclass(frozen=True)
 class LayerLoad:
-    """How one layer's slots were spread. Without a slot, what cannot be known is NaN."""
+    """How one layer's slots were spread. Without any slot, figures that cannot be known are NaN."""
 
-    counts: tuple[int, ...]  #: Slots that asked for each in-layer expert.
-    dropped: int = 0  #: Of these, slots that found their in-layer expert full.
-    logit_rms: float = math.nan  #: Root mean square of the router's logits.
+    counts: tuple[int, ...]  #: The number of slots that chose each in-layer expert.
+    dropped: int = 0  #: How many of these were dropped, because their in-layer expert was full.
+    logit_rms: float = math.nan  #: The root mean square of the router's logits.
 
     @property
     def slots(self) -> int:
-        """All slots."""
+        """The number of slots."""
         return sum(self.counts)
 
     @property
@@ -58,15 +58,15 @@ class LayerLoad:
 
     @property
     def max_violation(self) -> float:
-        """MaxVio (Wang et al., arXiv 2408.15664): how far the busiest is above its fair share.
+        """MaxVio (Wang et al., arXiv 2408.15664): how far the busiest in-layer expert is above its fair share.
 
-        0 is balance, 1 means that it carries twice its share, E - 1 that it takes all.
+        0 is perfect balance, 1 means that it has twice its fair share, E - 1 that it has everything.
         """
         return max(self.shares) * len(self.counts) - 1
 
     @property
     def entropy(self) -> float:
-        """Entropy of the shares over ln E: 1 is balance, 0 means that one takes all; 1 if there is but one."""
+        """The entropy of the shares divided by ln E: 1 is perfect balance, 0 means that one has everything; 1 if E is 1."""
         if len(self.counts) == 1:
             return 1.0
         if not self.slots:
@@ -75,34 +75,34 @@ class LayerLoad:
 
     @property
     def dead(self) -> int:
-        """In-layer experts that no slot asked for."""
+        """The number of in-layer experts that no slot chose."""
         return self.counts.count(0)
 
     @property
     def drop_rate(self) -> float:
-        """Share of the slots that were dropped."""
+        """The share of the slots that were dropped."""
         return self.dropped / self.slots if self.slots else math.nan
 
 
 class StepCounts:
-    """Counts of every layer over the micro-batches of one optimizer step, and over all processes.
+    """The counts of every layer over the micro-batches of one optimizer step, and over all processes.
 
-    The load-balancing loss of the scope GlobalBatch takes its f from here (Qiu et al., "Demons in the
-    Detail", arXiv 2501.11873): a micro-batch sees the counts of those before it in the step, and its own.
-    The layers only hand counts out, so a forward pass that is run again for its activations adds nothing.
+    The load-balancing loss with scope GlobalBatch takes f from here (Qiu et al., "Demons in the Detail", arXiv
+    2501.11873): for each micro-batch the counts of those before it in the step, and its own. Layers only return their
+    counts, so a forward pass that is run again for its activations counts nothing twice.
     """
 
     def __init__(self, process_group: ProcessGroup | None = None) -> None:
-        """Start a step; with a process group, the counts are those of all its processes."""
+        """Start a step; with a process group, counts are summed over its processes."""
         self._process_group = process_group
         self._counts_LE: Tensor | None = None
         self._dropped_L: Tensor | None = None
         self._mean_squares_L: list[Tensor] = []
 
     def add(self, routings: Sequence[Routing]) -> Tensor:
-        """Add a micro-batch, one routing a layer; return the step's counts so far, int64, L x E.
+        """Add a micro-batch, with one routing per layer; return the step's counts so far, int64, L x E.
 
-        Waits for no device; with a process group, every process must call it as often as the others.
+        It does not wait for a device. With a process group, all processes must call it equally often.
         """
         counts_LE = torch.stack([routing.counts_GE.sum(dim=0) for routing in routings])
         dropped_L = torch.stack([routing.dropped for routing in routings])
@@ -121,7 +121,7 @@ class StepCounts:
     def loads(self) -> list[LayerLoad]:
         """Return each layer's load over the step; waits for the device. Empty before the first ``add``.
 
-        The logits' root mean square is over all micro-batches, which weigh the same.
+        The root mean square of the logits is over all micro-batches with equal weight.
         """
         if self._counts_LE is None or self._dropped_L is None:
             return []

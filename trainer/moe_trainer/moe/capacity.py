@@ -1,10 +1,10 @@
-"""Capacity: how many slots an in-layer expert takes before others are dropped. Dropless is the default.
+"""Capacity: how many slots an in-layer expert takes; further ones are dropped. By default nothing is dropped.
 
     C = ceil(factor * N * K / E)                         (Fedus et al., "Switch Transformers", 2021)
 
-Of an in-layer expert that more slots ask for, those with the smallest weights are dropped, and among equal
-weights those of later tokens. A dropped slot adds nothing to its token; the weights of the token's other
-slots stay as they are, so that what one slot adds never depends on whether another was dropped.
+If more slots choose an in-layer expert, those with the smallest weights are dropped, and among equal weights those of
+later tokens. A dropped slot adds nothing to its token. The weights of the token's other slots stay as they are, so that
+what one slot adds never depends on whether another was dropped.
 """
 
 import math
@@ -17,7 +17,7 @@ from moe_trainer.moe.routing import Routing
 
 
 def capacity(factor: float, tokens: int, active: int, experts: int) -> int:
-    """Return C, the slots that each in-layer expert takes; raises ValueError unless the factor is above 0."""
+    """Return C, the most slots that an in-layer expert takes; raises ValueError unless the factor is above 0."""
     if not 0 < factor < math.inf:
         raise ValueError(
             f"capacity_factor is {factor}, but must be above 0: 1 gives every in-layer expert room for its fair "
@@ -27,9 +27,9 @@ def capacity(factor: float, tokens: int, active: int, experts: int) -> int:
 
 
 def drop_beyond_capacity(routing: Routing, factor: float) -> Routing:
-    """Return the routing with the slots beyond capacity dropped: in-layer expert E, weight 0.
+    """Return the routing with the slots beyond capacity dropped: they get in-layer expert E and weight 0.
 
-    Counts and probabilities stay those of the demand, which is what balancing has to see.
+    Counts and probabilities remain those before dropping, since balancing must see the demand.
     """
     tokens, active = routing.experts_NK.shape
     most = capacity(factor, tokens, active, routing.experts)
@@ -43,7 +43,7 @@ def drop_beyond_capacity(routing: Routing, factor: float) -> Routing:
 
 
 def _rank(experts_NK: Tensor, weights_NK: Tensor, experts: int) -> Tensor:
-    """Return each slot's place among those of its in-layer expert, the largest weight first."""
+    """Return each slot's rank among the slots of its in-layer expert, the largest weight first."""
     by_weight_S = weights_NK.flatten().argsort(descending=True, stable=True)
     chosen_S = experts_NK.flatten()[by_weight_S]
     order_S = chosen_S.argsort(stable=True)

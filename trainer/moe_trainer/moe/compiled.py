@@ -1,4 +1,4 @@
-"""Compiled code, kept on disk: for the next process on a machine, it is there already."""
+"""Compiled code, kept on disk, so that the next process on the machine need not compile it."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ class CompilationError(RuntimeError):
 
 
 def kept(name: str, compile_it: Callable[[], bytes]) -> bytes:
-    """Return what was stored under a name, or else compile and store it; a name says all that it depends on."""
+    """Return what is stored under a name, or compile and store it; the name must depend on everything the code depends on."""
     path = _folder() / name
     stored = _load(path)
     if stored is None:
@@ -22,13 +22,13 @@ def kept(name: str, compile_it: Callable[[], bytes]) -> bytes:
 
 
 def _folder() -> Path:
-    """Return where compiled kernels are kept: the container's scratch space, or the user's cache."""
+    """Return the folder of compiled code: in the container's scratch space, or else the user's cache."""
     home = os.environ.get("MOE_SCRATCH") or os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "moe-operator" / "kernels"
 
 
 def _load(path: Path) -> bytes | None:
-    """Return what was stored, or None if it is not there, not whole, or may be someone else's: it is run."""
+    """Return what was stored; None if it is missing, damaged, or could come from another user, since it will be run."""
     try:
         owner = path.stat()
         content = path.read_bytes()
@@ -41,7 +41,7 @@ def _load(path: Path) -> bytes | None:
 
 
 def _store(path: Path, stored: bytes) -> None:
-    """Keep a compiled kernel; where that is not possible, it will be compiled again next time."""
+    """Store compiled code; if that fails, it is compiled again next time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:

@@ -2,8 +2,8 @@
 
     y_n = sum over the slots of token n of  weight * down(silu(gate(x_n)) * up(x_n))
 
-How the products are computed is a backend (backends.py); what is kept between the passes is one autograd
-function's for all of them.
+A backend (backends.py) computes the products; one autograd function for all of them decides what is kept between the
+passes.
 """
 
 from typing import Any, Protocol
@@ -18,12 +18,12 @@ from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.dispatch import Dispatch
 from moe_trainer.moe.kernels import Case, Inputs, Kernels
 
-#: What in-layer experts compute in. A backend may support fewer and then says so.
+#: The types that in-layer experts compute in. A backend may support fewer, and then says so.
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 class ExpertsFunction(Protocol):
-    """What computes the in-layer experts of a layer: swiglu_experts, or the same over several processes."""
+    """A function that computes the in-layer experts of a layer: swiglu_experts, or the same over several processes."""
 
     def __call__(
         self,
@@ -52,8 +52,8 @@ def swiglu_experts(
 ) -> Tensor:
     """Return y_ND: the weighted outputs of each token's in-layer experts.
 
-    ``experts_NK`` holds numbers below E, or E for a slot that was dropped. ``backend`` forces one; by
-    default the best that can run here is chosen. ``recompute`` keeps x alone and computes the
+    ``experts_NK`` holds numbers below E, or E for a slot that was dropped. ``backend`` forces a backend; by
+    default the best one that can run here is chosen. ``recompute`` keeps only x and computes the
     pre-activation again in the backward pass: 4SF bytes less in bf16, 4 of 18 SDF operations more
     (``reference`` keeps what autograd keeps, in either case).
 
@@ -73,7 +73,7 @@ def swiglu_experts(
 
 
 class _Experts(torch.autograd.Function):
-    """Keeps x, the pre-activation (unless it is computed again), the ordering and the weights."""
+    """Keeps x, the pre-activation (unless it will be recomputed), the ordering and the weights for the backward pass."""
 
     @staticmethod
     def forward(
@@ -110,7 +110,7 @@ class _Experts(torch.autograd.Function):
 def _check(
     x_ND: Tensor, experts_NK: Tensor, weights_NK: Tensor, gate_up_E2FD: Tensor, down_EDF: Tensor
 ) -> Case:
-    """Return the case of a call; raises ValueError that names what does not fit, before anything is computed."""
+    """Return the case of a call; raises ValueError with what does not fit, before anything is computed."""
     _check_weights(gate_up_E2FD, down_EDF)
     experts, twice, hidden = gate_up_E2FD.shape
     if x_ND.dim() != 2 or x_ND.shape[1] != hidden:
@@ -177,7 +177,7 @@ def _check_slots(experts_NK: Tensor, weights_NK: Tensor, tokens: int, experts: i
         raise ValueError(f"experts is {experts_NK.dtype}, but numbers in-layer experts: pass torch.int64")
     if not weights_NK.is_floating_point():
         raise ValueError(f"weights is {weights_NK.dtype}, but scales outputs: pass torch.float32")
-    if tokens and experts_NK.device.type == "cpu":  # elsewhere, looking would mean to wait for the device
+    if tokens and experts_NK.device.type == "cpu":  # on a device, looking would mean waiting for it
         least, most = (int(bound) for bound in experts_NK.aminmax())
         if least < 0 or most > experts:
             raise ValueError(

@@ -1,8 +1,8 @@
-"""Plain torch with its grouped matrix product: one call for all in-layer experts, for GPUs.
+"""The in-layer experts by torch's grouped matrix product: one call for all of them, for GPUs.
 
-Nothing here waits for the device: where an expert's rows begin is read on the device, and every size follows
-from the arguments. Dropped slots come last in the ordering, beyond the last offset; a grouped product leaves
-their rows as they were, so they hold anything until they are set to 0.
+Nothing here waits for the device: where an expert's rows begin is read on the device, and every size follows from the
+arguments. Dropped slots come last in the ordering, beyond the last offset. A grouped product does not write their rows,
+so they contain anything until they are set to 0.
 """
 
 import torch
@@ -12,14 +12,14 @@ from torch.nn import functional as F
 from moe_trainer.moe.dispatch import Dispatch, combine, dispatch_slots
 from moe_trainer.moe.kernels import Case, Gradients, Inputs
 
-#: What a row must be a multiple of, in numbers of 2 bytes: the product reads 16 bytes at once.
+#: Rows must be multiples of this many 2-byte numbers, since the product reads 16 bytes at once.
 ALIGNMENT = 8
-#: torch's product takes fewer groups than this.
+#: torch's product takes fewer groups than this number.
 GROUPS = 1024
 
 
 def refusal(case: Case) -> str | None:
-    """Return why torch's grouped product does not compute a case on the device alone, or None if it does."""
+    """Return why torch's grouped product cannot compute a case without the host, or None if it can."""
     if not hasattr(F, "grouped_mm"):
         return f"torch {torch.__version__} has no grouped product: 2.10 and later have"
     if case.device != "cuda" or case.capability < (8, 0):
@@ -71,12 +71,12 @@ class GroupedKernels:
 
 
 def _product(left: Tensor, right: Tensor, dispatch: Dispatch) -> Tensor:
-    """Return each expert's rows times its matrix; of two matrices of rows, each expert's left^T right."""
+    """Return each expert's rows times its matrix; if both arguments are rows, left^T right for each expert."""
     return F.grouped_mm(left, right, offs=dispatch.offsets_E1[1:])
 
 
 def _swiglu_backward(h_S2F: Tensor, da_SF: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a, and dh but for the slots' weights."""
+    """Return a, and dh without the slots' weights."""
     gate_SF, up_SF = h_S2F.chunk(2, dim=1)
     silu_SF = F.silu(gate_SF)
     dgate_SF = torch.ops.aten.silu_backward(da_SF * up_SF, gate_SF)

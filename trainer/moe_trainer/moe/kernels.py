@@ -1,4 +1,4 @@
-"""What a backend computes, and what it is told when it is asked whether it can."""
+"""What a backend computes, from what, and what it is asked whether it can compute."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -11,7 +11,7 @@ from moe_trainer.moe.dispatch import Dispatch
 
 @dataclass(frozen=True)
 class Case:
-    """The sizes, type and place of one call: all that the choice of a backend may depend on."""
+    """The sizes, type and device of one call: all that the choice of a backend may depend on."""
 
     device: str  #: ``cpu``, ``cuda``, …
     dtype: torch.dtype
@@ -36,7 +36,7 @@ class Inputs:
 
 
 class Gradients(NamedTuple):
-    """Gradients of the loss by each input of the in-layer experts."""
+    """The gradients of the loss by each input of the in-layer experts."""
 
     x_ND: Tensor
     weights_NK: Tensor

@@ -1,4 +1,4 @@
-"""The mixture-of-experts layer as a module: router, in-layer experts and shared experts of one block."""
+"""The mixture-of-experts layer as a module: the router, in-layer experts and shared experts of one block."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class LayerConfig:
 
 
 class SharedExperts(nn.Module):
-    """What every token passes beside its in-layer experts: one SwiGLU as wide as all shared ones."""
+    """The shared experts, which every token passes besides those it chooses: one SwiGLU as wide as all of them."""
 
     def __init__(self, hidden: int, inner: int) -> None:
         super().__init__()
@@ -40,13 +40,13 @@ class SharedExperts(nn.Module):
 
 
 class InLayerExperts(nn.Module):
-    """The SwiGLU banks of one layer, stacked. A module of their own: they are spread over processes apart."""
+    """The stacked in-layer experts of one layer; a module of their own, since they are cut over processes separately."""
 
     def __init__(self, experts: int, hidden: int, inner: int, backend: Backend | None = None) -> None:
         super().__init__()
         self.backend = backend
-        self.function: ExpertsFunction = swiglu_experts  #: Another where they are cut over processes.
-        self.recompute = False  #: Keep no pre-activation for the backward pass, but compute it again.
+        self.function: ExpertsFunction = swiglu_experts  #: Replaced where they are cut over processes.
+        self.recompute = False  #: Keep no pre-activation for the backward pass, but compute it again then.
         self.gate_up_E2FD = nn.Parameter(torch.empty(experts, 2 * inner, hidden))
         self.down_EDF = nn.Parameter(torch.empty(experts, hidden, inner))
 
@@ -66,13 +66,13 @@ class InLayerExperts(nn.Module):
 class MoELayer(nn.Module):
     """Router, in-layer experts and shared experts of one block.
 
-    ``bias_E`` is the router's selection bias, a buffer that the trainer moves (balance.py), or None.
-    ``capacity_factor`` is None, which drops nothing, or limits the slots of an in-layer expert (capacity.py):
-    in training mode alone, for what a model answers must not depend on what else is in the batch.
+    ``bias_E`` is the router's selection bias, a buffer that the trainer moves (balance.py), or None. With
+    ``capacity_factor`` the slots per in-layer expert are limited (capacity.py), but only in training mode, since
+    what a model answers must not depend on what else is in the batch; None drops nothing.
     """
 
     def __init__(self, config: LayerConfig, backend: Backend | None = None, layer: int | None = None) -> None:
-        """Make layer number ``layer`` of a model, which errors then name."""
+        """Make layer number ``layer`` of a model; errors name the number."""
         super().__init__()
         hidden, inner, experts = config.hidden, config.inner, config.router.experts
         self.layer = layer
@@ -81,7 +81,7 @@ class MoELayer(nn.Module):
         self.capacity_factor: float | None = None
         self.experts = InLayerExperts(experts, hidden, inner, backend)
         self.gate = nn.Linear(hidden, experts, bias=False)
-        self.beside: nn.Module | None = None  #: Makes of (x_ND, logits_NE) the logits that count.
+        self.beside: nn.Module | None = None  #: Computes the final logits from x_ND and logits_NE.
         shared = config.shared * inner
         self.shared_experts = SharedExperts(hidden, shared) if shared else None
         bias = torch.zeros(experts) if config.bias else None
@@ -90,20 +90,20 @@ class MoELayer(nn.Module):
 
     @property
     def rows_ED(self) -> nn.Parameter:
-        """The router's rows, one an in-layer expert."""
+        """The router's weight, one row per in-layer expert."""
         rows_ED = self.gate.weight
         assert isinstance(rows_ED, nn.Parameter)
         return rows_ED
 
     @property
     def whole_bias_E(self) -> Tensor | None:
-        """The bias of all in-layer experts that the router chooses among: of those put beside its own it is 0."""
+        """The bias of all in-layer experts that the router chooses among; it is 0 for those added by a bank."""
         if self.bias_E is None or len(self.bias_E) == self.router.experts:
             return self.bias_E
         return F.pad(self.bias_E, (0, self.router.experts - len(self.bias_E)))
 
     def forward(self, x_ND: Tensor, groups: int = 1) -> tuple[Tensor, Routing]:
-        """Return the layer's output, and the routing that led to it; the tokens are ``groups`` sequences."""
+        """Return the layer's output and its routing; the tokens are ``groups`` sequences of the same length."""
         routing = route(
             self._logits(x_ND),
             self.router,
@@ -120,10 +120,10 @@ class MoELayer(nn.Module):
         return y_ND, routing
 
     def _logits(self, x_ND: Tensor) -> Tensor:
-        """Return logits_NE as an architecture's reference does.
+        """Return logits_NE in the same way as the architecture's reference implementation.
 
-        Those with sigmoid scores (DeepSeek-V3 and its descendants) multiply in fp32 at least; Qwen3-MoE in the
-        weights' type, and only its softmax is in fp32.
+        Architectures with sigmoid scores (DeepSeek-V3 and its descendants) multiply in fp32 or wider; Qwen3-MoE
+        multiplies in the weights' type, and only its softmax is in fp32.
         """
         wide = torch.promote_types(x_ND.dtype, torch.float32)
         if self.router.scores == "sigmoid" and wide != x_ND.dtype:

@@ -1,13 +1,18 @@
-"""Plain torch, one matrix product per in-layer expert: for the CPU, and for every type on any device.
+"""The in-layer experts by one matrix product each, in plain torch: for the CPU, and for every type on any device.
 
-What a product has read or written should still be in the cache when the next step wants it. So the ordered
-slots are visited in pieces of some hundred rows: the x of a visit is gathered, multiplied, activated and
-multiplied again, in buffers that the next visit uses too. The in-layer experts of a visit share the gathers and
-the elementwise steps; each has its own products.
+What a product has read or written should still be in the cache when the next step needs it. So the ordered slots are
+visited in pieces of some hundred rows (visits.py): the x of a visit is gathered, multiplied, activated and multiplied
+again, in buffers that the next visit reuses. The in-layer experts of a visit share the gathers and the elementwise
+steps; each has its own products.
 
-L rows of the longest visit; I and O columns. The pre-activation is laid out as (2, S, F), all gates before all
-ups: elementwise steps on a contiguous half take two thirds of the time of those on halves of rows.
-What those steps are is a method each, which moe/native computes in one pass.
+The elementwise steps are methods, which moe/native replaces by single passes in C. The pre-activation is laid out as
+(2, S, F), all gates before all ups: elementwise steps on a contiguous half take two thirds of the time of those on
+halves of rows.
+
+For few slots, as in decoding, one grouped product computes all in-layer experts. With a handful of rows each, the time
+goes into the number of calls and not into the products. The rows lie as in the loop, so the result has the same bits.
+
+Shapes: L rows of the longest visit; I and O columns.
 """
 
 from collections.abc import Iterator, Sequence
@@ -89,12 +94,12 @@ class LoopedKernels:
         return Gradients(dx_ND, dweights_NK, dgate_up_E2FD, ddown_EDF)
 
     def gather(self, x_ND: Tensor, dispatch: Dispatch, visit: Visit, rows_VD: Tensor) -> None:
-        """Write the rows of x of a visit's slots."""
+        """Write the rows of x that a visit's slots use."""
         tokens_V = dispatch.tokens_S[visit.first : visit.first + visit.rows]
         torch.index_select(x_ND, 0, tokens_V, out=rows_VD)
 
     def activate(self, gate_VF: Tensor, up_VF: Tensor, a_VF: Tensor, keep: bool) -> None:
-        """Write the activation of a visit's rows; ``keep`` if a backward pass will follow."""
+        """Write the activation of a visit's rows; ``keep`` says that a backward pass will follow."""
         aten.silu.out(gate_VF, out=a_VF).mul_(up_VF)
 
     def activate_backward(
@@ -107,9 +112,9 @@ class LoopedKernels:
         dh_V2F: Tensor,
         dweights_V: Tensor,
     ) -> None:
-        """Write a and dh, both times the slots' weights, and the weights' gradients; ``da_VF`` is used up.
+        """Write a and dh, both times the slots' weights, and the weights' gradients; ``da_VF`` is overwritten.
 
-        The last are the row sums of a * da, before either is weighted.
+        The weights' gradients are the row sums of a * da before either is weighted.
         """
         dgate_VF, dup_VF = dh_V2F.chunk(2, dim=1)
         silu_VF = aten.silu.out(gate_VF, out=a_VF)
@@ -121,9 +126,9 @@ class LoopedKernels:
         aten.silu_backward.grad_input(da_VF.mul_(up_VF).mul_(weights_V1), gate_VF, grad_input=dgate_VF)
 
     def _up(self, visits: Sequence[Visit], inputs: Inputs, h_2SF: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Write the pre-activation of one visit after the other and yield its gates and ups.
+        """Write the pre-activation of one visit after the other, and yield its gates and ups.
 
-        Where ``h_2SF`` has fewer rows than there are places, visits share it.
+        If ``h_2SF`` has fewer rows than there are places, the visits share them.
         """
         x_ND, dispatch = inputs.x_ND, inputs.dispatch
         gate_weights, up_weights = (half.mT.unbind() for half in inputs.gate_up_E2FD.chunk(2, dim=1))
@@ -148,7 +153,7 @@ def _multiply(visit: Visit, rows: Sequence[Tensor], weights: Sequence[Tensor], o
 
 
 def _outer(visit: Visit, left: Sequence[Tensor], right: Sequence[Tensor], out: Sequence[Tensor]) -> None:
-    """Write the sum of the rows' outer products, O x I for each expert; pieces of one expert add up."""
+    """Write the sum of the rows' outer products, O x I for each expert; several pieces of an expert add up."""
     for piece, left_VO, right_VI in zip(visit.pieces, left, right, strict=True):
         if piece.again:
             out[piece.expert].addmm_(left_VO.T, right_VI)
@@ -157,17 +162,17 @@ def _outer(visit: Visit, left: Sequence[Tensor], right: Sequence[Tensor], out: S
 
 
 def _empty_rows(x_ND: Tensor, slots: int, visits: Sequence[Visit]) -> Tensor:
-    """Return room for a row per slot; only those that no visit writes, of dropped slots, are set, to 0."""
+    """Return room for one row per slot; only the rows of dropped slots, which no visit writes, are set to 0."""
     rows_SD = x_ND.new_empty(slots, x_ND.shape[1])
     rows_SD[visits[-1].first + visits[-1].rows :] = 0
     return rows_SD
 
 
-#: Beyond so many slots, the loop makes better use of the cache.
+#: For more slots than this, the loop makes better use of the cache.
 MOST_SLOTS = 512
-#: Types that torch's grouped product computes in.
+#: The types that torch's grouped product computes in.
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-#: Bytes that the product wants a row to be a multiple of.
+#: The grouped product needs rows that are multiples of this many bytes.
 ALIGNMENT = 16
 
 
@@ -195,5 +200,5 @@ def skinny_forward(inputs: Inputs) -> Tensor:
     a_SF = F.silu(F.grouped_mm(x_SD, gate_EDF, offs=ends_E))
     a_SF *= F.grouped_mm(x_SD, up_EDF, offs=ends_E)
     rows_SD = F.grouped_mm(a_SF, inputs.down_EDF.mT, offs=ends_E)
-    rows_SD[int(ends_E[-1]) :] = 0  # of dropped slots, to which the product wrote nothing
+    rows_SD[int(ends_E[-1]) :] = 0  # the rows of dropped slots, which the product does not write
     return combine(rows_SD, inputs.weights_NK, dispatch)

@@ -1,7 +1,7 @@
-"""The router in plain torch: what the fused one (triton/router.py) must compute, gradients included.
+"""The router in plain torch; the other implementations must compute the same, including gradients.
 
-Scores lie in memory as E x N: what is summed or compared over a token's few in-layer experts then runs over
-many tokens at once, which on a CPU is several times as fast as the other way round.
+Scores are stored as E x N: sums and comparisons over the few in-layer experts of a token then run over many tokens at
+once, which on a CPU is several times as fast as with N x E.
 
 With scores s of logits l, weights w of the chosen and probabilities p of all, the gradients add up as
 
@@ -10,7 +10,7 @@ With scores s of logits l, weights w of the chosen and probabilities p of all, t
     softmax     p = s            ds += dp                                    dl = s (ds - sum ds s)
     z = logsumexp l                                                          dl += dz softmax(l)
 
-Besides the package's shapes: P groups of in-layer experts, e in-layer experts of one, L tokens of a sequence.
+Shapes besides the package's: P groups of in-layer experts, e in-layer experts of a group, L tokens of a sequence.
 """
 
 import math
@@ -24,12 +24,12 @@ from moe_trainer.moe.routing import RouterConfig
 #: Added to a sum of sigmoids before dividing by it, as in DeepSeek-V3 and its descendants.
 EPSILON = 1e-20
 
-#: The score of an in-layer expert that cannot be chosen: below any other, but a number.
+#: The score of an in-layer expert that cannot be chosen: below all others, but finite.
 _CLOSED = -1e38
 
 _EXPERT_BITS = (1 << 29) - 1
 
-#: Up to this many tokens, sorting their scores takes less time than a few passes over all of them.
+#: For up to this many tokens, sorting their scores takes less time than a few passes over all scores.
 _FEW = 128
 
 
@@ -114,7 +114,7 @@ def _chosen_gradient(dweights_NK: Tensor, chosen_KN: Tensor, config: RouterConfi
 
 
 def _columns(logits_NE: Tensor) -> Tensor:
-    """Return the logits in fp32, or fp64 if they are, a token's below each other."""
+    """Return the logits as E x N in fp32, or in fp64 if they are."""
     wide = torch.promote_types(logits_NE.dtype, torch.float32)
     return logits_NE.detach().T.to(wide).contiguous()
 
@@ -122,7 +122,9 @@ def _columns(logits_NE: Tensor) -> Tensor:
 def _choose(scores_EN: Tensor, config: RouterConfig, bias_E: Tensor | None) -> Tensor:
     """Return experts_NK: the K in-layer experts with the largest biased scores, best first."""
     if bias_E is not None:
-        closed_EN = scores_EN == 0  # by their logits, as rows of a bank that a sequence does not see
+        closed_EN = (
+            scores_EN == 0
+        )  # closed by their logits, such as rows of a bank that a sequence must not see
         scores_EN = scores_EN + bias_E[:, None]
         if config.chosen_groups == config.expert_groups:
             scores_EN.masked_fill_(closed_EN, _CLOSED)
@@ -141,11 +143,11 @@ def _choose(scores_EN: Tensor, config: RouterConfig, bias_E: Tensor | None) -> T
 
 
 def _largest(scores_EN: Tensor, active: int, signed: bool) -> Tensor:
-    """Return each token's ``active`` largest, of equals the first; a third of the time of topk on a CPU.
+    """Return the numbers of each token's ``active`` largest scores; of equal ones the first. Faster than topk on a CPU.
 
-    A single-precision number leaves 29 of a double's 52 bits of mantissa free. They hold the in-layer
-    expert, so that one maximum over all tokens, which is vectorised, finds both the score and its place.
-    In numbers below zero, which there are if ``signed``, more bits are less.
+    A single-precision number leaves 29 of the 52 bits of a double's mantissa unused. They hold the number of the
+    in-layer expert, so that one vectorised maximum over all tokens finds both the score and its place. In negative
+    numbers, which occur if ``signed``, larger bits mean smaller numbers.
     """
     experts, tokens = scores_EN.shape
     key_EN, place_E1 = scores_EN.double(), torch.arange(experts)[:, None]
@@ -156,14 +158,14 @@ def _largest(scores_EN: Tensor, active: int, signed: bool) -> Tensor:
         best_N = key_EN.amax(dim=0)
         bits_N = best_N.view(torch.int64) & _EXPERT_BITS
         largest_N = torch.where(best_N < 0, bits_N, experts - 1 - bits_N) if signed else experts - 1 - bits_N
-        largest_N.clamp_(min=0, max=experts - 1)  # the maximum of NaN has other bits
+        largest_N.clamp_(min=0, max=experts - 1)  # the maximum of NaN has arbitrary bits
         largest_NK[:, choice] = largest_N
         key_EN.scatter_(0, largest_N[None], -math.inf)
     return largest_NK
 
 
 def _counts(experts_NK: Tensor, experts: int, groups: int) -> Tensor:
-    """Count the slots of each group's in-layer experts; on a device nothing may wait for it, as bincount does."""
+    """Count the slots of each group's in-layer experts; bincount is not used on devices, as it waits for them."""
     if groups == 1 and experts_NK.device.type == "cpu":
         return torch.bincount(experts_NK.flatten(), minlength=experts)[None]
     chosen_GS = experts_NK.reshape(groups, -1)

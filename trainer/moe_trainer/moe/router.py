@@ -2,12 +2,12 @@
 
     softmax    scores s = softmax(logits)
     sigmoid    scores s = sigmoid(logits)                        (DeepSeek-AI, "DeepSeek-V3", 2024)
-    choice     the K largest of s + bias, within the best expert groups; a group is as good as its best
-               score (softmax; DeepSeek-V2) or as the sum of its two best (sigmoid; DeepSeek-V3)
-    weights    s of the chosen, without the bias; renormalised to sum 1 and scaled where the config says so
+    choice     the K largest of s + bias, within the best expert groups; a group is ranked by its best score
+               (softmax; DeepSeek-V2) or by the sum of its two best scores (sigmoid; DeepSeek-V3)
+    weights    s of the chosen ones, without the bias; renormalised to sum 1 and scaled if the config says so
 
-How: plain_router.py, fused in triton/router.py, or in C in native/router.py. What the bias is for, and how it
-moves: balance.py. What a capacity drops: capacity.py.
+It is computed by plain_router.py, by triton/router.py (fused) or by native/router.py (in C); backends.py chooses.
+balance.py says what the bias is for and how it moves, capacity.py which slots are dropped.
 """
 
 import math
@@ -21,7 +21,7 @@ from moe_trainer.moe.routing import RouterConfig, Routing
 
 
 class LogitsNotFinite(ValueError):
-    """A router's logits hold NaN or infinity; ``layer`` is its number, where known."""
+    """A router's logits contain NaN or infinity; ``layer`` is its number, if known."""
 
     def __init__(self, layer: int | None = None) -> None:
         self.layer = layer
@@ -41,13 +41,13 @@ def route(
     layer: int | None = None,
     backend: Backend | None = None,
 ) -> Routing:
-    """Return the choice of N tokens, which are ``groups`` sequences of the same length, one after the other.
+    """Return the routing of N tokens, which are ``groups`` sequences of the same length, one after the other.
 
-    Computed in fp32, or fp64 if the logits are. ``bias_E`` takes part in the choice alone. ``backend`` is that of
-    the in-layer experts, where it is forced: what has no router of its own, or none of this kind, has the plain one.
+    It is computed in fp32, or in fp64 if the logits are. ``bias_E`` affects only the choice. ``backend`` is that of the
+    in-layer experts, where it is forced; if it has no router for this case, the plain router is used.
 
-    Raises ValueError if sizes do not fit, and on the CPU LogitsNotFinite, naming ``layer``. On a device
-    that would mean to wait for it: there ``Routing.finite`` tells, and the choice is some valid one.
+    Raises ValueError if sizes do not fit, and on the CPU LogitsNotFinite, naming ``layer``. On a device checking would
+    mean waiting for it: there ``Routing.finite`` tells, and the choice is any valid one.
     """
     _check(logits_NE, config, bias_E, groups)
     passes = backends.router(RouterCase.of(logits_NE, config), backend)

@@ -1,4 +1,4 @@
-"""One router as one autograd function, whichever way its two passes are computed."""
+"""The router as one autograd function, however its two passes are computed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from moe_trainer.moe.routing import RouterConfig, Routing
 
 #: experts_NK, weights_NK, counts_GE, probabilities_GE, logsumexp_N and the logits' root mean square.
 Outputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-#: Of weights_NK, probabilities_GE and logsumexp_N; None: the loss does not depend on it.
+#: The gradients of weights_NK, probabilities_GE and logsumexp_N; None: the loss does not depend on it.
 OutputGradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
@@ -34,9 +34,9 @@ class RouterCase:
 
 @dataclass(frozen=True)
 class Passes:
-    """A way to compute a router."""
+    """A way to compute a router: its forward and its backward pass."""
 
-    #: (logits_NE, bias_E, config, groups) -> outputs. A token whose logits hold NaN chooses valid in-layer experts.
+    #: (logits_NE, bias_E, config, groups) -> outputs. A token whose logits contain NaN chooses valid in-layer experts.
     forward: Callable[[Tensor, Tensor | None, RouterConfig, int], Outputs]
     #: (logits_NE, experts_NK, logsumexp_N, gradients, config, groups) -> dlogits_NE
     backward: Callable[[Tensor, Tensor, Tensor, OutputGradients, RouterConfig, int], Tensor]
@@ -45,9 +45,9 @@ class Passes:
 def route_by(
     passes: Passes, logits_NE: Tensor, config: RouterConfig, bias_E: Tensor | None, groups: int
 ) -> Routing:
-    """Return the choice of N tokens, ``groups`` sequences of one length; nothing is dropped yet.
+    """Return the routing of N tokens, ``groups`` sequences of the same length; nothing is dropped yet.
 
-    A token whose logits hold NaN chooses some valid in-layer experts, and ``Routing.finite`` is false.
+    A token whose logits contain NaN chooses any valid in-layer experts, and ``Routing.finite`` is false.
     """
     if torch.is_grad_enabled() and logits_NE.requires_grad:
         found = _Route.apply(logits_NE, bias_E, passes, config, groups)  # type: ignore[no-untyped-call]
@@ -66,7 +66,7 @@ def route_by(
 
 
 class _Route(torch.autograd.Function):
-    """Keeps the logits, the choice and the log-sum-exp; scores are computed again in the backward pass."""
+    """Keeps the logits, the choice and the log-sum-exp; the backward pass computes the scores again."""
 
     @staticmethod
     def forward(

@@ -1,4 +1,4 @@
-"""What a router did with a batch. The layer computes with it; losses and load metrics are made of it."""
+"""RouterConfig: how a router chooses. Routing: what it chose for a batch, from which losses and load are computed."""
 
 import math
 from dataclasses import dataclass
@@ -9,20 +9,22 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Routing:
-    """The choice of a batch's tokens, and the sums that balancing needs.
+    """The choices for a batch's tokens, and the sums that balancing needs.
 
-    The layer never counts in place: counts leave the forward pass as an output, so a forward that is run
-    again (activation recomputation) counts nothing twice. Nothing here waits for a device: what a host
-    wants to know it reads when it synchronises anyway.
+    The layer never counts in place: counts are an output of the forward pass, so a forward pass that is run again
+    (activation recomputation) counts nothing twice. Nothing here waits for a device: the host reads these tensors
+    when it synchronises anyway.
     """
 
-    experts_NK: Tensor  #: The in-layer experts of each token, int64; E stands for a slot that was dropped.
-    weights_NK: Tensor  #: Their weights in the token's output, at least fp32; carries gradient.
-    counts_GE: Tensor  #: Slots that asked for each in-layer expert (before any was dropped), int64.
-    probabilities_GE: Tensor  #: Mean router probability of each in-layer expert; carries gradient.
-    logsumexp_N: Tensor  #: Log-sum-exp of each token's logits; carries gradient.
-    dropped: Tensor  #: Slots that were dropped because their in-layer expert was full: one int64.
-    logit_rms: Tensor  #: Root mean square of all logits: one number, without gradient.
+    experts_NK: Tensor  #: The in-layer experts of each token, int64; E marks a dropped slot.
+    weights_NK: Tensor  #: Their weights in the token's output, fp32 or wider; differentiable.
+    counts_GE: Tensor  #: The number of slots that chose each in-layer expert (before any was dropped), int64.
+    probabilities_GE: Tensor  #: The mean router probability of each in-layer expert; differentiable.
+    logsumexp_N: Tensor  #: The log-sum-exp of each token's logits; differentiable.
+    dropped: (
+        Tensor  #: The number of slots that were dropped because their in-layer expert was full: one int64.
+    )
+    logit_rms: Tensor  #: The root mean square of all logits: one number, not differentiable.
 
     @property
     def experts(self) -> int:
@@ -31,9 +33,9 @@ class Routing:
 
     @property
     def finite(self) -> Tensor:
-        """Whether every logit was a finite number: one bool, on the routing's device.
+        """Whether all logits are finite: one bool, on the routing's device.
 
-        On the CPU the router has raised already where this would be false (router.py).
+        On the CPU the router has already raised an error where this would be false (router.py).
         """
         return self.logit_rms.isfinite()
 
@@ -46,10 +48,10 @@ class RouterConfig:
     """How a layer's router chooses. Raises ValueError for sizes that do not fit together."""
 
     experts: int  #: In-layer experts, E.
-    active: int  #: Of which each token uses this many, K.
-    renormalise: bool = True  #: The weights of a token sum to 1 (before ``scale``).
+    active: int  #: In-layer experts that each token uses, K.
+    renormalise: bool = True  #: Whether the weights of a token are made to sum to 1 (before ``scale``).
     scores: Scores = "softmax"
-    scale: float = 1.0  #: Factor of all weights.
+    scale: float = 1.0  #: A factor of all weights.
     expert_groups: int = 1  #: The in-layer experts form this many groups of the same size, P …
     chosen_groups: int = 1  #: … and a token chooses among those of its best groups only.
 

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from moe_trainer.moe.dispatch import Dispatch
 
-#: A visit has rows for about so many numbers of x, h, a and their gradients: what mostly stays in a cache of
-#: 2 MiB; but never fewer rows than a product needs to run at its full rate, and no more than help.
+#: A visit has rows for about this many numbers of x, h, a and their gradients, which mostly stay in a cache of 2 MiB;
+#: but at least as many rows as a product needs to run at its full rate, and no more than help.
 NUMBERS, LEAST, MOST = 850_000, 512, 1024
 
 
 def visit_rows(hidden: int, inner: int) -> int:
-    """Return how many rows a visit has at most, for rows of these sizes."""
+    """Return the most rows of a visit, for rows of these sizes."""
     return max(LEAST, min(MOST, NUMBERS // (hidden + 6 * inner)))
 
 
@@ -31,7 +31,9 @@ class ExpertRows(NamedTuple):
 
     expert: int
     rows: int
-    again: bool  #: Others of this expert came before, so the gradients of its weights add up.
+    again: (
+        bool  #: Whether other rows of this expert came before, so that the gradients of its weights add up.
+    )
 
 
 @dataclass
@@ -52,7 +54,7 @@ class Visit:
         return sum(self.sizes)
 
     def pieces_of(self, rows_VI: Tensor) -> Sequence[Tensor]:
-        """Return the visit's rows cut into those of its pieces; every view costs as much as a step."""
+        """Return the visit's rows, cut into its pieces. Few views are made, since each costs as much as an elementwise step."""
         if len(self.sizes) == 1:
             return (rows_VI,)
         parts: Sequence[Tensor] = rows_VI.split_with_sizes(self.sizes)
@@ -60,14 +62,14 @@ class Visit:
 
 
 def plan_visits(dispatch: Dispatch, rows: int, every: bool = True) -> Sequence[Visit]:
-    """Cut crowded in-layer experts into equal pieces of about ``rows``, and join small neighbours up to that.
+    """Cut crowded in-layer experts into equal pieces of about ``rows`` rows, and join small neighbours up to that size.
 
-    ``every`` in-layer expert has a piece, one without slots an empty one, which sets its gradients to 0.
+    With ``every``, in-layer experts without slots get an empty piece, which sets their gradients to 0.
     """
     return _planned(tuple(dispatch.offsets_E1.tolist()), rows, every)
 
 
-@lru_cache(maxsize=64)  # the backward pass asks again for what the forward pass did
+@lru_cache(maxsize=64)  # the backward pass asks for the same plan as the forward pass
 def _planned(offsets: tuple[int, ...], rows: int, every: bool) -> Sequence[Visit]:
     visits, filled = [Visit(0)], 0
     for expert, (first, last) in enumerate(pairwise(offsets)):
@@ -85,7 +87,7 @@ def _planned(offsets: tuple[int, ...], rows: int, every: bool) -> Sequence[Visit
 
 
 def cut(visits: Sequence[Visit], rows_SI: Tensor) -> Sequence[Tensor]:
-    """Return the rows of each visit, from a row per place."""
+    """Return the rows of each visit, given one row per place."""
     dropped = len(rows_SI) - visits[-1].first - visits[-1].rows
     parts: Sequence[Tensor] = rows_SI.split_with_sizes([*(visit.rows for visit in visits), dropped])
     return parts[:-1]

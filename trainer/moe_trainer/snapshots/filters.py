@@ -1,8 +1,8 @@
 """Filters of documents. Each drop is counted under the filter's name.
 
-length, characterRatio, language, codeParses     look at one document, while it is read
-perplexity                                       at one beside a sample of all: when all are read
-nearDuplicate                                    at all together: last (splitting.py)
+length, characterRatio, language, codeParses     judge each document by itself, while it is read
+perplexity                                       compares each with a sample of all, when all are read
+nearDuplicate                                    compares all with each other, at the end (splitting.py)
 """
 
 import re
@@ -17,7 +17,7 @@ from moe_trainer.text.python_syntax import piece_parses
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
-#: Least probability of a language that is taken for granted.
+#: A language counts as recognised from this probability on, unless the filter says otherwise.
 LIKELY = 0.5
 
 _ODD = re.compile(r"[^\w\s]|_")
@@ -58,7 +58,7 @@ def dropped_by(filters: Sequence[Filter], text: str) -> str | None:
 
 
 def surprise_band(filters: Sequence[Filter]) -> Filter | None:
-    """Return the perplexity filter, its bounds in bits per byte; None if there is none."""
+    """Return all perplexity filters as one, with bounds in bits per byte; None if there is none."""
     bands = [rule for rule in filters if rule.name == "perplexity"]
     if not bands:
         return None
@@ -68,7 +68,7 @@ def surprise_band(filters: Sequence[Filter]) -> Filter | None:
 
 
 def near_duplicate_threshold(filters: Sequence[Filter]) -> float | None:
-    """Return the similarity from which on only one document of two is kept, or None to keep both."""
+    """Return the similarity from which only one of two documents is kept, or None to keep both."""
     thresholds = [0.8 if f.threshold is None else f.threshold for f in filters if f.name == "nearDuplicate"]
     return min(thresholds, default=None)
 
@@ -107,7 +107,7 @@ def _invalid(rule: Filter, what: str) -> JobError:
     return JobError("InvalidConfig", f"spec.data.filters, {rule.name}: {what}.")
 
 
-#: Characters of a text that are looked at: each costs some three microseconds, and more change little.
+#: Characters of a text by which its language is recognised: each takes about three microseconds, and more change little.
 LOOKED_AT = 512
 
 
@@ -118,7 +118,7 @@ def language_of(text: str) -> tuple[str, float]:
 
 
 def known_languages() -> list[str]:
-    """Return the codes of all languages that may be found, sorted."""
+    """Return the codes of all languages that can be recognised, sorted."""
     return sorted(_identifier().labels)
 
 

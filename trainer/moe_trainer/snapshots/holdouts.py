@@ -1,7 +1,7 @@
-"""What a pool remembers about held-out text: the clusters of each Expert, its windows, the registry.
+"""What a pool remembers about held-out text: each Expert's clusters and windows, and the pool's registry.
 
-All three survive a kill at any instant: clusters and windows are replaced whole; the registry, which
-the Experts of a pool share, is only ever appended to, and a line that was cut short is skipped.
+All three survive a kill at any moment: clusters and windows are replaced as a whole; the registry, which the Experts of
+a pool share, is only appended to, and a line that was cut short is skipped.
 """
 
 import os
@@ -27,9 +27,9 @@ from moe_trainer.storage.manifest import replace_file, replacing
 
 
 def read_clusters(path: Path, catalogue: Catalogue) -> tuple[Rows, Placement]:
-    """Add what an Expert has seen, and is not there again, to a catalogue.
+    """Add the documents that an Expert has seen before to a catalogue, unless they are in it already.
 
-    Return the rows of all, ascending, and their places; none before its first snapshot.
+    Returns the rows of all of them, ascending, and their placement; none before the Expert's first snapshot.
     """
     if not path.exists():
         return take_up(catalogue, ())
@@ -40,7 +40,7 @@ def read_clusters(path: Path, catalogue: Catalogue) -> tuple[Rows, Placement]:
 
 
 def write_clusters(path: Path, catalogue: Catalogue, rows: Rows, places: Placement) -> None:
-    """Replace what an Expert has seen. ``places`` are of the whole catalogue."""
+    """Write which documents an Expert has seen; ``places`` covers the whole catalogue."""
     with replacing(path) as file:
         file.writelines(known_lines(catalogue, by_name(catalogue.names, rows), places))
 
@@ -58,9 +58,9 @@ def write_windows(path: Path, windows: Iterable[Window]) -> None:
 
 
 def append_to_registry(path: Path, catalogue: Catalogue, rows: Rows, places: Placement) -> None:
-    """Add those rows that the registry does not have, and write them through to the disk.
+    """Append the rows that the registry does not have yet, and write them through to the disk.
 
-    ``places`` are of the whole catalogue.
+    ``places`` covers the whole catalogue.
     """
     have = names_in(read_registry(path))
     new = rows[~np.isin(catalogue.names[rows], have)]

@@ -1,7 +1,7 @@
-"""The documents of all sources: what they say in a scratch file, the rest in columns.
+"""The documents of all sources: their content in a scratch file, everything else in columns.
 
-Reading, filtering and signing go on at the same time in several processes. In memory are some 30 bytes a
-document beside the 48 of the catalogue; text and signatures are on disk, and memory grows by nothing else.
+Reading, filtering and signing run at the same time in several processes. In memory are about 30 bytes per document,
+besides the 48 of the catalogue; text and signatures are on disk, and nothing else grows with the data.
 """
 
 from array import array
@@ -33,11 +33,11 @@ from moe_trainer.text.content import Content
 _SCORED_AT_ONCE = 256
 
 
-#: Characters of text in a batch.
+#: Most characters of text in a batch.
 BATCH_CHARACTERS = 256 * 1024
 
 
-#: Documents in a batch.
+#: Most documents in a batch.
 BATCH_DOCUMENTS = 2048
 
 
@@ -53,7 +53,7 @@ class Signed:
 
 
 class Intake:
-    """What was read, one row of the catalogue a document, in reading order; ``kept`` are those to go on with."""
+    """Everything that was read: one row of the catalogue per document, in reading order; ``kept`` are the rows in use."""
 
     def __init__(self, scratch: Path) -> None:
         self._texts = scratch / "documents.jsonl"
@@ -69,11 +69,11 @@ class Intake:
 
     @property
     def names(self) -> Names:
-        """The names of what is kept, a copy."""
+        """A copy of the names of the rows that are kept."""
         return self.catalogue.names[self.kept]
 
     def lines(self, wanted: Mask) -> Iterator[tuple[int, bytes]]:
-        """Yield (row, content as a line of JSON) of the wanted rows, in reading order."""
+        """Yield (row, content as a line of JSON) for the wanted rows, in reading order."""
         with self._texts.open("rb") as file:
             for row, (line, want) in enumerate(zip(file, wanted, strict=True)):
                 if want:
@@ -87,8 +87,13 @@ class Intake:
                 yield file.readline()
 
     def read(self, job: SnapshotJob, environment: Environment) -> None:
-        """Read every source; drop what its files, filters and exact duplicates say, and sign the rest."""
-        sizes, sources, offsets, end = array("i"), array("h"), array("q"), 0  # lists take ten times as much
+        """Read every source, drop unusable, filtered and duplicate documents, and sign the rest."""
+        sizes, sources, offsets, end = (
+            array("i"),
+            array("h"),
+            array("q"),
+            0,
+        )  # lists would take ten times the memory
         work = partial(sign, job.filters)
         with self._texts.open("wb") as file, Workers(work, environment.threads) as workers:
             for number, source in enumerate(job.sources):
@@ -124,7 +129,7 @@ class Intake:
         print(f"{source.root}/{source.path}: {count.files} files, {count.documents} documents", flush=True)
 
     def _within(self, band: Filter, processes: int) -> Rows:
-        """Return the rows to keep: those whose surprise is within the bounds."""
+        """Return the rows whose surprise is within the filter's bounds."""
         by_name = self.kept[np.argsort(self.names)]
         fitted = by_name[np.cumsum(self.sizes[by_name]) <= FITTED_BYTES]
         model = SurpriseModel.fitted(text_of(line) for line in self.lines_of(fitted))
@@ -139,14 +144,14 @@ class Intake:
             return self.kept[np.fromiter(inside, dtype=np.bool_, count=len(self.kept))]
 
     def _keep(self, rows: Rows, reason: str) -> None:
-        """Go on with these rows; the others are dropped for a reason."""
+        """Keep only these rows, and count the others as dropped for a reason."""
         if dropped := len(self.kept) - len(rows):
             self.dropped[reason] += dropped
         self.kept = rows
 
 
 def text_of(line: bytes) -> bytes:
-    """Return the text of a content as a line of JSON."""
+    """Return the text of a document's content, given as a line of JSON."""
     return Content.model_validate_json(line).text.encode()
 
 

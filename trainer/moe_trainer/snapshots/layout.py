@@ -1,20 +1,20 @@
-"""Formats of a snapshot and of a holdout in the store, and how to read them. Imports no torch.
+"""The files of a snapshot and of a holdout in the store, and how to read them. Imports no torch.
 
 A snapshot (``store.snapshot``) is the training side of an Expert's documents:
 
-    documents.jsonl    one Document a line, in reading order
-    snapshot.json      SnapshotRecord: counts, the holdout's windows at that time
-    fingerprints.jsonl one Fingerprint a line (fingerprints.py): what its readers have trained on
-    report.json        the same counts for people, per source and per reason
+    documents.jsonl      one Document per line, in reading order
+    snapshot.json        SnapshotRecord: counts, and the holdout's windows at that time
+    fingerprints.jsonl   one Fingerprint per line (deduplication/fingerprints.py): what a model that read it has seen
+    report.json          the same counts for people, by source and reason
 
 A holdout (``store.holdout``) is one immutable window of held-out documents:
 
-    documents.jsonl    one Document a line, ordered by cluster
-    fingerprints.jsonl one Fingerprint a line
+    documents.jsonl      one Document per line, ordered by cluster
+    fingerprints.jsonl   one Fingerprint per line
 
-Both are committed by a manifest (manifest.py). A Document's text is UTF-8 without NUL; its bits per
-byte are measured on the UTF-8 bytes. Segments are cut by whoever scores. A conversation is a Document
-whose ``turns`` say which words are whose (content.py); rendering it is left to who has the tokenizer.
+Both are committed by a manifest (storage/manifest.py). A Document's text is UTF-8 without NUL, and its bits per byte are
+measured on the UTF-8 bytes. Segments are cut when a model is scored. A conversation is a Document whose ``turns`` say
+who wrote which words (text/content.py); the tokenizer of the model decides how it is rendered.
 """
 
 from collections.abc import Iterator
@@ -33,10 +33,12 @@ REPORT = "report.json"
 
 
 class Document(Content):
-    """One document: a file or a record, or a piece of one that is longer than 64 KiB."""
+    """One document: a file or a record, or a piece of one if it is longer than 64 KiB."""
 
-    cluster: str = Field(description="Id of its cluster of near-duplicates: 16 hexadecimal digits.")
-    source: int | None = Field(default=None, description="Number of its source, where sources have weights.")
+    cluster: str = Field(description="The id of its cluster of near-duplicates: 16 hexadecimal digits.")
+    source: int | None = Field(
+        default=None, description="The number of its source in the spec; only where sources have weights."
+    )
 
 
 class SnapshotRecord(Format):
@@ -47,20 +49,22 @@ class SnapshotRecord(Format):
     documents: int
     train_bytes: int
     dropped: dict[str, int]
-    weights: tuple[float, ...] | None = Field(default=None, description="By source; absent: none has one.")
+    weights: tuple[float, ...] | None = Field(
+        default=None, description="The weight of each source; absent if no source has one."
+    )
     anchor: Window
     newest: Window | None = None
 
 
 def read_documents(folder: Path) -> Iterator[Document]:
-    """Yield the documents of a snapshot or a holdout, in their order. Verify the folder first."""
+    """Yield the documents of a snapshot or a holdout, in their order; the folder must have been verified."""
     with (folder / DOCUMENTS).open(encoding="utf-8") as file:
         for line in file:
             yield Document.model_validate_json(line)
 
 
 def document_line(cluster: str, content: bytes, source: int | None = None) -> bytes:
-    """Return a Document as a line, given its Content as one; what Document.to_json would say."""
+    """Return the line of a Document, given the line of its Content; the same as Document.to_json returns."""
     of_source = "" if source is None else f'"source":{source},'
     return f'{{"cluster":"{cluster}",{of_source}'.encode() + content[1:]
 

@@ -1,11 +1,11 @@
-"""Which documents are held out: whole clusters of near-duplicates, by a hash, once and for all.
+"""Decides which documents are held out: whole clusters of near-duplicates, by a hash, permanently.
 
     cluster    documents linked by similarity >= THRESHOLD, directly or through others
-    id         first 16 hexadecimal digits of its smallest document hash, when first seen
-    held out   iff H(salt, id) < fraction, when first seen
+    id         the first 16 hexadecimal digits of its smallest document hash when it was first seen
+    held out   if H(salt, id) < fraction, decided when it was first seen
 
-A document that later resembles a known cluster joins it and its side; if it resembles several, one that
-is held out wins, because a held-out text must never be trained on. Files are snapshot.py's.
+A document that later resembles a known cluster joins it, and so its side. If it resembles several, it joins one that is
+held out, because held-out text must never be trained on. This file only decides; snapshot.py reads and writes.
 """
 
 import hashlib
@@ -25,15 +25,15 @@ _SIGNATURES_READ = 1024
 
 
 def is_held_out(rule: HoldoutRule, cluster: str) -> bool:
-    """Return the side of a cluster that nobody has seen before."""
+    """Return whether a cluster that was never seen before is held out."""
     number = int.from_bytes(hashlib.sha256(f"{rule.salt}\0{cluster}".encode()).digest()[:8], "big")
     return number < rule.fraction * 2.0**64
 
 
 def assign(catalogue: Catalogue, fresh: Rows, known: Rows, places: Placement, rule: HoldoutRule) -> Placement:
-    """Return the places of fresh documents, given those of the known ones, which are other documents.
+    """Return the placement of fresh documents, given that of the known ones; the two sets are disjoint.
 
-    Rows ascend. Depends on the set of documents, never on their order.
+    Rows must ascend. The result depends on the set of documents, not on their order.
     """
     rows = np.sort(np.concatenate((fresh, known)))
     is_known = np.zeros(len(catalogue), dtype=np.bool_)
@@ -55,15 +55,15 @@ def assign(catalogue: Catalogue, fresh: Rows, known: Rows, places: Placement, ru
 
 
 def without_near_duplicates(catalogue: Catalogue, rows: Rows, threshold: float) -> Rows:
-    """Return the rows to keep so that no two kept ones reach the threshold; smallest name first.
+    """Return the rows to keep so that no two of them reach the threshold; of two, the smaller name is kept.
 
-    Rows ascend.
+    Rows must ascend.
     """
     linked = Components(len(rows))
     search(catalogue, rows, threshold, linked)
     keep = np.ones(len(rows), dtype=np.bool_)
     for members in _groups(catalogue.names, rows, linked.roots()):
-        if len(members) == 2:  # linked by nothing but their own likeness
+        if len(members) == 2:  # they can only be linked to each other
             keep[members[1]] = False
         else:
             keep[members] = _unlike_before(catalogue, rows[members], threshold)
@@ -71,7 +71,7 @@ def without_near_duplicates(catalogue: Catalogue, rows: Rows, threshold: float) 
 
 
 def _groups(names: Names, rows: Rows, groups: Rows) -> Iterator[Rows]:
-    """Yield the places of each group of several rows, smallest name first."""
+    """Yield the places of the rows of each group that has several, ordered by name."""
     order = _by_group(names, rows, groups, _linked(groups))
     edges = np.flatnonzero(np.diff(groups[order], prepend=-1))
     for start, end in pairwise([*edges.tolist(), len(order)]):
@@ -79,19 +79,19 @@ def _groups(names: Names, rows: Rows, groups: Rows) -> Iterator[Rows]:
 
 
 def _by_group(names: Names, rows: Rows, groups: Rows, places: Rows) -> Rows:
-    """Return places group by group, each in the order of its names."""
+    """Return places group by group, within a group ordered by name."""
     return places[np.lexsort((names[rows[places]], groups[places]))]
 
 
 def _linked(groups: Rows) -> Rows:
-    """Return the places of all that is in a group with others; a group is named after the place of one of it."""
+    """Return the places of the rows that share a group with others; a group's number is the place of one of its rows."""
     linked = groups != np.arange(len(groups))
     linked[groups[linked]] = True
     return np.flatnonzero(linked)
 
 
 def _unlike_before(catalogue: Catalogue, rows: Rows, threshold: float) -> Mask:
-    """Return which rows to keep of one component, in its order: those unlike every row kept before."""
+    """Return which rows of one component to keep: in its order, those that resemble no row kept before."""
     keep = np.zeros(len(rows), dtype=np.bool_)
     kept: Signatures = catalogue.signatures(rows[:0])
     for start in range(0, len(rows), _SIGNATURES_READ):
@@ -105,7 +105,7 @@ def _unlike_before(catalogue: Catalogue, rows: Rows, threshold: float) -> Mask:
 
 
 def _ids_of_new(names: Names, rows: Rows, groups: Rows, new: Mask) -> NDArray[np.bytes_]:
-    """Return the id that the group of each new row gets if it is new too: the first digits of its smallest name."""
+    """Return the id that each new row's group gets if the group is new: the first digits of its smallest name."""
     prefixes = names.view(np.uint8).reshape(-1, names.dtype.itemsize)[:, :CLUSTER_BYTES]
     ids = np.ascontiguousarray(prefixes[rows]).view(f"S{CLUSTER_BYTES}").ravel()
     linked = _linked(groups)
@@ -116,7 +116,7 @@ def _ids_of_new(names: Names, rows: Rows, groups: Rows, new: Mask) -> NDArray[np
 
 
 def _first_known(places: Placement, groups: Rows, count: int) -> Rows:
-    """Return for each group its known document that decides: held out first, then smallest id; -1 if none."""
+    """Return for each group the known document that decides: a held-out one first, then the smallest id; -1 if none."""
     first = np.full(count, -1)
     last_first = np.lexsort((places.clusters, ~places.held_out))[::-1]
     first[groups[last_first]] = last_first

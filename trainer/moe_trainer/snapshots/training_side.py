@@ -29,7 +29,7 @@ from moe_trainer.storage.manifest import new_folder
 
 
 def source_weights(job: SnapshotJob) -> tuple[float, ...] | None:
-    """Return the weight of each source; None where no source has one."""
+    """Return the weight of each source; None if no source has one."""
     weights = [source.weight for source in job.sources]
     if all(weight is None for weight in weights):
         return None
@@ -45,7 +45,7 @@ def commit_training_side(
     found: list[Window],
     root: Path,
 ) -> None:
-    """Commit the training side."""
+    """Commit the documents to train on, with fingerprints, record and report; raises JobError (DataEmpty) if none is left."""
     held_out = int(places.held_out[intake.kept].sum())
     if excluded := len(intake.kept) - held_out - len(training):
         intake.dropped["heldOutElsewhere"] = excluded
@@ -89,7 +89,7 @@ def commit_training_side(
 def _check_every_source(
     job: SnapshotJob, weights: tuple[float, ...] | None, sources: NDArray[np.int16]
 ) -> None:
-    """Raise JobError (DataEmpty) for a source that has a weight and no document to train on."""
+    """Raise JobError (DataEmpty) for a source with a weight but without a document to train on."""
     for number, (source, weight) in enumerate(zip(job.sources, weights or (), strict=False)):
         if weight and not (sources == number).any():
             raise JobError(
@@ -100,7 +100,7 @@ def _check_every_source(
 
 
 def _report(job: SnapshotJob, intake: Intake, record: SnapshotRecord, trained: NDArray[np.int16]) -> str:
-    """Return the report for people; ``trained`` is the number of the source of each document to train on."""
+    """Return the report for people; ``trained`` has the source's number for each document to train on."""
     sources = [
         {
             "source": count.source.model_dump(mode="json", by_alias=True),

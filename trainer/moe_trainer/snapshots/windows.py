@@ -1,6 +1,6 @@
-"""Committing a window: held-out documents in the order of their clusters, and their fingerprints.
+"""Commits a window: held-out documents in the order of their clusters, with their fingerprints.
 
-The folder is named by what it holds, so it is written to scratch first; memory holds no text.
+The folder's name depends on its content, so it is written to scratch space first; no text is kept in memory.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ class HeldOut:
 
 
 def of_rows(intake: Intake, rows: Rows, places: Placement) -> Iterator[HeldOut]:
-    """Yield documents that were read just now, in the order of a window."""
+    """Yield documents that this Job has read, in the order of a window."""
     names, clusters = intake.catalogue.names[rows], places.clusters[rows]
     rows = rows[np.lexsort((names, clusters))]
     prints = fingerprint_lines(intake.catalogue, rows, places)
@@ -60,9 +60,9 @@ def commit_window(
     root: Path,
     path_of: Callable[[Digest], str],
 ) -> Window:
-    """Commit documents, each iterator in the order of a window, as a window of its own.
+    """Commit documents as a new window; each iterator yields them in the order of a window.
 
-    It reports how many segments of ``segment_bytes`` it holds.
+    Returns the window, with the number of segments of ``segment_bytes`` in it.
     """
     digest, clusters, segments, last = hashlib.sha256(), 0, 0, ""
     scratch.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
-"""One function over many batches, in several processes, results in the order of the batches.
+"""Applies a function to many batches in several processes; results come in the order of the batches.
 
-Processes are spawned, not forked: libraries that read data have threads. Each has a pipe of its own and
-ends when the other end of it is closed, so that none outlives a parent that was killed.
+Processes are spawned, not forked, because the libraries that read data have threads. Each has a pipe of its own and
+ends when the other end is closed, so that none outlives a parent that was killed.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -15,12 +15,12 @@ from moe_formats.failure import TransientError
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
-#: So many batches are worked off here, before it is worth a process's start.
+#: The first batches are processed here: for fewer, starting a process is not worth it.
 BATCHES_ALONE = 16
 
 
 class Workers(Generic[Given, Made]):
-    """Processes that apply a function, which must be importable; one process is this one."""
+    """Processes that apply a function, which they must be able to import; with one process, this one does the work."""
 
     def __init__(self, work: Callable[[Given], Made], processes: int) -> None:
         self._work = work
@@ -39,7 +39,7 @@ class Workers(Generic[Given, Made]):
             child.join()
 
     def map(self, batches: Iterable[Given]) -> Iterator[Made]:
-        """Yield what the function makes of each batch; a few batches are in work at a time."""
+        """Yield the function's result for each batch; one batch per process is being worked on."""
         working: list[Connection] = []
         for batch in batches:
             if not self._processes or self._alone > 0:
@@ -52,7 +52,7 @@ class Workers(Generic[Given, Made]):
                 continue
             idle = working.pop(0)
             made = self._received(idle)
-            idle.send(batch)  # before what it made is used, so that it works meanwhile
+            idle.send(batch)  # before its result is used, so that it works meanwhile
             working.append(idle)
             yield made
         for connection in working:
@@ -98,5 +98,5 @@ def _serve(connection: Connection, work: Callable[[Given], Made]) -> None:
             made = _Failed(f"{type(error).__name__}: {error}")
         try:
             connection.send(made)
-        except BrokenPipeError:  # nobody wants it any more
+        except BrokenPipeError:  # nobody is waiting for it any more
             return

@@ -1,4 +1,4 @@
-"""Compressed files, by the end of their name: gzip, bzip2, xz (standard library) and Zstandard (pyarrow)."""
+"""Compressed files, recognised by the end of their name: gzip, bzip2, xz (standard library), Zstandard (pyarrow)."""
 
 import bz2
 import gzip
@@ -9,20 +9,20 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 
-#: Bytes that are read, and decompressed, at once.
+#: Bytes that are read and decompressed at a time.
 BUFFER_BYTES = 1024 * 1024
 
 
 class ByteStream(Protocol):
-    """What can be read."""
+    """A source of bytes, such as a decompressor."""
 
     def read(self, size: int, /) -> bytes:
-        """Return at most so many bytes; none at the end."""
+        """Return at most ``size`` bytes; none at the end."""
         ...
 
 
 class DamagedError(Exception):
-    """Compressed data that ends too early, or is none."""
+    """Compressed data ends too early, or is not compressed as the file's name says."""
 
 
 def without_compression(path: str) -> str:
@@ -32,9 +32,9 @@ def without_compression(path: str) -> str:
 
 
 def decompressed(raw: io.RawIOBase, path: str) -> io.BufferedIOBase:
-    """Return the stream of a file's bytes; as they are if its name says nothing of compression.
+    """Return a stream of a file's decompressed bytes; unchanged if its name does not end like a compressed file's.
 
-    Reading it raises DamagedError where the file is cut short or is not what its name says.
+    Reading it raises DamagedError if the file is cut short or is not what its name says.
     """
     buffered = io.BufferedReader(raw, BUFFER_BYTES)
     opener = _OPENERS.get(PurePosixPath(path).suffix)
@@ -42,7 +42,7 @@ def decompressed(raw: io.RawIOBase, path: str) -> io.BufferedIOBase:
 
 
 class _Decompressed(io.RawIOBase):
-    """One way to read, and one error, for all decompressors."""
+    """Gives all decompressors the same interface and the same error."""
 
     def __init__(self, stream: ByteStream) -> None:
         self._stream = stream
@@ -56,7 +56,7 @@ class _Decompressed(io.RawIOBase):
         except (EOFError, zlib.error, lzma.LZMAError) as error:
             raise DamagedError(str(error)) from None
         except OSError as error:
-            if error.errno is not None:  # the disk's word, not the decompressor's
+            if error.errno is not None:  # an error of the disk, not of the decompressor
                 raise
             raise DamagedError(str(error)) from None
         buffer[: len(data)] = data
@@ -64,7 +64,7 @@ class _Decompressed(io.RawIOBase):
 
 
 def _zstandard(stream: io.BufferedReader) -> ByteStream:
-    import pyarrow  # takes a quarter of a second: only where it is needed
+    import pyarrow  # importing it takes a quarter of a second
 
     opened: ByteStream = pyarrow.CompressedInputStream(pyarrow.PythonFile(stream, mode="r"), "zstd")
     return opened

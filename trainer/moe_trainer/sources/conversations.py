@@ -1,10 +1,10 @@
-"""Conversations as they are written in records: a list of messages, each with a role and its words.
+"""Conversations in records: a list of messages, each with a role and its words.
 
     {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
 
-Chat templates refuse, or silently reorder, what is not a conversation in turn; so that is found out here,
-before a GPU is paid for. The rule: perhaps a system message, then user and assistant in turn, beginning
-with the user, with at least one answer; every message has words.
+Chat templates refuse, or silently reorder, messages whose roles do not alternate; so this is checked here, before
+anybody pays for a GPU. The rule: optionally a system message, then user and assistant in turn, beginning with the
+user, with at least one answer; every message has words.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 
 
 class UnusableError(Exception):
-    """A record that is no document: the reason it is counted under, and what is wrong in words."""
+    """A record that is not a document, with the reason under which it is counted and what is wrong with it."""
 
     def __init__(self, reason: str, what: str) -> None:
         super().__init__(f"{reason}: {what}")

@@ -1,7 +1,7 @@
-"""Cutting long documents: whoever holds one out, or compares two, looks at pieces of at most 64 KiB.
+"""Cuts long documents: holding out and comparing work on pieces of at most 64 KiB.
 
-Texts are cut at blank lines, while they are read: only the piece being filled is in memory. Conversations
-are cut before a user's turn, and each piece begins with the system's; a single exchange is never cut.
+Texts are cut at blank lines while they are read: only the current piece is in memory. Conversations are cut before a
+user's turn, and every piece begins with the system message; a single exchange is never cut.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,10 +13,10 @@ MAX_DOCUMENT_BYTES = 64 * 1024
 
 
 def cut_text(chunks: Iterable[str]) -> Iterator[str]:
-    """Yield a text, given in chunks, whole if it is at most 64 KiB of UTF-8, else in pieces.
+    """Yield a text that comes in chunks: whole if it has at most 64 KiB of UTF-8, else in pieces.
 
-    A paragraph that is longer by itself is cut between characters. Where the chunks begin and end makes
-    no difference.
+    A paragraph that is longer than that is cut between characters. Where the chunks begin and end makes no
+    difference.
     """
     piece: list[str] = []
     size, whole = 0, True
@@ -36,7 +36,7 @@ def cut_text(chunks: Iterable[str]) -> Iterator[str]:
 
 
 def cut_conversation(content: Content) -> Iterator[Content]:
-    """Yield a conversation whole if it is at most 64 KiB of UTF-8, else in pieces of whole exchanges."""
+    """Yield a conversation: whole if it has at most 64 KiB of UTF-8, else in pieces of whole exchanges."""
     if len(content.text.encode()) <= MAX_DOCUMENT_BYTES:
         yield content
         return
@@ -52,7 +52,7 @@ def cut_conversation(content: Content) -> Iterator[Content]:
 
 
 def _paragraphs(chunks: Iterable[str]) -> Iterator[str]:
-    """Yield paragraphs with the blank line that ends them, and those that are too long in several parts."""
+    """Yield paragraphs with the blank line that ends them; those that are too long come in several parts."""
     held = ""
     for chunk in chunks:
         held += chunk

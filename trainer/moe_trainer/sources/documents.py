@@ -1,12 +1,12 @@
-"""Reading the documents of a source, one at a time, whatever it is made of.
+"""Reads the documents of a source, one at a time, in whatever format they are.
 
     files       listed, opened and watched              files.py, object_store.py
     bytes       decompressed by the end of the name     compression.py
     records     *.jsonl, *.ndjson: lines; *.parquet: rows; anything else is one text    records.py
     documents   a text, or a conversation; long ones in pieces      conversations.py, cutting.py
 
-What cannot be used is counted by reason, the first of each with its place, and skipped; a source of which
-more is broken than can be read is an error.
+What cannot be used is skipped and counted by reason, with the place of the first of each kind. If more of a source is
+broken than can be read, that is an error.
 """
 
 import codecs
@@ -31,22 +31,22 @@ _ROWS = frozenset({".parquet"})
 
 @dataclass
 class SourceCount:
-    """What one source held."""
+    """What was found in one source."""
 
     source: Source
     files: int = 0
     documents: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
-    #: The first that was dropped, by reason: where it stands and what is wrong with it.
+    #: The first one dropped for each reason: where it is and what is wrong with it.
     examples: dict[str, str] = field(default_factory=dict)
 
     def drop(self, fault: UnusableError, where: str) -> None:
-        """Count what cannot be used."""
+        """Count something that cannot be used."""
         self.dropped[fault.reason] += 1
         self.examples.setdefault(fault.reason, f"{where}: {fault.what}")
 
     def check(self) -> None:
-        """Raise JobError if the source is of no use: DataMissing, DataEmpty or DataUnreadable."""
+        """Raise JobError (DataMissing, DataEmpty or DataUnreadable) if the source cannot be used."""
         what = f"source {self.source.root}/{self.source.path}"
         if not self.files:
             raise JobError(
@@ -67,7 +67,7 @@ class SourceCount:
 
 
 def read_source(files: Files, count: SourceCount) -> Iterator[Content]:
-    """Yield the documents of one source in the order of file names, counting as it goes."""
+    """Yield the documents of one source, file by file in the order of their names, and count them."""
     for file in files.matching(count.source.path):
         count.files += 1
         with files.open(file) as raw:
@@ -132,7 +132,7 @@ def _conversation(value: object, source: Source) -> Iterator[Content]:
 
 
 def _from_text(stream: io.BufferedIOBase, file: File, count: SourceCount) -> Iterator[Content]:
-    """Yield the text of a plain file. What follows a byte that is no text is not read."""
+    """Yield the text of a plain file, in pieces. Reading ends at the first byte that is not text."""
     documents = 0
     try:
         for piece in cut_text(_chunks(stream)):
@@ -164,7 +164,7 @@ def _chunks(stream: io.BufferedIOBase) -> Iterator[str]:
 
 
 def _check_text(text: str) -> None:
-    if not text.strip(" \t\n\r\x0b\f"):  # what bytes.strip() takes for blank
+    if not text.strip(" \t\n\r\x0b\f"):  # the characters that bytes.strip() removes
         raise UnusableError("empty", "no text")
     if "\0" in text:
         raise UnusableError("binary", f"character {text.index(chr(0)) + 1} is NUL")

@@ -1,7 +1,10 @@
-"""Where a source's files lie, and how they are listed and opened.
+"""Where a source's files are, and how they are listed and opened.
 
-Whatever a root is, its files are listed sorted, opened one at a time as raw seekable streams, and watched:
-one that changes while it is read is no document, and another attempt reads it again.
+Whether a source's root is a mounted claim or an object store, its files are listed in order, opened one at a time as
+raw seekable streams, and watched: if one changes while it is read, the attempt fails and the next one reads it again.
+
+Globs have the same meaning everywhere (that of ``pathlib.Path.glob``): ``*`` and ``?`` stand for anything but ``/``,
+``[...]`` for one of some characters, and ``**`` as a whole part for any number of folders, also none.
 """
 
 import io
@@ -22,10 +25,10 @@ from moe_trainer.environment import Environment
 class File:
     """A file that a source's glob matches."""
 
-    root: str  #: Name of the store or claim.
-    path: str  #: Beneath the root.
-    size: int  #: Bytes, when it was listed.
-    version: str = ""  #: Of an object: its entity tag.
+    root: str  #: The name of the store or claim.
+    path: str  #: The path beneath the root.
+    size: int  #: Its size in bytes when it was listed.
+    version: str = ""  #: The entity tag of an object; empty for a file.
 
     def __str__(self) -> str:
         return f"{self.root}/{self.path}"
@@ -39,15 +42,15 @@ class Files(Protocol):
         ...
 
     def open(self, file: File) -> AbstractContextManager[io.RawIOBase]:
-        """Open a file; raises TransientError (DataChanged) at the latest when it is closed."""
+        """Open a file; raises TransientError (DataChanged), when it is closed at the latest, if the file changed."""
         ...
 
 
 class LocalFiles:
     """Files beneath a folder: a mounted claim.
 
-    A path that leads out of it, by ``..``, by being absolute or through a link, is refused before it is
-    opened.
+    A path that leads out of the folder, by ``..``, because it is absolute or through a link, is refused before it
+    is opened.
     """
 
     def __init__(self, root: str, folder: Path) -> None:
@@ -80,12 +83,12 @@ class LocalFiles:
 
     @contextmanager
     def open(self, file: File) -> Iterator[io.RawIOBase]:
-        """Open a file; raises TransientError (DataChanged) if it is another when it is closed."""
+        """Open a file; raises TransientError (DataChanged) if it has changed by the time it is closed."""
         descriptor = self._descriptor(file)
         try:
             before = _version(descriptor)
             try:
-                # Readers close what they read from; whether it changed is asked after that.
+                # Readers close the stream; only after that is the file checked for changes.
                 with io.FileIO(descriptor, closefd=False) as raw:
                     yield raw
             finally:
@@ -107,7 +110,7 @@ class LocalFiles:
 
 
 def changed(file: File, how: str) -> TransientError:
-    """Return the error for a file that did not hold still."""
+    """Return the error for a file that changed while it was read."""
     return TransientError(
         "DataChanged",
         f"{file} changed while it was read: {how}. It is read again by the next attempt; to be safe, write "
@@ -126,7 +129,7 @@ _WILDCARDS = re.compile(r"[*?\[]")
 def matches(path: str, pattern: str) -> bool:
     """Return whether a glob matches the path of an object."""
     parts = path.split("/")
-    reached = {0}  # how many parts of the path the glob may have used up so far
+    reached = {0}  # how many parts of the path the glob can have matched so far
     for wanted in _parts(pattern):
         if wanted == "**":
             reached = set(range(min(reached, default=len(parts)), len(parts)))
@@ -136,7 +139,7 @@ def matches(path: str, pattern: str) -> bool:
 
 
 def literal_folder(pattern: str) -> str:
-    """Return the folder that everything a glob matches lies in: all that stands before the first wildcard."""
+    """Return the folder that contains everything a glob can match: its parts before the first wildcard."""
     folders = _parts(pattern)[:-1]
     literal = next((at for at, part in enumerate(folders) if _WILDCARDS.search(part)), len(folders))
     return "/".join(folders[:literal])
@@ -147,7 +150,7 @@ def _parts(pattern: str) -> list[str]:
 
 
 def files_of(root: str, environment: Environment) -> Files:
-    """Return the files of a root; raises JobError (PathNotAllowed, InvalidEnvironment, StoreDenied)."""
+    """Return the files of a source's root; raises JobError (PathNotAllowed, InvalidEnvironment, StoreDenied)."""
     if "/" in root or root in ("", ".", ".."):
         raise JobError("PathNotAllowed", f"source root {root!r} must be the name of a store or claim.")
     location = environment.object_stores.get(root)

@@ -1,11 +1,11 @@
 """Files of an object store that speaks S3.
 
-An object is read in ranges, each on the condition that it is still the object that was listed. So little
-is in memory, a connection that breaks costs one range, and two versions are never mixed.
+An object is read in ranges, each on the condition that it is still the object that was listed. So little of it is in
+memory, a broken connection costs one range, and two versions are never mixed.
 
-Requests that fail are made again with growing pauses; a store that stays away, or goes so slowly that
-nothing arrives, ends the attempt as one to be made again. A store that refuses its keys ends it for good.
-What goes wrong is told without the answer's headers or the keys.
+Requests that fail are repeated with growing pauses. If the store stays unreachable, or so slow that nothing arrives,
+the attempt fails and may be repeated; if the store refuses the keys, the Job fails for good. Error messages contain
+neither the answer's headers nor the keys.
 """
 
 import io
@@ -36,9 +36,9 @@ if TYPE_CHECKING:  # these exist in obstore's stubs only
     from obstore import GetOptions
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
-#: Bytes of one request.
+#: Bytes that one request asks for.
 RANGE_BYTES = 4 * 1024 * 1024
-#: Objects that are looked at, and that a glob may match: what is listed is held in memory.
+#: Most objects that are listed, and most that a glob may match: the list is held in memory.
 MAX_LISTED = 1_000_000
 MAX_MATCHED = 100_000
 
@@ -48,12 +48,12 @@ _CODE = re.compile(r"<Code>(?P<code>\w{1,64})</Code>")
 
 @dataclass(frozen=True)
 class Patience:
-    """How long is waited, in seconds."""
+    """Time limits, in seconds."""
 
     connect: float = 5
-    stall: float = 20  #: Without a byte.
-    request: float = 60  #: For one range.
-    give_up: float = 120  #: For one range with all its repetitions.
+    stall: float = 20  #: Without receiving a byte.
+    request: float = 60  #: For one request of a range.
+    give_up: float = 120  #: For one range, with all repetitions.
 
 
 PATIENCE = Patience()
@@ -69,7 +69,7 @@ class ObjectStoreFiles:
         credentials: Path | None,
         patience: Patience = Patience(),
     ) -> None:
-        """Take a store's location and the folder of its keys; raises JobError (StoreDenied) without keys."""
+        """Take a store's location and the folder with its keys; raises JobError (StoreDenied) if keys are missing."""
         patience = patience or PATIENCE
         self._root = root
         self._location = location
@@ -97,7 +97,9 @@ class ObjectStoreFiles:
                     raise self._too_many(pattern, listed, len(found))
         except (BaseError, FileNotFoundError) as error:
             raise self._failed(error, f"listing {self._root}/{pattern}") from None
-        return sorted(found, key=lambda file: file.path.split("/"))  # as on disk: folder by folder
+        return sorted(
+            found, key=lambda file: file.path.split("/")
+        )  # in the order of files on disk: folder by folder
 
     @contextmanager
     def open(self, file: File) -> Iterator[io.RawIOBase]:
@@ -187,7 +189,7 @@ class _RangeReader(io.RawIOBase):
 
 
 def denied(root: str, location: ObjectStoreLocation, what: str) -> JobError:
-    """Return the error for a store that lets nobody in; it names the Secret and its keys, never a value."""
+    """Return the error for a store that denies access; it names the Secret and its keys, never a value."""
     if not location.secret:
         fix = "It is read anonymously: name a Secret in the chart's stores, or let anybody read the bucket."
     else:

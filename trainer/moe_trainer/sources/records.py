@@ -1,7 +1,7 @@
-"""From the bytes of a file to its records, one at a time: lines of jsonl, rows of parquet.
+"""Reads the records of a file, one at a time: lines of jsonl, rows of parquet.
 
-A record that cannot be read is handed on as such, with its place and what is wrong with it. A file that is
-not what its name says is an error: half of it is not what anybody meant.
+A record that cannot be read is yielded as such, with its place and what is wrong with it. A file that is not what its
+name says is an error: reading only half of it is never what was meant.
 """
 
 import io
@@ -17,9 +17,9 @@ from moe_trainer.sources.files import File
 
 #: Longer lines are not read.
 MAX_RECORD_BYTES = 16 * 1024 * 1024
-#: Rows that are decoded at once: what is in memory is this many documents, whatever a row group holds.
+#: Rows that are decoded at once: only this many documents are in memory, however large a row group is.
 PARQUET_ROWS = 64
-#: At most so many names are listed in a message.
+#: Most names that an error message lists.
 NAMES_LISTED = 10
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -27,7 +27,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class Record:
-    """One record, or why there is none."""
+    """One record, or the reason why it cannot be read."""
 
     where: str  #: Its place in the file: `line 12`, `row 3`.
     value: object = None  #: The value of the field that was asked for.
@@ -35,7 +35,7 @@ class Record:
 
 
 def json_lines(stream: io.BufferedIOBase, field: str) -> Iterator[Record]:
-    """Yield a field of each record of a jsonl file, by line number from 1; blank lines are passed over."""
+    """Yield one field of each record of a jsonl file, with line numbers from 1; blank lines are skipped."""
     number = 0
     while line := stream.readline(MAX_RECORD_BYTES):
         number += 1
@@ -51,10 +51,10 @@ def json_lines(stream: io.BufferedIOBase, field: str) -> Iterator[Record]:
 
 
 def parquet_rows(raw: io.RawIOBase, file: File, field: str, setting: str) -> Iterator[Record]:
-    """Yield a column of a parquet file, by row number from 1; no other column is read.
+    """Yield one column of a parquet file, with row numbers from 1; other columns are not read.
 
-    Raises JobError (DataUnreadable) for a file without the column, naming the setting that chooses it, and
-    for one that is no parquet or is damaged.
+    Raises JobError (DataUnreadable) for a file without the column, naming the setting that chooses it, and for one
+    that is damaged or not parquet.
     """
     import pyarrow
     from pyarrow import parquet
@@ -80,7 +80,7 @@ def parquet_rows(raw: io.RawIOBase, file: File, field: str, setting: str) -> Ite
     except pyarrow.ArrowException as error:
         raise JobError("DataUnreadable", f"{file} cannot be read as parquet: {error}"[:500]) from None
     except OSError as error:
-        if error.errno is not None:  # the disk's word, not the decoder's
+        if error.errno is not None:  # an error of the disk, not of the decoder
             raise
         raise JobError("DataUnreadable", f"{file} cannot be read as parquet: {error}"[:500]) from None
 

@@ -1,6 +1,6 @@
-"""Figures that are computed once and kept in the store: a file with a checksum, or nothing.
+"""Results that are computed once and kept in the store, each in a file with a checksum.
 
-Whatever reads one and finds it absent or altered computes it again, so none of them needs a backup.
+Whoever finds one missing or altered computes it again, so none of them needs a backup.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ Kept = TypeVar("Kept", bound=Format)
 
 
 def read_cell(path: Path, kind: type[Kept]) -> Kept | None:
-    """Return what was kept, or None if it was never written or is not intact."""
+    """Return what was kept, or None if it was never written or is damaged."""
     try:
         checksum, _, text = path.read_text().partition("\n")
     except (FileNotFoundError, UnicodeDecodeError):
@@ -29,6 +29,6 @@ def read_cell(path: Path, kind: type[Kept]) -> Kept | None:
 
 
 def write_cell(path: Path, kept: Format) -> None:
-    """Keep a figure. A kill at any instant leaves it whole or absent."""
+    """Keep a result. A kill at any moment leaves the file whole or absent."""
     text = kept.to_json()
     replace_file(path, f"{digest_of(text)}\n{text}".encode())

@@ -1,9 +1,9 @@
-"""Folders that are committed as one: a manifest with the SHA-256 of every file, written last.
+"""Folders that are committed as a whole, by a manifest with the SHA-256 of every file that is written last.
 
-A folder without its manifest does not exist for any reader. A committed folder is immutable: it is
-never written again, and committing the same name twice keeps the first. Readers ask for a folder *by
-the digest of its manifest* and get an error, never altered data. Artefacts, snapshots and holdouts are
-such folders; checkpoints too.
+For readers, a folder without a manifest does not exist. A committed folder is immutable: it is never written again,
+and if the same name is committed twice, the first one stays. Readers ask for a folder *by the digest of its
+manifest*, and get an error rather than altered data. Artefacts, snapshots, holdouts and checkpoints are such
+folders.
 """
 
 import hashlib
@@ -44,11 +44,11 @@ class Manifest(Format):
 
 @contextmanager
 def new_folder(final: Path, kind: Kind, alive: Callable[[], None] = lambda: None) -> Iterator[Path]:
-    """Yield an empty folder that becomes ``final``, manifest written last, when the block ends well.
+    """Yield an empty folder that is committed as ``final`` when the block ends without an error.
 
-    If ``final`` was committed meanwhile, it stays and the new one is dropped. On any exception nothing
-    is left but what was there before. What killed attempts left under the same name is removed.
-    ``alive`` is called after each file, which takes its time to hash and to write through to the disk.
+    If ``final`` was committed meanwhile, it stays and the new folder is dropped. After an exception only what was
+    there before is left. What killed attempts left under the same name is removed. ``alive`` is called after each
+    file has been hashed and written through to the disk, which can take long.
     """
     final.parent.mkdir(parents=True, exist_ok=True)
     for left_over in final.parent.glob(f".{final.name}.new-*"):
@@ -70,7 +70,7 @@ def new_folder(final: Path, kind: Kind, alive: Callable[[], None] = lambda: None
 def verify(folder: Path, digest: Digest | None = None, share: slice = slice(None)) -> Manifest:
     """Return the manifest of a committed folder after checking every byte of its files.
 
-    ``share`` says which of the files, by name, this process checks where several share the work.
+    ``share`` selects the files, in the order of their names, that this process checks where several share the work.
 
     Raises JobError (ArtefactCorrupt) if the manifest is missing, is not the one that ``digest`` names,
     or a file's size or checksum differs.

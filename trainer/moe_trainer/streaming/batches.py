@@ -1,12 +1,12 @@
-"""From streams of tokens to batches: what step k trains on is a function of the seed and of k alone.
+"""From streams of tokens to batches: what step k trains on depends only on the seed and on k.
 
-Documents follow each other in a stream (tokens.py), which each epoch cuts into blocks of context + 1 tokens, at
-an offset and in an order that it draws from (seed, epoch). So the data cursor is the step's number: nothing else
-has to be saved, and a resumed run reads the same batches. Tokens of one document may see the document before it
-in their block.
+Documents follow each other in a stream (tokens.py). Each epoch cuts the stream into blocks of context + 1 tokens, with
+an offset and in an order that are drawn from (seed, epoch). So the position in the data is the number of the step:
+nothing else has to be saved, and a resumed run reads the same batches. Unless documents are kept apart, tokens of a
+document can see the one before it in their block.
 
-Where there are several streams, each has epochs of its own, and blocks are taken from them by their shares
-(mixture.py): one that is short for its share is read more often.
+If there are several streams, each has epochs of its own, and blocks are taken from them by their shares
+(block_order.py): a stream that is short for its share is read more often.
 """
 
 import math
@@ -19,12 +19,12 @@ from torch import Tensor
 from moe_trainer.streaming.block_order import Interleaving, Permutation
 from moe_trainer.streaming.tokens import TokenStream, number_of
 
-#: Blocks that a validation scores at most, spread evenly over the validation text.
+#: Most blocks that a validation scores; they are spread evenly over the validation text.
 VALIDATION_BLOCKS = 24
-#: An epoch of more blocks is not drawn as a list.
+#: The order of an epoch with more blocks is computed and not kept as a list.
 LISTED_BLOCKS = 1 << 20
 
-#: Stands in targets for a token that is not learnt: torch's cross-entropy passes over it.
+#: Stands in targets for a token that is not learnt: torch's cross-entropy skips it.
 IGNORED = -100
 
 
@@ -85,7 +85,7 @@ class Batches:
         self.rows = rows_of(batch_tokens, context)
         own = [strand for strand in self._strands if not strand.replayed]
         share = sum(strand.share for strand in own) / sum(strand.share for strand in self._strands)
-        #: Blocks of an epoch: those of the data, and what is replayed beside them.
+        #: Blocks of an epoch: those of the run's own data, and the replayed ones that go with them.
         self.blocks = round(sum(strand.blocks for strand in own) / share)
 
     @property
@@ -94,11 +94,11 @@ class Batches:
         return self.rows * self.context
 
     def steps(self, epochs: float) -> int:
-        """Return the number of steps in some epochs, rounded up."""
+        """Return the number of steps in ``epochs`` epochs, rounded up."""
         return max(1, math.ceil(epochs * self.blocks / self.rows))
 
     def passes(self, steps: int) -> list[float]:
-        """Return how often some first steps read each stream."""
+        """Return how often the first ``steps`` steps read each stream."""
         cycles = steps * self.rows / sum(self._mixture.quotas)
         quotas = zip(self._mixture.quotas, self._strands, strict=True)
         return [cycles * quota / strand.blocks for quota, strand in quotas]
@@ -118,17 +118,16 @@ class Batches:
     def batch(self, step: int, rows: range | None = None) -> Tensor:
         """Return the token ids of a step (the first is 0): int64, rows by context + 1.
 
-        A process that shares the batch with others gives the rows that are its own, of 0 to ``self.rows``,
-        and only those are read.
+        A process that shares the batch with others passes its own rows, of 0 to ``self.rows``; only those are read.
         """
         return torch.stack([strand.ids(number) for strand, number in self._blocks(step, rows)])
 
     def targets(self, step: int, rows: range | None = None) -> Tensor:
-        """Return what a step predicts: its ids from the second on, IGNORED where one is not learnt."""
+        """Return what a step predicts: its ids from the second on, with IGNORED in place of those that are not learnt."""
         return torch.stack([strand.targets(number) for strand, number in self._blocks(step, rows)])
 
     def replayed(self, step: int, rows: range | None = None) -> Tensor:
-        """Return which rows of a step are text of the base's own training: bool, rows."""
+        """Return, as bool, which rows of a step are text of the base's own training."""
         return torch.tensor([strand.replayed for strand, _ in self._blocks(step, rows)], dtype=torch.bool)
 
     def _blocks(self, step: int, rows: range | None) -> "list[tuple[_Strand, int]]":
@@ -157,7 +156,7 @@ class _Strand:
         return self._tokens[self._block(number)].long()
 
     def targets(self, number: int) -> Tensor:
-        """Return a block's ids from the second on, IGNORED where one is not learnt."""
+        """Return a block's ids from the second on, with IGNORED in place of those that are not learnt."""
         block = self._block(number)
         ids_T = self._tokens[block][1:].long()
         return ids_T if self._learnt is None else ids_T.masked_fill(~self._learnt[block][1:], IGNORED)
@@ -170,7 +169,7 @@ class _Strand:
         return slice(start, start + self._context + 1)
 
     def _draw(self, epoch: int) -> None:
-        """Draw where an epoch's first block starts, and the order of its blocks."""
+        """Draw the offset of an epoch's first block, and the order of its blocks."""
         key = f"{self._key} epoch {epoch}"
         generator = torch.Generator("cpu").manual_seed(number_of(key))
         room = len(self._tokens) - 1 - self.blocks * self._context
@@ -183,14 +182,14 @@ class _Strand:
 
 
 def rows_of(batch_tokens: int, context: int) -> int:
-    """Return the number of blocks that make a step of about ``batch_tokens``."""
+    """Return the number of blocks in a step of about ``batch_tokens`` tokens."""
     return max(1, batch_tokens // context)
 
 
 def validation_blocks(tokens: Tensor, context: int) -> Tensor | None:
-    """Return blocks of context + 1 tokens, spread evenly over a stream; None if it is shorter than one.
+    """Return blocks of context + 1 tokens, spread evenly over a stream; None if it is shorter than one block.
 
-    Bits per byte are measured on all words of a conversation, as on its holdouts.
+    Bits per byte are measured on all words of a conversation, as on holdouts.
     """
     blocks = (len(tokens) - 1) // context
     if blocks < 1:

@@ -1,8 +1,12 @@
-"""Which stream the k-th block comes from, so that every stretch of blocks is mixed by the shares.
+"""The order in which blocks are read: how streams are interleaved, and a random order within a long one.
 
-Shares are rounded to thousandths (at least one), and a pattern of at most a thousand places is laid out in which
-each stream's places are spread evenly. It repeats, so the k-th block's stream, and how many of its blocks came
-before, are known without counting.
+Interleaving: shares are rounded to thousandths (at least one), and a pattern of at most a thousand places is laid out in
+which each stream's places are spread evenly. The pattern repeats, so the k-th block's stream, and how many of its blocks
+came before, are known without counting.
+
+Permutation: a Feistel network over an even number of bits, with at most four times as many values as there are things;
+a value that is too large is sent through again until one fits (cycle walking: Black and Rogaway, "Ciphers with
+Arbitrary Finite Domains", 2002). Four rounds of a keyed hash mix well enough for an order of training.
 """
 
 from collections.abc import Sequence
@@ -13,7 +17,7 @@ RESOLUTION = 1000
 
 
 class Interleaving:
-    """The pattern for some shares, which need not sum to 1; each is positive."""
+    """The pattern for some shares, which must be positive and need not sum to 1."""
 
     def __init__(self, shares: Sequence[float]) -> None:
         self.quotas = _quotas(shares)
@@ -25,14 +29,14 @@ class Interleaving:
         self._pattern = [(stream, turn) for _, stream, turn in sorted(places)]
 
     def __getitem__(self, number: int) -> tuple[int, int]:
-        """Return the stream of a block, and how many blocks of that stream come before it."""
+        """Return the stream of a block, and the number of blocks of that stream before it."""
         cycle, place = divmod(number, len(self._pattern))
         stream, turn = self._pattern[place]
         return stream, cycle * self.quotas[stream] + turn
 
 
 def _quotas(shares: Sequence[float]) -> list[int]:
-    """Return how often each stream has its turn: largest remainders, in lowest terms."""
+    """Return how many places of the pattern each stream has: by largest remainders, in lowest terms."""
     exact = [RESOLUTION * share / sum(shares) for share in shares]
     quotas = [max(1, int(value)) for value in exact]
     by_remainder = sorted(range(len(shares)), key=lambda n: int(exact[n]) - exact[n])
@@ -46,7 +50,7 @@ ROUNDS = 4
 
 
 class Permutation:
-    """The numbers below ``size`` in an order that a key draws."""
+    """The numbers below ``size`` in a random order that a key determines; none of them is stored."""
 
     def __init__(self, size: int, key: str) -> None:
         self._size = size
@@ -57,7 +61,7 @@ class Permutation:
         return self._size
 
     def __getitem__(self, place: int) -> int:
-        """Return the number at a place; raises IndexError outside of 0 to size."""
+        """Return the number at a place; raises IndexError unless the place is below ``size``."""
         if not 0 <= place < self._size:
             raise IndexError(place)
         number = self._once(place)

@@ -1,9 +1,9 @@
-"""Text of the base's own training, mixed into an Expert's: what an Expert would else forget is seen again.
+"""Replay: text of the base's own training is mixed into an Expert's, so that the Expert forgets less.
 
-The base's snapshots are its ancestry. Of their documents as many are drawn as the run will read, by a hash of
-their names; those of the Expert's own snapshot are left out, and those that resemble anything held out in the
-pool. The pool holds out more as time goes by: the registry only grows, so its length when a run first looked
-says for good what it left out.
+The text comes from the snapshots in the base's ancestry. By a hash of their names, as many documents are drawn as the
+run will read. Documents that are in the Expert's own snapshot, or that resemble anything held out in the pool, are left
+out. The pool's registry of held-out text only grows, so its length when the run first read it determines permanently
+what was left out.
 """
 
 import hashlib
@@ -27,21 +27,21 @@ from moe_trainer.deduplication.near_duplicates import Resembling, search
 from moe_trainer.snapshots.layout import FINGERPRINTS, Document, read_documents, read_record
 from moe_trainer.storage.manifest import replace_file
 
-#: How many more bytes are drawn than a run will read, so that what is left out is not missed.
+#: Documents are drawn for more bytes than a run will read, by this factor, to make up for those that are left out.
 SPARE = 1.1
 
 
 class Seen(Format):
-    """How much of the pool's registry a run has looked at."""
+    """How much of the pool's registry a run takes into account."""
 
     registry_bytes: int
 
 
 class Replay:
-    """The documents to replay, and after they were read the counts of what was left out."""
+    """The documents to replay; after they were read, ``excluded`` counts those that were left out."""
 
     def __init__(self, own: Path, ancestry: Sequence[Path], registry: Path, until: int, size: float) -> None:
-        """Take verified snapshots, and the bytes of text to draw from ``ancestry``."""
+        """Take verified snapshots; ``size`` is the number of bytes of text to draw from ``ancestry``."""
         self.excluded: Counter[str] = Counter()
         self._own, self._ancestry = own, ancestry
         self._registry, self._until = registry, until
@@ -62,7 +62,7 @@ class Replay:
                     yield document
 
     def _left_out(self) -> frozenset[str]:
-        """Return the names of drawn documents that must not be read."""
+        """Return the names of the drawn documents that must not be replayed."""
         with Catalogue() as catalogue:
             for snapshot in self._ancestry:
                 prints = read_fingerprints(snapshot / FINGERPRINTS, Fingerprint)
@@ -85,9 +85,9 @@ class Replay:
 
 
 def registry_seen(path: Path, registry: Path) -> int:
-    """Return how many bytes of the registry a run looks at: as many as when it first asked.
+    """Return how many bytes of the registry a run takes into account: its size when the run first asked.
 
-    That is written to ``path``, so that another attempt leaves out the same documents.
+    The number is kept in ``path``, so that later attempts leave out the same documents.
     """
     if not path.exists():
         size = registry.stat().st_size if registry.exists() else 0

@@ -1,18 +1,18 @@
-"""From documents to tokens in mapped files, so that a corpus larger than memory is trained on.
+"""Documents as tokens in mapped files, so that a run can train on more text than fits into memory.
 
     training-<n>.tokens      ids one after the other: int16, or int32 where the vocabulary needs it
-    training-<n>.learnt      a byte an id: whether it is learnt; only if there are conversations
-    validation-<n>.tokens    the same of the clusters that are kept apart, about 2 %
+    training-<n>.learnt      one byte per id: whether it is learnt; only if there are conversations
+    validation-<n>.tokens    the same for the clusters that are kept for validation, about 2 %
     streams.json             StreamsRecord: what each file holds
 
-A folder of these is made once by the first process of the first attempt, committed by a manifest, and mapped
-by every process of every attempt. It lies beside the checkpoints and goes with them.
+A folder of these is written once, by the first process of the first attempt, committed by a manifest, and mapped by
+every process of every attempt. It lies beside the checkpoints and is removed with them.
 
-There is one training stream, or one for each source where sources have weights, and one for replayed text.
-Text becomes ``bos text eos``. Conversations become what the server sends the model (Tokenizer.conversation), and
-only the answers are learnt: every other token is read and not predicted.
+There is one training stream, or one per source if sources have weights, and one for replayed text. Text becomes
+``bos text eos``. Conversations become what the server sends to the model (Tokenizer.conversation), and only the answers
+are learnt: all other tokens are read but not predicted.
 
-The text to validate on is training-side text, never the holdout.
+The validation text is from the training side, never from the holdout.
 """
 
 import shutil
@@ -38,7 +38,7 @@ VALIDATION_SHARE = 0.02
 RECORD = "streams.json"
 TRAINING, VALIDATION = "training", "validation"
 
-#: Largest vocabulary whose ids are two bytes.
+#: Ids of vocabularies up to this size take two bytes.
 _SMALL_VOCABULARY = 1 << 15
 _MARKED_AT_ONCE = 1 << 20
 
@@ -46,7 +46,7 @@ _MARKED_AT_ONCE = 1 << 20
 class TokenStream(NamedTuple):
     """Tokens in the order in which they are read, and which of them are learnt (None: all).
 
-    ``share`` is the part of a batch that comes from it, of all streams' shares together.
+    ``share`` is the stream's part of a batch, relative to the sum of all streams' shares.
     """
 
     tokens: Tensor
@@ -58,31 +58,33 @@ class TokenStream(NamedTuple):
 class StreamRecord(Format):
     """One training stream."""
 
-    name: str = Field(description="`data`, `source-<n>` by its number in the spec, or `replay`.")
-    file: str = Field(description="Its files' name, without the ending.")
-    share: float = Field(description="Of a batch.")
+    name: str = Field(description="`data`, `source-<n>` with the source's number in the spec, or `replay`.")
+    file: str = Field(description="The name of its files, without the ending.")
+    share: float = Field(description="The share of a batch that comes from this stream.")
     replayed: bool = False
     documents: int
     tokens: int
-    learnt: int = Field(description="Tokens that are learnt; the rest is read and not predicted.")
+    learnt: int = Field(description="Tokens that are learnt; the others are read but not predicted.")
 
 
 class StreamsRecord(Format):
     """What ``streams.json`` says."""
 
-    wide: bool = Field(description="Ids are int32; else int16.")
+    wide: bool = Field(description="Whether ids are int32; otherwise they are int16.")
     training: tuple[StreamRecord, ...]
-    validation: tuple[str, ...] = Field(description="Names of the files of what is kept apart.")
-    excluded: dict[str, int] = Field(default_factory=dict, description="Replayed text left out, by reason.")
+    validation: tuple[str, ...] = Field(description="The names of the files with validation text.")
+    excluded: dict[str, int] = Field(
+        default_factory=dict, description="Number of documents that were not replayed, by reason."
+    )
 
 
 class Planned(NamedTuple):
-    """A training stream that is to be made."""
+    """A training stream that is to be written."""
 
     name: str
     share: float
     replayed: bool = False
-    source: int | None = None  #: The documents' source, where sources have weights.
+    source: int | None = None  #: The number of the documents' source, where sources have weights.
 
 
 class Streams(NamedTuple):
@@ -102,10 +104,10 @@ def write_streams(
     excluded: Mapping[str, int] | None = None,
     alive: Callable[[], None] = lambda: None,
 ) -> None:
-    """Commit the tokens of documents, each given with the number of its stream; keep a committed folder.
+    """Commit the tokens of documents, each given with the number of its stream, unless the folder is committed already.
 
-    A damaged folder is made anew. ``alive`` is called once a document, and then once a file; ``excluded``
-    is read at the end. Raises JobError (DataEmpty) for a stream without a token.
+    A damaged folder is written anew. ``alive`` is called after each document and then after each file; ``excluded`` is
+    read at the end. Raises JobError (DataEmpty) if a stream has no token.
     """
     if is_committed(folder) and _is_good(folder):
         return
@@ -125,7 +127,7 @@ def write_streams(
                 (validation if kept_apart else training)[number].add(*_render(document, tokenizer))
                 alive()
         for number, stream in enumerate(planned):
-            if not training[number].tokens:  # all of its clusters fell to validation
+            if not training[number].tokens:  # all of its clusters were chosen for validation
                 training[number], validation[number] = validation[number], training[number]
             if not training[number].tokens:
                 raise _nothing_in(stream)
@@ -148,7 +150,7 @@ def write_streams(
 
 
 def open_streams(folder: Path) -> Streams:
-    """Map the streams of a committed folder, which the one who committed it has verified."""
+    """Map the streams of a committed folder; the process that committed it has verified it."""
     record = StreamsRecord.model_validate_json((folder / RECORD).read_text())
     dtype = torch.int32 if record.wide else torch.int16
     training = tuple(
@@ -186,7 +188,7 @@ class _Writer:
             self.path.with_suffix(".tokens").unlink()
 
     def add(self, ids: Sequence[int], learnt: Sequence[bool] | None) -> None:
-        """Append a document; ``learnt`` is None where all of it is."""
+        """Append a document; ``learnt`` is None if all of it is learnt."""
         if learnt is not None and self._marks is None:
             self._marks = self.path.with_suffix(".learnt").open("wb")
             for start in range(0, self.tokens, _MARKED_AT_ONCE):
@@ -200,12 +202,12 @@ class _Writer:
         self._documents += 1
 
     def counts(self) -> dict[str, int]:
-        """Return what was appended."""
+        """Return the numbers of documents, tokens and learnt tokens so far."""
         return {"documents": self._documents, "tokens": self.tokens, "learnt": self._learnt}
 
 
 def _render(document: Document, tokenizer: Tokenizer) -> tuple[list[int], list[bool] | None]:
-    """Return a document's ids, and which are learnt; None where all are."""
+    """Return a document's ids, and which of them are learnt; None if all are."""
     if document.turns is None:
         return [tokenizer.bos_id, *tokenizer.encode(document.text), tokenizer.eos_id], None
     pieces = tokenizer.conversation(list(document.said()))
@@ -217,7 +219,7 @@ def _validates(document: Document) -> bool:
 
 
 def number_of(text: str) -> int:
-    """Return 63 bits that are drawn from a text."""
+    """Return a number of 63 bits that a text determines."""
     return int.from_bytes(sha256(text.encode()).digest()[:8], "big") >> 1
 
 

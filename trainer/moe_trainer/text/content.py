@@ -1,8 +1,8 @@
-r"""What one document says: a text, or a conversation and who said what in it. Imports no torch.
+r"""What a document says: a text, or a conversation and who said what in it. Imports no torch.
 
-A conversation is stored as one text, its turns' words joined by a blank line, and the length of each turn.
-So filters, near-duplicates, holdouts and bits per byte look at the words alone, whatever template a
-tokenizer will put around them, and nothing is stored twice.
+A conversation is stored as one text, with the words of its turns joined by a blank line, and the length of each
+turn. So filters, near-duplicates, holdouts and bits per byte see only the words, whatever template a tokenizer puts
+around them later, and nothing is stored twice.
 
     text    How far is the Moon?\n\nAbout 384,000 km.
     turns   user 20, assistant 17
@@ -23,7 +23,7 @@ BETWEEN_TURNS = "\n\n"
 
 
 class Turn(Format):
-    """One message of a conversation, without its words."""
+    """One message of a conversation: who wrote it, and how many characters of the text are its words."""
 
     length: int = Field(gt=0, description="Characters of the text that are its words.")
     role: Role
@@ -42,21 +42,21 @@ class Content(Format):
         return cls(text=BETWEEN_TURNS.join(words for _, words in said), turns=turns)
 
     def to_line(self) -> bytes:
-        """Return the canonical text and a newline: ``to_json`` at once, as fields are declared in order."""
+        """Return the canonical JSON and a newline; faster than ``to_json``, since the fields are declared in order."""
         return self.model_dump_json(by_alias=True, exclude_none=True).encode() + b"\n"
 
     def said(self) -> Iterator[tuple[Role, str]]:
-        """Yield (role, words) of each turn; nothing if this is plain text."""
+        """Yield (role, words) for each turn; nothing for plain text."""
         start = 0
         for turn in self.turns or ():
             yield turn.role, self.text[start : start + turn.length]
             start += turn.length + len(BETWEEN_TURNS)
 
     def name(self) -> str:
-        """Return the first 32 hexadecimal digits of its SHA-256: the same content has one name everywhere.
+        """Return the document's name: the first 32 hexadecimal digits of the SHA-256 of its content.
 
-        For plain text that is the hash of its UTF-8 bytes. Who said what belongs to a conversation: the
-        same words in other roles are another document.
+        For plain text this is the hash of its UTF-8 bytes. In a conversation the roles count too: the same words in
+        other roles are another document.
         """
         hashed = hashlib.sha256(self.text.encode())
         if self.turns is not None:

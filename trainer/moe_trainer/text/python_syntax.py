@@ -1,4 +1,4 @@
-"""Whether a text is Python, by its syntax tree alone. Nothing is compiled or executed."""
+"""Whether a text is Python: whether it parses. Nothing is compiled or executed."""
 
 import ast
 import warnings
@@ -8,7 +8,7 @@ MAX_CHARACTERS = 256 * 1024
 
 
 def parses(text: str) -> bool:
-    """Return whether a text parses as a Python module; one that is too long or too deep does not."""
+    """Return whether a text parses as a Python module; one that is too long or nested too deeply does not."""
     if len(text) > MAX_CHARACTERS:
         return False
     try:
@@ -21,10 +21,10 @@ def parses(text: str) -> bool:
 
 
 def piece_parses(text: str) -> bool:
-    """Return whether a text parses, or would as a piece of a longer file that was cut inside of blocks.
+    """Return whether a text parses by itself, or as a piece of a longer file that was cut within blocks.
 
-    Long files are cut at blank lines (sources/cutting.py): a piece may begin in a function's body. So blocks are
-    opened before it for every indentation that it falls back to.
+    Long files are cut at blank lines (sources/cutting.py), so a piece may begin in the body of a function. Therefore
+    a block is opened before the piece for every outer indentation that occurs in it.
     """
     return parses(text) or (text[:1] in (" ", "\t") and parses(_opened(text) + text))
 

@@ -1,9 +1,9 @@
-"""Text to token ids and back: what the trainer needs of a tokenizer, and the one of the presets.
+"""Text to token ids and back: what the trainer needs of a tokenizer, and the tokenizer of the presets.
 
-Checkpoints bring their own (hugging_face/tokenizer.py). The presets' is byte-level: token i is byte i, and
-three special tokens follow. It round-trips any bytes, so bits per byte are always defined.
-``tokenizer.json`` says the same in the format of Hugging Face's tokenizers (byte-level BPE without merges);
-this module needs neither package.
+Checkpoints bring a tokenizer of their own (hugging_face/tokenizer.py). The one of the presets is byte-level: token i is
+byte i, and three special tokens follow. It round-trips any bytes, so bits per byte are always defined. Its
+``tokenizer.json`` describes it for Hugging Face's libraries (byte-level BPE without merges), but this module needs
+none of them.
 """
 
 import json
@@ -18,7 +18,7 @@ from moe_trainer.text.content import BETWEEN_TURNS, Role
 BOS, EOS, PAD = 256, 257, 258
 _SPECIAL = {"<|bos|>": BOS, "<|eos|>": EOS, "<|pad|>": PAD}
 
-#: Token ids of a piece of a conversation, and whether the piece is learnt.
+#: The token ids of a piece of a conversation, and whether the model learns to write them.
 ConversationPiece = tuple[list[int], bool]
 
 
@@ -37,29 +37,29 @@ class Tokenizer(Protocol):
 
     @property
     def pad_id(self) -> int:
-        """A token that fills a batch; what is predicted after it is never looked at."""
+        """A token that fills up shorter rows of a batch; predictions after it are ignored."""
         ...
 
     @property
     def vocab_size(self) -> int:
-        """All ids are below it."""
+        """All token ids are below this number."""
         ...
 
     @property
     def digest(self) -> Digest:
-        """Identity of all that decides which ids a text has."""
+        """A digest of everything that determines which ids a text has."""
         ...
 
     def encode(self, text: str | bytes) -> list[int]:
-        """Return the ids of a text; adds no special token, and finds none in the text."""
+        """Return the ids of a text. No special token is added, and none is recognised in the text."""
         ...
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """Return the bytes of ids, one after the other; special tokens have none."""
+        """Return the bytes that the ids stand for, joined; special tokens stand for none."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids; bytes that are no UTF-8 become U+FFFD."""
+        """Return the text that the ids stand for; bytes that are not UTF-8 become U+FFFD."""
         ...
 
     def sizes(self) -> list[int]:
@@ -67,20 +67,20 @@ class Tokenizer(Protocol):
         ...
 
     def conversation(self, said: Sequence[tuple[Role, str]]) -> list[ConversationPiece]:
-        """Return a whole conversation in pieces: the assistant's words, with what ends them, are learnt."""
+        """Return a whole conversation in pieces; the assistant's words, with the token that ends them, are learnt."""
         ...
 
     def prompt(self, said: Sequence[tuple[Role, str]]) -> list[int]:
-        """Return the ids after which the assistant's next words are to follow, the document's beginning included."""
+        """Return the ids after which the assistant is to write, with the token that begins the document."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Write the tokenizer's files as Hugging Face's libraries read them."""
+        """Write the tokenizer's files, as Hugging Face's libraries read them, into a folder."""
         ...
 
 
 class ByteTokenizer:
-    """The presets' tokenizer. Without state: every instance is the same."""
+    """The presets' tokenizer. It has no state: all instances are the same."""
 
     bos_id = BOS
     eos_id = EOS
@@ -89,19 +89,19 @@ class ByteTokenizer:
 
     @property
     def digest(self) -> Digest:
-        """Identity of the bytes and the three special tokens."""
+        """A digest of its ``tokenizer.json``."""
         return digest_of(canonical_json(_tokenizer_json()))
 
     def encode(self, text: str | bytes) -> list[int]:
-        """Return one id a byte of the UTF-8 text; adds no special token."""
+        """Return one id per byte of the UTF-8 text; adds no special token."""
         return list(text.encode() if isinstance(text, str) else text)
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """Return the bytes of ids; special tokens have none."""
+        """Return the bytes of the ids, without special tokens."""
         return bytes(i for i in ids if i < 256)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids; bytes that are no UTF-8 become U+FFFD."""
+        """Return the text that the ids stand for; bytes that are not UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode(errors="replace")
 
     def sizes(self) -> list[int]:
@@ -109,7 +109,7 @@ class ByteTokenizer:
         return [int(i < 256) for i in range(self.vocab_size)]
 
     def conversation(self, said: Sequence[tuple[Role, str]]) -> list[ConversationPiece]:
-        r"""Return the words of each turn, a blank line between turns, no roles. An answer ends in eos.
+        r"""Return the words of each turn with a blank line between turns, without roles. An answer ends with eos.
 
         bos How far is the Moon? \n\n About 384,000 km. eos
                                        ^^^^^^^^^^^^^^^^^^^^^ learnt
@@ -122,7 +122,7 @@ class ByteTokenizer:
         return pieces if pieces[-1][1] else [*pieces, ([self.eos_id], False)]
 
     def prompt(self, said: Sequence[tuple[Role, str]]) -> list[int]:
-        """Return the words of each turn, a blank line after each."""
+        """Return the words of each turn with a blank line after each."""
         text = "".join(words + BETWEEN_TURNS for _, words in said)
         return [self.bos_id, *self.encode(text)]
 
@@ -143,7 +143,7 @@ class ByteTokenizer:
 
 
 def is_byte_level(folder: Path) -> bool:
-    """Return whether the tokenizer of a folder is the presets'."""
+    """Return whether the tokenizer in a folder is the one of the presets."""
     try:
         found = parse_json((folder / "tokenizer.json").read_bytes())
     except (OSError, ValueError):

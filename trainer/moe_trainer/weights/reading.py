@@ -1,9 +1,10 @@
-"""Safetensors files that are read a part at a time: one file, or shards with an index. Never pickle.
+"""Reads safetensors files in parts: one file, or shards with an index. Never pickle.
 
-    read_headers(folder) -> {name: Stored}         what the files say that they hold, and where
-    read_rows(folder, stored, rows) -> Tensor      some rows of one tensor, and no other byte
+    read_headers(folder) -> {name: Stored}         which tensors the files hold, and where
+    read_rows(folder, stored, rows) -> Tensor      some rows of one tensor; no other byte is read
+    load_tensors(path) -> {name: Tensor}           all tensors of one file
 
-Headers are checked before anything is read by them, so that a folder which cannot be is an error with a name.
+Headers are checked before anything is read by them, so that a damaged folder gives an error that names the cause.
 """
 
 import math
@@ -24,7 +25,7 @@ from moe_trainer.weights.safetensors_header import HeaderError
 WHOLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-#: Returns some rows (of the first dimension) of a tensor that is whole elsewhere, such as on disk.
+#: Returns some rows (of the first dimension) of a tensor that lies elsewhere as a whole, for example on disk.
 RowReader = Callable[[slice], Tensor]
 
 DTYPES = {
@@ -50,10 +51,10 @@ class Stored:
 
 
 def read_headers(folder: Path) -> dict[str, Stored]:
-    """Return what the weights of a folder consist of, by name.
+    """Return the tensors in the safetensors files of a folder, by name.
 
-    Raises JobError (ArtefactCorrupt) that names the file: if there are no safetensors, one is truncated or
-    has a header that cannot be, or the index and its shards do not fit together.
+    Raises JobError (ArtefactCorrupt) that names the file if there are no safetensors, one is truncated or has a
+    wrong header, or the index and its shards do not fit together.
     """
     if not (folder / INDEX).exists():
         if not (folder / WHOLE).exists():
@@ -73,7 +74,7 @@ def read_headers(folder: Path) -> dict[str, Stored]:
 
 
 def read_header(folder: Path, name: str) -> dict[str, Stored]:
-    """Return what one file of a folder holds; raises JobError (ArtefactCorrupt)."""
+    """Return the tensors of one file of a folder; raises JobError (ArtefactCorrupt)."""
     try:
         entries = safetensors_header.read(folder / name)
     except HeaderError as error:
@@ -87,7 +88,7 @@ def read_header(folder: Path, name: str) -> dict[str, Stored]:
 def read_rows(folder: Path, stored: Stored, rows: slice = slice(None)) -> Tensor:
     """Return some rows of a stored tensor, in the host's memory; all of them by default.
 
-    Raises JobError (ArtefactCorrupt) if the file has become shorter than its header says.
+    Raises JobError (ArtefactCorrupt) if the file is shorter than its header says.
     """
     shape = list(stored.shape)
     first = 0
@@ -117,9 +118,9 @@ def check(
     expected: Mapping[str, Tensor],
     config: str = "config.json",
 ) -> None:
-    """Raise JobError (ArtefactCorrupt) that names tensors which are missing, left over or misshapen.
+    """Raise JobError (ArtefactCorrupt) naming the tensors that are missing, unexpected or of the wrong shape.
 
-    ``config`` is the file that says which there are.
+    ``config`` is the file that determines which tensors there should be.
     """
     missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     if missing:

@@ -1,4 +1,4 @@
-"""What a safetensors file says that it holds, checked before anything is read by it. Imports no torch."""
+"""The header of a safetensors file, checked before anything is read by it. Imports no torch."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from moe_formats.format import parse_json
 
-#: Bytes of a header at most, as safetensors has it: hundreds of thousands of tensors take less.
+#: Most bytes of a header, as in safetensors itself: hundreds of thousands of tensors take less.
 HEADER_BYTES = 100_000_000
 
 #: Bytes of a number, by the name of its type.
@@ -15,7 +15,7 @@ SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "BOOL": 1}
 
 
 class HeaderError(Exception):
-    """A header that cannot be; it says why, and names the file."""
+    """A header is wrong; the message names the file and says why."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class TensorEntry:
 
 
 def read(path: Path) -> dict[str, TensorEntry]:
-    """Return what a file holds, by name; raises HeaderError, also where the file is too short for it."""
+    """Return the tensors of a file by name; raises HeaderError, also if the file is too short for its header."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -46,7 +46,7 @@ def read(path: Path) -> dict[str, TensorEntry]:
 
 
 def _entry(entry: Mapping[str, object], begin: int, size: int) -> TensorEntry:
-    """Return one tensor of a header; raises ValueError if it cannot lie where the header says."""
+    """Return one tensor of a header; raises ValueError if the tensor cannot lie where the header says."""
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if dtype not in SIZES:
         raise ValueError(f"dtype {dtype!r} is none of {', '.join(SIZES)}: convert quantized weights first")

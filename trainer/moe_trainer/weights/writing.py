@@ -1,10 +1,12 @@
-"""Tensors written one after the other, so that no process has to hold all of them. Never pickle.
+"""Writes tensors to safetensors files one by one, so that no process has to hold all of them. Never pickle.
 
-    TensorStream            tensors for files, each made of a model's when its turn comes
-    save_each(path, …)  a file of tensors that come one by one: bit for bit what tensors.save_tensors writes
+    TensorStream               tensors for files, each made from the model's tensors when its turn comes
+    save_each(path, …)         one file; bit for bit what save_tensors writes
+    save_sharded(folder, …)    one file, or shards with an index, as Hugging Face has it
+    save_tensors(path, …)      one file from tensors that are all in memory
 
 The tensors of a model that is spread over processes are gathered one by one (parallel/gathering.py): the process that
-writes has the whole of one, beside its own part of all.
+writes holds one whole tensor at a time, besides its own part of the model.
 """
 
 import errno
@@ -34,9 +36,9 @@ class TensorStream:
     """Tensors for files.
 
     Attributes:
-        groups: tensors of a model by name, those together of which tensors for the files are made.
-        form: what makes them of a group whose tensors are whole.
-        whole: what makes a tensor whole; by default it is.
+        groups: the model's tensors by name; from each group one or more tensors for the files are made.
+        form: makes the tensors for the files from a group of whole tensors.
+        whole: makes a tensor whole; by default it is whole already.
 
     """
 
@@ -45,22 +47,22 @@ class TensorStream:
     whole: Callable[[Tensor], Tensor] = Tensor.detach
 
     def outline(self) -> dict[str, Tensor]:
-        """Return names, shapes and types in the order in which the tensors come; they take no memory."""
+        """Return tensors without memory that have the names, shapes and types of those to come, in their order."""
         return {name: tensor for group in self.outlines() for name, tensor in group.items()}
 
     def outlines(self) -> Iterator[Mapping[str, Tensor]]:
-        """Return the same by the group of which the tensors are made."""
+        """Yield the same for one group after the other."""
         for group in self.groups:
             yield self.form({key: _outlined(tensor) for key, tensor in group.items()})
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        """Make one group after the other."""
+        """Yield names and tensors, made one group after the other."""
         for group in self.groups:
             whole = {name: self.whole(tensor).detach().cpu() for name, tensor in group.items()}
             yield from self.form(whole).items()
 
     def take_part(self) -> None:
-        """Help another process, which goes through the same stream, to have each tensor whole."""
+        """Take part in making each tensor whole for another process, which goes through the same stream."""
         for group in self.groups:
             for tensor in group.values():
                 self.whole(tensor)
@@ -77,7 +79,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def save_each(path: Path, outline: Mapping[str, Tensor], tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Write tensors to a new file as they come, in any order; ``outline`` has all names, shapes and types."""
+    """Write tensors to a new file as they come, in any order; ``outline`` gives all names, shapes and types."""
     header, starts = _header(outline)
     with path.open("wb") as file:
         file.write(header)
@@ -90,7 +92,7 @@ def save_each(path: Path, outline: Mapping[str, Tensor], tensors: Iterable[tuple
 
 
 def _header(outline: Mapping[str, Tensor]) -> tuple[bytes, dict[str, int]]:
-    """Return the first bytes of a file, and where in it each tensor begins."""
+    """Return the file's header, and where in the file each tensor begins."""
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end, starts = 0, {}
     for name in sorted(outline, key=lambda name: (_ORDER.index(_NAMES[outline[name].dtype]), name)):
@@ -123,7 +125,7 @@ def save_sharded(
 ) -> None:
     """Write tensors in the types in which they were stored, in shards with an index if they need several.
 
-    A tensor that was not trained since it was read is the same bytes again: single precision holds every
+    A tensor that was not trained is written with the bytes that were read: single precision can represent every
     number of the 16-bit types.
     """
     outline = {name: tensor.to(dtypes.get(name, tensor.dtype)) for name, tensor in tensors.outline().items()}

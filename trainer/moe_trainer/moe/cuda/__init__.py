@@ -1,21 +1,20 @@
-"""Kernels for Hopper in CUDA C++, for the three products whose epilogues are the heaviest: up, down, d_hidden.
+"""Kernels for Hopper in CUDA C++, for the three products with the heaviest epilogues: up, down, d_hidden.
 
     source/ptx.cuh        the instructions of sm_90a that the kernels use, one function each
-    source/tiles.cuh      which tile of which in-layer expert a block computes next
+    source/tiles.cuh      which tile of which in-layer expert a thread block computes next
     source/pipeline.cuh   one producer and two consumer warpgroups around a ring of stages
-    source/fragment.cuh   how the sums lie in registers, and how they get to memory
+    source/fragment.cuh   the layout of the sums in registers, and how they are stored to memory
     source/{up,down,d_hidden}.cu
     compile.py            NVRTC, and the compiled kernels kept on disk
     launch.py             tensor maps and arguments for the driver
     products.py           the three products as functions of tensors
-    kernels.py            CudaKernels: these and, for everything else, the Triton kernels
+    kernels.py            CudaKernels: these products, and the Triton kernels for everything else
 
-NVRTC and the driver's bindings come with torch's build for CUDA, so a machine needs neither nvcc nor a C++
-compiler.
+NVRTC and the driver's bindings come with torch's build for CUDA, so neither nvcc nor a C++ compiler is needed.
 
-State: every kernel has been compiled for sm_90a, and its source has been run on a CPU with the instructions
-emulated (tests/trainer/moe/cuda), output and gradients compared with the reference. None has run on a GPU yet.
-So the backend is used only where it is asked for by name.
+State: every kernel has been compiled for sm_90a, and its source has been run on a CPU with emulated instructions
+(tests/trainer/moe/cuda), where output and gradients were compared with the reference. None has run on a GPU yet, so the
+backend is used only if it is asked for by name.
 """
 
 from importlib.util import find_spec
@@ -24,12 +23,12 @@ import torch
 
 from moe_trainer.moe.kernels import Case
 
-#: What D and F must divide by: the depth of one step of the pipeline, 128 bytes of bf16.
+#: D and F must be multiples of this: the depth of one step of the pipeline, 128 bytes of bf16.
 STEP = 64
 
 
 def refusal(case: Case) -> str | None:
-    """Return why these kernels cannot run a case and what to do about it, or None if they can."""
+    """Return why these kernels cannot run a case and what to do instead, or None if they can."""
     elsewhere = "use backend 'triton' or 'torch'"
     if case.device != "cuda":
         return f"it needs a CUDA device, and x is on {case.device!r}: move the layer to a GPU, or use backend 'torch'"

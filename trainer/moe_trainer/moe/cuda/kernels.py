@@ -14,7 +14,7 @@ from moe_trainer.moe.triton.tiles import Schedule
 
 
 class CudaKernels:
-    """The products on Hopper, in bf16 with sums in fp32; every sum has one order, whatever the schedule."""
+    """The products on Hopper, in bf16 with sums in fp32; sums are always added in the same order."""
 
     def __init__(self, launch: Launch = launch_on_gpu) -> None:
         self._launch = launch

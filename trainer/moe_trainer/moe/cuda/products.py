@@ -1,4 +1,4 @@
-"""The three products as functions of tensors: shapes, tensor maps, and what each kernel is given."""
+"""The three products as functions of tensors: shapes, tensor maps, and each kernel's arguments."""
 
 import torch
 from torch import Tensor
@@ -9,17 +9,17 @@ from moe_trainer.moe.dispatch import Dispatch
 
 ROWS, COLUMNS, DEPTH = 128, 256, 64  # of a tile: kRows, kColumns, kDepth of the sources
 
-#: Rows of an in-layer expert, on average, from which two blocks share the weights that they read. A pair of
-#: blocks wastes up to 255 rows at an expert's end instead of 127. By reasoning, not measured on a GPU.
+#: From this average number of rows per in-layer expert on, two blocks share the weights that they read. A pair of
+#: blocks wastes up to 255 rows at an expert's end instead of 127. Chosen by reasoning, not measured on a GPU.
 PAIRED_FROM = 1024
 
 
 def up(
     x_ND: Tensor, gate_up_E2FD: Tensor, dispatch: Dispatch, launch: Launch, *, keep: bool, activate: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return h_S2F = W_gate_up x if it is to be kept, and a_SF = silu(g) * u if that is wanted.
+    """Return h_S2F = W_gate_up x with ``keep``, and a_SF = silu(g) * u with ``activate``.
 
-    Rows at places of dropped slots hold anything.
+    Rows at places of dropped slots contain anything.
     """
     x_ND, gate_up_E2FD = dense(x_ND), dense(gate_up_E2FD)
     experts, twice, hidden = gate_up_E2FD.shape
@@ -43,7 +43,7 @@ def up(
 
 
 def down(a_SF: Tensor, down_EDF: Tensor, dispatch: Dispatch, launch: Launch) -> Tensor:
-    """Return rows_SD = W_down a for each place, neither weighted nor added."""
+    """Return rows_SD = W_down a for each place, neither weighted nor added up."""
     a_SF, down_EDF = dense(a_SF), dense(down_EDF)
     experts, hidden, inner = down_EDF.shape
     slots, every = a_SF.shape[0], a_SF.numel()
@@ -72,7 +72,7 @@ def down(a_SF: Tensor, down_EDF: Tensor, dispatch: Dispatch, launch: Launch) -> 
 def d_hidden(
     dy_ND: Tensor, h_S2F: Tensor, weights_NK: Tensor, down_EDF: Tensor, dispatch: Dispatch, launch: Launch
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return dh_S2F, (s a)_SF and dweights_NK: of dropped slots the rows hold anything, the gradient is 0."""
+    """Return dh_S2F, (s a)_SF and dweights_NK. For dropped slots, the rows contain anything and the gradient is 0."""
     dy_ND, h_S2F, down_EDF = dense(dy_ND), dense(h_S2F), dense(down_EDF)
     experts, hidden, inner = down_EDF.shape
     slots, across = h_S2F.shape[0], -(-inner // COLUMNS)
@@ -101,6 +101,6 @@ def _kernel(name: KernelName, dispatch: Dispatch) -> Kernel:
 
 
 def dense(tensor: Tensor) -> Tensor:
-    """Return a tensor as the kernels read it, in steps of 16 bytes: itself, or a copy if it lies otherwise."""
+    """Return a tensor that is contiguous and aligned to 16 bytes, as the kernels need: itself, or a copy."""
     tensor = tensor.contiguous()
     return tensor.clone() if tensor.data_ptr() % 16 else tensor

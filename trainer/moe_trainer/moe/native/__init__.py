@@ -1,14 +1,14 @@
-"""Training on a CPU: what stands between the products, in C, compiled where it runs.
+"""For training on a CPU: the passes between the products in C, compiled on the machine that runs them.
 
     swiglu.c      the activation and its gradients, each in one pass over memory
     dispatch.c    the order of the slots
     router.c      the router's two passes, each in one over the logits
     library.py    compiles them for this machine, once, and loads them
     kernels.py    NativeKernels: moe/looped.py with these passes
-    router.py     the router with its
+    router.py     the router with its passes in C
 
-Torch needs seven passes for what one does here, and a pass over what no longer is in the cache costs as much as a
-good part of a product. Where there is no C compiler, as in the trainer's image, the loop does with torch's passes.
+torch needs seven passes for what one pass does here, and a pass over data that is no longer in the cache costs as much
+as a good part of a product. Without a C compiler, as in the trainer's image, the loop uses torch's passes.
 """
 
 import torch
@@ -17,12 +17,12 @@ from moe_trainer.moe.kernels import Case
 from moe_trainer.moe.native import library
 from moe_trainer.moe.router_function import RouterCase
 
-#: With more threads torch shares its passes among them, and those here are computed by one.
+#: With more threads torch is faster: it shares its passes among them, while those here use one thread.
 THREADS = 2
 
 
 def refusal(case: Case) -> str | None:
-    """Return why these passes cannot be used for a case and what to do about it, or None if they can."""
+    """Return why these passes cannot be used for a case and what to do instead, or None if they can."""
     elsewhere = "use backend 'torch'"
     if case.device != "cpu":
         return f"it is for CPUs, and x is on {case.device!r}: use backend 'triton' or 'torch'"
@@ -30,12 +30,12 @@ def refusal(case: Case) -> str | None:
         return f"it computes in torch.float32, and x is {case.dtype}: convert the layer, or {elsewhere}"
     if torch.get_num_threads() > THREADS:
         return f"it is slower than torch with more than {THREADS} threads, and there are {torch.get_num_threads()}: {elsewhere}"
-    reason = library.unavailable()  # only now: nothing is compiled before it could be used
+    reason = library.unavailable()  # checked last, so that nothing is compiled that could not be used
     return None if reason is None else f"{reason}: {elsewhere}"
 
 
 def suits_router(case: RouterCase) -> bool:
-    """Return whether a router is computed here: one with a backward pass and without groups of experts, in fp32."""
+    """Return whether a router can be computed here: in fp32, with a backward pass, without groups of experts."""
     return (
         case.gradients
         and case.device == "cpu"

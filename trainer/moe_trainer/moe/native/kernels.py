@@ -10,7 +10,7 @@ from moe_trainer.moe.visits import Visit
 
 
 class NativeKernels(LoopedKernels):
-    """As LoopedKernels; where no backward pass follows, its very bits."""
+    """Like LoopedKernels; where no backward pass follows, the results have the same bits."""
 
     def __init__(self) -> None:
         self._library = library()

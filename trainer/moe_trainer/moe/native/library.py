@@ -1,4 +1,4 @@
-"""Compiles the C source for this machine and loads it; the result is kept on disk (moe/compiled.py)."""
+"""Compiles the C sources for this machine and loads them; the result is kept on disk (moe/compiled.py)."""
 
 import ctypes
 import hashlib
@@ -14,11 +14,11 @@ from moe_trainer.moe.compiled import CompilationError, kept
 
 FOLDER = Path(__file__).parent
 OPTIONS = ("-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-lm")
-#: A compiler that takes longer hangs.
+#: A compiler that takes longer than this hangs.
 PATIENCE_SECONDS = 60.0
 
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
-#: What each function returns, and its arguments.
+#: The result type and the argument types of each function.
 _FUNCTIONS: dict[str, tuple[type | None, ...]] = {
     "swiglu": (None, *[_POINTER] * 3, _SIZE),
     "swiglu_backward": (None, *[_POINTER] * 7, _SIZE, _SIZE),
@@ -31,11 +31,11 @@ _FUNCTIONS: dict[str, tuple[type | None, ...]] = {
 
 @cache
 def library() -> ctypes.CDLL:
-    """Return the functions of the C source. Raises CompilationError."""
+    """Return the library with the functions of the C sources. Raises CompilationError."""
     compiler = _compiler()
     options = (*OPTIONS, _for_this_machine())
     code = kept(f"{_digest(compiler, options)}.so", lambda: _compiled(compiler, options))
-    with tempfile.TemporaryDirectory() as folder:  # a library that is loaded needs its file no longer
+    with tempfile.TemporaryDirectory() as folder:  # a loaded library no longer needs its file
         path = Path(folder) / "native.so"
         path.write_bytes(code)
         try:
@@ -50,7 +50,7 @@ def library() -> ctypes.CDLL:
 
 @cache
 def unavailable() -> str | None:
-    """Return why there is no library, or None if there is one."""
+    """Return why the library is not available, or None if it is."""
     try:
         library()
     except (CompilationError, OSError) as error:
@@ -74,7 +74,7 @@ def _for_this_machine() -> str:
 
 
 def _digest(compiler: str, options: tuple[str, ...]) -> str:
-    """Return what the result depends on: source, options, compiler, and the instructions that this CPU has."""
+    """Return a digest of all that the result depends on: sources, options, compiler, and this CPU's instructions."""
     source = (path.read_text() for path in sorted(FOLDER.glob("*.[ch]")))
     parts = [*source, *options, compiler, str(Path(compiler).stat().st_mtime_ns), _processor()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,17 +1,18 @@
-"""The in-layer experts in Triton: one kernel for each product, made for NVIDIA's Hopper and Blackwell.
+"""The in-layer experts in Triton: one kernel per product, made for NVIDIA's Hopper and Blackwell.
 
     kernels.py     TritonKernels: the steps of both passes, in order
     dispatch.py    slots ordered by in-layer expert without a sort
     up.py          forward    h = W_gate_up x, a = silu(g) * u
     product.py     forward    W_down a                backward   W_gate_up^T dh
-    combine.py     the rows of each token's slots, added
+    combine.py     the rows of each token's slots, added up
     d_hidden.py    backward   dh, the weights' gradient, s * a
     d_weights.py   backward   the gradients of W_down and W_gate_up
-    skinny.py      forward for few tokens, bound by reading the weights
-    router.py      the router's choice and its gradient in one pass each
+    skinny.py      forward for few tokens, limited by reading the weights
+    router.py      the router in one pass over the logits
+    router_gradient.py   its backward pass
     tiles.py       how the products are cut, and how a program finds its tile without the host
 
-Importing this package imports no Triton: torch brings that only where it can run.
+Importing this package does not import Triton, which torch installs only where it can run.
 """
 
 from importlib.util import find_spec
@@ -21,7 +22,7 @@ import torch
 from moe_trainer.moe.kernels import Case
 from moe_trainer.moe.router_function import RouterCase
 
-#: Major compute capabilities whose tensor cores, copy engine and shared memory the tiles are made for.
+#: The major compute capabilities for whose tensor cores, copy engine and shared memory the tiles are made.
 CAPABILITIES = (9, 10)
 DTYPES = (torch.bfloat16, torch.float16)
 
@@ -36,7 +37,7 @@ def refusal(case: Case) -> str | None:
     if major not in CAPABILITIES:
         return f"it needs compute capability 9.x or 10.x, and this device has {major}.{minor}: use backend 'torch'"
     if case.dtype not in DTYPES:
-        # Tensor cores would round fp32 to tf32, which nobody asked for.
+        # Tensor cores would round fp32 to tf32.
         return (
             f"it computes in bfloat16 or float16, not {case.dtype}: convert the layer, or use backend 'torch'"
         )

@@ -1,4 +1,4 @@
-"""The rows of a token's slots, gathered from the ordering and added: the last step of both passes."""
+"""Gathers the rows of each token's slots from the ordering and adds them: the last step of both passes."""
 # mypy: disable-error-code="import-untyped, no-untyped-def, untyped-decorator"
 
 import torch
@@ -26,7 +26,7 @@ def combine(rows_SD: Tensor, dispatch: Dispatch, weights_NK: Tensor | None = Non
 
 
 def _block(hidden: int) -> int:
-    """Return how much of a row a program adds: a power of two that divides the row, unless only small ones do.
+    """Return how many columns a program adds: a power of two that divides the row, unless only small ones do.
 
     A thread has eight numbers, which it loads as 16 bytes in bf16; those of all K rows are in flight at once.
     """

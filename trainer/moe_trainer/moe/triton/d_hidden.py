@@ -44,7 +44,7 @@ def d_hidden(
     schedule: Schedule,
     tiles: tuple[Tile, ...] = TILES,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return dh_S2F, (s a)_SF and dweights_NK. Rows of dropped slots hold anything, their weights' gradient is 0."""
+    """Return dh_S2F, (s a)_SF and dweights_NK. Rows of dropped slots contain anything; their weights' gradient is 0."""
     dispatch, (experts, hidden, inner) = schedule.dispatch, down_EDF.shape
     slots = h_S2F.shape[0]
     dh_S2F, sa_SF = torch.empty_like(h_S2F), h_S2F.new_empty(slots, inner)

@@ -1,4 +1,4 @@
-"""The slots of a batch ordered by in-layer expert, without a sort and without asking the host anything.
+"""Orders the slots of a batch by in-layer expert, without a sort and without waiting for the host.
 
 A counting sort in three launches; its sizes follow from S and E alone, so a CUDA graph can hold it:
 

@@ -15,7 +15,7 @@ from moe_trainer.moe.triton.tiles import Schedule, Tile
 
 @dataclass(frozen=True)
 class Tiles:
-    """The tiles that may cut each kernel's product; of several, the fastest is found by timing them."""
+    """The tiles that may be used for each kernel; of several, the fastest is found by timing them."""
 
     up: tuple[Tile, ...] = up.TILES
     product: tuple[Tile, ...] = product.TILES
@@ -26,9 +26,9 @@ class Tiles:
 class TritonKernels:
     """The products as Triton kernels.
 
-    Nothing waits for the host and every size follows from the shapes of the arguments, so both passes can be
-    captured in a CUDA graph; only the first call with new sizes times each kernel's tiles (tiles.py), so run
-    it once before. Nothing is added atomically: the same inputs and tiles give the same bits.
+    Nothing waits for the host, and every size follows from the shapes of the arguments, so both passes can be captured
+    in a CUDA graph. Only the first call with new sizes times each kernel's tiles (tiles.py), so run it once before.
+    Nothing is added atomically: the same inputs and tiles give the same bits.
     """
 
     def __init__(self, tiles: Tiles | None = None) -> None:
@@ -67,7 +67,7 @@ class TritonKernels:
         )
         ddown_EDF = d_weights.d_down(dy_ND, sa_SF, schedule, tiles.d_weights)
         del sa_SF  # its memory serves the rows below
-        # From here the gradients of gate_up and of x need nothing of each other: the place for a second stream.
+        # From here on the gradients of gate_up and of x are independent: a second stream could be used.
         dgate_up_E2FD = d_weights.d_gate_up(dh_S2F, _dense(inputs.x_ND), schedule, tiles.d_weights)
         rows_SD = product.product(
             dh_S2F, _dense(inputs.gate_up_E2FD), schedule, tiles.product, transposed=True
@@ -76,6 +76,6 @@ class TritonKernels:
 
 
 def _dense(tensor: Tensor) -> Tensor:
-    """Return the tensor as the copy engine reads it: contiguous, from a multiple of 16 bytes on."""
+    """Return the tensor as the copy engine needs it: contiguous, and aligned to 16 bytes."""
     tensor = tensor.contiguous()
     return tensor if tensor.data_ptr() % 16 == 0 else tensor.clone()

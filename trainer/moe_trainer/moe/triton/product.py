@@ -1,7 +1,7 @@
 """Rows times the weights of their in-layer expert: y = W_down a, and dx = W_gate_up^T dh.
 
-Both leave one row a slot, in the slots' order, which combine.py adds up for each token: that costs less than
-to scatter from here, where rows of one token meet from programs that know nothing of each other.
+Both write one row per slot, in the slots' order, and combine.py adds them up for each token. That costs less than
+scattering from here, where rows of the same token come from independent programs.
 """
 # mypy: disable-error-code="import-untyped, no-untyped-def, untyped-decorator"
 
@@ -42,7 +42,7 @@ def product(
 ) -> Tensor:
     """Return rows_SO: each row times its expert's weights E x O x I, or E x I x O if they are ``transposed``.
 
-    Rows of dropped slots hold anything.
+    Rows of dropped slots contain anything.
     """
     dispatch = schedule.dispatch
     slots, inputs = rows_SI.shape

@@ -1,12 +1,12 @@
 """The router in one pass over the logits; the backward pass, one more, is in router_gradient.py.
 
-What it computes is moe/plain_router.py's, gradients included. Of each token, a row of logits is read
-once and stays in registers while scores, choice, weights, log-sum-exp and the sums for balancing are made of
-it; those sums leave a program as one row of partial sums, and a second launch adds the rows, so the result is
-the same bits every time. Equal scores: the in-layer expert with the lower number is chosen.
+It computes the same as moe/plain_router.py, including gradients. Each token's row of logits is read once and stays in
+registers while scores, choice, weights, log-sum-exp and the sums for balancing are computed from it. Each program writes
+one row of partial sums, and a second launch adds the rows, so the result has the same bits every time. Of equal scores,
+the in-layer expert with the lower number is chosen.
 
-Besides N, E, K and G: P groups of in-layer experts, R rows of partial sums, and C columns: E, padded so that
-both the number of expert groups and the size of one are powers of two.
+Shapes besides N, E, K and G: P groups of in-layer experts, R rows of partial sums, and C columns: E, padded so that the
+number of expert groups and the size of a group are powers of two.
 """
 # mypy: disable-error-code="import-untyped, no-untyped-def, untyped-decorator"
 
@@ -20,8 +20,8 @@ from moe_trainer.moe.router_function import Outputs, Passes
 from moe_trainer.moe.routing import RouterConfig
 from moe_trainer.moe.triton.router_gradient import LOGITS, differentiate, score_columns
 
-#: Tokens that share a row of partial sums where there are more than MANY: few rows to add. With fewer tokens,
-#: a program has one step, so that as many programs as possible share the wait. Not measured yet.
+#: For more than MANY tokens, this many share a row of partial sums, so that few rows have to be added. For fewer tokens,
+#: each program has one step, so that as many programs as possible run. Not measured yet.
 TOKENS = 32
 MANY = 8192
 
@@ -65,7 +65,7 @@ def _forward(logits_NE: Tensor, bias_E: Tensor | None, config: RouterConfig, gro
 
 FUSED = Passes(_forward, differentiate)
 
-#: Stands for NaN in the choice: below every score, above what is closed, and twice it is still finite.
+#: Replaces NaN in the choice: below every score, above what is closed, and still finite when doubled.
 _WORST = tl.constexpr(-1e38)
 
 

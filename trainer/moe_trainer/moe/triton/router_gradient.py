@@ -1,4 +1,4 @@
-"""The router's backward pass: one pass over the logits, from which the scores are computed again.
+"""The router's backward pass: one pass over the logits, in which the scores are computed again.
 
 With scores s of logits l, weights w of the chosen and probabilities p of all, the gradients add up as
 

@@ -1,4 +1,4 @@
-"""The forward pass for few tokens, as in decoding: as fast as the weights that it hits can be read.
+"""The forward pass for few tokens, as in decoding: as fast as the weights that are used can be read.
 
 At T = 64 of Qwen3-30B-A3B an in-layer expert has four rows on average, so multiplying is nearly free and the
 weights are everything. They are the left, tall operand here and each of their tiles is read by one program,
@@ -22,7 +22,7 @@ from moe_trainer.moe.dispatch import Dispatch
 from moe_trainer.moe.triton.combine import combine
 from moe_trainer.moe.triton.tiles import Tile, key, launch_fastest
 
-#: Beyond this many tokens, the products of tiles.py do less work.
+#: For more tokens than this, the products of tiles.py do less work.
 MOST_TOKENS = 256
 
 #: Rows here are the slots of an expert: see _rows(). By reasoning, not measured yet: to hide the memory's
@@ -43,8 +43,8 @@ def skinny_forward(
 ) -> Tensor:
     """Return y_ND of at most MOST_TOKENS tokens, without what a backward pass would need.
 
-    Reads the weights of the in-layer experts that were hit, and no others. A row of D or F numbers must be a
-    multiple of 16 bytes, as the copy engine asks for.
+    Reads only the weights of the in-layer experts that were chosen. A row of D or F numbers must be a multiple of 16
+    bytes, as the copy engine requires.
     """
     experts, twice, hidden = gate_up_E2FD.shape
     halves_E2FD = gate_up_E2FD.view(experts, 2, twice // 2, hidden)

@@ -26,16 +26,16 @@ from moe_trainer.moe.dispatch import Dispatch
 class Tile:
     """How one kernel is cut and launched."""
 
-    rows: int  #: Of the output, in one tile.
+    rows: int  #: Rows of the output in one tile.
     columns: int
-    depth: int  #: Of the sum, in one step of the loop.
+    depth: int  #: Terms of the sum in one step of the loop.
     warps: int
-    stages: int  #: Steps whose loads are in flight.
-    programs: int = 1  #: On one multiprocessor: what one stores, another may hide.
+    stages: int  #: Steps of the loop whose loads are in flight.
+    programs: int = 1  #: Programs per multiprocessor: while one stores, another can compute.
 
     @property
     def launch(self) -> dict[str, Any]:
-        """What Triton wants to know at the launch."""
+        """The launch's arguments for Triton."""
         return {
             "ROWS": self.rows,
             "COLUMNS": self.columns,
@@ -49,9 +49,9 @@ class Tile:
 class Table:
     """The tiles of every in-layer expert, for one height of tiles; int32, on the device."""
 
-    first_E1: Tensor  #: The first tile of each expert, and last the number of all tiles.
-    expert_T: Tensor  #: The expert of each tile; anything beyond the last tile.
-    order_E: Tensor  #: The experts, those with the most rows first.
+    first_E1: Tensor  #: The first tile of each expert; the last entry is the number of all tiles.
+    expert_T: Tensor  #: The expert of each tile; entries beyond the last tile contain anything.
+    order_E: Tensor  #: The experts, ordered by their number of rows, the most first.
 
 
 @dataclass
@@ -62,18 +62,18 @@ class Schedule:
     tables: dict[int, Table] = field(default_factory=dict)
 
     def table(self, rows: int) -> Table:
-        """Return the table for tiles of so many rows."""
+        """Return the table for tiles of ``rows`` rows."""
         if rows not in self.tables:
             self.tables[rows] = _table(self.dispatch, rows, self.most_tiles(rows))
         return self.tables[rows]
 
     def most_tiles(self, rows: int) -> int:
-        """Return how many tiles of so many rows there can be, whatever the routing."""
+        """Return the most tiles of ``rows`` rows that any routing can need."""
         return int(triton.cdiv(self.dispatch.slots_S.numel(), rows)) + self.dispatch.experts
 
 
 def programs(tile: Tile, tiles: int, device: torch.device) -> int:
-    """Return the programs of a persistent grid: as many as are resident at once, or fewer if there is less to do."""
+    """Return the size of a persistent grid: as many programs as can be resident, or fewer if there is less to do."""
     return max(1, min(tiles, tile.programs * _multiprocessors(device)))
 
 
@@ -104,7 +104,7 @@ def _table(dispatch: Dispatch, rows: int, most: int) -> Table:
 def _fill_table(
     offsets_E1, first_E1, expert_T, order_E, experts, ROWS: tl.constexpr, EXPERTS: tl.constexpr
 ):  # fmt: skip
-    """One program an expert: each counts the tiles before its own, which is cheaper than a pass to add them up."""
+    """One program per expert: each counts the tiles before its own, which is cheaper than a separate prefix sum."""
     expert = tl.program_id(0)
     others = tl.arange(0, EXPERTS)
     real = others < experts
@@ -125,7 +125,7 @@ def _fill_table(
         tl.store(expert_T + first + tile, tl.zeros_like(tile) + expert, mask=tile < tiles)
 
 
-#: Tiles of rows that are computed beside each other before the next columns: by reasoning, not measured yet.
+#: Tiles of rows that are computed together before the next columns. Chosen by reasoning, not measured yet.
 GROUP = tl.constexpr(8)
 
 
@@ -148,14 +148,14 @@ def locate(index, offsets_E1, first_E1, expert_T, across, ROWS: tl.constexpr):
 
 @triton.jit
 def halves(tile):
-    """Return the left and the right half of a tile's columns: what is done to one after the other needs half the room."""
+    """Return the left and right half of a tile's columns: processing them one after the other needs half the room."""
     rows: tl.constexpr = tile.shape[0]
     columns: tl.constexpr = tile.shape[1]
     return tile.reshape(rows, 2, columns // 2).permute(0, 2, 1).split()
 
 
 def rows_to_store(rows_SC: Tensor, tile: Tile, parts: int = 1) -> TensorDescriptor:
-    """Describe rows, whose columns are so many parts, for :func:`store`."""
+    """Describe rows whose columns consist of ``parts`` parts, for :func:`store`."""
     slots, columns = rows_SC.shape
     return create_ragged_descriptor(
         rows_SC.view(slots, parts, columns // parts), [tile.rows, 1, tile.columns // 2]
@@ -164,7 +164,7 @@ def rows_to_store(rows_SC: Tensor, tile: Tile, parts: int = 1) -> TensorDescript
 
 @triton.jit
 def store(rows_SC, begin, size, row, part: tl.constexpr, column, tile):
-    """Store a tile from ``row`` of an expert's rows on; what goes beyond its ``size`` rows or the part, goes nowhere.
+    """Store a tile from ``row`` of an expert's rows on; what lies beyond its ``size`` rows or the part is not stored.
 
     The copy engine clips it, so no mask and no pointer of each element takes up registers.
     """
@@ -173,12 +173,12 @@ def store(rows_SC, begin, size, row, part: tl.constexpr, column, tile):
     rows_SC.store([start, middle, end, part, column], tile.to(rows_SC.dtype).reshape(shape))
 
 
-#: The fastest tile of each kernel for each key, as timed in this process.
+#: The fastest tile of each kernel for each key, as measured in this process.
 _fastest: dict[tuple[object, ...], Tile] = {}
 
 
 def key(kernel: str, rows: Tensor, weights_E: Tensor, dispatch: Dispatch) -> tuple[object, ...]:
-    """Return what the fastest tile of a kernel depends on; the number of slots counts by its power of two."""
+    """Return what the fastest tile of a kernel depends on; the number of slots is rounded to a power of two."""
     slots = dispatch.slots_S.numel().bit_length()
     return (kernel, *weights_E.shape, dispatch.active, slots, rows.dtype, rows.device)
 
@@ -200,5 +200,5 @@ def launch_fastest(key: tuple[object, ...], tiles: tuple[Tile, ...], launch: Cal
 def _milliseconds(launch: Callable[[], None]) -> float:
     try:
         return float(triton.testing.do_bench(launch, warmup=5, rep=20, return_mode="median"))
-    except OutOfResources:  # more shared memory than a device before Hopper has
+    except OutOfResources:  # the tile needs more shared memory than the device has
         return float("inf")
