@@ -5,18 +5,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from moe_client.errors import NotFound
-from moe_formats.format import Format
-from moe_formats.resources.expert import Expert
-from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.base import CustomResource
 from moe_formats.resources.expert_revision import ExpertRevision
-from moe_formats.resources.labels import GROUP, POOL, VERSION
+from moe_formats.resources.kinds import KINDS
+from moe_formats.resources.labels import GROUP, POOL, ROLE, VERSION
 
-PLURALS: dict[type[Format], str] = {
-    Expert: "experts",
-    ExpertPool: "expertpools",
-    ExpertRevision: "expertrevisions",
-}
-M = TypeVar("M", Expert, ExpertPool, ExpertRevision)
+M = TypeVar("M", bound=CustomResource)
+
+_KINDS = {kind.model: kind for kind in KINDS}
 
 
 class Cluster:
@@ -40,7 +36,7 @@ class Cluster:
         except NotFound:
             names = ", ".join(sorted(item.metadata.name for item in self.all(kind))) or "none"
             raise NotFound(
-                f"{PLURALS[kind][:-1]} {name!r} is not in namespace {self.namespace!r}; there are: {names}"
+                f"{_KINDS[kind].singular} {name!r} is not in namespace {self.namespace!r}; there are: {names}"
             ) from None
 
     def all(self, kind: type[M]) -> list[M]:
@@ -64,7 +60,7 @@ class Cluster:
 
     def gateway_pods(self, pool: str) -> list[Mapping[str, Any]]:
         """Return the pods of a pool's gateway."""
-        return self.pods(**{POOL: pool, f"{GROUP}/role": "gateway"})
+        return self.pods(**{POOL: pool, ROLE: "gateway"})
 
     def events(self, name: str) -> list[Mapping[str, Any]]:
         """Return the newest events about an object of this namespace, oldest first."""
@@ -87,5 +83,5 @@ class Cluster:
         """Send one request to the API server; raises NotFound, NoCluster or ClientError."""
         return self._connection.call(method, path, body=body, query=query)
 
-    def _path(self, kind: type[Format]) -> str:
-        return f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{PLURALS[kind]}"
+    def _path(self, kind: type[CustomResource]) -> str:
+        return f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{_KINDS[kind].plural}"

@@ -8,6 +8,7 @@ from pydantic.config import JsonDict
 
 from moe_formats.format import Format
 from moe_formats.paths import beneath
+from moe_formats.resources.conditions import ObjectStatus
 
 
 def cel(*rules: tuple[str, str]) -> JsonDict:
@@ -49,3 +50,10 @@ class ObjectMeta(Format):
     annotations: dict[str, str] = Field(default_factory=dict)
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
+
+
+class CustomResource(Format):
+    """What every kind has. Each kind adds its spec, and a status of its own."""
+
+    metadata: ObjectMeta
+    status: ObjectStatus = Field(default_factory=ObjectStatus)

@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field
 
 from moe_formats.format import Format
 from moe_formats.names import EvaluatorName, Name
-from moe_formats.resources.base import ObjectMeta, cel
+from moe_formats.resources.base import CustomResource, cel
 from moe_formats.resources.data import Data
 from moe_formats.resources.evaluator import AccuracyTarget
 from moe_formats.resources.expert_base import Base
@@ -191,9 +191,8 @@ class ExpertSpec(Format):
     )
 
 
-class Expert(Format):
+class Expert(CustomResource):
     """A model specialised in a domain: its data, training, targets and serving."""
 
-    metadata: ObjectMeta
     spec: ExpertSpec
     status: ExpertStatus = Field(default_factory=ExpertStatus)

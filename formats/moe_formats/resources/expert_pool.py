@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field
 
 from moe_formats.format import Digest, Format
 from moe_formats.names import Name
-from moe_formats.resources.base import ObjectMeta, ShortText, cel
+from moe_formats.resources.base import CustomResource, ShortText, cel
 from moe_formats.resources.conditions import ObjectStatus
 from moe_formats.resources.evaluator import Evaluator
 from moe_formats.segment_size import DEFAULT_SEGMENT_BYTES, SegmentBytes
@@ -247,10 +247,9 @@ class ExpertPoolStatus(ObjectStatus):
     )
 
 
-class ExpertPool(Format):
+class ExpertPool(CustomResource):
     """Experts that serve together: storage, evaluation, routing, budget, and one gateway."""
 
-    metadata: ObjectMeta
     spec: ExpertPoolSpec
     status: ExpertPoolStatus = Field(default_factory=ExpertPoolStatus)
 

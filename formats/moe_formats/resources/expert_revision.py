@@ -9,7 +9,7 @@ from moe_formats.format import Digest, Format
 from moe_formats.job_config import ArtefactRef, SnapshotRef
 from moe_formats.job_report import Decision, Window
 from moe_formats.names import Name
-from moe_formats.resources.base import ObjectMeta, ShortText, cel
+from moe_formats.resources.base import CustomResource, ShortText, cel
 from moe_formats.resources.conditions import ObjectStatus
 from moe_formats.resources.expert_status import Scores
 from moe_formats.training_spec import TrainingSpec
@@ -190,9 +190,8 @@ class ExpertRevisionStatus(ObjectStatus):
     )
 
 
-class ExpertRevision(Format):
+class ExpertRevision(CustomResource):
     """One immutable attempt to change an Expert's weights: inputs by digest, cause, evidence, artefact."""
 
-    metadata: ObjectMeta
     spec: ExpertRevisionSpec
     status: ExpertRevisionStatus = Field(default_factory=ExpertRevisionStatus)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from moe_formats.format import Format
+from moe_formats.resources.base import CustomResource
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
 from moe_formats.resources.expert_revision import ExpertRevision
@@ -31,7 +31,7 @@ class Scale:
 class Kind:
     """One custom resource: its model, its names and what `kubectl` does with it."""
 
-    model: type[Format]
+    model: type[CustomResource]
     plural: str
     short: str
     columns: tuple[Column, ...]

@@ -5,8 +5,7 @@ from typing import Any
 
 from moe_formats.format import Format
 from moe_formats.job_report import EXIT_INPUT_ERROR
-from moe_formats.resources.expert import Expert
-from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.base import CustomResource
 from moe_formats.resources.labels import CONFIG_DIGEST
 from moe_operator.builders.metadata import child_metadata
 from moe_operator.builders.pod import Workload, pod_spec
@@ -22,7 +21,7 @@ _DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
 def job_manifest(
     *,
     name: str,
-    owner: Expert | ExpertPool,
+    owner: CustomResource,
     labels: Mapping[str, str],
     config_digest: str,
     pod: Mapping[str, Any],
@@ -75,7 +74,7 @@ def _input_errors(containers: Sequence[str]) -> list[dict[str, Any]]:
 def trainer_job(
     *,
     name: str,
-    owner: Expert | ExpertPool,
+    owner: CustomResource,
     labels: Mapping[str, str],
     job: Format,
     work: Workload,

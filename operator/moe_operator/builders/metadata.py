@@ -3,13 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-from moe_formats.resources.expert import Expert
-from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.base import CustomResource
 from moe_formats.resources.labels import API_VERSION, EXPERT, FIELD_MANAGER, MANAGED_BY, POOL, REVISION, ROLE
 from moe_operator.state import Role
 
 
-def owner_reference(owner: Expert | ExpertPool) -> dict[str, Any]:
+def owner_reference(owner: CustomResource) -> dict[str, Any]:
     """Return the owner reference with which a child is deleted when its owner is.
 
     It has the owner's uid, so that an owner of the same name that is created later is never meant.
@@ -40,7 +39,7 @@ def child_labels(
 def child_metadata(
     *,
     name: str,
-    owner: Expert | ExpertPool,
+    owner: CustomResource,
     labels: Mapping[str, str],
     annotations: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import Any, TypeVar
 
-from moe_formats.format import Format
 from moe_formats.resources import labels
+from moe_formats.resources.base import CustomResource
 from moe_operator.state import Manifest
 
 #: Called with an object before and after a change; None if it did not exist before or does not exist afterwards.
 Listener = Callable[[Manifest | None, Manifest | None], None]
 Key = tuple[str, str, str]
-Model = TypeVar("Model", bound=Format)
+Model = TypeVar("Model", bound=CustomResource)
 
 #: Number of deleted uids that are remembered, so that late news does not bring their objects back.
 REMEMBERED = 10_000
@@ -34,7 +34,7 @@ class Cache:
         self._objects: dict[Key, Manifest] = {}
         self._index: defaultdict[tuple[str, ...], dict[Key, None]] = defaultdict(dict)
         self._gone: OrderedDict[str, float] = OrderedDict()
-        self._models: dict[Key, tuple[str, Format | Exception]] = {}
+        self._models: dict[Key, tuple[str, CustomResource | Exception]] = {}
         self._listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> None:

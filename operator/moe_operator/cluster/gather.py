@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from moe_formats.format import Format
 from moe_formats.job_report import Progress
 from moe_formats.resources import labels
+from moe_formats.resources.base import CustomResource
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
 from moe_formats.resources.expert_revision import ExpertRevision
@@ -33,7 +33,7 @@ from moe_operator.state import (
     Role,
 )
 
-Model = TypeVar("Model", bound=Format)
+Model = TypeVar("Model", bound=CustomResource)
 
 #: Kinds of objects that the operator creates for an Expert or a pool.
 CHILDREN = ("ExpertRevision", "Job", "Deployment", "Service", "ConfigMap", "PersistentVolumeClaim")

@@ -24,7 +24,7 @@ from moe_operator.planner.data import plain_profile
 from moe_operator.planner.job_configs import distill_job
 from moe_operator.planner.names import distill_job_name
 from moe_operator.planner.retention import job_ref
-from moe_operator.planner.routing import MAX_EXPERTS
+from moe_operator.planner.routing import MAX_EXPERTS, WITH_TABLE
 from moe_operator.planner.serving import target_of
 from moe_operator.state import Manifest, ObjectRef, ObservedJob, PoolState, Role
 
@@ -70,7 +70,7 @@ def plan_distillation(state: PoolState, config: OperatorConfig, now: datetime) -
     """Return the table to use now, and the Job that makes the next one if another is needed."""
     table = state.pool.status.routing.table
     roster = roster_of(state)
-    if state.pool.spec.routing.strategy != "Distilled":
+    if state.pool.spec.routing.strategy not in WITH_TABLE:
         return Distillation(table, delete=_delete(state, keep=()))
     if roster is None:
         nothing = (

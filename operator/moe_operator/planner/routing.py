@@ -6,6 +6,8 @@ ready, the last policy stays. Strategy Distilled needs a table that knows every 
 one, Posterior is used.
 """
 
+from typing import Literal
+
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import TableStatus
 from moe_formats.routing_policy import DistilledTable, RoutedExpert, RoutingPolicy, parse_routing_policy
@@ -18,6 +20,10 @@ from moe_operator.state import PoolState
 #: Largest number of Experts in a policy; the first by name are taken.
 MAX_EXPERTS = 64
 
+#: Strategies that read the distilled table. Until there is one that knows every Expert, STAND_IN routes.
+WITH_TABLE = frozenset({"Distilled"})
+STAND_IN: Literal["Posterior"] = "Posterior"
+
 
 def plan_policy(state: PoolState, table: TableStatus | None) -> RoutingPolicy | None:
     """Return the policy that gateways should use; None before an Expert serves for the first time."""
@@ -28,14 +34,14 @@ def plan_policy(state: PoolState, table: TableStatus | None) -> RoutingPolicy | 
         return last
     names = {entry.name for entry in routed}
     routing = state.pool.spec.routing
-    knows_all = table is not None and names <= set(table.experts)
-    distilled = routing.strategy == "Distilled" and knows_all and table is not None
+    read = table if table is not None and names <= set(table.experts) else None
+    strategy = routing.strategy if routing.strategy not in WITH_TABLE or read is not None else STAND_IN
     return RoutingPolicy(
         pool=state.pool.metadata.name,
-        strategy="Distilled" if distilled else "Posterior",
+        strategy=strategy,
         fallback=routing.fallback if routing.fallback in names else None,
         experts=tuple(routed),
-        table=DistilledTable(path=table.path, digest=table.digest) if distilled and table else None,
+        table=DistilledTable(path=read.path, digest=read.digest) if read and strategy in WITH_TABLE else None,
         temperature=_temperature(table),
     )
 

@@ -2,19 +2,13 @@
 
 from typing import Any
 
-from moe_formats.format import Format
-from moe_formats.resources.expert import Expert
-from moe_formats.resources.expert_pool import ExpertPool, ExpertPoolStatus
-from moe_formats.resources.expert_revision import ExpertRevision, ExpertRevisionStatus
-from moe_formats.resources.expert_status import ExpertStatus
+from moe_formats.resources.base import CustomResource
+from moe_formats.resources.conditions import ObjectStatus
 from moe_formats.resources.labels import API_VERSION
 from moe_operator.state import ObjectRef, StatusWrite
 
 
-def status_write(
-    target: Expert | ExpertPool | ExpertRevision,
-    status: ExpertStatus | ExpertPoolStatus | ExpertRevisionStatus,
-) -> tuple[StatusWrite, ...]:
+def status_write(target: CustomResource, status: ObjectStatus) -> tuple[StatusWrite, ...]:
     """Return the write of a whole status, or nothing if the object has this status already."""
     written = _fields(status)
     if written == _fields(target.status):
@@ -24,6 +18,6 @@ def status_write(
     return (StatusWrite(target=reference, status=written, resource_version=metadata.resource_version),)
 
 
-def _fields(status: Format) -> dict[str, Any]:
+def _fields(status: ObjectStatus) -> dict[str, Any]:
     """Return a status as the API server stores it, without absent fields."""
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)

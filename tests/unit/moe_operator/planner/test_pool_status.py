@@ -44,7 +44,7 @@ def test_a_pool_that_serves_says_how_and_where(world: World) -> None:
     world.settle()
     assert world.pool_condition("Ready") == ("True", "Ready", "all 2 Experts serve")
     message = world.pool_condition("GatewayReady")[2]
-    assert all(part in message for part in ("1 gateway", "2 Experts", "Distilled"))
+    assert all(part in message for part in ("gateways: 1", "2 Experts", "Distilled"))
     routing = world.pool_status().routing
     assert routing.url == f"http://{POOL}-gateway.default.svc:8080"
     assert (routing.strategy, routing.reported_by) == ("Distilled", 1)

@@ -13,6 +13,7 @@ from moe_formats.resources.reasons import Reason
 from moe_formats.routing_policy import RoutingPolicy, parse_routing_policy
 from moe_operator.config import Images, OperatorConfig, Profile, Store
 from moe_operator.state import Key, Manifest, Plan
+from moe_operator.subjects import SUBJECTS
 from world import controllers
 from world.api_server import ApiServer
 from world.api_server import Key as ObjectKey
@@ -213,9 +214,8 @@ class World:
 
     def subjects(self) -> list[tuple[str, str]]:
         """Return what there is to reconcile."""
-        return sorted(
-            (kind, name) for kind, _, name in self.server.objects if kind in ("Expert", "ExpertPool")
-        )
+        kinds = {subject.kind for subject in SUBJECTS}
+        return sorted((kind, name) for kind, _, name in self.server.objects if kind in kinds)
 
     def plan(self, kind: str, name: str) -> Plan:
         """Return the plan of one key."""
