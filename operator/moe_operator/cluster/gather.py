@@ -20,7 +20,7 @@ from moe_operator.cluster.observe import (
     observed_pod,
     observed_server,
 )
-from moe_operator.cluster.resources import controller_uid
+from moe_operator.cluster.resources import controller_uid, label_of
 from moe_operator.state import (
     ExpertState,
     Key,
@@ -162,14 +162,14 @@ def _orphan_snapshots(cache: Cache, key: Key) -> tuple[ObservedPod, ...]:
     return tuple(
         observed_pod(pod)
         for pod in pods
-        if _label(pod, labels.ROLE) == Role.SNAPSHOT and controller_uid(pod) not in jobs
+        if label_of(pod, labels.ROLE) == Role.SNAPSHOT and controller_uid(pod) not in jobs
     )
 
 
 def _server(cache: Cache, deployment: Manifest) -> ObservedServer:
     metadata = deployment["metadata"]  # it has the name of its revision
-    pods = cache.of_pool("Pod", metadata["namespace"], _label(deployment, labels.POOL))
-    mine = [pod for pod in pods if _is_server(pod) and _label(pod, labels.REVISION) == metadata["name"]]
+    pods = cache.of_pool("Pod", metadata["namespace"], label_of(deployment, labels.POOL))
+    mine = [pod for pod in pods if _is_server(pod) and label_of(pod, labels.REVISION) == metadata["name"]]
     return observed_server(deployment, mine)
 
 
@@ -177,20 +177,16 @@ def _gateway(cache: Cache, namespace: str, pool: str, answers: Answers) -> Obser
     deployments = cache.of_pool("Deployment", namespace, pool)
     pods = cache.of_pool("Pod", namespace, pool)
     return observed_gateway(
-        next((item for item in deployments if _label(item, labels.ROLE) == Role.GATEWAY), None),
-        [pod for pod in pods if _label(pod, labels.ROLE) == Role.GATEWAY],
+        next((item for item in deployments if label_of(item, labels.ROLE) == Role.GATEWAY), None),
+        [pod for pod in pods if label_of(pod, labels.ROLE) == Role.GATEWAY],
         answers.policies,
     )
 
 
 def _is_server(manifest: Manifest) -> bool:
-    return _label(manifest, labels.ROLE) == Role.SERVER
+    return label_of(manifest, labels.ROLE) == Role.SERVER
 
 
 def _has_role(job: Manifest) -> bool:
     """Return whether a Job's label says what it is for. If the label was removed, nothing can be said about the Job."""
-    return _label(job, labels.ROLE) in set(Role)
-
-
-def _label(manifest: Manifest, name: str) -> str:
-    return str((manifest["metadata"].get("labels") or {}).get(name, ""))
+    return label_of(job, labels.ROLE) in set(Role)

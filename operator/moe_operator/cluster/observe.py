@@ -9,6 +9,7 @@ from moe_formats.failure import PEER_LOST
 from moe_formats.job_report import Failure, Progress, parse_headline
 from moe_formats.resources import labels
 from moe_operator.builders.grade_job import grader_of
+from moe_operator.cluster.resources import label_of
 from moe_operator.state import (
     AnyHeadline,
     Manifest,
@@ -32,8 +33,8 @@ def observed_job(job: Manifest, pods: Sequence[Manifest], progress: Progress | N
     return ObservedJob(
         name=metadata["name"],
         uid=metadata["uid"],
-        role=Role(_label(job, labels.ROLE)),
-        revision=_label(job, labels.REVISION) or None,
+        role=Role(label_of(job, labels.ROLE)),
+        revision=label_of(job, labels.REVISION) or None,
         created=_time(metadata["creationTimestamp"]),
         suspended=bool(job["spec"].get("suspend")),
         state=job_state(job),
@@ -42,7 +43,7 @@ def observed_job(job: Manifest, pods: Sequence[Manifest], progress: Progress | N
         pods=observed,
         headline=_headline(observed),
         progress=progress,
-        expert=_label(job, labels.EXPERT),
+        expert=label_of(job, labels.EXPERT),
         finished=_time(end["lastTransitionTime"]) if end and end.get("lastTransitionTime") else None,
         width=job["spec"].get("parallelism", 1),
     )
@@ -183,10 +184,6 @@ def _rank(headline: AnyHeadline) -> int:
 def _true_condition(status: Manifest, type_: str) -> Mapping[str, Any] | None:
     conditions = status.get("conditions") or []
     return next((item for item in conditions if item["type"] == type_ and item["status"] == "True"), None)
-
-
-def _label(manifest: Manifest, name: str) -> str:
-    return str((manifest["metadata"].get("labels") or {}).get(name, ""))
 
 
 def _time(text: str) -> datetime:

@@ -88,3 +88,8 @@ def controller_uid(manifest: Manifest) -> str:
     """Return the uid of the object's controlling owner; an empty string if it has none."""
     owners = manifest["metadata"].get("ownerReferences") or []
     return next((owner["uid"] for owner in owners if owner.get("controller")), "")
+
+
+def label_of(manifest: Manifest, name: str) -> str:
+    """Return a label of an object; empty if it does not have the label."""
+    return str((manifest["metadata"].get("labels") or {}).get(name, ""))

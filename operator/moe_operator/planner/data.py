@@ -23,7 +23,7 @@ from moe_operator.config import OperatorConfig, Profile
 from moe_operator.planner.attempts import Work, assess
 from moe_operator.planner.blockage import blocked
 from moe_operator.planner.job_configs import object_stores, snapshot_job, source_mounts
-from moe_operator.planner.names import snapshot_job_name
+from moe_operator.planner.names import is_attempt, snapshot_job_name
 from moe_operator.planner.times import LOOK_AGAIN
 from moe_operator.state import ExpertState, Manifest, ObservedJob, Role
 
@@ -123,12 +123,8 @@ def decide_data(state: ExpertState, asked: Request, *, busy: bool, now: datetime
 
 def jobs_of_request(jobs: Sequence[ObservedJob], expert: Expert, request: Request) -> list[ObservedJob]:
     """Return the Jobs that were created for a request."""
-    name = snapshot_job_name(expert.metadata.name, str(request), 1)
-    return [
-        job
-        for job in jobs
-        if job.role is Role.SNAPSHOT and (job.name == name or job.name.startswith(f"{name}-r"))
-    ]
+    first = snapshot_job_name(expert.metadata.name, str(request), 1)
+    return [job for job in jobs if job.role is Role.SNAPSHOT and is_attempt(job.name, first)]
 
 
 def _reads_for_another(state: ExpertState, jobs: Sequence[ObservedJob]) -> bool:

@@ -22,7 +22,7 @@ from moe_operator.planner.blockage import blocked
 from moe_operator.planner.conditions import Says, Why
 from moe_operator.planner.data import plain_profile
 from moe_operator.planner.job_configs import distill_job
-from moe_operator.planner.names import distill_job_name
+from moe_operator.planner.names import distill_job_name, is_attempt
 from moe_operator.planner.retention import job_ref
 from moe_operator.planner.routing import MAX_EXPERTS, WITH_TABLE
 from moe_operator.planner.serving import target_of
@@ -191,12 +191,8 @@ def _table(headline: DistillHeadline, roster: Roster) -> TableStatus:
 
 
 def _jobs(state: PoolState, roster: str) -> tuple[ObservedJob, ...]:
-    name = distill_job_name(state.pool.metadata.name, roster, 1)
-    return tuple(
-        job
-        for job in state.jobs
-        if job.role is Role.DISTILL and (job.name == name or job.name.startswith(f"{name}-r"))
-    )
+    first = distill_job_name(state.pool.metadata.name, roster, 1)
+    return tuple(job for job in state.jobs if job.role is Role.DISTILL and is_attempt(job.name, first))
 
 
 def _delete(state: PoolState, *, keep: tuple[ObservedJob, ...]) -> tuple[ObjectRef, ...]:

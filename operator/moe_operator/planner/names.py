@@ -49,6 +49,11 @@ def attempt_of(job: str) -> int:
     return int(match.group(1)) if match else 1
 
 
+def is_attempt(job: str, first: str) -> bool:
+    """Return whether a Job's name is that of a first attempt, or of a later attempt at the same."""
+    return job == first or job.startswith(f"{first}-r")
+
+
 def gateway_name(pool: str) -> str:
     """Return the name of a pool's gateway Deployment and of its Service."""
     return f"{pool}-gateway"
