@@ -18,6 +18,7 @@ from moe_formats.resources import labels
 from moe_operator.cluster.cache import Cache
 from moe_operator.cluster.gather import Answers
 from moe_operator.cluster.observe import environment_of, job_state, observed_pod
+from moe_operator.cluster.resources import label_of
 from moe_operator.state import Manifest, Role
 
 log = logging.getLogger(__name__)
@@ -166,4 +167,4 @@ def _rank_zero(pods: Iterable[Manifest]) -> Manifest | None:
 
 
 def _has_role(manifest: Manifest, role: Role) -> bool:
-    return (manifest["metadata"].get("labels") or {}).get(labels.ROLE) == role
+    return label_of(manifest, labels.ROLE) == role
