@@ -4,7 +4,8 @@ A test applies objects as a user would and lets time pass; the clock jumps from 
 
 | Room | What it is |
 |---|---|
-| world.py | World: what a test says and asks: apply, change, delete, settle, fork, kill |
+| world.py | World: the scene with a clock, a cluster that acts and an operator: settle, run, fork, kill |
+| scene.py | The objects of a pool: what users apply, change and delete, and what a test reads |
 | operator_process.py | One life of the operator: the real cache, queue, gather, planners and applier, joined as in main.py |
 | api_server.py | The objects, by the API server's rules: versions, generations, conflicts, server-side apply, watches |
 | client.py | ApiClient's methods on those objects, with a place to be killed at before every write |
@@ -17,7 +18,8 @@ A test applies objects as a user would and lets time pass; the clock jumps from 
 """
 
 from world.invariants import Broken
+from world.scene import POOL
 from world.trainer import digest
-from world.world import CONFIG, POOL, START, World
+from world.world import CONFIG, START, World
 
 __all__ = ["CONFIG", "POOL", "START", "Broken", "World", "digest"]
