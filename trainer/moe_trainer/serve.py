@@ -1,10 +1,8 @@
 """``moe-trainer serve``: load one artefact, or the banks on one base, and answer the OpenAI API until SIGTERM.
 
-Requests in flight are finished.
-
-Reads MOE_SERVE_CONFIG, MOE_STORE, PORT and POD_IP. Nothing is loaded whose manifest is not the one that
-the config names by its digest; then the process ends with exit code 64 and says so in the termination
-message.
+After SIGTERM, requests in flight are finished. It reads MOE_SERVE_CONFIG, MOE_STORE, PORT and POD_IP. An artefact is
+loaded only if its manifest has the digest in the config; otherwise the process ends with exit code 64 and says why in
+the termination message.
 """
 
 import asyncio
@@ -35,13 +33,13 @@ from moe_trainer.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which a stopping server still takes requests, until its peers know.
+#: Seconds for which a stopping server still accepts requests, until its clients have noticed.
 LAME_DUCK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the environment says."""
+    """The settings in the environment variables."""
 
     config: ServeConfig
     store: Path
@@ -50,7 +48,7 @@ class Settings:
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> "Settings":
-        """Return the settings; raises JobError (InvalidConfig, InvalidEnvironment) that names the field."""
+        """Return the settings; raises JobError (InvalidConfig, InvalidEnvironment), which names the field."""
         try:
             config = parse_serve_config(variables.get("MOE_SERVE_CONFIG", ""))
         except ValidationError as error:
@@ -68,7 +66,7 @@ class Settings:
 
 
 def load(config: ServeConfig, store: Path) -> tuple[ExpertServer, Engine]:
-    """Load the artefact and return its server, worker not yet started; raises JobError (ArtefactCorrupt)."""
+    """Load the artefact and return its server and engine, which is not started yet; raises JobError (ArtefactCorrupt)."""
     loaded = _load_model(config, store)
     model = loaded.model
     max_context = min(config.max_context or model.context, model.context)
@@ -85,7 +83,7 @@ def load(config: ServeConfig, store: Path) -> tuple[ExpertServer, Engine]:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A model, and the banks that it is composed of, numbered by their Experts."""
+    """A model, and the number of each Expert's bank in it, if it is composed of banks."""
 
     model: CausalModel
     tokenizer: Tokenizer
@@ -94,7 +92,7 @@ class _Loaded:
 
 
 def _load_model(config: ServeConfig, store: Path) -> _Loaded:
-    """Load the artefact; where other Experts are served too, the base with the banks of all."""
+    """Load the artefact; if other Experts are served too, the base with all their banks."""
     if not config.banks:
         model, tokenizer = artefacts.load(store, config.artefact.path, config.artefact.digest)
         return _Loaded(model, tokenizer, {}, None)
@@ -121,7 +119,7 @@ def _temperature(entry: ServedExpert, store: Path) -> float:
 
 
 def _says_how(store: Path, path: str) -> Path:
-    """Return the folder whose generation_config.json counts: an adapter's own, where it has one, else its base's."""
+    """Return the folder whose generation_config.json applies: the artefact's own if it has one, else its base's."""
     return store / path if (store / path / FILE).exists() else checkpoint_of(store, path)
 
 

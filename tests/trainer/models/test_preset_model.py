@@ -7,8 +7,9 @@ from tests.trainer.training.conftest import SMALL, everywhere_random
 
 from moe_formats.segment_size import tokens_needed
 from moe_trainer.methods import checkpoint_format
+from moe_trainer.models.attention import KVCache
 from moe_trainer.models.preset_config import PRESETS, ModelConfig, preset
-from moe_trainer.models.preset_model import KVCache, Model, initialise
+from moe_trainer.models.preset_model import Model, initialise
 from moe_trainer.text.tokenizer import ByteTokenizer
 
 GLM = {"model_type": "glm4_moe"}

@@ -1,4 +1,4 @@
-"""From the columns of the matrix to an EvaluationReport. Pure: reads no file and loads no model."""
+"""Computes an EvaluationReport from columns of the matrix. Pure: it reads no file and loads no model."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ Against = Literal["current", "base", "unigram"]
 
 @dataclass(frozen=True)
 class Column:
-    """One holdout with the scores of the models that were asked for, on its clean segments.
+    """One holdout with the models' scores on its clean segments.
 
     Attributes:
-        candidate: the revision that is judged.
-        opponent: what stands for the current revision; absent where nothing is decided.
-        base: the pinned parent of the Expert's first revision; absent if it has none.
-        tainted: clusters that were left out because some model was trained on them.
+        candidate: the revision that is evaluated.
+        opponent: what it is compared with; None on holdouts on which nothing is decided.
+        base: the pinned parent of the Expert's first revision; None if there is none.
+        tainted: the number of clusters that were left out because some model was trained on them.
 
     """
 
@@ -39,14 +39,14 @@ class Column:
 def weigh(
     job: EvaluateJob, columns: Sequence[Column], against: Against, *, device: str, noise_floor: float
 ) -> EvaluationReport:
-    """Compute every score and difference; what cannot be computed is absent with its reason.
+    """Compute all scores and differences; those that cannot be computed are absent, with the reason.
 
     Args:
-        job: what was asked.
+        job: the evaluate Job.
         columns: one for every holdout of the comparisons and of the suite.
         against: what the opponent is.
-        device: device class of the scores.
-        noise_floor: what scoring the same model twice differs by, in ln(b).
+        device: the device class of the scores.
+        noise_floor: the difference in ln(b) between two scorings of the same model.
 
     """
     delta = max(scores.SMALLEST_DELTA, 2 * noise_floor)
@@ -84,13 +84,13 @@ def weigh(
 
 
 class _Absences:
-    """The reasons of scores that could not be computed, by name."""
+    """The reasons why scores could not be computed, by the scores' names."""
 
     def __init__(self) -> None:
         self.reasons: dict[str, str] = {}
 
     def note(self, name: str, compute: Callable[[], Score]) -> Score | None:
-        """Return the score, or None after noting why it is absent."""
+        """Return the score, or None after recording why it is absent."""
         try:
             return compute()
         except Absent as reason:
@@ -129,7 +129,7 @@ def _specialization(
 
 
 def _other_domains(job: EvaluateJob, by_digest: Mapping[str, Column]) -> list[Column]:
-    """Return one anchor of each other domain, in the suite's order; of twins the first stands for both."""
+    """Return one anchor per other domain, in the suite's order; if several Experts share a domain, the first one's."""
     found: dict[str, Column] = {}
     for holdout in job.suite:
         if holdout.domain not in (None, job.expert.domain):

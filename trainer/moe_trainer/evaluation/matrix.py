@@ -1,7 +1,8 @@
-"""The specialization matrix at rest: one cell is one artefact's scores on one holdout, kept per segment.
+"""The specialization matrix in the store: a cell has one artefact's scores on one holdout, segment by segment.
 
-A cell's identity is (artefact, holdout, scorer version, device class) and its content never changes, so
-it is computed once and shared by every comparison, score and table that needs it. Imports no torch.
+A cell is identified by (artefact, holdout, scorer version, device class), and its content never changes. So it is
+computed once and shared by all comparisons, scores and tables that need it. The byte-unigram model at the end is the
+least that a model trained from nothing must beat. Imports no torch.
 
 Shape suffix: S segments, in the order in which `segments.cut` gives them.
 """
@@ -24,7 +25,7 @@ from moe_trainer.storage.cells import read_cell, write_cell
 
 Array = npt.NDArray[np.float64]
 
-#: Device classes that models are scored on.
+#: The device classes on which models are scored.
 DEVICES = ("cpu", "cuda")
 
 
@@ -33,24 +34,24 @@ class CellKey(Format):
 
     artefact: Digest
     holdout: Digest
-    scorer: str = Field(description="Version of segments and scoring; the segments' size is in it.")
-    device: str = Field(
-        default="cpu", description="Device class: scores of one are not mixed with another's."
-    )
+    scorer: str = Field(description="Version of segments and scoring, which includes the size of segments.")
+    device: str = Field(default="cpu", description="Device class; scores of different classes are not mixed.")
 
 
 class Cell(Format):
-    """Scores of one artefact on one holdout. All lists have one entry a segment, in the same order."""
+    """Scores of one artefact on one holdout. All lists have one entry per segment, in the same order."""
 
     key: CellKey
     clusters: tuple[str, ...] = Field(description="Near-duplicate cluster of the segment's document.")
     sizes: tuple[int, ...] = Field(description="UTF-8 bytes of the segment.")
     nats: tuple[float, ...] = Field(description="Negative log-likelihood of the segment, given its context.")
-    hits: tuple[int, ...] = Field(description="Bytes of the segment that the model found most likely.")
+    hits: tuple[int, ...] = Field(
+        description="Number of the segment's bytes that the model found most likely."
+    )
     context_nats: tuple[float, ...] = Field(description="Negative log-likelihood of the context alone.")
     unreadable: tuple[int, ...] = Field(
         default=(),
-        description="Segments, by number, that the model's tokenizer does not give back: they have no score, and "
+        description="Numbers of the segments that the model's tokenizer does not reproduce: they have no score, and "
         "are left out of every comparison.",
     )
 
@@ -84,12 +85,12 @@ class Matrix:
         )
 
     def read(self, key: CellKey) -> Cell | None:
-        """Return a cell, or None if it was never written or is not intact: then it is filled again."""
+        """Return a cell, or None if it was never written or is damaged, so that it must be filled again."""
         cell = read_cell(self._path(key), Cell)
         return cell if cell is not None and cell.key == key else None
 
     def write(self, cell: Cell) -> None:
-        """Keep a cell. A kill at any instant leaves it whole or absent."""
+        """Keep a cell. A kill at any moment leaves it whole or absent."""
         write_cell(self._path(cell.key), cell)
 
     def _path(self, key: CellKey) -> Path:
@@ -97,7 +98,7 @@ class Matrix:
 
 
 def unigram_nats(texts: Iterable[str]) -> list[float]:
-    """Return the negative log-likelihood, in nats, of each of the 256 bytes; add-one smoothing."""
+    """Return the negative log-likelihood, in nats, of each of the 256 bytes in some texts, with add-one smoothing."""
     counts = np.ones(256)
     for text in texts:
         counts += np.bincount(np.frombuffer(text.encode(), dtype=np.uint8), minlength=256)
@@ -105,7 +106,7 @@ def unigram_nats(texts: Iterable[str]) -> list[float]:
 
 
 def unigram_cell(nats_of_byte: Sequence[float], segments: Sequence[Segment], key: CellKey) -> Cell:
-    """Return the unigram's cell on a holdout's segments."""
+    """Return the cell of a byte-unigram model on a holdout's segments."""
     likeliest = min(range(256), key=lambda byte: nats_of_byte[byte])
     return Cell(
         key=key,

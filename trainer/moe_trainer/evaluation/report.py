@@ -1,4 +1,4 @@
-"""What an evaluate Job leaves in the store: the evidence behind a headline. Imports nothing heavy."""
+"""The report that an evaluate Job leaves in the store, and the headline made from it. Imports nothing heavy."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,23 +22,25 @@ REPORT = "report.json"
 
 
 class HoldoutRow(Format):
-    """The models of the Job on one holdout: their entries in the specialization matrix, bits per byte."""
+    """The bits per byte of the Job's models on one holdout: their entries in the specialization matrix."""
 
     holdout: HoldoutRef
-    segments: int = Field(description="Segments of clean clusters.")
-    clusters: int = Field(description="Clusters that no model of the Job was trained on.")
-    tainted_clusters: int = Field(description="Clusters that were left out because some model was.")
+    segments: int = Field(description="Number of segments in clean clusters.")
+    clusters: int = Field(description="Number of clusters that no model of the Job was trained on.")
+    tainted_clusters: int = Field(
+        description="Number of clusters that were left out because some model was trained on them."
+    )
     candidate: Interval | None = None
-    opponent: Interval | None = Field(default=None, description="What stood for the current revision.")
+    opponent: Interval | None = Field(default=None, description="What the candidate was compared with.")
     base: Interval | None = None
     gain: Interval | None = Field(default=None, description="Mean ln(b_base / b_candidate).")
     absent: dict[str, str] = Field(
-        default_factory=dict, description="Score name to the reason for its absence."
+        default_factory=dict, description="The reason for each score that is absent, by its name."
     )
 
 
 class EvaluationReport(Format):
-    """Everything an evaluate Job found. The same Job on the same machine gives the same bytes."""
+    """Everything that an evaluate Job found. The same Job on the same machine gives the same bytes."""
 
     job: EvaluateJob
     scorer: str = Field(description="Version of segments and scoring; part of every cell's identity.")
@@ -52,24 +54,26 @@ class EvaluationReport(Format):
     specialization_score: Interval | None = None
     forgetting: Interval | None = None
     next_byte_accuracy: float | None = None
-    next_byte_interval: Interval | None = Field(default=None, description="The same, with its interval.")
+    next_byte_interval: Interval | None = Field(
+        default=None, description="Next-byte accuracy with its interval."
+    )
     accuracies: tuple[Accuracy, ...] = ()
-    gradings: tuple[Grading, ...] = Field(default=(), description="Who judged the evaluators of graders.")
+    gradings: tuple[Grading, ...] = Field(default=(), description="The graders that judged answers.")
     ungraded: tuple[str, ...] = Field(
-        default=(), description="Evaluators whose answers a grader has to judge."
+        default=(), description="Evaluators whose answers a grader still has to judge."
     )
     absent: dict[str, str] = Field(
-        default_factory=dict, description="Score name to the reason for its absence."
+        default_factory=dict, description="The reason for each score that is absent, by its name."
     )
     contamination: Contamination | None = Field(
         default=None,
-        description="Set where not all is known that some model of the Job was trained on: it may have been trained on "
-        "clusters that are not left out here.",
+        description="Set if it is not known what all models of the Job were trained on: one of them may have been trained "
+        "on clusters that are not left out here.",
     )
     suite: Digest
 
     def headline(self, digest: Digest, path: str) -> EvaluateHeadline:
-        """Return what travels to the operator; ``digest`` is that of report.json, ``path`` its folder."""
+        """Return the headline for the operator; ``digest`` is that of report.json, ``path`` its folder."""
         suite = {holdout.digest for holdout in self.job.suite}
         domains = {row.holdout.domain: row for row in self.rows if row.holdout.digest in suite}
         return _that_fits(
@@ -98,9 +102,9 @@ class EvaluationReport(Format):
 def committed_report(
     root: Path, artefact: str, what: str, make: Callable[[], EvaluationReport]
 ) -> EvaluateHeadline:
-    """Return the headline of the report on ``what`` beside an artefact; it is made unless it was before.
+    """Return the headline of the report on ``what``, which lies beside an artefact; make it if it is not there yet.
 
-    Raises JobError (ArtefactCorrupt) if it was made and has changed since.
+    Raises JobError (ArtefactCorrupt) if an existing report was altered.
     """
     path = f"{Path(artefact).parent.as_posix()}/evaluations/{store.short(digest_of(what))}"
     folder = root / path
@@ -115,9 +119,9 @@ def committed_report(
 
 
 def _that_fits(headline: EvaluateHeadline) -> EvaluateHeadline:
-    """Return a headline that fits a termination message: first without rows, then with short reasons.
+    """Return a headline that fits into a termination message: first without rows, then with shortened reasons.
 
-    The report has everything; the gate reads nothing of what goes.
+    The report keeps everything, and the gate does not read what is left out.
     """
     if len(headline.to_json().encode()) > MAX_HEADLINE_BYTES:
         absent = headline.absent | {"row": "TooLong: many domains; report.json has it"}

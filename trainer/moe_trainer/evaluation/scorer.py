@@ -1,6 +1,6 @@
-"""Scores segments with a model: negative log-likelihoods in nats, next-byte hits. Imports torch.
+"""Scores segments with a model: negative log-likelihoods in nats, and next-byte hits. Imports torch.
 
-Memory is bounded whatever the segments and the vocabulary: a batch by its tokens, logits by being made in pieces.
+Memory is bounded for any segments and vocabulary: batches have a limit of tokens, and logits are made in pieces.
 
 Shapes: B segments of a batch, T tokens, P tokens of a piece, V vocabulary.
 """
@@ -20,15 +20,15 @@ from moe_trainer.text.tokenizer import Tokenizer
 
 __all__ = ["score", "use_device"]
 
-#: Segments of a batch, and its tokens with what fills rows up, at most. Where a byte is a token or less, short
-#: segments are bounded by their number alone.
+#: Most segments of a batch, and most tokens including padding. With a token per byte or fewer, only the number of
+#: segments matters for short ones.
 BATCH = 32
 BATCH_TOKENS = 32 * 512
 
-#: Logits of a piece, about: it takes three times their 256 MiB.
+#: About the number of logits of a piece, which take 256 MiB; scoring takes three times that.
 PIECE_LOGITS = 1 << 26
 
-#: Tokens by which the length of a piece goes up: pieces of so many have the bits of the whole (x86).
+#: The length of a piece is a multiple of this: then its logits have the same bits as those of the whole (x86).
 PIECE_STEP = 16
 
 Row = list[int]
@@ -38,9 +38,9 @@ Row = list[int]
 def score(model: CausalModel, tokenizer: Tokenizer, segments: Sequence[Segment], key: CellKey) -> Cell:
     """Return the cell of a model on a holdout's segments.
 
-    Context and segment are tokenized apart, so that no token belongs to both. Batches depend on nothing but
-    the segments, so scoring twice on one CPU gives the same bits. Raises JobError (ContextTooShort) if the
-    model cannot see a whole segment with its context.
+    Context and segment are tokenized separately, so that no token belongs to both. Batches depend only on the
+    segments, so scoring twice on the same CPU gives the same bits. Raises JobError (ContextTooShort) if the model
+    cannot see a whole segment with its context.
     """
     contexts = [[tokenizer.bos_id, *tokenizer.encode(segment.context)] for segment in segments]
     texts = [tokenizer.encode(segment.text) for segment in segments]
@@ -73,7 +73,7 @@ def score(model: CausalModel, tokenizer: Tokenizer, segments: Sequence[Segment],
 
 
 def _batches(sizes: Sequence[int]) -> Iterator[list[int]]:
-    """Yield batches of segments by their numbers, the longest first."""
+    """Yield batches of segments' numbers, the longest segments first."""
     order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
     while order:
         rows = max(1, min(BATCH, BATCH_TOKENS // max(1, sizes[order[0]])))
@@ -104,17 +104,17 @@ def _score_batch(
 
 
 def _piece_length(rows: int, vocabulary: int) -> int:
-    """Return the positions of so many rows whose logits are made at once."""
+    """Return the number of positions for which logits are made at once, for ``rows`` rows."""
     return max(1, PIECE_LOGITS // (rows * vocabulary * PIECE_STEP)) * PIECE_STEP
 
 
 def _judge(logits_BPV: Tensor, targets_BP: Tensor, bytes_V: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the negative log-likelihood of each token, and its bytes where it was the most likely one."""
+    """Return each token's negative log-likelihood, and its number of bytes if it was the most likely one, else 0."""
     nats_BP = F.cross_entropy(logits_BPV.transpose(1, 2), targets_BP, reduction="none").double()
     return nats_BP, (logits_BPV.argmax(-1) == targets_BP) * bytes_V[targets_BP]
 
 
 def _split(nats_T: Tensor, hits_T: Tensor, context: int, length: int) -> tuple[float, float, int]:
-    """Part a row's predicted tokens into context, segment and padding."""
+    """Split a row's predicted tokens into context, segment and padding, and sum over the first two."""
     end = context + length
     return float(nats_T[context:end].sum()), float(nats_T[:context].sum()), int(hits_T[context:end].sum())

@@ -1,7 +1,7 @@
-"""From cells of the matrix to the scores and differences that decide (docs/concepts.md defines each).
+"""Computes scores and differences from cells of the matrix; docs/concepts.md defines each of them.
 
-Every function takes cells of one holdout restricted to its clean segments, and gives an Interval or
-raises Absent with the reason. Imports no torch.
+Every function takes cells of one holdout, restricted to clean segments, and returns an Interval or raises Absent with the
+reason. Imports no torch.
 
 Shape suffix: S segments.
 """
@@ -20,16 +20,16 @@ from moe_trainer.statistics.bootstrap import TAIL, Bootstrap, Ratio, bootstrap, 
 from moe_trainer.statistics.clustered import Clustered
 from moe_trainer.statistics.superiority import superiority
 
-#: With fewer clean clusters than this a holdout decides nothing.
+#: With fewer clean clusters than this, nothing is decided on a holdout.
 MIN_CLUSTERS = 20
 
-#: A window is used for at most this many decisions; then the gate waits for a new one.
+#: A window is used for at most this many decisions; after that the gate waits for a new window.
 MAX_USES = 5
 
-#: Enough that alpha of the fifth use of a window (0.0012) has two dozen pivots beyond it.
+#: Enough for two dozen pivots beyond alpha at the fifth use of a window (0.0012).
 DECISION_RESAMPLES = 20_000
 
-#: Smallest difference that counts, of ln(b): 0.5 %.
+#: The smallest difference of ln(b) that counts: 0.5 %.
 SMALLEST_DELTA = 0.005
 
 
@@ -58,7 +58,7 @@ class Scored:
 
     @classmethod
     def clean(cls, cell: Cell, tainted: frozenset[str], unreadable: frozenset[int] = frozenset()) -> "Scored":
-        """Return a cell without the clusters that some side was trained on, and what some side cannot read."""
+        """Return a cell without clusters that some model was trained on, and without segments that some model cannot read."""
         keep_S = [
             i
             for i, cluster in enumerate(cell.clusters)
@@ -90,7 +90,7 @@ def bits_per_byte(model: Scored) -> Interval:
 def next_byte_accuracy(model: Scored) -> Interval:
     """Return the share of bytes that were the model's most likely next byte."""
     found = bootstrap(_per_byte(model, model.hits_S), seed=_seed("nextByteAccuracy", model))
-    # A share is nothing below 0 or above 1, however far a pivot reaches where nearly all clusters agree.
+    # A share lies between 0 and 1, however far a pivot reaches where nearly all clusters agree.
     return Interval(
         value=found.estimate,
         lower=max(found.lower(TAIL), 0.0),
@@ -108,7 +108,7 @@ def log_ratios(numerator: Scored, denominator: Scored) -> Array:
         numerator.sizes_S, denominator.sizes_S
     ):
         raise ValueError(f"not the same segments: {numerator.label} and {denominator.label}")
-    # A segment that is coded for free would be infinitely better; a millionth of a nat is as good as free.
+    # With 0 nats a segment would be infinitely better, so at least a millionth of a nat is assumed.
     return np.log(np.maximum(numerator.nats_S, 1e-6) / np.maximum(denominator.nats_S, 1e-6))
 
 
@@ -118,7 +118,7 @@ def gain(base: Scored, expert: Scored) -> Interval:
 
 
 def gains(base: Scored, expert: Scored) -> Clustered:
-    """Return a(s) of each segment."""
+    """Return a(s) for each segment."""
     return expert.per_cluster(log_ratios(base, expert))
 
 
@@ -131,7 +131,7 @@ def decide(
     uses: int,
     against: Literal["current", "base", "unigram"],
 ) -> Decision:
-    """Compare candidate and current: the mean of ln(b_candidate / b_current), negative is better."""
+    """Compare candidate and current by the mean of ln(b_candidate / b_current); negative means better."""
     if uses > MAX_USES:
         raise Absent(
             f"WindowUsedUp: this would be decision {uses} on one holdout; at most {MAX_USES} are made"
@@ -149,7 +149,7 @@ def decide(
 def specialization_score(
     own: Clustered, others: Sequence[Clustered], own_gain: Interval, delta: float
 ) -> Interval:
-    """Return the mean over other domains of P(a(own) > a(d)), ties one half.
+    """Return the mean over other domains of P(a(own) > a(d)), where ties count one half.
 
     Args:
         own: a(s) on the own anchor.

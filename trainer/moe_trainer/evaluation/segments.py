@@ -1,11 +1,15 @@
-"""What models are compared on: segments of held-out documents, defined by bytes and not by tokens.
+"""Segments of held-out documents, on which models are compared; they are defined by bytes and not by tokens.
 
     document   |........|----------------|----------------|------
                 context     segment 1        segment 2      ...
 
-Each segment is scored after the same left context for every model: the bytes before it in its document. No
-character is cut in two, for then a tokenizer of text could not read either part.
-The context also stands for a short prompt when routing is judged: route on it, score the segment.
+Every model scores a segment after the same context: the bytes before it in its document. Characters are never cut in
+two, since a tokenizer of text could read neither part. When routing is judged, the context also stands for a short
+prompt: route on the context, score the segment.
+
+Nothing is claimed on text that one side was trained on. A pool excludes held-out documents from later training
+snapshots, so usually none is. A domain that joins after its base was trained is the exception: the base may have read
+what is held out now.
 """
 
 import hashlib
@@ -29,7 +33,7 @@ MAX_SEGMENTS = 256
 
 @dataclass(frozen=True)
 class Segment:
-    """Bytes to score, with the bytes before them and the cluster of their document."""
+    """Bytes to score, the bytes before them, and the cluster of their document."""
 
     cluster: str
     context: bytes
@@ -37,12 +41,12 @@ class Segment:
 
 
 def scorer_version(segment_bytes: SegmentBytes) -> str:
-    """Return the version of all this: part of a matrix cell's identity. Change it when any cut or score changes."""
+    """Return the version of cutting and scoring, part of a cell's identity. Change it when any cut or score changes."""
     return f"bytes-{CONTEXT_BYTES}+{segment_bytes}-of-{MAX_SEGMENTS}-v2"
 
 
 def shortest_tail(segment_bytes: SegmentBytes) -> int:
-    """Return the bytes of the shortest tail that is scored, unless it is all that a document has."""
+    """Return the bytes from which a document's tail is scored; a shorter one only if it is all that the document has."""
     return segment_bytes // 4
 
 
@@ -51,12 +55,12 @@ def cut(
 ) -> list[Segment]:
     """Return at most ``limit`` segments of at most ``segment_bytes``, taken round-robin over the clusters.
 
-    Within a cluster segments come in the order of their hash, so that documents' heads are not
-    preferred; nothing depends on the order of the documents. Memory is bounded by the limit, since no
-    cluster behind the first ``limit``, and none of its segments behind so many, can have a turn.
+    Within a cluster segments are ordered by their hash, so that the heads of documents are not preferred; nothing
+    depends on the order of the documents. Memory is bounded by the limit: clusters after the first ``limit``, and
+    segments of a cluster after that many, cannot be reached and are dropped.
     """
     clusters: dict[str, list[Segment]] = {}
-    behind = ""  # the first name that can have no turn, once there is one
+    behind = ""  # clusters from this name on cannot be reached; empty: all can
     for document in documents:
         name = document.cluster
         found = () if behind and name >= behind else tuple(_segments(document, segment_bytes))
@@ -71,7 +75,7 @@ def cut(
 
 
 def _segments(document: Document, segment_bytes: SegmentBytes) -> Iterator[Segment]:
-    """Yield a document's segments; a short document gives one, after a context of at most half of it."""
+    """Yield a document's segments; a short document has one, after a context of at most half of its bytes."""
     text = document.text.encode()
     start = at = _character(text, min(CONTEXT_BYTES, len(text) // 2))
     while at < len(text):
@@ -85,7 +89,7 @@ def _segments(document: Document, segment_bytes: SegmentBytes) -> Iterator[Segme
 
 
 def _character(text: bytes, at: int) -> int:
-    """Return the beginning of the character of UTF-8 that a place lies in; beyond the text, its end."""
+    """Return the first byte of the UTF-8 character at a place; for places beyond the text, the text's end."""
     at = min(at, len(text))
     while 0 < at < len(text) and _goes_on(text[at]):
         at -= 1
@@ -93,7 +97,7 @@ def _character(text: bytes, at: int) -> int:
 
 
 def _goes_on(byte: int) -> bool:
-    """Return whether a byte of UTF-8 goes on with a character that an earlier one began."""
+    """Return whether a byte continues a UTF-8 character that an earlier byte began."""
     return byte & 0xC0 == 0x80
 
 
@@ -113,7 +117,7 @@ def _round_robin(queues: list[Iterator[Segment]]) -> Iterator[Segment]:
 
 
 def tainted_clusters(holdout: Path, snapshots: Iterable[Path]) -> frozenset[str]:
-    """Return the holdout's clusters with a document, or a near-duplicate of one, in a snapshot."""
+    """Return the holdout's clusters of which a document, or a near-duplicate of one, is in a snapshot."""
     with Catalogue() as catalogue:
         held_out, places = take_up(catalogue, read_fingerprints(holdout / FINGERPRINTS, Fingerprint))
         for snapshot in snapshots:

@@ -1,4 +1,4 @@
-"""From answers to an accuracy and a difference, with intervals over clusters. Imports no torch."""
+"""Computes a model's accuracy and its difference to another model, with intervals over clusters. Imports no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ from moe_trainer.statistics.clustered import Clustered
 
 @dataclass(frozen=True)
 class Judged:
-    """One model's answers with what is right of them, 0 to 1."""
+    """One model's answers, each with how right it is, 0 to 1."""
 
     answers: Answers
     right: Sequence[float]
 
     @property
     def label(self) -> str:
-        """Return what identifies them; it seeds the bootstrap."""
+        """Return what identifies the answers; it seeds the bootstrap."""
         return self.answers.key.to_json()
 
 
@@ -30,7 +30,7 @@ def weigh_answers(
     opponent: Judged | None,
     against: Literal["current", "base"] | None,
 ) -> Accuracy:
-    """Return the candidate's accuracy, and its difference to what stands for the current revision."""
+    """Return the candidate's accuracy, and its difference to the opponent's if there is one."""
     right = _clustered(candidate)
     share = accuracy.share(right, seed=seed_of("accuracy", candidate.label))
     difference = None

@@ -1,6 +1,6 @@
-"""What a model answered to tasks, item by item: computed once, and shared by every evaluation that asks.
+"""A model's answers to tasks, item by item: computed once, and shared by all evaluations that need them.
 
-Like a cell of the matrix it is identified by all that it depends on, and never changes.
+Like a cell of the matrix, they are identified by everything they depend on, and never change.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,10 +15,10 @@ from moe_trainer.evaluators.measures import MEASURES
 from moe_trainer.evaluators.tasks import Completion, Item, TaskRules, read_items, read_rules
 from moe_trainer.storage.cells import read_cell, write_cell
 
-#: The version of generating and measuring: change it when an answer or its measure may change.
+#: The version of generating and measuring; change it when an answer or its measure may change.
 ANSWERING = "greedy-v1"
 
-#: Characters of a completion that are kept for people to look at.
+#: The number of characters of a completion that are kept for people to read.
 KEPT_CHARACTERS = 2000
 
 #: Has a model complete prompts: (prompts, most tokens, stop texts) -> completions.
@@ -35,22 +35,22 @@ class AnswersKey(Format):
 
 
 class Answers(Format):
-    """One model's answers. All lists have one entry an item, in the order of the tasks."""
+    """One model's answers. All lists have one entry per item, in the order of the tasks."""
 
     key: AnswersKey
-    clusters: tuple[str, ...] = Field(description="Cluster of the item.")
+    clusters: tuple[str, ...] = Field(description="The cluster of each item.")
     right: tuple[float, ...] | None = Field(
-        default=None, description="0 to 1, by the evaluator's measure; absent where a grader says it."
+        default=None, description="0 to 1 by the evaluator's measure; absent if a grader judges the answers."
     )
     completions: tuple[str, ...] = Field(
-        description="What the model wrote: all of it for a grader, else cut to some length."
+        description="What the model wrote: all of it for graders, otherwise shortened."
     )
 
 
 def answers_of(
     root: Path, pool_uid: str, model: ArtefactRef, tasks: TasksRef, device: str, load: Callable[[], Generate]
 ) -> Answers:
-    """Return a model's answers, from the store or by asking it; ``load`` is called only if it must be asked."""
+    """Return a model's answers, from the store or by asking it; ``load`` is called only in the latter case."""
     key = AnswersKey(artefact=model.digest, tasks=tasks.digest, device=device)
     kept = kept_answers(root, pool_uid, key)
     if kept is not None:
@@ -61,7 +61,7 @@ def answers_of(
 
 
 def kept_answers(root: Path, pool_uid: str, key: AnswersKey) -> Answers | None:
-    """Return the answers that are in the store, or None."""
+    """Return the answers in the store, or None."""
     kept = read_cell(_path(root, pool_uid, key), Answers)
     return kept if kept is not None and kept.key == key else None
 

@@ -1,10 +1,10 @@
-"""What passes between us and a grader: a file of questions, and a file of verdicts that nobody trusts.
+"""The files that are exchanged with a grader: questions, and verdicts, which are not trusted.
 
-    input.jsonl     {"id": "…", "item": the record as its author wrote it, "completion": "…"}    a line a question
-    output.jsonl    {"id": "…", "score": 0 or 1}                                                 a line a verdict
+    input.jsonl     {"id": "…", "item": the record as its author wrote it, "completion": "…"}    one question per line
+    output.jsonl    {"id": "…", "score": 0 or 1}                                                 one verdict per line
 
-A question's id is a digest of what it asks: the same answer of two models is asked once, and a grader cannot
-tell whose it is. Whatever is wrong with the output, nothing of it counts, for a model or against it.
+A question's id is a digest of its content. So if two models give the same answer, it is asked once, and a grader cannot
+tell whose it is. If anything is wrong with the output, none of it counts, for a model or against it.
 """
 
 import errno
@@ -24,7 +24,7 @@ from moe_trainer.storage.manifest import replace_file
 INPUT = "input.jsonl"
 OUTPUT = "output.jsonl"
 
-#: A verdict is an id and a digit; blanks around them are the grader's to choose.
+#: Most bytes of a verdict's line on average: an id, a digit, and whatever spaces the grader writes.
 MAX_LINE_BYTES = 256
 
 
@@ -37,24 +37,24 @@ class Question(Format):
 
     @classmethod
     def of(cls, item: Item, completion: str) -> "Question":
-        """Return the question whether a completion is right for an item."""
+        """Return the question whether a completion is a right answer to an item."""
         asked = {"item": item.record or {}, "completion": completion}
         return cls(id=digest_of(canonical_json(asked)).removeprefix("sha256:")[:24], **asked)
 
 
 class BadOutputError(ValueError):
-    """What is wrong with a grader's output, in words that go on after "its output"."""
+    """What is wrong with a grader's output; the text continues a sentence that begins with "its output"."""
 
 
 def write_questions(folder: Path, questions: Mapping[str, Question]) -> None:
-    """Write the input; in the order of the ids, which says nothing of the models."""
+    """Write the questions in the order of their ids, which reveals nothing about the models."""
     folder.mkdir(exist_ok=True)
     lines = (questions[key].to_json() + "\n" for key in sorted(questions))
     replace_file(folder / INPUT, "".join(lines).encode())
 
 
 def read_verdicts(folder: Path, asked: Iterable[str], grading: Grading) -> dict[str, float]:
-    """Return the score of every id that was asked; raises TransientError (GraderFailed) unless all is well."""
+    """Return the score of every id that was asked; raises TransientError (GraderFailed) if anything is wrong."""
     ids = set(asked)
     try:
         return parse_verdicts(_read(folder / OUTPUT, limit=(len(ids) + 1) * MAX_LINE_BYTES), ids)
@@ -68,7 +68,7 @@ def read_verdicts(folder: Path, asked: Iterable[str], grading: Grading) -> dict[
 
 
 def parse_verdicts(text: bytes, ids: set[str]) -> dict[str, float]:
-    """Return the score of each id; raises BadOutputError unless there is exactly one for each."""
+    """Return the score of each id; raises BadOutputError unless every id has exactly one."""
     verdicts: dict[str, float] = {}
     for number, line in enumerate(text.split(b"\n"), start=1):
         if not line.strip():
@@ -107,7 +107,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read(path: Path, *, limit: int) -> bytes:
-    """Return a file's bytes without following a link or waiting at a pipe that a grader has put there."""
+    """Return a file's bytes, without following a link or waiting for a pipe that a grader may have put there."""
     try:
         with open(path, "rb", opener=_at_face_value) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

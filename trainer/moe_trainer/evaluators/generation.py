@@ -1,6 +1,6 @@
 """Greedy completions of many prompts by one model, for evaluation. Imports torch.
 
-Batches depend on nothing but the prompts, so that asking twice on one CPU gives the same answers.
+Batches depend only on the prompts, so asking twice on the same CPU gives the same answers.
 
 Shapes: B prompts of a batch, T tokens of a prompt, V vocabulary.
 """
@@ -23,8 +23,8 @@ def complete(
 ) -> list[Completion]:
     """Return what the model writes after each prompt, always taking the most probable token.
 
-    A completion ends before the first of the ``stop`` texts, at the end of the document, or after
-    ``max_tokens``. Raises Absent (ContextTooShort) if a prompt leaves no room for as many.
+    A completion ends before the first of the ``stop`` texts, at the end of the document, or after ``max_tokens``
+    tokens. Raises Absent (ContextTooShort) if a prompt leaves no room for that many.
     """
     encoded = [[tokenizer.bos_id, *tokenizer.encode(prompt)] for prompt in prompts]
     room, longest = model.context, max(map(len, encoded), default=0)
@@ -43,7 +43,7 @@ def complete(
 
 
 class _Batch:
-    """One batch: each prompt fills a row of a cache, then the rows go on together until all have ended."""
+    """One batch: each prompt fills a row of a cache, then all rows are continued together until the last one ends."""
 
     def __init__(
         self, model: CausalModel, tokenizer: Tokenizer, max_tokens: int, stop: Sequence[str]

@@ -1,4 +1,4 @@
-"""What counts as right: a number of 0 to 1 for what a model wrote. Imports no torch."""
+"""The measures: functions that rate a model's completion with a number from 0 to 1. Imports no torch."""
 
 import re
 import unicodedata
@@ -17,7 +17,7 @@ def exact_match(item: Item, completion: Completion) -> float:
 def code_parses(item: Item, completion: Completion) -> float:
     """Return 1 if the prompt and the completion together are Python that parses.
 
-    Where the limit of tokens cut a completion, its last line is left out if it is a part of one.
+    If the limit of tokens cut the completion, an incomplete last line is left out.
     """
     written = completion.text
     if completion.cut:
@@ -26,12 +26,12 @@ def code_parses(item: Item, completion: Completion) -> float:
 
 
 def normalised(text: str) -> str:
-    """Return a text without what does not change an answer: case, width of characters, spacing, a full stop."""
+    """Return a text without differences that do not matter: case, width of characters, spacing, a final full stop."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return re.sub(r"\s+", " ", folded).strip().removesuffix(".").rstrip()
 
 
-#: By the name that a pool gives them; what `container` measures is said by a grader instead (verdicts.py).
+#: The measures by their names in a pool's spec. For `container` a grader judges instead (verdicts.py).
 MEASURES: dict[str, Callable[[Item, Completion], float]] = {
     "exactMatch": exact_match,
     "codeParses": code_parses,

@@ -1,11 +1,11 @@
-"""Tasks at rest: the items of an evaluator, read from a source once and frozen under their digest. No torch.
+"""The items of an evaluator, read from a source once and frozen in the store under their digest. Imports no torch.
 
-    items.jsonl    one Item a line, in the order of their hash
+    items.jsonl    one Item per line, in the order of their hash
     tasks.json     TaskRules: the measure, and how answers are generated
 
-A record of the source is a JSON object on a line with a prompt, for `exactMatch` an answer (a text, or a list
-of texts that are all right), and at will a `cluster`: items of one source, such as paraphrases of a question,
-are not independent evidence, and an interval that took them for that would be too narrow.
+A record of the source is a line with a JSON object that has a prompt, for `exactMatch` an answer (a text, or a list of
+texts that all count as right), and optionally a `cluster`. Items with the same origin, such as paraphrases of a question,
+are not independent evidence: an interval that treated them as independent would be too narrow.
 """
 
 import json
@@ -30,7 +30,7 @@ from moe_trainer.storage.manifest import new_folder, read_manifest
 ITEMS = "items.jsonl"
 RULES = "tasks.json"
 
-#: With fewer independent items than this an evaluator says nothing.
+#: An evaluator needs at least this many independent items.
 MIN_CLUSTERS = 20
 
 
@@ -38,15 +38,17 @@ class Item(Format):
     """One task."""
 
     prompt: str
-    answers: tuple[str, ...] = Field(default=(), description="Each of them is right; of exactMatch alone.")
-    cluster: str = Field(description="Items that are not independent of one another share it.")
+    answers: tuple[str, ...] = Field(
+        default=(), description="Texts that count as right; only for exactMatch."
+    )
+    cluster: str = Field(description="Items that are not independent of each other have the same cluster.")
     record: dict[str, Any] | None = Field(
-        default=None, description="As its author wrote it, for a grader; of no other measure."
+        default=None, description="The record as its author wrote it, for graders; absent for other measures."
     )
 
 
 class TaskRules(Format):
-    """How the items are put to a model and judged."""
+    """How a model is asked the items, and how its answers are judged."""
 
     measure: Measure
     max_tokens: int
@@ -55,14 +57,14 @@ class TaskRules(Format):
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model wrote after a prompt, up to a stop text; ``cut``: it had more to say than was allowed."""
+    """What a model wrote after a prompt, up to a stop text; ``cut`` says that the limit of tokens ended it."""
 
     text: str
     cut: bool
 
 
 def freeze(source: EvaluatorSource, pool_uid: str, environment: Environment) -> TaskSet:
-    """Read an evaluator's items and commit them to the store, unless the same ones are there already.
+    """Read an evaluator's items and commit them to the store, unless the same items are there already.
 
     Raises JobError: DataMissing, DataUnreadable (names the file, the line and the field), DataEmpty.
     """
@@ -82,13 +84,13 @@ def freeze(source: EvaluatorSource, pool_uid: str, environment: Environment) -> 
 
 
 def read_items(root: Path, tasks: TasksRef) -> list[Item]:
-    """Return the items of a committed folder. Verify it first."""
+    """Return the items of a committed folder, which must have been verified."""
     lines = (root / tasks.path / ITEMS).read_text(encoding="utf-8").split("\n")
     return [Item.model_validate_json(line) for line in lines if line]
 
 
 def read_rules(root: Path, tasks: TasksRef) -> TaskRules:
-    """Return how the items of a committed folder are put and judged."""
+    """Return the rules of a committed folder."""
     return TaskRules.model_validate_json((root / tasks.path / RULES).read_text())
 
 

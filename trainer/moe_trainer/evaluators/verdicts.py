@@ -1,7 +1,7 @@
-"""What a grader said of a model's answers, item by item: kept like the answers themselves.
+"""A grader's verdicts on a model's answers, item by item, which are kept like the answers themselves.
 
-A verdict depends on the answers and on the grader (its name, image and command), so a candidate's predecessor is
-not graded again, and a grader that changed says everything anew.
+Verdicts depend on the answers and on the grader (its name, image and command). So a candidate's predecessor is not graded
+again, and a grader that was changed judges everything anew.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class Verdicts(Format):
     """A grader's verdicts on one model's answers."""
 
     key: VerdictsKey
-    right: tuple[float, ...] = Field(description="0 or 1, one an item, in the order of the tasks.")
+    right: tuple[float, ...] = Field(description="0 or 1 for each item, in the order of the tasks.")
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,16 @@ class Asked:
     grading: Grading
     items: Sequence[Item]
     answers: Sequence[Answers]
-    #: Where verdicts are kept.
+    #: The folder in which verdicts are kept.
     cells: Path
-    #: What the grader and we share.
+    #: The folder that is shared with the grader.
     folder: Path
 
     def hand_out(self) -> int:
-        """Write the questions whose verdicts are not kept yet, and return how many there are.
+        """Write the questions whose verdicts are not kept yet, and return their number.
 
-        A grader always gets some: where all are known, which only a killed attempt leaves, it is asked again.
+        A grader always gets questions: if all verdicts are known, because an earlier attempt was killed, it is asked
+        everything again.
         """
         unknown = [answers for answers in self.answers if self._kept(answers) is None]
         questions = {asked.id: asked for answers in unknown or self.answers for asked in self._ask(answers)}
@@ -57,9 +58,9 @@ class Asked:
         return len(questions)
 
     def take_in(self) -> list[Judged]:
-        """Return what is right of each model's answers, kept or from what the grader wrote; keep that.
+        """Return each model's answers with their verdicts, from those kept or from the grader's output, which are then kept.
 
-        Raises TransientError (GraderFailed) if the grader did not do its part.
+        Raises TransientError (GraderFailed) if the grader's output is not what was asked for.
         """
         kept = [(answers, self._kept(answers)) for answers in self.answers]
         asked = {question.id for answers, right in kept if right is None for question in self._ask(answers)}

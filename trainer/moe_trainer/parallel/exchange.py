@@ -1,13 +1,13 @@
-"""Expert parallelism: each slot travels to the process that holds its in-layer expert, and its output back.
+"""Expert parallelism: each slot travels to the process that holds its in-layer expert, and its output travels back.
 
-    here        order the slots by in-layer expert, so by process; send rows, numbers and weights
-    there       the layer's own products, each received row being a token with one slot
+    here        order the slots by in-layer expert, and so by process; send rows, numbers and weights
+    there       compute the layer's products; each received row counts as a token with one slot
     here        add up the K weighted outputs of each token
 
-Processes tell one another how many slots they send (one number a pair), then two exchanges of rows follow,
-and two more in the backward pass. Nothing is dropped or padded.
+Processes first tell each other how many slots they send (one number per pair); then two exchanges of rows follow, and
+two more in the backward pass. Nothing is dropped or padded.
 
-Shapes: S slots that leave here, R rows that arrive, X processes; otherwise as in moe/.
+Shapes: S slots that are sent, R rows that arrive, X processes; otherwise as in moe/.
 """
 
 from typing import Any
@@ -32,16 +32,18 @@ def exchanged_experts(
     backend: Backend | None = None,
     recompute: bool = False,
 ) -> Tensor:
-    """Return y_ND as swiglu_experts does, where the group's r-th process holds in-layer experts from r * E on.
+    """Return y_ND as swiglu_experts does, if the group's r-th process holds the in-layer experts from r * E on.
 
-    E counts the in-layer experts of this process; ``experts_NK`` counts over all of them, and a slot
-    that was dropped has their number.
+    E is the number of in-layer experts of this process. ``experts_NK`` numbers those of all processes; dropped slots
+    have the number of all of them.
     """
     held, processes = gate_up_E2FD.shape[0], group.size()
     chosen_S = experts_NK.flatten()
     order_S = chosen_S.argsort(stable=True)
     owner_S = torch.div(chosen_S, held, rounding_mode="floor")
-    sent = torch.bincount(owner_S, minlength=processes + 1)[:processes]  # the last are the dropped ones
+    sent = torch.bincount(owner_S, minlength=processes + 1)[
+        :processes
+    ]  # the last count is that of dropped slots
     received = torch.empty_like(sent)
     dist.all_to_all_single(received, sent, group=group)
     splits = (sent.tolist(), received.tolist())
@@ -70,7 +72,7 @@ def _exchange(rows: Tensor, splits: tuple[list[int], list[int]], group: ProcessG
 
 
 class _AllToAll(torch.autograd.Function):
-    """Send the first ``sent[0]`` rows to the first process of the group, and so on; backward returns them."""
+    """Send the first ``sent[0]`` rows to the first process of the group, and so on; backward sends gradients back."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, splits: tuple[list[int], list[int]], group: ProcessGroup) -> Tensor:

@@ -1,7 +1,7 @@
-"""The tensors of a spread model come whole to the first process, one after the other.
+"""Gathers the tensors of a spread model in the first process, one after the other.
 
-Each of them travels to that process alone and through the memory of the hosts. So writing costs it one tensor beside its
-own part, and the others and all devices nothing.
+Each tensor is sent only to that process and through the memory of the hosts. So writing costs the first process the
+memory of one tensor besides its own part, and costs the other processes and all devices nothing.
 """
 
 from dataclasses import replace
@@ -16,9 +16,9 @@ from moe_trainer.weights.writing import TensorStream
 
 
 def gathered(stream: TensorStream, model: nn.Module, processes: Processes) -> TensorStream:
-    """Return a stream of a model's tensors that has each of them whole, in the first process, when its turn comes.
+    """Return a stream that makes each of a model's tensors whole in the first process when its turn comes.
 
-    All processes go through it together: the first one uses what comes, the others take part.
+    All processes go through it together: the first one uses the tensors, the others take part in gathering them.
     """
     tensors = {name: tensor for group in stream.groups for name, tensor in group.items()}
     places = placed(tensors, model, processes)
@@ -30,7 +30,7 @@ def gathered(stream: TensorStream, model: nn.Module, processes: Processes) -> Te
 
 
 def _to_first(processes: Processes, tensor: Tensor) -> Tensor:
-    """Return all of a tensor in the first process; the others send what they hold of it."""
+    """Return the whole tensor in the first process; the others send their parts to it."""
     part = local(tensor)
     if part is tensor:
         return tensor

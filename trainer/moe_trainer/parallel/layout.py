@@ -1,4 +1,4 @@
-"""How the processes of a run are laid out. Imports no torch: the operator may check a spec with it."""
+"""How the processes of a run are laid out. Imports no torch."""
 
 from dataclasses import dataclass
 
@@ -7,34 +7,34 @@ from moe_formats.failure import JobError
 
 @dataclass(frozen=True)
 class Layout:
-    """W processes as a grid of data by expert parallelism; neighbours share a copy of the in-layer experts."""
+    """W processes as a grid of data by expert parallelism; neighbouring processes share a copy of the in-layer experts."""
 
     processes: int = 1
-    expert: int = 1  #: Processes over which the in-layer experts of each layer are cut.
+    expert: int = 1  #: The number of processes over which the in-layer experts of each layer are cut.
 
     @property
     def data(self) -> int:
-        """How often each in-layer expert exists."""
+        """The number of copies of each in-layer expert."""
         return self.processes // self.expert
 
     def rows(self, rank: int, rows: int) -> range:
-        """Return which of a step's rows a process reads; shares differ by one row at most."""
+        """Return which of a step's rows a process reads; the processes' shares differ by at most one row."""
         return range(rank, rows, self.processes)
 
     def micro_batches(self, rows: int, at_once: int) -> int:
-        """Return in how many micro-batches every process reads its share of a step's rows, ``at_once`` at most.
+        """Return the number of micro-batches in which every process reads its share, with at most ``at_once`` rows each.
 
-        All processes take the same number, none of them empty, since they compute them together: where shares
-        differ and ``at_once`` is 1, a micro-batch has two rows instead.
+        All processes use the same number, and none is empty, since they compute them together. Where shares differ and
+        ``at_once`` is 1, a micro-batch can have two rows.
         """
         smallest, largest = rows // self.processes, -(-rows // self.processes)
         return min(-(-largest // at_once), smallest)
 
 
 def lay_out(processes: int, expert_parallelism: int, *, in_layer_experts: int | None, rows: int) -> Layout:
-    """Return the layout; raises JobError (InvalidConfig) that says what does not fit, and what would.
+    """Return the layout; raises JobError (InvalidConfig), which says what does not fit and what would.
 
-    ``in_layer_experts`` is None for a dense model, ``rows`` the sequences of one optimizer step.
+    ``in_layer_experts`` is None for a dense model; ``rows`` is the number of sequences in an optimizer step.
     """
     if processes % expert_parallelism:
         raise _unfit(

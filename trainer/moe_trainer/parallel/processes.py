@@ -1,6 +1,6 @@
-"""The processes of a run: they join, sum, agree, and part.
+"""The processes of a run: they join, sum, agree and part.
 
-A run in one process is the same code with sums of one term; nothing of torch.distributed is imported for it.
+A run in one process executes the same code, with sums of one term; torch.distributed is not imported for it.
 """
 
 import os
@@ -23,38 +23,38 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: A process that waits this long for the others ends: one of them is gone or hangs.
+#: A process that has waited this long for the others ends, since one of them must be gone or hang.
 PATIENCE = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """One process among those of the run, as it sees itself; by default it is alone."""
+    """The processes of a run, as one of them sees them; by default it is alone."""
 
     layout: Layout = field(default_factory=Layout)
     rank: int = 0
-    grid: "DeviceMesh | None" = None  #: Dimensions ``expert`` and ``data``; None: alone.
-    #: All processes, once more over Gloo: what a background thread may wait on while steps go on.
+    grid: "DeviceMesh | None" = None  #: The processes by the dimensions ``expert`` and ``data``; None: alone.
+    #: All processes, in a second group over Gloo, on which a background thread may wait while steps go on.
     background: "ProcessGroup | None" = None
 
     @property
     def alone(self) -> bool:
-        """Whether the run has one process."""
+        """Whether the run has only one process."""
         return self.layout.processes == 1
 
     @property
     def first(self) -> bool:
-        """Whether this process speaks for all: it logs, reports and commits."""
+        """Whether this is the process that logs, reports and commits."""
         return self.rank == 0
 
     @property
     def expert_group(self) -> "ProcessGroup | None":
-        """The processes that hold one copy of the in-layer experts between them; None: this one has all."""
+        """The processes that together hold one copy of the in-layer experts; None: this one holds them all."""
         return self.grid["expert"].get_group() if self.grid and self.layout.expert > 1 else None
 
     @property
     def data_group(self) -> "ProcessGroup | None":
-        """The processes that hold the same in-layer experts as this one; None: no other does."""
+        """The processes that hold the same in-layer experts as this one; None: there is no other."""
         return self.grid["data"].get_group() if self.grid and self.layout.data > 1 else None
 
     @property
@@ -63,17 +63,17 @@ class Processes:
         return None if self.alone else torch.distributed.group.WORLD
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Add up a tensor over all processes, in place; each of them gets the same bits."""
+        """Sum a tensor over all processes, in place; all get the same bits."""
         if not self.alone:
             torch.distributed.all_reduce(tensor)
         return tensor
 
     def any(self, flag: bool) -> bool:
-        """Return whether the flag is up in any process: how they agree on stopping."""
+        """Return whether the flag is true in any process; all get the same answer."""
         return bool(self.sum(torch.tensor(float(flag))) > 0)
 
     def from_first(self, value: T, group: "ProcessGroup | None" = None) -> T:
-        """Return what the first process passed; the others may pass anything."""
+        """Return the value that the first process passed; the others may pass anything."""
         if self.alone:
             return value
         box = [value]
@@ -81,11 +81,11 @@ class Processes:
         return box[0]
 
     def share(self) -> slice:
-        """Return which items of a list this process takes where all of them share some work."""
+        """Return which items of a list this process takes when all processes share some work."""
         return slice(self.rank, None, self.layout.processes)
 
     def together(self, work: Callable[[], T]) -> T:
-        """Return what some work makes of this process's share; a JobError of any process is raised by all."""
+        """Do this process's share of some work and return the result; a JobError in any process is raised in all of them."""
         if self.alone:
             return work()
         made, failure = None, None
@@ -106,10 +106,10 @@ ALONE = Processes()
 
 @contextmanager
 def joined(layout: Layout, variables: Mapping[str, str] = os.environ) -> Iterator[Processes]:
-    """Meet the other processes of the run, by the variables that torchrun sets, and part at the end.
+    """Join the other processes of the run, by the variables that torchrun sets, and part at the end.
 
-    NCCL where each process has a device of its own, else Gloo. Raises TransientError (PeerLost) if they do
-    not all come, or one of them is lost on the way: the others only notice, and whoever was first has said why.
+    It uses NCCL if each process has a device of its own, else Gloo. Raises TransientError (PeerLost) if not all
+    processes join, or one is lost later: the others only notice its absence, and the lost one has said why.
     """
     if layout.processes == 1:
         yield ALONE
@@ -138,15 +138,16 @@ def joined(layout: Layout, variables: Mapping[str, str] = os.environ) -> Iterato
     dist.destroy_process_group()
 
 
-#: The first process tells the others this often that it is still at work.
+#: The first process tells the others at this interval that it is still working.
 ALIVE_SECONDS = 30.0
 
 
 def first_alone(processes: Processes, work: Callable[[Callable[[], None]], T]) -> T | None:
-    """Return in the first process what its work returns; the others get None, when it is done.
+    """Let the first process alone do some work; it gets the result, and the others get None when the work is done.
 
-    The work is given what it calls again and again: one call must follow another within PATIENCE, and nothing
-    else may be exchanged between the processes from the first call on.
+    The others wait as long as the first one is alive, and not only for PATIENCE. To show that it is, the work must call
+    the function that it is given again and again, at intervals shorter than PATIENCE. From the first call on the
+    processes may not exchange anything else.
     """
     if not processes.first:
         while processes.from_first(True):

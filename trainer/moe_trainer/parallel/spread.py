@@ -1,12 +1,14 @@
 """A model over the processes of a run.
 
-In-layer experts are first cut over the processes of an expert group. What is left is held whole by each
-process that uses it (replicas: one sum of all gradients a step) or, where it is large, cut again by FSDP2.
+In-layer experts are first cut over the processes of an expert group. Everything else, and each process's in-layer
+experts, is either held whole by every process that uses it (replicas, with one sum of all gradients per step) or, in
+large models, cut again by FSDP2.
 
-    spread(model, processes)             before the first step; the weights are there, or come after (filling.py)
+    spread(model, processes)             before the first step; weights may be filled in later (filling.py)
     sum_gradients(model, processes)      after the last backward pass of a step
     clip_gradients(model, limit, …)      by the norm over the whole model
-    placed(tensors, model, processes)    name and this process's part, knowing its place in the whole
+    placed(tensors, model, processes)    this process's part of each tensor, with its place in the whole
+    held_rows(tensor), holders(tensor)   which rows of a tensor this process holds, and which each process holds
 """
 
 import math
@@ -28,13 +30,13 @@ from moe_trainer.parallel.processes import Processes
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
 
-#: Models of more bytes than this are cut by FSDP2. Below it every process has room for a replica, and one
-#: sum of all gradients is quicker than gathering parameters block by block.
+#: Models with more bytes than this are cut by FSDP2. Smaller ones fit into every process as a replica, and one sum of
+#: all gradients is faster than gathering parameters block by block.
 REPLICATED_BYTES = 256 << 20
 
 
 def spread(model: CausalModel, processes: Processes, shard: bool | None = None) -> None:
-    """Leave this process its part of the model; ``shard`` forces FSDP2 (True) or replicas (False)."""
+    """Reduce the model to this process's part; ``shard`` forces FSDP2 (True) or replicas (False)."""
     if processes.alone:
         return
     size = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
@@ -53,7 +55,7 @@ def spread(model: CausalModel, processes: Processes, shard: bool | None = None) 
 
 
 def sum_gradients(model: nn.Module, processes: Processes) -> None:
-    """Add up the gradients of replicas, so that each holds those of the whole step; FSDP2 has done so itself."""
+    """Sum the gradients of replicas, so that each has those of the whole step; FSDP2 does this by itself."""
     if processes.alone:
         return
     cut = _cut_ids(model, processes)
@@ -65,13 +67,13 @@ def sum_gradients(model: nn.Module, processes: Processes) -> None:
 
 
 def clip_gradients(model: nn.Module, limit: float, processes: Processes) -> float:
-    """Scale all gradients so that their norm over the whole model is at most ``limit``; return it before that.
+    """Scale all gradients so that their norm over the whole model is at most ``limit``; return the norm before.
 
-    Gradients whose norm is not finite stay as they are.
+    If the norm is not finite, the gradients stay as they are.
     """
     cut = _cut_ids(model, processes)
     if not cut and all(local(parameter) is parameter for parameter in model.parameters()):
-        # Each process has all gradients, and the same bits of them: nothing to ask the others.
+        # Each process has all gradients with the same bits, so nothing has to be exchanged.
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         found = torch.nn.utils.get_total_norm(gradients)
         if found.isfinite():
@@ -91,7 +93,7 @@ def clip_gradients(model: nn.Module, limit: float, processes: Processes) -> floa
 
 
 def placed(tensors: Mapping[str, Tensor], model: nn.Module, processes: Processes) -> dict[str, Tensor]:
-    """Return parameters of a model as this process holds them: plain where whole, else a DTensor of the whole."""
+    """Return parameters as this process holds them: plain tensors where whole, else DTensors that know the whole."""
     cut = _cut_ids(model, processes)
     return {
         name: _cut_part(tensor.detach(), processes) if id(tensor) in cut else tensor.detach()
@@ -100,7 +102,7 @@ def placed(tensors: Mapping[str, Tensor], model: nn.Module, processes: Processes
 
 
 def placed_like(whole: Tensor, part: Tensor) -> Tensor:
-    """Return a part of another tensor of the same cut, such as an optimizer's moment, in its place."""
+    """Return a part of a tensor that is cut like ``whole``, such as an optimizer's moment, as a DTensor like it."""
     if local(whole) is whole:
         return part
     from torch.distributed.tensor import DTensor
@@ -117,15 +119,15 @@ def placed_like(whole: Tensor, part: Tensor) -> Tensor:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return the part of a parameter or gradient that this process holds, as a plain tensor of the same memory."""
+    """Return this process's part of a parameter or gradient, as a plain tensor that shares its memory."""
     part: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return part
 
 
 def _in_layer_experts(model: nn.Module) -> Iterator[nn.Module]:
-    """Return what holds the in-layer experts of each layer: with their low-rank updates, where they have some.
+    """Yield the modules that hold the in-layer experts to be cut, with their low-rank updates if there are any.
 
-    Those of a bank are few, and need not be as many as can be cut: they are held as everything else is.
+    Those of a bank are few, and their number need not be divisible: they are treated like all other weights.
     """
     updated = [module for module in model.modules() if isinstance(module, LoRAExperts)]
     banks = [module.bank for module in model.modules() if isinstance(module, BankedExperts)]
@@ -136,14 +138,14 @@ def _in_layer_experts(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def _cut_ids(model: nn.Module, processes: Processes) -> set[int]:
-    """Return which parameters are of in-layer experts that are cut over an expert group."""
+    """Return the ids of the parameters of in-layer experts that are cut over an expert group."""
     if processes.expert_group is None:
         return set()
     return {id(p) for experts in _in_layer_experts(model) for p in experts.parameters()}
 
 
 def _cut(experts: nn.Module, processes: Processes) -> None:
-    """Keep the in-layer experts of this process, and let the module exchange slots with the others."""
+    """Keep only this process's in-layer experts, and let the module exchange slots with the other processes."""
     from moe_trainer.parallel.exchange import exchanged_experts
 
     assert processes.grid is not None and processes.expert_group is not None
@@ -159,10 +161,10 @@ def _cut(experts: nn.Module, processes: Processes) -> None:
 
 
 def _cut_part(part: Tensor, processes: Processes) -> Tensor:
-    """Return a process's part of the in-layer experts as a part of all: first cut by expert, then by FSDP2."""
+    """Return a process's part of the in-layer experts as a DTensor of all of them: cut by expert, then by FSDP2."""
     from torch.distributed.tensor import DTensor, Replicate, Shard
 
-    held = part.shape[0]  # of the expert group's process, all its data replicas together
+    held = part.shape[0]  # by this process of the expert group, over all its data replicas
     whole = torch.empty(held * processes.layout.expert, *part.shape[1:], device="meta")
     rest = Shard(0) if isinstance(part, DTensor) else Replicate()
     assert processes.grid is not None
@@ -189,7 +191,7 @@ def _fully_shard(model: CausalModel, processes: Processes) -> None:
             fully_shard(experts, mesh=processes.grid["data"])
     for block in model.blocks:
         fully_shard(block, mesh=everyone)
-    # Cut again after every pass, so that between passes a parameter is this process's part, whatever ran last.
+    # Cut again after every pass, so that between passes a parameter is always this process's part.
     fully_shard(model, mesh=everyone, reshard_after_forward=True)
     register_fsdp_forward_method(model, "with_routing")
     for module in model.modules():
@@ -206,7 +208,7 @@ def _copies(parameter: nn.Parameter, in_layer: bool, processes: Processes) -> in
 
 
 def _sum_together(gradients: list[Tensor], group: "torch.distributed.ProcessGroup | None") -> None:
-    """Add up gradients over a group in one exchange."""
+    """Sum gradients over a group in one exchange."""
     if not gradients:
         return
     flat = torch.cat([gradient.flatten() for gradient in gradients])
@@ -216,7 +218,7 @@ def _sum_together(gradients: list[Tensor], group: "torch.distributed.ProcessGrou
 
 
 def held_rows(tensor: Tensor) -> slice:
-    """Return which rows of the whole this process holds; all where it is no spread tensor (spread.placed)."""
+    """Return which rows of the whole this process holds; all of them if the tensor is not spread."""
     if local(tensor) is tensor:
         return slice(0, tensor.shape[0] if tensor.dim() else 1)
     spread: DTensor = tensor  # type: ignore[assignment]
@@ -226,7 +228,7 @@ def held_rows(tensor: Tensor) -> slice:
 
 
 def holders(tensor: "DTensor") -> dict[int, slice]:
-    """Return the ranks that hold a spread tensor between them, with their rows; of replicas the first alone."""
+    """Return the ranks that together hold a spread tensor, each with its rows; of replicas only the first."""
     ranks = tensor.device_mesh.mesh
     return {
         int(ranks[coordinate]): _rows_at(tensor, coordinate)
@@ -239,7 +241,7 @@ def holders(tensor: "DTensor") -> dict[int, slice]:
 
 
 def _rows_at(tensor: "DTensor", coordinate: tuple[int, ...]) -> slice:
-    """Return the rows of the process at a place of the mesh, along each of whose dimensions they are cut again."""
+    """Return the rows of the process at a place of the mesh; each sharded dimension of the mesh cuts them once more."""
     rows = range(tensor.shape[0])
     for place, parts, number in zip(tensor.placements, tensor.device_mesh.shape, coordinate, strict=True):
         if place.is_shard():

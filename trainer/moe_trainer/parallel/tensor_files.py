@@ -1,7 +1,7 @@
-"""Tensors of a run in safetensors files, each process writing what it holds. Never pickle.
+"""The tensors of a run in safetensors files; each process writes what it holds. Never pickle.
 
-One process writes one plain file. Several write a file each, whose header says where its parts belong in
-the whole (the Hugging Face format of torch.distributed.checkpoint); so any number of processes reads what any other
+A single process writes one plain file. Several processes write one file each, whose header says where its parts belong
+in the whole (the Hugging Face format of torch.distributed.checkpoint). So any number of processes can read what any other
 number wrote.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 _ALONE = "tensors.safetensors"
-#: Where a file of torch.distributed.checkpoint says which part of each tensor it holds.
+#: The key in a file's metadata under which torch.distributed.checkpoint says which part of each tensor it holds.
 _PARTS = "DCP_SHARDING_INFO"
 
 
@@ -38,14 +38,14 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor], group: "ProcessGr
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     try:
         save(dict(tensors), storage_writer=writer, process_group=group)
-    except CheckpointException as error:  # what happened to any of the processes, such as a full disk
+    except CheckpointException as error:  # an error in any of the processes, such as a full disk
         raise next((why for why, _ in error.failures.values() if isinstance(why, OSError)), error) from None
 
 
 def read_tensors(folder: Path, into: Mapping[str, Tensor], group: "ProcessGroup | None") -> None:
-    """Fill tensors, each with this process's part of what the folder holds under its name.
+    """Fill tensors, each with this process's part of the tensor in the folder with its name.
 
-    Raises JobError (ArtefactCorrupt) if a name is missing or has another shape, before any is filled.
+    Raises JobError (ArtefactCorrupt), before any is filled, if a name is missing or has another shape.
     """
     check_shapes(folder, into)
     if group is None and not _in_parts(folder):
@@ -58,7 +58,7 @@ def read_tensors(folder: Path, into: Mapping[str, Tensor], group: "ProcessGroup 
 
     reader = HuggingFaceStorageReader(str(folder))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # that it is alone, it was told
+        warnings.filterwarnings("ignore", "torch.distributed is disabled")  # it was told that it is alone
         load(dict(into), storage_reader=reader, process_group=group, no_dist=group is None)
 
 

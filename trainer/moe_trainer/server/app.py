@@ -1,7 +1,7 @@
-"""The expert server's HTTP endpoints.
+"""The HTTP endpoints of an Expert's server.
 
 POST /v1/completions, /v1/chat/completions      GET /v1/models
-GET  /ready?digest=sha256:…   200 only while exactly this artefact is loaded and requests are taken
+GET  /ready?digest=sha256:…   200 only while exactly this artefact is loaded and requests are accepted
 GET  /health, /metrics
 """
 
@@ -25,11 +25,11 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
 class EngineFailed(Exception):
-    """A forward pass failed under a request."""
+    """A forward pass failed while a request was being answered."""
 
 
 class ExpertServer:
-    """The endpoints of one Expert, or of all whose banks stand on one base."""
+    """The endpoints of one Expert, or of several whose banks have the same base."""
 
     def __init__(
         self,
@@ -40,9 +40,10 @@ class ExpertServer:
         temperatures: Mapping[str, float] = MappingProxyType({}),
         banks: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        """Serve what `engine` has loaded under the names of `config`; ``temperatures`` count where a request has none.
+        """Serve the model in ``engine`` under the names in ``config``.
 
-        ``banks`` numbers, by their Experts, the banks that the model is composed of; others see none of them.
+        ``temperatures`` are the defaults for requests without one, by Expert. ``banks`` gives the number of each
+        Expert's bank in the composed model; Experts that are not in it see no bank.
         """
         self.draining = False
         self._config = config
@@ -124,7 +125,7 @@ class ExpertServer:
         return await self._answer(request, self._planner.chat)
 
     async def _answer(self, request: web.Request, make_plan: Callable[[bytes], Plan]) -> web.StreamResponse:
-        """Answer a request, whole or as a stream; errors have OpenAI's shape."""
+        """Answer a request, whole or as a stream; errors have OpenAI's format."""
         started = time.monotonic()
         try:
             plan = make_plan(await _read_body(request))
@@ -175,7 +176,7 @@ class ExpertServer:
     async def _pieces(
         self, plan: Plan, ticket: Ticket, started: float
     ) -> AsyncIterator[tuple[Choice, Piece]]:
-        """Yield what the sequences add to their choices until all have ended; leaving early cancels them."""
+        """Yield what the sequences add to their choices until all have ended; leaving early cancels the sequences."""
         metrics = plan.served.metrics
         metrics.prompt_tokens.inc(sum(len(choice.prompt) for choice in plan.choices))
         first = True
@@ -209,7 +210,7 @@ async def _read_body(request: web.Request) -> bytes:
         raise BadRequest(message, code="request_too_large", status=413) from None
 
 
-#: The key under which a request knows its Expert.
+#: The key under which a request stores the Expert that answers it.
 _SERVED = web.RequestKey("served", Served)
 
 _FAILED = BadRequest(

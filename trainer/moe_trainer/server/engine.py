@@ -1,9 +1,9 @@
-"""Decoding many sequences at once on one worker thread: continuous batching over rows of a KV cache.
+"""Decodes many sequences at once on one worker thread: continuous batching over rows of a KV cache.
 
-Every turn of the worker lets at most one waiting sequence in (its prompt runs through the model and
-fills a row of the cache) and then takes one token of every running sequence in one forward pass. So a
-long prompt delays the others by one pass at most, and a finished sequence makes room at once. A prompt
-that is only scored needs no row, so routing by likelihood goes on while all rows are busy.
+In every turn the worker admits at most one waiting sequence (its prompt runs through the model and fills a row of the
+cache), and then generates one token for every running sequence in one forward pass. So a long prompt delays the others
+by at most one pass, and a finished sequence makes room immediately. A prompt that is only scored needs no row, so
+routing by likelihood works even while all rows are busy.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 class Generation:
     """What to do with one prompt.
 
-    `prompt` begins with the token that begins every document; the log-probabilities of the others are
-    reported where `prompt_logprobs` says with how many alternatives. `max_tokens` 0 only scores.
+    `prompt` starts with the token that begins every document. If `prompt_logprobs` is set, the log-probabilities of the
+    other tokens are reported with that many alternatives. With `max_tokens` 0 the prompt is only scored.
     """
 
     prompt: tuple[int, ...]
@@ -38,7 +38,7 @@ class Generation:
     sampling: Sampling
     logprobs: int | None = None
     prompt_logprobs: int | None = None
-    bank: int | None = None  #: Of a model that holds the banks of several Experts, the one that answers.
+    bank: int | None = None  #: The bank that answers, if the model holds the banks of several Experts.
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class PromptScored:
 
 @dataclass(frozen=True)
 class Generated:
-    """One more token, with its log-probability where that was asked for."""
+    """One more token, with its log-probability if that was asked for."""
 
     token: int
     scored: TokenLogprob | None
@@ -67,12 +67,12 @@ Event = PromptScored | Generated | Finished
 
 
 class QueueFull(Exception):
-    """As many requests wait as may."""
+    """The queue of waiting requests is full."""
 
 
 @dataclass(eq=False)
 class _Sequence:
-    """A generation under way."""
+    """A generation in progress."""
 
     generation: Generation
     emit: Callable[[Event], None]
@@ -84,10 +84,10 @@ class _Sequence:
 
 
 class Ticket:
-    """The sequences of one request, and the events they come with."""
+    """The sequences of one request, and their events."""
 
     def __init__(self, generations: Sequence[Generation]) -> None:
-        """Belong to the running event loop."""
+        """Make a ticket that belongs to the running event loop."""
         loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
 
@@ -110,14 +110,14 @@ class Ticket:
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Callable[[Any], None], argument: object) -> None:
-    """Call a function on the loop; a loop that is closed has nobody left to tell."""
+    """Call a function on the loop; if the loop is closed, nobody is waiting any more."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(function, argument)
 
 
 @dataclass
 class Load:
-    """What the worker has to do, for metrics and probes."""
+    """The worker's current load, for metrics and probes."""
 
     running: int = 0
     waiting: int = 0
@@ -127,7 +127,7 @@ class Load:
 
 @dataclass
 class _Queue:
-    """What the event loop hands to the worker."""
+    """What the event loop passes to the worker."""
 
     waiting: deque[_Sequence] = field(default_factory=deque)
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -166,20 +166,20 @@ class Engine:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the worker after its current pass; sequences under way get no more events."""
+        """Stop the worker after its current pass; running sequences get no more events."""
         with self._queue.changed:
             self._queue.stopping = True
             self._queue.changed.notify()
         self._thread.join()
 
     def load(self) -> Load:
-        """Return what there is to do just now."""
+        """Return the current load."""
         used = int(self._cache.lengths_R.sum())
         capacity = self._cache.lengths_R.shape[0] * self._cache.max_length
         return Load(len(self._running), len(self._queue.waiting), used / capacity, self._thread.is_alive())
 
     def submit(self, generations: Sequence[Generation]) -> "Ticket":
-        """Queue the generations of one request and return what follows them. Raises QueueFull."""
+        """Queue the generations of one request and return their ticket. Raises QueueFull."""
         ticket = Ticket(generations)
         with self._queue.changed:
             room = self._max_queue + len(self._free_rows) - len(self._queue.waiting)
@@ -207,7 +207,7 @@ class Engine:
             return not self._queue.stopping
 
     def _admit(self) -> None:
-        """Let one waiting sequence in: the first that needs no row, or has a free one."""
+        """Admit one waiting sequence: the first that needs no row, or for which a row is free."""
         sequence = self._next_waiting()
         if sequence is None:
             return
@@ -236,7 +236,7 @@ class Engine:
             return chosen
 
     def _step(self) -> None:
-        """Take the next token of every running sequence."""
+        """Generate the next token of every running sequence."""
         for sequence in [sequence for sequence in self._running if sequence.cancelled]:
             self._finish(sequence, "stop")
         if not self._running:
@@ -254,7 +254,7 @@ class Engine:
             self._choose_banks([sequence.generation.bank for sequence in batch])
 
     def _take_token(self, sequence: _Sequence, logits_V: Tensor) -> None:
-        """Choose a sequence's next token, report it, and finish the sequence where that ends it."""
+        """Choose a sequence's next token, report it, and finish the sequence if the token ends it."""
         generation = sequence.generation
         allowed_V = logits_V.index_fill(0, self._never, -torch.inf)
         token = choose(allowed_V, generation.sampling, sequence.generator)

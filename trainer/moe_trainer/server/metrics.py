@@ -1,4 +1,4 @@
-"""What an expert server counts, under the names that vLLM gave these things."""
+"""The metrics of an Expert's server, under the names that vLLM uses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ _SECONDS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1,
 class Metrics:
     """The server's Prometheus metrics, in a registry of their own, labelled with the Expert's name.
 
-    What waits and runs is the server's as a whole, and has the name of its first Expert.
+    The gauges of waiting and running sequences are those of the whole server, under the name of its first Expert.
     """
 
     def __init__(self, model: str, load: Callable[[], Load]) -> None:
-        """Register every metric; `load` is asked at every scrape."""
+        """Register every metric; `load` is called at every scrape."""
         self.registry = CollectorRegistry()
         self._gauge(model, "vllm:num_requests_running", "Sequences being decoded.", lambda: load().running)
         self._gauge(
@@ -58,7 +58,7 @@ class Metrics:
         )
 
     def of(self, model: str) -> "ExpertMetrics":
-        """Return what is counted for one Expert."""
+        """Return the metrics of one Expert."""
         return ExpertMetrics(
             prompt_tokens=self._prompt_tokens.labels(model),
             generation_tokens=self._generation_tokens.labels(model),
@@ -77,10 +77,10 @@ class Metrics:
 
 @dataclass(frozen=True)
 class ExpertMetrics:
-    """What is counted for one Expert."""
+    """The metrics of one Expert."""
 
     prompt_tokens: Counter
     generation_tokens: Counter
     first_token_seconds: Histogram
     latency_seconds: Histogram
-    finished: Callable[[str], None]  #: Counts a request that ended, by the reason.
+    finished: Callable[[str], None]  #: Counts a finished request, by the reason for its end.

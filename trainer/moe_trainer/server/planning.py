@@ -1,4 +1,4 @@
-"""From the body of a request to what is done for it, checked: every error in it is found before anything is queued."""
+"""Plans the answer to a request; all errors in the request are found before anything is queued."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from moe_trainer.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Served:
-    """An Expert that this server answers for."""
+    """An Expert for which this server answers."""
 
     expert: str
     revision: str
     digest: Digest
-    bank: int | None  #: Its bank, by number in the composition; None: the model as it is.
+    bank: int | None  #: The number of its bank in the composed model; None: it sees no bank.
     metrics: ExpertMetrics
-    temperature: float  #: Where a request has none.
+    temperature: float  #: The default for requests without a temperature.
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked request: what to generate, the choices that grow from it, and the shape of the answer."""
+    """A checked request: what to generate, the choices that are filled by it, and the format of the answer."""
 
     served: Served
     generations: list[Generation]
@@ -39,12 +39,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Planner:
-    """Plans the answers to requests; raises BadRequest that names the field.
+    """Plans the answers to requests; raises BadRequest, which names the field.
 
     Attributes:
-        served: the Experts that are answered for, by name.
-        tokenizer: the model's.
-        max_context: tokens of a sequence, with the one that begins a document.
+        served: the Experts for which the server answers, by name.
+        tokenizer: the model's tokenizer.
+        max_context: the most tokens of a sequence, including the one that begins a document.
 
     """
 
@@ -53,7 +53,7 @@ class Planner:
     max_context: int
 
     def completion(self, data: bytes) -> Plan:
-        """Return what is to be done for POST /v1/completions."""
+        """Return the plan for POST /v1/completions."""
         asked = parse_completion(data)
         served = self._served_by(asked.model)
         scored = [asked.logprobs or 0] if asked.echo else []
@@ -75,7 +75,7 @@ class Planner:
         return Plan(served, generations, choices, shape, asked.stream, asked.usage_in_stream)
 
     def chat(self, data: bytes) -> Plan:
-        """Return what is to be done for POST /v1/chat/completions."""
+        """Return the plan for POST /v1/chat/completions."""
         asked = parse_chat(data)
         served = self._served_by(asked.model)
         prompt = self.tokenizer.prompt(asked.said())
@@ -101,7 +101,7 @@ class Planner:
         bank: int | None,
         prompt_logprobs: int | None = None,
     ) -> Generation:
-        """Return what is generated after a prompt with the token that begins it, checked against the context."""
+        """Return the generation for a prompt, which starts with the token that begins a document, if it fits the context."""
         room = self.max_context - len(prompt)
         wanted = max(room, 1) if max_tokens is None else max_tokens
         if wanted > room:

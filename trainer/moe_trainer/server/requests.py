@@ -1,4 +1,4 @@
-"""OpenAI requests as this server understands them; what it cannot do is refused by name, not ignored."""
+"""OpenAI's requests as this server understands them; unsupported fields are refused by name, not ignored."""
 
 from typing import Annotated, Any, Literal
 
@@ -9,10 +9,10 @@ from moe_trainer.server.sampling import Sampling
 from moe_trainer.text.content import Role
 from moe_trainer.text.tokenizer import Tokenizer
 
-#: Tokens generated where a completion does not say how many (OpenAI's default).
+#: The number of tokens to generate if a completion request does not say (OpenAI's default).
 DEFAULT_MAX_TOKENS = 16
 
-#: Below it the most probable token is taken: dividing by less would overflow.
+#: At lower temperatures the most probable token is taken, since dividing by less would overflow.
 SMALLEST_TEMPERATURE = 0.001
 
 _Count = Annotated[int, Field(strict=True, ge=0)]
@@ -25,7 +25,7 @@ class BadRequest(Exception):
     def __init__(
         self, message: str, param: str | None = None, code: str | None = None, status: int = 400
     ) -> None:
-        """Describe what is wrong and how to put it right."""
+        """Say what is wrong with the request and how to correct it."""
         super().__init__(message)
         self.status = status
         self.body = {
@@ -34,13 +34,13 @@ class BadRequest(Exception):
 
 
 class StreamOptions(BaseModel):
-    """What a stream ends with."""
+    """Options of a streamed answer."""
 
     include_usage: StrictBool = False
 
 
 class _Request(BaseModel):
-    """What completions and chats have in common."""
+    """The fields that completion and chat requests share."""
 
     model: StrictStr
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
@@ -54,7 +54,7 @@ class _Request(BaseModel):
     frequency_penalty: Literal[0] | None = 0
 
     def sampling(self, default: float = DEFAULT_TEMPERATURE) -> Sampling:
-        """Return how tokens are chosen: at temperature ``default`` where the request does not say."""
+        """Return how tokens are chosen; ``default`` is the temperature if the request has none."""
         seed = None if self.seed is None else self.seed % (1 << 63)
         temperature = default if self.temperature is None else self.temperature
         temperature = temperature if temperature >= SMALLEST_TEMPERATURE else 0.0
@@ -73,7 +73,7 @@ class _Request(BaseModel):
 
 
 class CompletionRequest(_Request):
-    """POST /v1/completions. `echo` with `max_tokens` 0 and `logprobs` scores a prompt."""
+    """POST /v1/completions. With `echo`, `max_tokens` 0 and `logprobs` it scores a prompt."""
 
     prompt: (
         StrictStr
@@ -129,19 +129,19 @@ class ChatRequest(_Request):
     tools: Annotated[list[Any], Field(max_length=0)] | None = None
 
     def said(self) -> list[tuple[Role, str]]:
-        """Return who said what; what the developer says is the system's."""
+        """Return who said what; the role developer counts as system."""
         return [
             ("system" if message.role == "developer" else message.role, message.text())
             for message in self.messages
         ]
 
     def wanted_tokens(self) -> int | None:
-        """Return the largest number of tokens to generate, None for all that fit."""
+        """Return the most tokens to generate; None for as many as fit."""
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 
 
 def parse_completion(data: bytes) -> CompletionRequest:
-    """Return the completion request in a body; raises BadRequest that names the field."""
+    """Return the completion request in a body; raises BadRequest, which names the field."""
     try:
         return CompletionRequest.model_validate_json(data)
     except ValidationError as error:
@@ -149,7 +149,7 @@ def parse_completion(data: bytes) -> CompletionRequest:
 
 
 def parse_chat(data: bytes) -> ChatRequest:
-    """Return the chat request in a body; raises BadRequest that names the field."""
+    """Return the chat request in a body; raises BadRequest, which names the field."""
     try:
         return ChatRequest.model_validate_json(data)
     except ValidationError as error:
@@ -164,7 +164,7 @@ def _bad_field(error: ValidationError) -> BadRequest:
     first = error.errors(include_url=False, include_input=False)[0]
     if not first["loc"]:
         return BadRequest(f"the body is not a JSON object: {first['msg']}")
-    # Branches of a union are in the location too, as types; a client knows its own fields only.
+    # The location also contains types, for branches of a union; a client only knows its own fields.
     path = [str(part) for part in first["loc"] if isinstance(part, int) or part in _FIELD_NAMES]
     return BadRequest(f"{'.'.join(path)}: {first['msg']}", path[0])
 

@@ -1,4 +1,4 @@
-"""OpenAI's answers, whole and in pieces, made from a sequence's events."""
+"""OpenAI's answers, whole and streamed in pieces, made from a sequence's events."""
 
 import json
 import secrets
@@ -19,7 +19,8 @@ Json = dict[str, Any]
 class Piece:
     """What one event adds to a choice: text, the tokens it is made of, and why the choice ends.
 
-    `tokens` is empty where no log-probabilities were asked for. `offset` is the number of the choice's characters before it.
+    `tokens` is empty if no log-probabilities were asked for. `offset` is the number of characters of the choice before
+    this piece.
     """
 
     text: str
@@ -44,7 +45,7 @@ class Choice:
     _characters: int = 0
 
     def take(self, event: Event) -> Piece:
-        """Return what an event adds. Sets `ended` with the last piece, which a stop string may bring."""
+        """Return what an event adds to the choice. Sets `ended` with the last piece, also after a stop string."""
         match event:
             case PromptScored():
                 self.prompt_tokens = event.tokens
@@ -89,7 +90,7 @@ class Choice:
 
 
 class Shape(Protocol):
-    """How one endpoint writes its answers."""
+    """The format of one endpoint's answers."""
 
     whole_kind: ClassVar[str]
     piece_kind: ClassVar[str]
@@ -160,7 +161,7 @@ class ChatShape:
 
 
 def token_text(token: int, tokenizer: Tokenizer) -> str:
-    """Return a token as text; a byte that is no character by itself is written as OpenAI does, in hexadecimal."""
+    """Return a token as text; bytes that are not a whole character are written in hexadecimal, as OpenAI does."""
     data = tokenizer.decode_bytes([token])
     try:
         return data.decode()
@@ -169,7 +170,7 @@ def token_text(token: int, tokenizer: Tokenizer) -> str:
 
 
 def completion_logprobs(piece: Piece, top: int, tokenizer: Tokenizer) -> Json:
-    """Return the `logprobs` of a completion; offsets count characters from the choice's beginning."""
+    """Return the `logprobs` of a completion; offsets are counted in characters from the beginning of the choice."""
     offsets, seen = [], b""
     for token in piece.tokens:
         offsets.append(piece.offset + len(seen.decode(errors="ignore")))
@@ -199,7 +200,7 @@ def chat_logprobs(tokens: Sequence[TokenLogprob], tokenizer: Tokenizer) -> Json:
 
 
 def prompt_logprobs(tokens: Sequence[TokenLogprob], top: int, tokenizer: Tokenizer) -> list[Json]:
-    """Return the log-probabilities of a prompt in vLLM's shape: per position, token id to its entry."""
+    """Return the log-probabilities of a prompt in vLLM's format: for each position, entries by token id."""
     entries = []
     for token in tokens:
         best = {
@@ -223,7 +224,7 @@ def usage(choices: Sequence[Choice]) -> Json:
 
 
 def envelope(kind: str, model: str) -> Json:
-    """Return the fields that every answer, and every piece of one, begins with."""
+    """Return the fields with which every answer, and every piece of one, begins."""
     prefix = "cmpl" if kind == CompletionShape.whole_kind else "chatcmpl"
     return {
         "id": f"{prefix}-{secrets.token_hex(12)}",

@@ -1,4 +1,4 @@
-"""Choosing the next token, and saying how probable tokens were.
+"""Chooses the next token, and computes how probable tokens were.
 
 Shapes: T tokens, V vocabulary.
 """
@@ -19,7 +19,7 @@ class Sampling:
     seed: int | None = None
 
     def generator(self) -> torch.Generator:
-        """Return the source of randomness of one sequence; without a seed it is different every time."""
+        """Return the random generator of one sequence; without a seed it is different every time."""
         generator = torch.Generator()
         if self.seed is None:
             generator.seed()
@@ -39,7 +39,7 @@ class TokenLogprob:
 
 
 def choose(logits_V: Tensor, sampling: Sampling, generator: torch.Generator) -> int:
-    """Return the next token: from the smallest set of tokens that holds `top_p` of the probability."""
+    """Return the next token, drawn from the smallest set of tokens with a total probability of `top_p`."""
     if sampling.temperature == 0:
         return int(logits_V.argmax())
     probabilities_V = (logits_V / sampling.temperature).softmax(-1)
@@ -52,7 +52,7 @@ def choose(logits_V: Tensor, sampling: Sampling, generator: torch.Generator) -> 
 
 
 def score(logits_TV: Tensor, tokens: Sequence[int], top: int) -> list[TokenLogprob]:
-    """Return the log-probability of each token under the logits of its position, with `top` alternatives."""
+    """Return the log-probability of each token by the logits of its position, with the `top` best alternatives."""
     if not tokens:
         return []
     logprobs_TV = logits_TV.log_softmax(-1)

@@ -1,4 +1,4 @@
-"""From tokens' bytes to text that may be sent: whole characters only, and nothing of a stop string."""
+"""Turns tokens' bytes into text that may be sent: only whole characters, and nothing of a stop string."""
 
 import codecs
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 class TextStream:
     """Turns the bytes of one answer into text, piece by piece.
 
-    Bytes that begin a character are kept until it is whole (bytes that are no UTF-8 become U+FFFD); text
-    that may be the beginning of a stop string is kept until it is known not to be one.
+    Bytes that begin a character are held back until it is complete (bytes that are not UTF-8 become U+FFFD). Text that
+    may begin a stop string is held back until it is known not to.
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
@@ -19,11 +19,11 @@ class TextStream:
         self.stopped = False
 
     def push(self, data: bytes) -> str:
-        """Take more bytes and return the text that can be sent; sets `stopped` at a stop string."""
+        """Take more bytes and return the text that can be sent now; sets `stopped` at a stop string."""
         return self._release(self._decoder.decode(data), end=False)
 
     def end(self) -> str:
-        """Return what was kept back, after the last byte."""
+        """Return the text that was held back, after the last byte."""
         return self._release(self._decoder.decode(b"", final=True), end=True)
 
     def _release(self, text: str, *, end: bool) -> str:
@@ -41,7 +41,7 @@ class TextStream:
         return released
 
     def _possible_beginning(self) -> int:
-        """Return the length of the longest end of the text that begins a stop string."""
+        """Return the length of the longest suffix of the text that may begin a stop string."""
         longest = max((len(stop) for stop in self._stop), default=1) - 1
         for length in range(min(longest, len(self._held)), 0, -1):
             if any(stop.startswith(self._held[-length:]) for stop in self._stop):

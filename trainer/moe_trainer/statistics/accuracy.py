@@ -1,12 +1,12 @@
-"""The share of items that a model gets right, and how much two models' shares differ, with 95 % intervals.
+"""The share of items that a model gets right, and the difference between two models' shares, with 95 % intervals.
 
-Items of one source (paraphrases of a question, parts of one document) are a cluster; clusters are resampled.
+Items with the same origin (paraphrases of a question, parts of one document) form a cluster; clusters are resampled.
 
-A model that gets everything right has no spread to resample, nor have two models that answer alike. The
-share then falls back on Hoeffding's bound (probability.py), and so does the difference, as the difference of
-two shares: of the items that only the one gets right, and of those that only the other does.
+A model that gets everything right shows no spread to resample, and neither do two models that answer alike. In these
+cases Hoeffding's bound (probability.py) is used: for the share directly, and for the difference as that of two shares,
+of the items that only one model gets right and of those that only the other does.
 
-Clusters of unequal size are worth (Σ n)² / Σ n² equal ones there (Kish, Survey Sampling, 1965).
+For this bound, clusters of unequal size are worth (Σ n)² / Σ n² equal ones (Kish, Survey Sampling, 1965).
 
 Shape suffixes: B resamples (the first row is the sample as it is), G clusters, S items.
 """
@@ -45,7 +45,7 @@ def share(right: Clustered, *, seed: int, resamples: int = RESAMPLES) -> Probabi
 
 
 def difference(first: Clustered, second: Clustered, *, seed: int, resamples: int = RESAMPLES) -> Difference:
-    """Return the mean over items of first - second, two models' values between 0 and 1 of the same items.
+    """Return the mean over items of first - second, where both are two models' values between 0 and 1 for the same items.
 
     Raises ValueError if the items or their clusters are not the same.
     """
@@ -75,7 +75,7 @@ def _without_spread(values_S: Array, worth: float) -> tuple[float, float]:
 
 
 def _worth(items: Clustered) -> float:
-    """Return how many clusters of equal size would tell as much."""
+    """Return the number of clusters of equal size that would be as informative."""
     return float(items.sizes_G.sum() ** 2 / (items.sizes_G**2).sum())
 
 

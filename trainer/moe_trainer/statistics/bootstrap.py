@@ -1,8 +1,8 @@
 """The studentised bootstrap (bootstrap-t) over clusters: the source of every interval but one.
 
-Segments of near-duplicate documents are not independent, so clusters of them are resampled, never
-segments. The plain percentile bootstrap is too narrow at the 10 to 40 clusters that small holdouts have;
-resampling the pivot t* = (estimate* - estimate) / se* instead corrects its width and its skew
+Segments of near-duplicate documents are not independent, so clusters are resampled and not segments. The plain
+percentile bootstrap is too narrow for the 10 to 40 clusters of small holdouts; resampling the pivot
+t* = (estimate* - estimate) / se* instead corrects the width and the skew
 (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 12.5).
 
 Shape suffixes: B resamples, G clusters.
@@ -23,7 +23,7 @@ RESAMPLES = 4_000
 TAIL = 0.025
 
 
-#: A spread this small beside the estimate is what floating point leaves of clusters that all agree.
+#: A relative spread below this is only rounding: all clusters agree.
 _ROUNDING = 1e-12
 
 
@@ -34,8 +34,8 @@ class Bootstrap:
     Attributes:
         estimate: the value on the clusters as they are.
         standard_error: of the estimate, between clusters.
-        pivots_B: t* of every resample, sorted; infinite where a resample differs without showing spread.
-        clusters: how many clusters it rests on; of several samples, the smallest number.
+        pivots_B: t* of every resample, sorted; infinite where a resample differs but shows no spread.
+        clusters: the number of clusters behind it; for several samples, the smallest number.
 
     """
 
@@ -56,13 +56,13 @@ class Bootstrap:
         if self.standard_error == 0:  # all clusters agree: no resample differs, whatever the probability
             return 0.0
         rank = probability * (len(self.pivots_B) - 1)
-        # The outer neighbour instead of interpolation: on the safe side, and defined beside infinities.
+        # The outer neighbour instead of interpolation: this is conservative, and defined next to infinities.
         return float(self.pivots_B[int(np.floor(rank) if probability < 0.5 else np.ceil(rank))])
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """What a ratio of sums is made of: nats and bytes, or values and how many there are.
+    """The sums that a ratio is computed from: nats and bytes, or values and their number.
 
     Attributes:
         numerators_G: each cluster's sum of the quantity.
@@ -81,9 +81,9 @@ class Ratio:
 
 
 def bootstrap(*samples: Ratio, seed: int, resamples: int = RESAMPLES) -> Bootstrap:
-    """Bootstrap the mean of the samples' ratios; each sample is resampled by itself.
+    """Bootstrap the mean of the samples' ratios; each sample is resampled separately.
 
-    One sample: bits per byte, or a mean over segments. Several: the mean over domains, each with
+    With one sample this gives bits per byte, or a mean over segments; with several the mean over domains, each with
     clusters of its own. The standard errors are those of the linearised ratios.
 
     There must be at least one sample. The seed fixes the resamples; see `seed_of`.
@@ -108,20 +108,20 @@ def bootstrap(*samples: Ratio, seed: int, resamples: int = RESAMPLES) -> Bootstr
 
 
 def resample(clusters: int, generator: np.random.Generator, resamples: int) -> Array:
-    """Return how often each resample (row) draws each cluster (column), with replacement."""
+    """Return how often each resample (row) draws each cluster (column) with replacement."""
     even = np.full(clusters, 1 / clusters)
     return generator.multinomial(clusters, even, size=resamples).astype(np.float64)
 
 
 def pivots(differences_B: Array, errors_B: Array) -> Array:
-    """Return sorted t*; a resample without spread counts as infinitely far, unless it does not differ."""
+    """Return t*, sorted; a resample that differs but has no spread counts as infinitely far."""
     with np.errstate(divide="ignore", invalid="ignore"):
         t_B = np.where(errors_B > 0, differences_B / errors_B, np.copysign(np.inf, differences_B))
     return np.sort(np.where(differences_B == 0, 0.0, t_B))
 
 
 def seed_of(*inputs: str) -> int:
-    """Return a seed that depends on nothing but the inputs, so that a repeated Job repeats its figures."""
+    """Return a seed that depends only on the inputs, so that a repeated Job gives the same figures."""
     return int.from_bytes(hashlib.sha256("\0".join(inputs).encode()).digest()[:8], "big")
 
 

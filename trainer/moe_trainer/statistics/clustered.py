@@ -1,4 +1,4 @@
-"""Values of segments, grouped by the cluster of near-duplicate documents that each segment comes from."""
+"""Values of segments, grouped by the clusters of near-duplicate documents that the segments come from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Clustered:
-    """One value a segment, with the index of its cluster.
+    """One value per segment, with the index of its cluster.
 
     Attributes:
         values_S: the values, in any unit.
-        index_S: for each segment the index of its cluster, 0 to clusters - 1, each used at least once.
-        clusters: how many clusters there are.
+        index_S: the index of each segment's cluster, 0 to clusters - 1; each index occurs at least once.
+        clusters: the number of clusters.
 
     """
 
@@ -47,6 +47,6 @@ class Clustered:
 
     @property
     def members_GS(self) -> Array:
-        """One row a cluster, 1 where a segment belongs to it."""
+        """One row per cluster, with 1 for the segments that belong to it."""
         members_GS: Array = (self.index_S == np.arange(self.clusters)[:, None]).astype(np.float64)
         return members_GS

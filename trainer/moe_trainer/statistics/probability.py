@@ -1,8 +1,8 @@
-"""The interval of a figure between 0 and 1, whether it lies in the middle or at an edge.
+"""The interval of a figure between 0 and 1, also for figures near 0 or 1.
 
-It is a bootstrap-t on the log-odds scale, which keeps it inside 0 to 1. Near the edges nearly everything
-agrees, some resamples show no spread, and a bootstrap knows nothing: there the bound is that of Hoeffding
-(Journal of the American Statistical Association 58, 1963), which holds at every sample size.
+It is a bootstrap-t on the log-odds scale, which keeps it between 0 and 1. Near the edges nearly all clusters agree, some
+resamples show no spread, and a bootstrap says nothing. There the bound of Hoeffding is used (Journal of the American
+Statistical Association 58, 1963), which holds for every sample size.
 
 Shape suffixes: B resamples (the first row is the sample as it is), G clusters.
 """
@@ -17,7 +17,7 @@ from moe_trainer.statistics.clustered import Array
 
 @dataclass(frozen=True)
 class Probability:
-    """A figure between 0 and 1 with two-sided 95 % bounds; `clusters` is the smallest sample's number."""
+    """A figure between 0 and 1 with two-sided 95 % bounds; `clusters` is the smallest sample's number of clusters."""
 
     value: float
     lower: float
@@ -28,13 +28,13 @@ class Probability:
 def interval_of(
     scores_B: Array, errors_B: Array, clusters: int, effective: float | None = None
 ) -> Probability:
-    """Return the interval: bootstrap-t on the log-odds scale, Hoeffding's where that is infinite.
+    """Return the interval: bootstrap-t on the log-odds scale, or Hoeffding's where that is infinite.
 
     Args:
-        scores_B: the figure itself, then that of each resample.
+        scores_B: the figure itself, followed by that of each resample.
         errors_B: their standard errors.
-        clusters: how many clusters the figure rests on.
-        effective: how many of equal weight they are worth; as many as there are if absent.
+        clusters: the number of clusters behind the figure.
+        effective: the number of clusters of equal weight that they are worth; by default ``clusters``.
 
     """
     score, worth = float(scores_B[0]), float(clusters) if effective is None else effective
@@ -59,7 +59,7 @@ def _probability(log_odds: float) -> float:
 
 
 def spread(weights_BG: Array, influence_BG: Array) -> Array:
-    """Return each resample's variance between clusters, from how much each cluster pulls the figure."""
+    """Return each resample's variance between clusters, from each cluster's influence on the figure."""
     clusters = weights_BG.shape[1]
     squares_B: Array = np.einsum("bg,bg->b", weights_BG, influence_BG**2)
     variance_B: Array = squares_B * (clusters / max(clusters - 1, 1))
@@ -69,9 +69,9 @@ def spread(weights_BG: Array, influence_BG: Array) -> Array:
 def hoeffding_lower(score: float, clusters: float, alpha: float) -> float:
     """Return the lower bound at confidence 1 - alpha that assumes nothing but independent clusters.
 
-    Where the score is a mean of so many independent values in 0 to 1, P(mean >= score) is at most
-    exp(-clusters * KL(score || truth)) (theorem 1). The bound is the truth at which that is alpha;
-    alpha^(1/clusters) at score 1.
+    If the score is a mean of ``clusters`` independent values between 0 and 1, P(mean >= score) is at most
+    exp(-clusters * KL(score || truth)) (theorem 1). The bound is the truth for which this equals alpha; for a score of
+    1 that is alpha^(1/clusters).
     """
     low, high = 0.0, score
     for _ in range(60):  # bisection: the divergence falls as the truth rises towards the score
@@ -82,7 +82,7 @@ def hoeffding_lower(score: float, clusters: float, alpha: float) -> float:
 
 
 def _divergence(p: float, q: float) -> float:
-    """Return KL(p || q) of two coins, in nats."""
+    """Return KL(p || q) of two Bernoulli distributions, in nats."""
     if q <= 0:
         return float("inf") if p > 0 else 0.0
     first = p * np.log(p / q) if p > 0 else 0.0

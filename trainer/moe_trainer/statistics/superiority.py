@@ -1,11 +1,11 @@
 """How often a value of one sample exceeds a value of another: the specialization score and its interval.
 
-The score is the mean over the other domains d of P(a(own) > a(d)), ties counting one half: the
-Mann-Whitney statistic, here of clustered data (Obuchowski, Biometrics 53, 1997). The clusters of all
-samples are resampled; own ones once for all domains, because the same own segments meet every domain.
+The score is the mean over the other domains d of P(a(own) > a(d)), where ties count one half: the Mann-Whitney
+statistic of clustered data (Obuchowski, Biometrics 53, 1997). The clusters of all samples are resampled; the own ones
+once for all domains, because the same own segments are compared with every domain.
 
-The interval is that of probability.py. Where a bootstrap knows nothing it is Hoeffding's, which holds here
-because pairs split into min(G, H) disjoint (own, other) ones (section 5 of his article, for the mean over all splits).
+The interval is that of probability.py. Where a bootstrap says nothing, it is Hoeffding's, which holds here because the
+pairs split into min(G, H) disjoint (own, other) pairs (section 5 of his article, for the mean over all splits).
 
 Shape suffixes: B resamples, G own clusters, H clusters of another domain, S segments.
 """
@@ -47,7 +47,7 @@ def superiority(
 
 @dataclass(frozen=True)
 class _Domain:
-    """The score against one domain in each resample, and how much each cluster pulls it."""
+    """The score against one domain in each resample, and each cluster's influence on it."""
 
     scores_B: Array
     own_influence_BG: Array

@@ -1,12 +1,12 @@
-"""Keeping the routers of a run even, as its training spec says.
+"""Keeps the load of a run's routers even, as its training spec says.
 
     a micro-batch   loss(routings)     w_lb * load-balancing loss + w_z * router z-loss, means over layers
-    a step          loads()            how its slots were spread
-                    finish_step()      the biases of the routers' choice move by it, before the next forward
+    a step          loads()            how the slots of the step were spread
+                    finish_step()      moves the selection biases accordingly, before the next forward pass
 
-Balance against the base (``against: Base``): a base whose layers are specialised sends the text of one
-domain to some in-layer experts more than to others. Its load on the run's own data is measured once,
-before the first step, and is what the loss then asks for in place of an even load.
+Balancing against the base (``against: Base``): a base whose layers are specialised sends the text of a domain to some
+in-layer experts more than to others. Its load on the run's own data is measured once, before the first step; the loss
+then pulls towards this load instead of an even one.
 
 Shapes: L layers with a router, E in-layer experts, B sequences, T tokens.
 """
@@ -25,7 +25,7 @@ from moe_trainer.moe.routing import Routing
 from moe_trainer.training.load_record import LoadRecord
 from moe_trainer.training.losses import load_balancing_loss, router_z_loss, target_load
 
-#: Batches of the run on which the base's own load is measured.
+#: The number of the run's batches on which the base's load is measured.
 BASE_LOAD_STEPS = 16
 
 
@@ -35,10 +35,10 @@ class Balancer:
     def __init__(
         self, model: CausalModel, spec: TrainingSpec, process_group: ProcessGroup | None = None
     ) -> None:
-        """Balance the routers of a model; raises JobError (InvalidConfig) if it has not what the spec needs."""
+        """Balance the routers of a model; raises JobError (InvalidConfig) if the model lacks what the spec needs."""
         self._layers = model.mixtures
         self._spec = spec
-        #: A bank's routers are the base's, and frozen; its own rows begin with their originals' load.
+        #: With a bank the base's routers are frozen, and the bank's own rows start with the load of their originals.
         self._weight = 0.0 if spec.method == "ExpertBank" else spec.load_balancing_loss_weight
         self._process_group = process_group
         _check(self._layers, spec)
@@ -46,11 +46,11 @@ class Balancer:
             layer.capacity_factor = spec.balancing.capacity_factor
         experts = self._layers[0].router.experts if self._layers else 0
         self.record = LoadRecord(len(self._layers), experts)
-        self.base_counts_LE: Tensor | None = None  #: The base's own load, where that is balanced against.
+        self.base_counts_LE: Tensor | None = None  #: The base's load, if it is balanced against.
         self._counts = StepCounts(process_group)
 
     def loss(self, routings: Sequence[Routing]) -> Tensor:
-        """Return the weighted losses of a micro-batch, one routing a layer, and count it."""
+        """Return the weighted losses of a micro-batch, given one routing per layer, and count its slots."""
         if not routings:
             return torch.zeros(())
         step_counts_LE = self._counts.add(routings)
@@ -82,28 +82,28 @@ class Balancer:
         self._counts = StepCounts(self._process_group)
 
     def measure_base(self, model: CausalModel, batches: Iterable[Tensor]) -> None:
-        """Measure the load that the model, with its base's weights, has on some batches of the run."""
+        """Measure the load of the model, which still has its base's weights, on some batches of the run."""
         counts = StepCounts(self._process_group)
         model.eval()  # nothing is dropped
-        with torch.no_grad():  # inference_mode leaves gathered weights that cannot be trained
+        with torch.no_grad():  # inference_mode would leave gathered weights that cannot be trained
             for ids_BT in batches:
                 counts.add(model.with_routing(ids_BT[:, :-1])[1])
         model.train()
         self.base_counts_LE = torch.tensor([load.counts for load in counts.loads()])
 
     def base_loads(self) -> list[LayerLoad]:
-        """Return the base's own load, one a layer; nothing where it is not balanced against."""
+        """Return the base's load, one per layer; empty if it is not balanced against."""
         if self.base_counts_LE is None:
             return []
         return [LayerLoad(tuple(counts)) for counts in self.base_counts_LE.tolist()]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what a checkpoint holds of the balancing; the biases are the model's."""
+        """Return the tensors of balancing for a checkpoint; the biases belong to the model."""
         base = {} if self.base_counts_LE is None else {"base_counts": self.base_counts_LE}
         return base | self.record.tensors()
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what ``tensors`` returned."""
+        """Continue from what ``tensors`` returned."""
         self.record.load_tensors(tensors)
         if "base_counts" in tensors:
             self.base_counts_LE = tensors["base_counts"].to(torch.get_default_device())

@@ -3,15 +3,15 @@
     specialization   mean over blocks of softplus((b - r + m) / tau)
     regularization   mean over the tokens of replayed blocks of KL(base || model)
 
-b is the model's bits per byte on a block (one sequence of a batch, of which the learnt tokens count), r the
-base's. The derivative by b is sigmoid((b - r + m) / tau) / tau: cross-entropy with a weight that is large on
-blocks where the model is not yet better than its base, and falls to nothing where it is by far. It never
-trains worseness elsewhere. The divergence holds the model to all that the base says on text that the base was
-trained on (streaming/replay.py), where replay alone would hold it to the text.
+b is the model's bits per byte on a block (one sequence of a batch; only its learnt tokens count), and r the base's.
+The derivative by b is sigmoid((b - r + m) / tau) / tau. So this is the cross-entropy with a weight that is large on
+blocks where the model is not yet better than its base, and vanishes where it is far better. It never rewards being
+worse. The divergence keeps the model close to all predictions of the base on text that the base was trained on
+(streaming/replay.py), where replay alone would only keep it close to the text.
 
-The base is computed beside the model, without gradients: about a third more work a step, and its weights once
-more in memory. Nothing of it is cached: every epoch cuts its blocks at another offset, so that no block comes
-twice. So there is nothing to resume either.
+The base is computed besides the model, without gradients: about a third more work per step, and its weights in memory
+as well. Its results are not cached, since every epoch cuts its blocks at another offset and no block comes twice. So
+there is nothing to save for resuming either.
 
 Shapes: B blocks, T tokens, V vocabulary.
 """
@@ -27,18 +27,18 @@ from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.streaming.batches import IGNORED, MicroBatch
 from moe_trainer.text.tokenizer import Tokenizer
 
-#: tau, in bits per byte: how far from its base a block is when it stops to count.
+#: tau, in bits per byte: how far beyond the margin a block must be before it stops counting.
 SOFTNESS = 0.1
 
-#: m, in bits per byte: by how much a block should be better than under the base.
+#: m, in bits per byte: by how much the model should be better than its base on a block.
 MARGIN = 0.05
 
 
 class BaseLosses:
-    """A frozen base, and what its word is worth in the loss."""
+    """The losses that compare with a frozen base."""
 
     def __init__(self, base: CausalModel, tokenizer: Tokenizer, training: TrainingSpec) -> None:
-        """Freeze the base; the spec has the losses' weights."""
+        """Freeze the base; the losses' weights are in the spec."""
         self._base = base.eval().requires_grad_(False)
         self._sizes_V = torch.tensor(tokenizer.sizes())
         self._specialization = training.specialization_loss_weight
@@ -57,7 +57,7 @@ class BaseLosses:
             base_bits_B = block_bits(base_BTV, targets_BT, sizes_B)
             loss = loss + self._specialization * specialization_loss(bits_B, base_bits_B)
         if self._regularization:
-            # Of all blocks that share is replayed: so it is a mean over those, whatever this part of a step holds.
+            # Replayed blocks are that share of all blocks, so over a step this is the mean over the replayed ones.
             nats_B = divergence(base_BTV, logits_BTV) * part.replayed_B.to(logits_BTV.device)
             loss = loss + self._regularization * nats_B.mean() / self._replay_share
         return loss
@@ -69,7 +69,7 @@ class BaseLosses:
 
 
 def block_bits(logits_BTV: Tensor, targets_BT: Tensor, sizes_B: Tensor) -> Tensor:
-    """Return the bits per byte of each block; 0 where nothing of it is learnt."""
+    """Return the bits per byte of each block; 0 if none of its tokens is learnt."""
     nats_BT = F.cross_entropy(logits_BTV.transpose(1, 2), targets_BT, ignore_index=IGNORED, reduction="none")
     return nats_BT.sum(dim=1) / (math.log(2) * sizes_B)
 

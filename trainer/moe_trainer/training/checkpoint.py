@@ -1,18 +1,18 @@
-"""Checkpoints: all that a later attempt needs to go on as if nothing had happened. Never pickle.
+"""Checkpoints: all that a later attempt needs to continue as if nothing had happened. Never pickle.
 
     checkpoints/step-00000100/
-      tensors/            trained parameters, router biases, AdamW's moments, where a run may end early the best
-                          weights: each process of the run its part (parallel/tensor_files.py), readable by any
-                          number of processes
+      tensors/            trained parameters, router biases, AdamW's moments, and if the run may end early the best
+                          weights; each process writes its part (parallel/tensor_files.py), and any number of
+                          processes can read them
       run.safetensors     the generator's state, the loss of every step, what balancing has measured
       state.json          CheckpointState
       manifest.json       written last: a checkpoint without it does not exist
 
-The data cursor is the step (streaming/batches.py), and so is the schedule's (optimization.py). The last two
-are kept, so that one may be damaged.
+The position in the data is the number of the step (streaming/batches.py), and so is that in the learning rate's schedule
+(optimization.py). The last two checkpoints are kept, so that one may be damaged.
 
-Small checkpoints are written at once. Large ones are copied, and written by a thread while training goes on; the
-next one waits for it. A run that is killed meanwhile goes on from the checkpoint before.
+Small checkpoints are written immediately. Large ones are copied, and written by a thread while training goes on; the next
+one waits for it. A run that is killed meanwhile continues from the checkpoint before.
 """
 
 import shutil
@@ -40,7 +40,7 @@ from moe_trainer.weights.reading import load_tensors
 from moe_trainer.weights.writing import save_tensors
 
 KEPT = 2
-#: Larger checkpoints (bytes of this process) are written in the background: smaller ones take milliseconds.
+#: Checkpoints with more bytes than this per process are written in the background; smaller ones take milliseconds.
 AT_ONCE_BYTES = 64 << 20
 
 _TENSORS = "tensors"
@@ -49,13 +49,13 @@ _STATE = "state.json"
 
 
 class CheckpointState(Format):
-    """The part of a checkpoint that is no tensor."""
+    """The part of a checkpoint that is not tensors."""
 
-    inputs: Digest = Field(description="What the run was made from; a checkpoint of other inputs is skipped.")
-    step: int = Field(description="Steps done.")
+    inputs: Digest = Field(description="Digest of the run's inputs; a checkpoint of other inputs is skipped.")
+    step: int = Field(description="The number of steps taken.")
     validations: dict[int, float] = Field(default_factory=dict, description="Step to bits per byte.")
     loads: dict[int, tuple[LayerRecord, ...]] = Field(
-        default_factory=dict, description="Step to the load of each layer since the validation before."
+        default_factory=dict, description="Step to the load of each layer since the previous validation."
     )
 
 
@@ -70,16 +70,16 @@ class Curve:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a checkpoint holds of a run, as this process has it."""
+    """The parts of a run that a checkpoint saves, as this process has them."""
 
     model: CausalModel
     optimizer: AdamW
     balancer: Balancer
     processes: Processes
-    best: BestWeights | None = None  #: Where the run may end early.
+    best: BestWeights | None = None  #: Only if the run may end early.
 
     def spread_tensors(self) -> dict[str, Tensor]:
-        """Return the tensors of which each process holds its part, in their places; the memory is the run's."""
+        """Return the tensors of which each process holds a part, with its place in the whole; they share the run's memory."""
         trained = placed(trained_parameters(self.model), self.model, self.processes)
         tensors = {f"bias.{layer}": bias for layer, bias in enumerate(self._biases())}
         for name, parameter in trained.items():
@@ -93,7 +93,7 @@ class Trained:
         return tensors
 
     def _biases(self) -> list[Tensor]:
-        """Return the biases of the routers' choice, which are no parameters and move all the same."""
+        """Return the routers' selection biases, which are not parameters but change too."""
         return [mixture.bias_E for mixture in self.model.mixtures if mixture.bias_E is not None]
 
 
@@ -101,16 +101,16 @@ class Checkpoints:
     """The checkpoints of one run. All its processes call each method together."""
 
     def __init__(self, folder: Path, inputs: Digest, trained: Trained) -> None:
-        """Keep the checkpoints of a run that was made from some inputs in a folder of the store."""
+        """Keep the checkpoints of a run, identified by the digest of its inputs, in a folder of the store."""
         self._folder, self._inputs, self._trained = folder, inputs, trained
         self._processes = trained.processes
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[None] | None = None
 
     def save(self, curve: Curve) -> None:
-        """Commit the checkpoint of the current step, now or soon, and drop the oldest beyond the last two.
+        """Commit a checkpoint of the current step, now or in the background, and drop all but the last two.
 
-        Raises what went wrong with this one or with the one before, such as OSError for a full disk.
+        Raises the error of this checkpoint or of the one before, such as OSError for a full disk.
         """
         self.wait()
         tensors = self._trained.spread_tensors()
@@ -127,7 +127,7 @@ class Checkpoints:
         self._writing = self._writer.submit(self._write, tensors, run, state)
 
     def wait(self) -> None:
-        """Return when the last checkpoint is committed; raises what went wrong with it."""
+        """Wait until the last checkpoint is committed; raises its error."""
         if self._writing is not None:
             writing, self._writing = self._writing, None
             writing.result()
@@ -135,11 +135,11 @@ class Checkpoints:
     def restore(self) -> tuple[Curve, list[str]]:
         """Load the newest good checkpoint into the run.
 
-        Returns its curve, empty if there is none to go on from, and why each newer one was skipped.
+        Returns its curve, which is empty if there is no such checkpoint, and why each newer one was skipped.
         """
         found = None
         if self._processes.first:
-            for left_over in self._folder.glob(".step-*"):  # of an attempt that was killed while it wrote
+            for left_over in self._folder.glob(".step-*"):  # left by an attempt that was killed while writing
                 shutil.rmtree(left_over, ignore_errors=True)
             found = self._newest_good()
         chosen, state, skipped = self._processes.from_first(found or (None, None, []))
@@ -154,14 +154,14 @@ class Checkpoints:
         return Curve(run["losses"].tolist(), state.validations, state.loads), skipped
 
     def drop_all(self) -> None:
-        """Remove every checkpoint: the run is done, and a last one that could not be written is no matter."""
+        """Remove all checkpoints at the end of the run; it does not matter if the last one could not be written."""
         with suppress(OSError):
             self.wait()
         if self._processes.first:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _write(self, tensors: dict[str, Tensor], run: dict[str, Tensor], state: CheckpointState) -> None:
-        """Write this process's part; the first process makes the folder and commits it when all have."""
+        """Write this process's part; the first process creates the folder, and commits it when all have written."""
         group = self._processes.background
         if not self._processes.first:
             working = self._processes.from_first(Path(), group)
@@ -177,7 +177,7 @@ class Checkpoints:
             shutil.rmtree(old)
 
     def _newest_good(self) -> tuple[Path | None, CheckpointState | None, list[str]]:
-        """Return the newest checkpoint that this run can go on from, and why newer ones cannot be."""
+        """Return the newest checkpoint from which this run can continue, and why newer ones cannot be used."""
         skipped = []
         expected = self._trained.spread_tensors()
         for candidate in _newest_first(self._folder):
@@ -196,7 +196,7 @@ class Checkpoints:
 
 
 def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return copies in the host's memory, which the next step does not change."""
+    """Return copies in the host's memory, which the following steps do not change."""
     return {name: t.cpu() if t.is_cuda else t.clone() for name, t in tensors.items()}
 
 
@@ -209,5 +209,5 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    """Return the committed checkpoints."""
+    """Return the committed checkpoints, the newest first."""
     return sorted((path for path in folder.glob("step-*") if is_committed(path)), reverse=True)

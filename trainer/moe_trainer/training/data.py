@@ -1,6 +1,6 @@
-"""A run's data: its snapshot, and perhaps the base's, as token streams that every process maps.
+"""A run's data: its snapshot, and for replay those of the base, as token streams that every process maps.
 
-The first process makes them, once for all attempts; the others wait for it.
+The first process writes them, once for all attempts; the others wait for it.
 """
 
 import shutil
@@ -18,17 +18,17 @@ from moe_trainer.streaming.replay import Replay, registry_seen
 from moe_trainer.streaming.tokens import Planned, Streams, open_streams, write_streams
 from moe_trainer.text.tokenizer import Tokenizer
 
-#: More than a token's mean number of bytes in any tokenizer: what a run reads is bounded by it.
+#: An upper bound of a token's mean number of bytes in any tokenizer, to estimate how much text a run reads.
 BYTES_PER_TOKEN = 8
 
 
 def read_data(
     job: TrainJob, root: Path, tokenizer: Tokenizer, processes: Processes, inputs: Digest
 ) -> Streams:
-    """Return the run's streams; ``inputs`` is the identity of all that decides its bits.
+    """Return the run's streams; ``inputs`` is the digest of everything that determines the run's bits.
 
-    Raises JobError: ArtefactCorrupt for a snapshot that is not what it was, InvalidConfig for replay without
-    a base's text, DataEmpty for a stream without a token.
+    Raises JobError: ArtefactCorrupt for a damaged snapshot, InvalidConfig for replay without text of a base,
+    DataEmpty for a stream without a token.
     """
     folder = tokens_folder(job, root) / store.short(inputs)
     first_alone(processes, lambda alive: _write(job, root, tokenizer, folder, alive))
@@ -36,12 +36,12 @@ def read_data(
 
 
 def tokens_folder(job: TrainJob, root: Path) -> Path:
-    """Return the folder of a revision's tokens, which is of no use when it is trained."""
+    """Return the folder of a revision's tokens, which is no longer needed once the revision is trained."""
     return root / store.revision(job.pool_uid, job.expert.uid, job.inputs_digest) / "tokens"
 
 
 def drop_tokens(job: TrainJob, root: Path) -> None:
-    """Remove what ``read_data`` has left."""
+    """Remove the tokens that ``read_data`` wrote."""
     shutil.rmtree(tokens_folder(job, root), ignore_errors=True)
 
 
@@ -76,7 +76,7 @@ def _verified(ref: SnapshotRef, root: Path) -> Path:
 
 
 def _own_streams(record: SnapshotRecord, share: float) -> list[Planned]:
-    """Return the streams of a snapshot: one for each source that has a weight, else one for all."""
+    """Return the streams of a snapshot: one per source with a weight, or one for all if no source has a weight."""
     if record.weights is None:
         return [Planned("data", share)]
     total = sum(record.weights)
@@ -88,7 +88,7 @@ def _own_streams(record: SnapshotRecord, share: float) -> list[Planned]:
 
 
 def _replay(job: TrainJob, root: Path, own: Path, record: SnapshotRecord) -> Replay:
-    """Return what is replayed: as much text as the run reads of it, if the base has so much."""
+    """Return the documents to replay: as much text as the run will read, or all if the base has less."""
     ours = store.expert(job.pool_uid, job.expert.uid) + "/"
     ancestry = job.parent.ancestry if job.parent else ()
     theirs = [ref for ref in ancestry if not ref.path.startswith(ours)]

@@ -1,10 +1,11 @@
-"""Early stop: a run ends when validation no longer gets better, and its artefact is the best it was.
+"""Early stop: a run ends when validation no longer improves, and its artefact gets the best weights.
 
-A validation is better if it is at least ``minDelta`` bits per byte below the best before it. After ``patience``
-validations in a row that are not, the run ends; one that takes all of its steps keeps its best weights as well.
+A validation is an improvement if it is more than ``minDelta`` bits per byte below the best one before it. After
+``patience`` validations in a row without improvement the run ends. A run that takes all its steps also gets its best
+weights.
 
-Which step was the best follows from the validations, so a run that was interrupted stops where it would have.
-The best weights are part of every checkpoint.
+Which step was the best follows from the validations, so a run that was interrupted ends at the same step as one that was
+not. The best weights are part of every checkpoint.
 """
 
 from collections.abc import Mapping
@@ -21,11 +22,11 @@ from moe_trainer.training.optimization import trained_parameters
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a run stands.
+    """The state of a run with regard to early stop.
 
     Attributes:
-        best: the step with the best validation; None before the first.
-        since: validations since then.
+        best: the step with the best validation; None before the first validation.
+        since: the number of validations since then.
 
     """
 
@@ -34,7 +35,7 @@ class Standing:
 
 
 def standing(validations: Mapping[int, float], rule: EarlyStop) -> Standing:
-    """Return where a run stands, from step to bits per byte."""
+    """Return the state of a run, given the bits per byte of its validations by step."""
     best: int | None = None
     since = 0
     for step in sorted(validations):
@@ -46,28 +47,28 @@ def standing(validations: Mapping[int, float], rule: EarlyStop) -> Standing:
 
 
 def is_over(validations: Mapping[int, float], rule: EarlyStop) -> bool:
-    """Say whether a run has got no better for long enough."""
+    """Return whether a run has gone ``patience`` validations without improvement."""
     return standing(validations, rule).since >= rule.patience
 
 
 class BestWeights:
-    """What is trained, as it was at the best validation: a copy in the model's own memory and cut."""
+    """A copy of what is trained, from the best validation, on the same device and cut like the model."""
 
     def __init__(self, model: CausalModel) -> None:
-        """Copy the weights as they are now."""
+        """Copy the current weights."""
         self._model = model
         self.parameters = {name: local(weight).detach().clone() for name, weight in self._trained().items()}
         self.biases = [bias.clone() for bias in self._biases()]
 
     @torch.no_grad()
     def take(self) -> None:
-        """Copy the weights of the model."""
+        """Replace the copy by the current weights of the model."""
         for kept, weight in self._pairs():
             kept.copy_(weight)
 
     @torch.no_grad()
     def put_back(self) -> None:
-        """Give the model the weights that were kept."""
+        """Set the model's weights to the copy."""
         for kept, weight in self._pairs():
             weight.copy_(kept)
 

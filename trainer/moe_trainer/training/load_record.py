@@ -1,4 +1,4 @@
-"""How evenly the routers of a run spread their load, interval by interval: what the report keeps of it.
+"""How evenly the routers of a run spread their load, interval by interval, for the report.
 
 Shapes: L layers with a router, E in-layer experts.
 """
@@ -12,30 +12,32 @@ from torch import Tensor
 from moe_formats.format import Format
 from moe_trainer.moe.balance import LayerLoad
 
-#: Intervals that a report holds at most; beyond, every second one goes.
+#: Most intervals in a report; if there are more, every second one is dropped.
 MAX_INTERVALS = 64
 
 
 class LayerRecord(Format):
-    """One layer over the steps since the validation before."""
+    """One layer over the steps since the previous validation."""
 
     batch_max_violation: float = Field(
-        description="MaxVio within a step's batch, mean over the steps. Small batches of few documents are "
-        "uneven even where the whole is not."
+        description="MaxVio within a step's batch, averaged over the steps. Small batches of few documents are "
+        "uneven even if the interval as a whole is not."
     )
-    max_violation: float = Field(description="MaxVio of all slots of the interval together.")
+    max_violation: float = Field(description="MaxVio over all slots of the interval together.")
     validation_max_violation: float | None = Field(default=None, description="MaxVio on the validation text.")
-    entropy: float = Field(description="Of the load, over ln E; 1 is balance.")
-    dead_experts: int = Field(description="In-layer experts that no slot of the interval asked for.")
+    entropy: float = Field(description="Entropy of the load divided by ln E; 1 is perfect balance.")
+    dead_experts: int = Field(
+        description="The number of in-layer experts that no slot of the interval chose."
+    )
     drop_rate: float = Field(description="Share of the slots that were dropped.")
     logit_rms: float = Field(description="Root mean square of the router's logits.")
 
 
 class LoadRecord:
-    """Adds up the steps of an interval. Its tensors are part of a checkpoint, so that a resume is exact."""
+    """Sums over the steps of an interval. Its tensors are part of checkpoints, so that resuming is exact."""
 
     def __init__(self, layers: int, experts: int) -> None:
-        """Start with no step, on the CPU."""
+        """Start an interval without steps; everything is on the CPU."""
         self._counts_LE = torch.zeros(layers, experts, dtype=torch.int64, device="cpu")
         self._dropped_L = torch.zeros(layers, dtype=torch.int64, device="cpu")
         self._violations_L = torch.zeros(layers, dtype=torch.float64, device="cpu")
@@ -43,7 +45,7 @@ class LoadRecord:
         self._steps = torch.zeros((), dtype=torch.int64, device="cpu")
 
     def add(self, loads: Sequence[LayerLoad]) -> None:
-        """Add a step, one load a layer."""
+        """Add a step, with one load per layer."""
         self._counts_LE += torch.tensor([load.counts for load in loads], device="cpu")
         self._dropped_L += torch.tensor([load.dropped for load in loads], device="cpu")
         self._violations_L += _float64([load.max_violation for load in loads])
@@ -57,7 +59,7 @@ class LoadRecord:
         return [LayerLoad(tuple(counts), dropped, rms) for counts, dropped, rms in layers]
 
     def summary(self, validation: Sequence[LayerLoad] | None) -> tuple[LayerRecord, ...]:
-        """Return the interval's record, one a layer, with what the layers did on the validation text."""
+        """Return the interval's records, one per layer, including the layers' load on the validation text."""
         violations = (self._violations_L / self._steps).tolist()
         measured = [load.max_violation for load in validation] if validation else [None] * len(violations)
         return tuple(
@@ -79,7 +81,7 @@ class LoadRecord:
             tensor.zero_()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all that the record is made of, by name."""
+        """Return all tensors of the record, by name."""
         return {
             "counts": self._counts_LE,
             "dropped": self._dropped_L,
@@ -89,13 +91,13 @@ class LoadRecord:
         }
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go on from what ``tensors`` returned."""
+        """Continue from what ``tensors`` returned."""
         for name, tensor in self.tensors().items():
             tensor.copy_(tensors[name])
 
 
 def thinned(intervals: Mapping[int, tuple[LayerRecord, ...]]) -> dict[int, tuple[LayerRecord, ...]]:
-    """Return at most MAX_INTERVALS of a run's intervals, by step: the newest, and of the rest every second one."""
+    """Return at most MAX_INTERVALS of a run's intervals, by step: the newest, and of the others every second one, repeatedly."""
     steps = sorted(intervals)
     while len(steps) > MAX_INTERVALS:
         steps = steps[-1::-2][::-1]

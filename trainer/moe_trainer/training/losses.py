@@ -1,4 +1,4 @@
-"""What training minimises besides the cross-entropy.
+"""The losses that balance routers.
 
 Shapes: N tokens, E in-layer experts, G groups of tokens (sequences).
 """
@@ -11,7 +11,7 @@ from moe_trainer.moe.routing import Routing
 
 BalanceScope = Literal["MicroBatch", "Sequence", "GlobalBatch"]
 
-#: Share of the uniform load in what a layer is balanced against: no in-layer expert's target is 0.
+#: The share of the uniform load in the load that a layer is balanced against, so that no in-layer expert's target is 0.
 UNIFORM_SHARE = 0.1
 
 
@@ -24,17 +24,17 @@ def load_balancing_loss(
 ) -> Tensor:
     """Return sum_i f_i p_i / q_i of one layer: 1 when balanced, 1 / q_i when in-layer expert i takes all.
 
-    f_i is the share of slots that asked for expert i, p_i its mean probability, q_i its share in the
-    target (``target_load``); without one q is uniform, and this is E * sum_i f_i p_i (Fedus et al.,
+    f_i is the share of slots that chose expert i, p_i its mean probability, and q_i its share in the target
+    (``target_load``). Without a target q is uniform, and the loss is E * sum_i f_i p_i (Fedus et al.,
     "Switch Transformers", 2021, equation 4; for K > 1 the slots are counted, as in Mixtral and Qwen3-MoE).
-    The gradient goes through p alone. The scopes differ in f and p:
+    Only p carries gradient. The scopes differ in f and p:
 
-        MicroBatch     both of all tokens here
-        Sequence       both of each sequence; the mean of the sequences' losses (DeepSeek-V3, equation 17)
-        GlobalBatch    f of ``step_counts_E``, the whole step's so far and all processes' (moe/balance.py);
-                       p of all tokens here (Qiu et al., "Demons in the Detail", arXiv 2501.11873)
+        MicroBatch     both over all tokens here
+        Sequence       both over each sequence; the mean of the sequences' losses (DeepSeek-V3, equation 17)
+        GlobalBatch    f from ``step_counts_E``, over the step so far and all processes (moe/balance.py);
+                       p over all tokens here (Qiu et al., "Demons in the Detail", arXiv 2501.11873)
 
-    Raises ValueError if the scope is GlobalBatch and there are no counts of the step.
+    Raises ValueError if the scope is GlobalBatch and the step's counts are missing.
     """
     if scope == "Sequence":
         counts_GE, probabilities_GE = routing.counts_GE, routing.probabilities_GE
@@ -52,10 +52,10 @@ def load_balancing_loss(
 
 
 def target_load(base_load_E: Tensor) -> Tensor:
-    """Return the load to balance against for an Expert: its base's own on the domain, kept away from 0.
+    """Return the load that an Expert is balanced against: its base's load on the domain, kept away from 0.
 
-    q_i = (1 - u) * load_i + u / E, u being UNIFORM_SHARE. A base that is specialised inside sends a domain to some in-layer
-    experts more than to others; pulling that to uniform would unlearn it.
+    q_i = (1 - u) * load_i + u / E, where u is UNIFORM_SHARE. A base whose layers are specialised sends the text of a
+    domain to some in-layer experts more than to others; pulling that towards uniform would unlearn it.
     """
     return (1 - UNIFORM_SHARE) * shares(base_load_E) + UNIFORM_SHARE / base_load_E.shape[-1]
 
@@ -66,5 +66,5 @@ def router_z_loss(routing: Routing) -> Tensor:
 
 
 def shares(counts_E: Tensor) -> Tensor:
-    """Return counts as shares of their sum over the last dimension; all 0 if nothing was counted."""
+    """Return counts divided by their sum over the last dimension; all 0 if nothing was counted."""
     return counts_E / counts_E.sum(dim=-1, keepdim=True).clamp(min=1e-20)

@@ -1,7 +1,7 @@
-"""The error that ends a run whose numbers are no longer finite: with the step, and where it went wrong.
+"""The error that ends a run whose numbers are no longer finite; it names the step and the place where that began.
 
-That is looked for once, after a loss or gradient was not finite. What is found after a step, by validating, is said of
-that step.
+The place is looked for only after a loss or gradient was not finite. An error that is found by validating is reported
+with the step before.
 """
 
 import math
@@ -37,7 +37,7 @@ def check_weights(run: Run) -> None:
 
 
 def loss_not_finite(run: Run, found: str, *, after: bool = False) -> JobError:
-    """Return the error of what was found in the step that is under way, or after the last one that was taken."""
+    """Return the error for what was found during the current step, or with ``after``, after the last one."""
     when = f"after step {run.step}" if after else f"at step {run.step + 1}"
     return JobError(
         "LossNotFinite",
@@ -47,17 +47,17 @@ def loss_not_finite(run: Run, found: str, *, after: bool = False) -> JobError:
 
 
 def router_not_finite(run: Run, layer: int | None, *, after: bool = False) -> JobError:
-    """Return the error of a router that said so; ``layer`` is None where it does not know its number."""
+    """Return the error for a router's logits; ``layer`` is None if the router does not know its number."""
     where = "a layer" if layer is None else f"layer {layer}"
     return loss_not_finite(run, f"the router's logits in {where} are not finite", after=after)
 
 
 def origin(model: CausalModel, micro_batches: Iterable[Tensor], *, alone: bool = True) -> str:
-    """Return the first place in the order of computation that holds NaN or infinity, in words.
+    """Return in words the first place, in the order of computation, that contains NaN or infinity.
 
-    Weights, then the output of each layer when the step's sequences pass again, then the gradients of the
-    backward pass, which has come from the last layer. One of several processes looks only at what it holds:
-    it cannot pass sequences without the others.
+    It looks at the weights, then at the output of each layer for the step's sequences, then at the gradients in the
+    order of the backward pass. One of several processes looks only at what it holds, since it cannot run the model
+    without the others.
     """
     return (
         spoilt_weight(model)
@@ -68,7 +68,7 @@ def origin(model: CausalModel, micro_batches: Iterable[Tensor], *, alone: bool =
 
 
 def spoilt_weight(model: CausalModel) -> str | None:
-    """Return in words which weight that this process holds is not finite; None: all are."""
+    """Return in words the first weight of this process that is not finite; None if all are."""
     for name, parameter in model.named_parameters():
         if not _finite(parameter):
             return f"the weight {name} is not finite"
@@ -95,7 +95,7 @@ def _gradient(model: CausalModel) -> str | None:
 
 @contextmanager
 def _watched(blocks: nn.ModuleList, found: list[int]) -> Iterator[None]:
-    """Note the number of each layer whose output is not finite."""
+    """Record the number of each layer whose output is not finite."""
 
     def watch(number: int) -> Any:
         def look(block: nn.Module, inputs: Any, output: Any) -> None:

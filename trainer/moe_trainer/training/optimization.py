@@ -1,4 +1,4 @@
-"""AdamW as decoder-only transformers are usually trained: two parameter groups, warm-up, decay."""
+"""AdamW with two parameter groups, and the learning rate with warm-up and decay, as usual for transformers."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -17,16 +17,16 @@ EPSILON = 1e-8
 
 
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that are trained, by name: those that no method has frozen (methods/)."""
+    """Return the parameters that are trained, by name: those that the method has not frozen (methods/)."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019); norms and embeddings are not decayed.
 
-    The update is torch's own fused kernel. Its class ``torch.optim.AdamW`` is not used because it imports
-    the compiler, which costs more than three CPU seconds at every start. Where a parameter is spread over
-    processes (parallel/spread.py), moments and update are of this process's part.
+    The update is torch's fused kernel. The class ``torch.optim.AdamW`` is not used because it imports the compiler,
+    which costs more than three CPU seconds at every start. If a parameter is spread over processes
+    (parallel/spread.py), this process has the moments of its part, and updates its part.
     """
 
     def __init__(self, model: nn.Module, spec: TrainingSpec) -> None:
@@ -41,7 +41,7 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """Update the parameters by their gradients at a learning rate."""
+        """Update the parameters by their gradients with learning rate ``rate``."""
         for decay in sorted(set(self._weight_decay.values())):
             gradients = {
                 name: local(parameter.grad)
@@ -69,9 +69,9 @@ class AdamW:
 
 
 def learning_rate(spec: TrainingSpec, step: int, steps: int) -> float:
-    """Return the rate of a step (the first is 0): linear warm-up to the peak, then down by the schedule.
+    """Return the learning rate of a step (the first is 0): linear warm-up to the peak, then the schedule.
 
-    Cosine and Linear end at FINAL_SHARE of the peak; Constant stays there.
+    Cosine and Linear end at FINAL_SHARE of the peak; Constant stays at the peak.
     """
     warmup = round(spec.warmup_fraction * steps)
     if step < warmup:
@@ -80,7 +80,7 @@ def learning_rate(spec: TrainingSpec, step: int, steps: int) -> float:
     return spec.learning_rate * (FINAL_SHARE + (1 - FINAL_SHARE) * _SCHEDULES[spec.schedule](done))
 
 
-#: From the share of the steps after the warm-up that are done, to the share of the way down that is left.
+#: From the share of the steps after the warm-up that are done to the share of the decay that is left.
 _SCHEDULES: Mapping[Schedule, Callable[[float], float]] = {
     "Cosine": lambda done: (1 + math.cos(math.pi * done)) / 2,
     "Linear": lambda done: 1 - done,

@@ -1,6 +1,6 @@
 """Rank 0's progress over HTTP: ``/progress`` for the operator, ``/metrics`` for Prometheus.
 
-It informs and decides nothing; a training run never waits for it.
+It only informs; nothing is decided by it, and a training run never waits for it.
 """
 
 import time
@@ -22,22 +22,22 @@ _HELP = {
     "step": "Optimizer steps done.",
     "max_steps": "Optimizer steps in all.",
     "loss": "Training cross-entropy, nats per token.",
-    "bits_per_byte": "Of the newest validation, on training-side text kept apart.",
+    "bits_per_byte": "Bits per byte of the newest validation, on training-side text that is not trained on.",
     "tokens_per_second": "Training throughput.",
     "eta_seconds": "Seconds until the last step.",
-    "load_max_violation": "How far the busiest in-layer expert is above its fair share; 0 is balance.",
-    "load_entropy": "Entropy of the load over its largest value, smallest over layers; 1 is balance.",
-    "dead_experts": "In-layer experts without a slot in the newest step, over all layers.",
-    "drop_rate": "Share of slots that were dropped in the newest step, largest over layers.",
+    "load_max_violation": "How far the busiest in-layer expert is above its fair share, largest over layers; 0 is balance.",
+    "load_entropy": "Entropy of the load divided by ln E, smallest over layers; 1 is perfect balance.",
+    "dead_experts": "In-layer experts without a slot in the newest step, summed over layers.",
+    "drop_rate": "Share of the slots that were dropped in the newest step, largest over layers.",
     "router_logit_rms": "Root mean square of the router's logits, largest over layers.",
 }
 
 
 class ProgressServer:
-    """Answers with whatever progress was published last. Use as a context manager."""
+    """Serves the progress that was published last. Use it as a context manager."""
 
     def __init__(self, address: str, port: int | None) -> None:
-        """Listen at an address, or, without a port, do nothing."""
+        """Listen at an address; without a port, do nothing."""
         self.latest = Progress(step=0, max_steps=0)
         self.more_metrics = ""
         self._server = None if port is None else ThreadingHTTPServer((address, port), self._handler())
@@ -46,7 +46,7 @@ class ProgressServer:
 
     @property
     def port(self) -> int | None:
-        """The port that is listened on."""
+        """The port on which it listens."""
         return self._server.server_address[1] if self._server else None
 
     def __enter__(self) -> "ProgressServer":
@@ -60,7 +60,7 @@ class ProgressServer:
             self._server.server_close()
 
     def publish(self, progress: Progress, more_metrics: str = "") -> None:
-        """Make this the answer from now on; ``more_metrics`` goes below its metrics, in Prometheus' text format."""
+        """Serve this progress from now on; ``more_metrics``, in Prometheus' text format, is appended to its metrics."""
         self.latest, self.more_metrics = progress, more_metrics
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
@@ -92,7 +92,7 @@ class ProgressServer:
 
 
 def metrics(progress: Progress) -> str:
-    """Return progress in Prometheus' text format; what is not known is absent."""
+    """Return progress in Prometheus' text format, without figures that are not known."""
     lines = []
     for name, description in _HELP.items():
         value = getattr(progress, name)
@@ -102,13 +102,13 @@ def metrics(progress: Progress) -> str:
     return "\n".join(lines) + "\n"
 
 
-#: Most series of single in-layer experts; a model with more of them shows its layers alone.
+#: Most series for single in-layer experts; for models with more of them, only figures per layer are shown.
 MAX_EXPERT_SERIES = 8192
 
-#: Name, what it says, and the figure of a layer.
+#: Name, description, and the figure of a layer.
 _OF_A_LAYER: "tuple[tuple[str, str, Callable[[LayerLoad], float]], ...]" = (
     ("router_max_violation", "How far the busiest in-layer expert is above its fair share.", lambda load: load.max_violation),
-    ("router_entropy", "Entropy of the load over its largest value; 1 is balance.", lambda load: load.entropy),
+    ("router_entropy", "Entropy of the load divided by ln E; 1 is perfect balance.", lambda load: load.entropy),
     ("router_dead_experts", "In-layer experts without a slot.", lambda load: load.dead),
     ("router_drop_rate", "Share of slots that were dropped.", lambda load: load.drop_rate),
     ("router_logit_rms", "Root mean square of the router's logits.", lambda load: load.logit_rms),
@@ -116,7 +116,7 @@ _OF_A_LAYER: "tuple[tuple[str, str, Callable[[LayerLoad], float]], ...]" = (
 
 
 def load_metrics(loads: "Sequence[LayerLoad]") -> str:
-    """Return the metrics of a step, one load a layer: labelled by layer, and shares by in-layer expert too."""
+    """Return the metrics of a step from one load per layer: labelled by layer, shares also by in-layer expert."""
     lines: list[str] = []
     for name, description, figure in _OF_A_LAYER:
         series = ((f'layer="{layer}"', figure(load)) for layer, load in enumerate(loads))
@@ -127,7 +127,7 @@ def load_metrics(loads: "Sequence[LayerLoad]") -> str:
             for layer, load in enumerate(loads)
             for expert, share in enumerate(load.shares)
         )
-        lines += _gauge("router_load", "Share of a layer's slots that asked for an in-layer expert.", shares)
+        lines += _gauge("router_load", "Share of a layer's slots that chose an in-layer expert.", shares)
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -146,7 +146,7 @@ class Reporter:
         self._first = training.step
 
     def report(self, last: bool) -> None:
-        """Report the newest step, if it is time to or it was the last."""
+        """Report the newest step if it is time to do so, or if it was the last."""
         now = time.monotonic()
         if now - self._logged < REPORT_SECONDS and not last:
             return

@@ -1,4 +1,4 @@
-"""What a training run leaves beside its weights: ``report.json``, and the headline made of it."""
+"""What a training run leaves beside its weights: ``report.json``, and the headline made from it."""
 
 import platform
 import time
@@ -37,14 +37,16 @@ class TrainResult(Format):
 
 
 class Provenance(Format):
-    """Where and with what the weights were made; never part of a revision's identity."""
+    """Where and with what the weights were trained; never part of a revision's identity."""
 
-    cpu_seconds: float = Field(description="Of the attempt that finished; of its first process.")
+    cpu_seconds: float = Field(description="CPU seconds of the first process of the attempt that finished.")
     backend: str | None = Field(
         default=None,
-        description="What computed the in-layer experts (moe/backends.py); absent: there are none.",
+        description="The backend that computed the in-layer experts (moe/backends.py); absent if there are none.",
     )
-    kernels: str | None = Field(default=None, description="Program and version that its kernels come from.")
+    kernels: str | None = Field(
+        default=None, description="The program and version that the backend's kernels come from."
+    )
     machine: str
     python: str
     processes: int = 1
@@ -53,7 +55,7 @@ class Provenance(Format):
 
     @classmethod
     def here(cls, backend: Backend | None, processes: int) -> "Provenance":
-        """Return this process's, which has trained with a backend among some processes."""
+        """Return the provenance of a run that used ``backend`` in this many processes."""
         return cls(
             cpu_seconds=round(time.process_time(), 2),
             backend=backend,
@@ -66,12 +68,12 @@ class Provenance(Format):
         )
 
 
-#: The package whose version says which code a backend's kernels became.
+#: The package that compiles a backend's kernels, whose version is reported.
 _COMPILERS: dict[str, str] = {"triton": "triton", "cuda": "nvidia-cuda-nvrtc"}
 
 
 def kernels_of(backend: Backend) -> str:
-    """Return where a backend's kernels come from, for example `triton 3.7.1`."""
+    """Return the program and version that a backend's kernels come from, for example `triton 3.7.1`."""
     if backend == "native":
         return f"C beside torch {torch.__version__}"
     if backend not in _COMPILERS:
@@ -86,7 +88,7 @@ class StreamUse(StreamRecord):
 
 
 class TrainReport(Format):
-    """All that is known about a run."""
+    """Everything that is known about a run."""
 
     job: TrainJob
     result: TrainResult
@@ -94,20 +96,24 @@ class TrainReport(Format):
     validations: dict[int, float] = Field(description="Step to bits per byte.")
     loads: dict[int, tuple[LayerRecord, ...]] = Field(
         default_factory=dict,
-        description="Step to the load of each layer with a router since the validation before.",
+        description="Step to the load of each layer with a router since the previous validation.",
     )
     final_shares: tuple[tuple[float, ...], ...] = Field(
         default=(),
-        description="Of the last interval: each in-layer expert's share of its layer's slots, by layer.",
+        description="Each in-layer expert's share of its layer's slots in the last interval, by layer.",
     )
     base_shares: tuple[tuple[float, ...], ...] | None = Field(
-        default=None, description="The base's own shares, where the load was balanced against them."
+        default=None, description="The base's shares, if the load was balanced against them."
     )
-    streams: tuple[StreamUse, ...] = Field(default=(), description="What it was trained on.")
+    streams: tuple[StreamUse, ...] = Field(
+        default=(), description="The streams of text that the run trained on."
+    )
     replay_excluded: dict[str, int] = Field(
-        default_factory=dict, description="Documents of the base that were not replayed, by reason."
+        default_factory=dict, description="Number of the base's documents that were not replayed, by reason."
     )
-    skipped_checkpoints: tuple[str, ...] = Field(description="Checkpoints that were damaged, and how.")
+    skipped_checkpoints: tuple[str, ...] = Field(
+        description="Checkpoints that could not be used, with the reasons."
+    )
     provenance: Provenance
 
 
@@ -146,16 +152,16 @@ def report_of(run: Run) -> TrainReport:
 
 
 def _shares(loads: Sequence[LayerLoad]) -> tuple[tuple[float, ...], ...]:
-    """Return shares with the digits that a report needs."""
+    """Return the shares of each layer, rounded for the report."""
     return tuple(tuple(round(share, 6) for share in load.shares) for load in loads)
 
 
 def commit(
     root: Path, folder: str, run: Run, tensors: TensorStream, alive: Callable[[], None] = lambda: None
 ) -> TrainHeadline:
-    """Write the artefact of a run that has taken its last step, with its report; the tensors come one by one.
+    """Write the artefact of a finished run with its report; the tensors come one by one.
 
-    ``alive`` is called once a file when they all are written.
+    ``alive`` is called once per file after all of them are written.
     """
     if is_committed(root / folder):
         raise TransientError(
@@ -176,7 +182,7 @@ def commit(
 
 
 def finished(root: Path, revision: str, attempts: int) -> TrainHeadline | None:
-    """Return the headline of the artefact that one of a revision's attempts has committed, or None."""
+    """Return the headline of an artefact that an earlier attempt at this revision has committed, or None."""
     for attempt in range(1, attempts + 1):
         folder = f"{revision}/a{attempt}"
         if is_committed(root / folder):
@@ -191,7 +197,7 @@ def finished(root: Path, revision: str, attempts: int) -> TrainHeadline | None:
 
 
 def headline(root: Path, folder: str) -> TrainHeadline:
-    """Return what the operator is told about an artefact."""
+    """Return the headline of a committed artefact."""
     path = root / folder / checkpoint_format.REPORT
     result = TrainReport.model_validate_json(path.read_text()).result
     return TrainHeadline(

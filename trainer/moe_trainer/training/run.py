@@ -1,4 +1,4 @@
-"""One training run in memory, and how it comes there: the parent or the preset, the data, the optimizer."""
+"""One training run in memory, and how it is prepared: parent or preset, data, optimizer."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,10 +32,10 @@ from moe_trainer.training.data import read_data
 from moe_trainer.training.early_stop import BestWeights, is_over, standing
 from moe_trainer.training.optimization import AdamW, trained_parameters
 
-#: Batches of the run by which a method may set what it has added.
+#: The number of the run's first batches from which a method may initialise what it added.
 BEGIN_STEPS = 8
 
-#: Tokens of a sequence where the spec does not say, however many the base can see: memory grows with them.
+#: Most tokens of a sequence if the spec does not say, even if the base can see more: memory grows with them.
 MAX_CONTEXT = 4096
 
 
@@ -46,49 +46,53 @@ class Run:
     job: TrainJob
     model: CausalModel
     tokenizer: Tokenizer
-    base: ArtefactRef | None  #: What an adapter is trained beside; None for a checkpoint.
+    base: ArtefactRef | None  #: The base of the adapter that is trained; None if a checkpoint is trained.
     batches: Batches
-    streams: StreamsRecord  #: What the batches are made of.
-    validation: Tensor | None
-    sizes_V: Tensor  #: Bytes of each token.
-    steps: int
+    streams: StreamsRecord  #: What the batches are made from.
+    validation: Tensor | None  #: Blocks of validation text; None if there is too little text.
+    sizes_V: Tensor  #: The number of bytes of each token.
+    steps: int  #: Optimizer steps of the whole run.
     optimizer: AdamW
     balancer: Balancer
-    parameters: int  #: Numbers that are trained, over all processes.
+    parameters: int  #: The number of trained parameters, over all processes.
     processes: Processes = field(default_factory=Processes)
-    best: BestWeights | None = None  #: Where the run may end early.
-    base_losses: BaseLosses | None = None  #: Absent where no loss compares with the base.
+    best: BestWeights | None = None  #: The best weights so far; None unless the run may end early.
+    base_losses: BaseLosses | None = None  #: None if no loss compares with the base.
     curve: Curve = field(default_factory=Curve)
     resumed_from: int = 0
-    skipped: list[str] = field(default_factory=list)  #: Checkpoints that could not be used, with the reason.
-    loads: list[LayerLoad] = field(default_factory=list)  #: Of the newest step, one a layer with a router.
+    skipped: list[str] = field(
+        default_factory=list
+    )  #: The checkpoints that could not be used, with the reasons.
+    loads: list[LayerLoad] = field(
+        default_factory=list
+    )  #: The loads of the newest step, one per layer with a router.
 
     @property
     def step(self) -> int:
-        """Steps done."""
+        """The number of steps taken."""
         return len(self.curve.losses)
 
     @property
     def over(self) -> bool:
-        """Whether no step is left to take."""
+        """Whether the run has ended: all steps are taken, or early stop applies."""
         rule = self.job.training.early_stop
         return self.step >= self.steps or (rule is not None and is_over(self.curve.validations, rule))
 
     @property
     def kept_step(self) -> int:
-        """The step whose weights the artefact holds: the best validated one of a run that may end early."""
+        """The step whose weights the artefact gets: the last one, or if the run may end early, the best validated one."""
         rule = self.job.training.early_stop
         best = standing(self.curve.validations, rule).best if rule is not None else None
         return self.step if best is None else best
 
     @property
     def mine(self) -> range:
-        """Which of a step's sequences this process reads."""
+        """The sequences of a step that this process reads."""
         return self.processes.layout.rows(self.processes.rank, self.batches.rows)
 
     @property
     def rows(self) -> int:
-        """Sequences of one forward and backward pass, at most."""
+        """The most sequences of one forward and backward pass."""
         return _rows_at_once(self.batches, self.job.training)
 
     @property
@@ -98,12 +102,12 @@ class Run:
 
     @property
     def backend(self) -> Backend | None:
-        """What computes the in-layer experts of a forward and backward pass; None if there are none."""
+        """The backend that computes the in-layer experts in training; None if there are none."""
         return self.model.backend(self.rows * self.batches.context)
 
 
 def layout_of(job: TrainJob, root: Path, processes: int) -> Layout:
-    """Return how the run is laid out over processes; raises JobError (InvalidConfig) before a weight is read."""
+    """Return how the run is laid out over processes; raises JobError (InvalidConfig) before any weight is read."""
     if processes == job.expert_parallelism == 1:
         return Layout()
     config = _config(job, root)
@@ -113,7 +117,7 @@ def layout_of(job: TrainJob, root: Path, processes: int) -> Layout:
 
 
 def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Run:
-    """Load the parent or make the preset, read the data, and leave this process its part of the model."""
+    """Load the parent or make the preset, read the data, and reduce the model to this process's part."""
     processes = processes or Processes()
     base_losses = _base_losses(job, root, processes)
     start = _start(job, root, processes)
@@ -155,7 +159,7 @@ def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Ru
 
 
 def training_inputs(job: TrainJob) -> Digest:
-    """Return the identity of all that decides the bits of a run: what a checkpoint is good for."""
+    """Return a digest of everything that determines the bits of a run; a checkpoint fits only runs with the same."""
     parent = job.parent.digest if job.parent else f"preset {job.preset}"
     training = job.training.checkpoint_identity()
     compared = [job.base.digest] if job.base and job.training.compares_with_base else []
@@ -165,7 +169,7 @@ def training_inputs(job: TrainJob) -> Digest:
 def _best_weights(
     model: CausalModel, training: TrainingSpec, validation: Tensor | None, context: int
 ) -> BestWeights | None:
-    """Return where a run that may end early keeps its best weights; its sequences have ``context`` tokens."""
+    """Return where a run that may end early keeps its best weights; None for others."""
     if training.early_stop is None:
         return None
     if validation is None:
@@ -178,7 +182,7 @@ def _best_weights(
 
 
 def _base_losses(job: TrainJob, root: Path, processes: Processes) -> BaseLosses | None:
-    """Return the losses that compare with the base, which is loaded, and spread, beside the model for them."""
+    """Return the losses that compare with the base, which is loaded and spread besides the model; None if there are none."""
     if not job.training.compares_with_base:
         return None
     if job.training.regularization and not job.training.replay_share:
@@ -205,7 +209,7 @@ def _rows_at_once(batches: Batches, training: TrainingSpec) -> int:
 
 
 def _first_batches(batches: Batches, training: TrainingSpec, processes: Processes) -> Iterator[Tensor]:
-    """Return this process's share of the run's first batches, in parts of which every process has as many."""
+    """Yield this process's share of the run's first batches, in parts; every process yields the same number of parts."""
     mine = processes.layout.rows(processes.rank, batches.rows)
     parts = processes.layout.micro_batches(batches.rows, _rows_at_once(batches, training))
     for step in range(BEGIN_STEPS):
@@ -213,7 +217,7 @@ def _first_batches(batches: Batches, training: TrainingSpec, processes: Processe
 
 
 def _context(training: TrainingSpec, seen: int | None) -> int:
-    """Return the tokens of a sequence, of a model that can see so many; raises JobError (InvalidConfig)."""
+    """Return the tokens of a sequence for a model that can see ``seen``; raises JobError (InvalidConfig) if it cannot."""
     most = MAX_CONTEXT if seen is None else seen
     if training.context_tokens is not None and training.context_tokens > most:
         raise JobError(
@@ -224,7 +228,7 @@ def _context(training: TrainingSpec, seen: int | None) -> int:
 
 
 def _config(job: TrainJob, root: Path) -> dict[str, Any]:
-    """Return the ``config.json`` of the model to start from."""
+    """Return the ``config.json`` of the model that training starts from."""
     if job.parent is None:
         return preset(str(job.preset)).to_hugging_face()
     path = checkpoint_of(root, job.parent.path) / "config.json"
@@ -236,7 +240,7 @@ def _config(job: TrainJob, root: Path) -> dict[str, Any]:
 
 
 def _start(job: TrainJob, root: Path, processes: Processes) -> Start:
-    """Return the model to start from, with what the method adds to it."""
+    """Return the model that training starts from, with what the method adds to it."""
     if (job.parent is None) == (job.preset is None):
         raise JobError("InvalidConfig", "exactly one of parent and preset must be given.")
     if job.parent is not None:

@@ -3,11 +3,11 @@
     loss = cross-entropy + w_lb * load-balancing loss + w_z * router z-loss      (means over layers)
                          + w_s * specialization loss + lambda * KL(base || model) on replayed text (base_losses.py)
 
-The cross-entropy is the mean over the tokens that are learnt: all of a text, the answers of a conversation.
+The cross-entropy is the mean over the tokens that are learnt: all of a text, and the answers of a conversation.
 
-A step's batch is shared out to the processes of the run, and a share may be cut into micro-batches. All their
-gradients add up: each counts by its share of the step's sequences, and of the learnt tokens, so that the z-loss
-and the cross-entropy are those of the whole batch however it was cut.
+A step's batch is divided among the processes of the run, and a share may be cut into micro-batches. Their gradients
+add up; each counts by its share of the step's sequences, and for the cross-entropy of its learnt tokens. So the
+z-loss and the cross-entropy are those of the whole batch, however it was cut.
 
 Shapes: B sequences, P sequences of a micro-batch, T tokens, V vocabulary.
 """
@@ -27,8 +27,8 @@ from moe_trainer.training.run import Run
 def take_step(run: Run) -> float:
     """Take one optimizer step and return its cross-entropy in nats per token.
 
-    All processes of the run take it together and return the same. Raises JobError (LossNotFinite), in all of
-    them, before a parameter is touched.
+    All processes of the run take it together and return the same. Raises JobError (LossNotFinite), in all of them,
+    before any parameter is changed.
     """
     processes, parts = run.processes, run.batches.in_parts(run.step, run.mine, run.parts)
     learnt = max(

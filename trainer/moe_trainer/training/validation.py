@@ -1,4 +1,4 @@
-"""What a run measures every ``validationEvery`` steps, on training-side text that is kept apart."""
+"""What a run measures every ``validationEvery`` steps, on training-side text that is not trained on."""
 
 import math
 from collections.abc import Callable
@@ -22,15 +22,15 @@ def validate(
     rows: int,
     positions: Callable[[Tensor], Tensor | None] = lambda ids_BT: None,
 ) -> tuple[float, list[LayerLoad]]:
-    """Return the bits per byte of some blocks, and each layer's load on them; ``rows`` blocks at a time.
+    """Return the bits per byte of some blocks, and each layer's load on them; ``rows`` blocks are computed at a time.
 
-    ``sizes_V`` holds the bytes of each token. Those without any (the ends of documents) are predicted but not
-    counted. ``positions`` places tokens in their documents, where training keeps those apart (Batches.positions). The
+    ``sizes_V`` has the number of bytes of each token. Tokens without bytes (the ends of documents) are predicted but
+    not counted. ``positions`` places tokens in their documents, where training keeps those apart (Batches.positions). The
     model is left in training mode.
     """
     model.eval()
     nats, counts = torch.zeros((), dtype=torch.float64), StepCounts()
-    with torch.no_grad():  # inference_mode leaves gathered weights that cannot be trained
+    with torch.no_grad():  # inference_mode would leave gathered weights that cannot be trained
         for ids_BT in torch.split(blocks_BT, rows):
             seen_BT = ids_BT[:, :-1]
             logits_BTV, routings = model.with_routing(seen_BT, positions(seen_BT))
