@@ -17,7 +17,7 @@ evaluators    the evaluators that the Expert asks for
 
 How a revision is made:
 making        its steps: train, evaluate, start, judge
-attempts      how far a piece of work is that Jobs attempt
+attempts      which stage work has reached that Jobs attempt
 job_configs   what Jobs are asked to do
 evidence      what Jobs found out, as a status records it
 grading       the Job in which graders judge answers
@@ -35,7 +35,7 @@ admission     which suspended Jobs start now
 retention     which Jobs are deleted
 
 What is reported:
-conditions    how far a revision is, as conditions; also Ready, Reconciling and Stalled
+conditions    which stage a revision has reached, as conditions; also Ready, Reconciling and Stalled
 expert_status, expert_conditions, expert_events, pool_status, revision_status
 progress      the columns PROGRESS and ETA
 blockage      why pods do not run

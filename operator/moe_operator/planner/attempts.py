@@ -1,4 +1,4 @@
-"""Finds out how far a piece of work is that Jobs attempt: a snapshot, training, evaluation, grading or distillation.
+"""Finds out which stage work has reached that Jobs attempt: a snapshot, training, evaluation, grading or distillation.
 
 Each attempt is one Job. A lost or failed attempt is followed by another until the work is done, its input turns out to
 be wrong, or too many incidents have happened. Disruptions (evicted, preempted, node lost), a full disk and a failing
@@ -43,7 +43,7 @@ class Incident:
 
 @dataclass(frozen=True)
 class Work:
-    """How far a piece of work is, and which attempt comes next.
+    """The stage that a piece of work has reached, and which attempt comes next.
 
     ``state`` is one of:
 
@@ -72,7 +72,7 @@ def assess(
     limit: int = DEFAULT_LIMIT,
     orphans: Sequence[ObservedPod] = (),
 ) -> Work:
-    """Return how far the work of ``jobs`` is.
+    """Return which stage the work of ``jobs`` has reached.
 
     ``expect`` is the type of headline that counts as a result. ``made`` is the number of attempts that are known to have
     been made, even if their Jobs are gone. ``orphans`` are pods whose Jobs are gone: no attempt follows while one is alive.

@@ -68,7 +68,7 @@ def imported_base(state: ExpertState) -> ArtefactRef | None:
 def pinned_base(state: ExpertState) -> ArtefactRef | None:
     """Return the revision of the spec's base that this Expert has already branched from, or None.
 
-    It is the parent of the first revision in the current revision's chain of refreshes. While no revision is current,
+    It is the parent of the first revision in the current revision's line of refreshes. While no revision is current,
     it is the parent of the newest revision that has the spec's base as its parent.
     """
     current = current_of(state)

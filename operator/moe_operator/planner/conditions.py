@@ -1,4 +1,4 @@
-"""Words conditions: how far a revision is, for its own status and for that of its Expert, and what kstatus reads.
+"""Words conditions: which stage a revision has reached, for its own status and for that of its Expert, and what kstatus reads.
 
 The functions return what a condition says (``Says``): whether it holds, the reason as one word, and a message.
 """
@@ -68,7 +68,7 @@ def stall_events(before: Sequence[Condition], after: Sequence[Condition]) -> lis
 
 
 def trained(name: str, status: ExpertRevisionStatus, under_way: Why | None = None) -> Says:
-    """Return what the condition Trained says of a revision. ``under_way`` says how far the current attempt is."""
+    """Return what the condition Trained says of a revision. ``under_way`` describes the current attempt."""
     if status.artefact is not None:
         artefact = status.artefact
         message = f"{name}: {artefact.steps} steps, {artefact.tokens} tokens, final loss {artefact.final_loss:.4f} nats per token"
@@ -78,7 +78,7 @@ def trained(name: str, status: ExpertRevisionStatus, under_way: Why | None = Non
 
 
 def evaluated(name: str, status: ExpertRevisionStatus, under_way: Why | None = None) -> Says:
-    """Return what the condition Evaluated says of a revision. ``under_way`` says how far the current attempt is."""
+    """Return what the condition Evaluated says of a revision. ``under_way`` describes the current attempt."""
     if status.evidence is not None:
         against = status.evidence.current or "its base"
         message = f"{name} was measured against {against}; report {status.evidence.report[:19]}"

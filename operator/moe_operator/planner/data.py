@@ -1,9 +1,10 @@
-"""Decides about the data of an Expert: whether a snapshot has to be taken, how far it is, and what the newest contains.
+"""Decides about the data of an Expert: whether to take a snapshot, which stage it has reached, and what the newest contains.
 
-A request identifies what a snapshot is asked for. It has two parts: a digest of sources, filters and runID, and the
-refresh slot, which is the number of whole refresh periods since the Expert was created. When the digest changes, a
-snapshot is taken at once. When only the slot changes, it is taken only while no revision is being made: otherwise a
-training that takes longer than a refresh period would never be finished.
+A request identifies what a snapshot is asked for. It has two parts: a digest of the Expert's uid, spec.data without
+refresh, spec.runID, the evaluators whose items are frozen, and an imported base; and the refresh slot, which is the
+number of whole refresh periods since the Expert was created. When the digest changes, a snapshot is taken at once. When
+only the slot changes, it is taken only while no revision is being made: otherwise a training that takes longer than a
+refresh period would never be finished.
 """
 
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ class Request:
 
 @dataclass(frozen=True)
 class DataDecision:
-    """How far the data of an Expert is."""
+    """The newest snapshot of an Expert, and the stage that the next one has reached."""
 
     condition: Condition
     #: The newest snapshot, for the status; None before the first.
@@ -95,7 +96,10 @@ def answering_snapshot(state: ExpertState, asked: Request) -> SnapshotStatus | N
 
 
 def decide_data(state: ExpertState, asked: Request, *, busy: bool, now: datetime) -> DataDecision:
-    """Return how far the data is. ``busy`` says whether a revision is being made, which postpones a refresh."""
+    """Return the newest snapshot and which stage the next one has reached.
+
+    ``busy`` says whether a revision is being made, which postpones a refresh.
+    """
     expert = state.expert
     held = expert.status.snapshot
     last = Request.parse(held.request) if held else None

@@ -21,7 +21,7 @@ Stage = Literal["Waiting", "Training", "Evaluating", "Starting", "Decided"]
 
 @dataclass(frozen=True)
 class Making:
-    """How far the wanted revision is, and what has to be created for its next step."""
+    """The stage that the wanted revision has reached, and what has to be created for its next step."""
 
     revision: ExpertRevision
     stage: Stage
@@ -62,7 +62,7 @@ class Decisions:
     data: DataDecision
     #: Names of the Experts whose first snapshot is awaited before a suite is drawn.
     awaited: tuple[str, ...] = ()
-    #: How far the wanted revision is; None if no revision has to be made, or while there is no pool.
+    #: The stage that the wanted revision has reached; None if no revision has to be made, or while there is no pool.
     making: Making | None = None
     serving: Serving = field(init=False)
     #: Jobs and revisions to create.

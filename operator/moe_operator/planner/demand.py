@@ -11,7 +11,8 @@ The links of a chain are asked in order, and the first demand counts:
 A demand becomes inputs, and inputs identify a revision. If a revision has the demanded inputs already, none is created:
 
     it was promoted before      it becomes the current revision again
-    it was refused or failed    nothing is done: the result would be the same
+    it was refused              it is not trained again; the gate is asked again, since targets or promotion may change
+    it failed                   nothing is done
     it is being made            making it continues
 """
 
@@ -55,7 +56,7 @@ class Demand:
 class Wanted:
     """The current revision of an Expert, and the revision that is demanded if that is another one."""
 
-    #: The promoted revision; None before the first.
+    #: The current revision; None before one is promoted.
     current: ExpertRevision | None
     #: The revision that has the demanded inputs, if it exists and is not the current one.
     revision: ExpertRevision | None = None
@@ -79,7 +80,7 @@ class Question:
     snapshot: SnapshotStatus
     base: BaseDecision
     current: ExpertRevision | None
-    #: The first revision in the current revision's chain of refreshes.
+    #: The first revision in the current revision's line of refreshes.
     root: ExpertRevision | None
 
 
@@ -189,7 +190,7 @@ def _is_another_base(expert: Expert, inputs: Inputs) -> bool:
     if base.digest is not None:
         return inputs.parent.digest != base.digest
     ancestor = expert_of(inputs.parent.revision)
-    # If the parent is a revision of the Expert itself, the beginning of the chain was deleted: nothing can be compared.
+    # If the parent is a revision of the Expert itself, the beginning of the line was deleted: nothing can be compared.
     return ancestor not in (base.expert, expert.metadata.name)
 
 

@@ -77,7 +77,10 @@ def _plan(decided: Decisions) -> Plan:
 
 
 def _awaited(decided: Decisions) -> tuple[str, ...]:
-    """Return the other Experts whose first snapshot a new revision waits for, because its suite should contain it."""
+    """Return the other Experts whose first snapshot a new revision waits for.
+
+    The suite of that revision should contain those snapshots' anchors.
+    """
     state = decided.state
     if decided.wanted.inputs is None or state.pool is None:
         return ()
@@ -107,7 +110,7 @@ def _creations(decided: Decisions) -> Iterator[Manifest]:
 
 
 def _earliest(decided: Decisions) -> float | None:
-    """Return the seconds until the Expert has to be looked at again without news, or None."""
+    """Return the seconds until the Expert has to be looked at again even if nothing changes, or None."""
     waits = [decided.data.wait, decided.making.wait if decided.making is not None else None]
     if decided.awaited or not decided.base.ready:
         waits.append(LOOK_AGAIN)

@@ -138,7 +138,7 @@ def _promoted(decided: Decisions) -> Says:
 
 
 def _attempt(decided: Decisions, reason: Reason, words: str) -> Why:
-    """Return how far the current attempt is, including why its pod does not run."""
+    """Return the reason and the words for the current attempt, including why its pod does not run."""
     work: Work | None = decided.making.work if decided.making is not None else None
     if work is None or work.state in ("Wanted", "Backoff", "Ending"):
         if work is not None and work.incident is not None:

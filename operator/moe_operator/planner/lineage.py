@@ -65,9 +65,9 @@ def _snapshots(revision: ExpertRevision) -> list[SnapshotRef]:
 
 
 def root_of(revision: ExpertRevision, revisions: Mapping[str, ExpertRevision]) -> ExpertRevision:
-    """Return the first revision in a chain of refreshes: the one whose parent is the base, or that has a preset.
+    """Return the first revision in a line of refreshes: the one whose parent is the base, or that has a preset.
 
-    If the beginning of the chain was deleted, this is the oldest revision that is left of it.
+    If the beginning of the line was deleted, this is the oldest revision that is left of it.
     """
     while True:
         parent = revision.spec.inputs.parent

@@ -32,7 +32,7 @@ from moe_operator.state import ExpertState, Manifest, ObservedJob, Role
 
 
 def make(decided: Decisions) -> Making | None:
-    """Return how far the wanted revision is; None if no revision has to be made, or while there is no pool."""
+    """Return which stage the wanted revision has reached; None if no revision has to be made, or while there is no pool."""
     revision, pool = decided.wanted.revision, decided.state.pool
     return _next_step(revision, decided) if revision is not None and pool is not None else None
 
@@ -142,7 +142,7 @@ def _evaluate(revision: ExpertRevision, decided: Decisions) -> Making:
 def _grade(
     revision: ExpertRevision, evaluation: EvaluateHeadline, ungraded: Ungraded, decided: Decisions
 ) -> Making:
-    """Return how far grading is. The evaluation becomes evidence once graders have judged what it left ungraded."""
+    """Return which stage grading has reached. The evaluation becomes evidence once graders have judged what it left ungraded."""
     state = decided.state
     jobs = jobs_of(state, Role.GRADE, revision.metadata.name)
     work = assess(jobs, expect=EvaluateHeadline, now=decided.now)

@@ -17,11 +17,12 @@ Its clauses, in order:
     loads       A server, which gets no traffic yet, loads the weights and answers with their digest. This clause is
                 in making.py, because it needs a server.
 
-A clause passes, refuses for good (these inputs are not tried again), or waits (for data). delta is max(0.5 %, twice
-the noise floor). The k-th use of a holdout tests at alpha = 0.05 * 6 / (pi^2 k^2), so that all uses together err at
-most 5 % of the time. After MAX_USES uses of a window, the gate waits for a newer one. The anchor never changes and is
-never used up: it continues to be tested at the strictest of these levels, because it can only refuse. Before there is
-a newer window, the anchor is also the window, and is used up as one.
+A clause passes, refuses or waits (for data). A refused candidate is not trained again, but its ruling changes if
+targets or promotion in the spec change. delta is max(0.5 %, twice the noise floor). The k-th use of a holdout tests at
+alpha = 0.05 * 6 / (pi^2 k^2), so that all uses together err at most 5 % of the time. After MAX_USES uses of a window, the
+gate waits for a newer one. The anchor never changes once it is large enough, and it is never used up: it continues to be
+tested at the strictest of these levels, because it can only refuse. Before there is a newer window, the anchor is also
+the window, and is used up as one.
 
 All comparisons leave out documents that either side was trained on. Source: docs/concepts.md.
 """

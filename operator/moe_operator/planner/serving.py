@@ -154,7 +154,7 @@ def _starting(decided: Decisions) -> ExpertRevision | None:
 
 
 def _scale(state: ExpertState, asked: list[ExpertRevision]) -> tuple[tuple[ObjectRef, int], ...]:
-    """Return how many replicas which Deployments get: those of the revisions that need servers, as many as the spec says.
+    """Return the Deployments to scale, each with its number of replicas: the servers of `asked`, as many as the spec says.
 
     At zero, every server of the Expert is scaled down, including those of a revision that is about to be replaced.
     """
