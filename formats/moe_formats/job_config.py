@@ -14,6 +14,12 @@ from moe_formats.paths import RelativePath
 from moe_formats.segment_size import DEFAULT_SEGMENT_BYTES, SegmentBytes
 from moe_formats.training_spec import TrainingSpec
 
+#: Smallest number of independent clusters from which an interval is computed, and on which anything is decided.
+MIN_CLUSTERS = 20
+
+#: Largest number of decisions that one window is used for. Then the gate waits for a newer window.
+MAX_USES = 5
+
 
 class OnSegments(Format):
     """A Job that works on the segments on which a pool's models are compared."""
@@ -86,7 +92,7 @@ class HoldoutRule(Format):
     )
     salt: str = Field(description="Text that is mixed into the hash that picks the held-out clusters.")
     min_clusters: int = Field(
-        default=20,
+        default=MIN_CLUSTERS,
         description="Smallest number of held-out clusters. A holdout with fewer is not used to decide anything "
         "(HoldoutTooSmall).",
     )

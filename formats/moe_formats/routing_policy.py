@@ -12,6 +12,9 @@ from moe_formats.format import Digest, Format
 from moe_formats.names import ObjectName
 from moe_formats.paths import RelativePath
 
+#: How a gateway chooses an Expert: by a table that scores the prompt, or by the likelihood of the prompt.
+StrategyName = Literal["Distilled", "Posterior"]
+
 #: Largest policy, in bytes: it must fit into a ConfigMap (1 MiB) together with metadata.
 MAX_POLICY_BYTES = 900_000
 
@@ -75,7 +78,7 @@ class RoutingPolicy(Format):
     pool: ObjectName = Field(
         description="Name of the pool. A client that gives it as `model` gets the Expert that the gateway chooses."
     )
-    strategy: Literal["Distilled", "Posterior"] = Field(
+    strategy: StrategyName = Field(
         description="How to choose. `Distilled`: by a small table that scores the prompt. `Posterior`: by the likelihood of the "
         "prompt under each Expert."
     )

@@ -63,6 +63,10 @@ def _spec(**fields: Any) -> Change:
     return lambda manifest: manifest["spec"].update(fields)
 
 
+def _checkpoint(path: str) -> Change:
+    return _spec(base={"store": "hub", "path": path, "digest": "sha256:" + "0" * 64})
+
+
 def _filter(**fields: Any) -> Change:
     return lambda manifest: manifest["spec"]["data"].update(filters=[fields])
 
@@ -147,6 +151,7 @@ REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("a filter the wrong way round", EXPERT, _filter(name="length", min=9, max=1), "min is larger than max"),
     ("no base", EXPERT, _spec(base={}), "exactly one of expert, preset and store"),
     ("two bases", EXPERT, _spec(base={"expert": "general", "preset": "tiny"}), "exactly one of expert, preset and"),
+    ("a base outside of its store", EXPERT, _checkpoint("models/../../secrets"), "path must not contain '..'"),
     ("a checkpoint without its digest", EXPERT, _spec(base={"store": "hub", "path": "a"}), "give all three, or none"),
     ("a digest of another kind", EXPERT, _spec(base={"store": "hub", "path": "a", "digest": "md5:0"}), "base.digest"),
     ("a preset's own load", EXPERT, _own_load_of_a_preset, "training.balancing.against Base needs base.expert"),

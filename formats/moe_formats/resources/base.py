@@ -16,6 +16,12 @@ def cel(*rules: tuple[str, str]) -> JsonDict:
     return {"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in rules]}
 
 
+#: The CEL rule of a path that must not lead out of its store, with its message.
+NO_WAY_OUT = (
+    "!self.split('/').exists(part, part == '..')",
+    "path must not contain '..': name files in the store",
+)
+
 #: A path or glob in a store or claim. It is relative and has no `..`.
 StorePath = Annotated[
     str,
@@ -25,10 +31,7 @@ StorePath = Annotated[
         pattern=r"^[A-Za-z0-9_*?./\[\] -]+$",
         json_schema_extra=cel(
             ("!self.startsWith('/')", "path must be relative: leave out the leading '/'"),
-            (
-                "!self.split('/').exists(part, part == '..')",
-                "path must not contain '..': name files in the store",
-            ),
+            NO_WAY_OUT,
         ),
     ),
     AfterValidator(beneath),

@@ -55,7 +55,14 @@ class ObjectStatus(Format):
         default=0, description="Generation of the spec that this status describes."
     )
     phase: str = Field(
-        default="", max_length=40, description="One-word summary for people. Programs should read conditions."
+        default="",
+        max_length=40,
+        description="Summary in one word, for people. Programs should read conditions.",
+    )
+    reason: str = Field(
+        default="",
+        max_length=128,
+        description="Why the object is in its phase, as one CamelCase word; docs/reasons.md explains each.",
     )
     conditions: list[Condition] = Field(
         default_factory=list,

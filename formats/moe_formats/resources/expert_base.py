@@ -6,7 +6,7 @@ from pydantic import ConfigDict, Field
 
 from moe_formats.format import Digest, Format
 from moe_formats.names import Name
-from moe_formats.resources.base import cel
+from moe_formats.resources.base import NO_WAY_OUT, cel
 
 
 class Base(Format):
@@ -45,7 +45,15 @@ class Base(Format):
         "What it was trained on is unknown, so it may have seen held-out text. Default: none.",
     )
     path: (
-        Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$")]
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=256,
+                pattern=r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$",
+                json_schema_extra=cel(NO_WAY_OUT),
+            ),
+        ]
         | None
     ) = Field(
         default=None,

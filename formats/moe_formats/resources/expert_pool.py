@@ -9,6 +9,7 @@ from moe_formats.names import Name
 from moe_formats.resources.base import CustomResource, ShortText, cel
 from moe_formats.resources.conditions import ObjectStatus
 from moe_formats.resources.evaluator import Evaluator
+from moe_formats.routing_policy import StrategyName
 from moe_formats.segment_size import DEFAULT_SEGMENT_BYTES, SegmentBytes
 
 
@@ -109,7 +110,7 @@ class Evaluation(Format):
 class Routing(Format):
     """How the gateway chooses an Expert for a request."""
 
-    strategy: Literal["Distilled", "Posterior"] = Field(
+    strategy: StrategyName = Field(
         default="Distilled",
         description="How the gateway chooses. `Distilled`: a small table scores the prompt in the gateway; the operator fits "
         "it to how well the Experts did on held-out text. `Posterior`: every Expert scores the prompt, which is the "
@@ -226,11 +227,6 @@ class RoutingStatus(Format):
 class ExpertPoolStatus(ObjectStatus):
     """What the operator found out about the pool, and did for it."""
 
-    reason: str = Field(
-        default="",
-        max_length=128,
-        description="Why the pool is in its phase, as one CamelCase word; docs/reasons.md explains each.",
-    )
     experts: str = Field(
         default="",
         max_length=16,

@@ -143,11 +143,6 @@ class ServingStatus(Format):
 class ExpertStatus(ObjectStatus):
     """What the operator found out and did. Its size is bounded: long series are in metrics and in the store."""
 
-    reason: str = Field(
-        default="",
-        max_length=128,
-        description="Why the Expert is in its phase, as one CamelCase word; docs/reasons.md explains each.",
-    )
     revisions: int = Field(
         default=0,
         description="Number of the newest revision. A revision is named after its Expert and its number, as `law-2`.",

@@ -57,7 +57,7 @@ def _page(kind: Kind) -> str:
 
 
 def _rules(schema: dict[str, Any]) -> str:
-    messages = [rule["message"] for rule in _all_rules(schema)]
+    messages = list(dict.fromkeys(rule["message"] for rule in _all_rules(schema)))
     if not messages:
         return ""
     return (

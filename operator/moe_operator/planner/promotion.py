@@ -31,18 +31,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from moe_formats.job_config import MAX_USES, MIN_CLUSTERS
 from moe_formats.job_report import Accuracy, Decision, Window
 from moe_formats.resources.expert import Promotion
 from moe_formats.resources.expert_revision import Cause, Evidence, ExpertRevision
 from moe_formats.resources.expert_status import TargetStatus
 from moe_formats.resources.reasons import Reason
 from moe_operator.planner.targets import NOT_MEASURED
-
-#: Smallest number of held-out clusters on which a decision is made.
-MIN_CLUSTERS = 20
-
-#: Largest number of decisions that one window is used for.
-MAX_USES = 5
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ def _said(
         update={
             "observed_generation": generation,
             "phase": phase,
+            "reason": ready.reason.value,
             "conditions": list(merge_conditions(revision.status.conditions, conditions, now=now)),
         }
     )

@@ -14,17 +14,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from moe_formats.job_config import MAX_USES, MIN_CLUSTERS
 from moe_formats.job_report import Decision, Interval
 from moe_trainer.evaluation.matrix import Array, Cell
 from moe_trainer.statistics.bootstrap import TAIL, Bootstrap, Ratio, bootstrap, seed_of
 from moe_trainer.statistics.clustered import Clustered
 from moe_trainer.statistics.superiority import superiority
-
-#: With fewer clean clusters than this, nothing is decided on a holdout.
-MIN_CLUSTERS = 20
-
-#: A window is used for at most this many decisions; after that the gate waits for a new window.
-MAX_USES = 5
 
 #: Enough for two dozen pivots beyond alpha at the fifth use of a window (0.0012).
 DECISION_RESAMPLES = 20_000

@@ -19,7 +19,7 @@ from pydantic import Field
 from moe_formats import store
 from moe_formats.failure import JobError
 from moe_formats.format import Format, canonical_json, digest_of
-from moe_formats.job_config import EvaluatorSource, Measure, TasksRef
+from moe_formats.job_config import MIN_CLUSTERS, EvaluatorSource, Measure, TasksRef
 from moe_formats.job_report import TaskSet
 from moe_trainer.environment import Environment
 from moe_trainer.sources.compression import DamagedError, decompressed
@@ -29,9 +29,6 @@ from moe_trainer.storage.manifest import new_folder, read_manifest
 
 ITEMS = "items.jsonl"
 RULES = "tasks.json"
-
-#: An evaluator needs at least this many independent items.
-MIN_CLUSTERS = 20
 
 
 class Item(Format):

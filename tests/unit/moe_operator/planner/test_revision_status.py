@@ -27,6 +27,7 @@ def said(world: World, name: str = "general-1") -> tuple[Any, ...]:
     found = {item.type: item for item in status.conditions}
     if not found:
         return ()
+    assert status.reason == found["Ready"].reason
     letters = "".join(found[type_].status[0] for type_ in CONDITIONS)
     reasons = [found[type_].reason for type_ in ("Ready", "Trained", "Evaluated", "Promoted")]
     return (status.phase, letters, *reasons)
