@@ -4,8 +4,8 @@ resources/         the custom resources: spec and status of each kind, condition
 training_spec      every field that training reads: for users, for revisions and for Jobs
 left_out           what the identities of revisions and checkpoints leave out of it: frozen tables
 job_config         what a Job is asked to do
-job_report         what a Job found out: the headline in its termination message, and its progress
-failure            how a Job says that it cannot go on: reasons, and exit codes that the operator reads
+job_report         what a Job found out: the headline in its termination message, its progress, and its exit codes
+failure            the exception by which a Job says that it cannot go on
 serve_config       what an expert server serves
 routing_policy     which Experts a gateway sends requests to, and how it chooses
 ngram_table        the table of the Distilled strategy

@@ -43,7 +43,7 @@ def shortfall_of_preset(name: str | None, segment_bytes: SegmentBytes) -> str | 
     if tokens is None:
         return None
     what = f"spec.base.preset is {name!r}, which sees {tokens} tokens"
-    return _too_few(what, tokens, segment_bytes, "Use a base that sees as many")
+    return _too_few(what, tokens, segment_bytes, _another_base(segment_bytes))
 
 
 def shortfall_of_checkpoint(where: str, config: bytes, segment_bytes: SegmentBytes) -> str | None:
@@ -60,7 +60,11 @@ def shortfall_of_checkpoint(where: str, config: bytes, segment_bytes: SegmentByt
     if field is None:
         return None
     what = f"{field} in config.json of the base {where} is {said[field]}"
-    return _too_few(what, said[field], segment_bytes, "Use a base that sees as many")
+    return _too_few(what, said[field], segment_bytes, _another_base(segment_bytes))
+
+
+def _another_base(segment_bytes: SegmentBytes) -> str:
+    return f"Use a base that sees at least {tokens_needed(segment_bytes)} tokens"
 
 
 def _too_few(what: str, tokens: int, segment_bytes: SegmentBytes, fix: str) -> str | None:

@@ -56,6 +56,6 @@ def from_exception(error: BaseException) -> JobError:
         return TransientError(
             "DiskFull",
             f"no space left while writing {where}; everything committed before is intact. "
-            "Enlarge the pool's storage or remove old revisions, and the next attempt goes on from there.",
+            "Enlarge the pool's claim or remove old revisions, and the next attempt goes on from there.",
         )
     return TransientError("Crashed", f"{type(error).__name__}: {error}")

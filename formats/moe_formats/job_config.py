@@ -33,8 +33,15 @@ class OnSegments(Format):
     )
 
 
+#: What a document of a source is.
+DocumentFormat = Literal["text", "jsonl", "messages"]
+
+#: What a filter measures of a document.
+FilterName = Literal["length", "characterRatio", "nearDuplicate", "language", "perplexity", "codeParses"]
+
+
 class Source(Format):
-    """Files to read documents from. Their names say whether they are jsonl, parquet or plain text, and compressed."""
+    """Files to read documents from. The name of each tells its format and its compression, as in `a.jsonl.gz`."""
 
     root: str = Field(
         description="Name of the data store or claim: a key of MOE_OBJECT_STORES, or a folder in MOE_SOURCES."
@@ -46,7 +53,7 @@ class Source(Format):
         description="Weight of this source in what is trained on, relative to the weights of the other sources. "
         "Absent: 1 if another source has a weight; if none has, every document is read equally often.",
     )
-    format: Literal["text", "jsonl", "messages"] = Field(
+    format: DocumentFormat = Field(
         description="What a document is: `text` is the text of a record or of a whole file; `messages` is the "
         "conversation of a record; `jsonl` is the text of a line of JSON, whatever the file is called."
     )
@@ -59,9 +66,7 @@ class Source(Format):
 class Filter(Format):
     """A rule that drops documents. The documents that it drops are counted under its name."""
 
-    name: Literal["length", "characterRatio", "nearDuplicate", "language", "perplexity", "codeParses"] = (
-        Field(description="What is measured of a document.")
-    )
+    name: FilterName = Field(description="What is measured of a document.")
     min: float | None = Field(
         default=None,
         description="Smallest value that is kept: bytes (length), a share of 0 to 1 (characterRatio), the probability of "
@@ -108,14 +113,21 @@ class ExpertRef(Format):
     )
 
 
+#: What the digest of a snapshot is of.
+DATA_DIGEST = (
+    "Digest of the data: the documents that the filters kept, the weights of their sources, and the rule by which some are "
+    "held out. Documents that training leaves out because they resemble held-out text are included."
+)
+
+
 class SnapshotRef(Format):
     """A committed snapshot in the pool's store."""
 
     path: RelativePath = Field(description="Folder of the snapshot, relative to the pool's store.")
-    digest: Digest = Field(description="Digest of the snapshot's data, before anything is excluded.")
+    digest: Digest = Field(description=DATA_DIGEST)
 
 
-#: Whether held-out text may have been trained on beyond what ancestry tells. Absent: ancestry tells everything.
+#: Whether a model may have been trained on text that its ancestry does not list. Absent: ancestry lists everything.
 Contamination = Literal["Unknown"]
 
 
@@ -123,7 +135,8 @@ class ArtefactRef(Format):
     """A committed artefact (weights, tokenizer and manifest) in the pool's store."""
 
     revision: str = Field(
-        max_length=63, description="Name of the ExpertRevision that made the artefact, for messages."
+        max_length=63,
+        description="Name of the ExpertRevision that made the artefact; `imported` for a checkpoint from outside.",
     )
     path: RelativePath = Field(description="Folder of the artefact, relative to the pool's store.")
     digest: Digest = Field(description="SHA-256 of the artefact's manifest.json.")
@@ -219,7 +232,9 @@ class SnapshotJob(OnSegments):
     expert: ExpertRef = Field(description="The Expert that the snapshot is for.")
     sources: tuple[Source, ...] = Field(description="Where documents come from.")
     filters: tuple[Filter, ...] = Field(
-        default=(), description="Rules that drop documents, applied in order."
+        default=(),
+        description="Rules that drop documents. Rules about single documents are applied first, then perplexity, then "
+        "nearDuplicate.",
     )
     holdout: HoldoutRule = Field(description="How the pool splits documents.")
     evaluators: tuple[EvaluatorSource, ...] = Field(
@@ -259,7 +274,7 @@ class TrainJob(Format):
     preset: str | None = Field(default=None, description="Preset to initialise if there is no parent.")
     base: ArtefactRef | None = Field(
         default=None,
-        description="Artefact that losses compare the model with: the pinned parent of the Expert's first revision. "
+        description="Artefact that losses compare the model with: the pinned revision of the Expert's base. "
         "Absent: the parent.",
     )
     data: SnapshotRef = Field(description="Snapshot to train on.")
@@ -302,10 +317,10 @@ class EvaluateJob(OnSegments):
     revision: str = Field(description="Name of the ExpertRevision that is evaluated.")
     candidate: ArtefactRef = Field(description="Artefact of that revision.")
     current: ArtefactRef | None = Field(
-        default=None, description="Artefact of the promoted revision. Absent if none is promoted."
+        default=None, description="Artefact of the current revision. Absent if none is promoted."
     )
     base: ArtefactRef | None = Field(
-        default=None, description="Pinned parent of the Expert's first revision. Absent for a preset."
+        default=None, description="Pinned revision of the Expert's base. Absent for a preset."
     )
     comparisons: tuple[Comparison, ...] = Field(
         description="Comparisons to make: on the Expert's own anchor first, then on the newest window."
@@ -324,7 +339,7 @@ class EvaluateJob(OnSegments):
 
     @property
     def contamination(self) -> Contamination | None:
-        """Return `Unknown` if any compared model may have seen held-out text that ancestry does not tell of."""
+        """Return `Unknown` if any compared model may have seen held-out text that its ancestry does not list."""
         return next((model.contamination for model in self.models if model.contamination), None)
 
     @property
@@ -366,7 +381,7 @@ class DistillJob(OnSegments):
 
     kind: Literal["distill"] = "distill"
     pool_uid: str = Field(description="UID of the pool's object, which names its folder in the store.")
-    roster: tuple[ArtefactRef, ...] = Field(description="Artefacts of the served revisions.")
+    roster: tuple[ArtefactRef, ...] = Field(description="Artefacts of the revisions that should serve.")
     experts: tuple[ExpertRef, ...] = Field(description="The Experts of those revisions, in the same order.")
     suite: tuple[HoldoutRef, ...] = Field(description="Holdouts whose segments the table is fitted to.")
 

@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter
 from pydantic.config import JsonDict
 
 from moe_formats.format import Digest, Format
+from moe_formats.job_config import DATA_DIGEST, Contamination
 from moe_formats.names import EvaluatorName
 from moe_formats.paths import RelativePath
 
@@ -28,12 +29,13 @@ MAX_HEADLINE_BYTES = 3072
 class Interval(Format):
     """An estimate with its 95 % interval, from a studentised bootstrap over clusters of near-duplicate documents."""
 
-    value: float = Field(description="The estimate itself.")
+    value: float = Field(description="Point estimate, in the unit of the score.")
     lower: float = Field(description="Lower end of the 95 % interval.")
     upper: float = Field(description="Upper end of the 95 % interval.")
     clusters: int | None = Field(
         default=None,
-        description="Number of clusters of near-duplicate documents that the estimate is computed from.",
+        description="Number of clusters of near-duplicate documents, or of items, that the estimate is computed from. "
+        "Absent if it was not recorded.",
     )
 
 
@@ -44,6 +46,10 @@ class Window(Format):
     digest: Digest = Field(description="SHA-256 of the holdout's manifest.")
     clusters: int = Field(description="Number of clusters of near-duplicate documents in the holdout.")
     segments: int = Field(description="Number of segments that models are scored on.")
+
+
+#: Description of the holdout that all revisions of an Expert are compared on.
+ANCHOR = "The first holdout of the Expert. While it has fewer than 20 clusters, the next holdout replaces it."
 
 
 def _without_pattern(schema: JsonDict) -> None:
@@ -74,15 +80,15 @@ class Accuracy(Format):
     against: Literal["current", "base"] | None = Field(
         default=None,
         description="What the revision was compared with: the current revision (`current`) or, for a first revision, the "
-        "base (`base`).",
+        "base (`base`). Absent if it was compared with nothing.",
     )
 
 
 class Decision(Format):
-    """One comparison that the promotion gate reads: candidate against current, on a holdout that is clean for both."""
+    """One comparison that the promotion gate reads, on clusters of a holdout that neither side was trained on."""
 
     role: Literal["anchor", "window"] = Field(
-        description="Which holdout was used: the Expert's first (`anchor`) or its newest (`window`)."
+        description="Holdout that was used: the Expert's first (`anchor`) or its newest (`window`)."
     )
     holdout: Digest = Field(description="SHA-256 of the holdout's manifest.")
     uses: int = Field(description="Number of decisions that have used this holdout, including this one.")
@@ -90,7 +96,8 @@ class Decision(Format):
         description="Error rate of the one-sided bound; it falls with each use of the holdout."
     )
     against: Literal["current", "base", "unigram"] = Field(
-        description="What the candidate was compared with: the current revision, the base, or a byte-unigram model."
+        description="What the candidate was compared with: the current revision (`current`); for a first revision its base "
+        "(`base`), or a model of single bytes (`unigram`) if it starts from a preset."
     )
     interval: Interval = Field(
         description="Mean over segments of ln(b_candidate / b_against), where b is bits per byte. Negative means that "
@@ -120,13 +127,13 @@ class SnapshotHeadline(Format):
     kind: Literal["snapshot"] = "snapshot"
     report: Digest = Field(description="SHA-256 of report.json.")
     path: RelativePath = Field(description="Folder of the snapshot, relative to the pool's store.")
-    digest: Digest = Field(description="Digest of the data, before anything is excluded.")
+    digest: Digest = Field(description=DATA_DIGEST)
     documents: int = Field(description="Number of documents that are kept for training.")
     train_bytes: int = Field(description="Size of the training text, in bytes.")
     dropped: dict[str, int] = Field(
         default_factory=dict, description="Number of documents dropped, by reason."
     )
-    anchor: Window = Field(description="The first holdout of the Expert.")
+    anchor: Window = Field(description=ANCHOR)
     newest: Window | None = Field(
         default=None, description="The newest holdout of the Expert. Absent if it is the anchor."
     )
@@ -178,9 +185,11 @@ class EvaluateHeadline(Format):
     report: Digest = Field(description="SHA-256 of report.json.")
     decisions: tuple[Decision, ...] = Field(description="The comparisons that the gate asked for.")
     delta: float = Field(
-        description="Smallest difference of ln(bits per byte) that counts: 0.5 % or twice the noise floor."
+        description="Smallest difference of ln(bits per byte) that counts: 0.005, or twice the noise floor if that is larger."
     )
-    noise_floor: float = Field(description="Difference between two scorings of the same weights.")
+    noise_floor: float = Field(
+        description="Difference of ln(bits per byte) between two scorings of the same weights; 0 on a CPU."
+    )
     bits_per_byte: Interval | None = Field(default=None, description="Bits per byte on the own anchor.")
     gain: Interval | None = Field(
         default=None, description="Mean of ln(b_base / b_expert) on the own anchor."
@@ -214,7 +223,7 @@ class EvaluateHeadline(Format):
     absent: dict[str, str] = Field(
         default_factory=dict, description="Names of scores that could not be computed, with the reason."
     )
-    contamination: Literal["Unknown"] | None = Field(
+    contamination: Contamination | None = Field(
         default=None,
         description="`Unknown` if it is not known what a compared model was trained on, so that it may have seen "
         "held-out text. Absent if everything is known.",
@@ -231,11 +240,11 @@ class DistillHeadline(Format):
     digest: Digest = Field(description="SHA-256 of the table's file.")
     routed_bits_per_byte: float = Field(description="Bits per byte if the table routes every segment.")
     oracle_bits_per_byte: float = Field(
-        description="Bits per byte if every segment goes to the Expert that is best on it."
+        description="Bits per byte if every segment goes to the Expert that codes it in the fewest."
     )
     random_bits_per_byte: float = Field(description="Bits per byte if every segment goes to a random Expert.")
     accuracy: float = Field(
-        description="Share of segments that the table sends to the Expert that is best on them."
+        description="Share of segments, 0 to 1, that the table sends to the Expert that codes them in the fewest bits."
     )
     posterior_bits_per_byte: float | None = Field(
         default=None, description="Bits per byte if Posterior routes every segment."

@@ -1,18 +1,20 @@
-"""What identities leave out of a training spec: two frozen tables.
+"""What identities leave out of a training spec: frozen tables of values, and a set of fields that never count.
 
-A revision and a checkpoint are each known by a digest of the training fields that change their weights. A field
-with the value of its table is left out of the digest. So a new field, or a new default for users, leaves every
+A revision and a checkpoint are each identified by a digest of the training fields that change their weights. A field
+with the value in its table is left out of the digest. So a new field, or a new default for users, leaves every
 digest as it was, and nothing is trained again.
 
-Both tables follow one rule: **lines are added and never changed.** A new field joins OF_REVISIONS, and with it
-OF_CHECKPOINTS, with the value under which weights come out as they did before the field existed.
+The tables follow one rule: **lines are added and never changed.** A new field joins OF_REVISIONS, and with it
+OF_CHECKPOINTS, with the value under which weights come out as they did before the field existed. A new field of a nested
+model (`lora`, `bank`, `balancing`) is added inside of its line.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-#: Fields that change no weights: how often training pauses to look at itself, and what it computes twice to save
-#: memory. No revision is known by them.
+#: Fields that change no weights: how often training pauses to validate or to save, and what it computes twice to save
+#: memory. The identity of a revision leaves them out whatever their value, except that `validation_every` counts where
+#: training may stop early, at a validation.
 NO_WEIGHTS_CHANGE = frozenset({"validation_every", "checkpoint_every", "recompute"})
 
 #: The identity of a revision: the values that are left out. They are also what a stored revision, or the text of a

@@ -84,21 +84,23 @@ class RoutingPolicy(Format):
     )
     fallback: ObjectName | None = Field(
         default=None,
-        description="Expert for requests that the strategy cannot decide. Absent: the first Expert.",
+        description="Expert for requests that the strategy cannot decide, and for routed requests for whose Expert no "
+        "server answers. Absent: the first Expert for the former, and none for the latter.",
     )
     experts: tuple[RoutedExpert, ...] = Field(
         min_length=1, max_length=64, description="The Experts to choose among."
     )
     table: DistilledTable | None = Field(
         default=None,
-        description="The table of the Distilled strategy. Absent until there is one: Distilled then sends every request to "
-        "the fallback.",
+        description="The table of the Distilled strategy. Without it, a gateway sends every request to the fallback; the "
+        "operator writes strategy Posterior until there is a table. Absent for strategy Posterior.",
     )
     temperature: float = Field(
         default=1.0,
         gt=0,
         le=1000,
-        description="Number that Posterior divides log-likelihoods by, fitted by likelihood. 1 gives Bayes' rule.",
+        description="Number that Posterior divides log-likelihoods by: the one that was fitted together with the pool's "
+        "newest table, or 1, which gives Bayes' rule, if the pool never had a table.",
     )
     prior: dict[ObjectName, float] = Field(
         default_factory=dict, description="Weight of an Expert before the prompt is seen, by name. Absent: 1."

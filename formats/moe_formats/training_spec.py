@@ -23,8 +23,13 @@ MethodName = Literal["Full", "LoRA", "ExpertBank"]
 #: Parts of a model that can get low-rank updates.
 LoRATarget = Literal["Attention", "FeedForward", "InLayerExperts"]
 
-#: How the learning rate goes on after its warm-up.
+#: Course of the learning rate after its warm-up.
 Schedule = Literal["Cosine", "Linear", "Constant"]
+
+
+#: Descriptions of fields that TrainingSpec defines again, because there they always have a value.
+_LORA = "Size of the low-rank updates. Read by method LoRA only. Default: rank 16 on all parts."
+_BANK = "Size of the bank. Read by method ExpertBank only. Default: 4 in-layer experts per mixture layer."
 
 
 class Balancing(Format):
@@ -44,7 +49,7 @@ class Balancing(Format):
         default="None",
         description="Balances without a loss: adds a bias to the scores by which the router chooses, and moves it after "
         "each step, by biasRate (`Sign`) or by biasRate times the relative deviation from the mean load "
-        "(`Proportional`). `None` adds no bias.",
+        "(`Proportional`). Only for method Full and a base whose routers have sigmoid scores. `None` adds no bias.",
     )
     bias_rate: float = Field(
         default=0.001,
@@ -57,7 +62,8 @@ class Balancing(Format):
         gt=0,
         le=64,
         description="Largest number of slots that an in-layer expert takes in a forward pass during training, as a "
-        "multiple of its fair share. It takes those with the largest weights and drops the others. "
+        "multiple of its fair share: all slots divided by the number of in-layer experts. It takes the slots with the "
+        "largest weights and drops the others. "
         "Default: nothing is dropped.",
     )
 
@@ -81,13 +87,16 @@ class EarlyStop(Format):
 
 
 class LoRASpec(Format):
-    """Low-rank updates of frozen weights: W + alpha / rank * B A (Hu et al., 2021)."""
+    """Low-rank updates of frozen weights: W + scale * B A, where scale is alpha / rank (Hu et al., 2021)."""
 
     rank: int = Field(
         default=16, ge=1, le=1024, description="Rank of each update: rows of A and columns of B."
     )
     alpha: float = Field(
-        default=32.0, gt=0, le=65536, description="Scale of the updates: each is alpha / rank * B A."
+        default=32.0,
+        gt=0,
+        le=65536,
+        description="Scale of the updates: each is B A times alpha / rank, or alpha / sqrt(rank) with rankStabilised.",
     )
     rank_stabilised: bool = Field(
         default=False,
@@ -121,7 +130,8 @@ LoadBalancingLossWeight = Annotated[
     Field(
         ge=0,
         le=10,
-        description="Weight of the load-balancing loss, which makes routers use all in-layer experts. 0 turns it off.",
+        description="Weight of the load-balancing loss, which makes routers use all in-layer experts. 0 turns it off. Must "
+        "be 0 for a base without routers that can be balanced (a dense one). Method ExpertBank ignores it.",
     ),
 ]
 
@@ -137,11 +147,11 @@ class TrainingFields(Format):
     )
     lora: LoRASpec | None = Field(
         default=None,
-        description="Size of the low-rank updates. Read by method LoRA only. Default: rank 16 on all parts.",
+        description=_LORA,
     )
     bank: BankSpec | None = Field(
         default=None,
-        description="Size of the bank. Read by method ExpertBank only. Default: 4 in-layer experts per mixture layer.",
+        description=_BANK,
     )
     learning_rate: float = Field(
         default=0.001,
@@ -151,7 +161,7 @@ class TrainingFields(Format):
     )
     schedule: Schedule = Field(
         default="Cosine",
-        description="How the learning rate goes on after the warm-up: down to a tenth of its peak along half a cosine "
+        description="Course of the learning rate after the warm-up: down to a tenth of its peak along half a cosine "
         "(`Cosine`) or a straight line (`Linear`), or unchanged (`Constant`).",
     )
     warmup_fraction: float = Field(
@@ -182,8 +192,9 @@ class TrainingFields(Format):
         default=None,
         ge=64,
         le=100_000_000,
-        description="Tokens per forward and backward pass. A smaller value takes less memory: the gradients of several "
-        "passes are added up to one step. At most batchTokens. Default: batchTokens.",
+        description="Tokens per forward and backward pass of one process. A smaller value takes less memory: the gradients "
+        "of several passes are added up to one step. At most batchTokens. Default: batchTokens, so that a process takes its "
+        "whole share of a step in one pass.",
     )
     context_tokens: int | None = Field(
         default=None,
@@ -221,23 +232,24 @@ class TrainingFields(Format):
         default=0.001,
         ge=0,
         le=10,
-        description="Weight of the router z-loss, which keeps the router's logits small. 0 turns it off.",
+        description="Weight of the router z-loss, which keeps the router's logits small. 0 turns it off. Must be 0 for a "
+        "base without routers that can be balanced (a dense one).",
     )
     specialization_loss_weight: float = Field(
         default=0.0,
         ge=0,
         le=10,
         description="Weight of the specialization loss, which gives more weight to text on which the Expert is not yet "
-        "better than its base. The base is computed alongside, which takes about a third more time, and memory for its "
-        "weights. 0 turns it off.",
+        "better than its base, so it needs base.expert or base.store. The base is computed alongside, which takes about a "
+        "third more time, and memory for its weights. 0 turns it off.",
     )
     regularization: float = Field(
         default=0.0,
         ge=0,
         le=100,
         description="Weight of KL(base || Expert) on replayed text, which keeps the Expert close to its base there. "
-        "Needs data.replay. The base is computed alongside, which takes about a third more time, and memory for its "
-        "weights. 0 turns it off.",
+        "Needs data.replay, and so base.expert. The base is computed alongside, which takes about a third more time, and "
+        "memory for its weights. 0 turns it off.",
     )
     balancing: Balancing = Field(
         default_factory=Balancing,
@@ -284,11 +296,11 @@ class TrainingSpec(TrainingFields):
 
     lora: LoRASpec = Field(
         default_factory=LoRASpec,
-        description="Size of the low-rank updates. Read by method LoRA only. Default: rank 16 on all parts.",
+        description=_LORA,
     )
     bank: BankSpec = Field(
         default_factory=BankSpec,
-        description="Size of the bank. Read by method ExpertBank only. Default: 4 in-layer experts per mixture layer.",
+        description=_BANK,
     )
     # The default for users has changed since this field was first recorded.
     load_balancing_loss_weight: LoadBalancingLossWeight = left_out.OF_REVISIONS["load_balancing_loss_weight"]
@@ -305,13 +317,13 @@ class TrainingSpec(TrainingFields):
         return self.specialization_loss_weight > 0 or self.regularization > 0
 
     def revision_identity(self) -> dict[str, Any]:
-        """Return the fields by which a revision is known, by name in snake_case."""
+        """Return the fields by which a revision is identified, by name in snake_case."""
         # Where training may end at a validation, the steps between validations change the weights.
         unread = left_out.NO_WEIGHTS_CHANGE - ({"validation_every"} if self.early_stop else set())
         return left_out.differing(self.model_dump(mode="json", exclude=set(unread)), left_out.OF_REVISIONS)
 
     def checkpoint_identity(self) -> dict[str, Any]:
-        """Return the fields by which a checkpoint is known, by name in snake_case: all that decide a run's bits."""
+        """Return the fields by which a checkpoint is identified, by name in snake_case: all that decide a run's bits."""
         found = left_out.differing(self.model_dump(mode="json"), left_out.OF_CHECKPOINTS)
         if self.early_stop is not None:
             fields = self.early_stop.model_dump(mode="json")

@@ -45,7 +45,9 @@ class Condition(Format):
     observed_generation: int = Field(
         default=0, ge=0, description="Generation of the spec that the condition was computed from."
     )
-    last_transition_time: datetime | None = Field(default=None, description="When `status` last changed.")
+    last_transition_time: datetime | None = Field(
+        default=None, description="When `status` last changed. Absent before the condition is stored."
+    )
 
 
 class ObjectStatus(Format):

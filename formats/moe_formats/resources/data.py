@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from moe_formats.format import Format
+from moe_formats.job_config import DocumentFormat, FilterName
 from moe_formats.names import Name
 from moe_formats.resources.base import StorePath, cel
 
@@ -53,7 +54,7 @@ class DataSource(Format):
         "source with a large weight is read more often. Default: 1 if another source has a weight; "
         "if none has, every document is read equally often.",
     )
-    format: Literal["text", "jsonl", "messages"] = Field(
+    format: DocumentFormat = Field(
         default="text",
         description="What a document is. `text` is the text of a record, or of a whole file. `messages` is the conversation "
         "of a record, of which only the assistant's words are learnt. `jsonl` is the text of a line of JSON, whatever "
@@ -105,14 +106,12 @@ class DataFilter(Format):
         )
     )
 
-    name: Literal["length", "characterRatio", "nearDuplicate", "language", "perplexity", "codeParses"] = (
-        Field(
-            description="What is measured of a document. `length`: its bytes. `characterRatio`: its share of letters, "
-            "digits and spaces. `nearDuplicate`: its estimated Jaccard similarity to a document that was kept before. "
-            "`language`: its most probable language, by py3langid. `perplexity`: how surprising it is compared with the "
-            "Expert's other documents, in bits per byte of a trigram model of bytes. `codeParses`: whether it parses as "
-            "code; nothing is executed."
-        )
+    name: FilterName = Field(
+        description="What is measured of a document. `length`: its bytes. `characterRatio`: its share of letters, "
+        "digits and spaces. `nearDuplicate`: its estimated Jaccard similarity to a document that was kept before. "
+        "`language`: its most probable language, by py3langid. `perplexity`: how surprising it is compared with the "
+        "Expert's other documents, in bits per byte of a trigram model of bytes. `codeParses`: whether it parses as "
+        "code; nothing is executed."
     )
     min: float | None = Field(
         default=None,
@@ -177,7 +176,8 @@ class Data(Format):
     filters: list[DataFilter] = Field(
         default_factory=list,
         max_length=16,
-        description="Rules that drop documents, applied in order. Default: none.",
+        description="Rules that drop documents. Whatever their order here, rules about single documents are applied first, "
+        "then perplexity, then nearDuplicate. Default: none.",
     )
     replay: Replay | None = Field(
         default=None,
@@ -186,6 +186,7 @@ class Data(Format):
     )
     refresh: Literal["never", "hourly", "daily", "weekly"] = Field(
         default="never",
-        description="How often the sources are read again. New documents lead to a new revision (cause NewData). If the "
-        "data is unchanged, nothing is trained.",
+        description="How often the sources are read again, counted from the Expert's creation. While a revision is being "
+        "made, the next reading waits. New documents lead to a new revision (cause NewData). If the data is unchanged, "
+        "nothing is trained.",
     )

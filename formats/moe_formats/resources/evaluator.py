@@ -1,10 +1,11 @@
 """Evaluators of a pool: named measures of tasks whose answers can be checked."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
 from moe_formats.format import Format
+from moe_formats.job_config import MIN_CLUSTERS, Measure
 from moe_formats.names import EvaluatorName, Name
 from moe_formats.resources.base import StorePath, cel
 
@@ -32,7 +33,7 @@ class Evaluator(Format):
     name: EvaluatorName = Field(
         description="Name by which Experts ask for the evaluator, in `targets.accuracy` and `promotion.evaluators`."
     )
-    measure: Literal["exactMatch", "codeParses", "container"] = Field(
+    measure: Measure = Field(
         description="How an answer is checked. `exactMatch`: it must equal one of the item's answers, ignoring case, "
         "spacing and a full stop. `codeParses`: prompt and answer together must be Python that parses; nothing is "
         "executed. `container`: a grader, a program in a container of its own, judges it."
@@ -54,8 +55,9 @@ class Evaluator(Format):
     )
     path: StorePath = Field(
         description="Glob of files, relative to the store or claim. Each line of a file is an item, as a JSON object; "
-        "files may be compressed. Items with the same `cluster` count as one piece of evidence. Items must not be among "
-        "the texts that Experts learn from."
+        "files may be compressed. Items that are not independent, such as wordings of one question, should have the same "
+        "text in a field `cluster`: a cluster counts as one piece of evidence, and at least 20 are needed. Keep items out "
+        "of the texts that Experts learn from; nothing checks this."
     )
     prompt_field: str = Field(
         default="prompt",
@@ -81,7 +83,7 @@ class Evaluator(Format):
     )
     max_items: int = Field(
         default=500,
-        ge=20,
+        ge=MIN_CLUSTERS,
         le=10_000,
         description="Largest number of items that are used. If there are more, this many are drawn, always the same ones.",
     )

@@ -22,7 +22,9 @@ class Targets(Format):
         ge=0,
         le=1,
         description="Specialization score to reach: 0.5 is no specialization, 1 is complete. It is met if the lower end of "
-        "the measured interval is at least this. Needs a domain. Default: no target.",
+        "the measured interval is at least this, and missed if the Expert gains nothing over its base. It can only be "
+        "measured for an Expert with a domain and a base that is not a preset, in a pool with another domain. "
+        "Default: no target.",
     )
     gain: float | None = Field(
         default=None,
@@ -30,7 +32,7 @@ class Targets(Format):
         le=10,
         description="Gain over the base to reach on the Expert's own domain: the mean of ln(b_base / b_expert), where b is "
         "bits per byte; 0.12 is about 12 % better. It is met if the lower end of the measured interval is at least this. "
-        "Default: no target.",
+        "It cannot be measured for an Expert that starts from a preset. Default: no target.",
     )
     bits_per_byte: float | None = Field(
         default=None,
@@ -40,7 +42,9 @@ class Targets(Format):
         "the measured interval is at most this. Default: no target.",
     )
     accuracy: AccuracyTarget | None = Field(
-        default=None, description="Accuracy to reach by a named evaluator of the pool. Default: no target."
+        default=None,
+        description="Accuracy to reach by a named evaluator of the pool. The promotion gate then also refuses a revision "
+        "that is worse by this evaluator. Default: no target.",
     )
 
 
@@ -57,33 +61,35 @@ class Promotion(Format):
         ge=0,
         le=8,
         description="Largest forgetting that is accepted: the mean of b_expert - b_base over the other domains, in bits per "
-        "byte. The upper end of the measured interval is compared with it. Default: no limit.",
+        "byte. The upper end of the measured interval is compared with it. Where forgetting cannot be measured (the Expert "
+        "starts from a preset, or the pool has no other domain), the gate waits. Default: no limit.",
     )
     evaluators: list[EvaluatorName] = Field(
         default_factory=list,
         max_length=3,
-        description="Evaluators of the pool by which a revision must not be worse than the one before it, in addition to "
-        "the evaluator of `targets.accuracy`. Default: none.",
+        description="Evaluators of the pool by which a revision must not be worse than the current one (a first revision: "
+        "than its base), in addition to the evaluator of `targets.accuracy`. Default: none.",
         json_schema_extra={"x-kubernetes-list-type": "set"},
     )
     accuracy_margin: float = Field(
         default=0.05,
         gt=0,
         le=1,
-        description="Accuracy that a revision may lose, at the lower end of the interval of the difference, and still not "
-        "count as worse. With a margin below about 1.5 / items, no revision can be shown not to be worse.",
+        description="Accuracy that a revision may lose: the lower end of the interval of the difference must be at least "
+        "-accuracyMargin. If both give the same answers, the lower end is about -4.4 divided by the number of clusters of "
+        "items, so with a smaller margin the gate waits for more items.",
     )
 
 
 class Serving(Format):
-    """How the promoted revision is served, and on what hardware."""
+    """With how many servers the Expert is served, and on what hardware."""
 
     replicas: int = Field(
         default=1,
         ge=0,
         le=64,
-        description="Number of servers of the promoted revision. `kubectl scale` changes it. With 0, the Expert does not "
-        "serve.",
+        description="Number of servers of the revision that serves. While another one takes over, each has as many. "
+        "`kubectl scale` changes it. With 0, the Expert does not serve.",
     )
     profile: Name = Field(
         default="cpu",
@@ -124,12 +130,13 @@ class ExpertSpec(Format):
             ),
             (
                 "self.training.regularization == 0.0 || has(self.data.replay)",
-                "training.regularization keeps the Expert close to its base on replayed text: give data.replay, or leave it out",
+                "training.regularization keeps the Expert close to its base on replayed text: give data.replay (which needs "
+                "base.expert), or leave it out",
             ),
             (
                 "self.training.specializationLossWeight == 0.0 || !has(self.base.preset)",
                 "training.specializationLossWeight compares the Expert with its base, and a preset has no base: leave it out, "
-                "or give base.expert",
+                "or give base.expert or base.store",
             ),
             (
                 "!has(self.data.replay) || has(self.base.expert)",
@@ -148,7 +155,7 @@ class ExpertSpec(Format):
         description="Domain that the Expert is specialised in, for example `law`. Immutable. Default: none, for a mixture "
         "such as `general` that other Experts start from.",
     )
-    base: Base = Field(description="What the first revision of the Expert starts from.")
+    base: Base = Field(description="What training starts from. Another base trains the Expert again.")
     data: Data = Field(description="The documents that the Expert learns from.")
     training: Training = Field(
         default_factory=Training,
@@ -159,11 +166,12 @@ class ExpertSpec(Format):
     )
     promotion: Promotion = Field(
         default_factory=Promotion,
-        description="What the promotion gate asks for in addition to its fixed clauses. Default: nothing.",
+        description="What the promotion gate asks for in addition to its fixed clauses. Default: nothing, unless "
+        "targets.accuracy names an evaluator: the gate then compares by it, with accuracyMargin 0.05.",
     )
     serving: Serving = Field(
         default_factory=Serving,
-        description="How the promoted revision is served. Default: one server on a CPU.",
+        description="With how many servers the Expert is served, and on what hardware. Default: one server on a CPU.",
     )
     seed: int = Field(
         default=0,
@@ -183,7 +191,7 @@ class ExpertSpec(Format):
         max_length=63,
         pattern=r"^[a-z][a-z0-9-]*$",
         description="Name of the ExpertRevision that serves, for example for a rollback. It must have been promoted. "
-        "Default: the newest promoted revision.",
+        "Default: the current revision.",
     )
     paused: bool = Field(
         default=False,

@@ -1,4 +1,4 @@
-"""`spec.base` of an Expert: what its first revision starts from."""
+"""`spec.base` of an Expert: what its training starts from."""
 
 from typing import Annotated
 
@@ -10,7 +10,7 @@ from moe_formats.resources.base import NO_WAY_OUT, cel
 
 
 class Base(Format):
-    """What the first revision starts from: another Expert of the pool, a preset, or a checkpoint in a data store."""
+    """What training starts from: another Expert of the pool, a preset, or a checkpoint in a data store."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
@@ -27,8 +27,9 @@ class Base(Format):
 
     expert: Name | None = Field(
         default=None,
-        description="Expert of the same pool to start from. Its promoted revision is pinned when the first revision of "
-        "this Expert is made; a newer one does not retrain this Expert. Default: none.",
+        description="Expert of the same pool to start from. Its current revision is pinned when this Expert first starts "
+        "from it, and every later change of the spec starts from the pinned revision again. A newer revision of the base "
+        "does not retrain this Expert. Default: none.",
     )
     preset: str | None = Field(
         default=None,

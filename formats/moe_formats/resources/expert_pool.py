@@ -43,8 +43,9 @@ class Storage(Format):
         default=None,
         max_length=20,
         pattern=r"^[1-9][0-9]*(Mi|Gi|Ti)$",
-        description="Size of a claim that the operator creates, for example `20Gi`. It can be raised, never lowered. Give "
-        "either this or claim. Default: none.",
+        description="Size of a claim that the operator creates, for example `20Gi`. It cannot be lowered. Raising it does "
+        "not enlarge a claim that exists: enlarge the claim itself, if its StorageClass allows that. Give either this or "
+        "claim. Default: none.",
     )
     claim: str | None = Field(
         default=None,
@@ -119,7 +120,8 @@ class Routing(Format):
     )
     fallback: Name | None = Field(
         default=None,
-        description="Expert that answers requests that cannot be scored. Default: the first Expert by name.",
+        description="Expert that answers requests that cannot be scored, and routed requests for whose Expert no server "
+        "answers. Default: the first Expert by name for requests that cannot be scored, and none for the others.",
     )
 
 
@@ -138,13 +140,16 @@ class Budget(Format):
         default=2,
         ge=1,
         le=1000,
-        description="Largest number of training and evaluate Jobs that run at the same time.",
+        description="Largest number of training and evaluate Jobs that run at the same time. Snapshot, grade and distill "
+        "Jobs are not counted. Ignored if the chart names a Kueue queue, which then decides when Jobs start.",
     )
     replicas: int | None = Field(
         default=None,
         ge=1,
         le=10_000,
-        description="Largest number of servers of all Experts together. Default: no limit.",
+        description="Largest sum of serving.replicas of all Experts. An Expert that exceeds it, in the order of creation, "
+        "is stalled: it starts no new work. While one revision takes over from another, both have servers, which are "
+        "counted once. Default: no limit.",
     )
 
 
@@ -181,33 +186,40 @@ class TableStatus(Format):
     digest: Digest = Field(description="SHA-256 of the table's file.")
     roster: str = Field(
         max_length=71,
-        description="Digest of what the table was made from: the served revisions and the holdouts.",
+        description="Digest of what the table was made from: the revisions that should serve, and the holdouts that all "
+        "of them were measured on.",
     )
     experts: list[Name] = Field(
         default_factory=list, max_length=64, description="Names of the Experts that the table chooses among."
     )
     accuracy: float = Field(
-        description="Share of segments that the table sends to the Expert that is best on them."
+        description="Share of held-out segments, 0 to 1, that the table sends to the Expert that codes them in the fewest "
+        "bits per byte."
     )
     routed_bits_per_byte: float = Field(description="Bits per byte if the table routes every segment.")
     oracle_bits_per_byte: float = Field(
-        description="Bits per byte if every segment goes to the Expert that is best on it."
+        description="Bits per byte if every segment goes to the Expert that codes it in the fewest."
     )
     random_bits_per_byte: float = Field(description="Bits per byte if every segment goes to a random Expert.")
     posterior_bits_per_byte: float | None = Field(
-        default=None, description="Bits per byte if the Posterior strategy routes every segment."
+        default=None,
+        description="Bits per byte if the Posterior strategy routes every segment. Absent if the distill Job did not "
+        "report it.",
     )
     posterior_temperature: float | None = Field(
         default=None,
-        description="Number that the Posterior strategy divides log-likelihoods by, fitted by likelihood.",
+        description="Number that the Posterior strategy divides log-likelihoods by, fitted by likelihood. Absent if the "
+        "distill Job did not report it; 1 is used then.",
     )
 
 
 class RoutingStatus(Format):
     """What the gateways do, and which routing policy they have."""
 
-    strategy: str = Field(default="", max_length=40, description="Strategy by which requests are routed now.")
-    digest: Digest | None = Field(default=None, description="Digest of the newest routing policy.")
+    strategy: str = Field(default="", max_length=40, description="Strategy of the newest routing policy.")
+    digest: Digest | None = Field(
+        default=None, description="Digest of the newest routing policy. Absent before an Expert serves."
+    )
     reported_by: int = Field(
         default=0, description="Number of gateway pods that have reported that they use the newest policy."
     )
@@ -217,20 +229,29 @@ class RoutingStatus(Format):
         description="For each Expert, the revision that every ready gateway is known to send its requests to.",
     )
     table: TableStatus | None = Field(
-        default=None, description="The table of the Distilled strategy, and how well it routes."
+        default=None,
+        description="The newest table of the Distilled strategy, and how well it routes. Absent before there is one.",
     )
     url: str | None = Field(
-        default=None, max_length=512, description="Address of the gateway inside the cluster."
+        default=None,
+        max_length=512,
+        description="Address of the gateway inside the cluster. Absent before an Expert serves.",
     )
 
 
 class ExpertPoolStatus(ObjectStatus):
     """What the operator found out about the pool, and did for it."""
 
+    phase: str = Field(
+        default="",
+        max_length=40,
+        description="Summary in one word, for people: `Progressing`, `Ready`, `Paused`, or `Error` if the operator failed to "
+        "process the pool. Programs should read conditions.",
+    )
     experts: str = Field(
         default="",
         max_length=16,
-        description="Text of the EXPERTS column: Experts that serve of all, for example `2/3`.",
+        description="Text of the EXPERTS column: number of Experts that serve, of all Experts, for example `2/3`.",
     )
     routing: RoutingStatus = Field(
         default_factory=RoutingStatus, description="What the gateways do, and which routing policy they have."

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 
 from moe_formats.format import Digest, Format
 from moe_formats.job_config import ArtefactRef, SnapshotRef
-from moe_formats.job_report import Decision, Window
+from moe_formats.job_report import ANCHOR, Decision, Window
 from moe_formats.names import Name
 from moe_formats.resources.base import CustomResource, ShortText, cel
 from moe_formats.resources.conditions import ObjectStatus
@@ -16,7 +16,7 @@ from moe_formats.training_spec import TrainingSpec
 
 
 class Cause(StrEnum):
-    """Why a revision was made. A new feature of the lifecycle adds a cause, never a second path."""
+    """Why a revision was made. The promotion gate asks more of new data than of a changed spec."""
 
     SPEC_CHANGED = "SpecChanged"
     NEW_DATA = "NewData"
@@ -42,8 +42,8 @@ class Inputs(Format):
         default_factory=list,
         max_length=7,
         exclude_if=lambda parents: not parents,
-        description="Further artefacts whose weights are merged with the parent's before training. Default: none; the "
-        "revision has one parent, or starts from a preset.",
+        description="Further artefacts, whose weights are to be merged with the parent's before training. The operator "
+        "does not set it yet. Default: none; the revision has one parent, or starts from a preset.",
     )
     preset: str | None = Field(
         default=None,
@@ -52,7 +52,8 @@ class Inputs(Format):
     )
     data: SnapshotRef = Field(description="Snapshot that the revision is trained on.")
     training: TrainingSpec = Field(
-        description="How the revision is trained, with a value for every field that changes its weights."
+        description="How the revision is trained, with a value for every field. Its identity leaves out checkpointEvery and "
+        "recompute, which change no weights, and validationEvery unless training may stop early."
     )
     seed: int = Field(description="Seed of the initialisation and of the order of batches.")
     run_id: str = Field(
@@ -86,7 +87,8 @@ class ExpertRevisionSpec(Format):
     pool: Name = Field(description="Name of the pool that the Expert belongs to.")
     number: int = Field(ge=1, description="Number of the revision, counted from 1 for each Expert.")
     cause: Cause = Field(
-        description="Why the revision was made: the Expert's spec changed (`SpecChanged`) or its data did (`NewData`)."
+        description="Why the revision was made: the Expert has new data (`NewData`), or its spec changed (`SpecChanged`, "
+        "also for a first revision)."
     )
     cause_message: str = Field(
         default="",
@@ -96,7 +98,7 @@ class ExpertRevisionSpec(Format):
     )
     inputs: Inputs = Field(description="What the revision's identity is computed from.")
     inputs_digest: Digest = Field(description="Identity of the revision: a digest of its inputs.")
-    anchor: Window = Field(description="The first holdout of the Expert.")
+    anchor: Window = Field(description=ANCHOR)
     newest: Window | None = Field(
         default=None, description="The newest holdout of the Expert. Absent if it is the anchor."
     )
@@ -133,13 +135,15 @@ class Evidence(Format):
     current: str | None = Field(
         default=None,
         max_length=63,
-        description="Name of the promoted revision that this one was compared with. Absent for a first revision.",
+        description="Name of the current revision that this one was compared with. Absent for a first revision.",
     )
     delta: float = Field(
-        description="Smallest difference of ln(bits per byte) that counts for the gate: 0.5 %, or twice the noise floor if "
-        "that is larger."
+        description="Smallest difference of ln(bits per byte) that counts for the gate: 0.005 (about 0.5 %), or twice "
+        "noiseFloor if that is larger."
     )
-    noise_floor: float = Field(description="Difference between two scorings of the same weights.")
+    noise_floor: float = Field(
+        description="Difference of ln(bits per byte) between two scorings of the same weights; 0 on a CPU."
+    )
     decisions: list[Decision] = Field(
         default_factory=list, max_length=8, description="The comparisons that the gate read."
     )
@@ -160,33 +164,55 @@ class Verdict(Format):
     """What the gate decided."""
 
     outcome: Literal["Promoted", "Refused", "Waiting", "Failed"] = Field(
-        description="The decision. `Waiting`: none is possible yet. `Failed`: a Job failed, or the weights did not load."
+        description="The decision. `Promoted`: the revision becomes the current one. `Refused`: it does not, and the last "
+        "good revision goes on serving. `Waiting`: no decision is possible yet. `Failed`: a Job failed for good, or no "
+        "server could load the weights."
     )
     clause: str = Field(
-        max_length=64, description="Clause of the gate that settled the decision, for example `anchor`."
+        max_length=64,
+        description="What settled the decision: a clause of the gate (`window`, `anchor`, `forgetting`, `evaluators`, "
+        "`targets`, `loads`), `all` clauses together, a `holdout` that is too small, or the `training` or `evaluation` that "
+        "failed.",
     )
     reason: str = Field(
         max_length=128, description="Why, as one CamelCase word; docs/reasons.md explains each."
     )
     message: str = Field(max_length=2048, description="Why, in words, with the numbers and the interval.")
     final: bool = Field(
-        description="Whether the decision is final. `true`: these inputs are not tried again. `false`: the decision waits."
+        description="`true`: these inputs are not trained again. A refusal is still judged anew if spec.targets or "
+        "spec.promotion of the Expert changes. `false`: the decision waits."
     )
-    time: str = Field(max_length=40, description="When the decision was made.")
+    time: str = Field(
+        max_length=40,
+        description="When the decision was made: RFC 3339 in UTC, for example `2026-01-31T12:00:00+00:00`.",
+    )
 
 
 class ExpertRevisionStatus(ObjectStatus):
-    """What became of the revision."""
+    """How far the revision is, what was measured, and what the gate decided."""
 
+    phase: str = Field(
+        default="",
+        max_length=40,
+        description="Summary in one word, for people: `Training`, `Evaluating`, `Superseded` (the Expert asks for another "
+        "revision now), or the outcome of the verdict: `Promoted`, `Refused`, `Waiting` or `Failed`. Programs should read "
+        "conditions.",
+    )
     attempts: int = Field(default=0, description="Number of training attempts made so far.")
-    artefact: ArtefactStatus | None = Field(default=None, description="The weights that training stored.")
-    evidence: Evidence | None = Field(default=None, description="What was measured of the weights.")
-    verdict: Verdict | None = Field(default=None, description="What the gate decided.")
+    artefact: ArtefactStatus | None = Field(
+        default=None, description="The weights that training stored. Absent before training is done."
+    )
+    evidence: Evidence | None = Field(
+        default=None, description="What was measured of the weights. Absent before evaluation is done."
+    )
+    verdict: Verdict | None = Field(
+        default=None, description="What the gate decided. Absent before its first decision."
+    )
     provenance: dict[str, ShortText] = Field(
         default_factory=dict,
         max_length=16,
-        description="Images, hardware profile and operator version that made the revision. They are not part of its "
-        "identity.",
+        description="What the newest training attempt ran on: `image`, hardware `profile`, number of accelerators "
+        "(`devices`; 0 on a CPU), and version of the `operator`. None of it is part of the revision's identity.",
     )
 
 

@@ -41,11 +41,11 @@ class Reason(StrEnum):
     PROMOTED = "Promoted", "The newest revision passed the promotion gate."
     PINNED = (
         "Pinned",
-        "spec.revision names the revision that serves. Remove it to serve the newest promoted revision again.",
+        "spec.revision names the revision that serves. Remove it to serve the current revision again.",
     )
     ROLLED_OUT = (
         "RolledOut",
-        "The promoted revision answers with its digest, and every gateway sends requests to it.",
+        "The revision that should serve answers with its digest, and every gateway sends requests to it.",
     )
     TARGETS_MET = (
         "TargetsMet",
@@ -79,7 +79,7 @@ class Reason(StrEnum):
     TRAINING = "Training", "The training Job is running. The columns PROGRESS and ETA say how far it is."
     EVALUATING = (
         "Evaluating",
-        "The evaluate Job is measuring the newest revision, the promoted one and the base.",
+        "The evaluate Job is measuring the newest revision, the current one and the base.",
     )
     WAITING_FOR_SERVER = (
         "WaitingForServer",
@@ -117,7 +117,7 @@ class Reason(StrEnum):
     )
     WINDOW_USED_UP = (
         "WindowUsedUp",
-        "The newest holdout has been used for five decisions, the most it is good for. The next decision "
+        "The newest holdout has been used for five decisions, and may not be used for more. The next decision "
         "waits for new data.",
     )
     RETRYING = (
@@ -145,7 +145,8 @@ class Reason(StrEnum):
     PROMOTION_REFUSED = (
         "PromotionRefused",
         "The promotion gate refused the newest revision. The message names the clause, the numbers and the "
-        "interval. The last good revision goes on serving.",
+        "interval. The last good revision goes on serving. The same inputs are not trained again; the gate "
+        "judges anew if spec.targets or spec.promotion changes.",
     )
     UNKNOWN_PROFILE = (
         "UnknownProfile",
@@ -208,8 +209,8 @@ class Reason(StrEnum):
     )
     PATH_NOT_ALLOWED = (
         "PathNotAllowed",
-        "The path of a source or an evaluator is empty, absolute, contains `..`, or is a link that leads out "
-        "of its store.",
+        "The path of a source, an evaluator or a base is empty, absolute, contains `..`, or is a link that "
+        "leads out of its store.",
     )
     DATA_MISSING = "DataMissing", "No file matches the path of a source."
     DATA_EMPTY = (
@@ -242,7 +243,7 @@ class Reason(StrEnum):
     )
     DISK_FULL = (
         "DiskFull",
-        "The pool's store is full. Enlarge the claim. The last good checkpoint is kept, and the attempt is "
+        "The pool's store is full. Enlarge its claim. The last good checkpoint is kept, and the attempt is "
         "made again.",
     )
     GRADER_FAILED = (

@@ -26,8 +26,8 @@ class Resources(Format):
 
     profile: Name = Field(
         default="cpu",
-        description="Hardware profile of the training Job's pods, one of those that the platform's owner defined in the "
-        "chart's values.",
+        description="Hardware profile of the pods of training and evaluate Jobs, one of those that the platform's owner "
+        "defined in the chart's values.",
     )
     nodes: int = Field(
         default=1,
@@ -40,7 +40,8 @@ class Resources(Format):
         default=1,
         ge=1,
         le=16,
-        description="Accelerators per pod, or processes per pod on a CPU. One process drives each accelerator.",
+        description="Accelerators per pod, or processes per pod on a CPU. Each accelerator has a process of its own, unless "
+        "the profile says that a host lends its accelerators only all together (hostDevices): then one process drives them.",
     )
     expert_parallelism: int = Field(
         default=1,
@@ -92,7 +93,8 @@ class Training(TrainingFields):
         default=4,
         ge=1,
         le=100,
-        description="Number of times a training Job is tried before its revision fails.",
+        description="Number of failed training Jobs after which a revision fails. A pod that is evicted, preempted or lost "
+        "with its node does not count, nor does a full disk. Wrong input fails the revision at once.",
     )
     resources: Resources = Field(
         default_factory=Resources,

@@ -49,7 +49,7 @@ def test_training_sequences_have_as_many_tokens(
             "tiny",
             3968,
             "spec.base.preset is 'tiny', which sees 384 tokens, but the pool's spec.evaluation.segmentBytes is 3968, and "
-            f"with the text before them such segments take 4096 tokens. Use a base that sees as many, {OTHER_POOL}",
+            f"with the text before them such segments take 4096 tokens. Use a base that sees at least 4096 tokens, {OTHER_POOL}",
         ),
     ],
 )

@@ -88,6 +88,29 @@ def test_what_may_be_left_out_of_a_spec_says_what_happens_then(kind: Kind) -> No
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_what_a_status_may_lack_says_when_it_is_absent(kind: Kind) -> None:
+    """A list or a map is empty then, and any other field with a default has that: they are never absent."""
+    lacking = [
+        f"{path}.{name}"
+        for path, node in nodes(structural_schema(status_of(kind)))
+        for name, child in node.get("properties", {}).items()
+        if name not in node.get("required", [])
+        and "default" not in child
+        and child["type"] != "array"
+        and "additionalProperties" not in child
+        and not re.search(r"\bAbsent\b|Default: ", child["description"])
+    ]
+    assert lacking == []
+
+
+def status_of(kind: Kind) -> type[BaseModel]:
+    """The model of a kind's status, which has the defaults that its schema leaves out."""
+    model = kind.model.model_fields["status"].annotation
+    assert isinstance(model, type) and issubclass(model, BaseModel)
+    return model
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
 def test_every_description_names_the_default_that_the_schema_has(kind: Kind) -> None:
     for path, node in fields(kind, "spec"):
         default = node.get("default")
