@@ -139,7 +139,7 @@ def test_weights_that_do_not_fit_their_config_are_named(case: str, tmp_path: Pat
     ("header", "message"),
     [
         ((1 << 62).to_bytes(8, "little"), "says that its header has 4611686018427387904 bytes"),
-        (b"\x02", "is no safetensors file"),
+        (b"\x02", "is not a safetensors file"),
         (b"\x02\0\0\0\0\0\0\0[]", "cannot be read"),
         (b"\x04\0\0\0\0\0\0\0nope", "cannot be read"),
     ],
@@ -159,7 +159,7 @@ def test_a_header_that_cannot_be_is_refused_before_it_is_read(
         ({"dtype": "F32", "shape": [1 << 60], "data_offsets": [0, 4]}, "lies at"),
         ({"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}, "in 0 bytes"),
         ({"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}, "convert quantized weights first"),
-        ({"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]}, "no natural number"),
+        ({"dtype": "F32", "shape": [-1], "data_offsets": [0, -4]}, "not a natural number"),
     ],
 )
 def test_a_tensor_that_cannot_lie_where_the_header_says_is_refused(
@@ -186,7 +186,7 @@ def test_an_index_and_its_shards_have_to_fit_together(tmp_path: Path) -> None:
         with pytest.raises(JobError, match=f"ArtefactCorrupt.*{message}"):
             loaded(source)
     (source / reading.INDEX).write_text("[]")
-    with pytest.raises(JobError, match="no JSON with a weight_map"):
+    with pytest.raises(JobError, match="not JSON with a weight_map"):
         loaded(source)
 
 
@@ -205,8 +205,8 @@ def test_pickled_weights_are_refused_unopened(name: str, tmp_path: Path) -> None
         ({"auto_map": {"AutoModel": "modeling.Odd"}}, "auto_map asks for code .* never run"),
         ({"model_type": "odd"}, "model_type is 'odd', which this version of transformers does not know"),
         ({"model_type": None}, "model_type is None"),
-        ({"model_type": "t5"}, "no decoder that predicts the next token"),
-        ({"model_type": "vit"}, "no decoder that predicts the next token"),
+        ({"model_type": "t5"}, "not a decoder that predicts the next token"),
+        ({"model_type": "vit"}, "not a decoder that predicts the next token"),
         ({"quantization_config": {"quant_method": "fp8"}}, "quantized weights are not trained"),
         ({"num_attention_heads": "many"}, "refuses it"),
     ],

@@ -67,7 +67,7 @@ Print = TypeVar("Print", bound=Fingerprint)
 
 
 def read_fingerprints(path: Path, model: type[Print]) -> Iterator[Print]:
-    """Yield the fingerprints in a file; none if there is no file.
+    """Yield the fingerprints in a file; none if there is not a file.
 
     Raises pydantic.ValidationError for a line that is not a fingerprint.
     """

@@ -90,7 +90,7 @@ def parse_verdicts(text: bytes, ids: set[str]) -> dict[str, float]:
 def _verdict(line: bytes) -> tuple[str, float]:
     found = json.loads(line.decode(), object_pairs_hook=_object)
     if not isinstance(found, dict) or set(found) != {"id", "score"}:
-        raise ValueError("it is no JSON object of id and score")
+        raise ValueError("it is not a JSON object of id and score")
     key, score = found["id"], found["score"]
     if not isinstance(key, str):
         raise ValueError(f"its id is {key!r}, and not a text")
@@ -111,7 +111,7 @@ def _read(path: Path, *, limit: int) -> bytes:
     try:
         with open(path, "rb", opener=_at_face_value) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise BadOutputError("is no file")
+                raise BadOutputError("is not a file")
             text = file.read(limit + 1)
     except FileNotFoundError:
         raise BadOutputError("is not there") from None

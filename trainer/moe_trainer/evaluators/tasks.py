@@ -119,12 +119,12 @@ def _item(line: bytes, where: str, source: EvaluatorSource) -> Item:
     try:
         record = json.loads(line.decode().removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
-        raise _unreadable(source, where, f"it is no JSON ({error!s:.100})") from None
+        raise _unreadable(source, where, f"it is not JSON ({error!s:.100})") from None
     if not isinstance(record, dict):
-        raise _unreadable(source, where, "it is no JSON object")
+        raise _unreadable(source, where, "it is not a JSON object")
     prompt = record.get(source.prompt_field)
     if not isinstance(prompt, str) or not prompt.strip():
-        raise _unreadable(source, where, f"its {source.prompt_field!r} (promptField) is no text")
+        raise _unreadable(source, where, f"its {source.prompt_field!r} (promptField) is not text")
     answers = _answers(record, where, source) if source.measure == "exactMatch" else ()
     cluster = record.get("cluster", digest_of(" ".join(prompt.split())))
     kept = _as_written(record, where, source) if source.measure == "container" else None
@@ -160,7 +160,7 @@ def _check_clusters(source: EvaluatorSource, clusters: set[str]) -> None:
 def _unreadable(source: EvaluatorSource, where: str, what: str) -> JobError:
     return JobError(
         "DataUnreadable",
-        f"evaluator {source.name}: {where} is no item: {what}. An item is a JSON object on one line with "
+        f"evaluator {source.name}: {where} is not an item: {what}. An item is a JSON object on one line with "
         f"{source.prompt_field!r}"
         + (f" and {source.answer_field!r}" if source.measure == "exactMatch" else "")
         + ": correct the file, or the fields' names in the pool's spec.evaluation.evaluators.",

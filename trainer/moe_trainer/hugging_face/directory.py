@@ -192,9 +192,9 @@ def _config(folder: Path) -> PreTrainedConfig:
     except FileNotFoundError:
         raise corrupt(folder, f"it has no {CONFIG}") from None
     except ValueError as error:
-        raise corrupt(folder, f"{CONFIG} is no JSON: {error}") from None
+        raise corrupt(folder, f"{CONFIG} is not JSON: {error}") from None
     if not isinstance(raw, dict):
-        raise corrupt(folder, f"{CONFIG} is no JSON object")
+        raise corrupt(folder, f"{CONFIG} is not a JSON object")
     if raw.get("auto_map"):
         raise _unsupported(folder, "auto_map asks for code of the directory's own, which is never run")
     if raw.get("quantization_config"):
@@ -212,7 +212,7 @@ def _config(folder: Path) -> PreTrainedConfig:
         raise _unsupported(folder, f"model_type {kind!r} refuses it: {error}") from None
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
         raise _unsupported(
-            folder, f"model_type is {kind!r}, which is no decoder that predicts the next token"
+            folder, f"model_type is {kind!r}, which is not a decoder that predicts the next token"
         )
     odd = set(getattr(config.get_text_config(), "layer_types", None) or ()) - _LAYERS
     if odd:

@@ -244,9 +244,9 @@ def _object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
     try:
         found = parse_json(files.get(name, b"{}"))
     except ValueError as error:
-        raise _unsupported(f"{name} is no JSON: {error}") from None
+        raise _unsupported(f"{name} is not JSON: {error}") from None
     if not isinstance(found, dict):
-        raise _unsupported(f"{name} is no JSON object")
+        raise _unsupported(f"{name} is not a JSON object")
     return found
 
 

@@ -43,7 +43,7 @@ def parse_conversation(messages: Sequence[object], field: str) -> Content:
 
 def _message(message: object, where: str) -> tuple[Role, str]:
     if not isinstance(message, dict):
-        raise UnusableError("brokenMessages", f"{where} is no object with role and content")
+        raise UnusableError("brokenMessages", f"{where} is not an object with role and content")
     role = next((role for role in ROLES if role == message.get("role")), None)
     if role is None:
         given = f"has role {message['role']!r:.40}" if "role" in message else "has no role"

@@ -116,7 +116,7 @@ def _from_records(records: Iterator[Record], file: File, count: SourceCount) -> 
 
 def _text(value: object, source: Source) -> Iterator[Content]:
     if not isinstance(value, str):
-        raise UnusableError("missingField", f"{source.text_field!r} is no text")
+        raise UnusableError("missingField", f"{source.text_field!r} is not text")
     _check_text(value)
     if len(value.encode()) <= MAX_DOCUMENT_BYTES:
         return iter([Content(text=value)])
@@ -125,7 +125,7 @@ def _text(value: object, source: Source) -> Iterator[Content]:
 
 def _conversation(value: object, source: Source) -> Iterator[Content]:
     if not isinstance(value, list):
-        raise UnusableError("missingField", f"{source.messages_field!r} is no list of messages")
+        raise UnusableError("missingField", f"{source.messages_field!r} is not a list of messages")
     content = parse_conversation(value, source.messages_field)
     _check_text(content.text)
     return cut_conversation(content)

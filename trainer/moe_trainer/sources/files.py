@@ -66,7 +66,7 @@ class LocalFiles:
         try:
             matches = sorted(self._folder.glob(pattern))
         except ValueError as error:
-            raise JobError("PathNotAllowed", f"source path {pattern!r} is no glob: {error}.") from None
+            raise JobError("PathNotAllowed", f"source path {pattern!r} is not a glob: {error}.") from None
         inside = self._folder.resolve()
         found = []
         for match in matches:

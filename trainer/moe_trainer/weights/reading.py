@@ -141,10 +141,10 @@ def _index(folder: Path) -> dict[str, str]:
         places = parse_json((folder / INDEX).read_bytes())["weight_map"]
         items = {str(name): str(file) for name, file in places.items()}
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise corrupt(folder, f"{INDEX} is no JSON with a weight_map of names to files") from None
+        raise corrupt(folder, f"{INDEX} is not JSON with a weight_map of names to files") from None
     for file in set(items.values()):
         if "/" in file or not file.endswith(".safetensors"):
-            raise corrupt(folder, f"{INDEX} names {file!r}, which is no .safetensors file beside it")
+            raise corrupt(folder, f"{INDEX} names {file!r}, which is not a .safetensors file next to it")
         if not (folder / file).is_file():
             raise corrupt(folder, f"{file} is missing, which {INDEX} names")
     return items

@@ -34,7 +34,7 @@ def read(path: Path) -> dict[str, TensorEntry]:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, HEADER_BYTES):
             raise HeaderError(
-                f"{path.name} is no safetensors file: it says that its header has {length} bytes, of {size} in all"
+                f"{path.name} is not a safetensors file: it says that its header has {length} bytes, of {size} in all"
             )
         text = file.read(length)
     try:
@@ -49,11 +49,11 @@ def _entry(entry: Mapping[str, object], begin: int, size: int) -> TensorEntry:
     """Return one tensor of a header; raises ValueError if the tensor cannot lie where the header says."""
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if dtype not in SIZES:
-        raise ValueError(f"dtype {dtype!r} is none of {', '.join(SIZES)}: convert quantized weights first")
+        raise ValueError(f"dtype {dtype!r} is not one of {', '.join(SIZES)}: convert quantized weights first")
     if not (isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2):
         raise ValueError("a tensor has no shape and two offsets")
     if any(not isinstance(number, int) or number < 0 for number in (*shape, *offsets)):
-        raise ValueError("a shape or an offset is no natural number")
+        raise ValueError("a shape or an offset is not a natural number")
     if offsets[1] - offsets[0] != math.prod(shape) * SIZES[str(dtype)] or offsets[1] > size - begin:
         raise ValueError(f"a tensor of shape {shape} lies at {offsets}, in {size - begin} bytes")
     return TensorEntry(str(dtype), tuple(shape), begin + offsets[0])

@@ -115,8 +115,8 @@ def test_a_captured_forward_pass_follows_the_routing_that_it_is_replayed_with() 
         (replace(HOPPER, capability=(8, 0)), "this GPU has 8.0"),
         (replace(HOPPER, capability=(10, 0)), "this GPU has 10.0"),
         (replace(HOPPER, dtype=torch.float32), "x is torch.float32"),
-        (replace(HOPPER, hidden=100), "hidden size 100 is no multiple of 64"),
-        (replace(HOPPER, inner=96), "inner width 96 is no multiple of 64"),
+        (replace(HOPPER, hidden=100), "hidden size 100 is not a multiple of 64"),
+        (replace(HOPPER, inner=96), "inner width 96 is not a multiple of 64"),
     ],
 )
 def test_what_cannot_run_is_refused_with_the_reason_and_the_remedy(case: Case, reason: str) -> None:

@@ -46,9 +46,9 @@ def test_a_verdict_for_each_id_in_any_order(text: bytes) -> None:
         (GOOD + b'{"id": "' + b"c" * 200 + b'", "score": 0}', "was not asked"),
         (b"1 of 2 are right", "no verdict in line 1"),
         (b'{"id": "a", "score": 1', "no verdict in line 1"),
-        (b'["id", "score"]', "no JSON object"),
-        (b'{"id": "a"}', "no JSON object of id and score"),
-        (b'{"id": "a", "score": 1, "why": "it is"}', "no JSON object of id and score"),
+        (b'["id", "score"]', "not a JSON object"),
+        (b'{"id": "a"}', "not a JSON object of id and score"),
+        (b'{"id": "a", "score": 1, "why": "it is"}', "not a JSON object of id and score"),
         (b'{"id": 1, "score": 1}', "its id is 1"),
         (b'{"id": "a", "score": "1"}', "its score is '1'"),
         (b'{"id": "a", "score": null}', "its score is None"),
@@ -92,7 +92,7 @@ def test_neither_a_link_nor_a_pipe_nor_a_folder_is_read(tmp_path: Path) -> None:
         read_verdicts(tmp_path, IDS, GRADING)
     output.unlink()
     os.mkfifo(output)
-    with pytest.raises(TransientError, match="is no file"):
+    with pytest.raises(TransientError, match="is not a file"):
         read_verdicts(tmp_path, IDS, GRADING)
     output.unlink()
     output.mkdir()

@@ -69,9 +69,9 @@ def test_records_may_name_their_fields_and_clusters_and_several_answers(place: P
 @pytest.mark.parametrize(
     ("broken", "parts"),
     [
-        ("{", ["tasks/records.jsonl line 41", "no JSON"]),
-        ("[1]", ["no JSON object"]),
-        ({"answer": "4"}, ["'prompt' (promptField) is no text"]),
+        ("{", ["tasks/records.jsonl line 41", "not JSON"]),
+        ("[1]", ["not a JSON object"]),
+        ({"answer": "4"}, ["'prompt' (promptField) is not text"]),
         ({"prompt": "2 + 2 ="}, ["'answer' (answerField)"]),
         ({"prompt": "2 + 2 =", "answer": 4}, ["'answer' (answerField)"]),
         ({"prompt": "2 + 2 =", "answer": []}, ["'answer' (answerField)"]),

@@ -43,7 +43,7 @@ def test_other_fields_of_a_message_are_passed_over() -> None:
     [
         ([], "noAnswer", "messages has no message of assistant"),
         ([ASKED], "noAnswer", "nothing to learn from"),
-        (["hello"], "brokenMessages", r"messages\[0\] is no object with role and content"),
+        (["hello"], "brokenMessages", r"messages\[0\] is not an object with role and content"),
         ([{"content": "x"}], "brokenMessages", r"messages\[0\] has no role: it must be one of system, user"),
         ([ASKED, {"role": "bot", "content": "x"}], "brokenMessages", r"messages\[1\] has role 'bot'"),
         ([ASKED, {"role": ["user"], "content": "x"}], "brokenMessages", r"messages\[1\] has role \['user'\]"),

@@ -154,9 +154,9 @@ def test_values_of_another_type_are_counted_by_row(tmp_path: Path) -> None:
     columns(tmp_path, "a.parquet", text=["x", None, "y"])
     _, count = read(tmp_path, "*")
     assert count.dropped == {"missingField": 1}
-    assert count.examples["missingField"] == "corpora/a.parquet row 2: 'text' is no text"
+    assert count.examples["missingField"] == "corpora/a.parquet row 2: 'text' is not text"
     columns(tmp_path, "b.parquet", text=[1, 2])
-    with pytest.raises(JobError, match=r"First: corpora/b.parquet row 1: 'text' is no text"):
+    with pytest.raises(JobError, match=r"First: corpora/b.parquet row 1: 'text' is not text"):
         read(tmp_path, "b.parquet")
 
 

@@ -39,7 +39,9 @@ def refusal(case: Case) -> str | None:
         return f"it computes in torch.bfloat16, and x is {case.dtype}: convert the layer, or {elsewhere}"
     for name, size in (("hidden size", case.hidden), ("inner width", case.inner)):
         if size % STEP:
-            return f"its steps are {STEP} deep, and the {name} {size} is no multiple of {STEP}: {elsewhere}"
+            return (
+                f"its steps are {STEP} deep, and the {name} {size} is not a multiple of {STEP}: {elsewhere}"
+            )
     if find_spec("cuda") is None or find_spec("cuda.bindings") is None:
         return f"the package cuda-bindings is missing (it comes with torch's build for CUDA): install it, or {elsewhere}"
     return None

@@ -2,7 +2,7 @@
 
 The product W_down^T dy is needed three times, and lives only in registers: times s it leads to dh, its row sum
 with a is the gradient of the slot's weight (so that no output of a slot need be kept), and s * a, which
-the gradient of W_down wants, falls off beside it.
+the gradient of W_down needs, is a by-product.
 """
 # mypy: disable-error-code="import-untyped, no-untyped-def, untyped-decorator"
 

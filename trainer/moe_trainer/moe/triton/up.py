@@ -85,7 +85,7 @@ def _up(
     across: tl.constexpr = tl.cdiv(INNER, COLUMNS)
     total = tl.load(first_E1 + experts) * across
     # Flattened, the loops over tiles and depth are one: loads of the next tile are in flight while this is
-    # stored. That wants a single accumulator: with two, ptxas waits for each multiplication in turn.
+    # stored. That needs a single accumulator: with two, ptxas waits for each multiplication in turn.
     for index in tl.range(tl.program_id(0), total, tl.num_programs(0), flatten=True):
         expert, begin, size, row, column = locate(index, offsets_E1, first_E1, expert_T, across, ROWS)
         rows = row + tl.arange(0, ROWS)
