@@ -1,4 +1,7 @@
-"""The table of all kinds that are reconciled, one row per kind. A new kind needs a row, a gather and a planner."""
+"""The table of all kinds that are reconciled, one row per kind: what is gathered about an object, and what plans it.
+
+The rest of what a new kind needs is a recipe in docs/contributing.md.
+"""
 
 from typing import Any
 

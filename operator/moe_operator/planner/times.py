@@ -1,4 +1,4 @@
-"""Every time that a decision rests on, with the reason for its length."""
+"""The times that decisions rest on where the spec sets none, each with the reason for its length."""
 
 from datetime import timedelta
 
