@@ -50,7 +50,7 @@ class DataSource(Format):
         default=None,
         ge=0,
         le=1e6,
-        description="Weight of this source in what is trained on, relative to the weights of the other sources. A small "
+        description="Weight of this source in the training mix, relative to the weights of the other sources. A small "
         "source with a large weight is read more often. Default: 1 if another source has a weight; "
         "if none has, every document is read equally often.",
     )

@@ -195,7 +195,7 @@ class ExpertSpec(Format):
     )
     paused: bool = Field(
         default=False,
-        description="`true` starts no new work for the Expert. What runs is finished, and what serves goes on.",
+        description="If `true`, no new work starts for the Expert. Running Jobs finish, and its servers keep serving.",
     )
 
 

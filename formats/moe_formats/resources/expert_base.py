@@ -42,7 +42,7 @@ class Base(Format):
     store: Name | None = Field(
         default=None,
         description="Data store with a checkpoint to start from, one of those that the platform's owner defined in the "
-        "chart's values. The checkpoint may be any decoder that transformers knows, as safetensors with its tokenizer. "
+        "chart's values. Most decoders that transformers knows work, as safetensors with their tokenizer; docs/models.md lists what does not. "
         "What it was trained on is unknown, so it may have seen held-out text. Default: none.",
     )
     path: (

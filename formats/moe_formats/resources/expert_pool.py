@@ -175,7 +175,7 @@ class ExpertPoolSpec(Format):
     )
     paused: bool = Field(
         default=False,
-        description="`true` starts no new work in the whole pool. What runs is finished, and what serves goes on.",
+        description="If `true`, no new work starts in the whole pool. Running Jobs finish, and all servers keep serving.",
     )
 
 
