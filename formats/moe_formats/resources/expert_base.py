@@ -42,8 +42,8 @@ class Base(Format):
     store: Name | None = Field(
         default=None,
         description="Data store with a checkpoint to start from, one of those that the platform's owner defined in the "
-        "chart's values. Most decoders that transformers knows work, as safetensors with their tokenizer; docs/models.md lists what does not. "
-        "What it was trained on is unknown, so it may have seen held-out text. Default: none.",
+        "chart's values. Most decoders that transformers knows work, as safetensors with their tokenizer; docs/models.md "
+        "lists what does not. What it was trained on is unknown, so it may have seen held-out text. Default: none.",
     )
     path: (
         Annotated[

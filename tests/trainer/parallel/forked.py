@@ -1,11 +1,13 @@
 """Processes of a run that are forked when everything is imported, so that this is done once for all of them."""
 
+import contextlib
 import faulthandler
 import os
 import socket
 import sys
 from collections.abc import Iterable
 from importlib import import_module
+from random import SystemRandom
 
 
 def fork(world: int, *, patience: float, later: Iterable[str] = ()) -> None:
@@ -30,6 +32,12 @@ def fork(world: int, *, patience: float, later: Iterable[str] = ()) -> None:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as opened:
-        port: int = opened.getsockname()[1]
-        return port
+    """Return a port that is free, and that stays so until the processes meet there.
+
+    It is not one that the system gives out by itself: a test that runs at the same time could be given it meanwhile,
+    and the processes would wait for each other in vain.
+    """
+    while True:
+        port = SystemRandom().randrange(10_000, 30_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port

@@ -44,8 +44,8 @@ SMALL = ModelConfig(
     max_position_embeddings=32,
 )
 ROWS, STEPS = 7, 4
-#: Seconds after which a process ends that waits for the others.
-PATIENCE = 300
+#: Seconds after which a process ends that waits for the others, and says where: before the test's own time is up.
+PATIENCE = 240
 #: What else the cases import.
 LATER = (
     "torch.distributed.fsdp",
