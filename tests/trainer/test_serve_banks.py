@@ -107,5 +107,5 @@ def test_what_cannot_be_served_together_is_refused(store):
     other = {"expert": "other", "revision": "other-1", "artefact": {"path": "other", "digest": digest}}
     with pytest.raises(JobError, match="other is not the base of the banks"):
         load(ServeConfig(**other, banks=[entry(store, "code")]), store[0])
-    with pytest.raises(JobError, match="each Expert is served once"):
+    with pytest.raises(JobError, match="each Expert can be served only once, but expert and banks name"):
         load(ServeConfig(**server_of(store, "code", "code")), store[0])

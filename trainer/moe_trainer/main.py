@@ -89,7 +89,7 @@ def _read_job(kind: str, text: str) -> Any:
         ) from None
     if job.kind != kind:
         raise JobError(
-            "InvalidConfig", f"MOE_JOB_CONFIG is for {job.kind!r}, but the command takes {kind!r}."
+            "InvalidConfig", f"MOE_JOB_CONFIG has kind {job.kind!r}, but this command needs kind {kind!r}."
         )
     return job
 
@@ -108,7 +108,7 @@ def _leave_headline(headline: Format) -> None:
         with open(path, "wb") as file:
             file.write(text)
     except OSError as error:
-        print(f"the headline could not be left at {path}: {error.strerror}", file=sys.stderr)
+        print(f"the headline could not be written to {path}: {error.strerror}", file=sys.stderr)
 
 
 def _said_already(headline: Format, path: str) -> bool:

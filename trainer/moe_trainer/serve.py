@@ -98,15 +98,18 @@ def _load_model(config: ServeConfig, store: Path) -> _Loaded:
         return _Loaded(model, tokenizer, {}, None)
     names = [entry.expert for entry in (config, *config.banks)]
     if len(set(names)) < len(names):
-        raise JobError("InvalidConfig", f"each Expert is served once, but banks names {', '.join(names)}.")
+        raise JobError(
+            "InvalidConfig",
+            f"each Expert can be served only once, but expert and banks name {', '.join(names)}.",
+        )
     first = adapter.verify(store, config.artefact.path, config.artefact.digest)
     entries: list[ServedExpert] = [*([] if first is None else [config]), *config.banks]
     composed = compose(store, [(entry.artefact.path, entry.artefact.digest) for entry in entries])
     if first is None and config.artefact.digest != composed.base.digest:
         raise JobError(
             "InvalidConfig",
-            f"{config.expert} is not the base of the banks that are to be served beside it, which is "
-            f"{composed.base.revision}: serve it apart.",
+            f"{config.expert} is not the base of the banks that are to be served with it, which is "
+            f"{composed.base.revision}: serve it by itself.",
         )
     banks = {entry.expert: number for number, entry in enumerate(entries)}
     return _Loaded(composed.model, composed.tokenizer, banks, composed.choose)
@@ -140,7 +143,7 @@ async def serve(settings: Settings) -> None:
     await web.TCPSite(runner, settings.host, settings.port, backlog=512).start()
     log.info("%s answers on %s:%d", settings.config.revision, settings.host, settings.port)
     await stopping.wait()
-    log.info("stopping: requests in flight go on for up to %g s", settings.config.drain_seconds)
+    log.info("stopping: requests in flight have up to %g s to finish", settings.config.drain_seconds)
     server.draining = True
     await asyncio.sleep(LAME_DUCK_SECONDS)
     await runner.cleanup()
@@ -169,4 +172,4 @@ def _leave_message(text: str) -> None:
     try:
         Path(path).write_text(text)
     except OSError as error:
-        print(f"the termination message could not be left at {path}: {error.strerror}", file=sys.stderr)
+        print(f"the termination message could not be written to {path}: {error.strerror}", file=sys.stderr)

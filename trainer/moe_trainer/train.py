@@ -128,7 +128,7 @@ def _print_beginning(training: Run) -> None:
         flush=True,
     )
     if training.backend:
-        print(f"in-layer experts by {training.backend} ({kernels_of(training.backend)})", flush=True)
+        print(f"in-layer experts computed by {training.backend} ({kernels_of(training.backend)})", flush=True)
 
 
 def train(training: Run, checkpoints: Checkpoints, reporter: Reporter, stop: Stop) -> None:
@@ -146,7 +146,7 @@ def train(training: Run, checkpoints: Checkpoints, reporter: Reporter, stop: Sto
         if stopping and not last:
             checkpoints.wait()
             raise TransientError(
-                "Interrupted", f"asked to stop at step {training.step}; the next attempt goes on from there."
+                "Interrupted", f"asked to stop at step {training.step}; the next attempt resumes there."
             )
         if training.processes.first:
             reporter.report(last)

@@ -160,7 +160,7 @@ def test_altered_reports_and_lost_answers_are_refused(bench: Bench) -> None:
     with pytest.raises(JobError, match="ArtefactCorrupt"):
         handout.run(bench.grading(found, report="sha256:" + "0" * 64), bench.pod())
     shutil.rmtree(bench.pool.environment.store / "pools/pool/cells")
-    with pytest.raises(JobError, match="ArtefactCorrupt: what birds-1 answered to evaluator letters"):
+    with pytest.raises(JobError, match="ArtefactCorrupt: the answers of birds-1 to evaluator letters"):
         handout.run(bench.grading(found), bench.pod())
 
 

@@ -207,7 +207,7 @@ def test_pickled_weights_are_refused_unopened(name: str, tmp_path: Path) -> None
         ({"model_type": None}, "model_type is None"),
         ({"model_type": "t5"}, "not a decoder that predicts the next token"),
         ({"model_type": "vit"}, "not a decoder that predicts the next token"),
-        ({"quantization_config": {"quant_method": "fp8"}}, "quantized weights are not trained"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantized weights cannot be trained"),
         ({"num_attention_heads": "many"}, "refuses it"),
     ],
 )
@@ -226,7 +226,7 @@ def test_a_config_that_is_no_decoder_of_transformers_is_refused(
     ("change", "message"),
     [
         ({"num_experts_per_tok": 9}, "a token uses 1 to 4 in-layer experts"),
-        ({"num_attention_heads": 0}, r"no network can be made of it \(ZeroDivisionError"),
+        ({"num_attention_heads": 0}, r"no network can be made from it \(ZeroDivisionError"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused_for_good(

@@ -157,7 +157,7 @@ def lower_case() -> Tokenizer:
 
 def test_a_tokenizer_that_changes_text_is_refused(tmp_path: Path) -> None:
     write(tmp_path, lower_case())
-    with pytest.raises(JobError, match=r"TokenizerUnsupported.*does not give back a text"):
+    with pytest.raises(JobError, match=r"TokenizerUnsupported.*does not reproduce a text exactly"):
         CheckpointTokenizer.load(tmp_path)
 
 

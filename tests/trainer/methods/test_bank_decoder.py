@@ -240,7 +240,7 @@ def test_routers_that_are_not_known_and_layers_of_other_sizes_are_refused(
         ExpertBank().attach(Decoder(network, {}, {}), spec(), seed=1)
     model = decoder("olmoe")
     model.network.config.num_experts = 5
-    with pytest.raises(JobError, match=r"4 in-layer experts and its config\.json says 5"):
+    with pytest.raises(JobError, match=r"4 in-layer experts while its config\.json says 5"):
         ExpertBank().attach(model, spec(), seed=1)
     with pytest.raises(JobError, match=r"training\.bank\.experts is 5.*set it to 1 to 4"):
         ExpertBank().attach(decoder("olmoe"), spec(5), seed=1)

@@ -122,7 +122,7 @@ def test_transformers_loads_what_several_banks_make(tmp_path: Path, banks: list[
 def test_what_does_not_compose_is_refused(
     tmp_path: Path, base: ArtefactRef, banks: list[ArtefactRef]
 ) -> None:
-    with pytest.raises(JobError, match="base is a checkpoint, and only banks compose"):
+    with pytest.raises(JobError, match="base is a checkpoint, but only banks can be composed"):
         composed(tmp_path, [*banks, base])
     model = everywhere_random(Model(SMALL.model_copy(update={"rope_theta": 50.0})))
     digest = checkpoint_format.write(tmp_path / "other", model, ByteTokenizer(), "{}")

@@ -140,7 +140,7 @@ def test_targets_are_told_to_peft(
 
 def test_a_target_that_the_base_lacks_is_refused(small_model: Model) -> None:
     with pytest.raises(
-        JobError, match="targets has FeedForward, but the base has none: its parts are Attention, In"
+        JobError, match="targets has FeedForward, but the base has no such part: its parts are Attention, In"
     ):
         LoRA().attach(small_model, spec(targets=["FeedForward"]), seed=1)
 

@@ -122,9 +122,12 @@ def test_every_preset_can_be_made_and_holds_a_scored_segment() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_key_value_heads": 3}, "multiple of num_key_value_heads"),
-        ({"num_experts_per_tok": 5}, "must not exceed num_experts"),
-        ({"head_dim": 7}, "head_dim must be even"),
+        (
+            {"num_key_value_heads": 3},
+            "num_attention_heads is 4, but must be a multiple of num_key_value_heads \\(3\\)",
+        ),
+        ({"num_experts_per_tok": 5}, "num_experts_per_tok is 5, but must not exceed num_experts"),
+        ({"head_dim": 7}, "head_dim is 7, but must be even"),
         ({"hidden_size": 0}, "hidden_size"),
         (
             {"n_shared_experts": 1},

@@ -166,14 +166,14 @@ E, UP, DOWN = torch.zeros(3, 2, dtype=torch.int64), torch.ones(5, 8, 16), torch.
 OUTSIDE = E.clone().fill_(6)
 
 REFUSED = {
-    "gate_up has shape [8, 16], but must be E x 2F x D, none of them 0: gate over up": (X, E, W, UP[0], DOWN),
-    "gate_up has shape [5, 7, 16], but must be E x 2F x D, none of them 0: gate over up": (
+    "gate_up has shape [8, 16], but must be E x 2F x D (gate over up), with no size 0": (X, E, W, UP[0], DOWN),
+    "gate_up has shape [5, 7, 16], but must be E x 2F x D (gate over up), with no size 0": (
         X, E, W, UP[:, :7], DOWN,
     ),
-    "gate_up has shape [0, 8, 16], but must be E x 2F x D, none of them 0: gate over up": (
+    "gate_up has shape [0, 8, 16], but must be E x 2F x D (gate over up), with no size 0": (
         X, E, W, UP[:0], DOWN[:0],
     ),
-    "down has shape [5, 16, 3], but gate_up [5, 8, 16] asks for [5, 16, 4]": (X, E, W, UP, DOWN[..., :3]),
+    "down has shape [5, 16, 3], but with gate_up of shape [5, 8, 16] it must have [5, 16, 4]": (X, E, W, UP, DOWN[..., :3]),
     "gate_up is torch.int64, but in-layer experts compute in torch.float64, torch.float32, torch.bfloat16, "
     "torch.float16: convert the layer to one of them": (X.long(), E, W, UP.long(), DOWN.long()),
     "x has shape [3, 15], but gate_up's hidden size is 16: pass N x 16": (X[:, 1:], E, W, UP, DOWN),
@@ -183,8 +183,8 @@ REFUSED = {
     "experts [3, 1] and weights [3, 2] must both be 3 tokens by K": (X, E[:, :1], W, UP, DOWN),
     "experts [2, 2] and weights [2, 2] must both be 3 tokens by K": (X, E[:2], W[:2], UP, DOWN),
     "experts [3, 0] gives a token no slot: K must be 1 or more": (X, E[:, :0], W[:, :0], UP, DOWN),
-    "experts is torch.float32, but numbers in-layer experts: pass torch.int64": (X, E.float(), W, UP, DOWN),
-    "weights is torch.int64, but scales outputs: pass torch.float32": (X, E, W.long(), UP, DOWN),
+    "experts has dtype torch.float32, but must hold numbers of in-layer experts: pass torch.int64": (X, E.float(), W, UP, DOWN),
+    "weights has dtype torch.int64, but must be floating-point: pass torch.float32": (X, E, W.long(), UP, DOWN),
     "x, experts, weights, gate_up and down must be on one device, not meta, cpu, cpu, cpu, cpu: move them": (
         X.to("meta"), E, W, UP, DOWN,
     ),

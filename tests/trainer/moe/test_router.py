@@ -167,7 +167,7 @@ def test_a_device_that_is_not_waited_for_tells_later() -> None:
     [
         ({"active": 9}, "active is 9, but a token uses 1 to 8 in-layer experts: lower it or raise experts"),
         ({"active": 0}, "active is 0, but a token uses 1 to 8"),
-        ({"expert_groups": 3}, "8 in-layer experts do not form 3 groups of one size"),
+        ({"expert_groups": 3}, "8 in-layer experts do not form 3 groups of equal size"),
         ({"expert_groups": 0}, "expert_groups must divide experts"),
         (
             {"expert_groups": 4, "active": 3},
@@ -187,7 +187,7 @@ def test_tensors_that_do_not_fit_the_router_are_refused() -> None:
     config = RouterConfig(4, 2)
     with pytest.raises(ValueError, match=r"logits have shape \[6, 5\], but the router has 4 .* pass N x 4"):
         route(torch.zeros(6, 5), config)
-    with pytest.raises(ValueError, match="6 tokens are not 4 sequences of one length"):
+    with pytest.raises(ValueError, match="6 tokens are not 4 sequences of the same length"):
         route(torch.zeros(6, 4), config, groups=4)
     with pytest.raises(ValueError, match=r"bias has shape \[5\], but must have 4 numbers"):
         route(torch.zeros(6, 4), config, torch.zeros(5))

@@ -240,7 +240,7 @@ def test_the_base_is_measured_with_its_own_weights_on_batches_of_the_run(
         ({"balancing": {"bias": "Sign"}}, "balancing.bias is Sign, but the base's routers score by softmax"),
         (
             {"balancing": {"against": "Base"}, "load_balancing_loss_weight": 0},
-            "acts through the loss alone: set loadBalancingLossWeight above 0",
+            "acts only through the loss: set loadBalancingLossWeight above 0",
         ),
     ],
 )

@@ -103,7 +103,7 @@ def test_a_termination_log_that_cannot_be_written_costs_nothing_else(
     monkeypatch.setenv("MOE_JOB_CONFIG", place.job("prose").to_json())
     monkeypatch.setenv("MOE_TERMINATION_LOG", str(place.root / "no" / "folder"))
     assert command_line.main(["snapshot"]) == 0
-    assert "could not be left" in capsys.readouterr().err
+    assert "could not be written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("character", ["a", "é", "🙂", '"', "\x01", "\n"])

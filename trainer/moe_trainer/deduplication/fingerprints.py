@@ -157,6 +157,7 @@ def _is_held_out(entry: Fingerprint) -> bool:
         return False
     if entry.scheme != SCHEME:
         raise JobError(
-            "SchemeUnsupported", f"clusters.jsonl has scheme {entry.scheme}; this program reads {SCHEME}."
+            "SchemeUnsupported",
+            f"clusters.jsonl has scheme {entry.scheme}, but this version of the trainer reads only {SCHEME}.",
         )
     return entry.held_out

@@ -48,8 +48,8 @@ def score(model: CausalModel, tokenizer: Tokenizer, segments: Sequence[Segment],
     if max(sizes, default=0) > model.context:
         raise JobError(
             "ContextTooShort",
-            f"the model's context is {model.context} tokens, and a segment with its context is {max(sizes)}: a "
-            "model that is to be evaluated needs max_position_embeddings of at least that.",
+            f"the model's context is {model.context} tokens, but a segment with its context has {max(sizes)}: to be "
+            "evaluated, a model needs max_position_embeddings of at least that.",
         )
     bytes_V = torch.tensor(tokenizer.sizes())
     nats, context_nats, hits = [0.0] * len(segments), [0.0] * len(segments), [0] * len(segments)

@@ -129,7 +129,7 @@ def decide(
     """Compare candidate and current by the mean of ln(b_candidate / b_current); negative means better."""
     if uses > MAX_USES:
         raise Absent(
-            f"WindowUsedUp: this would be decision {uses} on one holdout; at most {MAX_USES} are made"
+            f"WindowUsedUp: this would be decision {uses} on the same holdout; at most {MAX_USES} are made"
         )
     alpha = 0.05 * 6 / (math.pi**2 * uses**2)  # summed over all uses of a window: at most 0.05
     differences = candidate.per_cluster(log_ratios(candidate, current))

@@ -61,8 +61,8 @@ def read_verdicts(folder: Path, asked: Iterable[str], grading: Grading) -> dict[
     except BadOutputError as error:
         raise TransientError(
             "GraderFailed",
-            f"grader {grading.grader.name} of evaluator {grading.evaluator}: its output {error}. None of it counts, "
-            f"for the model or against it. Correct the program in image {grading.grader.image}: it has to write one "
+            f"grader {grading.grader.name} of evaluator {grading.evaluator}: its output {error}. Nothing in it counts "
+            f"for or against the model. Correct the program in image {grading.grader.image}: it has to write one "
             'line {"id": …, "score": 0 or 1} to MOE_GRADER_OUTPUT for each line of MOE_GRADER_INPUT',
         ) from None
 
@@ -78,31 +78,31 @@ def parse_verdicts(text: bytes, ids: set[str]) -> dict[str, float]:
         except (ValueError, RecursionError) as error:
             raise BadOutputError(f"has no verdict in line {number}: {error!s:.100}") from None
         if key not in ids:
-            raise BadOutputError(f"has an id in line {number} that was not asked: {key!r:.40}")
+            raise BadOutputError(f"has an id in line {number} that is not in its input: {key!r:.40}")
         if key in verdicts:
-            raise BadOutputError(f"has the id {key!r} of line {number} twice")
+            raise BadOutputError(f"repeats the id {key!r} in line {number}")
         verdicts[key] = score
     if missing := sorted(ids - verdicts.keys()):
-        raise BadOutputError(f"lacks {len(missing)} of {len(ids)} ids, the first of them {missing[0]!r}")
+        raise BadOutputError(f"lacks {len(missing)} of {len(ids)} ids; the first is {missing[0]!r}")
     return verdicts
 
 
 def _verdict(line: bytes) -> tuple[str, float]:
     found = json.loads(line.decode(), object_pairs_hook=_object)
     if not isinstance(found, dict) or set(found) != {"id", "score"}:
-        raise ValueError("it is not a JSON object of id and score")
+        raise ValueError("it is not a JSON object with id and score and nothing else")
     key, score = found["id"], found["score"]
     if not isinstance(key, str):
-        raise ValueError(f"its id is {key!r}, and not a text")
+        raise ValueError(f"its id is {key!r}, which is not a string")
     if not isinstance(score, bool | int | float) or score not in (0, 1):
-        raise ValueError(f"its score is {score!r}, and neither 0 or 1 nor false or true")
+        raise ValueError(f"its score is {score!r}, but must be 0 or 1, or false or true")
     return key, float(score)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key stands in it twice")
+        raise ValueError("it has the same key twice")
     return found
 
 
@@ -114,12 +114,12 @@ def _read(path: Path, *, limit: int) -> bytes:
                 raise BadOutputError("is not a file")
             text = file.read(limit + 1)
     except FileNotFoundError:
-        raise BadOutputError("is not there") from None
+        raise BadOutputError("does not exist") from None
     except OSError as error:
         what = "is a link" if error.errno == errno.ELOOP else f"cannot be read ({error.strerror})"
         raise BadOutputError(what) from None
     if len(text) > limit:
-        raise BadOutputError(f"has more than {limit} bytes, which is too much for what was asked")
+        raise BadOutputError(f"has more than {limit} bytes, which is too much for this number of answers")
     return text
 
 

@@ -30,8 +30,8 @@ def complete(
     room, longest = model.context, max(map(len, encoded), default=0)
     if longest + max_tokens > room:
         raise Absent(
-            f"ContextTooShort: the longest prompt is {longest} tokens and maxTokens {max_tokens}, and the model's context is "
-            f"{room}: leave out long prompts, lower maxTokens, or train a model with a longer context.",
+            f"ContextTooShort: the longest prompt has {longest} tokens and maxTokens is {max_tokens}, but the model's context is "
+            f"{room} tokens: leave out long prompts, lower maxTokens, or train a model with a longer context.",
         )
     order = sorted(range(len(encoded)), key=lambda i: (len(encoded[i]), i))
     completions: dict[int, Completion] = {}

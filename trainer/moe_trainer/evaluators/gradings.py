@@ -44,7 +44,9 @@ def graded_report(job: GradeJob, root: Path) -> EvaluationReport:
     manifest.verify(folder)
     text = (folder / REPORT).read_bytes()
     if digest_of(text) != job.report:
-        raise manifest.corrupt(folder, f"its report is {digest_of(text)}, not the expected {job.report}")
+        raise manifest.corrupt(
+            folder, f"the digest of its report is {digest_of(text)}, not {job.report} as expected"
+        )
     return EvaluationReport.model_validate_json(text)
 
 
@@ -54,7 +56,7 @@ def _answers(job: GradeJob, root: Path, model: ArtefactRef, tasks: TasksRef, dev
     if answers is None:
         raise JobError(
             "ArtefactCorrupt",
-            f"what {model.revision} answered to evaluator {tasks.evaluator} is no longer in the pool's store, or was "
+            f"the answers of {model.revision} to evaluator {tasks.evaluator} are no longer in the pool's store, or were "
             "altered. Restore the folder `cells` from a backup, or make the revision again with a new runID.",
         )
     return answers

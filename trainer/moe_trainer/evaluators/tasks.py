@@ -111,7 +111,8 @@ def _read_file(files: Files, file: File, source: EvaluatorSource) -> Iterator[It
                     yield _item(line, f"{file} line {number}", source)
     except DamagedError as damage:
         raise JobError(
-            "DataUnreadable", f"{file} is cut short, or not compressed as its name says: {damage}."
+            "DataUnreadable",
+            f"{file} is cut short, or not compressed as its name says: {damage}. Put the whole file there.",
         ) from None
 
 
@@ -152,8 +153,8 @@ def _check_clusters(source: EvaluatorSource, clusters: set[str]) -> None:
     if len(clusters) < MIN_CLUSTERS:
         raise JobError(
             "DataEmpty",
-            f"evaluator {source.name}: {source.root}/{source.path} holds {len(clusters)} independent items "
-            f"(prompts or clusters), and {MIN_CLUSTERS} are needed for an interval. Add items.",
+            f"evaluator {source.name}: {source.root}/{source.path} holds {len(clusters)} independent "
+            f"items (prompts or clusters), but an interval needs {MIN_CLUSTERS}. Add items.",
         )
 
 

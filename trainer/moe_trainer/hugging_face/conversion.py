@@ -86,7 +86,8 @@ def from_disk(network: PreTrainedModel, stored: Mapping[str, Stored], read: Read
     if unknown := expected.keys() - found.keys():
         raise JobError(
             "ModelUnsupported",
-            f"{min(unknown)} of model_type {network.config.model_type!r} cannot be read in parts: train it in one process.",
+            f"several processes cannot each read a part of {min(unknown)} of model_type {network.config.model_type!r}: "
+            "train the model in one process.",
         )
     return {name: found[name] for name in expected}
 

@@ -62,7 +62,7 @@ def _matched(decoder: Decoder, tokenizer: CheckpointTokenizer) -> Decoder:
         raise JobError(
             "TokenizerUnsupported",
             f"the tokenizer has ids up to {tokenizer.vocab_size - 1}, but the model's vocab_size is "
-            f"{decoder.vocab_size}: they are not of one checkpoint.",
+            f"{decoder.vocab_size}: they are from different checkpoints. Take both from the same one.",
         )
     decoder.tokens = tokenizer.vocab_size
     return decoder
@@ -154,7 +154,7 @@ def _checked(folder: Path) -> tuple[PreTrainedModel, dict[str, Stored]]:
             )
     except Exception as error:  # an architecture may raise anything for impossible sizes
         raise _unsupported(
-            folder, f"no network can be made of it ({type(error).__name__}: {error})"
+            folder, f"no network can be made from it ({type(error).__name__}: {error})"
         ) from None
     for name in network.all_tied_weights_keys:
         found.pop(name, None)
@@ -182,7 +182,7 @@ def _decoder(folder: Path, network: PreTrainedModel, found: Mapping[str, Stored]
     try:
         return Decoder(network, files, {name: stored.dtype for name, stored in found.items()}).eval()
     except ValueError as error:  # a router's sizes do not fit together
-        raise _unsupported(folder, f"its routers cannot be: {error}") from None
+        raise _unsupported(folder, f"its routers cannot be computed: {error}") from None
 
 
 def _config(folder: Path) -> PreTrainedConfig:
@@ -196,10 +196,10 @@ def _config(folder: Path) -> PreTrainedConfig:
     if not isinstance(raw, dict):
         raise corrupt(folder, f"{CONFIG} is not a JSON object")
     if raw.get("auto_map"):
-        raise _unsupported(folder, "auto_map asks for code of the directory's own, which is never run")
+        raise _unsupported(folder, "auto_map asks for code in the directory itself, which is never run")
     if raw.get("quantization_config"):
         raise _unsupported(
-            folder, "quantization_config: quantized weights are not trained. Take the checkpoint in 16 bits"
+            folder, "quantization_config: quantized weights cannot be trained. Take the checkpoint in 16 bits"
         )
     kind = raw.get("model_type")
     if kind not in CONFIG_MAPPING:
@@ -218,7 +218,7 @@ def _config(folder: Path) -> PreTrainedConfig:
     if odd:
         raise _unsupported(
             folder,
-            f"layer_types holds {', '.join(sorted(odd))}, but only {', '.join(sorted(_LAYERS))} can be",
+            f"layer_types holds {', '.join(sorted(odd))}, but only {', '.join(sorted(_LAYERS))} are supported",
         )
     return config
 

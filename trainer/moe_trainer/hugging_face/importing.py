@@ -57,7 +57,7 @@ def import_base(
             raise JobError(
                 "BaseMismatch",
                 f"the checkpoint {where} has digest {found}, but base.digest is {base.digest}. If "
-                f"this is the checkpoint that is meant, write its digest into the spec; nothing was imported.",
+                f"this is the checkpoint that you mean, set base.digest to the digest found; nothing was imported.",
             )
         _check(working, where)
     print(f"imported {where} as {base.digest}", flush=True)
@@ -105,8 +105,8 @@ def _check(folder: Path, where: str) -> None:
 def _no_base(where: str, what: str) -> JobError:
     return JobError(
         "BaseMissing",
-        f"{where} holds no checkpoint that can be a base: {what}. base.path must name a folder as transformers saves "
-        "one.",
+        f"{where} holds no checkpoint that can be a base: {what}. base.path must name a folder with a checkpoint as "
+        "transformers saves it.",
     )
 
 

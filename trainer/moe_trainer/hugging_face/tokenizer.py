@@ -56,7 +56,7 @@ class CheckpointTokenizer:
         self._special = {i for i, token in self._words.get_added_tokens_decoder().items() if token.special}
         eos = self._named("eos_token")
         if eos is None:
-            raise _unsupported(f"{CONFIG} names no eos_token, which ends a document")
+            raise _unsupported(f"{CONFIG} names no eos_token, which is needed to end a document")
         self.eos_id = eos
         self.bos_id = next(
             i for i in (self._named("bos_token"), self._words.token_to_id(_ENDOFTEXT), eos) if i is not None
@@ -68,8 +68,8 @@ class CheckpointTokenizer:
         self._template = _template(files, self._config)
         if self.decode(self.encode(_PROBE)) != _PROBE:
             raise _unsupported(
-                f"{TOKENIZER} does not give back a text as it was (it makes {self.decode(self.encode(_PROBE))!r} of "
-                f"{_PROBE!r}), so that bits per byte cannot be measured. Take a base with a lossless tokenizer"
+                f"{TOKENIZER} does not reproduce a text exactly (it returns {self.decode(self.encode(_PROBE))!r} for "
+                f"{_PROBE!r}), so bits per byte cannot be measured. Take a base with a lossless tokenizer"
             )
 
     @classmethod
@@ -78,7 +78,7 @@ class CheckpointTokenizer:
         files = {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
         if TOKENIZER not in files:
             raise _unsupported(
-                f"{folder.name} has no {TOKENIZER}. Save the tokenizer with a fast tokenizer of transformers"
+                f"{folder.name} has no {TOKENIZER}. Save it again with one of transformers' fast tokenizers"
             )
         return cls(files)
 
@@ -128,8 +128,8 @@ class CheckpointTokenizer:
                 after = self._render(said[: number + 1], ask=False)
                 if not after.startswith(before):
                     raise _template_unsupported(
-                        "it writes the turns before an answer otherwise once the answer is there, so the answer's "
-                        "words cannot be told from the rest"
+                        "it writes the turns before an answer differently once the answer follows, so the answer's "
+                        "words cannot be told apart from the rest"
                     )
                 if not before.startswith(done):
                     documents.append([])

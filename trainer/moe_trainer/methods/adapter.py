@@ -58,8 +58,8 @@ def needing_base(folder: Path, record: AdapterRecord) -> Iterator[None]:
     except JobError as error:
         raise corrupt(
             folder,
-            f"it is an adapter for {record.base.revision} ({record.base.digest}) and fits no other base, but "
-            f"that one is not there: {error.message}",
+            f"it is an adapter for {record.base.revision} ({record.base.digest}) and fits no other base, but that "
+            f"base cannot be used: {error.message}",
         ) from None
 
 

@@ -59,7 +59,7 @@ def read(folder: Path, layers: Sequence[BankLayer]) -> list[list[RowReader]]:
     if config.layers != len(layers):
         raise corrupt(
             folder,
-            f"it is a bank for {config.layers} mixture layers, and the base has {len(layers)}: it is for another base",
+            f"it is a bank for {config.layers} mixture layers, but the base has {len(layers)}: it belongs to another base",
         )
     expected = {
         name: torch.empty(config.experts, *base.shape[1:], device="meta")

@@ -88,13 +88,13 @@ def _common_base(store: Path, banks: Sequence[tuple[str, Digest]]) -> ArtefactRe
             what = "a checkpoint" if record is None else f"an adapter made by {record.method}"
             raise JobError(
                 "InvalidConfig",
-                f"{path} is {what}, and only banks compose: leave it out, or train it with method ExpertBank.",
+                f"{path} is {what}, but only banks can be composed: leave it out, or train it with method ExpertBank.",
             )
         bases[record.base.digest] = record.base
     if len(bases) != 1:
         named = ", ".join(sorted(f"{base.revision} ({base.digest})" for base in bases.values())) or "none"
         raise JobError(
             "InvalidConfig",
-            f"banks compose on one base, and these have {len(bases)}: {named}. Name banks of one alone.",
+            f"only banks of the same base can be composed, but these have {len(bases)}: {named}. Name banks of one base only.",
         )
     return next(iter(bases.values()))

@@ -54,8 +54,8 @@ class ExpertBank:
         if training.balancing.against == "Base" or training.balancing.bias != "None":
             raise JobError(
                 "InvalidConfig",
-                "training.balancing asks for a load of the base's routers, but method ExpertBank leaves them as they "
-                "are, and a bank's copies start with the load of their originals: leave against and bias out.",
+                "training.balancing.against and bias change the load of the base's routers, but method ExpertBank leaves "
+                "them as they are, and a bank's copies start with the load of their originals: leave both out.",
             )
         model.requires_grad_(False)
         for layer in layers:
@@ -139,11 +139,11 @@ def bankable(model: CausalModel) -> list[BankLayer]:
     """Return the mixture layers to which a bank can be added; raises JobError (InvalidConfig) if none can."""
     layers, known = sum(map(holds_in_layer_experts, model.modules())), len(model.mixtures)
     if not layers:
-        raise _refused("the base is dense, and a bank stands beside in-layer experts")
+        raise _refused("the base is dense, and a bank needs a base with in-layer experts")
     if known != layers:
         raise _refused(
             f"the routers of {layers - known} of the base's {layers} mixture layers are of a kind that is not known "
-            "here, and a bank has rows in each of them"
+            "here, and a bank adds rows to each of them"
         )
     if model.backend(1) is None:
         raise _refused("the base's in-layer experts are of a kind that our layer does not compute")
@@ -155,12 +155,12 @@ def bankable(model: CausalModel) -> list[BankLayer]:
             )
         if router.scores != "softmax" and not isinstance(model, Model):
             raise _refused(
-                f"the base's routers score by {router.scores}, and banks go into those that score by softmax"
+                f"the base's routers score by {router.scores}, and a bank needs routers that score by softmax"
             )
         if router.experts != model.in_layer_experts:
             raise _refused(
-                f"a layer of the base has {router.experts} in-layer experts and its config.json says "
-                f"{model.in_layer_experts}, so that no config.json can say of one with a bank how many it has"
+                f"a layer of the base has {router.experts} in-layer experts while its config.json says "
+                f"{model.in_layer_experts}, so the number with a bank could not be written to config.json"
             )
     return bank_layers(model)
 

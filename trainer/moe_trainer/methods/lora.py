@@ -119,7 +119,7 @@ def _config(model: nn.Module, spec: LoRASpec) -> PeftConfig:
     if lacking:
         raise JobError(
             "InvalidConfig",
-            f"training.lora.targets has {lacking[0]}, but the base has none: its parts are {', '.join(parts)}.",
+            f"training.lora.targets has {lacking[0]}, but the base has no such part: its parts are {', '.join(parts)}.",
         )
     names = {name for target in asked for name in parts[target]}
     return PeftConfig(

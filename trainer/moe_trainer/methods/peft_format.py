@@ -75,7 +75,10 @@ def read_weights(folder: Path, model: nn.Module) -> list[tuple[str, RowReader]]:
     names = {f"{name}.{part}.weight" for name in expected for part in ("lora_A", "lora_B")}
     if tensors.keys() != names:
         odd = sorted(tensors.keys() ^ names)
-        raise corrupt(folder, f"{WEIGHTS} does not have the tensors of its {CONFIG}: {', '.join(odd[:3])}")
+        raise corrupt(
+            folder,
+            f"{WEIGHTS} does not hold exactly the tensors that {CONFIG} describes: {', '.join(odd[:3])}",
+        )
     in_model = parameter_names(model)
     found: list[tuple[str, RowReader]] = []
     for name, update in expected.items():
@@ -116,8 +119,8 @@ def _check(folder: Path, name: str, tensors: dict[str, Stored], parameter: Tenso
     ):
         raise corrupt(
             folder,
-            f"{name} has shape {list(found.shape)}, which does not fit {list(parameter.shape)}: the adapter is "
-            "for another base",
+            f"{name} has shape {list(found.shape)}, which does not fit {list(parameter.shape)}: the adapter "
+            "belongs to another base",
         )
 
 

@@ -95,11 +95,18 @@ class ModelConfig(BaseModel):
     @model_validator(mode="after")
     def _check_sizes(self) -> "ModelConfig":
         if self.num_attention_heads % self.num_key_value_heads:
-            raise ValueError("num_attention_heads must be a multiple of num_key_value_heads")
+            raise ValueError(
+                f"num_attention_heads is {self.num_attention_heads}, but must be a multiple of num_key_value_heads "
+                f"({self.num_key_value_heads})"
+            )
         if self.num_experts_per_tok > self.num_experts:
-            raise ValueError("num_experts_per_tok must not exceed num_experts")
+            raise ValueError(
+                f"num_experts_per_tok is {self.num_experts_per_tok}, but must not exceed num_experts ({self.num_experts})"
+            )
         if self.head_dim % 2:
-            raise ValueError("head_dim must be even: rotary embeddings turn pairs")
+            raise ValueError(
+                f"head_dim is {self.head_dim}, but must be even: rotary embeddings rotate pairs of numbers"
+            )
         return self
 
     @model_validator(mode="after")

@@ -95,7 +95,7 @@ def _form(config: ModelConfig, weights: Mapping[str, Tensor]) -> dict[str, Tenso
                 tensors[_expert_name(name, expert, "down_proj")] = matrix.contiguous()
         elif name.endswith(".bias_E") and not config.has_router_bias:
             raise ValueError(
-                f"{name} has no place in {config.model_type}: set model_type to glm4_moe (sigmoid scores), "
+                f"{name} cannot be stored in a checkpoint of {config.model_type}: set model_type to glm4_moe (sigmoid scores), "
                 "or balance by the loss"
             )
         else:

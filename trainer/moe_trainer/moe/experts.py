@@ -148,12 +148,12 @@ def _check(
 def _check_weights(gate_up_E2FD: Tensor, down_EDF: Tensor) -> None:
     if gate_up_E2FD.dim() != 3 or not gate_up_E2FD.numel() or gate_up_E2FD.shape[1] % 2:
         raise ValueError(
-            f"gate_up has shape {list(gate_up_E2FD.shape)}, but must be E x 2F x D, none of them 0: gate over up"
+            f"gate_up has shape {list(gate_up_E2FD.shape)}, but must be E x 2F x D (gate over up), with no size 0"
         )
     experts, twice, hidden = gate_up_E2FD.shape
     if down_EDF.shape != (experts, hidden, twice // 2):
         raise ValueError(
-            f"down has shape {list(down_EDF.shape)}, but gate_up {list(gate_up_E2FD.shape)} asks for "
+            f"down has shape {list(down_EDF.shape)}, but with gate_up of shape {list(gate_up_E2FD.shape)} it must have "
             f"{[experts, hidden, twice // 2]}"
         )
     if gate_up_E2FD.dtype not in DTYPES:
@@ -174,9 +174,13 @@ def _check_slots(experts_NK: Tensor, weights_NK: Tensor, tokens: int, experts: i
     ]:  # more than E is no error: slots may be dropped, as those of a bank's base are
         raise ValueError(f"experts {list(experts_NK.shape)} gives a token no slot: K must be 1 or more")
     if experts_NK.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"experts is {experts_NK.dtype}, but numbers in-layer experts: pass torch.int64")
+        raise ValueError(
+            f"experts has dtype {experts_NK.dtype}, but must hold numbers of in-layer experts: pass torch.int64"
+        )
     if not weights_NK.is_floating_point():
-        raise ValueError(f"weights is {weights_NK.dtype}, but scales outputs: pass torch.float32")
+        raise ValueError(
+            f"weights has dtype {weights_NK.dtype}, but must be floating-point: pass torch.float32"
+        )
     if tokens and experts_NK.device.type == "cpu":  # on a device, looking would mean waiting for it
         least, most = (int(bound) for bound in experts_NK.aminmax())
         if least < 0 or most > experts:

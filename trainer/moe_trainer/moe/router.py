@@ -65,7 +65,7 @@ def _check(logits_NE: Tensor, config: RouterConfig, bias_E: Tensor | None, group
         )
     if groups < 1 or logits_NE.shape[0] % groups:
         raise ValueError(
-            f"{logits_NE.shape[0]} tokens are not {groups} sequences of one length: groups must divide them"
+            f"{logits_NE.shape[0]} tokens are not {groups} sequences of the same length: groups must divide their number"
         )
     if bias_E is not None and bias_E.shape != (config.experts,):
         raise ValueError(f"bias has shape {list(bias_E.shape)}, but must have {config.experts} numbers")

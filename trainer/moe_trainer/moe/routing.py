@@ -63,7 +63,7 @@ class RouterConfig:
             )
         if self.expert_groups < 1 or self.experts % self.expert_groups:
             raise ValueError(
-                f"{self.experts} in-layer experts do not form {self.expert_groups} groups of one size: "
+                f"{self.experts} in-layer experts do not form {self.expert_groups} groups of equal size: "
                 "expert_groups must divide experts"
             )
         reach = self.chosen_groups * self.experts // self.expert_groups

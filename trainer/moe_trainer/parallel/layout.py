@@ -50,12 +50,12 @@ def lay_out(processes: int, expert_parallelism: int, *, in_layer_experts: int | 
         fitting = [n for n in _divisors(processes) if in_layer_experts % n == 0]
         raise _unfit(
             f"training.resources.expertParallelism is {expert_parallelism}, but the base's {in_layer_experts} in-layer "
-            f"experts cannot be cut into as many equal parts: choose one of {fitting}."
+            f"experts cannot be cut into that many equal parts: choose one of {fitting}."
         )
     if rows < processes:
         raise _unfit(
             f"a step of training.batchTokens has {rows} sequences, fewer than the {processes} processes that share "
-            "them: raise batchTokens, or take fewer nodes or devicesPerNode."
+            "them: raise batchTokens, or lower nodes or devicesPerNode."
         )
     return Layout(processes, expert_parallelism)
 

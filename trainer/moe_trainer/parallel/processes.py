@@ -130,8 +130,8 @@ def joined(layout: Layout, variables: Mapping[str, str] = os.environ) -> Iterato
         if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
             raise TransientError(
                 PEER_LOST,
-                "another process of this run is gone or does not answer, so this one ends as well; the next attempt "
-                f"goes on from the last checkpoint. Its own message says why; here it shows as: {error}",
+                "another process of this run has ended or does not answer, so this one ends as well; the next attempt "
+                f"resumes from the last checkpoint. The other process says why in its own log; here the error is: {error}",
             ) from error
         raise
     # Not after an error: the others may be gone, and this process is about to end.

@@ -44,9 +44,10 @@ def spread(model: CausalModel, processes: Processes, shard: bool | None = None) 
         if model.backend(1) is None:
             raise JobError(
                 "InvalidConfig",
-                f"training.resources.expertParallelism is {processes.layout.expert}, but it cuts in-layer experts that our "
-                "layer computes behind routers that are known here, and those of this base are not: set it to 1, so that "
-                "the processes share the batch alone.",
+                f"training.resources.expertParallelism is {processes.layout.expert}, but "
+                "in-layer experts can be cut over processes only if the trainer's own layer computes them and their "
+                "routers are of a known kind, which is not so for this base: set it to 1, so that the processes share "
+                "only the batch.",
             )
         for experts in _in_layer_experts(model):
             _cut(experts, processes)

@@ -121,6 +121,6 @@ class Planner:
 
     def _served_by(self, model: str) -> Served:
         if model not in self.served:
-            message = f"the model {model!r} does not exist here; there is: {', '.join(self.served)}"
+            message = f"the model {model!r} does not exist here; available: {', '.join(self.served)}"
             raise BadRequest(message, "model", "model_not_found", status=404)
         return self.served[model]

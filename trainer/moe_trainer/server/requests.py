@@ -96,7 +96,10 @@ class CompletionRequest(_Request):
         prompts = [tokenizer.encode(one) if isinstance(one, str) else list(one) for one in many]
         for token in (token for prompt in prompts for token in prompt):
             if token >= tokenizer.vocab_size:
-                raise BadRequest(f"prompt: token {token} is not below {tokenizer.vocab_size}", "prompt")
+                raise BadRequest(
+                    f"prompt: token {token} must be below the vocabulary's size, {tokenizer.vocab_size}",
+                    "prompt",
+                )
         return prompts
 
 

@@ -52,7 +52,7 @@ def commit_training_side(
     if not len(training):
         raise JobError(
             "DataEmpty",
-            f"no document is left to train on, of {sum(c.documents for c in intake.counts)} read: "
+            f"of {sum(c.documents for c in intake.counts)} documents read, none is left to train on: "
             f"{_in_words(intake.dropped)}, the rest held out. Loosen spec.data.filters or add data.",
         )
     wanted = np.zeros(len(intake.sizes), dtype=np.bool_)

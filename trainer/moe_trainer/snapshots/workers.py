@@ -74,7 +74,7 @@ class Workers(Generic[Given, Made]):
             made: Made | _Failed = connection.recv()
         except (EOFError, ConnectionResetError):
             raise TransientError(
-                "Crashed", "a process that helped to read the data ended; perhaps it had too little memory."
+                "Crashed", "a process that read the data ended unexpectedly, perhaps for lack of memory."
             ) from None
         if isinstance(made, _Failed):
             raise TransientError("Crashed", f"while the data was read: {made.what}")

@@ -33,11 +33,13 @@ def parse_conversation(messages: Sequence[object], field: str) -> Content:
         if role != expected:
             raise UnusableError(
                 "brokenMessages",
-                f"{field}[{number + first}] is of {role}, expected {expected}: perhaps a system message, then "
-                "user and assistant in turn",
+                f"{field}[{number + first}] has role {role}, but {expected} is expected: a system message may come first, then "
+                "user and assistant take turns",
             )
     if not any(role == "assistant" for role, _ in said):
-        raise UnusableError("noAnswer", f"{field} has no message of assistant, so nothing to learn from")
+        raise UnusableError(
+            "noAnswer", f"{field} has no message of role assistant, so there is nothing to learn from"
+        )
     return Content.of_turns(said)
 
 
@@ -47,9 +49,9 @@ def _message(message: object, where: str) -> tuple[Role, str]:
     role = next((role for role in ROLES if role == message.get("role")), None)
     if role is None:
         given = f"has role {message['role']!r:.40}" if "role" in message else "has no role"
-        raise UnusableError("brokenMessages", f"{where} {given}: it must be one of {', '.join(ROLES)}")
+        raise UnusableError("brokenMessages", f"{where} {given}: the role must be one of {', '.join(ROLES)}")
     words = message.get("content")
     if not isinstance(words, str) or not words.strip():
-        given = "an empty content" if isinstance(words, str) else "no content that is text"
+        given = "empty content" if isinstance(words, str) else "no content that is text"
         raise UnusableError("brokenMessages", f"{where} has {given}")
     return role, words

@@ -58,7 +58,7 @@ class SourceCount:
             setting = "messagesField" if self.source.format == "messages" else "textField"
             raise JobError(
                 "DataUnreadable",
-                f"{what}: more is broken than can be read ({counts}; {self.documents} readable). "
+                f"{what}: more records are broken than readable ({counts}; {self.documents} readable). "
                 f"First: {self.examples[broken.most_common(1)[0][0]]}. "
                 f"It is read as {self.source.format}, UTF-8: correct its format or {setting}, or the files.",
             )
@@ -89,7 +89,7 @@ def _documents(raw: io.RawIOBase, file: File, count: SourceCount) -> Iterator[Co
         elif source.format == "messages":
             raise JobError(
                 "DataUnreadable",
-                f"{file} is read as plain text by its name, which holds no messages: format messages reads "
+                f"{file} is read as plain text because of its name, and plain text has no messages: format messages reads "
                 "*.jsonl, *.ndjson and *.parquet. Correct the source's path, or rename the file.",
             )
         else:

@@ -101,11 +101,11 @@ class LocalFiles:
         try:
             return os.open(self._folder / file.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise changed(file, "it was there and is gone") from None
+            raise changed(file, "it was listed, but no longer exists") from None
         except PermissionError:
             raise JobError(
                 "DataUnreadable",
-                f"{file} may not be read by user {os.getuid()}: make it readable for its group or for all.",
+                f"{file} cannot be read by user {os.getuid()}: make it readable for its group or for everyone.",
             ) from None
 
 
@@ -113,8 +113,8 @@ def changed(file: File, how: str) -> TransientError:
     """Return the error for a file that changed while it was read."""
     return TransientError(
         "DataChanged",
-        f"{file} changed while it was read: {how}. It is read again by the next attempt; to be safe, write "
-        "new files under another name and rename them when they are whole.",
+        f"{file} changed while it was read: {how}. The next attempt reads it again; to be safe, write "
+        "new files under another name and rename them when they are complete.",
     )
 
 

@@ -115,7 +115,7 @@ class ObjectStoreFiles:
             try:
                 return self._get(file, start, end)
             except (FileNotFoundError, PreconditionError):
-                raise changed(file, "another object, or none, has its name") from None
+                raise changed(file, "its name now belongs to another object, or to none") from None
             except BaseError as error:
                 failed = self._failed(error, f"reading {file} at byte {start}")
                 if not failed.retryable or time.monotonic() + pause > deadline:
@@ -129,7 +129,7 @@ class ObjectStoreFiles:
             options["if_match"] = file.version
         data = memoryview(obstore.get(self._store, file.path, options=options).bytes())
         if len(data) != end - start:
-            raise changed(file, f"it has no {end} bytes any more")
+            raise changed(file, f"it no longer has {end} bytes")
         return data
 
     def _failed(self, error: Exception, doing: str) -> JobError:
@@ -145,14 +145,14 @@ class ObjectStoreFiles:
         return TransientError(
             "StoreUnreachable",
             f"store {self._root!r} at {self._location.endpoint or 'AWS'} failed while {doing}: {_cause(error)}. "
-            "Nothing was kept of this attempt; the next one reads it again.",
+            "Nothing of this attempt was kept; the next one reads the data again.",
         )
 
     def _too_many(self, pattern: str, listed: int, found: int) -> JobError:
         return JobError(
             "PathNotAllowed",
-            f"{self._root}/{pattern} matches {found} of {listed} objects listed so far: at most {MAX_MATCHED} "
-            f"of {MAX_LISTED}. Write a longer folder before the first wildcard, or pack the files.",
+            f"{self._root}/{pattern} matches {found} of {listed} objects listed so far; it may match {MAX_MATCHED} "
+            f"of at most {MAX_LISTED}. Write a longer folder before the first wildcard, or pack the files.",
         )
 
 
@@ -191,11 +191,11 @@ class _RangeReader(io.RawIOBase):
 def denied(root: str, location: ObjectStoreLocation, what: str) -> JobError:
     """Return the error for a store that denies access; it names the Secret and its keys, never a value."""
     if not location.secret:
-        fix = "It is read anonymously: name a Secret in the chart's stores, or let anybody read the bucket."
+        fix = "It is read anonymously: name a Secret in the chart's stores, or let anyone read the bucket."
     else:
         fix = (
             f"Correct {ACCESS_KEY_ID} and {SECRET_ACCESS_KEY} in Secret {location.secret!r} of this namespace, "
-            "or what they may do: list the bucket and get its objects."
+            "or their permissions: to list the bucket and to get its objects."
         )
     return JobError("StoreDenied", f"store {root!r}, bucket {location.bucket!r}: {what}. {fix}")
 

@@ -77,7 +77,7 @@ def verify(folder: Path, digest: Digest | None = None, share: slice = slice(None
     """
     manifest, found = read_manifest(folder)
     if digest is not None and found != digest:
-        raise corrupt(folder, f"its manifest is {found}, not the expected {digest}")
+        raise corrupt(folder, f"the digest of its manifest is {found}, not {digest} as expected")
     for name, entry in sorted(manifest.files.items())[share]:
         path = folder / name
         if not path.is_file():

@@ -232,7 +232,9 @@ def _is_good(folder: Path) -> bool:
     try:
         verify(folder)
     except JobError as error:
-        print(f"tokens that an earlier attempt left are made anew: {error}", flush=True)
+        print(
+            f"the tokens that an earlier attempt left cannot be used and are made again: {error}", flush=True
+        )
         shutil.rmtree(folder)
         return False
     return True
@@ -242,7 +244,7 @@ def _nothing_in(stream: Planned) -> JobError:
     if stream.replayed:
         return JobError(
             "DataEmpty",
-            "data.replay: no text of the base's snapshots is left to replay that the pool has not held out; "
+            "data.replay: the pool has held out all text of the base's snapshots, so none is left to replay; "
             "remove data.replay.",
         )
     return JobError(

@@ -114,17 +114,17 @@ def _check(layers: Sequence[Mixture], spec: TrainingSpec) -> None:
     weighted = spec.load_balancing_loss_weight or spec.auxiliary_loss_weight
     if not layers and (weighted or balancing.bias != "None"):
         raise _invalid(
-            "the base is dense, or its routers are of a kind that is not known here, so there is none to balance: "
+            "the base is dense, or its routers are of a kind that is not known here, so there is nothing to balance: "
             "set loadBalancingLossWeight and auxiliaryLossWeight to 0, and leave out balancing"
         )
     if balancing.bias != "None" and any(layer.bias_E is None for layer in layers):
         raise _invalid(
             f"balancing.bias is {balancing.bias}, but the base's routers score by softmax and have no bias: take "
-            "a base with sigmoid scores (preset tiny-sigmoid, a GLM-4.5), or balance by loadBalancingLossWeight"
+            "a base with sigmoid scores (preset tiny-sigmoid or a GLM-4.5), or balance by loadBalancingLossWeight"
         )
     if balancing.against == "Base" and (balancing.bias != "None" or not spec.load_balancing_loss_weight):
         raise _invalid(
-            "balancing.against Base acts through the loss alone: set loadBalancingLossWeight above 0 and "
+            "balancing.against is Base, which acts only through the loss: set loadBalancingLossWeight above 0 and "
             "balancing.bias to None"
         )
 

@@ -71,7 +71,7 @@ def _verified(ref: SnapshotRef, root: Path) -> Path:
     verify(folder)
     found = read_record(folder).digest
     if found != ref.digest:
-        raise corrupt(folder, f"it holds data {found}, not the expected {ref.digest}")
+        raise corrupt(folder, f"its data has digest {found}, not {ref.digest} as expected")
     return folder
 
 
@@ -96,7 +96,7 @@ def _replay(job: TrainJob, root: Path, own: Path, record: SnapshotRecord) -> Rep
         raise JobError(
             "InvalidConfig",
             f"data.replay.share is {job.training.replay_share}, but {job.expert.name} has no base that was trained in "
-            "this pool, so there is not text to replay: remove data.replay, or take an Expert as base.",
+            "this pool, so there is no text to replay: remove data.replay, or take an Expert as base.",
         )
     folder = tokens_folder(job, root)
     registry = root / store.held_out_registry(job.pool_uid)

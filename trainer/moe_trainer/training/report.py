@@ -165,7 +165,7 @@ def commit(
     """
     if is_committed(root / folder):
         raise TransientError(
-            "ArtefactCorrupt", f"{folder} exists and is damaged; the next attempt writes beside it."
+            "ArtefactCorrupt", f"{folder} exists and is damaged; the next attempt writes to another folder."
         )
     artefacts.write(
         root / folder,

@@ -248,8 +248,8 @@ def _start(job: TrainJob, root: Path, processes: Processes) -> Start:
     if job.training.method in ADAPTERS:
         raise JobError(
             "InvalidConfig",
-            f"training.method is {job.training.method}, which trains beside the frozen weights of a base, but preset "
-            f"{job.preset} starts from nothing: take a trained Expert as base, or method Full.",
+            f"training.method is {job.training.method}, which adds to the frozen weights of a base, but preset "
+            f"{job.preset} has no base: take a trained Expert as base, or use method Full.",
         )
     model = Model(preset(str(job.preset)))
     initialise(model, job.seed)

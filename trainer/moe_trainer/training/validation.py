@@ -67,5 +67,5 @@ def _validated(run: Run, blocks_BT: Tensor) -> tuple[float, list[LayerLoad]]:
         raise router_not_finite(run, error.layer, after=True) from None
     if not math.isfinite(bits):
         where = origin(run.model, torch.split(blocks_BT[:, :-1], run.rows), alone=run.processes.alone)
-        raise loss_not_finite(run, f"the text to validate on has {bits} bits per byte: {where}", after=True)
+        raise loss_not_finite(run, f"the validation text has {bits} bits per byte: {where}", after=True)
     return bits, loads

@@ -65,7 +65,10 @@ def read_headers(folder: Path) -> dict[str, Stored]:
     for name in sorted(set(places.values())):
         for tensor, stored in read_header(folder, name).items():
             if places.get(tensor) != name:
-                raise corrupt(folder, f"{name} holds {tensor}, which {INDEX} has in {places.get(tensor)}")
+                raise corrupt(
+                    folder,
+                    f"{name} holds {tensor}, which belongs in {places.get(tensor)} according to {INDEX}",
+                )
             found[tensor] = stored
     missing = sorted(places.keys() - found.keys())
     if missing:

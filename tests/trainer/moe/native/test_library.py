@@ -22,7 +22,7 @@ def nothing_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "unavailable", library.unavailable.__wrapped__)
 
 
-def test_without_a_compiler_the_loop_does_with_torchs_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_the_loop_makes_do_with_torchs_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
     assert backends.choose(CPU) == "torch"
@@ -38,7 +38,7 @@ def test_a_compiler_that_fails_is_quoted(tmp_path: Path, monkeypatch: pytest.Mon
     broken.chmod(0o755)
     monkeypatch.setenv("CC", str(broken))
     reason = native.refusal(CPU)
-    assert reason is not None and "does not compile it (swiglu.c:1: no such thing)" in reason
+    assert reason is not None and "cannot compile it (swiglu.c:1: no such thing)" in reason
 
 
 def test_a_compiler_that_makes_no_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

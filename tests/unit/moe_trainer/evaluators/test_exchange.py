@@ -39,16 +39,16 @@ def test_a_verdict_for_each_id_in_any_order(text: bytes) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (b"", "lacks 2 of 2 ids, the first of them 'a'"),
+        (b"", "lacks 2 of 2 ids; the first is 'a'"),
         (b'{"id": "b", "score": 1}', "lacks 1 of 2 ids"),
-        (GOOD + b'{"id": "b", "score": 0}', "the id 'b' of line 3 twice"),
-        (GOOD + b'{"id": "c", "score": 0}', "line 3 that was not asked: 'c'"),
-        (GOOD + b'{"id": "' + b"c" * 200 + b'", "score": 0}', "was not asked"),
+        (GOOD + b'{"id": "b", "score": 0}', "repeats the id 'b' in line 3"),
+        (GOOD + b'{"id": "c", "score": 0}', "line 3 that is not in its input: 'c'"),
+        (GOOD + b'{"id": "' + b"c" * 200 + b'", "score": 0}', "is not in its input"),
         (b"1 of 2 are right", "no verdict in line 1"),
         (b'{"id": "a", "score": 1', "no verdict in line 1"),
         (b'["id", "score"]', "not a JSON object"),
-        (b'{"id": "a"}', "not a JSON object of id and score"),
-        (b'{"id": "a", "score": 1, "why": "it is"}', "not a JSON object of id and score"),
+        (b'{"id": "a"}', "not a JSON object with id and score"),
+        (b'{"id": "a", "score": 1, "why": "it is"}', "not a JSON object with id and score and nothing else"),
         (b'{"id": 1, "score": 1}', "its id is 1"),
         (b'{"id": "a", "score": "1"}', "its score is '1'"),
         (b'{"id": "a", "score": null}', "its score is None"),
@@ -56,7 +56,7 @@ def test_a_verdict_for_each_id_in_any_order(text: bytes) -> None:
         (b'{"id": "a", "score": 0.5}', "its score is 0.5"),
         (b'{"id": "a", "score": 2}', "its score is 2"),
         (b'{"id": "a", "score": NaN}', "its score is nan"),
-        (b'{"id": "a", "score": 0, "score": 1}', "stands in it twice"),
+        (b'{"id": "a", "score": 0, "score": 1}', "has the same key twice"),
         (b'{"id": "a", "score": ' + b"[" * 100_000, "no verdict in line 1"),
         (b"\xff\xfe", "no verdict in line 1"),
         (b"\x00" * 9, "no verdict in line 1"),
@@ -72,7 +72,7 @@ def test_anything_else_is_refused_in_words(text: bytes, words: str) -> None:
 def test_a_failure_names_grader_evaluator_and_remedy_and_may_be_tried_again(tmp_path: Path) -> None:
     with pytest.raises(TransientError) as failed:
         read_verdicts(tmp_path, IDS, GRADING)
-    for words in ("grader pytest of evaluator mine", "is not there", "registry.example/pytest:3"):
+    for words in ("grader pytest of evaluator mine", "does not exist", "registry.example/pytest:3"):
         assert words in failed.value.message
     assert (failed.value.reason, failed.value.headline().retryable) == ("GraderFailed", True)
 

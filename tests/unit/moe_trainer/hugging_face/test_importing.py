@@ -129,7 +129,9 @@ def test_a_tokenizer_that_loses_text_is_refused_as_early(environment: Environmen
     lossy = json.loads(tokenizer.read_bytes()) | {"normalizer": {"type": "Lowercase"}}
     lossy["model"]["vocab"]["more"] = ByteTokenizer.vocab_size  # so that it is not the presets'
     tokenizer.write_text(json.dumps(lossy))
-    with pytest.raises(JobError, match=r"TokenizerUnsupported: tokenizer\.json does not give back a text"):
+    with pytest.raises(
+        JobError, match=r"TokenizerUnsupported: tokenizer\.json does not reproduce a text exactly"
+    ):
         import_base(base(environment), "pool", 256, environment)
 
 

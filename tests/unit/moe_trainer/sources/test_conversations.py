@@ -41,10 +41,14 @@ def test_other_fields_of_a_message_are_passed_over() -> None:
 @pytest.mark.parametrize(
     ("messages", "reason", "words"),
     [
-        ([], "noAnswer", "messages has no message of assistant"),
+        ([], "noAnswer", "messages has no message of role assistant"),
         ([ASKED], "noAnswer", "nothing to learn from"),
         (["hello"], "brokenMessages", r"messages\[0\] is not an object with role and content"),
-        ([{"content": "x"}], "brokenMessages", r"messages\[0\] has no role: it must be one of system, user"),
+        (
+            [{"content": "x"}],
+            "brokenMessages",
+            r"messages\[0\] has no role: the role must be one of system, user",
+        ),
         ([ASKED, {"role": "bot", "content": "x"}], "brokenMessages", r"messages\[1\] has role 'bot'"),
         ([ASKED, {"role": ["user"], "content": "x"}], "brokenMessages", r"messages\[1\] has role \['user'\]"),
         ([ASKED, {"role": "assistant"}], "brokenMessages", r"messages\[1\] has no content that is text"),
@@ -52,11 +56,11 @@ def test_other_fields_of_a_message_are_passed_over() -> None:
         (
             [ASKED, {"role": "assistant", "content": " "}],
             "brokenMessages",
-            r"messages\[1\] has an empty content",
+            r"messages\[1\] has empty content",
         ),
-        ([ANSWERED, ASKED], "brokenMessages", r"messages\[0\] is of assistant, expected user"),
-        ([SYSTEM, ASKED, ASKED], "brokenMessages", r"messages\[2\] is of user, expected assistant"),
-        ([ASKED, ANSWERED, SYSTEM], "brokenMessages", r"messages\[2\] is of system, expected user"),
+        ([ANSWERED, ASKED], "brokenMessages", r"messages\[0\] has role assistant, but user is expected"),
+        ([SYSTEM, ASKED, ASKED], "brokenMessages", r"messages\[2\] has role user, but assistant is expected"),
+        ([ASKED, ANSWERED, SYSTEM], "brokenMessages", r"messages\[2\] has role system, but user is expected"),
     ],
 )
 def test_what_is_no_conversation_is_refused_with_its_place(

@@ -120,7 +120,10 @@ def test_a_file_that_is_replaced_by_a_rename_is_read_to_its_end(corpora: Path) -
 def test_a_file_that_is_gone_when_its_turn_comes_is_told(corpora: Path) -> None:
     gone = File("corpora", "gone.txt", 3)
     files = LocalFiles("corpora", corpora)
-    with pytest.raises(TransientError, match=r"DataChanged: corpora/gone.txt.*is gone"), files.open(gone):
+    with (
+        pytest.raises(TransientError, match=r"DataChanged: corpora/gone.txt.*no longer exists"),
+        files.open(gone),
+    ):
         pass
 
 

@@ -76,9 +76,9 @@ def test_each_broken_record_is_counted_and_the_first_is_told_with_its_place(tmp_
     _, count = read(tmp_path, "*", "messages")
     assert count.dropped == {"brokenMessages": 1, "missingField": 2, "noAnswer": 2}
     assert count.examples == {
-        "brokenMessages": "corpora/a.jsonl line 10: messages[0] has no role: it must be one of system, user, assistant",
+        "brokenMessages": "corpora/a.jsonl line 10: messages[0] has no role: the role must be one of system, user, assistant",
         "missingField": "corpora/a.jsonl line 11: no field 'messages'; it has: chat",
-        "noAnswer": "corpora/a.jsonl line 13: messages has no message of assistant, so nothing to learn from",
+        "noAnswer": "corpora/a.jsonl line 13: messages has no message of role assistant, so there is nothing to learn from",
     }
 
 

@@ -14,11 +14,11 @@ from moe_trainer.moe.compiled import CompilationError, kept
 
 FOLDER = Path(__file__).parent
 OPTIONS = ("-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC", "-lm")
-#: A compiler that takes longer than this hangs.
+#: A compiler that takes longer than this, in seconds, is taken to hang.
 PATIENCE_SECONDS = 60.0
 
 _POINTER, _SIZE = ctypes.c_void_p, ctypes.c_int64
-#: The result type and the argument types of each function.
+#: Result type and argument types of each function.
 _FUNCTIONS: dict[str, tuple[type | None, ...]] = {
     "swiglu": (None, *[_POINTER] * 3, _SIZE),
     "swiglu_backward": (None, *[_POINTER] * 7, _SIZE, _SIZE),
@@ -41,7 +41,9 @@ def library() -> ctypes.CDLL:
         try:
             loaded = ctypes.CDLL(str(path))
         except OSError as error:
-            raise CompilationError(f"what {compiler} made cannot be loaded ({error})") from None
+            raise CompilationError(
+                f"the library that {compiler} compiled cannot be loaded ({error})"
+            ) from None
     for name, (result, *arguments) in _FUNCTIONS.items():
         function = getattr(loaded, name)
         function.restype, function.argtypes = result, arguments
@@ -98,5 +100,5 @@ def _compiled(compiler: str, options: tuple[str, ...]) -> bytes:
             raise CompilationError(f"{compiler} took longer than {PATIENCE_SECONDS:.0f} s") from None
         if done.returncode:
             first = next(iter(done.stderr.splitlines()), f"exit status {done.returncode}")
-            raise CompilationError(f"{compiler} does not compile it ({first})")
+            raise CompilationError(f"{compiler} cannot compile it ({first})")
         return path.read_bytes()
