@@ -1,11 +1,11 @@
-"""The mixture-of-experts layer: torch, and nothing of the rest of the trainer.
+"""The mixture-of-experts layer; it imports torch, but nothing else of the trainer.
 
     layer.py             the module: router, in-layer experts, shared experts
     router.py            which in-layer experts a token uses, and with what weight
     routing.py           RouterConfig: how a router chooses; Routing: what it chose
     router_function.py   the router as one autograd function, however its passes are computed
     plain_router.py      the router in plain torch; triton/router.py and native/router.py compute the same
-    capacity.py          which slots are dropped where an in-layer expert takes only so many
+    capacity.py          which slots are dropped if the number of slots per in-layer expert is limited
     balance.py           how evenly slots are spread: counts of a step, load metrics, the selection bias
     experts.py           the in-layer experts: checks, the autograd function, and the formula as a loop
     backends.py          the backends by name, and which of them a call gets
@@ -17,7 +17,7 @@
     native/              looped.py with passes in C between the products: training on a CPU       "native"
     triton/              fused kernels for GPUs                                                   "triton"
     cuda/                kernels for Hopper in CUDA C++                                           "cuda"
-    compiled.py          compiled code, kept on disk
+    compiled.py          keeps compiled code on disk
 
 Shapes, in every file: N tokens, D hidden, E in-layer experts, K active per token, F inner width,
 S = N * K slots (a slot is one choice of one token), G groups of consecutive tokens (sequences).

@@ -1,6 +1,6 @@
 """The backends by name, and which of them a call of the in-layer experts or of the router gets.
 
-Each backend says whether it can run a case, or why not; the first one in order that can is chosen. If one was asked for
+Each backend states whether it can run a case, or why not; the first one in order that can is chosen. If one was asked for
 by name and cannot run, that is an error with the reason; another is never chosen silently. The router uses the same
 table: it is computed by the first backend that has a router of its own for the case, otherwise in plain torch.
 """
@@ -21,7 +21,7 @@ Backend = Literal["reference", "torch", "native", "triton", "cuda"]
 
 @dataclass(frozen=True)
 class RouterEntry:
-    """A backend's own router: whether it computes a case, and its two passes, imported when they are first needed."""
+    """A backend's own router: which cases it computes, and its two passes, imported when they are first needed."""
 
     suits: Callable[[RouterCase], bool]
     passes: Callable[[], Passes]
@@ -29,7 +29,7 @@ class RouterEntry:
 
 @dataclass(frozen=True)
 class Entry:
-    """One backend: whether it can run a case, and its kernels, imported when they are first needed."""
+    """One backend: which cases it can run, and its kernels, imported when they are first needed."""
 
     refusal: Callable[[Case], str | None]  #: Why it cannot run and what to do, or None if it can.
     kernels: Callable[[], Kernels]
@@ -73,7 +73,7 @@ def _native_router() -> Passes:
 _FUSED_ROUTER = RouterEntry(triton.suits_router, _triton_router)
 
 #: In order of preference. ``reference`` is not here: it has no kernels, and is only used when asked for.
-#: ``cuda`` is automatic once a benchmark on a GPU has shown where it beats ``triton``; none has been run yet.
+#: ``cuda`` will be chosen by itself once a benchmark on a GPU has shown where it beats ``triton``; none has been run yet.
 ENTRIES: dict[Backend, Entry] = {
     "cuda": Entry(cuda.refusal, _cuda, _FUSED_ROUTER, automatic=False),
     "triton": Entry(triton.refusal, _triton, _FUSED_ROUTER),

@@ -1,4 +1,4 @@
-"""The in-layer experts by one matrix product each, in plain torch: for the CPU, and for every type on any device.
+"""The in-layer experts in plain torch, with separate matrix products per expert: for the CPU, and for every type on any device.
 
 What a product has read or written should still be in the cache when the next step needs it. So the ordered slots are
 visited in pieces of some hundred rows (visits.py): the x of a visit is gathered, multiplied, activated and multiplied
@@ -29,7 +29,7 @@ aten = torch.ops.aten
 
 
 class LoopedKernels:
-    """The products by torch's own matrix product, one in-layer expert after the other."""
+    """The products by torch's own matrix multiplication, one in-layer expert after the other."""
 
     def dispatch(self, experts_NK: Tensor, experts: int) -> Dispatch:
         """Order the slots by in-layer expert."""
@@ -54,7 +54,7 @@ class LoopedKernels:
         return combine(rows_SD, inputs.weights_NK, dispatch), h_2SF if keep else None
 
     def pre_activation(self, inputs: Inputs) -> Tensor:
-        """Return the pre-activation again, the same bits as in the forward pass: for recomputation."""
+        """Compute the pre-activation again, with the same bits as in the forward pass: for recomputation."""
         hidden, inner = inputs.down_EDF.shape[1:]
         visits = plan_visits(inputs.dispatch, visit_rows(hidden, inner))
         h_2SF = inputs.x_ND.new_empty(2, len(inputs.dispatch.slots_S), inner)

@@ -24,7 +24,7 @@ class Kernel:
     """A kernel and how it is built."""
 
     name: KernelName
-    cluster: Literal[1, 2]  #: Blocks that share the weights which they read.
+    cluster: Literal[1, 2]  #: Number of blocks that share the weights they read.
 
 
 #: Everything that may be launched.
@@ -38,11 +38,11 @@ class Binary:
     """A compiled kernel."""
 
     cubin: bytes
-    log: str  #: What compiler and assembler said: registers, spills, warnings.
+    log: str  #: The output of compiler and assembler: registers, spills, warnings.
 
 
 def headers() -> dict[str, str]:
-    """Return the text of every header, by the name that it is included by."""
+    """Return the text of every header, by the name under which it is included."""
     return {path.name: path.read_text() for path in sorted(SOURCE.glob("*.cuh"))}
 
 
@@ -71,12 +71,12 @@ def compile_kernel(kernel: Kernel) -> Binary:
 
 @cache
 def cubin(kernel: Kernel) -> bytes:
-    """Return a compiled kernel, from disk if this source was compiled before by this compiler."""
+    """Return a compiled kernel, from disk if this compiler has compiled this source before."""
     return kept(f"{digest(kernel)}.cubin", lambda: compile_kernel(kernel).cubin)
 
 
 def digest(kernel: Kernel) -> str:
-    """Return the identity of a compiled kernel: its sources, how it is built, and by what."""
+    """Return the identity of a compiled kernel: a digest of its sources, options and compiler."""
     version = ".".join(map(str, nvrtc.nvrtcVersion()[1:]))
     parts = [repr(kernel), repr(OPTIONS), version, (SOURCE / f"{kernel.name}.cu").read_text()]
     parts += [f"{name}\0{text}" for name, text in headers().items()]

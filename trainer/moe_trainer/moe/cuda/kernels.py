@@ -32,7 +32,7 @@ class CudaKernels:
         return combine(rows_SD, dispatch, inputs.weights_NK.contiguous()), h_S2F
 
     def pre_activation(self, inputs: Inputs) -> Tensor:
-        """Return h_S2F again, the same bits as in the forward pass: the same kernel, the same order of sums."""
+        """Compute h_S2F again, with the same bits as in the forward pass: the same kernel adds in the same order."""
         x_ND, gate_up_E2FD = inputs.x_ND, inputs.gate_up_E2FD
         h_S2F, _ = up(x_ND, gate_up_E2FD, inputs.dispatch, self._launch, keep=True, activate=False)
         assert h_S2F is not None

@@ -14,7 +14,7 @@ from moe_trainer.moe.cuda.compile import Kernel, cubin
 
 THREADS = 384  # kThreads of pipeline.cuh: one producer warpgroup, two consumers
 STAGES = 4
-#: Dynamic shared memory of a block: the stages (128 rows and 256 columns, 64 bf16 each), two barriers a stage.
+#: Dynamic shared memory of a block: the stages (128 rows and 256 columns, 64 bf16 each) and two barriers per stage.
 SHARED_BYTES = STAGES * (128 + 256) * 64 * 2 + 2 * STAGES * 8
 
 
@@ -22,8 +22,8 @@ SHARED_BYTES = STAGES * (128 + 256) * 64 * 2 + 2 * STAGES * 8
 class TensorMap:
     """A bf16 tensor as the copy engine sees it: four dimensions, the innermost first, and the box it copies.
 
-    The innermost dimension is dense; a box is 64 wide there, 128 bytes, which are swizzled as pipeline.cuh says.
-    What a box would read beyond a size is zero.
+    The innermost dimension is dense. A box is 64 elements (128 bytes) wide there, swizzled as pipeline.cuh describes.
+    Elements of a box that lie outside the tensor are read as 0.
     """
 
     address: int
@@ -36,7 +36,7 @@ Argument = Tensor | TensorMap | int | None
 
 
 class Launch(Protocol):
-    """Runs a kernel with its arguments, in the order of its parameters; None is a null pointer."""
+    """A function that runs a kernel with arguments in the order of its parameters; None is a null pointer."""
 
     def __call__(self, kernel: Kernel, arguments: Sequence[Argument]) -> None:
         """Run it, or raise RuntimeError."""
@@ -46,8 +46,8 @@ class Launch(Protocol):
 def launch_on_gpu(kernel: Kernel, arguments: Sequence[Argument]) -> None:
     """Enqueue a kernel on the current stream of the device that its tensors are on.
 
-    The grid fills the device whatever the batch, and nothing is read back: the launch can be captured in a
-    CUDA graph, if the kernel was launched once before, so that it has been compiled and loaded.
+    The grid fills the device whatever the batch, and nothing is read back. So the launch can be captured in a CUDA
+    graph, provided that the kernel was launched once before and is therefore compiled and loaded.
     """
     from cuda.bindings import driver
 
@@ -71,7 +71,7 @@ def launch_on_gpu(kernel: Kernel, arguments: Sequence[Argument]) -> None:
 def pack(
     arguments: Sequence[Argument], encoded: Callable[[TensorMap], Any]
 ) -> tuple[list[Any], "ctypes.Array[ctypes.c_void_p]"]:
-    """Return the arguments as C values, and an array of pointers to them, which lives no longer than they do."""
+    """Return the arguments as C values, and an array of pointers to them, which is valid only as long as they exist."""
     values = [_value(argument, encoded) for argument in arguments]
     pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
     return values, pointers
@@ -87,7 +87,7 @@ def _value(argument: Argument, encoded: Callable[[TensorMap], Any]) -> Any:
 
 @lru_cache(maxsize=1024)
 def encode(tensor_map: TensorMap) -> Any:
-    """Return the 128 bytes that the copy engine reads; they hold nothing but the fields of ``tensor_map``."""
+    """Return the 128 bytes that the copy engine reads; they depend only on the fields of ``tensor_map``."""
     from cuda.bindings import driver
 
     encoded = _call(
@@ -109,7 +109,7 @@ def encode(tensor_map: TensorMap) -> Any:
 
 @cache
 def _load(kernel: Kernel, device: torch.device) -> Any:
-    """Return the kernel's function in the context of a device, which is current; never unloaded."""
+    """Load the kernel into the context of a device, which must be current, and return it; it is never unloaded."""
     from cuda.bindings import driver
 
     module = _call(driver.cuModuleLoadData, cubin(kernel))

@@ -7,9 +7,9 @@ from moe_trainer.moe.cuda.compile import Kernel, KernelName
 from moe_trainer.moe.cuda.launch import Launch, TensorMap
 from moe_trainer.moe.dispatch import Dispatch
 
-ROWS, COLUMNS, DEPTH = 128, 256, 64  # of a tile: kRows, kColumns, kDepth of the sources
+ROWS, COLUMNS, DEPTH = 128, 256, 64  # of a tile: kRows, kColumns and kDepth in the sources
 
-#: From this average number of rows per in-layer expert on, two blocks share the weights that they read. A pair of
+#: Smallest average number of rows per in-layer expert at which two blocks share the weights they read. A pair of
 #: blocks wastes up to 255 rows at an expert's end instead of 127. Chosen by reasoning, not measured on a GPU.
 PAIRED_FROM = 1024
 
@@ -17,7 +17,7 @@ PAIRED_FROM = 1024
 def up(
     x_ND: Tensor, gate_up_E2FD: Tensor, dispatch: Dispatch, launch: Launch, *, keep: bool, activate: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return h_S2F = W_gate_up x with ``keep``, and a_SF = silu(g) * u with ``activate``.
+    """Return h_S2F = W_gate_up x if ``keep``, and a_SF = silu(g) * u if ``activate``.
 
     Rows at places of dropped slots contain anything.
     """
@@ -27,7 +27,7 @@ def up(
     h_S2F = x_ND.new_empty(slots, twice) if keep else None
     a_SF = x_ND.new_empty(slots, inner) if activate else None
     if slots:
-        # Half of a box's columns are gates, half the ups that belong to them.
+        # Half of a box's columns are gates, the other half the ups that belong to them.
         weights = TensorMap(
             gate_up_E2FD.data_ptr(),
             sizes=(hidden, inner, 2, experts),
@@ -55,7 +55,7 @@ def down(a_SF: Tensor, down_EDF: Tensor, dispatch: Dispatch, launch: Launch) -> 
             strides=(inner, hidden * inner, hidden * inner),
             box=(DEPTH, COLUMNS // 2, 1, 1),
         )
-        # A box that begins near the end of an expert reaches into the next: what those rows yield is not stored.
+        # A box near the end of an expert reaches into the next one; the results of those rows are not stored.
         a = TensorMap(
             a_SF.data_ptr(),
             sizes=(inner, slots, 1, 1),

@@ -2,13 +2,14 @@
 
     swiglu.c      the activation and its gradients, each in one pass over memory
     dispatch.c    the order of the slots
-    router.c      the router's two passes, each in one over the logits
+    router.c      the router's two passes, each in one pass over the logits
+    exponential.h the exponential function and the sigmoid, in a form that compilers vectorize
     library.py    compiles them for this machine, once, and loads them
     kernels.py    NativeKernels: moe/looped.py with these passes
     router.py     the router with its passes in C
 
-torch needs seven passes for what one pass does here, and a pass over data that is no longer in the cache costs as much
-as a good part of a product. Without a C compiler, as in the trainer's image, the loop uses torch's passes.
+torch needs seven passes for what one pass does here, and a pass over data that is no longer in the cache takes a good
+part of the time of a product. Without a C compiler, as in the trainer's image, the loop uses torch's passes.
 """
 
 import torch

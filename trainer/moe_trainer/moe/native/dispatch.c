@@ -1,13 +1,13 @@
-/* The slots of a batch ordered by in-layer expert, a counting sort, for there are few of them; and their tokens' rows. */
+/* Orders the slots of a batch by in-layer expert with a counting sort, since there are few experts; gathers their rows. */
 
 #include <stdint.h>
 #include <string.h>
 
-/* Rows that are asked for ahead of the one that is copied, and the numbers that one request brings. */
+/* How many rows ahead of the one being copied are prefetched, and how many numbers one prefetch loads. */
 enum { AHEAD = 4, BROUGHT = 16 };
 
-/* Numbers of in-layer experts are 0 to `experts`, which stands for a slot that was dropped. `offsets` has room for
-   experts + 2 numbers, all 0; its last is used up. */
+/* In-layer experts are numbered from 0; the number `experts` marks a slot that was dropped. `offsets` has room for
+   experts + 2 numbers, all 0 at first; the last one is scratch space. */
 void order_slots(const int64_t *chosen, int64_t count, int64_t experts, int32_t *slots, int32_t *places,
                  int32_t *offsets) {
     for (int64_t slot = 0; slot < count; slot++) offsets[chosen[slot] + 1]++;
@@ -21,7 +21,7 @@ void order_slots(const int64_t *chosen, int64_t count, int64_t experts, int32_t 
     offsets[0] = 0;
 }
 
-/* The rows of x of the tokens that slots belong to. */
+/* Copies the rows of x that the slots' tokens have. */
 void gather_rows(const float *x, const int32_t *slots, float *restrict rows, int64_t count, int64_t hidden,
                  int64_t active) {
     const int32_t each = (int32_t)active;

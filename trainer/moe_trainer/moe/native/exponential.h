@@ -1,10 +1,10 @@
 #include <stdint.h>
 #include <string.h>
 
-/* e^x to an ulp or two (the polynomial of Cephes' expf) for x of -86 to 86, without a branch or a table, so that
-   compilers vectorize it. Closer to the ends of single precision intermediates are subnormal, which is slow. */
+/* e^x for x from -86 to 86, to within one or two ulps (the polynomial of Cephes' expf), without branches or tables, so that
+   compilers can vectorize it. Closer to the limits of single precision, intermediates are subnormal, which is slow. */
 static inline float exponential(float x) {
-    const float shifted = x * 1.44269504f + 12582912.0f; /* its lowest bits are the nearest whole number */
+    const float shifted = x * 1.44269504f + 12582912.0f; /* its lowest bits hold the nearest integer */
     const float whole = shifted - 12582912.0f;
     const float r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
@@ -22,7 +22,7 @@ static inline float exponential(float x) {
     return p * power;
 }
 
-/* 1 / (1 + e^-x). Beyond 60 it is nothing beside any number of a network, or 1. */
+/* 1 / (1 + e^-x). Beyond -60 it is negligible compared with any number in a network; beyond 60 it is 1. */
 static inline float sigmoid(float x) {
     x = x > -60.0f ? x : -60.0f;
     x = x < 60.0f ? x : 60.0f;

@@ -10,7 +10,7 @@ from moe_trainer.moe.visits import Visit
 
 
 class NativeKernels(LoopedKernels):
-    """Like LoopedKernels; where no backward pass follows, the results have the same bits."""
+    """Like LoopedKernels; if no backward pass follows, the results have the same bits."""
 
     def __init__(self) -> None:
         self._library = library()
@@ -25,7 +25,7 @@ class NativeKernels(LoopedKernels):
         return Dispatch(slots_S, places_S, offsets[: experts + 1], experts_NK.shape[1])
 
     def gather(self, x_ND: Tensor, dispatch: Dispatch, visit: Visit, rows_VD: Tensor) -> None:
-        """Write the rows of x of a visit's slots."""
+        """Write the rows of x that a visit's slots use."""
         if not x_ND.is_contiguous():
             super().gather(x_ND, dispatch, visit, rows_VD)
             return
@@ -34,7 +34,7 @@ class NativeKernels(LoopedKernels):
         self._library.gather_rows(x_ND.data_ptr(), slots, rows_VD.data_ptr(), *sizes)
 
     def activate(self, gate_VF: Tensor, up_VF: Tensor, a_VF: Tensor, keep: bool) -> None:
-        """Write the activation."""
+        """Write the activation of a visit's rows."""
         if not keep:
             super().activate(gate_VF, up_VF, a_VF, keep)
             return

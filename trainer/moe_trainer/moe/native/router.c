@@ -1,8 +1,9 @@
-/* The router's two passes: what plain_router.py computes, in one pass over the logits each. One thread, fp32.
+/* The router's forward and backward pass, each in one pass over the logits; they compute the same as plain_router.py. One
+   thread, fp32.
 
-   Tokens are taken sixteen at a time, and what belongs to one in-layer expert lies beside each other: then all that is
-   summed and compared over a token's in-layer experts is so for sixteen tokens in every instruction. Where there are fewer
-   tokens than LANES, the logits of the rest are 0, and nothing of them is counted or written. */
+   Tokens are processed sixteen at a time, and their values for one in-layer expert are adjacent in memory. So each
+   instruction that sums or compares over a token's in-layer experts does this for sixteen tokens at once. If there are
+   fewer tokens than LANES, the logits of the missing ones are 0, and nothing of them is counted or written. */
 
 #include <math.h>
 
@@ -16,12 +17,12 @@ typedef float Lanes[LANES];
 /* Added to a sum of sigmoids before dividing by it, as in plain_router.py. */
 static const float EPSILON = 1e-20f;
 
-/* The score of an in-layer expert that cannot be chosen: below any other, but a number. */
+/* The score of an in-layer expert that cannot be chosen: below all others, but finite. */
 static const float CLOSED = -1e38f;
 
 typedef struct {
-    int64_t groups, length, experts, active; /* sequences, tokens of one, in-layer experts, of which each token's */
-    int32_t softmax, renormalise;            /* scores are softmax or sigmoid; a token's weights sum to 1 */
+    int64_t groups, length, experts, active; /* sequences; tokens per sequence; in-layer experts; those per token */
+    int32_t softmax, renormalise;            /* softmax instead of sigmoid; whether a token's weights sum to 1 */
     float scale;
 } Router;
 
@@ -48,7 +49,7 @@ static void sum(const Lanes *columns, int64_t experts, float *restrict found) {
     for (int64_t e = 0; e < experts; e++) EACH_LANE found[lane] += columns[e][lane];
 }
 
-/* e^(logit - shift); exactly 0 where it is nothing beside the largest. */
+/* e^(logit - shift); exactly 0 where it is negligible compared with the largest. */
 static void powers(const Lanes *logits, int64_t experts, const float *shift, Lanes *restrict found) {
     for (int64_t e = 0; e < experts; e++)
         EACH_LANE {
@@ -57,7 +58,7 @@ static void powers(const Lanes *logits, int64_t experts, const float *shift, Lan
         }
 }
 
-/* Exactly 0 for logits so low that a row must not be chosen. */
+/* sigmoid(logit); exactly 0 for the very low logits of rows that must not be chosen. */
 static void sigmoids(const Lanes *logits, int64_t experts, Lanes *restrict found) {
     for (int64_t e = 0; e < experts; e++)
         EACH_LANE {
@@ -66,8 +67,8 @@ static void sigmoids(const Lanes *logits, int64_t experts, Lanes *restrict found
         }
 }
 
-/* The places of the largest, best first, of equals the first; NaN is never among them, nor by any bias what has no score.
-   `best` is room. */
+/* Finds the places of the largest biased scores, best first; among equal ones, the first place wins. NaN is never chosen,
+   and with a bias, a score of 0 counts as CLOSED. `best` is scratch space. */
 static void choose(const Lanes *scores, const float *bias, const Router *router, Lanes *restrict best,
                    int32_t (*restrict places)[LANES]) {
     for (int64_t k = 0; k < router->active; k++) EACH_LANE best[k][lane] = -INFINITY, places[k][lane] = 0;
@@ -81,7 +82,7 @@ static void choose(const Lanes *scores, const float *bias, const Router *router,
             better[lane] = 0;
         }
         for (int64_t k = 0; k < router->active; k++)
-            EACH_LANE { /* from where it is better on, all go one place down */
+            EACH_LANE { /* once it is better than one, that one and all after it move one place down */
                 better[lane] |= score[lane] > best[k][lane];
                 const float lower = better[lane] ? best[k][lane] : score[lane];
                 const int32_t below = better[lane] ? places[k][lane] : place[lane];
@@ -100,7 +101,7 @@ static void weigh(const Lanes *scores, const Router *router, int lane, const int
     for (int64_t k = 0; k < router->active; k++) weights[k] *= factor;
 }
 
-/* Adds up what balancing wants of one in-layer expert: its probabilities, and the squares of its logits. */
+/* Adds up what balancing needs for one in-layer expert: its probabilities, and the squares of its logits. */
 static void add_up(const float *logits, const float *scores, const float *share, double *mean, double *squares) {
     float probability = 0, square = 0;
 #pragma omp simd reduction(+ : probability, square)
@@ -112,8 +113,8 @@ static void add_up(const float *logits, const float *scores, const float *share,
     *squares += square;
 }
 
-/* Returns the sum of the logits' squares. `room` is for (2 * experts + 2 * active) * LANES numbers; counts, and means of
-   the probabilities, are groups * experts numbers, all 0. */
+/* Returns the sum of the squares of the logits. `room` is scratch space for (2 * experts + 2 * active) * LANES numbers.
+   `counts` and `means` (of the probabilities) have groups * experts numbers each, all 0 at first. */
 double route(const float *logits, const float *bias, const Router *router, Lanes *room, int64_t *chosen,
              float *weights, int64_t *counts, double *means, float *logsumexp) {
     const int64_t experts = router->experts, active = router->active;
@@ -154,7 +155,7 @@ double route(const float *logits, const float *bias, const Router *router, Lanes
     return squares;
 }
 
-/* Adds the gradients of a token's chosen scores by its weights. */
+/* Adds to the gradients of a token's chosen scores what its weights contribute. */
 static void add_chosen(const Lanes *scores, const Router *router, int lane, const int32_t *chosen,
                        const float *dweights, Lanes *dscores) {
     float total = EPSILON, inner = 0;
@@ -165,12 +166,12 @@ static void add_chosen(const Lanes *scores, const Router *router, int lane, cons
     for (int64_t k = 0; k < router->active; k++) dscores[chosen[k]][lane] += factor * (dweights[k] - inner);
 }
 
-/* The gradient of the scores by the mean probabilities of `length` tokens; 0 where there is none. */
+/* Sets the gradient of the scores to what the mean probabilities of `length` tokens contribute; 0 without `dmeans`. */
 static void spread(const float *dmeans, const Lanes *scores, const Router *router, Lanes *restrict dscores) {
     const int64_t experts = router->experts;
     Lanes share, shift;
     EACH_LANE share[lane] = dmeans ? 1.0f / (float)router->length : 0.0f, shift[lane] = 0;
-    if (dmeans && !router->softmax) { /* of the scores' shares in their sum */
+    if (dmeans && !router->softmax) { /* here probabilities are scores divided by their sum */
         Lanes total;
         sum(scores, experts, total);
         for (int64_t e = 0; e < experts; e++) EACH_LANE shift[lane] += dmeans[e] * scores[e][lane];
@@ -182,7 +183,7 @@ static void spread(const float *dmeans, const Lanes *scores, const Router *route
     }
 }
 
-/* Of each gradient that is NULL the loss does not depend. `room` is for 3 * experts * LANES numbers. */
+/* A gradient is NULL if the loss does not depend on that output. `room` is scratch space for 3 * experts * LANES numbers. */
 void route_backward(const float *logits, const int32_t *chosen, const float *logsumexp, const float *dweights,
                     const float *dmeans, const float *dlogsumexp, const Router *router, Lanes *room, float *dlogits) {
     const int64_t experts = router->experts, active = router->active;

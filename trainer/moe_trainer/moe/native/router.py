@@ -9,12 +9,12 @@ from moe_trainer.moe.native.library import library
 from moe_trainer.moe.router_function import OutputGradients, Outputs, Passes
 from moe_trainer.moe.routing import RouterConfig
 
-#: As in router.c.
+#: Number of tokens that are computed together; as in router.c.
 LANES = 16
 
 
 class _Router(ctypes.Structure):
-    """As in router.c."""
+    """The struct Router of router.c."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("groups", "length", "experts", "active")),

@@ -1,6 +1,6 @@
-/* What stands between the products of the in-layer experts, each in one pass over memory. One thread, fp32.
+/* The steps between the products of the in-layer experts, each in one pass over memory. One thread, fp32.
 
-   Rows of `inner` numbers lie one after the other; those of dh have their gradients of gate and up beside each other. */
+   Rows of `inner` numbers lie one after the other; a row of dh holds the gradient of gate, then that of up. */
 
 #include "exponential.h"
 
@@ -26,7 +26,7 @@ static float row_backward(const float *restrict gate, const float *restrict up, 
     return dweight;
 }
 
-/* Of each row: the activation and dh, both times its slot's weight, and the gradient of that weight. */
+/* Computes for each row the activation and dh, both times its slot's weight, and the gradient of that weight. */
 void swiglu_backward(const float *gate, const float *up, const float *da, const float *weights, float *a, float *dh,
                      float *dweights, int64_t rows, int64_t inner) {
     for (int64_t row = 0; row < rows; row++) {

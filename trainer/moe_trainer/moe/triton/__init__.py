@@ -1,15 +1,15 @@
-"""The in-layer experts in Triton: one kernel per product, made for NVIDIA's Hopper and Blackwell.
+"""The in-layer experts in Triton: one kernel per product, made for NVIDIA's Hopper and Blackwell GPUs.
 
     kernels.py     TritonKernels: the steps of both passes, in order
-    dispatch.py    slots ordered by in-layer expert without a sort
+    dispatch.py    orders the slots by in-layer expert
     up.py          forward    h = W_gate_up x, a = silu(g) * u
     product.py     forward    W_down a                backward   W_gate_up^T dh
-    combine.py     the rows of each token's slots, added up
-    d_hidden.py    backward   dh, the weights' gradient, s * a
+    combine.py     adds up the rows of each token's slots
+    d_hidden.py    backward   dh, the gradient of the slots' weights, s * a
     d_weights.py   backward   the gradients of W_down and W_gate_up
-    skinny.py      forward for few tokens, limited by reading the weights
+    skinny.py      the forward pass for few tokens, limited only by reading the weights
     router.py      the router in one pass over the logits
-    router_gradient.py   its backward pass
+    router_gradient.py   the router's backward pass
     tiles.py       how the products are cut, and how a program finds its tile without the host
 
 Importing this package does not import Triton, which torch installs only where it can run.
@@ -22,7 +22,7 @@ import torch
 from moe_trainer.moe.kernels import Case
 from moe_trainer.moe.router_function import RouterCase
 
-#: The major compute capabilities for whose tensor cores, copy engine and shared memory the tiles are made.
+#: Major compute capabilities; the tiles are made for their tensor cores, copy engine and shared memory.
 CAPABILITIES = (9, 10)
 DTYPES = (torch.bfloat16, torch.float16)
 

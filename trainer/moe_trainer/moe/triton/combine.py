@@ -13,7 +13,7 @@ def combine(rows_SD: Tensor, dispatch: Dispatch, weights_NK: Tensor | None = Non
     """Return y_ND: for each token the sum of its slots' rows, weighted or plain, added in fp32.
 
     ``rows_SD`` is in the order of places. Rows of dropped slots are not read. Since each token gathers its
-    own rows, nothing is added atomically and the result is the same bits every time.
+    own rows, nothing is added atomically and the result has the same bits every time.
     """
     slots, hidden = rows_SD.shape
     y_ND = torch.empty(slots // dispatch.active, hidden, dtype=rows_SD.dtype, device=rows_SD.device)
@@ -26,9 +26,9 @@ def combine(rows_SD: Tensor, dispatch: Dispatch, weights_NK: Tensor | None = Non
 
 
 def _block(hidden: int) -> int:
-    """Return how many columns a program adds: a power of two that divides the row, unless only small ones do.
+    """Return the number of columns that a program adds: a power of two that divides the row, unless only small ones do.
 
-    A thread has eight numbers, which it loads as 16 bytes in bf16; those of all K rows are in flight at once.
+    A thread adds eight columns, which are 16 bytes per row in bf16; its loads from all K rows are in flight at once.
     """
     divisor = hidden & -hidden
     return min(1024, divisor if divisor >= 256 else triton.next_power_of_2(hidden))

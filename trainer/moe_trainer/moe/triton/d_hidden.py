@@ -1,8 +1,8 @@
-"""The backward pass through down and SwiGLU: dh, the weights' gradient and s * a, one kernel.
+"""The backward pass through down and SwiGLU in one kernel: dh, the gradient of the slots' weights, and s * a.
 
-The product W_down^T dy is needed three times, and lives only in registers: times s it leads to dh, its row sum
-with a is the gradient of the slot's weight (so that no output of a slot need be kept), and s * a, which
-the gradient of W_down needs, is a by-product.
+The product W_down^T dy exists only in registers and is used twice. Multiplied by s, it gives dh. Multiplied by a and
+summed over each row, it gives the gradient of the slot's weight, so the outputs of the slots need not be kept. s * a,
+which the gradient of W_down needs, is computed along the way.
 """
 # mypy: disable-error-code="import-untyped, no-untyped-def, untyped-decorator"
 
@@ -24,7 +24,7 @@ from moe_trainer.moe.triton.tiles import (
     store,
 )
 
-#: By reasoning, not measured yet: the epilogue holds g, u and the product at once, so a tile of 128 x 128
+#: Chosen by reasoning, not measured yet. The epilogue holds g, u and the product at once, so a tile of 128 x 128
 #: needs two warpgroups to keep them in registers.
 TILES = (
     Tile(rows=128, columns=128, depth=64, warps=8, stages=4),
@@ -53,7 +53,7 @@ def d_hidden(
     def launch(tile: Tile) -> None:
         table = schedule.table(tile.rows)
         across = triton.cdiv(inner, tile.columns)
-        # Each tile has a cell of its own for its part of a row's sum: the order of the addition is fixed.
+        # Each tile writes its part of a row's sum to a cell of its own, so the order of addition is fixed.
         parts_CS = torch.zeros(across, slots, dtype=torch.float32, device=h_S2F.device)
         _d_hidden[(programs(tile, schedule.most_tiles(tile.rows) * across, dy_ND.device),)](
             dy_ND,
@@ -76,7 +76,7 @@ def d_hidden(
         )
         torch.sum(parts_CS.view(across, *weights_NK.shape), dim=0, out=dweights_NK)
 
-    if slots:  # the copy engine knows no tensor without rows
+    if slots:  # the copy engine cannot describe a tensor without rows
         launch_fastest(key("d_hidden", dy_ND, down_EDF, dispatch), tiles, launch)
     return dh_S2F, sa_SF, dweights_NK
 
@@ -115,7 +115,7 @@ def _d_hidden(
 
 @triton.jit
 def _swiglu_backward(da, weight, h_S2F, dh_S2F, sa_SF, begin, size, row, at):
-    """Store dh and s * a for W_down^T dy of some columns; return these columns' part of the rows' sums."""
+    """Store dh and s * a for some columns of W_down^T dy; return what these columns add to the rows' sums."""
     gate = h_S2F.load([begin + row, 0, at]).reshape(da.shape).to(tl.float32)
     up = h_S2F.load([begin + row, 1, at]).reshape(da.shape).to(tl.float32)
     sigmoid = tl.sigmoid(gate)

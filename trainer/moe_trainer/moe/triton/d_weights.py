@@ -1,10 +1,10 @@
-"""The gradients of the weights: for each in-layer expert, a sum over its rows of one row times another.
+"""The gradients of the weights: for each in-layer expert, the sum of the outer products of its rows.
 
     dW_down    = sum dy (s a)^T      dy is read by token, s a by slot
     dW_gate_up = sum dh x^T          dh is read by slot, x by token
 
-The sums have as many terms as the expert has rows: none at all is a gradient of 0. Experts with the most rows
-come first, so that none of them is started when the others are done.
+A sum has one term per row of the expert; without rows the gradient is 0. Experts with the most rows come first, so
+that no long sum starts when all others are done.
 """
 # mypy: disable-error-code="import-untyped, no-untyped-def, untyped-decorator"
 
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from moe_trainer.moe.triton.tiles import Schedule, Tile, key, launch_fastest, programs
 
-#: By reasoning, not measured yet: as for the other products; the sum runs over rows, so a low depth wastes less
-#: of an expert's last step. Every second stage is of the slots, which say what rows the other stages load.
+#: Chosen by reasoning, as for the other products, and not measured yet. The sum runs over rows, so a small depth wastes
+#: less in an expert's last step. Every second stage loads slots, which determine the rows that the other stages load.
 TILES = (
     Tile(rows=128, columns=256, depth=64, warps=8, stages=5),
     Tile(rows=128, columns=256, depth=32, warps=8, stages=7),
@@ -84,7 +84,7 @@ def _sum_of_products(
             tokens = tl.load(slots_S + places, mask=real, other=0) // ACTIVE
             left_rows = (tokens if LEFT_BY_TOKEN else places).to(tl.int64)
             right_rows = (places if LEFT_BY_TOKEN else tokens).to(tl.int64)
-            # Both are masked: what stands at the place of a dropped slot may be no number, even times 0.
+            # Both are masked: the place of a dropped slot may hold NaN, which would remain NaN if multiplied by 0.
             left_tile = tl.load(
                 left + left_rows[:, None] * HEIGHT + i[None, :],
                 mask=real[:, None] & (i < HEIGHT)[None, :],

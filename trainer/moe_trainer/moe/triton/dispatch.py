@@ -1,12 +1,12 @@
 """Orders the slots of a batch by in-layer expert, without a sort and without waiting for the host.
 
-A counting sort in three launches; its sizes follow from S and E alone, so a CUDA graph can hold it:
+A counting sort in three launches. Their sizes depend only on S and E, so a CUDA graph can hold it:
 
-    rank     each tile of slots: how often each in-layer expert occurs, and a slot's rank among its equals
-    prefix   each in-layer expert: how many of its slots stand in earlier tiles
-    place    each tile: place = slots of lower experts + of this one in earlier tiles + rank in the tile
+    rank     per tile of slots: how often each in-layer expert occurs, and each slot's rank among those of its expert
+    prefix   per in-layer expert: how many of its slots are in earlier tiles
+    place    per tile: place = slots of lower experts + slots of this expert in earlier tiles + rank in the tile
 
-Dropped slots (value E) are one more bin, which comes last; so every row of ``counts`` has E + 1 bins.
+Dropped slots (value E) form one more bin, which comes last; so every row of ``counts`` has E + 1 bins.
 """
 # mypy: disable-error-code="import-untyped, no-untyped-def, untyped-decorator"
 
@@ -17,10 +17,10 @@ from torch import Tensor
 
 from moe_trainer.moe.dispatch import Dispatch
 
-#: Slots of a tile: ranking compares each with each, so work grows with the tile and the table shrinks.
-#: Chosen by reasoning, not measured yet.
+#: Slots per tile. Ranking compares every slot of a tile with every other one, so a larger tile means more work and a
+#: smaller table. Chosen by reasoning, not measured yet.
 TILE = 256
-#: Tiles that one step of the prefix covers.
+#: Number of tiles per step of the prefix.
 PREFIX = 1024
 
 
@@ -68,7 +68,7 @@ def _rank(chosen_S, ranks_S, counts_BT, slots, experts, TILE: tl.constexpr, BINS
 
 @triton.jit
 def _prefix(counts_BT, totals_B, tiles, BLOCK: tl.constexpr):
-    # In place: the count of a tile becomes the number of equal slots in the tiles before it.
+    # In place: a tile's count becomes the number of slots of the same expert in the tiles before it.
     bin = tl.program_id(0)
     total = 0
     for first in range(0, tiles, BLOCK):

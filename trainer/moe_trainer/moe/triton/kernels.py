@@ -15,7 +15,7 @@ from moe_trainer.moe.triton.tiles import Schedule, Tile
 
 @dataclass(frozen=True)
 class Tiles:
-    """The tiles that may be used for each kernel; of several, the fastest is found by timing them."""
+    """The tiles that each kernel may use; if there are several, they are timed and the fastest is used."""
 
     up: tuple[Tile, ...] = up.TILES
     product: tuple[Tile, ...] = product.TILES
@@ -27,7 +27,7 @@ class TritonKernels:
     """The products as Triton kernels.
 
     Nothing waits for the host, and every size follows from the shapes of the arguments, so both passes can be captured
-    in a CUDA graph. Only the first call with new sizes times each kernel's tiles (tiles.py), so run it once before.
+    in a CUDA graph. The first call with new sizes times each kernel's tiles (tiles.py), so run it once before capturing.
     Nothing is added atomically: the same inputs and tiles give the same bits.
     """
 
@@ -52,7 +52,7 @@ class TritonKernels:
         return combine(rows_SD, dispatch, weights_NK), h_S2F
 
     def pre_activation(self, inputs: Inputs) -> Tensor:
-        """Return h_S2F again, the same bits as in a forward pass that keeps it: for recomputation."""
+        """Compute h_S2F again, with the same bits as in a forward pass that keeps it: for recomputation."""
         x_ND, gate_up_E2FD, dispatch = _dense(inputs.x_ND), _dense(inputs.gate_up_E2FD), inputs.dispatch
         h_S2F = x_ND.new_empty(dispatch.slots_S.numel(), gate_up_E2FD.shape[1])
         up.up(x_ND, gate_up_E2FD, Schedule(dispatch), h_S2F, None, self.tiles.up)

@@ -1,7 +1,7 @@
 """Rows times the weights of their in-layer expert: y = W_down a, and dx = W_gate_up^T dh.
 
 Both write one row per slot, in the slots' order, and combine.py adds them up for each token. That costs less than
-scattering from here, where rows of the same token come from independent programs.
+scattering from here would, since independent programs compute the rows of a token.
 """
 # mypy: disable-error-code="import-untyped, no-untyped-def, untyped-decorator"
 
@@ -22,7 +22,7 @@ from moe_trainer.moe.triton.tiles import (
     store,
 )
 
-#: By reasoning, not measured yet: the widest tile does the most work for each byte that it loads; the others
+#: Chosen by reasoning, not measured yet. The widest tile does the most work per byte that it loads; the others
 #: leave room for a second program, which multiplies while the first stores, or suit experts with few rows.
 TILES = (
     Tile(rows=128, columns=256, depth=64, warps=8, stages=3),
@@ -67,7 +67,7 @@ def product(
             **tile.launch,
         )
 
-    if slots:  # the copy engine knows no tensor without rows
+    if slots:  # the copy engine cannot describe a tensor without rows
         launch_fastest(key(f"product {transposed}", rows_SI, weights_E, dispatch), tiles, launch)
     return rows_SO
 
@@ -80,12 +80,12 @@ def _product(
 ):  # fmt: skip
     across: tl.constexpr = tl.cdiv(OUTPUTS, COLUMNS)
     total = tl.load(first_E1 + experts) * across
-    # Flattened, the loops over tiles and depth are one: loads of the next tile are in flight while this is stored.
+    # The loops over tiles and depth are flattened into one: the next tile is being loaded while this one is stored.
     for index in tl.range(tl.program_id(0), total, tl.num_programs(0), flatten=True):
         expert, begin, size, row, column = locate(index, offsets_E1, first_E1, expert_T, across, ROWS)
         sums = tl.zeros((ROWS, COLUMNS), tl.float32)
         for start in tl.range(0, INPUTS, DEPTH):
-            # Rows of the next expert are read at the end of this one's; what they yield is never stored.
+            # An expert's last tile also reads rows of the next expert; their results are never stored.
             rows_tile = rows_SI.load([begin + row, start])
             if TRANSPOSED:
                 weights_tile = weights_E.load([expert, start, column * COLUMNS]).reshape(DEPTH, COLUMNS)

@@ -18,7 +18,7 @@ from moe_trainer.moe.plain_router import EPSILON
 from moe_trainer.moe.router_function import OutputGradients
 from moe_trainer.moe.routing import RouterConfig
 
-#: Logits that a program holds at once: eight a thread. Chosen by reasoning, not measured yet.
+#: Number of logits that a program holds at once: eight per thread. Chosen by reasoning, not measured yet.
 LOGITS = 1024
 
 
@@ -51,7 +51,7 @@ def _contiguous(gradient: Tensor | None) -> Tensor | None:
 
 @triton.jit
 def score_columns(logit, real, epsilon, SIGMOID: tl.constexpr):
-    """Return score and probability of each column, zero where it is padding, and each row's log-sum-exp."""
+    """Return the score and the probability of each column, 0 for padding, and each row's log-sum-exp."""
     logit = tl.where(real[None, :], logit, -float("inf"))
     highest = tl.max(logit, 1)
     power = tl.exp(logit - highest[:, None])
@@ -108,7 +108,7 @@ def _differentiate(
 def _dscore_of_weights(
     score, column, chosen, dweights, inside, scale, epsilon, ACTIVE: tl.constexpr, RENORMALISE: tl.constexpr
 ):
-    """Return the gradient by the scores of weight_k = scale * score_k / (sum of the chosen + epsilon)."""
+    """Return the gradient of the scores, given weight_k = scale * score_k / (sum of the chosen scores + epsilon)."""
     dscore = tl.zeros_like(score)
     taken = tl.zeros_like(score)
     for k in range(ACTIVE):

@@ -1,13 +1,13 @@
 """The forward pass for few tokens, as in decoding: as fast as the weights that are used can be read.
 
-At T = 64 of Qwen3-30B-A3B an in-layer expert has four rows on average, so multiplying is nearly free and the
-weights are everything. They are the left, tall operand here and each of their tiles is read by one program,
-which holds all rows of its expert (more rows than fit are a loop, whose second reading comes from the L2
-cache). Programs are pieces of F in the first half and of D in the second, for each expert that was hit and for
-no other; the first half of the layer stores a, the second one row a slot, and combine.py adds those, so
-nothing is added atomically and the result is the same bits every time.
+With 64 tokens of Qwen3-30B-A3B an in-layer expert has four rows on average, so the multiplication costs almost nothing
+and the time goes into reading the weights. Here the weights are the left, tall operand. Each of their tiles is read by
+one program, which holds all rows of its expert; if there are more rows than fit, it loops over them, and reads the tile
+from the L2 cache from the second time on. Only experts that were chosen get programs: one per piece of F in the first
+half of the layer, and one per piece of D in the second. The first half stores a, the second one row per slot, which
+combine.py adds up. So nothing is added atomically and the result has the same bits every time.
 
-Here C is what a weight's rows make: F or D; H is 2 where gate and up stand in one bank, else 1.
+Shapes besides the package's: C columns of the result, F or D; H is 2 if the weights are gate and up together, else 1.
 """
 # mypy: disable-error-code="import-untyped, no-untyped-def, untyped-decorator"
 
@@ -22,12 +22,12 @@ from moe_trainer.moe.dispatch import Dispatch
 from moe_trainer.moe.triton.combine import combine
 from moe_trainer.moe.triton.tiles import Tile, key, launch_fastest
 
-#: For more tokens than this, the products of tiles.py do less work.
+#: For more tokens than this, the tiled products (tiles.py) do less work.
 MOST_TOKENS = 256
 
-#: Rows here are the slots of an expert: see _rows(). By reasoning, not measured yet: to hide the memory's
-#: latency a multiprocessor of an H100 needs about 32 KiB in flight; three resident programs with four stages
-#: of 16 KiB have more than enough, longer steps have fewer waits, and taller tiles fewer programs.
+#: ``rows`` is replaced by the number of slots that a program holds (_rows). Chosen by reasoning, not measured yet. To
+#: hide the memory's latency, a multiprocessor of an H100 needs about 32 KiB in flight. Three resident programs with four
+#: stages of 16 KiB have more than enough; longer steps need fewer waits, and taller tiles fewer programs.
 TILES = (
     Tile(rows=16, columns=64, depth=128, warps=4, stages=4),
     Tile(rows=16, columns=64, depth=128, warps=4, stages=3),
@@ -56,7 +56,7 @@ def skinny_forward(
 def _stream(rows_I: Tensor, weights_EHCI: Tensor, dispatch: Dispatch, gathered: bool) -> Tensor:
     """Return rows_SC: each slot's row times its expert's weights, through SwiGLU where H is 2.
 
-    ``gathered`` rows are tokens', else they are in the order of places.
+    With ``gathered``, the rows are those of tokens; otherwise they are in the order of places.
     """
     experts, halves, outputs, inputs = weights_EHCI.shape
     slots = dispatch.slots_S.numel()
@@ -112,7 +112,7 @@ def _multiply(
 
 @triton.jit
 def _hit(index, offsets_E1, experts, EXPERTS: tl.constexpr):
-    """Return the ``index``-th expert that has rows, and the places of those; no places if there is none."""
+    """Return the ``index``-th expert that has rows, and the places of its rows; no places if there is no such expert."""
     expert = tl.arange(0, EXPERTS)
     begin = tl.load(offsets_E1 + expert, expert < experts, other=0)
     end = tl.load(offsets_E1 + expert + 1, expert < experts, other=0)

@@ -1,9 +1,9 @@
 """How the grouped products are cut into tiles, and how a program finds its tile without asking the host.
 
-In-layer expert e owns the rows offsets[e] … offsets[e + 1] of the ordered slots. It is cut into tiles of some
-rows, of which the last may be partly empty; a table made on the device says which expert each tile is of.
-There are at most ceil(S / rows) + E tiles, so memory and grids have fixed sizes, nothing is read back, and a
-CUDA graph can hold the whole layer although no slot is ever dropped for lack of room.
+In-layer expert e owns the rows offsets[e] … offsets[e + 1] of the ordered slots. They are cut into tiles with a fixed
+number of rows, the last of which may be partly empty. A table, made on the device, gives the expert of each tile.
+There are at most ceil(S / rows) + E tiles, so memory and grids have fixed sizes and nothing is read back. So a CUDA
+graph can hold the whole layer, although no slot is ever dropped for lack of room.
 """
 # mypy: disable-error-code="import-untyped, no-untyped-def, untyped-decorator"
 
@@ -24,18 +24,18 @@ from moe_trainer.moe.dispatch import Dispatch
 
 @dataclass(frozen=True)
 class Tile:
-    """How one kernel is cut and launched."""
+    """How the product of one kernel is cut into tiles and launched."""
 
     rows: int  #: Rows of the output in one tile.
     columns: int
-    depth: int  #: Terms of the sum in one step of the loop.
+    depth: int  #: Terms of each sum that one step of the loop adds.
     warps: int
-    stages: int  #: Steps of the loop whose loads are in flight.
+    stages: int  #: Number of steps of the loop whose loads are in flight.
     programs: int = 1  #: Programs per multiprocessor: while one stores, another can compute.
 
     @property
     def launch(self) -> dict[str, Any]:
-        """The launch's arguments for Triton."""
+        """The keyword arguments of the launch in Triton."""
         return {
             "ROWS": self.rows,
             "COLUMNS": self.columns,
@@ -47,7 +47,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Table:
-    """The tiles of every in-layer expert, for one height of tiles; int32, on the device."""
+    """The tiles of every in-layer expert, for one number of rows per tile; int32, on the device."""
 
     first_E1: Tensor  #: The first tile of each expert; the last entry is the number of all tiles.
     expert_T: Tensor  #: The expert of each tile; entries beyond the last tile contain anything.
@@ -80,7 +80,7 @@ def programs(tile: Tile, tiles: int, device: torch.device) -> int:
 def _multiprocessors(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).multi_processor_count)
-    return 132  # an H100's: where kernels are only compiled or interpreted, any number is right
+    return 132  # as on an H100; any number will do where kernels are only compiled or interpreted
 
 
 def _table(dispatch: Dispatch, rows: int, most: int) -> Table:
@@ -125,16 +125,16 @@ def _fill_table(
         tl.store(expert_T + first + tile, tl.zeros_like(tile) + expert, mask=tile < tiles)
 
 
-#: Tiles of rows that are computed together before the next columns. Chosen by reasoning, not measured yet.
+#: Number of tiles, one below the other, that are computed before the next columns. Chosen by reasoning, not measured yet.
 GROUP = tl.constexpr(8)
 
 
 @triton.jit
 def locate(index, offsets_E1, first_E1, expert_T, across, ROWS: tl.constexpr):
-    """Return the expert, its first row, its number of rows, the tile's first among them, and the column tile.
+    """Return the expert, its first row, its number of rows, the tile's first row within the expert, and the column tile.
 
-    A product is ``across`` tiles wide. Tiles that run at the same time should share rows and weights in the
-    L2 cache, so the order goes down GROUP tiles before it goes right, and never leaves an expert early.
+    A product is ``across`` tiles wide. Tiles that run at the same time should share rows and weights in the L2 cache,
+    so the order goes down GROUP tiles before it goes right, and finishes one expert before the next.
     """
     expert = tl.load(expert_T + index // across)
     begin = tl.load(offsets_E1 + expert).to(tl.int32)
@@ -148,7 +148,7 @@ def locate(index, offsets_E1, first_E1, expert_T, across, ROWS: tl.constexpr):
 
 @triton.jit
 def halves(tile):
-    """Return the left and right half of a tile's columns: processing them one after the other needs half the room."""
+    """Return the left and right half of a tile's columns; processing one after the other needs half the memory."""
     rows: tl.constexpr = tile.shape[0]
     columns: tl.constexpr = tile.shape[1]
     return tile.reshape(rows, 2, columns // 2).permute(0, 2, 1).split()
@@ -164,9 +164,9 @@ def rows_to_store(rows_SC: Tensor, tile: Tile, parts: int = 1) -> TensorDescript
 
 @triton.jit
 def store(rows_SC, begin, size, row, part: tl.constexpr, column, tile):
-    """Store a tile from ``row`` of an expert's rows on; what lies beyond its ``size`` rows or the part is not stored.
+    """Store a tile from row ``row`` of an expert on; what lies beyond its ``size`` rows or beyond the part is not stored.
 
-    The copy engine clips it, so no mask and no pointer of each element takes up registers.
+    The copy engine does the clipping, so no registers are needed for a mask or for one pointer per element.
     """
     start, middle, end = to_ragged_indices(begin, size, row)
     shape: tl.constexpr = (1, 1, tile.shape[0], 1, tile.shape[1])
@@ -178,7 +178,7 @@ _fastest: dict[tuple[object, ...], Tile] = {}
 
 
 def key(kernel: str, rows: Tensor, weights_E: Tensor, dispatch: Dispatch) -> tuple[object, ...]:
-    """Return what the fastest tile of a kernel depends on; the number of slots is rounded to a power of two."""
+    """Return all that the choice of a kernel's fastest tile depends on; the number of slots is rounded to a power of two."""
     slots = dispatch.slots_S.numel().bit_length()
     return (kernel, *weights_E.shape, dispatch.active, slots, rows.dtype, rows.device)
 
@@ -186,9 +186,8 @@ def key(kernel: str, rows: Tensor, weights_E: Tensor, dispatch: Dispatch) -> tup
 def launch_fastest(key: tuple[object, ...], tiles: tuple[Tile, ...], launch: Callable[[Tile], None]) -> None:
     """Launch a kernel with the fastest of its tiles, timing all of them if the key is new.
 
-    A launch may be repeated: it reads its inputs and overwrites its outputs. During the capture of a CUDA
-    graph nothing can be timed, so a key that was not met before gets the first tile, which is the one that
-    reasoning prefers.
+    A launch can be repeated, since it only reads its inputs and overwrites its outputs. While a CUDA graph is captured
+    nothing can be timed, so a new key gets the first tile, which is expected to be the best.
     """
     if len(tiles) == 1:
         return launch(tiles[0])

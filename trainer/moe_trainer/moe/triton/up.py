@@ -1,7 +1,7 @@
-"""The first half of the forward pass: h = W_gate_up x and a = silu(g) * u, one kernel.
+"""The first half of the forward pass in one kernel: h = W_gate_up x and a = silu(g) * u.
 
-Each tile computes the same columns of g and of u, so that SwiGLU needs no second pass over h. The rows of x
-are read where they are, by the slots' order: no gathered copy of x exists.
+Each tile computes the same columns of g and of u, so SwiGLU needs no second pass over h. The rows of x are read where
+they are, in the order of the slots, so no gathered copy of x is made.
 """
 # mypy: disable-error-code="import-untyped, no-untyped-def, untyped-decorator"
 
@@ -22,10 +22,9 @@ from moe_trainer.moe.triton.tiles import (
     store,
 )
 
-#: By reasoning, not measured yet. A tile has its columns of g and of u, so 128 x 128 here costs a multiprocessor
-#: what 128 x 256 does elsewhere: the most that the registers of two warpgroups hold. The half-width tile
-#: leaves room for a second program, which multiplies while the first stores; lower tiles waste less of an
-#: expert that has few rows.
+#: Chosen by reasoning, not measured yet. A tile holds its columns of both g and u, so 128 x 128 here takes as many
+#: registers as 128 x 256 elsewhere: the most that two warpgroups have. The half-width tile leaves room for a second
+#: program, which multiplies while the first stores; tiles with fewer rows waste less on an expert that has few.
 TILES = (
     Tile(rows=128, columns=128, depth=64, warps=8, stages=4),
     Tile(rows=128, columns=128, depth=64, warps=8, stages=3),
@@ -44,9 +43,9 @@ def up(
     a_SF: Tensor | None,
     tiles: tuple[Tile, ...] = TILES,
 ) -> None:
-    """Write h_S2F and a_SF, each if it is wanted; rows of dropped slots are left as they are.
+    """Write h_S2F and a_SF, or only the one that is asked for; rows of dropped slots are left as they are.
 
-    h gets the same bits whether or not a is written too.
+    h has the same bits whether or not a is written too.
     """
     dispatch, (experts, twice, hidden) = schedule.dispatch, gate_up_E2FD.shape
     inner = twice // 2
@@ -72,7 +71,7 @@ def up(
             **tile.launch,
         )
 
-    if dispatch.slots_S.numel():  # the copy engine knows no tensor without rows
+    if dispatch.slots_S.numel():  # the copy engine cannot describe a tensor without rows
         launch_fastest(key("up", x_ND, gate_up_E2FD, dispatch), tiles, launch)
 
 
@@ -84,13 +83,13 @@ def _up(
 ):  # fmt: skip
     across: tl.constexpr = tl.cdiv(INNER, COLUMNS)
     total = tl.load(first_E1 + experts) * across
-    # Flattened, the loops over tiles and depth are one: loads of the next tile are in flight while this is
+    # The loops over tiles and depth are flattened into one: the next tile is being loaded while this one is
     # stored. That needs a single accumulator: with two, ptxas waits for each multiplication in turn.
     for index in tl.range(tl.program_id(0), total, tl.num_programs(0), flatten=True):
         expert, begin, size, row, column = locate(index, offsets_E1, first_E1, expert_T, across, ROWS)
         rows = row + tl.arange(0, ROWS)
         depth = tl.arange(0, DEPTH)
-        # Below the expert's last row, token 0 stands in: what it yields is never stored.
+        # Below the expert's last row, token 0 is computed instead; its results are never stored.
         tokens = tl.load(slots_S + begin + rows, mask=rows < size, other=0) // ACTIVE
         x = x_ND + tokens.to(tl.int64)[:, None] * HIDDEN + depth[None, :]
         sums = tl.zeros((ROWS, 2 * COLUMNS), tl.float32)

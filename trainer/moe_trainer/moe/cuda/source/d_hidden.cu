@@ -1,14 +1,14 @@
-// The gradient by the pre-activation, for every place with its slot's weight s:
+// The gradient of the pre-activation, for every place, with its slot's weight s:
 //
 //     da' = W_down^T dy     ds = sum over inner of a da'     dh = dSwiGLU(s da')     and s a, for dW_down
 //
-// The sum over the inner width is left in one part for each tile across (`parts`, [tiles across, slots], zeros
-// before): they are added elsewhere, in one order, instead of by atomics in any order.
+// The sum over the inner width is stored as one part per column tile (`parts`, [column tiles, slots], initially 0). The
+// parts are added elsewhere in a fixed order, instead of by atomics in an arbitrary one.
 #include <fragment.cuh>
 
 using namespace moe;
 
-// What SwiGLU's derivative needs at one element.
+// The values that SwiGLU's derivative needs at one element.
 struct Gradient {
     float gate, up, product, weighted;
 };
@@ -39,7 +39,7 @@ extern "C" __global__ void __launch_bounds__(kThreads, 1) __cluster_dims__(kClus
             const u16* row = h + static_cast<u64>(place) * 2 * inner;
             u16* gradients = dh + static_cast<u64>(place) * 2 * inner;
             float part = 0.0f;
-            // Four lanes read a row's 64 bytes; a group is on its way while the one before it is computed.
+            // Four lanes read a row's 64 bytes; a group is loaded while the one before it is computed.
             const int start = tile.column * kColumns;
             Chunk gates = load(row, start, lane.quad, wanted);
             Chunk ups = load(row, inner + start, lane.quad, wanted);

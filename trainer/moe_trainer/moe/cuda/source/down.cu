@@ -1,5 +1,5 @@
-// Down: rows = W_down a, for every place. The rows of a token are weighted and added by another kernel
-// (combine), so that nothing is scattered and every sum has one order.
+// Down: rows = W_down a, for every place. Another kernel (combine) weights and adds the rows of each token, so nothing is
+// scattered and every sum is added in a fixed order.
 #include <fragment.cuh>
 
 using namespace moe;

@@ -1,9 +1,9 @@
-// How the sums of a tile lie in the registers of a consumer warpgroup, and how they get to device memory.
+// How the sums of a tile are laid out in the registers of a consumer warpgroup, and how they get to device memory.
 //
-// wgmma gives lane l of warp w the rows 16 w + l / 4 and 8 further of the warpgroup's 64. Of each eight columns
-// 8 j .. 8 j + 7 it has the two at 2 (l % 4), in sums[4 j], sums[4 j + 1] for the first row and sums[4 j + 2],
-// sums[4 j + 3] for the second. Four lanes (a quad) have a row between them: `transpose` turns four blocks of
-// eight columns so that each lane of the quad has one whole block, 16 bytes of bf16, and back.
+// Of the warpgroup's 64 rows, wgmma gives lane l of warp w the rows 16 w + l / 4 and 16 w + l / 4 + 8. Of each eight columns
+// 8 j .. 8 j + 7, the lane has the two from 8 j + 2 (l % 4) on: sums[4 j] and sums[4 j + 1] for the first row, sums[4 j + 2]
+// and sums[4 j + 3] for the second. Four lanes (a quad) share a row. `transpose` rearranges four blocks of eight columns so
+// that each lane of the quad has one whole block, 16 bytes of bf16; applied again, it restores the order.
 #pragma once
 
 #include <pipeline.cuh>
@@ -24,8 +24,8 @@ struct Lane {
     }
 };
 
-// Lane q of a quad has word[b], columns 2 q and 2 q + 1 of block b; afterwards it has all columns of block q,
-// word[i] columns 2 i and 2 i + 1. It is its own inverse. All lanes of a warp must call it.
+// Before, lane q of a quad has columns 2 q and 2 q + 1 of each block b in word[b]. Afterwards it has all columns of block q,
+// with columns 2 i and 2 i + 1 in word[i]. The function is its own inverse. All lanes of a warp must call it.
 __device__ __forceinline__ void transpose(Chunk& chunk, int quad) {
     u32(&word)[4] = chunk.words;
     const bool odd = quad & 1;
@@ -42,7 +42,7 @@ __device__ __forceinline__ void transpose(Chunk& chunk, int quad) {
     }
 }
 
-// Writes a group of 32 columns of one row of a row-major matrix: 64 bytes a quad.
+// Writes a group of 32 columns of one row of a row-major matrix: 64 bytes per quad.
 __device__ __forceinline__ void store(u16* row, int column, Chunk chunk, int quad, bool wanted) {
     transpose(chunk, quad);
     if (wanted) {
@@ -50,7 +50,7 @@ __device__ __forceinline__ void store(u16* row, int column, Chunk chunk, int qua
     }
 }
 
-// Reads them as they were written, without the transposition (see `transpose`); zeros where not wanted.
+// Reads such a group without transposing it (see `transpose`); zeros if the row is not wanted.
 __device__ __forceinline__ Chunk load(const u16* row, int column, int quad, bool wanted) {
     return wanted ? load_chunk(row + column + 8 * quad) : Chunk{};
 }

@@ -1,17 +1,17 @@
-// The pipeline that all products share: 128 x 256 tiles, 64 deep a step, four steps in flight.
+// The pipeline that all products share: tiles of 128 x 256, steps with a depth of 64, four steps in flight.
 //
-// Warpgroup 0 produces: it fills a ring of stages in shared memory with 128 rows of the left operand (gathered
-// row by row with cp.async, or copied as a box by the copy engine) and with the weights (always the copy
-// engine). Warpgroups 1 and 2 consume: each multiplies 64 of the rows by all 256 columns, sums in registers,
-// and runs the product's epilogue on them. Two mbarriers a stage: `full` ends a phase when the stage has been
-// filled, `empty` when every warp that read it is done with it.
+// Warpgroup 0 produces: it fills a ring of stages in shared memory with 128 rows of the left operand (gathered row by row
+// with cp.async, or copied as a box by the copy engine) and with the weights (always copied by the copy engine).
+// Warpgroups 1 and 2 consume: each multiplies 64 of the rows by all 256 columns, keeps the sums in registers, and runs the
+// product's epilogue on them. There are two mbarriers per stage: a phase of `full` ends when the stage has been filled, a
+// phase of `empty` when every warp that reads the stage has finished with it.
 //
-// In a cluster of two, each block copies one half of the weights into both blocks, so that the L2 cache is read for
-// 32 KiB a step and block instead of 48 KiB. Whether that pays on a device has not been measured.
+// In a cluster of two, each block copies one half of the weights into both blocks, so each block reads only 32 KiB per step
+// from the L2 cache instead of 48 KiB. Whether that is faster on a device has not been measured.
 //
-// Swizzle: a stage holds rows of 64 bf16 = 128 bytes, and the 16-byte chunk c of row r lies at c ^ (r % 8):
-// the columns that eight rows' tensor core reads touch then lie in different banks. The copy engine writes so
-// (SWIZZLE_128B), the gathers below do it themselves, wgmma's descriptors say that it is so.
+// Swizzle: a stage holds rows of 64 bf16 = 128 bytes, and the 16-byte chunk c of row r is stored at c ^ (r % 8). So when the
+// tensor cores read a column of eight rows, the reads touch different banks. The copy engine swizzles as it writes
+// (SWIZZLE_128B), the gathers below do so themselves, and wgmma's descriptors declare it.
 #pragma once
 
 #include <tiles.cuh>
@@ -19,8 +19,8 @@
 namespace moe {
 
 constexpr int kDepth = 64;   // one 128-byte row of bf16
-constexpr int kStages = 4;   // 4 x 48 KiB + barriers: what fits in the 227 KiB of a block
-constexpr int kLag = 2;      // gathers in flight before the oldest is waited for; below kStages - 1
+constexpr int kStages = 4;   // 4 x 48 KiB + barriers fit in the 227 KiB of a block
+constexpr int kLag = 2;      // gathers in flight before waiting for the oldest; must be below kStages - 1
 constexpr int kWarpgroup = 128;
 constexpr int kThreads = 3 * kWarpgroup;
 constexpr u32 kRowBytes = kDepth * 2;
@@ -28,12 +28,12 @@ constexpr u32 kLeftBytes = kRows * kRowBytes;
 constexpr u32 kHalfBytes = kColumns / 2 * kRowBytes;
 constexpr u32 kStageBytes = kLeftBytes + 2 * kHalfBytes;
 
-// 65536 registers / 384 threads, in steps of 8, is 168 a thread at entry: 64512. The consumers hold 128 sums
-// each and the epilogue's values; the producer needs addresses only. 40 x 128 + 232 x 256 = 64512.
+// 65536 registers for 384 threads, in steps of 8, are 168 per thread at entry: 64512 in all. Each consumer thread holds 128
+// sums and the epilogue's values; the producer needs only addresses. 40 x 128 + 232 x 256 = 64512.
 constexpr int kProducerRegisters = 40;
 constexpr int kConsumerRegisters = 232;
 
-// A position in the ring, and how often it has gone round (modulo 2).
+// A position in the ring, and how often it has gone around (modulo 2).
 struct Ring {
     int stage = 0;
     u32 parity = 0;
@@ -62,7 +62,7 @@ __device__ __forceinline__ Shared prepare(int producers) {
     if (thread_index() == 0) {
         for (int stage = 0; stage < kStages; ++stage) {
             barrier_init(shared.full(stage), producers);
-            barrier_init(shared.empty(stage), 2 * kWarpgroup / 32 * kCluster);  // one a consumer warp
+            barrier_init(shared.empty(stage), 2 * kWarpgroup / 32 * kCluster);  // one per consumer warp
         }
         barrier_init_fence();
     }
@@ -72,8 +72,8 @@ __device__ __forceinline__ Shared prepare(int producers) {
 
 // ---- producers --------------------------------------------------------------------------------------------
 
-// Lets the copy engine fill the weights of a stage, and counts `extra` bytes more that will come. `at(half)`
-// says where the two halves of the tile's columns are.
+// Lets the copy engine fill the weights of a stage, and announces `extra` more bytes to its barrier. `at(half)` returns
+// where each of the two halves of the tile's columns is.
 template <typename At>
 __device__ __forceinline__ void copy_weights(const Shared& shared, int stage, const TensorMap& map, u32 extra, At at) {
     const u32 full = shared.full(stage);
@@ -87,9 +87,9 @@ __device__ __forceinline__ void copy_weights(const Shared& shared, int stage, co
     }
 }
 
-// Where the gathered rows come from: row `slots[place] / active` of a matrix that is `width` wide.
+// A left operand that is gathered: for each place, row `slots[place] / active` of a matrix that is `width` wide.
 struct Gathered {
-    static constexpr int kProducers = kWarpgroup + 1;  // each thread once, and the expected bytes
+    static constexpr int kProducers = kWarpgroup + 1;  // one arrival per thread, and one for the expected bytes
 
     const u16* matrix;
     const int* slots;
@@ -97,7 +97,7 @@ struct Gathered {
     int width;
 };
 
-// Eight lanes copy one row, 16 bytes each; a warpgroup has 16 rows in one go, 128 in eight.
+// Eight lanes copy one row, 16 bytes each; a warpgroup copies 16 rows at a time, and all 128 in eight turns.
 constexpr int kGathers = kRows / (kWarpgroup / 8);
 
 template <typename At>
@@ -148,7 +148,7 @@ __device__ __forceinline__ void produce(
 
 // A left operand whose rows are the places themselves: a matrix over (columns, places).
 struct Contiguous {
-    static constexpr int kProducers = 1;  // the expected bytes
+    static constexpr int kProducers = 1;  // one arrival, for the expected bytes
 
     const TensorMap& matrix;
 };
@@ -172,12 +172,12 @@ __device__ __forceinline__ void produce(
 
 // ---- consumers --------------------------------------------------------------------------------------------
 
-// A tile in shared memory as wgmma takes it. All in units of 16 bytes: address in bits 0-13, leading offset in
-// 16-29, stride offset in 32-45; 1 in bits 62-63 is the 128-byte swizzle.
+// The descriptor of a tile in shared memory for wgmma. In units of 16 bytes: the address in bits 0-13, the leading offset
+// in bits 16-29, the stride offset in bits 32-45; 1 in bits 62-63 selects the 128-byte swizzle.
 //
-// Rows along the depth (K-major): eight rows are 1024 bytes, the stride offset; the leading one is not used.
-// Rows across it: a chunk is 64 columns wide and 64 deep. Eight deep are 1024 bytes, the stride offset; the
-// next 64 columns are a chunk further, the leading offset.
+// If rows run along the depth (K-major), eight rows are 1024 bytes, the stride offset; the leading offset is not used. If
+// rows run across it, a chunk is 64 columns wide and 64 deep: a depth of eight is 1024 bytes, the stride offset, and the
+// next 64 columns are one chunk further, the leading offset.
 template <bool kAcross>
 __device__ __forceinline__ u64 describe(u32 address) {
     constexpr u64 leading = kAcross ? kDepth * kRowBytes / 16 : 1;
@@ -185,11 +185,11 @@ __device__ __forceinline__ u64 describe(u32 address) {
     return static_cast<u64>(address >> 4 & 0x3fff) | leading << 16 | stride << 32 | u64{1} << 62;
 }
 
-// 16 further along the depth, in units of 16 bytes: within the row, or 16 rows on.
+// The distance to 16 further along the depth, in units of 16 bytes: within the row, or 16 rows on.
 template <bool kAcross>
 constexpr u64 kNext16 = (kAcross ? 16 * kRowBytes : 16 * 2) / 16;
 
-// Says that this warp no longer reads a stage, to the blocks that may write it.
+// Tells the blocks that may write a stage that this warp no longer reads it.
 __device__ __forceinline__ void release(const Shared& shared, int stage) {
     const u32 lane = thread_index() % 32;
     if (lane < kCluster) {
@@ -197,8 +197,8 @@ __device__ __forceinline__ void release(const Shared& shared, int stage) {
     }
 }
 
-// Computes every tile of this block, and calls epilogue(tile, sums). kAcross: the weights lie [depth, columns]
-// in memory, not [columns, depth].
+// Computes every tile of this block, and calls epilogue(tile, sums). With kAcross, the weights are stored as
+// [depth, columns], otherwise as [columns, depth].
 template <bool kAcross, typename Epilogue>
 __device__ __forceinline__ void consume(const Shared& shared, Tiles tiles, int steps, Epilogue epilogue) {
     const u32 rows = (thread_index() / kWarpgroup - 1) * 64 * kRowBytes;
@@ -216,7 +216,7 @@ __device__ __forceinline__ void consume(const Shared& shared, Tiles tiles, int s
                 wgmma<kAcross>(sums, left + i * kNext16<false>, right + i * kNext16<kAcross>, step + i > 0);
             }
             wgmma_commit();
-            wgmma_wait<1>();  // the step before this one
+            wgmma_wait<1>();  // for the step before this one
             if (step > 0) {
                 release(shared, before);
             }
@@ -232,8 +232,8 @@ __device__ __forceinline__ void consume(const Shared& shared, Tiles tiles, int s
 
 // ---- the whole kernel -------------------------------------------------------------------------------------
 
-// Runs one product: sums[place, column] over `steps` of depth. `at(tile, step, half)` says where half of a
-// tile's weights are.
+// Runs one product: sums[place, column] over `steps` steps of depth. `at(tile, step, half)` returns where each half of a
+// tile's weights is.
 template <bool kAcross, typename Left, typename At, typename Epilogue>
 __device__ __forceinline__ void multiply(
     const Tiles& tiles, int steps, const Left& left, const TensorMap& weights, At at, Epilogue epilogue) {
@@ -245,7 +245,7 @@ __device__ __forceinline__ void multiply(
         take_registers<kConsumerRegisters>();
         consume<kAcross>(shared, tiles, steps, epilogue);
     }
-    cluster_sync();  // a block that ends takes its barriers and its stages with it, and its peer may still use them
+    cluster_sync();  // a block's barriers and stages vanish when it ends, and its peer may still use them
 }
 
 }  // namespace moe

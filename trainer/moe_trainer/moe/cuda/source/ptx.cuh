@@ -1,9 +1,9 @@
-// The instructions of sm_90a that the kernels use, one small function each, and nothing else: the tests
-// compile the same kernels for a CPU with another file of this name, in which every function does what the
-// PTX manual says that the instruction does.
+// The instructions of sm_90a that the kernels use, one small function each, and nothing else. The tests compile the same
+// kernels for a CPU with another file of this name, in which each function does what the PTX manual specifies for the
+// instruction.
 //
-// Addresses of shared memory are 32-bit numbers in the window shared::cta, as the instructions take them;
-// no pointer into shared memory is ever followed.
+// Addresses of shared memory are 32-bit numbers in the window shared::cta, as the instructions expect them; no pointer into
+// shared memory is ever dereferenced.
 #pragma once
 
 namespace moe {
@@ -12,12 +12,12 @@ using u16 = unsigned short;  // also one bf16
 using u32 = unsigned int;
 using u64 = unsigned long long;
 
-// A tensor as the copy engine sees it (CUtensorMap): encoded on the host, opaque here.
+// A tensor as the copy engine sees it (CUtensorMap); encoded on the host, opaque here.
 struct alignas(64) TensorMap {
     u64 words[16];
 };
 
-// What one thread moves at once: 16 bytes, eight bf16.
+// What one thread copies at a time: 16 bytes, eight bf16.
 struct Chunk {
     u32 words[4];
 };
@@ -34,8 +34,8 @@ __device__ __forceinline__ u32 rank_in_cluster() {
     return rank;
 }
 
-// First address of the block's dynamic shared memory. The 128-byte swizzle works on address bits, so tiles
-// must begin at multiples of 1024.
+// The first address of the block's dynamic shared memory. The 128-byte swizzle depends on address bits, so tiles must begin
+// at multiples of 1024.
 __device__ __forceinline__ u32 shared_base() {
     extern __shared__ __align__(1024) unsigned char dynamic[];
     return static_cast<u32>(__cvta_generic_to_shared(dynamic));
@@ -43,7 +43,7 @@ __device__ __forceinline__ u32 shared_base() {
 
 // ---- threads that wait for each other -------------------------------------------------------------------
 
-// Waits for all threads of the cluster. The lanes of a warp that took different ways meet first: the barrier
+// Waits for all threads of the cluster. Lanes of a warp that have diverged are brought together first, since the barrier
 // counts warps.
 __device__ __forceinline__ void cluster_sync() {
     __syncwarp();
@@ -54,7 +54,7 @@ __device__ __forceinline__ u32 shuffle_xor(u32 value, int lanes) {
     return __shfl_xor_sync(0xffffffffu, value, lanes);
 }
 
-// ---- mbarriers: a phase ends when its arrivals are all there and its bytes have all been copied ----------
+// ---- mbarriers: a phase ends when all its threads have arrived and all its bytes have been copied --------
 
 __device__ __forceinline__ void barrier_init(u32 barrier, u32 arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
@@ -69,9 +69,9 @@ __device__ __forceinline__ void barrier_arrive(u32 barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
-// Arrives at the barrier that stands at the same address in the block `rank` of the cluster. No wider scope than
-// the default, as in the wait below: what it orders are reads by the tensor cores, which have been waited for,
-// before writes by the copy engine; at cluster scope the assembler adds a fence of the whole device.
+// Arrives at the barrier with the same address in the block `rank` of the cluster. As in the wait below, the default scope
+// is enough: it orders reads by the tensor cores, which have completed, before writes by the copy engine. For cluster scope
+// the assembler would add a fence of the whole device.
 __device__ __forceinline__ void barrier_arrive_at(u32 barrier, u32 rank) {
     asm volatile(
         "{\n"
@@ -83,7 +83,7 @@ __device__ __forceinline__ void barrier_arrive_at(u32 barrier, u32 rank) {
         : "memory");
 }
 
-// Arrives, and lets the phase wait for `bytes` more from the copy engine.
+// Arrives, and makes the phase wait for `bytes` more bytes from the copy engine.
 __device__ __forceinline__ void barrier_expect(u32 barrier, u32 bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
@@ -121,7 +121,7 @@ __device__ __forceinline__ void gather_wait() {
     asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// Lets the tensor cores read what this thread has written, or seen copied, by ordinary means.
+// Makes what this thread has written, or waited for, with ordinary instructions visible to the tensor cores.
 __device__ __forceinline__ void async_proxy_fence() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
@@ -130,7 +130,7 @@ struct Coordinates {
     int x0, x1, x2, x3;  // innermost first, in elements
 };
 
-// Copies one box of a tensor; zeros where it reaches outside. One thread calls it.
+// Copies one box of a tensor; elements outside the tensor become 0. Called by one thread.
 __device__ __forceinline__ void copy_box(u32 destination, const TensorMap& map, u32 barrier, Coordinates at) {
     asm volatile(
         "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
@@ -139,8 +139,8 @@ __device__ __forceinline__ void copy_box(u32 destination, const TensorMap& map, 
         : "memory");
 }
 
-// The same, into all blocks of the cluster that `ranks` has a bit for, at the same address in each; each
-// one's own barrier counts the bytes.
+// Copies one box into each block of the cluster whose bit is set in `ranks`, at the same address in each; the barrier of
+// each block counts the bytes that arrive there.
 __device__ __forceinline__ void copy_box_to(
     u32 destination, const TensorMap& map, u32 barrier, Coordinates at, u16 ranks) {
     asm volatile(
@@ -150,7 +150,7 @@ __device__ __forceinline__ void copy_box_to(
         : "memory");
 }
 
-// ---- device memory, 16 bytes a thread ---------------------------------------------------------------------
+// ---- device memory, 16 bytes per thread -------------------------------------------------------------------
 
 __device__ __forceinline__ void store_chunk(u16* destination, const Chunk& chunk) {
     asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(destination)),
@@ -158,7 +158,7 @@ __device__ __forceinline__ void store_chunk(u16* destination, const Chunk& chunk
                  : "memory");
 }
 
-// Only for what the kernel does not write.
+// Only for memory that the kernel does not write.
 __device__ __forceinline__ Chunk load_chunk(const u16* source) {
     Chunk chunk;
     asm("ld.global.nc.v4.b32 {%0, %1, %2, %3}, [%4];"
@@ -177,7 +177,7 @@ __device__ __forceinline__ void wgmma_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
 }
 
-// Keeps the compiler from using the sums before the wait that stands above this; costs no instruction.
+// Keeps the compiler from using the sums before the preceding wait; costs no instruction.
 __device__ __forceinline__ void wgmma_settled(float (&acc)[128]) {
 #pragma unroll
     for (int i = 0; i < 128; ++i) {
@@ -185,8 +185,8 @@ __device__ __forceinline__ void wgmma_settled(float (&acc)[128]) {
     }
 }
 
-// acc = a b + (accumulate ? acc : 0) for 64 x 16 times 16 x 256, bf16 with sums in fp32. `a` and `b` describe
-// tiles of shared memory; kAcross says that b's rows are the 16, so that its 256 lie across.
+// acc = a b + (accumulate ? acc : 0) for 64 x 16 times 16 x 256, in bf16 with sums in fp32. `a` and `b` are descriptors of
+// tiles in shared memory. With kAcross, b is stored as 16 rows of 256 columns, otherwise as 256 rows of 16.
 template <bool kAcross>
 __device__ __forceinline__ void wgmma(float (&acc)[128], u64 a, u64 b, bool accumulate) {
     asm volatile(

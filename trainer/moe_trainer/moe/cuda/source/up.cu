@@ -1,7 +1,7 @@
 // Up: h = [g, u] = W_gate_up x and a = silu(g) * u, for every place.
 //
-// A tile's 256 columns are 128 of g and the same 128 of u, so that both factors of an element of `a` end in
-// the same thread. `h` or `a` may be null if it is not wanted: inference needs no h, recomputation no a.
+// A tile's 256 columns are 128 of g and the same 128 of u, so that both factors of an element of `a` end up in the same
+// thread. `h` or `a` may be null if it is not needed: inference needs no h, recomputation no a.
 #include <fragment.cuh>
 
 using namespace moe;
