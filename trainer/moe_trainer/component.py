@@ -1,4 +1,4 @@
-"""The TorchX component of a training run, used by ``torchx run`` and by the operator.
+"""The TorchX component that starts a training run, used by ``torchx run`` and by the operator.
 
     torchx run -s <scheduler> moe_trainer.component:train --job_config "$(cat job.json)" --image ...
 
@@ -9,7 +9,7 @@ from zlib import crc32
 
 from torchx.specs import AppDef, Resource, Role, macros
 
-#: Ports for the rendezvous on the first node. Each app gets one of its own, since pods may share an address.
+#: Ports for the rendezvous on the first node. The port depends on the app's name, since pods may share an address.
 RENDEZVOUS_PORTS = range(20_000, 30_000)
 
 
@@ -33,9 +33,9 @@ def train(
         name: name of the app
         nodes: number of nodes; each is one pod
         processes: processes on each node
-        cpu: CPU cores per node, used where the scheduler has no hardware profile
-        gpu: devices per node, used likewise
-        memory_mb: memory per node in MB, used likewise
+        cpu: CPU cores per node, for schedulers without a hardware profile
+        gpu: devices per node, for schedulers without a hardware profile
+        memory_mb: memory per node in MB, for schedulers without a hardware profile
 
     """
     command = ["moe-trainer", "train"]

@@ -1,12 +1,12 @@
-"""``moe-trainer <command>``: each command has a file of its own, which is imported only when it is asked for.
+"""``moe-trainer <command>``: runs one command, whose code is imported only when that command is given.
 
-    snapshot  evaluate  distill  train  compose     read MOE_JOB_CONFIG, leave a headline, exit
+    snapshot  evaluate  distill  train  compose     read MOE_JOB_CONFIG, write a headline, exit
     handout  grade                                  the same, before and after the graders in one pod
     serve                                           reads MOE_SERVE_CONFIG, answers until SIGTERM
-    digest FOLDER                                   prints what base.digest of a checkpoint must be
+    digest FOLDER                                   prints the base.digest of a checkpoint
 
-Exit codes: 0 done; 1 worth another attempt; 64 the input is wrong (job_report.py). A Job's function is
-``run(job, environment) -> headline``; whatever it raises becomes a Failure headline here, the only place where
+Exit codes: 0 done; 1 another attempt may succeed; 64 the input is wrong (job_report.py). A Job's function is
+``run(job, environment) -> headline``. Whatever it raises becomes a Failure headline here, the only place where
 failures are reported.
 """
 

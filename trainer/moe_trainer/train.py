@@ -1,10 +1,10 @@
 """``moe-trainer train``: one revision, from a parent artefact or a preset, to a committed artefact.
 
-The parts of a run are in training/; this file is its course: prepare, continue from an earlier attempt, take steps,
+The parts of a run are in training/. This file puts them in order: prepare, continue from an earlier attempt, take steps,
 validate, write checkpoints, commit.
 
 An attempt first looks for what earlier attempts left. A committed artefact is verified and reported again.
-Otherwise the run continues from the newest good checkpoint, with the same batches and, on the same kind of machine,
+Otherwise the run resumes from the newest good checkpoint, with the same batches and, on the same kind of machine,
 the same bits as a run that was never interrupted.
 
 Started by torchrun, a run has several processes (parallel/). All of them run this code; the first one logs, reports

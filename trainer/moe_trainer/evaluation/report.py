@@ -102,7 +102,7 @@ class EvaluationReport(Format):
 def committed_report(
     root: Path, artefact: str, what: str, make: Callable[[], EvaluationReport]
 ) -> EvaluateHeadline:
-    """Return the headline of the report on ``what``, which lies beside an artefact; make it if it is not there yet.
+    """Return the headline of the report on ``what``, which is stored with an artefact; make it if it is not there yet.
 
     Raises JobError (ArtefactCorrupt) if an existing report was altered.
     """

@@ -46,7 +46,7 @@ def scorer_version(segment_bytes: SegmentBytes) -> str:
 
 
 def shortest_tail(segment_bytes: SegmentBytes) -> int:
-    """Return the bytes from which a document's tail is scored; a shorter one only if it is all that the document has."""
+    """Return the fewest bytes that a tail must have to be scored; a shorter one is scored only as the only segment."""
     return segment_bytes // 4
 
 

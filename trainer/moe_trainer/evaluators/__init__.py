@@ -2,10 +2,10 @@
 
     tasks.py        the items of an evaluator, read from a source once and frozen
     generation.py   a model's completions; imports torch
-    answers.py      what a model answered to tasks, kept
+    answers.py      a model's answers to tasks, kept in the store
     measures.py     what counts as right; a new measure goes here
-    exchange.py     the files that pass between us and a grader
-    verdicts.py     what a grader said of a model's answers, kept
+    exchange.py     the files that are exchanged with a grader
+    verdicts.py     a grader's verdicts on a model's answers, kept in the store
     gradings.py     what a grade Job works on
     accuracy.py     from answers to an accuracy with its interval
 

@@ -50,7 +50,7 @@ class Answers(Format):
 def answers_of(
     root: Path, pool_uid: str, model: ArtefactRef, tasks: TasksRef, device: str, load: Callable[[], Generate]
 ) -> Answers:
-    """Return a model's answers, from the store or by asking it; ``load`` is called only in the latter case."""
+    """Return a model's answers, from the store or by asking the model; ``load`` is called only in the latter case."""
     key = AnswersKey(artefact=model.digest, tasks=tasks.digest, device=device)
     kept = kept_answers(root, pool_uid, key)
     if kept is not None:

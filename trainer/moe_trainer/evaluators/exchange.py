@@ -4,7 +4,7 @@
     output.jsonl    {"id": "…", "score": 0 or 1}                                                 one verdict per line
 
 A question's id is a digest of its content. So if two models give the same answer, it is asked once, and a grader cannot
-tell whose it is. If anything is wrong with the output, none of it counts, for a model or against it.
+tell whose it is. If anything is wrong with the output, nothing in it counts for or against a model.
 """
 
 import errno

@@ -1,7 +1,7 @@
 """A grader's verdicts on a model's answers, item by item, which are kept like the answers themselves.
 
 Verdicts depend on the answers and on the grader (its name, image and command). So a candidate's predecessor is not graded
-again, and a grader that was changed judges everything anew.
+again, and a grader that was changed judges everything again.
 """
 
 from collections.abc import Mapping, Sequence

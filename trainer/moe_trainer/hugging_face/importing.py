@@ -4,7 +4,7 @@
     in the store    pools/<uid>/imports/<digest>, committed by that manifest
 
 The files of a Hugging Face directory are copied: weights as safetensors, configs, tokenizer, licence. Code and pickles
-are not. So the same digest names the same base wherever it lies, and ``moe-trainer digest FOLDER`` prints it. The
+are not. So the same digest names the same base wherever it is stored, and ``moe-trainer digest FOLDER`` prints it. The
 snapshot Job does the copying, because it reads sources anyway, and if a checkpoint is not what its digest says, this is
 found before training is paid for. Imports no torch.
 """

@@ -157,7 +157,7 @@ class CheckpointTokenizer:
             (folder / name).write_bytes(data)
 
     def _bounded(self, document: Sequence[ConversationPiece]) -> list[ConversationPiece]:
-        """Return a document that starts with the token for that; if the same token ends documents, also end it with it."""
+        """Return a document that starts with the token that begins documents; if that token also ends them, append it too."""
         pieces = [(ids, learnt) for ids, learnt in document if ids]
         if pieces[0][0][0] != self.bos_id:
             pieces = [([self.bos_id], False), *pieces]

@@ -1,4 +1,4 @@
-"""What an adapter says of itself, and verifying it together with its base. Imports no torch."""
+"""The record of an adapter, and verifying an adapter together with its base. Imports no torch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -173,7 +173,7 @@ def _start_in_parts(
 
 
 def _base(parent: ArtefactRef, record: AdapterRecord | None) -> ArtefactRef:
-    """Return the checkpoint beside which an adapter of this parent is trained."""
+    """Return the checkpoint that an adapter of this parent is trained for."""
     base = parent if record is None else record.base
     return base.model_copy(update={"ancestry": (), "contamination": None})
 

@@ -1,4 +1,4 @@
-"""Checkpoints, which method Full leaves: whole models as Hugging Face directories, committed by a manifest.
+"""Checkpoints, the artefacts of method Full: whole models as Hugging Face directories, committed by a manifest.
 
     config.json  model.safetensors  tokenizer.json  tokenizer_config.json  generation_config.json
     report.json  manifest.json

@@ -4,7 +4,7 @@
     rows chosen by sequence (``choose``)          each sequence sees only the base's rows and its own bank's, as if that
                                                   bank were the only one; one grouped product computes all of them
 
-Shapes: B sequences, T tokens of each, N = B * T, D hidden, E all in-layer experts of a layer, M banks and the base alone.
+Shapes: B sequences, T tokens per sequence, N = B * T, D hidden, E all in-layer experts of a layer, M banks plus 1 for the base.
 """
 
 from collections.abc import Sequence

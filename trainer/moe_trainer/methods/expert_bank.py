@@ -1,12 +1,12 @@
-"""ExpertBank: k more in-layer experts beside the frozen ones of each mixture layer.
+"""ExpertBank: k more in-layer experts in addition to the frozen ones of each mixture layer.
 
-A bank starts as a copy. In each layer those of the base's in-layer experts are copied that the domain uses most, together
-with their rows of the router. Each row is moved towards the mean hidden state m of the domain's tokens:
+A bank starts as a copy. In each layer, the base's in-layer experts that the domain uses most are copied, together with
+their rows of the router. Each row is moved towards the mean hidden state m of the domain's tokens:
 
     row = copied row + SHIFT * m / |m|^2          so that its logit is about SHIFT above the original's
 
 So from the first step on the copies are chosen instead of the originals, and a bank with as many in-layer experts as the
-base starts as the base. docs/decisions/0015 says what else was tried.
+base starts as the base. docs/decisions/0015 describes what else was tried.
 
 Over several processes the base's in-layer experts are cut as usual, and a bank is held like all other weights.
 

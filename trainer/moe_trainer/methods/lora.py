@@ -1,4 +1,4 @@
-"""LoRA: low-rank updates beside frozen weights. Its artefact is a PEFT adapter.
+"""LoRA: low-rank updates of frozen weights. Its artefact is a PEFT adapter.
 
 For evaluation and serving an adapter is merged into its base, so it costs the same as the base.
 """
@@ -135,7 +135,7 @@ def _parts(model: nn.Module) -> dict[LoRATarget, set[str]]:
     """Return the parts of a model that can be targets, each with PEFT's names for its layers or weights.
 
     In a mixture-of-experts model PEFT takes the name ``gate_proj`` for in-layer experts of an older layout. So
-    feed-forward layers beside them are named by their parameter, ``gate_proj.weight``.
+    other feed-forward layers are named by their parameter, ``gate_proj.weight``.
     """
     parts: dict[LoRATarget, set[str]] = {}
     mixture = any(stacked_weights(module) for module in model.modules())

@@ -1,4 +1,4 @@
-"""A mixture layer with a bank: k more in-layer experts beside its frozen ones, each with a row of the router.
+"""A mixture layer with a bank: k more in-layer experts in addition to its frozen ones, each with a row of the router.
 
     logits = [base's rows; bank's rows] x          one choice among all E + k, one softmax
     y      = base's experts on the slots that chose them + bank's experts on theirs
@@ -105,7 +105,7 @@ def _in_layer_experts(model: CausalModel) -> list[str]:
 
 
 def add_bank(model: CausalModel, layer: BankLayer, experts: int) -> None:
-    """Put a bank of ``experts`` in-layer experts beside a layer's own; it is closed, and its weights are not set."""
+    """Add a bank of ``experts`` in-layer experts to a layer; the bank is closed, and its weights are not set."""
     layer.mixture.beside = BankRows(layer.mixture.rows_ED, experts)
     model.set_submodule(layer.name, BankedExperts(model.get_submodule(layer.name), experts))
     _widen(layer.mixture, experts)

@@ -7,7 +7,7 @@ from moe_formats.format import parse_json
 
 FILE = "generation_config.json"
 
-#: The temperature where nothing is said: tokens are drawn with the model's own probabilities.
+#: The temperature if none is given: tokens are drawn with the model's own probabilities.
 DEFAULT_TEMPERATURE = 1.0
 
 

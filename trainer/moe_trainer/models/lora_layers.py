@@ -1,4 +1,4 @@
-"""Low-rank updates beside frozen weights: W' = W + s B A, with A of R x I and B of O x R.
+"""Low-rank updates of frozen weights: W' = W + s B A, with A of R x I and B of O x R.
 
 Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021. The rank R is far smaller than the number of
 inputs I and outputs O, so A and B are small. B starts at zero, so W' starts as W.
@@ -61,8 +61,8 @@ class LoRALinear(nn.Module):
 class LoRAExperts(nn.Module):
     """The frozen in-layer experts of one layer, each with updates of its own.
 
-    They are computed with W + s B A, which is made anew for every pass: computing x A and then B beside the frozen
-    products takes fewer operations but more time (docs/decisions/0013-lora-on-in-layer-experts.md).
+    They are computed with W + s B A, which is computed again for every pass: computing x A and then B in addition to the
+    frozen products takes fewer operations but more time (docs/decisions/0013-lora-on-in-layer-experts.md).
     """
 
     def __init__(self, experts: nn.Module, rank: int, scale: float, *, keep: bool = False) -> None:

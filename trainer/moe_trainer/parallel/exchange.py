@@ -32,7 +32,7 @@ def exchanged_experts(
     backend: Backend | None = None,
     recompute: bool = False,
 ) -> Tensor:
-    """Return y_ND as swiglu_experts does, if the group's r-th process holds the in-layer experts from r * E on.
+    """Return y_ND as swiglu_experts does; the group's r-th process must hold the in-layer experts r * E to (r + 1) * E - 1.
 
     E is the number of in-layer experts of this process. ``experts_NK`` numbers those of all processes; dropped slots
     have the number of all of them.

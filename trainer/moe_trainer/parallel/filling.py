@@ -26,7 +26,7 @@ def is_outline(model: CausalModel) -> bool:
 
 
 def rows_of_all(model: CausalModel) -> dict[str, RowReader]:
-    """Return readers of the weights of a model that is whole, by name."""
+    """Return readers of the weights of a whole model, by name."""
     return {name: weight.detach().__getitem__ for name, weight in model.weights().items()}
 
 

@@ -109,7 +109,7 @@ def joined(layout: Layout, variables: Mapping[str, str] = os.environ) -> Iterato
     """Join the other processes of the run, by the variables that torchrun sets, and part at the end.
 
     It uses NCCL if each process has a device of its own, else Gloo. Raises TransientError (PeerLost) if not all
-    processes join, or one is lost later: the others only notice its absence, and the lost one has said why.
+    processes join, or one is lost later: the others only notice its absence, and the lost one has reported why.
     """
     if layout.processes == 1:
         yield ALONE

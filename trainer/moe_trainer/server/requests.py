@@ -25,7 +25,7 @@ class BadRequest(Exception):
     def __init__(
         self, message: str, param: str | None = None, code: str | None = None, status: int = 400
     ) -> None:
-        """Say what is wrong with the request and how to correct it."""
+        """Take what is wrong with the request and how to correct it."""
         super().__init__(message)
         self.status = status
         self.body = {

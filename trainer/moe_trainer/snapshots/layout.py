@@ -42,7 +42,7 @@ class Document(Content):
 
 
 class SnapshotRecord(Format):
-    """What ``snapshot.json`` says."""
+    """The content of ``snapshot.json``."""
 
     digest: Digest = Field(description="The data digest.")
     scheme: int = Field(description="Version of the clustering and splitting scheme.")

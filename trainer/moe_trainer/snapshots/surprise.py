@@ -1,6 +1,6 @@
 """How surprising a document is, in bits per byte, to a trigram model of bytes that is fitted to the Expert's documents.
 
-    p(c | ab) = (n(abc) + K p(c | b)) / (n(ab) + K)        p(c | b), p(c) likewise, down to 1/256
+    p(c | ab) = (n(abc) + K p(c | b)) / (n(ab) + K)        p(c | b), p(c) in the same way, down to 1/256
 
 (K pseudo-counts in proportion to the shorter context: MacKay and Peto, "A Hierarchical Dirichlet Language
 Model", 1995.) For pieces of Python's standard library among themselves it is 1.7 to 4.8, with a mean of 2.6; for French

@@ -3,8 +3,8 @@
     {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
 
 Chat templates refuse, or silently reorder, messages whose roles do not alternate; so this is checked here, before
-anybody pays for a GPU. The rule: optionally a system message, then user and assistant in turn, beginning with the
-user, with at least one answer; every message has words.
+anyone pays for a GPU. The rule: optionally a system message, then user and assistant in turn, beginning with the user,
+with at least one answer; every message has text.
 """
 
 from collections.abc import Sequence

@@ -5,8 +5,8 @@
     records     *.jsonl, *.ndjson: lines; *.parquet: rows; anything else is one text    records.py
     documents   a text, or a conversation; long ones in pieces      conversations.py, cutting.py
 
-What cannot be used is skipped and counted by reason, with the place of the first of each kind. If more of a source is
-broken than can be read, that is an error.
+What cannot be used is skipped and counted by reason, with the place of the first of each kind. If more records
+of a source are broken than readable, that is an error.
 """
 
 import codecs

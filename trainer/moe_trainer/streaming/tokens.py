@@ -6,7 +6,7 @@
     streams.json             StreamsRecord: what each file holds
 
 A folder of these is written once, by the first process of the first attempt, committed by a manifest, and mapped by
-every process of every attempt. It lies beside the checkpoints and is removed with them.
+every process of every attempt. It is stored next to the checkpoints and is removed with them.
 
 There is one training stream, or one per source if sources have weights, and one for replayed text. Text becomes
 ``bos text eos``. Conversations become what the server sends to the model (Tokenizer.conversation), and only the answers
@@ -68,7 +68,7 @@ class StreamRecord(Format):
 
 
 class StreamsRecord(Format):
-    """What ``streams.json`` says."""
+    """The content of ``streams.json``."""
 
     wide: bool = Field(description="Whether ids are int32; otherwise they are int16.")
     training: tuple[StreamRecord, ...]
@@ -106,7 +106,7 @@ def write_streams(
 ) -> None:
     """Commit the tokens of documents, each given with the number of its stream, unless the folder is committed already.
 
-    A damaged folder is written anew. ``alive`` is called after each document and then after each file; ``excluded`` is
+    A damaged folder is written again. ``alive`` is called after each document and then after each file; ``excluded`` is
     read at the end. Raises JobError (DataEmpty) if a stream has no token.
     """
     if is_committed(folder) and _is_good(folder):

@@ -9,7 +9,7 @@ blocks where the model is not yet better than its base, and vanishes where it is
 worse. The divergence keeps the model close to all predictions of the base on text that the base was trained on
 (streaming/replay.py), where replay alone would only keep it close to the text.
 
-The base is computed besides the model, without gradients: about a third more work per step, and its weights in memory
+The base is computed in addition to the model, without gradients: about a third more work per step, and its weights in memory
 as well. Its results are not cached, since every epoch cuts its blocks at another offset and no block comes twice. So
 there is nothing to save for resuming either.
 

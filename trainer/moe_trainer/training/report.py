@@ -1,4 +1,4 @@
-"""What a training run leaves beside its weights: ``report.json``, and the headline made from it."""
+"""The report that a training run stores alongside its weights, ``report.json``, and the headline made from it."""
 
 import platform
 import time

@@ -182,7 +182,7 @@ def _best_weights(
 
 
 def _base_losses(job: TrainJob, root: Path, processes: Processes) -> BaseLosses | None:
-    """Return the losses that compare with the base, which is loaded and spread besides the model; None if there are none."""
+    """Return the losses that compare with the base, which is loaded and spread like the model; None if there are none."""
     if not job.training.compares_with_base:
         return None
     if job.training.regularization and not job.training.replay_share:
