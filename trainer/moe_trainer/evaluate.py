@@ -165,7 +165,7 @@ class Evaluation:
 
     def _answers(self, model: ArtefactRef, tasks: TasksRef) -> Answers:
         def load() -> Generate:
-            print(f"{model.revision} answers {tasks.evaluator}", flush=True)
+            print(f"{model.revision} is answering the items of evaluator {tasks.evaluator}", flush=True)
             return partial(import_module("moe_trainer.evaluators.generation").complete, *self._load(model))
 
         return answers_of(self.root, self.job.pool_uid, model, tasks, self.matrix.device, load)

@@ -21,5 +21,8 @@ def run(job: GradeJob, environment: Environment) -> HandedOut:
     for asked in open_gradings(job, environment):
         counts.append(asked.hand_out())
         grading = asked.grading
-        print(f"{counts[-1]} answers to {grading.evaluator} for grader {grading.grader.name}", flush=True)
+        print(
+            f"{counts[-1]} answers to evaluator {grading.evaluator} handed to grader {grading.grader.name}",
+            flush=True,
+        )
     return HandedOut(questions=tuple(counts))

@@ -141,7 +141,7 @@ async def serve(settings: Settings) -> None:
     )
     await runner.setup()
     await web.TCPSite(runner, settings.host, settings.port, backlog=512).start()
-    log.info("%s answers on %s:%d", settings.config.revision, settings.host, settings.port)
+    log.info("%s is served on %s:%d", settings.config.revision, settings.host, settings.port)
     await stopping.wait()
     log.info("stopping: requests in flight have up to %g s to finish", settings.config.drain_seconds)
     server.draining = True

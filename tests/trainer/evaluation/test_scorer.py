@@ -102,7 +102,7 @@ def test_both_sizes_score_what_a_segment_alone_scores(
 
 def test_a_model_that_sees_too_little_scores_nothing(model: CausalModel) -> None:
     segments = [Segment("c", b"a" * 128, b"b" * 3969)]
-    with pytest.raises(JobError, match=r"ContextTooShort: the model's context is 4096 tokens.*is 4097"):
+    with pytest.raises(JobError, match=r"ContextTooShort: the model's context is 4096 tokens.*has 4097"):
         score(model, segments, 3968)
 
 

@@ -134,8 +134,8 @@ def test_every_preset_can_be_made_and_holds_a_scored_segment() -> None:
             "n_shared_experts is 1, which qwen3_moe cannot express: leave it at 0, or set",
         ),
         ({"routed_scaling_factor": 2.0}, "leave it at 1.0, or set model_type to glm4_moe"),
-        (GLM | {"n_group": 3}, "n_group is 3, but the 4 of num_experts must form groups of one size"),
-        (GLM | {"n_group": 4}, "of one size, of 2 or more"),
+        (GLM | {"n_group": 3}, "n_group is 3, but num_experts .4. must be divisible into that many groups"),
+        (GLM | {"n_group": 4}, "groups of 2 or more in-layer experts"),
         (GLM | {"n_group": 2, "topk_group": 3}, "must not exceed n_group"),
         (
             GLM | {"n_group": 2, "num_experts_per_tok": 3},

@@ -320,7 +320,7 @@ def test_slots_beyond_the_capacity_are_reported_as_dropped(pool: Pool) -> None:
 def test_the_backend_is_named_in_the_log(pool: Pool, capsys: pytest.CaptureFixture[str]) -> None:
     pool.train(pool.job(max_steps=1))
     assert re.search(
-        r"in-layer experts by (native|torch) \((C beside )?torch [\d.]+", capsys.readouterr().out
+        r"in-layer experts computed by (native|torch) \((C beside )?torch [\d.]+", capsys.readouterr().out
     )
 
 

@@ -75,7 +75,7 @@ def freeze(source: EvaluatorSource, pool_uid: str, environment: Environment) -> 
     with new_folder(environment.store / folder, "tasks") as working:
         (working / ITEMS).write_text(content, encoding="utf-8")
         (working / RULES).write_text(rules.to_json())
-    print(f"evaluator {source.name}: {len(drawn)} items of {len(items)}", flush=True)
+    print(f"evaluator {source.name}: {len(drawn)} of {len(items)} items are used", flush=True)
     digest = read_manifest(environment.store / folder)[1]
     return TaskSet(evaluator=source.name, path=folder, digest=digest, items=len(drawn))
 

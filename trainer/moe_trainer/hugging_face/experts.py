@@ -37,7 +37,7 @@ def refusal(experts: nn.Module) -> str | None:
         return f"its activation is {activation}, not SiLU"
     gate = getattr(type(experts), "_apply_gate", None)
     if gate is not None and gate.__module__ != "transformers.integrations.moe":
-        return "its gate is one of its own"
+        return "it applies its gate in its own way"
     return None
 
 

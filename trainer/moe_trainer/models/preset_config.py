@@ -120,8 +120,8 @@ class ModelConfig(BaseModel):
                     )
         if self.num_experts % self.n_group or self.num_experts < 2 * self.n_group:
             raise ValueError(
-                f"n_group is {self.n_group}, but the {self.num_experts} of num_experts must form groups of one "
-                "size, of 2 or more"
+                f"n_group is {self.n_group}, but num_experts ({self.num_experts}) must be divisible into that "
+                "many groups of 2 or more in-layer experts"
             )
         reach = self.topk_group * self.num_experts // self.n_group
         if self.topk_group > self.n_group or reach < self.num_experts_per_tok:

@@ -137,7 +137,10 @@ class ExpertServer:
         except BadRequest as error:
             return web.json_response(error.body, status=error.status)
         except QueueFull:
-            busy = BadRequest(f"{self._config.max_queue} requests wait already", code="too_many_requests")
+            busy = BadRequest(
+                f"{self._config.max_queue} requests are already waiting: try again later",
+                code="too_many_requests",
+            )
             return web.json_response(busy.body, status=429, headers={"Retry-After": "1"})
         except EngineFailed:
             return web.json_response(_FAILED.body, status=500)

@@ -121,7 +121,7 @@ def is_committed(folder: Path) -> bool:
 def corrupt(folder: Path, what: str) -> JobError:
     """Return the error for a folder that must not be loaded."""
     remedy = "Restore the folder from a backup, or make the revision again with a new runID."
-    if folder.parent.name == IMPORTS:  # what nobody here has made
+    if folder.parent.name == IMPORTS:  # copied from outside, so no Job can make it again
         remedy = (
             "Restore the folder from a backup; if the checkpoint at base.path is at fault, correct it and write its new "
             "digest into base.digest."

@@ -35,7 +35,7 @@ MISTAKES = {
     "rows said to be there before they are": Mistake("pipeline.cuh", "gather_wait<kLag>();", ""),
     "rows that are not swizzled": Mistake("pipeline.cuh", "(chunk ^ row % 8)", "chunk"),
     "a stage released before it was read": Mistake(
-        "pipeline.cuh", "wgmma_wait<1>();  // the step before this one", ""
+        "pipeline.cuh", "wgmma_wait<1>();  // for the step before this one", ""
     ),
     "a first wait for the wrong phase": Mistake("pipeline.cuh", "ring.parity ^ 1", "ring.parity", "a deadlock"),
     "a stage filled before the peer has read it": Mistake(

@@ -245,7 +245,7 @@ __device__ __forceinline__ void multiply(
         take_registers<kConsumerRegisters>();
         consume<kAcross>(shared, tiles, steps, epilogue);
     }
-    cluster_sync();  // a block's barriers and stages vanish when it ends, and its peer may still use them
+    cluster_sync();  // a block that ends frees its barriers and stages, and its peer may still use them
 }
 
 }  // namespace moe
