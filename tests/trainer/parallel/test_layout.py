@@ -29,7 +29,7 @@ def test_every_row_is_read_by_one_process_and_shares_differ_by_one_at_most(rows:
         ),
         (
             {"processes": 6, "expert_parallelism": 3},
-            r"the base's 8 in-layer experts cannot be cut into as many equal parts: choose one of \[1, 2\]",
+            r"the base's 8 in-layer experts cannot be cut into that many equal parts: choose one of \[1, 2\]",
         ),
         (
             {"processes": 4, "expert_parallelism": 2, "in_layer_experts": None},
