@@ -21,7 +21,6 @@ attempts      which stage work has reached that Jobs attempt
 job_configs   what Jobs are asked to do
 evidence      what Jobs found out, as a status records it
 grading       the Job in which graders judge answers
-gang          the Service of a training Job on several nodes
 promotion     the gate: whether a revision may serve
 targets       whether the targets of the spec are met
 
@@ -37,7 +36,6 @@ retention     which Jobs are deleted
 What is reported:
 conditions    which stage a revision has reached, as conditions; also Ready, Reconciling and Stalled
 expert_status, expert_conditions, expert_events, pool_status, revision_status
-progress      the columns PROGRESS and ETA
 blockage      why pods do not run
 status_writes which statuses have to be written
 

@@ -13,13 +13,13 @@ from datetime import datetime
 from moe_operator.builders.revision import build_revision
 from moe_operator.config import OperatorConfig
 from moe_operator.planner.base import decide_base
+from moe_operator.planner.children import missing_gang, superfluous_gang
 from moe_operator.planner.data import answering_snapshot, decide_data, new_snapshot_job, request_of
 from moe_operator.planner.decisions import Decisions
 from moe_operator.planner.demand import decide_wanted, new_revision
 from moe_operator.planner.evaluators import asked_evaluators
 from moe_operator.planner.expert_events import expert_events
 from moe_operator.planner.expert_status import expert_status
-from moe_operator.planner.gang import missing_gang, superfluous_gang
 from moe_operator.planner.making import make
 from moe_operator.planner.names import revision_name
 from moe_operator.planner.retention import superfluous_jobs

@@ -6,7 +6,7 @@ import pytest
 from world import World
 
 from moe_operator.builders.gang import build_gang_service
-from moe_operator.planner.gang import missing_gang, superfluous_gang
+from moe_operator.planner.children import missing_gang, superfluous_gang
 from moe_operator.state import ExpertState
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from moe_formats.job_report import Progress
 from moe_formats.resources.expert_status import TrainingStatus
-from moe_operator.planner.progress import eta_text, percent, training_status
+from moe_operator.planner.expert_status import eta_text, percent, training_status
 
 
 @pytest.mark.parametrize(
