@@ -99,7 +99,7 @@ def _story(revision: ExpertRevision) -> Iterator[str]:
             yield "  contamination Unknown: not all training text of the compared models is known; this text may be part of it."
     if status.verdict:
         final = (
-            ", and these inputs are not tried again"
+            ", and these inputs are not trained again"
             if status.verdict.final and status.verdict.outcome != "Promoted"
             else ""
         )

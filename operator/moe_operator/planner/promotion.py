@@ -259,7 +259,7 @@ def _target_words(target: TargetStatus) -> str:
 
 def _refused(candidate: Candidate, clause: str, why: str) -> Ruling:
     message = (
-        f"clause {clause} refused {candidate.name} for good: {why}. These inputs are not tried again; "
+        f"clause {clause} refused {candidate.name} for good: {why}. These inputs are not trained again; "
         "the last good revision goes on serving. Change the data or the spec to make another revision"
     )
     return Ruling("Refused", clause, Reason.PROMOTION_REFUSED, message)

@@ -32,7 +32,7 @@ def test_a_stalled_expert_says_the_message_and_what_the_reason_means(expert_mani
 
 def test_a_refusal_names_clause_numbers_and_interval(expert_manifest, revision_manifest):
     text = story(expert_manifest, revision_manifest)
-    assert "Refused by clause anchor, and these inputs are not tried again" in text
+    assert "Refused by clause anchor, and these inputs are not trained again" in text
     assert (
         "on the anchor it is 5.1 % worse than current: mean ln(b/b) 0.050 [0.030, 0.070], bound +0.0680"
         in text

@@ -199,6 +199,8 @@ async def test_a_plan_is_carried_out_again_from_the_start_after_a_failure(applie
 async def test_an_event_that_cannot_be_written_harms_nobody(applier, api, about):
     api.fail_next = ApiError(403, "Forbidden", "no")
     await applier.carry_out(Plan(events=(Event(Reason.PENDING, "hello"),)), about)
+    assert api.fail_next is None, "the API server was asked"
+    assert not [key for key in api.objects if key[0] == "Event"]
 
 
 async def test_equal_events_are_counted_in_one_object(applier, api, about):

@@ -136,3 +136,6 @@ async def test_a_key_that_failed_frees_its_lane(machine):
         while machine.queue.failures(E) < 2:
             await asyncio.sleep(0.01)
     worker.cancel()
+    assert machine.queue.failures(E) >= 2, (
+        "it was handed out again, which a lane in use would not have allowed"
+    )
