@@ -10,7 +10,7 @@ FROM python:${PYTHON}-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /source
 COPY requirements/build.txt requirements/
-RUN pip install --require-hashes -r requirements/build.txt
+RUN pip install --no-deps --require-hashes -r requirements/build.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY formats formats
 COPY operator operator
@@ -27,21 +27,21 @@ WORKDIR /tmp
 
 FROM base AS operator
 COPY requirements/operator.txt /requirements.txt
-RUN pip install --require-hashes -r /requirements.txt
+RUN pip install --no-deps --require-hashes -r /requirements.txt
 RUN --mount=from=build,source=/wheels,target=/wheels pip install --no-deps --no-index /wheels/*.whl
 USER 65532:65532
 ENTRYPOINT ["moe-operator"]
 
 FROM base AS gateway
 COPY requirements/gateway.txt /requirements.txt
-RUN pip install --require-hashes -r /requirements.txt
+RUN pip install --no-deps --require-hashes -r /requirements.txt
 RUN --mount=from=build,source=/wheels,target=/wheels pip install --no-deps --no-index /wheels/*.whl
 USER 65532:65532
 ENTRYPOINT ["moe-gateway"]
 
 FROM base AS trainer
 COPY requirements/trainer.txt /requirements.txt
-RUN pip install --require-hashes -r /requirements.txt
+RUN pip install --no-deps --require-hashes -r /requirements.txt
 RUN --mount=from=build,source=/wheels,target=/wheels pip install --no-deps --no-index /wheels/*.whl
 USER 65532:65532
 ENTRYPOINT ["moe-trainer"]

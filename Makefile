@@ -44,19 +44,23 @@ packaging: $(VENV)/.ready ## test that each requirement file installs alone and 
 cluster: $(VENV)/.ready ## run the tests on a real API server, scheduler and node agent
 	$(BIN)/python -m pytest -q tests/local tests/api tests/cluster tests/kind
 
-check: $(VENV)/.ready ## run ruff, mypy and the import contracts, and check that generated files are up to date
+check: $(VENV)/.ready ## run ruff, mypy, import contracts; check generated files and known weaknesses of packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m moe_operator.generate --check
+	$(BIN)/python requirements/audit.py
 
 test: unit packaging trainer cluster ## run all tests
 
 generate: $(VENV)/.ready ## generate CRDs, the chart's copies and the reference pages from the models
 	$(BIN)/python -m moe_operator.generate
 
-requirements: ## resolve and hash the requirements of every program again
-	$(BIN)/python requirements/compile.py
+requirements: ## resolve and hash all requirements again; UPGRADE="name name" takes the newest of these packages
+	$(BIN)/python requirements/compile.py $(UPGRADE)
 
-.PHONY: help setup demo down dev unit trainer packaging cluster check test generate requirements
+audit: $(VENV)/.ready ## ask a package index for known weaknesses of pinned packages; INDEX is its JSON API's address
+	$(BIN)/python requirements/audit.py --ask $(INDEX)
+
+.PHONY: help setup demo down dev unit trainer packaging cluster check test generate requirements audit

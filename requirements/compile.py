@@ -1,4 +1,6 @@
-"""Resolve the requirements of every program again: `make requirements`.
+"""Resolve the requirements of every program again: `make requirements`, or `make requirements UPGRADE="certifi pyyaml"`.
+
+Versions stay as they are in dev.txt unless pyproject.toml no longer allows them or UPGRADE names their package.
 
 One resolution, of all programs and tools together, decides all versions and is written to dev.txt. The file of each
 program has the part of it that the program needs. The files hold hashes, for every platform and for Python 3.11 and
@@ -15,14 +17,17 @@ ROOT = Path(__file__).resolve().parents[1]
 PROGRAMS = ("operator", "gateway", "trainer", "client", "local")
 #: The version of uv that resolves requirements, and that installs them in the Makefile.
 UV = "uv==0.13.8"
+#: Options with which the versions of dev.txt are used.
+DECIDED = ("--constraints", "requirements/dev.txt")
 
 
 def main() -> None:
     """Write every file. Raises CalledProcessError if the requirements cannot be resolved."""
-    compile_file("dev", "--all-extras", "--group", "demo", "--group", "dev", "pyproject.toml")
+    upgrades = [f"--upgrade-package={package}" for package in sys.argv[1:]]
+    compile_file("dev", *upgrades, "--all-extras", "--group", "demo", "--group", "dev", "pyproject.toml")
     for program in PROGRAMS:
-        compile_file(program, "--constraints", "requirements/dev.txt", "--extra", program, "pyproject.toml")
-    compile_file("build", "--constraints", "requirements/dev.txt", "-", text="hatchling\n")
+        compile_file(program, *DECIDED, *upgrades, "--extra", program, "pyproject.toml")
+    compile_file("build", *DECIDED, *upgrades, "-", text="hatchling\n")
     compile_file("uv", "-", text=UV)
 
 

@@ -33,7 +33,7 @@ def test_an_image_installs_its_own_requirements_by_hash_and_the_wheel_without_an
     assert f"COPY requirements/{target}.txt /requirements.txt" in lines
     installs = [line for line in lines if "pip install" in line]
     assert len(installs) == 2
-    assert "--require-hashes -r /requirements.txt" in installs[0]
+    assert "--no-deps --require-hashes -r /requirements.txt" in installs[0]
     assert "--no-deps --no-index /wheels/*.whl" in installs[1]
 
 
