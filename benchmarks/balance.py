@@ -30,7 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pool_on_disk import PoolOnDisk, machine, write_result
+from pool_on_disk import PoolOnDisk
+from recording import machine, write_result
 from specialization import BASE, SALT, example_specs, holdout_fraction, scaled, specs_sources
 from torch import Tensor
 

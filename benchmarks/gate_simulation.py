@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pool_on_disk import machine, write_result
+from recording import machine, write_result
 
 from moe_trainer.evaluation.scores import SMALLEST_DELTA
 from moe_trainer.statistics.bootstrap import Ratio, bootstrap

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from pool_on_disk import machine, write_result
+from recording import machine, write_result
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -39,7 +39,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pool_on_disk import Expert, PoolOnDisk, machine, write_result
+from pool_on_disk import Expert, PoolOnDisk
+from recording import machine, write_result
 from specialization import BASE, SALT, example_specs, holdout_fraction, scaled, specs_sources
 
 from moe_client.demo.corpora import write_corpora

@@ -40,7 +40,7 @@ from typing import Any
 
 from moe_bench.cases import TINY, Case, cases
 from moe_bench.table import table
-from pool_on_disk import machine
+from recording import machine
 
 HERE = Path(__file__).parent
 TUNABLES = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=1073741824"
@@ -53,8 +53,6 @@ PACKAGES = (
     "quack-kernels",
     "nvidia-cutlass-dsl",
 )
-#: A worker that says nothing for so long hangs: kernels are compiled and tuned between two lines.
-SILENCE_SECONDS = 300.0
 
 
 def main() -> None:
@@ -87,11 +85,21 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="skewed routings for one shape only")
     parser.add_argument("--rounds", type=int, default=40, help="default: 40")
     parser.add_argument("--minutes", type=float, default=60.0, help="start no case after this; default: 60")
-    parser.add_argument("--only", default="", help="only cases whose name contains this, or `tiny`")
+    parser.add_argument(
+        "--silence",
+        type=float,
+        default=90.0,
+        help="seconds without news after which a layer is given up; kernels are compiled and tuned within. Default: 90",
+    )
+    parser.add_argument(
+        "--only", default="", help="only cases whose name has all of these words in it, or `tiny`"
+    )
     parser.add_argument("--output", type=Path, help="default: benchmarks/results/moe_layer_<device>.json")
     options = parser.parse_args()
     if options.rounds < 1:
         parser.error(f"--rounds is {options.rounds}: at least one round is needed")
+    if options.silence <= 0:
+        parser.error(f"--silence is {options.silence}: it must be more than 0 seconds")
     options.output = options.output or HERE / "results" / f"moe_layer_{options.device}.json"
     return options
 
@@ -100,9 +108,12 @@ def selected(options: argparse.Namespace) -> list[Case]:
     """Return the cases to measure, in order; ends with an error if there is none of that name."""
     if options.only == "tiny":
         return [TINY]
-    found = [case for case in cases(options.device, options.quick) if options.only in case.name]
+    words = options.only.split()
+    found = [
+        case for case in cases(options.device, options.quick) if all(word in case.name for word in words)
+    ]
     if not found:
-        raise SystemExit(f"--only {options.only}: no case has that in its name")
+        raise SystemExit(f"--only {options.only}: no case has all of that in its name")
     return found
 
 
@@ -153,7 +164,7 @@ def lines_of_worker(
         assert worker.stdout is not None
         try:
             while True:
-                watchdog = threading.Timer(SILENCE_SECONDS, worker.kill)
+                watchdog = threading.Timer(options.silence, worker.kill)
                 watchdog.start()
                 line = worker.stdout.readline()
                 watchdog.cancel()

@@ -3,7 +3,6 @@
 Benchmarks use it to measure what the commands find, with the configs that the operator would write.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -168,20 +167,3 @@ class PoolOnDisk:
         if isinstance(found, Failure):
             raise RuntimeError(f"{job.kind}: {found.reason}: {found.message}")
         return found
-
-
-def machine() -> dict[str, Any]:
-    """Return the machine in general terms: what a figure depends on, nothing that identifies it."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {"cores": os.cpu_count(), "memoryGiB": round(memory / 2**30), "python": sys.version.split()[0]}
-
-
-def write_result(name: str, result: dict[str, Any]) -> None:
-    """Write a benchmark's raw result beside the others."""
-    path = Path(__file__).parent / "results" / f"{name}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
-    print(
-        f"written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}",
-        file=sys.stderr,
-    )

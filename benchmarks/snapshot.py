@@ -39,8 +39,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
-from pool_on_disk import machine, write_result
 from pyarrow import parquet
+from recording import machine, write_result
 from snapshot_job import make
 
 SMALL = 16_000_000

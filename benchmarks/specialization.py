@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pool_on_disk import PoolOnDisk, machine, write_result
+from pool_on_disk import PoolOnDisk
+from recording import machine, write_result
 
 from moe_client.demo.corpora import write_corpora
 from moe_formats.format import digest_of

@@ -19,7 +19,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pool_on_disk import PoolOnDisk, machine, write_result
+from pool_on_disk import PoolOnDisk
+from recording import machine, write_result
 from specialization import BASE, SALT, example_specs, holdout_fraction, specs_sources, training_of
 
 from moe_client.demo.corpora import write_corpora

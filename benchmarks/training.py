@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pool_on_disk import PoolOnDisk, machine, write_result
+from pool_on_disk import PoolOnDisk
+from recording import machine, write_result
 from specialization import BASE, SALT, example_specs, holdout_fraction, scaled, specs_sources
 
 from moe_client.demo.corpora import write_corpora

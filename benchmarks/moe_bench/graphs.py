@@ -1,5 +1,6 @@
 """A layer captured in a CUDA graph."""
 
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,6 +8,36 @@ import torch
 
 from moe_bench.cases import Batch
 from moe_bench.layers import Layer
+
+#: Bytes that are allocated and freed to see whether the allocator still works.
+PROBE_BYTES = 4 << 20
+
+
+def check_allocator(allocated: int) -> None:
+    """Raise RuntimeError if a capture that failed has spoiled torch's allocator for what is measured next.
+
+    ``allocated`` is what was allocated before the capture, in bytes. A failed capture can leave the stream capturing,
+    and what it allocated in a pool that nobody frees.
+    """
+    if torch.cuda.is_current_stream_capturing():
+        raise RuntimeError(
+            "the failed capture of a graph goes on: nothing can be measured in this process any more"
+        )
+    gc.collect()
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    if before > allocated:
+        raise RuntimeError(f"the failed capture of a graph left {before - allocated} bytes allocated")
+    probe = torch.empty(PROBE_BYTES, dtype=torch.uint8, device="cuda")
+    grown = torch.cuda.memory_allocated() - before
+    del probe
+    left = torch.cuda.memory_allocated() - before
+    if grown < PROBE_BYTES or left:
+        raise RuntimeError(
+            f"after the failed capture of a graph, {PROBE_BYTES} bytes counted as {grown} while they were allocated, and "
+            f"as {left} when they were freed"
+        )
 
 
 class Graph:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from moe_bench.cases import BATCHES, Batch, Case, Weights, draw_batch, draw_weights
 from moe_bench.floors import floors
-from moe_bench.graphs import Graph
+from moe_bench.graphs import Graph, check_allocator
 from moe_bench.layers import LAYERS, OURS, TRANSFORMERS, Layer
 from moe_bench.timing import Clock, CpuClock, CudaClock, Samples, Spread, Step, take_turns
 from moe_trainer.moe.experts import reference_experts
@@ -222,11 +222,14 @@ def time_graphs(bench: Bench, rounds: int, announce: Announce) -> None:
     pool = torch.cuda.graph_pool_handle()
     for name, layer in bench.layers.items():
         announce(name, "capturing a graph")
+        allocated = torch.cuda.memory_allocated()
         try:
             graphs[name] = Graph(layer, bench.batches, bench.case.backward, pool)
         except Exception as error:
             _fail_if_the_device_did(bench.device)
             bench.results[name]["graph"] = {"absent": _in_words(error)}
+        if name not in graphs:  # only now is what the error held free
+            check_allocator(allocated)
     steps = {name: graph.replay for name, graph in graphs.items()}
     samples = take_turns(
         steps, bench.clock, rounds, BATCHES, lambda name: announce(name, "replaying its graph")

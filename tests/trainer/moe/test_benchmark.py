@@ -13,7 +13,10 @@ BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import moe_layer  # noqa: E402
+from moe_bench import first_device  # noqa: E402
 from moe_bench.cases import ROUTINGS, TINY, Case, Routing, Shape, draw_batch, draw_choice  # noqa: E402
+from moe_bench.first_device import OfBackend  # noqa: E402
+from moe_bench.graphs import PROBE_BYTES, check_allocator  # noqa: E402
 from moe_bench.layers import LAYERS, TRANSFORMERS  # noqa: E402
 from moe_bench.measure import measure  # noqa: E402
 from moe_bench.table import table  # noqa: E402
@@ -132,8 +135,71 @@ def test_cases_for_which_no_time_is_left_are_named(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_worker_measures_what_it_is_told_in_a_process_of_its_own(tmp_path: Path) -> None:
-    options = argparse.Namespace(device="cpu", rounds=1)
+    options = argparse.Namespace(device="cpu", rounds=1, silence=90.0)
     skipped = {TINY.name: dict.fromkeys(LAYERS, "not now")}
     lines = list(moe_layer.lines_of_worker([TINY.name], skipped, options))
     assert lines[0] == {"case": TINY.name, "layer": "", "doing": "drawing weights and batches"}
     assert lines[-1]["result"]["plainProduct"]["tflops"] > 0
+
+
+class Allocator:
+    """torch.cuda's allocator as far as the check asks, with what a failed capture may have done to it."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, *, left: int = 0, capturing: bool = False, broken: bool = False
+    ):
+        self.allocated = left
+        grown = 0 if broken else PROBE_BYTES
+
+        class Probe:
+            def __init__(probe) -> None:
+                self.allocated += grown
+
+            def __del__(probe) -> None:
+                self.allocated -= grown
+
+        monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: capturing)
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda: self.allocated)
+        monkeypatch.setattr(torch, "empty", lambda *_, **__: Probe())
+
+
+def test_an_allocator_that_survived_a_failed_capture_is_used_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    Allocator(monkeypatch, left=100)
+    check_allocator(100)
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "words"),
+    [
+        ({"capturing": True}, "goes on"),
+        ({"left": 4096}, "left 4096 bytes allocated"),
+        ({"broken": True}, f"{PROBE_BYTES} bytes counted as 0"),
+    ],
+)
+def test_an_allocator_that_a_failed_capture_spoilt_ends_the_process(
+    spoilt: dict[str, Any], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Allocator(monkeypatch, **spoilt)
+    with pytest.raises(RuntimeError, match=words):
+        check_allocator(0)
+
+
+@pytest.mark.parametrize("backend", ["cuda", "triton", "torch"])
+def test_the_tests_of_one_backend_are_those_that_name_it(backend: str) -> None:
+    class Item:
+        def __init__(self, **params: str) -> None:
+            self.callspec = argparse.Namespace(params=params)
+
+    plain = object()
+    items = [Item(backend="cuda"), Item(backend="triton"), Item(backend="torch"), Item(dtype="fp32"), plain]
+    kept = list(items)
+    OfBackend(backend).pytest_collection_modifyitems(kept)
+    assert kept == {"cuda": items[:1], "triton": [items[1], items[3], plain], "torch": items[2:3]}[backend]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens where there is no device")
+def test_without_a_device_the_first_steps_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert first_device.packages() == first_device.smoke() == first_device.NO_DEVICE
+    assert capsys.readouterr().out.endswith("torch finds no CUDA device here\n")

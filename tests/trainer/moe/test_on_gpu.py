@@ -1,6 +1,7 @@
 """Every backend that runs on the device here, on sizes of real layers, against the reference in fp64."""
 
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,6 +114,36 @@ def test_recomputation_changes_no_bit(backend: Backend) -> None:
     kept, again = batch.run(backend), batch.run(backend, recompute=True)
     for name in ("y_ND", "gate_up_E2FD", "down_EDF"):
         torch.testing.assert_close(again[name], kept[name], rtol=0, atol=0)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two devices")
+@pytest.mark.parametrize("backend", ENTRIES)
+def test_tensors_may_be_on_another_device_than_the_current_one(backend: Backend) -> None:
+    shape = SHAPES["small"]
+    skip_unless_it_runs(backend, shape)
+    batch = draw(shape)
+    expected, found = batch.to(BF16, "cuda:0").run(backend), batch.to(BF16, "cuda:1").run(backend)
+    assert torch.cuda.current_device() == 0
+    for name, tensor in found.items():
+        assert tensor.device.index == 1
+        torch.testing.assert_close(tensor.cpu(), expected[name].cpu(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("backend", ENTRIES)
+def test_a_backward_pass_may_be_the_first_thing_that_its_thread_does(
+    backend: Backend, recompute: bool
+) -> None:
+    shape = SHAPES["small"]
+    skip_unless_it_runs(backend, shape)
+    batch = draw(shape).to(BF16, "cuda")
+    expected, found = batch.run(backend, recompute=recompute), {}
+    thread = threading.Thread(target=lambda: found.update(batch.run(backend, recompute=recompute)))
+    thread.start()
+    thread.join()
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
+    assert found
 
 
 @pytest.mark.parametrize("shape", DECODING, ids=lambda shape: shape.name)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from moe_trainer.moe import backends
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.dispatch import Dispatch
-from moe_trainer.moe.kernels import Case, Inputs, Kernels
+from moe_trainer.moe.kernels import Case, Inputs, Kernels, on_device_of
 
 #: The types that in-layer experts compute in. A backend may support fewer, and then says so.
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -63,13 +63,14 @@ def swiglu_experts(
     if backend == "reference":
         return reference_experts(x_ND, experts_NK, weights_NK, gate_up_E2FD, down_EDF)
     kernels = backends.kernels(backend or backends.choose(case), case)
-    if not case.gradients:
-        dispatch = kernels.dispatch(experts_NK, case.experts)
-        return kernels.forward(Inputs(x_ND, weights_NK, gate_up_E2FD, down_EDF, dispatch), keep=False)[0]
-    y_ND: Tensor = _Experts.apply(  # type: ignore[no-untyped-call]
-        x_ND, weights_NK, gate_up_E2FD, down_EDF, experts_NK, kernels, recompute
-    )
-    return y_ND
+    with on_device_of(x_ND):
+        if not case.gradients:
+            dispatch = kernels.dispatch(experts_NK, case.experts)
+            return kernels.forward(Inputs(x_ND, weights_NK, gate_up_E2FD, down_EDF, dispatch), keep=False)[0]
+        y_ND: Tensor = _Experts.apply(  # type: ignore[no-untyped-call]
+            x_ND, weights_NK, gate_up_E2FD, down_EDF, experts_NK, kernels, recompute
+        )
+        return y_ND
 
 
 class _Experts(torch.autograd.Function):

@@ -1,5 +1,6 @@
 """What a backend computes, from what, and what it is asked whether it can compute."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -42,6 +43,11 @@ class Gradients(NamedTuple):
     weights_NK: Tensor
     gate_up_E2FD: Tensor
     down_EDF: Tensor
+
+
+def on_device_of(tensor: Tensor) -> AbstractContextManager[object]:
+    """Make a CUDA tensor's device the current one, on which kernels are launched; of no effect for other tensors."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 class Kernels(Protocol):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from moe_trainer.moe import backends
 from moe_trainer.moe.backends import Backend
+from moe_trainer.moe.kernels import on_device_of
 from moe_trainer.moe.router_function import RouterCase, route_by
 from moe_trainer.moe.routing import RouterConfig, Routing
 
@@ -51,7 +52,8 @@ def route(
     """
     _check(logits_NE, config, bias_E, groups)
     passes = backends.router(RouterCase.of(logits_NE, config), backend)
-    routing = route_by(passes, logits_NE, config, bias_E, groups)
+    with on_device_of(logits_NE):
+        routing = route_by(passes, logits_NE, config, bias_E, groups)
     if logits_NE.device.type == "cpu" and not math.isfinite(routing.logit_rms):
         raise LogitsNotFinite(layer)
     return routing

@@ -7,6 +7,7 @@ the host, which would stop a CUDA graph from being captured, is an error here.
 A program, since a process that interprets kernels cannot compile them:
 
     python -m tests.trainer.moe.triton.offline CAPABILITY    prints a line of JSON for each call
+    python -m tests.trainer.moe.triton.offline CAPABILITY --benchmark    the benchmark's other shapes
 """
 
 import json
@@ -29,7 +30,7 @@ from triton.runtime import JITFunction, driver
 
 from moe_trainer.moe.triton import tiles
 
-from .product_launches import PRODUCT_LAUNCHES
+from .product_launches import BENCHMARK_LAUNCHES, PRODUCT_LAUNCHES
 from .routing_launches import ROUTING_LAUNCHES
 
 CUOBJDUMP = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
@@ -112,13 +113,13 @@ def _dumped(what: str, cubin: str) -> str:
     return done.stdout
 
 
-def main(capability: int) -> None:
+def main(capability: int, benchmark: bool) -> None:
     """Compile what every listed call launches, and print what came of it, a line each, as JSON."""
-    for name, call in (ROUTING_LAUNCHES | PRODUCT_LAUNCHES).items():
+    for name, call in (BENCHMARK_LAUNCHES if benchmark else ROUTING_LAUNCHES | PRODUCT_LAUNCHES).items():
         with absent_gpu(capability) as compiled:
             call()
         print(json.dumps({"call": name, "kernels": [asdict(kernel) for kernel in compiled]}), flush=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), benchmark="--benchmark" in sys.argv)

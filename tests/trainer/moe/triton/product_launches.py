@@ -1,54 +1,69 @@
 """The launches of the grouped products whose kernels are compiled without a GPU: each in each of its tiles."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from moe_trainer.moe.triton import d_hidden, d_weights, product, up
+from moe_trainer.moe.triton.skinny import skinny_forward
 from moe_trainer.moe.triton.tiles import Schedule, Tile
 
 from .meta import meta, ordering
 
-#: Sizes of Qwen3-30B-A3B.
-TOKENS, HIDDEN, INNER, EXPERTS, ACTIVE = 16384, 2048, 768, 128, 8
-SLOTS = TOKENS * ACTIVE
+sys.path.insert(0, str(Path(__file__).parents[4] / "benchmarks"))
+
+from moe_bench.cases import DECODING, TRAINING, Shape
+
+Launches = dict[str, Callable[[], object]]
 
 
-def _schedule() -> Schedule:
-    return Schedule(ordering(TOKENS, EXPERTS, ACTIVE))
+def _schedule(shape: Shape) -> Schedule:
+    return Schedule(ordering(shape.tokens, shape.experts, shape.active))
 
 
-def _up(tile: Tile, keep: bool) -> None:
-    h_S2F = meta(SLOTS, 2 * INNER) if keep else None
-    x_ND, gate_up_E2FD = meta(TOKENS, HIDDEN), meta(EXPERTS, 2 * INNER, HIDDEN)
-    up.up(x_ND, gate_up_E2FD, _schedule(), h_S2F, meta(SLOTS, INNER), (tile,))
+def _gate_up(shape: Shape) -> torch.Tensor:
+    return meta(shape.experts, 2 * shape.inner, shape.hidden)
 
 
-def _down(tile: Tile) -> None:
-    product.product(meta(SLOTS, INNER), meta(EXPERTS, HIDDEN, INNER), _schedule(), (tile,))
+def _down_weights(shape: Shape) -> torch.Tensor:
+    return meta(shape.experts, shape.hidden, shape.inner)
 
 
-def _d_input(tile: Tile) -> None:
-    gate_up_E2FD = meta(EXPERTS, 2 * INNER, HIDDEN)
-    product.product(meta(SLOTS, 2 * INNER), gate_up_E2FD, _schedule(), (tile,), transposed=True)
+def _up(shape: Shape, tile: Tile, keep: bool) -> None:
+    h_S2F = meta(shape.slots, 2 * shape.inner) if keep else None
+    a_SF = meta(shape.slots, shape.inner)
+    up.up(meta(shape.tokens, shape.hidden), _gate_up(shape), _schedule(shape), h_S2F, a_SF, (tile,))
 
 
-def _d_hidden(tile: Tile) -> None:
-    weights_NK = meta(TOKENS, ACTIVE, dtype=torch.float32)
-    h_S2F, down_EDF = meta(SLOTS, 2 * INNER), meta(EXPERTS, HIDDEN, INNER)
-    d_hidden.d_hidden(meta(TOKENS, HIDDEN), h_S2F, weights_NK, down_EDF, _schedule(), (tile,))
+def _down(shape: Shape, tile: Tile) -> None:
+    product.product(meta(shape.slots, shape.inner), _down_weights(shape), _schedule(shape), (tile,))
 
 
-def _d_down(tile: Tile) -> None:
-    d_weights.d_down(meta(TOKENS, HIDDEN), meta(SLOTS, INNER), _schedule(), (tile,))
+def _d_input(shape: Shape, tile: Tile) -> None:
+    dh_S2F = meta(shape.slots, 2 * shape.inner)
+    product.product(dh_S2F, _gate_up(shape), _schedule(shape), (tile,), transposed=True)
 
 
-def _d_gate_up(tile: Tile) -> None:
-    d_weights.d_gate_up(meta(SLOTS, 2 * INNER), meta(TOKENS, HIDDEN), _schedule(), (tile,))
+def _d_hidden(shape: Shape, tile: Tile) -> None:
+    dy_ND, h_S2F = meta(shape.tokens, shape.hidden), meta(shape.slots, 2 * shape.inner)
+    weights_NK = meta(shape.tokens, shape.active, dtype=torch.float32)
+    d_hidden.d_hidden(dy_ND, h_S2F, weights_NK, _down_weights(shape), _schedule(shape), (tile,))
 
 
-_LAUNCHES: dict[str, tuple[Callable[[Tile], None], tuple[Tile, ...]]] = {
+def _d_down(shape: Shape, tile: Tile) -> None:
+    dy_ND, sa_SF = meta(shape.tokens, shape.hidden), meta(shape.slots, shape.inner)
+    d_weights.d_down(dy_ND, sa_SF, _schedule(shape), (tile,))
+
+
+def _d_gate_up(shape: Shape, tile: Tile) -> None:
+    dh_S2F, x_ND = meta(shape.slots, 2 * shape.inner), meta(shape.tokens, shape.hidden)
+    d_weights.d_gate_up(dh_S2F, x_ND, _schedule(shape), (tile,))
+
+
+_PRODUCTS: dict[str, tuple[Callable[[Shape, Tile], None], tuple[Tile, ...]]] = {
     "up": (partial(_up, keep=True), up.TILES),
     "up, nothing kept": (partial(_up, keep=False), up.TILES),
     "down": (_down, product.TILES),
@@ -58,10 +73,30 @@ _LAUNCHES: dict[str, tuple[Callable[[Tile], None], tuple[Tile, ...]]] = {
     "d_gate_up": (_d_gate_up, d_weights.TILES),
 }
 
-PRODUCT_LAUNCHES: dict[str, Callable[[], object]] = {
-    f"{name} {tile.rows}x{tile.columns}x{tile.depth}, {tile.warps} warps, {tile.stages} stages": partial(
-        launch, tile
-    )
-    for name, (launch, tiles) in _LAUNCHES.items()
-    for tile in tiles
-}
+
+def product_launches(shapes: Iterable[Shape]) -> Launches:
+    """Return a call for each product of each shape in each of its tiles, by a name that says which."""
+    return {
+        f"{shape.name}: {name} {tile.rows}x{tile.columns}x{tile.depth}, {tile.warps} warps, "
+        f"{tile.stages} stages": partial(launch, shape, tile)
+        for shape in shapes
+        for name, (launch, tiles) in _PRODUCTS.items()
+        for tile in tiles
+    }
+
+
+def skinny_launches(shapes: Iterable[Shape]) -> Launches:
+    """Return a call for the forward pass of few tokens for each shape; it compiles each of its tiles."""
+    return {f"{shape.name}: skinny": partial(_skinny, shape) for shape in shapes}
+
+
+def _skinny(shape: Shape) -> None:
+    x_ND, weights_NK = meta(shape.tokens, shape.hidden), meta(shape.tokens, shape.active, dtype=torch.float32)
+    order = ordering(shape.tokens, shape.experts, shape.active)
+    skinny_forward(x_ND, weights_NK, _gate_up(shape), _down_weights(shape), order)
+
+
+#: The launches of Qwen3-30B-A3B.
+PRODUCT_LAUNCHES = product_launches(TRAINING[-1:])
+#: Those of every other shape that the benchmark measures on a GPU.
+BENCHMARK_LAUNCHES = product_launches(TRAINING[:-1]) | skinny_launches(DECODING)

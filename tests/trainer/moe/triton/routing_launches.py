@@ -9,9 +9,9 @@ from moe_trainer.moe.routing import RouterConfig
 from moe_trainer.moe.triton.combine import combine
 from moe_trainer.moe.triton.dispatch import dispatch_slots
 from moe_trainer.moe.triton.router import FUSED
-from moe_trainer.moe.triton.skinny import skinny_forward
 
 from .meta import meta, ordering
+from .product_launches import Shape, skinny_launches
 
 
 def _combine(tokens: int, hidden: int, active: int, weighted: bool) -> None:
@@ -28,16 +28,6 @@ def _route(tokens: int, config: RouterConfig, groups: int) -> None:
     torch.autograd.grad(smooth, logits_NE, [torch.empty_like(output) for output in smooth])
 
 
-def _skinny(tokens: int, hidden: int, inner: int, experts: int, active: int) -> None:
-    skinny_forward(
-        meta(tokens, hidden),
-        meta(tokens, active, dtype=torch.float32),
-        meta(experts, 2 * inner, hidden),
-        meta(experts, hidden, inner),
-        ordering(tokens, experts, active),
-    )
-
-
 _DEEPSEEK = RouterConfig(256, 8, scores="sigmoid", scale=2.5, expert_groups=8, chosen_groups=4)
 
 ROUTING_LAUNCHES: dict[str, Callable[[], object]] = {
@@ -48,6 +38,10 @@ ROUTING_LAUNCHES: dict[str, Callable[[], object]] = {
     "dispatch of 64 tokens, 8 of 4096": lambda: dispatch_slots(meta(64, 8, dtype=torch.int64), 4096),
     "combine, weighted, hidden 2048": lambda: _combine(16384, 2048, 8, weighted=True),
     "combine, plain, hidden 1536": lambda: _combine(24576, 1536, 8, weighted=False),
-    "skinny, 64 tokens, Qwen3-30B-A3B": lambda: _skinny(64, 2048, 768, 128, 8),
-    "skinny, 256 tokens, few experts": lambda: _skinny(256, 4096, 14336, 8, 2),
+    **skinny_launches(
+        [
+            Shape("qwen3-30b-a3b-t64", 64, 2048, 768, 128, 8),
+            Shape("256 tokens, few experts", 256, 4096, 14336, 8, 2),
+        ]
+    ),
 }

@@ -189,6 +189,16 @@ def test_the_fastest_tile_is_launched_and_remembered(monkeypatch: pytest.MonkeyP
     assert [tile.rows for tile in launched[4:]] == [32]
 
 
+def test_the_clock_chooses_no_tile_where_torch_is_to_be_deterministic(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tiles, "_milliseconds", lambda launch: pytest.fail("timed"))
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    launched: list[Tile] = []
+    tiles.launch_fastest(("kernel", 3), up.TILES, launched.append)
+    assert launched == [up.TILES[0]]
+
+
 def test_nothing_is_timed_while_a_cuda_graph_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "_fastest", {})
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)

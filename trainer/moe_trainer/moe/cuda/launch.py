@@ -53,6 +53,7 @@ def launch_on_gpu(kernel: Kernel, arguments: Sequence[Argument]) -> None:
 
     device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
     with torch.cuda.device(device):
+        make_current(device)
         values, pointers = pack(arguments, encode)
         blocks = torch.cuda.get_device_properties(device).multi_processor_count
         _call(
@@ -87,24 +88,88 @@ def _value(argument: Argument, encoded: Callable[[TensorMap], Any]) -> Any:
 
 @lru_cache(maxsize=1024)
 def encode(tensor_map: TensorMap) -> Any:
-    """Return the 128 bytes that the copy engine reads; they depend only on the fields of ``tensor_map``."""
+    """Return the 128 bytes that the copy engine reads; they depend only on the fields of ``tensor_map``.
+
+    The driver writes them to an address that is a multiple of 128, as the type CUtensorMap asks since CUDA 13 (64
+    before). The function of cuda-bindings lets it write into a Python object, at any address.
+    """
     from cuda.bindings import driver
 
-    encoded = _call(
-        driver.cuTensorMapEncodeTiled,
+    map_ = aligned(128, to=128)
+    result = _encoder()(
+        ctypes.addressof(map_),
         driver.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
         4,
         tensor_map.address,
-        [driver.cuuint64_t(size) for size in tensor_map.sizes],
-        [driver.cuuint64_t(2 * stride) for stride in tensor_map.strides],
-        [driver.cuuint32_t(size) for size in tensor_map.box],
-        [driver.cuuint32_t(1)] * 4,
+        (ctypes.c_uint64 * 4)(*tensor_map.sizes),
+        (ctypes.c_uint64 * 3)(*(2 * stride for stride in tensor_map.strides)),
+        (ctypes.c_uint32 * 4)(*tensor_map.box),
+        (ctypes.c_uint32 * 4)(1, 1, 1, 1),
         driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
         driver.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B,
         driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
         driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
     )
-    return (ctypes.c_ubyte * 128).from_buffer_copy(ctypes.string_at(encoded.getPtr(), 128))
+    if result != 0:
+        raise RuntimeError(f"cuTensorMapEncodeTiled failed with {driver.CUresult(result).name}: {tensor_map}")
+    return map_
+
+
+#: The C type of cuTensorMapEncodeTiled: map, data type, rank, address, sizes, strides in bytes, box, element strides,
+#: interleaving, swizzle, promotion to L2, filling of what lies outside.
+Encoder = ctypes.CFUNCTYPE(
+    ctypes.c_int,
+    ctypes.c_void_p,
+    ctypes.c_int,
+    ctypes.c_uint32,
+    ctypes.c_void_p,
+    ctypes.POINTER(ctypes.c_uint64),
+    ctypes.POINTER(ctypes.c_uint64),
+    ctypes.POINTER(ctypes.c_uint32),
+    ctypes.POINTER(ctypes.c_uint32),
+    *[ctypes.c_int] * 4,
+)
+
+#: The version of the driver's interface in which tensor maps appeared.
+_SINCE = 12000
+
+
+@cache
+def _encoder() -> Any:
+    """Return the driver's function itself."""
+    from cuda.bindings import driver
+
+    plain = driver.cuuint64_t(driver.CUdriverProcAddress_flags.CU_GET_PROC_ADDRESS_DEFAULT)
+    address, _ = _call(driver.cuGetProcAddress, b"cuTensorMapEncodeTiled", _SINCE, plain)
+    return Encoder(int(address))
+
+
+def aligned(size: int, *, to: int) -> "ctypes.Array[ctypes.c_ubyte]":
+    """Return a buffer of ``size`` bytes, cleared, whose address is a multiple of ``to``."""
+    room = bytearray(size + to)  # a view keeps it where it is, and alive
+    start = ctypes.addressof((ctypes.c_ubyte * len(room)).from_buffer(room))
+    return (ctypes.c_ubyte * size).from_buffer(room, -start % to)
+
+
+def make_current(device: torch.device) -> None:
+    """Make a device's primary context current in this thread if no context is.
+
+    A thread that has made no runtime call yet has none. With ``recompute`` a launch can be the first thing that
+    autograd's own thread does.
+    """
+    from cuda.bindings import driver
+
+    if int(_call(driver.cuCtxGetCurrent)) == 0:
+        _call(driver.cuCtxSetCurrent, _primary_context(device))
+
+
+@cache
+def _primary_context(device: torch.device) -> Any:
+    """Return the context that torch uses on a device. It is retained once and never released."""
+    from cuda.bindings import driver
+
+    number = torch.cuda.current_device() if device.index is None else device.index
+    return _call(driver.cuDevicePrimaryCtxRetain, _call(driver.cuDeviceGet, number))
 
 
 @cache
@@ -120,8 +185,8 @@ def _load(kernel: Kernel, device: torch.device) -> Any:
 
 
 def _call(function: Any, *arguments: Any) -> Any:
-    """Call the driver; raises RuntimeError if it reports anything but success."""
+    """Call the driver and return its answer, or a list of its answers. Raises RuntimeError unless it succeeds."""
     result, *values = function(*arguments)
     if result != 0:
         raise RuntimeError(f"{function.__name__} failed with {result.name}")
-    return values[0] if values else None
+    return values[0] if len(values) == 1 else values

@@ -88,7 +88,7 @@ def _d_hidden(
     HIDDEN: tl.constexpr, INNER: tl.constexpr, ACTIVE: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    across: tl.constexpr = tl.cdiv(INNER, COLUMNS)
+    across: tl.constexpr = (INNER + COLUMNS - 1) // COLUMNS
     total = tl.load(first_E1 + experts) * across
     for index in tl.range(tl.program_id(0), total, tl.num_programs(0)):
         expert, begin, size, row, column = locate(index, offsets_E1, first_E1, expert_T, across, ROWS)

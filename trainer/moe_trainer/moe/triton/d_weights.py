@@ -69,8 +69,8 @@ def _sum_of_products(
     HEIGHT: tl.constexpr, WIDTH: tl.constexpr, ACTIVE: tl.constexpr, LEFT_BY_TOKEN: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    down: tl.constexpr = tl.cdiv(HEIGHT, ROWS)
-    across: tl.constexpr = tl.cdiv(WIDTH, COLUMNS)
+    down: tl.constexpr = (HEIGHT + ROWS - 1) // ROWS
+    across: tl.constexpr = (WIDTH + COLUMNS - 1) // COLUMNS
     for index in tl.range(tl.program_id(0), experts * down * across, tl.num_programs(0)):
         expert = tl.load(order_E + index // (down * across))
         begin = tl.load(offsets_E1 + expert).to(tl.int32)

@@ -28,7 +28,8 @@ class TritonKernels:
 
     Nothing waits for the host, and every size follows from the shapes of the arguments, so both passes can be captured
     in a CUDA graph. The first call with new sizes times each kernel's tiles (tiles.py), so run it once before capturing.
-    Nothing is added atomically: the same inputs and tiles give the same bits.
+    Nothing is added atomically: the same inputs and tiles give the same bits. Which tiles those are is found by the
+    clock, in each process; with ``torch.use_deterministic_algorithms(True)`` they follow from nothing but the kernel.
     """
 
     def __init__(self, tiles: Tiles | None = None) -> None:

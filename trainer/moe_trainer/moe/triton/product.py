@@ -78,7 +78,7 @@ def _product(
     INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, TRANSPOSED: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    across: tl.constexpr = tl.cdiv(OUTPUTS, COLUMNS)
+    across: tl.constexpr = (OUTPUTS + COLUMNS - 1) // COLUMNS
     total = tl.load(first_E1 + experts) * across
     # The loops over tiles and depth are flattened into one: the next tile is being loaded while this one is stored.
     for index in tl.range(tl.program_id(0), total, tl.num_programs(0), flatten=True):

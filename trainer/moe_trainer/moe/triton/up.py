@@ -81,7 +81,7 @@ def _up(
     HIDDEN: tl.constexpr, INNER: tl.constexpr, ACTIVE: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
 ):  # fmt: skip
-    across: tl.constexpr = tl.cdiv(INNER, COLUMNS)
+    across: tl.constexpr = (INNER + COLUMNS - 1) // COLUMNS
     total = tl.load(first_E1 + experts) * across
     # The loops over tiles and depth are flattened into one: the next tile is being loaded while this one is
     # stored. That needs a single accumulator: with two, ptxas waits for each multiplication in turn.
