@@ -48,7 +48,10 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ObjectRef:
-    """A reference to an object by kind and name. With a uid, it means only the object that has that uid."""
+    """A reference to an object by kind and name. With a uid, it means only the object that has that uid.
+
+    References of a plan to objects that exist always have one.
+    """
 
     api_version: str
     kind: str
@@ -120,6 +123,8 @@ class ObservedServer:
     ready_replicas: int
     deleting: bool = False
     pods: tuple[ObservedPod, ...] = ()
+    #: Uid of its Service; empty if it has none, or if the Service of that name belongs to somebody else.
+    service: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +204,10 @@ class StatusWrite:
 class Plan:
     """What should be done now. Applying it twice does no more than applying it once."""
 
-    #: Objects that are created once and never updated: Jobs and ExpertRevisions. If one already exists, that is a success
-    #: only if it has the same owner and the same inputs.
+    #: Objects that are created once and never updated: Jobs, ExpertRevisions and claims. If one already exists, that is a
+    #: success only if it has the same owner and the same inputs; for a claim, which has no owner, the same labels.
     create: tuple[Manifest, ...] = ()
-    #: Objects that are kept as desired, by server-side apply: claims, Services, ConfigMaps and Deployments.
+    #: Objects that are kept as desired, by server-side apply: Services, ConfigMaps and Deployments.
     apply: tuple[Manifest, ...] = ()
     #: Jobs to start, by setting suspend to false.
     resume: tuple[ObjectRef, ...] = ()

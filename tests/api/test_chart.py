@@ -250,6 +250,8 @@ def test_the_operators_pod_passes_pod_security(installed: LocalCluster) -> None:
         ("patch", "experts.moe-operator.dev/status", "team", True),
         ("create", "jobs.batch", "team", True),
         ("get", "secrets", "team", False),
+        ("create", "persistentvolumeclaims", "team", True),
+        ("patch", "persistentvolumeclaims", "team", False),
         ("delete", "persistentvolumeclaims", "team", False),
         ("update", "leases.coordination.k8s.io", "moe-system", True),
         ("update", "leases.coordination.k8s.io", "team", False),

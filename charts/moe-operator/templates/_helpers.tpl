@@ -90,10 +90,10 @@ queue: {{ .Values.queue | quote }}
 - apiGroups: [""]
   resources: [services, configmaps]
   verbs: [get, list, watch, create, patch, delete]
-# A pool's claim is created but never deleted: it holds the weights.
+# A pool's claim is created but never changed or deleted: it holds the weights.
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get, list, watch, create, patch]
+  verbs: [get, list, watch, create]
 - apiGroups: [""]
   resources: [events]
   verbs: [get, create, patch]

@@ -245,8 +245,9 @@ class ExpertPoolStatus(ObjectStatus):
     phase: str = Field(
         default="",
         max_length=40,
-        description="Summary in one word, for people: `Progressing`, `Ready`, `Paused`, or `Error` if the operator failed to "
-        "process the pool. Programs should read conditions.",
+        description="Summary in one word, for people: `Progressing`, `Ready`, `Paused`, `Stalled` if an object of somebody "
+        "else has a name that the pool needs, or `Error` if the operator failed to process the pool. Programs should read "
+        "conditions.",
     )
     experts: str = Field(
         default="",

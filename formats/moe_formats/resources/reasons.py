@@ -275,6 +275,12 @@ class Reason(StrEnum):
         "The operator failed to process this object; the message has the error. Other objects are not "
         "affected. Please report it.",
     )
+    NAME_TAKEN = (
+        "NameTaken",
+        "Something that the Expert or the pool needs cannot be created, since an object of somebody else has that "
+        "name. The operator leaves that object as it is; the message says which it is and whose. Delete it or create "
+        "it under another name: the operator goes on by itself within about ten seconds.",
+    )
     NAME_CONFLICT = (
         "NameConflict",
         "The Expert has the same name as its pool, so that `model` in a request could mean either. Create it "

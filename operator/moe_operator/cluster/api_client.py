@@ -8,7 +8,7 @@ may be repeated: names are deterministic, and a create that was repeated is reco
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -61,8 +61,12 @@ class ApiError(Exception):
 
     @property
     def conflict(self) -> bool:
-        """Whether the object has changed since it was read, or is another one with the same name."""
-        return self.status == 409 and self.reason != "AlreadyExists"
+        """Whether the object has changed since it was read, or is another one with the same name.
+
+        The API server calls a patch invalid that names the uid of an object that was replaced by another.
+        """
+        replaced = self.status == 422 and "metadata.uid" in self.message
+        return replaced or (self.status == 409 and self.reason != "AlreadyExists")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +136,11 @@ class ApiClient:
         return await self._request("PUT", resource.path(metadata["namespace"], metadata["name"]), manifest)
 
     async def apply(self, resource: Resource, manifest: Manifest) -> dict[str, Any]:
-        """Apply a manifest (server-side apply) and return the object; fields that others have set are taken over."""
+        """Apply a manifest (server-side apply) and return the object; fields that others have set are taken over.
+
+        The manifest names the uid of the object that is meant. Raises ApiError (422) if its name has passed to another.
+        """
+        require_uid(manifest)
         metadata = manifest["metadata"]
         return await self._patch(
             resource.path(metadata["namespace"], metadata["name"]),
@@ -144,7 +152,12 @@ class ApiClient:
     async def merge(
         self, resource: Resource, ref: ObjectRef, change: Manifest, *, subresource: str = ""
     ) -> dict[str, Any]:
-        """Merge a change into an object or one of its subresources, and return the result."""
+        """Merge a change into an object or one of its subresources, and return the result.
+
+        The change names the uid of the object that is meant. Raises ApiError (422, or 409 for a subresource) if its name
+        has passed to another.
+        """
+        require_uid(change)
         path = resource.path(ref.namespace, ref.name, subresource)
         return await self._patch(path, change, MERGE_PATCH, {"fieldManager": FIELD_MANAGER})
 
@@ -159,11 +172,24 @@ class ApiClient:
         path = resource.path(ref.namespace, ref.name, "status")
         return await self._patch(path, change, JSON_PATCH, {"fieldManager": FIELD_MANAGER})
 
-    async def delete(self, resource: Resource, ref: ObjectRef) -> dict[str, Any]:
-        """Delete an object, and in the background what it owns. If ``ref`` has a uid, only the object with that uid."""
-        options: dict[str, Any] = {"propagationPolicy": "Background"}
-        if ref.uid:
-            options["preconditions"] = {"uid": ref.uid}
+    async def replace_managed_fields(
+        self, resource: Resource, ref: ObjectRef, fields: Sequence[Manifest], resource_version: str
+    ) -> dict[str, Any]:
+        """Replace ``metadata.managedFields``. Raises ApiError (409) if the object is no longer at that resourceVersion."""
+        change = [
+            {"op": "add", "path": "/metadata/resourceVersion", "value": resource_version},
+            {"op": "add", "path": "/metadata/managedFields", "value": fields},
+        ]
+        path = resource.path(ref.namespace, ref.name)
+        return await self._patch(path, change, JSON_PATCH, {"fieldManager": FIELD_MANAGER})
+
+    async def delete(self, resource: Resource, ref: ObjectRef, resource_version: str) -> dict[str, Any]:
+        """Delete an object, and in the background what it owns.
+
+        Raises ApiError (409) if it is not the object with the uid of ``ref`` at that resourceVersion.
+        """
+        only = {"uid": ref.uid, "resourceVersion": resource_version}
+        options = {"propagationPolicy": "Background", "preconditions": only}
         return await self._request("DELETE", resource.path(ref.namespace, ref.name), options)
 
     async def _patch(
@@ -216,6 +242,13 @@ class ApiClient:
                 raise error
         except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
             raise _TryAgain(error, 0) from error
+
+
+def require_uid(body: Manifest) -> None:
+    """Raise ValueError unless a patch names the uid of the object that it is meant for: a name may pass to another."""
+    metadata = body.get("metadata") or {}
+    if not metadata.get("uid"):
+        raise ValueError(f"a patch of {metadata.get('name', 'an object')} has to name its metadata.uid")
 
 
 class _TryAgain(Exception):

@@ -3,26 +3,28 @@
 Objects that are created once (revisions, Jobs) come first, then objects that are kept as desired, then replicas and the
 Jobs to start, then statuses, then deletions, and events last. Every answer of the API server enters the cache at once.
 An object that is as desired costs no request, so a settled cluster sees no writes.
+
+An object is created by a request that fails if its name is taken. Whatever has the name is then read and changed only if
+it is ours (ownership.py). Every request that changes or deletes an object names its uid, so it never meets another that
+got the name meanwhile. If a name is taken, replicas and Jobs of the plan are still seen to, since they exist already;
+statuses, deletions and events wait, since they were decided for a cluster in which the object could be made.
 """
 
 from collections.abc import Coroutine
 from typing import Any
 
-from moe_formats.resources import labels
 from moe_operator.cluster.api_client import ApiClient, ApiError
 from moe_operator.cluster.cache import Cache
 from moe_operator.cluster.events import EventSender
-from moe_operator.cluster.resources import controller_uid, ref_of, resource_of
+from moe_operator.cluster.managed_fields import handed_to_apply
+from moe_operator.cluster.ownership import NameTaken, check_owner, check_same
+from moe_operator.cluster.resources import Resource, ref_of, resource_of
 from moe_operator.state import Manifest, ObjectRef, Plan, StatusWrite
 from moe_operator.subset import is_subset
 
 
 class Outdated(Exception):
     """An object has changed since the plan was made, so the plan has to be made again."""
-
-
-class NameTaken(Exception):
-    """The name of an object to create is taken by an object of another owner or with other inputs."""
 
 
 class Applier:
@@ -40,14 +42,13 @@ class Applier:
         Raises Outdated if an object has changed meanwhile, NameTaken if a name is taken, ApiError if the API server
         refuses a request, and aiohttp.ClientError or TimeoutError if it does not answer.
         """
-        for manifest in plan.create:
-            await self._create(manifest)
-        for manifest in plan.apply:
-            await self._apply(manifest)
+        taken = await self._make(plan)
         for ref, replicas in plan.scale:
             await self._set(ref, "replicas", replicas, subresource="scale")
         for ref in plan.resume:
             await self._set(ref, "suspend", False)
+        if taken is not None:
+            raise taken
         for write in plan.statuses:
             await self._write_status(write)
         for ref in plan.delete:
@@ -55,36 +56,74 @@ class Applier:
         for event in plan.events:
             await self._events.send(event, about)
 
+    async def _make(self, plan: Plan) -> NameTaken | None:
+        """Create and apply objects up to the first whose name is taken, and return why it could not be made.
+
+        Objects that are used by others come first in a plan, so nothing is made that would use a foreign object.
+        """
+        try:
+            for manifest in plan.create:
+                await self._create(manifest)
+            for manifest in plan.apply:
+                await self._apply(manifest)
+        except NameTaken as error:
+            return error
+        return None
+
     async def _create(self, manifest: Manifest) -> None:
+        """Create an object once. It is a success if it is there already, of the same owner and for the same inputs."""
         resource, ref = resource_of(manifest["kind"]), ref_of(manifest)
         live = self._live(ref)
         if live is None:
-            try:
-                self._cache.put(await self._api.create(resource, manifest))
+            if await self._is_new(resource, manifest):
                 return
-            except ApiError as error:
-                if not error.already_exists:
-                    raise
-            live = await self._api.get(resource, ref.namespace, ref.name)
-            self._cache.put(live)
-        _check_same(manifest, live)
+            live = await self._guarded(ref, self._api.get(resource, ref.namespace, ref.name))
+        check_same(manifest, live)
         if not is_subset(manifest["metadata"]["labels"], live["metadata"].get("labels") or {}):
-            change = {"metadata": {"labels": manifest["metadata"]["labels"]}}
-            self._cache.put(await self._api.merge(resource, ref, change))
+            change = {"metadata": {"uid": live["metadata"]["uid"], "labels": manifest["metadata"]["labels"]}}
+            live = await self._guarded(ref_of(live), self._api.merge(resource, ref, change))
+        self._cache.put(live)
 
     async def _apply(self, manifest: Manifest) -> None:
+        """Create an object, or change it to what is desired if it is ours."""
         resource, ref = resource_of(manifest["kind"]), ref_of(manifest)
         live = self._live(ref)
         if live is not None:
-            _check_owner(manifest, live)
+            check_owner(manifest, live)
             if is_subset(manifest, live):
                 return
-        answer = await self._api.apply(resource, manifest)
+        elif await self._is_new(resource, manifest):
+            return
+        live = await self._guarded(ref, self._api.get(resource, ref.namespace, ref.name))
+        check_owner(manifest, live)
+        if not is_subset(manifest, live):
+            live = await self._guarded(ref_of(live), self._overwrite(manifest, live))
+        self._cache.put(live)
+
+    async def _is_new(self, resource: Resource, manifest: Manifest) -> bool:
+        """Create an object unless its name is taken, and return whether it was created."""
+        try:
+            self._cache.put(await self._api.create(resource, manifest))
+        except ApiError as error:
+            if not error.already_exists:
+                raise
+            return False
+        return True
+
+    async def _overwrite(self, manifest: Manifest, live: Manifest) -> dict[str, Any]:
+        """Apply a manifest to the object ``live`` and to no other that may get its name meanwhile."""
+        resource, ref = resource_of(manifest["kind"]), ref_of(live)
+        bound = {**manifest, "metadata": {**manifest["metadata"], "uid": ref.uid}}
+        fields = handed_to_apply(live)
+        if fields is not None:
+            version = live["metadata"]["resourceVersion"]
+            await self._api.replace_managed_fields(resource, ref, fields, version)
+        answer = await self._api.apply(resource, bound)
         if not is_subset(
             manifest, answer
         ):  # Somebody added to a list of ours: a merge replaces the whole list.
-            answer = await self._api.merge(resource, ref, manifest)
-        self._cache.put(answer)
+            answer = await self._api.merge(resource, ref, bound)
+        return answer
 
     async def _set(self, ref: ObjectRef, field: str, value: Any, *, subresource: str = "") -> None:
         """Set one field of the spec, unless it has that value already. Raises Outdated if the object is gone or another."""
@@ -107,15 +146,23 @@ class Applier:
         self._cache.put(await self._guarded(ref, answer))
 
     async def _delete(self, ref: ObjectRef) -> None:
+        """Delete the object with that uid, at the version that is known: if it has changed, its deletion is decided anew."""
+        live, resource = self._live(ref), resource_of(ref.kind)
+        if live is None or live["metadata"]["uid"] != ref.uid:
+            return
         try:
-            answer = await self._api.delete(resource_of(ref.kind), ref)
+            answer = await self._api.delete(resource, ref, live["metadata"]["resourceVersion"])
         except ApiError as error:
             if not (error.not_found or error.conflict):
                 raise
+            found = await self._found(ref)
+            if found is not None and found["metadata"]["uid"] == ref.uid:
+                self._cache.put(found)
+                return
             answer = {}
         if answer.get("kind") == ref.kind:
             self._cache.put(answer)  # Somebody's finalizer still holds the object.
-        elif ref.uid:
+        else:
             self._cache.remove(ref.kind, ref.namespace, ref.name, ref.uid)
 
     async def _guarded(self, ref: ObjectRef, request: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
@@ -133,40 +180,21 @@ class Applier:
 
     async def refresh(self, ref: ObjectRef) -> None:
         """Read one object again, so that the cache is up to date about it."""
+        known, found = self._live(ref), await self._found(ref)
+        shown = found if found is not None and resource_of(ref.kind).shows(found) else None
+        if known is not None and (shown is None or shown["metadata"]["uid"] != known["metadata"]["uid"]):
+            self._cache.remove(ref.kind, ref.namespace, ref.name, known["metadata"]["uid"])
+        if shown is not None:
+            self._cache.put(shown)
+
+    async def _found(self, ref: ObjectRef) -> Manifest | None:
+        """Return whatever object has the name now, or None."""
         try:
-            self._cache.put(await self._api.get(resource_of(ref.kind), ref.namespace, ref.name))
+            return await self._api.get(resource_of(ref.kind), ref.namespace, ref.name)
         except ApiError as error:
             if not error.not_found:
                 raise
-            live = self._live(ref)
-            if live is not None:
-                self._cache.remove(ref.kind, ref.namespace, ref.name, live["metadata"]["uid"])
+            return None
 
     def _live(self, ref: ObjectRef) -> Manifest | None:
         return self._cache.get(ref.kind, ref.namespace, ref.name)
-
-
-def _check_owner(desired: Manifest, live: Manifest) -> None:
-    """Raise NameTaken if the live object has another owner or is being deleted."""
-    what = f"{live['kind']} {live['metadata']['name']}"
-    if controller_uid(desired) != controller_uid(live):
-        raise NameTaken(
-            f"{what} already exists and belongs to another owner: delete it, or wait until it is gone"
-        )
-    if "deletionTimestamp" in live["metadata"]:
-        raise NameTaken(f"{what} is being deleted; it is created again when it is gone")
-
-
-def _check_same(desired: Manifest, live: Manifest) -> None:
-    """Raise NameTaken unless the live object was created for the same owner and the same inputs."""
-    _check_owner(desired, live)
-    if _inputs(desired) != _inputs(live):
-        what = f"{live['kind']} {live['metadata']['name']}"
-        raise NameTaken(
-            f"{what} already exists and was created for other inputs: delete it, so that it is created again"
-        )
-
-
-def _inputs(manifest: Manifest) -> tuple[str, str]:
-    annotations = manifest["metadata"].get("annotations") or {}
-    return annotations.get(labels.CONFIG_DIGEST, ""), (manifest.get("spec") or {}).get("inputsDigest", "")

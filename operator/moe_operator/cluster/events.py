@@ -12,7 +12,7 @@ import aiohttp
 from moe_formats.resources.labels import FIELD_MANAGER
 from moe_operator.cluster.api_client import ApiClient, ApiError
 from moe_operator.cluster.resources import EVENT, ref_of
-from moe_operator.state import Event, Manifest, ObjectRef
+from moe_operator.state import Event, Manifest
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +36,23 @@ class EventSender:
             except ApiError as error:
                 if not error.already_exists:
                     raise
-                await self._count(ref_of(manifest), manifest["lastTimestamp"])
+                await self._count(manifest)
         except (ApiError, aiohttp.ClientError, TimeoutError) as error:
             log.warning("the event %s about %s was not written: %s", event.reason, ref_of(about).name, error)
 
-    async def _count(self, ref: ObjectRef, when: str) -> None:
+    async def _count(self, manifest: Manifest) -> None:
+        """Count an event once more in the object that has its name, unless somebody else put another one there."""
+        ref = ref_of(manifest)
         live = await self._api.get(EVENT, ref.namespace, ref.name)
-        await self._api.merge(EVENT, ref, {"count": live.get("count", 1) + 1, "lastTimestamp": when})
+        if any(live.get(field) != manifest[field] for field in ("source", "reason", "message")):
+            log.warning("the event %s was not written: an Event of that name is not the operator's", ref.name)
+            return
+        change = {
+            "metadata": {"uid": live["metadata"]["uid"]},
+            "count": live.get("count", 1) + 1,
+            "lastTimestamp": manifest["lastTimestamp"],
+        }
+        await self._api.merge(EVENT, ref, change)
 
 
 def event_manifest(event: Event, about: Manifest, now: datetime) -> Manifest:

@@ -20,7 +20,7 @@ from moe_operator.cluster.observe import (
     observed_pod,
     observed_server,
 )
-from moe_operator.cluster.resources import controller_uid, label_of
+from moe_operator.cluster.resources import controller_of, controller_uid, label_of
 from moe_operator.state import (
     ExpertState,
     Key,
@@ -92,17 +92,16 @@ def gather_pool(key: Key, cache: Cache, answers: Answers) -> PoolState | None:
         (kind, item["metadata"]["name"]): item for kind in CHILDREN for item in cache.of_controller(kind, uid)
     }
     claim = cache.get("PersistentVolumeClaim", key.namespace, pool.claim)
-    deployments = cache.of_pool("Deployment", key.namespace, key.name)
-    servers = [_server(cache, item) for item in deployments if _is_server(item)]
+    servers = [_server(cache, item) for item in _of_pool(cache, "Deployment", key) if _is_server(item)]
     return PoolState(
         pool=pool,
         experts=_parsed(cache, cache.of_pool("Expert", key.namespace, key.name), Expert),
         revisions=_parsed(cache, cache.of_pool("ExpertRevision", key.namespace, key.name), ExpertRevision),
         servers={server.name: server for server in servers},
-        jobs=_jobs(cache, cache.of_pool("Job", key.namespace, key.name), answers),
+        jobs=_jobs(cache, _of_pool(cache, "Job", key), answers),
         live=live,
         claim_phase=(claim.get("status") or {}).get("phase", "Pending") if claim else None,
-        gateway=_gateway(cache, key.namespace, key.name, answers),
+        gateway=_gateway(cache, key, live.values(), answers),
         orphan_snapshots=_orphan_snapshots(cache, key),
     )
 
@@ -129,6 +128,24 @@ def _owned_by_expert(cache: Cache, key: Key, uid: str) -> dict[tuple[str, str], 
         for owner in owners
         for item in cache.of_controller(kind, owner)
     }
+
+
+def _of_pool(cache: Cache, kind: str, key: Key) -> list[Manifest]:
+    """Return the objects of a kind that were made for a pool or its Experts: by their controlling owner, not by labels alone.
+
+    An owner that is gone counts: what it left behind takes up its place until the cluster has deleted it.
+    """
+
+    def is_ours(item: Manifest) -> bool:
+        owner = controller_of(item)
+        if owner is None or owner["apiVersion"] != labels.API_VERSION:
+            return False
+        live = cache.get(owner["kind"], key.namespace, owner["name"])
+        if live is None or live["metadata"]["uid"] != owner["uid"]:
+            return True
+        return key.name == (owner["name"] if owner["kind"] == "ExpertPool" else labels.belongings(live).pool)
+
+    return [item for item in cache.of_pool(kind, key.namespace, key.name) if is_ours(item)]
 
 
 def _base_revision(
@@ -170,12 +187,14 @@ def _server(cache: Cache, deployment: Manifest) -> ObservedServer:
     metadata = deployment["metadata"]  # it has the name of its revision
     pods = cache.of_pool("Pod", metadata["namespace"], label_of(deployment, labels.POOL))
     mine = [pod for pod in pods if _is_server(pod) and label_of(pod, labels.REVISION) == metadata["name"]]
-    return observed_server(deployment, mine)
+    service = cache.get("Service", metadata["namespace"], metadata["name"])
+    ours = service is not None and controller_uid(service) == controller_uid(deployment)
+    return observed_server(deployment, mine, service=service["metadata"]["uid"] if service and ours else "")
 
 
-def _gateway(cache: Cache, namespace: str, pool: str, answers: Answers) -> ObservedGateway:
-    deployments = cache.of_pool("Deployment", namespace, pool)
-    pods = cache.of_pool("Pod", namespace, pool)
+def _gateway(cache: Cache, key: Key, live: Iterable[Manifest], answers: Answers) -> ObservedGateway:
+    deployments = [item for item in live if item["kind"] == "Deployment"]
+    pods = cache.of_pool("Pod", key.namespace, key.name)
     return observed_gateway(
         next((item for item in deployments if label_of(item, labels.ROLE) == Role.GATEWAY), None),
         [pod for pod in pods if label_of(pod, labels.ROLE) == Role.GATEWAY],

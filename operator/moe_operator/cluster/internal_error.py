@@ -1,4 +1,4 @@
-"""Builds the status of an object that the operator could not process."""
+"""Builds the status of an object that the operator could not process, or for which it could not make what is needed."""
 
 from datetime import datetime
 from typing import Any
@@ -7,29 +7,48 @@ from pydantic import ValidationError
 
 from moe_formats.resources.conditions import ConditionType
 from moe_formats.resources.reasons import Reason
-from moe_operator.state import Manifest
+from moe_operator.cluster.ownership import NameTaken
+from moe_operator.cluster.resources import ref_of
+from moe_operator.state import Event, Manifest, Plan, StatusWrite
+
+
+def error_plan(about: Manifest, error: Exception, now: datetime) -> Plan:
+    """Return what has to be written so that people see the error: the object's status, once per error, and an event."""
+    status = error_status(about, error, now)
+    if status is None:
+        return Plan()
+    write = StatusWrite(ref_of(about), status, about["metadata"]["resourceVersion"])
+    taken = isinstance(error, NameTaken)
+    events = (Event(Reason.NAME_TAKEN, error_message(error), "Warning"),) if taken else ()
+    return Plan(statuses=(write,), events=events)
 
 
 def error_status(about: Manifest, error: Exception, now: datetime) -> dict[str, Any] | None:
-    """Return the object's status with Stalled=True and Ready=False; None if it already says the same.
+    """Return the object's status with Stalled=True; None if it already says the same.
 
-    The status is plain JSON, since the object may be one that cannot be parsed.
+    Ready becomes False. Only if a name is taken, it stays True where it is: what serves goes on serving, and just what
+    comes next cannot be made. The status is plain JSON, since the object may be one that cannot be parsed.
     """
     status: dict[str, Any] = dict(about.get("status") or {})
-    generation = about["metadata"].get("generation", 0)
-    message = error_message(error)
+    reason = Reason.NAME_TAKEN if isinstance(error, NameTaken) else Reason.INTERNAL_ERROR
+    old = {item["type"]: item for item in status.get("conditions") or []}
+    ready = reason is Reason.NAME_TAKEN and old.get(ConditionType.READY, {}).get("status") == "True"
+    said = (
+        {ConditionType.STALLED: "True"}
+        if ready
+        else {ConditionType.READY: "False", ConditionType.STALLED: "True"}
+    )
     new = {
         kind: {
             "type": kind.value,
             "status": text,
-            "reason": Reason.INTERNAL_ERROR.value,
-            "message": message,
-            "observedGeneration": generation,
+            "reason": reason.value,
+            "message": error_message(error),
+            "observedGeneration": about["metadata"].get("generation", 0),
             "lastTransitionTime": now.strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
-        for kind, text in ((ConditionType.READY, "False"), (ConditionType.STALLED, "True"))
+        for kind, text in said.items()
     }
-    old = {item["type"]: item for item in status.get("conditions") or []}
     if all(_same(old.get(kind.value), item) for kind, item in new.items()):
         return None
     for kind, item in new.items():
@@ -37,8 +56,9 @@ def error_status(about: Manifest, error: Exception, now: datetime) -> dict[str, 
         if before is not None and before["status"] == item["status"]:
             item["lastTransitionTime"] = before.get("lastTransitionTime", item["lastTransitionTime"])
         old[kind.value] = item
-    reason = Reason.INTERNAL_ERROR.value
-    return {**status, "conditions": list(old.values()), "phase": "Error", "reason": reason}
+    stalled = "Stalled" if reason is Reason.NAME_TAKEN else "Error"
+    phase = status.get("phase", "") if ready else stalled
+    return {**status, "conditions": list(old.values()), "phase": phase, "reason": reason.value}
 
 
 def error_message(error: Exception) -> str:
@@ -50,6 +70,8 @@ def error_message(error: Exception) -> str:
             f"{field} is {str(first['input'])[:100]!r}: {first['msg']}. "
             "Correct the field; the object was probably created with another version of the CRD."
         )
+    if isinstance(error, NameTaken):
+        return str(error)
     return (
         f"{type(error).__name__}: {str(error)[:1000]}. This is tried again; other objects are not affected."
     )

@@ -3,7 +3,7 @@
 The holder renews the Lease each time a third of its duration has passed. Once two thirds have passed without a renewal,
 it writes nothing: so it has stopped before another operator may start, whatever its network does. If it still holds the
 Lease when the API server answers again, it continues. A restarted container of the same pod takes the Lease at once,
-since the process before it is dead.
+since the process before it is dead. A Lease of that name that belongs to another program is never taken.
 """
 
 import asyncio
@@ -15,8 +15,9 @@ from typing import Any
 
 import aiohttp
 
+from moe_formats.resources.labels import FIELD_MANAGER, MANAGED_BY
 from moe_operator.cluster.api_client import ApiClient, ApiError
-from moe_operator.cluster.resources import LEASE
+from moe_operator.cluster.resources import LEASE, controller_of, label_of
 from moe_operator.state import Manifest
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,8 @@ class Lease:
         self._live: Manifest | None = None
         #: Another holder's name and time of renewal as last read, and the time on our own clock when it was first read.
         self._seen: tuple[str, float] = ("", 0.0)
+        #: What was last said about a Lease that belongs to another program.
+        self._said = ""
 
     def check(self) -> None:
         """Raise LeaseNotRenewed unless the Lease is certainly held. Called before every write."""
@@ -112,7 +115,23 @@ class Lease:
             raise
 
     def _is_free(self, live: Manifest) -> bool:
-        """Return whether the Lease is ours, was given back, or has not been renewed in time, by our own clock."""
+        """Return whether the Lease is ours, was given back, or has not been renewed in time, by our own clock.
+
+        A Lease of another program is never free. Operators before this rule gave theirs no label, so a Lease without
+        label and owner is one of an operator.
+        """
+        whose = _other_program(live)
+        if whose and whose != self._said:
+            log.error(
+                "the Lease %s/%s belongs to %s, so no operator starts here: delete that Lease, or install the operator "
+                "in another namespace",
+                self._namespace,
+                self._name,
+                whose,
+            )
+        self._said = whose
+        if whose:
+            return False
         spec = live["spec"]
         holder = spec.get("holderIdentity") or ""
         if holder in ("", self._holder):
@@ -130,6 +149,16 @@ class Lease:
             spec |= {"holderIdentity": self._holder, "acquireTime": now, "leaseTransitions": changes}
         spec |= {"renewTime": now, "leaseDurationSeconds": max(1, round(self._seconds))}
         metadata = (
-            live["metadata"] if live is not None else {"name": self._name, "namespace": self._namespace}
+            live["metadata"]
+            if live is not None
+            else {"name": self._name, "namespace": self._namespace, "labels": {MANAGED_BY: FIELD_MANAGER}}
         )
         return {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": spec}
+
+
+def _other_program(live: Manifest) -> str:
+    """Return which other program a Lease belongs to, by its controlling owner or its label; empty if it names none."""
+    owner, tool = controller_of(live), label_of(live, MANAGED_BY)
+    if owner is not None:
+        return f"{owner['kind']} {owner['name']}"
+    return tool if tool != FIELD_MANAGER else ""

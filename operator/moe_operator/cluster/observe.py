@@ -59,8 +59,8 @@ def job_state(job: Manifest) -> Literal["Suspended", "Running", "Succeeded", "Fa
     return "Suspended" if job["spec"].get("suspend") else "Running"
 
 
-def observed_server(deployment: Manifest, pods: Sequence[Manifest]) -> ObservedServer:
-    """Return the Deployment of a revision's servers, with its pods."""
+def observed_server(deployment: Manifest, pods: Sequence[Manifest], *, service: str = "") -> ObservedServer:
+    """Return the Deployment of a revision's servers, with its pods. ``service`` is the uid of their Service."""
     metadata, spec, status = deployment["metadata"], deployment["spec"], deployment.get("status") or {}
     return ObservedServer(
         name=metadata["name"],
@@ -69,6 +69,7 @@ def observed_server(deployment: Manifest, pods: Sequence[Manifest]) -> ObservedS
         ready_replicas=status.get("readyReplicas", 0),
         deleting="deletionTimestamp" in metadata,
         pods=_by_age(pods),
+        service=service,
     )
 
 

@@ -11,16 +11,16 @@ import aiohttp
 from pydantic import ValidationError
 
 from moe_operator.cluster.api_client import ApiError
-from moe_operator.cluster.apply import Applier, NameTaken, Outdated
+from moe_operator.cluster.apply import Applier, Outdated
 from moe_operator.cluster.cache import Cache
 from moe_operator.cluster.gather import Answers
-from moe_operator.cluster.internal_error import error_status
+from moe_operator.cluster.internal_error import error_plan
 from moe_operator.cluster.lease import LeaseLost, LeaseNotRenewed
 from moe_operator.cluster.metrics import Metrics
-from moe_operator.cluster.queue import KeyedQueue
-from moe_operator.cluster.resources import ref_of
+from moe_operator.cluster.ownership import NameTaken
+from moe_operator.cluster.queue import LONGEST_DELAY, KeyedQueue
 from moe_operator.config import OperatorConfig
-from moe_operator.state import Key, Manifest, Plan, StatusWrite
+from moe_operator.state import Key, Manifest, Plan
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,9 @@ SHOWN_AFTER = 5
 #: Longest delay, in seconds, after a failure that needs nobody's help: an object has changed meanwhile, the API server
 #: did not answer, or the Lease could not be renewed.
 LONGEST_WAIT = 5.0
+#: Longest delay, in seconds, until it is tried again whether a name that was taken is free. Objects of others are not
+#: watched, so only an attempt can tell.
+NAME_TAKEN_WAIT = 10.0
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,9 @@ class Reconciler:
         return plan.requeue
 
     async def _failed(self, key: Key, error: Exception) -> None:
-        delay = self._queue.fail(key)
+        delay = self._queue.fail(
+            key, longest=NAME_TAKEN_WAIT if isinstance(error, NameTaken) else LONGEST_DELAY
+        )
         self._metrics.reconcile_errors.labels(key.kind, type(error).__name__).inc()
         expected = isinstance(error, NameTaken | ApiError | ValidationError)
         log.error(
@@ -133,10 +138,7 @@ class Reconciler:
 
     async def _show(self, about: Manifest, error: Exception) -> None:
         """Write into the object's own status that it could not be processed, once per error."""
-        status = error_status(about, error, datetime.now(UTC))
-        if status is not None:
-            write = StatusWrite(ref_of(about), status, about["metadata"]["resourceVersion"])
-            await self._applier.carry_out(Plan(statuses=(write,)), about)
+        await self._applier.carry_out(error_plan(about, error, datetime.now(UTC)), about)
 
 
 def _name(key: Key) -> str:

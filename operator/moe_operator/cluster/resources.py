@@ -32,6 +32,10 @@ class Resource:
         """Return the label selector that the operator lists and watches with."""
         return f"{labels.MANAGED_BY}={labels.FIELD_MANAGER}" if self.owned else None
 
+    def shows(self, manifest: Manifest) -> bool:
+        """Return whether the operator lists and watches an object of this kind."""
+        return not self.owned or label_of(manifest, labels.MANAGED_BY) == labels.FIELD_MANAGER
+
     def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
         """Return the URL path of the collection, of an object, or of its subresource."""
         parts = ["/api/v1" if not self.group else f"/apis/{self.api_version}"]
@@ -84,10 +88,16 @@ def ref_of(manifest: Manifest) -> ObjectRef:
     )
 
 
+def controller_of(manifest: Manifest) -> Manifest | None:
+    """Return the reference to the object's controlling owner, or None if it has none."""
+    owners = manifest["metadata"].get("ownerReferences") or []
+    return next((owner for owner in owners if owner.get("controller")), None)
+
+
 def controller_uid(manifest: Manifest) -> str:
     """Return the uid of the object's controlling owner; an empty string if it has none."""
-    owners = manifest["metadata"].get("ownerReferences") or []
-    return next((owner["uid"] for owner in owners if owner.get("controller")), "")
+    owner = controller_of(manifest)
+    return str(owner["uid"]) if owner is not None else ""
 
 
 def label_of(manifest: Manifest, name: str) -> str:

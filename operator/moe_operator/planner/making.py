@@ -19,6 +19,7 @@ from moe_operator.builders.training_job import build_training_job
 from moe_operator.config import OperatorConfig, Profile
 from moe_operator.planner.attempts import Work, assess, known_reason
 from moe_operator.planner.blockage import server_failure
+from moe_operator.planner.children import missing_gang
 from moe_operator.planner.decisions import Decisions, Making, Stage
 from moe_operator.planner.evaluators import evaluator_names
 from moe_operator.planner.evidence import artefact_of, evidence_of
@@ -89,7 +90,9 @@ def _train(revision: ExpertRevision, decided: Decisions) -> Making:
         return Making(revision, "Training", status, work)
     profile = decided.config.profiles.get(state.expert.spec.training.resources.profile)
     create: tuple[Manifest, ...] = ()
-    if work.state == "Wanted" and decided.may_start and profile is not None:
+    # The pods of a gang find one another by its Service, so it has to be there, and ours, before they are.
+    may_start = decided.may_start and not missing_gang(state)
+    if work.state == "Wanted" and may_start and profile is not None:
         job = train_job(state.expert, decided.pool, revision, work.number, base=decided.base.parent)
         create = (
             build_training_job(

@@ -43,7 +43,7 @@ def plan_pool(state: PoolState, config: OperatorConfig, now: datetime) -> Plan:
     statuses = status_write(pool, status)
     events = pool_events(pool.status, status) if statuses else ()
     return Plan(
-        create=distillation.create,
+        create=(*_missing_store(state), *distillation.create),
         apply=fixes.apply,
         scale=scaled(state.live, gateway_name(pool.metadata.name), replicas_of_gateway(pool)),
         resume=tuple(job_ref(job, namespace) for job in admission.start),
@@ -58,18 +58,21 @@ def plan_pool(state: PoolState, config: OperatorConfig, now: datetime) -> Plan:
     )
 
 
+def _missing_store(state: PoolState) -> tuple[Manifest, ...]:
+    """Return the claim if the pool asks for one that does not exist."""
+    wanted = state.claim_phase is None and state.pool.spec.storage.size is not None
+    return (build_store(pool=state.pool),) if wanted else ()
+
+
 def _children(state: PoolState, policy: RoutingPolicy | None, config: OperatorConfig) -> Repairs:
-    """Return the claim if the pool asks for one that does not exist, and gateway objects that are missing or were changed."""
+    """Return the gateway objects that are missing or were changed."""
     # The ConfigMap and the Deployment may also differ because the policy or the spec has changed. A Service never does.
-    gateway = repairs(
+    return repairs(
         _gateway(state, policy, config),
         state.live,
         existed=state.pool.status.routing.digest is not None,
         edited=("Service",),
     )
-    if state.claim_phase is not None or state.pool.spec.storage.size is None:
-        return gateway
-    return Repairs((build_store(pool=state.pool), *gateway.apply), gateway.events)
 
 
 def _gateway(state: PoolState, policy: RoutingPolicy | None, config: OperatorConfig) -> list[Manifest]:
@@ -86,11 +89,11 @@ def _gateway(state: PoolState, policy: RoutingPolicy | None, config: OperatorCon
     ]
 
 
-def _server_refs(server: ObservedServer, namespace: str) -> tuple[ObjectRef, ObjectRef]:
-    return (
-        ObjectRef("apps/v1", "Deployment", namespace, server.name, server.uid),
-        ObjectRef("v1", "Service", namespace, server.name),
-    )
+def _server_refs(server: ObservedServer, namespace: str) -> tuple[ObjectRef, ...]:
+    """Return the Service of a revision's servers and then their Deployment, which is what a later plan finds them by."""
+    deployment = ObjectRef("apps/v1", "Deployment", namespace, server.name, server.uid)
+    service = ObjectRef("v1", "Service", namespace, server.name, server.service)
+    return (service, deployment) if server.service else (deployment,)
 
 
 def _earliest(

@@ -152,7 +152,7 @@ async def test_the_token_is_asked_for_with_every_request(server, connect):
 
 async def test_an_object_is_applied_as_the_one_field_manager(server, connect):
     server.answer(body={})
-    await connect().apply(JOB, {"metadata": {"namespace": "ns", "name": "a"}})
+    await connect().apply(JOB, {"metadata": {"namespace": "ns", "name": "a", "uid": "u"}})
     request, body = server.asked[0]
     assert request.method == "PATCH"
     assert request.headers["Content-Type"] == "application/apply-patch+yaml"
@@ -172,11 +172,28 @@ async def test_a_status_is_replaced_at_its_version(server, connect):
     assert {"op": "add", "path": "/status", "value": {"phase": "X"}} in body
 
 
-async def test_a_delete_names_the_uid(server, connect):
+async def test_a_delete_names_the_uid_and_the_version(server, connect):
     server.answer(body={})
     ref = ref_of({"apiVersion": "x", "kind": "Job", "metadata": {"namespace": "ns", "name": "j", "uid": "u"}})
-    await connect().delete(JOB, ref)
-    assert server.asked[0][1] == {"propagationPolicy": "Background", "preconditions": {"uid": "u"}}
+    await connect().delete(JOB, ref, "12")
+    only = {"uid": "u", "resourceVersion": "12"}
+    assert server.asked[0][1] == {"propagationPolicy": "Background", "preconditions": only}
+
+
+async def test_no_patch_is_sent_that_names_no_uid(server, connect):
+    manifest = {"metadata": {"namespace": "ns", "name": "j"}}
+    client = connect()
+    with pytest.raises(ValueError, match=r"metadata\.uid"):
+        await client.apply(JOB, manifest)
+    with pytest.raises(ValueError, match=r"metadata\.uid"):
+        await client.merge(JOB, ref_of({"apiVersion": "x", "kind": "Job", **manifest}), {"spec": {}})
+    assert server.asked == []
+
+
+def test_a_patch_for_an_object_that_was_replaced_is_a_conflict():
+    message = 'Service "a" is invalid: metadata.uid: Invalid value: "u": field is immutable'
+    assert ApiError(422, "Invalid", message).conflict
+    assert not ApiError(422, "Invalid", 'Service "a" is invalid: spec.ports: Required value').conflict
 
 
 async def test_a_lost_connection_is_an_error_that_callers_know(monkeypatch, connect):

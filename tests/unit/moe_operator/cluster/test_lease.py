@@ -116,3 +116,39 @@ async def test_a_released_lease_is_free_at_once(api, lease):
         a.check()
     assert await b.try_once(api)
     assert api.objects["Lease", "ns", "moe-operator"]["spec"]["leaseTransitions"] == 1
+
+
+@pytest.mark.parametrize(
+    ("metadata", "whose"),
+    [
+        ({"labels": {"app.kubernetes.io/managed-by": "Helm"}}, "Helm"),
+        (
+            {"ownerReferences": [{"kind": "Deployment", "name": "web", "uid": "w", "controller": True}]},
+            "Deployment web",
+        ),
+    ],
+)
+async def test_a_lease_of_another_program_is_never_taken(api, lease, clock, caplog, metadata, whose):
+    manifest = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": {"holderIdentity": "web-1"}}
+    before = api.add({**manifest, "metadata": {"namespace": "ns", "name": "moe-operator", **metadata}})
+    a = lease("a")
+    for _ in range(3):
+        assert not await a.try_once(api)
+        clock.now += 60
+    with pytest.raises(LeaseNotRenewed):
+        a.check()
+    assert api.objects["Lease", "ns", "moe-operator"] == before
+    assert [record.getMessage().count(f"belongs to {whose}") for record in caplog.records] == [1]
+    api.server.delete(("Lease", "ns", "moe-operator"))
+    assert await a.try_once(api)
+    assert await a.try_once(api), "its own label does not make it another program's"
+
+
+async def test_a_lease_of_an_older_operator_is_taken_over(api, lease, clock):
+    """It has no label."""
+    manifest = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": {"holderIdentity": "old"}}
+    api.add({**manifest, "metadata": {"namespace": "ns", "name": "moe-operator"}})
+    a = lease("a")
+    assert not await a.try_once(api)
+    clock.now += 16
+    assert await a.try_once(api)

@@ -8,7 +8,7 @@ from moe_operator.cluster.gather import Answers, gather_expert
 from moe_operator.cluster.lease import LeaseLost
 from moe_operator.cluster.metrics import Metrics
 from moe_operator.cluster.queue import KeyedQueue
-from moe_operator.cluster.reconcile import SHOWN_AFTER, Reconciler, Subject
+from moe_operator.cluster.reconcile import NAME_TAKEN_WAIT, SHOWN_AFTER, Reconciler, Subject
 from moe_operator.cluster.resources import ref_of
 from moe_operator.config import Images, OperatorConfig
 from moe_operator.state import Key, Plan, StatusWrite
@@ -89,6 +89,59 @@ async def test_an_object_of_another_version_says_which_field_is_wrong(machine, a
     for _ in range(SHOWN_AFTER):
         await machine.step(E)
     assert "spec.seed" in stalled(machine.status())["message"]
+
+
+def needs(machine, make):
+    """Have Expert `e` need a Service, and the planner also write a status: what it would be if the Service were there."""
+    service = make("Service", "mine", owner="uid-e", pool="p", expert="e", spec={"a": 1})
+    for field in ("uid", "resourceVersion", "creationTimestamp", "generation"):
+        del service["metadata"][field]
+
+    def plan(state):
+        if state.expert.metadata.name != "e":
+            return Plan()
+        manifest = machine.cache.get("Expert", "ns", "e")
+        status = {"conditions": [{"type": "Ready", "status": "True", "reason": "Ready"}], "phase": "Serving"}
+        write = StatusWrite(ref_of(manifest), status, manifest["metadata"]["resourceVersion"])
+        return Plan(apply=(service,), statuses=(write,) if machine.status() != status else ())
+
+    machine.plan = plan
+
+
+async def test_a_name_that_is_taken_is_shown_once_and_passes_by_itself(machine, api, make):
+    needs(machine, make)
+    api.add({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "mine", "namespace": "ns"}})
+    for _ in range(SHOWN_AFTER + 5):
+        await machine.step(E)
+    condition = stalled(machine.status())
+    assert (condition["status"], condition["reason"]) == ("True", "NameTaken")
+    assert "Service mine already exists and belongs to another owner" in condition["message"]
+    assert machine.status()["phase"] == "Stalled"
+    assert [write[:2] for write in api.writes if write[0] != "create"] == [("status", "Expert")]
+    events = [item for (kind, *_), item in api.objects.items() if kind == "Event"]
+    assert [(item["reason"], item["type"]) for item in events] == [("NameTaken", "Warning")]
+    assert machine.queue.fail(E, longest=NAME_TAKEN_WAIT) == NAME_TAKEN_WAIT, "so often it is tried at most"
+    await machine.step(F)
+    assert machine.status("f") == {}, "no other object is affected"
+    api.server.delete(("Service", "ns", "mine"))
+    await machine.step(E)
+    assert machine.status()["phase"] == "Serving"
+    assert machine.queue.failures(E) == 0
+
+
+async def test_what_serves_stays_ready_while_a_name_is_taken(machine, api, make):
+    needs(machine, make)
+    await machine.step(E)
+    assert machine.status()["phase"] == "Serving"
+    api.server.delete(("Service", "ns", "mine"))
+    machine.cache.remove("Service", "ns", "mine", "")
+    api.add({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "mine", "namespace": "ns"}})
+    for _ in range(SHOWN_AFTER):
+        await machine.step(E)
+    ready = next(item for item in machine.status()["conditions"] if item["type"] == "Ready")
+    assert ready["status"] == "True"
+    assert (machine.status()["phase"], machine.status()["reason"]) == ("Serving", "NameTaken")
+    assert stalled(machine.status())["reason"] == "NameTaken"
 
 
 async def test_a_lost_connection_is_not_shown_and_is_tried_again_soon(machine):

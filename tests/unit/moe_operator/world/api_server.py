@@ -27,13 +27,16 @@ class ApiServer:
         self.objects: dict[Key, Manifest] = {}
         self.version = 100
         self._clock = clock
+        #: What the operator has set: by create and by apply. An apply removes only what an earlier apply has set.
+        self._created: dict[Key, Manifest] = {}
         self._applied: dict[Key, Manifest] = {}
         self._watch: Watch = _unheard
 
     def fork(self, clock: Callable[[], datetime]) -> "ApiServer":
         """Return a server that goes its own way from here; nobody watches it yet."""
         other = ApiServer(clock)
-        other.objects, other.version, other._applied = dict(self.objects), self.version, dict(self._applied)
+        other.objects, other.version = dict(self.objects), self.version
+        other._created, other._applied = dict(self._created), dict(self._applied)
         return other
 
     def watch(self, watch: Watch) -> None:
@@ -56,10 +59,13 @@ class ApiServer:
         return self._store(_key(manifest), manifest)
 
     def create(self, manifest: Manifest) -> Manifest:
-        """Store a new object; raises ApiError (409 AlreadyExists) if its name is taken."""
-        if _key(manifest) in self.objects:
+        """Store a new object of the operator; raises ApiError (409 AlreadyExists) if its name is taken."""
+        key = _key(manifest)
+        if key in self.objects:
             raise ApiError(409, "AlreadyExists", f"{manifest['kind']} {manifest['metadata']['name']} exists")
-        return self.add(manifest)
+        self._created[key] = manifest
+        entry = {"manager": labels.FIELD_MANAGER, "operation": "Update", "fieldsV1": {}}
+        return self.add({**manifest, "metadata": {**manifest["metadata"], "managedFields": [entry]}})
 
     def replace(self, manifest: Manifest) -> Manifest:
         """Replace an object at the resourceVersion that it names; raises ApiError (409 Conflict) if it has changed."""
@@ -68,20 +74,41 @@ class ApiServer:
         return self._store(key, manifest)
 
     def apply(self, manifest: Manifest) -> Manifest:
-        """Apply by the one field manager: what it applied before and leaves out now goes, all else stays."""
+        """Apply by the one field manager: what it applied before and leaves out now goes, all else stays.
+
+        What it has also set by create stays too. Raises ApiError (422, or 409 if there is none) for another uid.
+        """
         key = _key(manifest)
-        live = self.objects.get(key, {})
-        stored = merged(without(live, self._applied.get(key, {}), but=manifest), manifest)
+        live, uid = self.objects.get(key), manifest["metadata"].get("uid")
+        if live is None and uid:
+            raise ApiError(409, "Conflict", f"uid mismatch: {uid}, and no existing object was found")
+        _check_immutable_uid(live or {}, uid)
+        gone = without(self._applied.get(key, {}), self._created.get(key, {}), but={})
+        stored = merged(without(live or {}, gone, but=manifest), manifest)
         self._applied[key] = manifest
         return self._store(key, stored)
 
-    def merge(self, key: Key, change: Manifest) -> Manifest:
-        """Merge a change; what it sets is no longer the applier's. Raises ApiError (409) for another uid."""
-        live = self.get(*key)
-        _check_uid(live, change.get("metadata", {}).get("uid"))
-        if key in self._applied:
-            self._applied[key] = without(self._applied[key], change, but={})
+    def merge(self, key: Key, change: Manifest, *, subresource: str = "") -> Manifest:
+        """Merge a change; what it sets is no longer the applier's.
+
+        Raises ApiError for another uid: 422 for the object itself, 409 for a subresource.
+        """
+        live, uid = self.get(*key), change.get("metadata", {}).get("uid")
+        if subresource:
+            _check_uid(live, uid)
+        _check_immutable_uid(live, uid)
+        for fields in (self._applied, self._created):
+            if key in fields:
+                fields[key] = without(fields[key], change, but={})
         return self._store(key, merged(live, change))
+
+    def replace_managed_fields(self, key: Key, entries: list[dict[str, Any]], version: str) -> Manifest:
+        """Replace managedFields: with no entry of a create left, what it set counts as applied. Raises ApiError (409)."""
+        live = self.get(*key)
+        _check_version(live, version)
+        if all(entry["operation"] == "Apply" for entry in entries):
+            self._applied[key] = merged(self._applied.get(key, {}), self._created.pop(key, {}))
+        return self._store(key, merged(live, {"metadata": {"managedFields": entries}}))
 
     def write_status(self, key: Key, status: Manifest, version: str | None = None) -> Manifest:
         """Replace a status; raises ApiError (409 Conflict) unless the object is at ``version``, where one is named."""
@@ -90,12 +117,18 @@ class ApiServer:
             _check_version(live, version)
         return self._store(key, {**live, "status": status})
 
-    def delete(self, key: Key, uid: str | None = None) -> None:
-        """Delete an object, of that uid if one is named; what it owned is left to the garbage collector."""
+    def delete(self, key: Key, uid: str | None = None, version: str | None = None) -> None:
+        """Delete an object, only with that uid and at that version if they are named.
+
+        What it owned is left to the garbage collector. Raises ApiError (409 Conflict).
+        """
         live = self.get(*key)
         _check_uid(live, uid)
+        if version is not None:
+            _check_version(live, version)
         del self.objects[key]
-        self._applied.pop(key, None)
+        for fields in (self._applied, self._created):
+            fields.pop(key, None)
         self.version += 1
         last = {**live, "metadata": {**live["metadata"], "resourceVersion": str(self.version)}}
         if _is_visible(last):
@@ -168,8 +201,14 @@ def _check_version(live: Manifest, version: str) -> None:
         raise ApiError(409, "Conflict", "the object has been modified")
 
 
+def _check_immutable_uid(live: Manifest, uid: str | None) -> None:
+    """Refuse a patch that names the uid of another object: to the API server it would change a field that never changes."""
+    if live and uid and uid != live["metadata"]["uid"]:
+        raise ApiError(422, "Invalid", f"metadata.uid: Invalid value: {uid!r}: field is immutable")
+
+
 def _check_uid(live: Manifest, uid: str | None) -> None:
-    if uid and uid != live["metadata"]["uid"]:
+    if uid is not None and uid != live["metadata"]["uid"]:
         raise ApiError(409, "Conflict", "the object of that name has another uid")
 
 

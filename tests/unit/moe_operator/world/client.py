@@ -4,10 +4,10 @@ They are coroutines, as the operator expects, and never wait: ``finish`` runs on
 """
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from moe_operator.cluster.api_client import Listing
+from moe_operator.cluster.api_client import Listing, require_uid
 from moe_operator.cluster.resources import Resource
 from moe_operator.state import Manifest, ObjectRef
 from world.api_server import ApiServer, Key
@@ -57,14 +57,29 @@ class Client:
         return self._write("replace", _key(resource, manifest), self.server.replace, manifest)
 
     async def apply(self, resource: Resource, manifest: Manifest) -> dict[str, Any]:
+        require_uid(manifest)
         return self._write("apply", _key(resource, manifest), self.server.apply, manifest)
 
     async def merge(
         self, resource: Resource, ref: ObjectRef, change: Manifest, *, subresource: str = ""
     ) -> dict[str, Any]:
+        require_uid(change)
         key = (resource.kind, ref.namespace, ref.name)
         verb = f"merge/{subresource}" if subresource else "merge"
-        return self._write(verb, key, lambda sent: self.server.merge(key, sent), change)
+        return self._write(
+            verb, key, lambda sent: self.server.merge(key, sent, subresource=subresource), change
+        )
+
+    async def replace_managed_fields(
+        self, resource: Resource, ref: ObjectRef, fields: Sequence[Manifest], resource_version: str
+    ) -> dict[str, Any]:
+        key = (resource.kind, ref.namespace, ref.name)
+        return self._write(
+            "fields",
+            key,
+            lambda sent: self.server.replace_managed_fields(key, sent["fields"], resource_version),
+            {"fields": [*fields]},
+        )
 
     async def replace_status(
         self, resource: Resource, ref: ObjectRef, status: Manifest, resource_version: str
@@ -74,12 +89,13 @@ class Client:
             "status", key, lambda sent: self.server.write_status(key, sent, resource_version), status
         )
 
-    async def delete(self, resource: Resource, ref: ObjectRef) -> dict[str, Any]:
+    async def delete(self, resource: Resource, ref: ObjectRef, resource_version: str) -> dict[str, Any]:
         key = (resource.kind, ref.namespace, ref.name)
-        return self._write("delete", key, lambda sent: self._deleted(key, sent["uid"]), {"uid": ref.uid})
+        only = {"uid": ref.uid, "version": resource_version}
+        return self._write("delete", key, lambda sent: self._deleted(key, sent), only)
 
-    def _deleted(self, key: Key, uid: str) -> Manifest:
-        self.server.delete(key, uid)
+    def _deleted(self, key: Key, only: Manifest) -> Manifest:
+        self.server.delete(key, only["uid"], only["version"])
         return {"kind": "Status", "status": "Success"}
 
     def _write(

@@ -36,11 +36,13 @@ def check_need(plan: Plan, server: ApiServer) -> None:
 
 
 def check_doubles(server: ApiServer) -> None:
-    """Check that nothing is under way twice, and no revision was made twice."""
+    """Check that nothing is under way twice, and no revision was made twice; objects without an owner are not ours."""
     alive: set[tuple[str, str]] = set()
     snapshots = 0
     identities: set[tuple[str, str]] = set()
     for (kind, _, name), manifest in server.objects.items():
+        if not controller_uid(manifest):
+            continue
         if kind == "Job" and not is_finished(manifest):
             what = role(manifest), label(manifest, labels.EXPERT)
             if what in alive and what[0] != "distill":

@@ -8,10 +8,13 @@ from collections.abc import Hashable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from moe_operator.cluster.apply import Applier, NameTaken
+from moe_operator.cluster.apply import Applier
 from moe_operator.cluster.cache import Cache
 from moe_operator.cluster.gather import Answers
-from moe_operator.cluster.queue import KeyedQueue
+from moe_operator.cluster.internal_error import error_plan
+from moe_operator.cluster.ownership import NameTaken
+from moe_operator.cluster.queue import FIRST_DELAY, KeyedQueue
+from moe_operator.cluster.reconcile import NAME_TAKEN_WAIT, SHOWN_AFTER
 from moe_operator.cluster.resources import WATCHED
 from moe_operator.cluster.triggers import concerned
 from moe_operator.config import OperatorConfig
@@ -19,9 +22,6 @@ from moe_operator.state import Key, Manifest, Plan
 from moe_operator.subjects import SUBJECTS
 from world.client import Client, finish
 from world.invariants import check_need
-
-#: When a key is looked at again whose plan met a name that is not free yet.
-RETRY = timedelta(seconds=1)
 
 _SUBJECTS = {subject.kind: subject for subject in SUBJECTS}
 _POOL_OF = {subject.kind: subject.pool for subject in SUBJECTS}
@@ -37,6 +37,8 @@ class OperatorProcess:
         self._server, self._config = client.server, config
         self._applier = Applier(client, self.cache)  # type: ignore[arg-type]
         self._due: dict[Key, datetime] = {}
+        #: How often in a row a name was taken that the plan of a key needs.
+        self._taken: dict[Key, int] = {}
         self._news: list[tuple[Manifest, bool]] = []
         for resource in WATCHED:
             for item in finish(client.list(resource)).items:
@@ -93,7 +95,7 @@ class OperatorProcess:
         self.queue.done(key)
 
     def reconcile(self, key: Key, now: datetime) -> Plan:
-        """Gather, plan and carry out, as a Reconciler does; what fails is not hidden, but for a name in use."""
+        """Gather, plan and carry out, as a Reconciler does; what fails is not hidden, but for a name that is taken."""
         self.hear()
         about = self.cache.get(key.kind, key.namespace, key.name)
         if about is None:
@@ -102,9 +104,15 @@ class OperatorProcess:
         check_need(plan, self._server)
         try:
             finish(self._applier.carry_out(plan, about))
-        except NameTaken:
-            self._ring(key, now + RETRY)
+        except NameTaken as error:
+            self._taken[key] = self._taken.get(key, 0) + 1
+            if self._taken[key] >= SHOWN_AFTER:
+                about = self.cache.get(key.kind, key.namespace, key.name)
+                finish(self._applier.carry_out(error_plan(about, error, now), about))
+            delay = min(FIRST_DELAY * 2.0 ** self._taken[key], NAME_TAKEN_WAIT)
+            self._ring(key, now + timedelta(seconds=delay))
         else:
+            self._taken.pop(key, None)
             if plan.requeue is not None:
                 self._ring(key, now + timedelta(seconds=plan.requeue))
         return plan

@@ -50,7 +50,7 @@ class World(Scene):
         self.kubelet, self.trainer = Kubelet(), Trainer()
         #: Writes of the operator so far, its Events left out.
         self.writes = 0
-        #: Names of what the operator created, in order.
+        #: Names of the Jobs and revisions that the operator created, in order.
         self.created: list[str] = []
         #: Numbers of writes after which the operator is killed; each is used up once.
         self.kills: list[int] = []
@@ -222,7 +222,7 @@ class _KillableClient(Client):
         if kind == "Event":
             return
         world.writes += 1
-        if verb == "create":
+        if verb == "create" and kind in ("Job", "ExpertRevision"):
             world.created.append(name)
         check_doubles(world.server)
         if world.history is not None:
