@@ -66,6 +66,10 @@ class Stage:
         query = "?fieldManager=person&force=true"
         self._request("PATCH", self.path(kind, name) + query, manifest, "application/apply-patch+yaml")
 
+    def create(self, kind: str, manifest: Mapping[str, Any]) -> None:
+        """Create an object as it is given; raises Refused."""
+        self._request("POST", self.path(kind), manifest)
+
     def patch(self, kind: str, name: str, change: Mapping[str, Any]) -> None:
         """Merge a change into an object, as `kubectl edit` would; raises Refused."""
         self._request("PATCH", self.path(kind, name), change, "application/merge-patch+json")
