@@ -86,6 +86,7 @@ SCENARIOS = {
     "moe_formats/test_imports.py": "what the formats load",
     "moe_operator/builders/test_golden.py": "all manifests, as reviewed",
     "moe_operator/generate/test_generate.py": "what is generated is up to date",
+    "moe_operator/planner/test_foreign_objects.py": "objects of others that have the names of children",
     "moe_operator/planner/test_kills.py": "the operator is killed between any two writes",
     "moe_operator/planner/test_lifecycle.py": "Experts from apply to serving",
     "moe_operator/planner/test_recorded_identities.py": "digests that earlier operators wrote",

@@ -19,8 +19,10 @@ triggers        which objects a change concerns
 queue           the keys that wait to be reconciled
 reconcile       takes a key, gathers, plans and applies
 apply           carries out a plan
+ownership       which objects are ours, and what to say about one that is in the way
+managed_fields  which fields an apply may remove
 events          writes Kubernetes Events
-internal_error  what an object's status says if it could not be processed
+internal_error  what an object's status says if it could not be processed, or if a name that it needs is taken
 
 How the process is supervised:
 lease           only one operator acts at a time
