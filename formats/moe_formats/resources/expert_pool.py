@@ -273,4 +273,9 @@ class ExpertPool(CustomResource):
     @property
     def claim(self) -> str:
         """Name of the PersistentVolumeClaim that is the pool's store: the user's, or one that the operator makes."""
-        return self.spec.storage.claim or f"{self.metadata.name}-store"
+        return claim_of(self.metadata.name, self.spec.storage.claim)
+
+
+def claim_of(pool: str, named: str | None) -> str:
+    """Return the name of a pool's claim: the one that spec.storage.claim names, or else the one that the operator makes."""
+    return named or f"{pool}-store"

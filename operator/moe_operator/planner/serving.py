@@ -33,6 +33,7 @@ from moe_operator.config import OperatorConfig
 from moe_operator.planner.attempts import known_reason
 from moe_operator.planner.blockage import blocked, server_failure
 from moe_operator.planner.children import Repairs, repairs
+from moe_operator.planner.claims import refused_store
 from moe_operator.planner.decisions import Decisions, Serving
 from moe_operator.planner.lineage import by_name, is_promoted
 from moe_operator.planner.scaling import replicas_of_servers, scaled, with_replicas
@@ -48,7 +49,11 @@ def plan_serving(decided: Decisions) -> Serving:
     if target is None and starting is None:
         return Serving(_say(state.expert, False, Reason.NOT_SERVING, _NOTHING), status=None)
     named = named_revisions(state.expert)
-    asked = [item for item in (starting, target) if item is not None and item.metadata.name in named]
+    asked = [
+        item
+        for item in (starting, target)
+        if item is not None and item.metadata.name in named and _may_run(state, item.metadata.name)
+    ]
     fixes = _repairs(state, asked, decided.config)
     return Serving(
         _condition(state, target),
@@ -151,6 +156,14 @@ def _starting(decided: Decisions) -> ExpertRevision | None:
         promoted_now and server_of(decided.state, making.revision.metadata.name)
     )
     return making.revision if recorded is not None and starts else None
+
+
+def _may_run(state: ExpertState, revision: str) -> bool:
+    """Return whether a revision may have servers. If the pool may not use its claim, only those that run already may."""
+    if state.pool is None or refused_store(state.pool, state.claims) is None:
+        return True
+    server = server_of(state, revision)
+    return server is not None and server.desired_replicas > 0
 
 
 def _scale(state: ExpertState, asked: list[ExpertRevision]) -> tuple[tuple[ObjectRef, int], ...]:
