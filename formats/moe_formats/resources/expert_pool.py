@@ -51,8 +51,9 @@ class Storage(Format):
         default=None,
         max_length=253,
         pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
-        description="Existing PersistentVolumeClaim in this namespace to use. Give either this or size. Immutable. "
-        "Default: none.",
+        description="Existing PersistentVolumeClaim in this namespace to use. It needs the label "
+        "`moe-operator.dev/use: store`. Several pools may name the same claim; each keeps its files in a folder of its own. "
+        "Give either this or size. Immutable. Default: none.",
     )
     storage_class: str | None = Field(
         default=None,
