@@ -49,12 +49,13 @@ def plan_serving(decided: Decisions) -> Serving:
     if target is None and starting is None:
         return Serving(_say(state.expert, False, Reason.NOT_SERVING, _NOTHING), status=None)
     named = named_revisions(state.expert)
-    asked = [
-        item
-        for item in (starting, target)
-        if item is not None and item.metadata.name in named and _may_run(state, item.metadata.name)
-    ]
-    fixes = _repairs(state, asked, decided.config)
+    asked = [item for item in (starting, target) if item is not None and item.metadata.name in named]
+    fixes = Repairs()
+    if state.pool is not None and refused_store(state.pool, state.claims) is not None:
+        # No pod may start with that claim: servers that run stay as they are, and only their number changes.
+        asked = [item for item in asked if _runs(state, item.metadata.name)]
+    else:
+        fixes = _repairs(state, asked, decided.config)
     return Serving(
         _condition(state, target),
         _status(state, target, starting),
@@ -158,10 +159,7 @@ def _starting(decided: Decisions) -> ExpertRevision | None:
     return making.revision if recorded is not None and starts else None
 
 
-def _may_run(state: ExpertState, revision: str) -> bool:
-    """Return whether a revision may have servers. If the pool may not use its claim, only those that run already may."""
-    if state.pool is None or refused_store(state.pool, state.claims) is None:
-        return True
+def _runs(state: ExpertState, revision: str) -> bool:
     server = server_of(state, revision)
     return server is not None and server.desired_replicas > 0
 

@@ -306,3 +306,18 @@ def test_no_table_is_made_in_a_store_whose_label_was_removed() -> None:
     world.claim("payroll", use="store")
     world.settle()
     assert world.pool_status().routing.table is not None
+
+
+def test_a_pool_that_is_made_anew_brings_no_server_to_a_claim_that_nobody_opened() -> None:
+    world = World()
+    world.claim("payroll")
+    world.pool()
+    world.expert("code", base={"preset": "tiny"})
+    world.settle()
+    world.delete("ExpertPool", POOL)
+    world.pool(storage={"claim": "payroll"})
+    world.change("code", serving={"temperature": 0.5, "replicas": 2}, runID="again")
+    world.settle()
+    assert world.servers() == {"code-1": 2}
+    assert "payroll" not in mounted(world)
+    assert world.condition("code", "Stalled")[1] == "ClaimNotAllowed"
