@@ -27,10 +27,7 @@ Claims = Mapping[str, ObservedClaim]
 
 
 def refused_store(pool: ExpertPool, claims: Claims) -> Why | None:
-    """Return why a pool may not write to its claim, or None: also if the operator is about to make that claim.
-
-    A plan of the pool makes the claim before it starts any Job.
-    """
+    """Return why a pool may not write to its claim, or None: also if the operator has yet to make that claim."""
     claim, size = claims.get(pool.claim), pool.spec.storage.size
     made_here = size is not None if claim is None else claim.made_for == pool.metadata.name
     if made_here:

@@ -36,7 +36,9 @@ def plan_pool(state: PoolState, config: OperatorConfig, now: datetime) -> Plan:
     namespace = pool.metadata.namespace
     withdrawn = withdrawn_jobs(state, config)
     others = replace(state, jobs=tuple(job for job in state.jobs if job not in withdrawn))
-    admission = Admission() if config.queue else admit(others, now=now)
+    # No Job starts before the pool's claim is seen: until then, somebody else may still create one of that name.
+    waits = bool(config.queue) or state.claim_phase is None
+    admission = Admission() if waits else admit(others, now=now)
     distillation = plan_distillation(state, config, now)
     policy = plan_policy(state, distillation.table)
     fixes = _children(state, policy, config)

@@ -321,3 +321,15 @@ def test_a_pool_that_is_made_anew_brings_no_server_to_a_claim_that_nobody_opened
     assert world.servers() == {"code-1": 2}
     assert "payroll" not in mounted(world)
     assert world.condition("code", "Stalled")[1] == "ClaimNotAllowed"
+
+
+def test_no_job_starts_before_the_claim_of_its_pool_is_there() -> None:
+    world = World()
+    world.pool()
+    world.expert("code", base={"preset": "tiny"})
+    world.reconcile("Expert", "code")
+    world.tick(10)
+    plan = world.plan("ExpertPool", POOL)
+    assert ([item["kind"] for item in plan.apply], plan.resume) == (["PersistentVolumeClaim"], ())
+    world.settle()
+    assert world.status("code").phase == "Serving"
