@@ -118,3 +118,15 @@ class OperatorConfig(ConfigModel):
     lease_seconds: float = 15.0
     #: Name of the Kueue queue that starts Jobs. Empty: the operator starts them itself.
     queue: str = ""
+
+    def usable_stores(self, namespace: str) -> dict[str, Store]:
+        """Return the data stores that Experts and evaluators of a namespace may use, by name."""
+        return {name: item for name, item in self.stores.items() if _may_use(namespace, item)}
+
+    def usable_graders(self, namespace: str) -> dict[str, Grader]:
+        """Return the graders that pools of a namespace may name, by name."""
+        return {name: item for name, item in self.graders.items() if _may_use(namespace, item)}
+
+
+def _may_use(namespace: str, item: Store | Grader) -> bool:
+    return not item.namespaces or namespace in item.namespaces

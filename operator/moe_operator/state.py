@@ -139,6 +139,19 @@ class ObservedGateway:
 
 
 @dataclass(frozen=True, slots=True)
+class ObservedClaim:
+    """A PersistentVolumeClaim that an Expert or a pool names: its phase, and what it may be used for."""
+
+    name: str
+    #: For example ``Bound``.
+    phase: str
+    #: Value of its label ``labels.USE``; empty if it has none.
+    use: str = ""
+    #: Name of the pool that the operator made it for; empty if somebody else made it.
+    made_for: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ExpertState:
     """Everything that decisions about one Expert may look at."""
 
@@ -156,6 +169,8 @@ class ExpertState:
     servers: tuple[ObservedServer, ...]
     #: Live children by kind and name, to compare with what is desired.
     live: Mapping[tuple[str, str], Manifest]
+    #: By name, the claims that exist of those that the Expert, its pool and the pool's evaluators name.
+    claims: Mapping[str, ObservedClaim]
     #: Pods of this Expert's Jobs whose Job is gone. The next attempt waits until they are gone too.
     orphan_pods: tuple[ObservedPod, ...] = ()
 
@@ -175,11 +190,17 @@ class PoolState:
     jobs: tuple[ObservedJob, ...]
     #: Live children of the pool itself by kind and name, to compare with what is desired.
     live: Mapping[tuple[str, str], Manifest]
-    #: Phase of the pool's PersistentVolumeClaim, for example ``Bound``; None if it does not exist.
-    claim_phase: str | None
+    #: By name, the claims that exist of those that the pool, its evaluators and its Experts name.
+    claims: Mapping[str, ObservedClaim]
     gateway: ObservedGateway
     #: Pods of snapshot Jobs whose Job is gone. The next snapshot waits until they are gone too.
     orphan_snapshots: tuple[ObservedPod, ...] = ()
+
+    @property
+    def claim_phase(self) -> str | None:
+        """Phase of the claim that is the pool's store; None if it does not exist."""
+        claim = self.claims.get(self.pool.claim)
+        return claim.phase if claim is not None else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
-from stage import PATIENCE, Refused, Stage
+from stage import PATIENCE, Refused, Stage, made_up_text
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,12 @@ def stage(new_stage: Callable[[str], Stage]) -> Iterator[Stage]:
     stage.expert("baseless", base={"expert": "nobody"})
     stage.expert("hen", base={"expert": "egg"})
     stage.expert("egg", base={"expert": "hen"})
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    stage.apply("PersistentVolumeClaim", "payroll", claim)
+    stage.expert("curious", data={"sources": [{"claim": "payroll", "path": "*.txt"}]})
+    stage.pool("squatter", storage={"claim": "payroll"})
+    stage.expert("squatting", pool="squatter", folder="good")
+    stage.expert("claimless", data={"sources": [{"claim": "attic", "path": "*"}]})
     stage.expert("good")
     yield stage
     stage.clear()
@@ -54,6 +60,9 @@ def _write_bad_data(stage: Stage) -> None:
         ("poolless", "WaitingForPool", "nowhere"),
         ("profileless", "UnknownProfile", "quantum"),
         ("storeless", "UnknownStore", "attic"),
+        ("claimless", "ClaimNotFound", "attic"),
+        ("curious", "ClaimNotAllowed", "kubectl label pvc payroll moe-operator.dev/use=source"),
+        ("squatting", "ClaimNotAllowed", "kubectl label pvc payroll moe-operator.dev/use=store"),
         ("presetless", "UnknownPreset", "huge"),
         ("shortsighted", "ContextTooShort", "spec.training.contextTokens is 383"),
         ("baseless", "BaseNotFound", "nobody"),
@@ -68,6 +77,23 @@ def test_what_refers_to_nothing_is_stalled_with_what_there_is(
     assert words in stalled["message"]
     assert stage.condition(name, "Ready")["status"] == "False"
     assert not [job for job in stage.names("Job") if job.startswith(f"{name}-")]
+
+
+def test_another_teams_claim_is_mounted_by_nothing_until_it_is_labelled(stage: Stage):
+    stage.wait_for("squatter", "StorageReady", "False", reason="ClaimNotAllowed", kind="ExpertPool")
+    stage.wait_for("curious", "Stalled", reason="ClaimNotAllowed")
+    everything = [item for kind in ("Job", "Deployment", "Pod") for item in stage.all(kind)]
+    assert not [item["metadata"]["name"] for item in everything if "payroll" in json.dumps(item["spec"])]
+    folder = stage.volume("payroll")
+    for number in range(12):
+        (folder / f"{number}.txt").write_text(made_up_text("payroll", str(number)))
+    stage.patch(
+        "PersistentVolumeClaim", "payroll", {"metadata": {"labels": {"moe-operator.dev/use": "source"}}}
+    )
+    stage.wait_for("curious", "DataReady", seconds=2 * PATIENCE)
+    assert 0 < stage.status("curious")["snapshot"]["documents"] <= 12
+    assert stage.condition("squatting", "Stalled")["reason"] == "ClaimNotAllowed"
+    assert not [job for job in stage.names("Job") if job.startswith("squatting-")]
 
 
 @pytest.mark.parametrize(

@@ -37,8 +37,9 @@ class DataSource(Format):
     )
     claim: Annotated[str, Field(max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")] | None = Field(
         default=None,
-        description="PersistentVolumeClaim in this namespace to read from, mounted read-only. Give either this or store. "
-        "Default: none.",
+        description="PersistentVolumeClaim in this namespace to read from, mounted read-only. It needs the label "
+        "`moe-operator.dev/use: source`, unless a data store that the namespace may use names it. Give either this or "
+        "store. Default: none.",
     )
     path: StorePath = Field(
         description="Glob of files, relative to the store or claim, for example `mathematics/*.jsonl.gz`. `..`, and links "

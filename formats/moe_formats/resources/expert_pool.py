@@ -51,8 +51,9 @@ class Storage(Format):
         default=None,
         max_length=253,
         pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
-        description="Existing PersistentVolumeClaim in this namespace to use. Give either this or size. Immutable. "
-        "Default: none.",
+        description="Existing PersistentVolumeClaim in this namespace to use. It needs the label "
+        "`moe-operator.dev/use: store`. Several pools may name the same claim; each keeps its files in a folder of its own. "
+        "Give either this or size. Immutable. Default: none.",
     )
     storage_class: str | None = Field(
         default=None,
@@ -274,4 +275,9 @@ class ExpertPool(CustomResource):
     @property
     def claim(self) -> str:
         """Name of the PersistentVolumeClaim that is the pool's store: the user's, or one that the operator makes."""
-        return self.spec.storage.claim or f"{self.metadata.name}-store"
+        return claim_of(self.metadata.name, self.spec.storage.claim)
+
+
+def claim_of(pool: str, named: str | None) -> str:
+    """Return the name of a pool's claim: the one that spec.storage.claim names, or else the one that the operator makes."""
+    return named or f"{pool}-store"

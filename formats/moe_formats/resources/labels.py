@@ -22,6 +22,10 @@ ROLE = f"{GROUP}/role"
 #: Label of a Job or a revision: the first 16 hexadecimal digits of the digest of its inputs.
 INPUTS = f"{GROUP}/inputs"
 
+#: Label of a PersistentVolumeClaim, by which those who may change it let Experts and pools of its namespace use it:
+#: `source` to be read, `store` to be written as a pool's store.
+USE = f"{GROUP}/use"
+
 #: Annotation of a Job: the digest of the JobConfig that it was created with.
 CONFIG_DIGEST = f"{GROUP}/config-digest"
 

@@ -158,6 +158,18 @@ class Reason(StrEnum):
         "A source, an evaluator or the base names a data store that this namespace may not use. The message "
         "lists the stores that it may use.",
     )
+    CLAIM_NOT_FOUND = (
+        "ClaimNotFound",
+        "A source, an evaluator or spec.storage.claim names a PersistentVolumeClaim that does not exist in this "
+        "namespace. Create it with the label that the message names, or name another. Nothing starts until then.",
+    )
+    CLAIM_NOT_ALLOWED = (
+        "ClaimNotAllowed",
+        "A source, an evaluator or a pool's storage names a PersistentVolumeClaim that may not be used for it: its "
+        "label moe-operator.dev/use is missing or says something else, or it is the store of another pool. The "
+        "message has the field and the `kubectl label` command; somebody who may change the claim has to run it. "
+        "Nothing new starts until then. What runs and serves goes on.",
+    )
     UNKNOWN_EVALUATOR = (
         "UnknownEvaluator",
         "The Expert asks for an evaluator that its pool does not define. The message lists those that it "

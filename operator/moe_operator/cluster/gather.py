@@ -15,6 +15,7 @@ from moe_formats.resources.expert_pool import ExpertPool
 from moe_formats.resources.expert_revision import ExpertRevision
 from moe_operator.cluster.cache import Cache
 from moe_operator.cluster.observe import (
+    observed_claim,
     observed_gateway,
     observed_job,
     observed_pod,
@@ -25,6 +26,7 @@ from moe_operator.state import (
     ExpertState,
     Key,
     Manifest,
+    ObservedClaim,
     ObservedGateway,
     ObservedJob,
     ObservedPod,
@@ -77,6 +79,7 @@ def gather_expert(key: Key, cache: Cache, answers: Answers) -> ExpertState | Non
             if kind == "Deployment" and _is_server(item)
         ),
         live=own,
+        claims=_claims(cache, key.namespace, pool, [expert]),
         orphan_pods=_orphan_pods(cache, key),
     )
 
@@ -91,19 +94,30 @@ def gather_pool(key: Key, cache: Cache, answers: Answers) -> PoolState | None:
     live = {
         (kind, item["metadata"]["name"]): item for kind in CHILDREN for item in cache.of_controller(kind, uid)
     }
-    claim = cache.get("PersistentVolumeClaim", key.namespace, pool.claim)
+    experts = _parsed(cache, cache.of_pool("Expert", key.namespace, key.name), Expert)
     servers = [_server(cache, item) for item in _of_pool(cache, "Deployment", key) if _is_server(item)]
     return PoolState(
         pool=pool,
-        experts=_parsed(cache, cache.of_pool("Expert", key.namespace, key.name), Expert),
+        experts=experts,
         revisions=_parsed(cache, cache.of_pool("ExpertRevision", key.namespace, key.name), ExpertRevision),
         servers={server.name: server for server in servers},
         jobs=_jobs(cache, _of_pool(cache, "Job", key), answers),
         live=live,
-        claim_phase=(claim.get("status") or {}).get("phase", "Pending") if claim else None,
+        claims=_claims(cache, key.namespace, pool, experts.values()),
         gateway=_gateway(cache, key, live.values(), answers),
         orphan_snapshots=_orphan_snapshots(cache, key),
     )
+
+
+def _claims(
+    cache: Cache, namespace: str, pool: ExpertPool | None, experts: Iterable[Expert]
+) -> dict[str, ObservedClaim]:
+    """Return the claims that exist of those that a pool, its evaluators and some Experts name."""
+    names = {source.claim for expert in experts for source in expert.spec.data.sources}
+    if pool is not None:
+        names |= {pool.claim, *(item.claim for item in pool.spec.evaluation.evaluators)}
+    found = [cache.get("PersistentVolumeClaim", namespace, name) for name in names if name]
+    return {claim.name: claim for claim in (observed_claim(item) for item in found if item is not None)}
 
 
 def _parsed(cache: Cache, manifests: Iterable[Manifest], type_: type[Model]) -> dict[str, Model]:

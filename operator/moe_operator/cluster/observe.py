@@ -13,6 +13,7 @@ from moe_operator.cluster.resources import label_of
 from moe_operator.state import (
     AnyHeadline,
     Manifest,
+    ObservedClaim,
     ObservedGateway,
     ObservedJob,
     ObservedPod,
@@ -46,6 +47,18 @@ def observed_job(job: Manifest, pods: Sequence[Manifest], progress: Progress | N
         expert=label_of(job, labels.EXPERT),
         finished=_time(end["lastTransitionTime"]) if end and end.get("lastTransitionTime") else None,
         width=job["spec"].get("parallelism", 1),
+    )
+
+
+def observed_claim(claim: Manifest) -> ObservedClaim:
+    """Return what a claim may be used for. The operator made it for a pool if it has all labels of a pool's store."""
+    ours = label_of(claim, labels.MANAGED_BY) == labels.FIELD_MANAGER
+    store = ours and label_of(claim, labels.ROLE) == Role.STORE
+    return ObservedClaim(
+        name=claim["metadata"]["name"],
+        phase=(claim.get("status") or {}).get("phase", "Pending"),
+        use=label_of(claim, labels.USE),
+        made_for=label_of(claim, labels.POOL) if store else "",
     )
 
 

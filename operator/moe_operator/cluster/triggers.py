@@ -6,13 +6,14 @@
 | an Expert's spec, snapshot, current revision, condition Stalled or existence | itself and its pool | all members of its pool |
 | an ExpertRevision, a Job or another child | its Expert if it has one, and its pool | |
 | a pool | itself | all its members |
-| a PersistentVolumeClaim | the pools that use it | all members of these pools |
+| a PersistentVolumeClaim | the pools and Experts that name it, and these Experts' pools | all members of the pools that name it |
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from moe_formats.resources import labels
+from moe_formats.resources.expert_pool import claim_of
 from moe_operator.state import Key, Manifest
 
 #: For each reconciled kind, the function that returns the name of an object's pool. It is a column of ``subjects.py``.
@@ -46,8 +47,10 @@ def concerned(old: Manifest | None, new: Manifest | None, lookup: Lookup, pool_o
         pools = {either["metadata"]["name"]}
         first = {Key("ExpertPool", namespace, name) for name in pools}
     elif kind == "PersistentVolumeClaim":
-        pools = _claim_users(either, lookup)
+        pools = _pools_of_claim(either, lookup)
         first = {Key("ExpertPool", namespace, name) for name in pools}
+        for reader in _readers(either, lookup):
+            first |= _own_keys("Expert", namespace, reader, pool_of)
     else:
         first = _own_keys(kind, namespace, either, pool_of)
         changed = kind == "Expert" and _seen_by_peers(old) != _seen_by_peers(new)
@@ -85,12 +88,31 @@ def _members(namespace: str, pool: str, lookup: Lookup, pool_of: PoolOf) -> Iter
             yield Key(kind, namespace, member["metadata"]["name"])
 
 
-def _claim_users(claim: Manifest, lookup: Lookup) -> set[str]:
-    """Return the names of the pools that a claim was created for, or that name it in their spec."""
-    metadata = claim["metadata"]
-    pools = {(metadata.get("labels") or {}).get(labels.POOL, "")}
-    for pool in lookup.all("ExpertPool"):
-        same_namespace = pool["metadata"]["namespace"] == metadata["namespace"]
-        if same_namespace and pool["spec"].get("storage", {}).get("claim") == metadata["name"]:
-            pools.add(pool["metadata"]["name"])
+def _pools_of_claim(claim: Manifest, lookup: Lookup) -> set[str]:
+    """Return the names of the pools that a claim was created for, or that name it as their store or for an evaluator."""
+    name = claim["metadata"]["name"]
+    pools = {(claim["metadata"].get("labels") or {}).get(labels.POOL, "")}
+    for pool in _beside(claim, "ExpertPool", lookup):
+        own, spec = pool["metadata"]["name"], pool.get("spec") or {}
+        evaluators = (spec.get("evaluation") or {}).get("evaluators") or []
+        store = claim_of(own, (spec.get("storage") or {}).get("claim"))
+        if name in {store, *(item.get("claim") for item in evaluators)}:
+            pools.add(own)
     return pools - {""}
+
+
+def _readers(claim: Manifest, lookup: Lookup) -> list[Manifest]:
+    """Return the Experts that name a claim as a source."""
+    name = claim["metadata"]["name"]
+
+    def sources(expert: Manifest) -> list[Manifest]:
+        return ((expert.get("spec") or {}).get("data") or {}).get("sources") or []
+
+    experts = _beside(claim, "Expert", lookup)
+    return [expert for expert in experts if any(item.get("claim") == name for item in sources(expert))]
+
+
+def _beside(claim: Manifest, kind: str, lookup: Lookup) -> Iterator[Manifest]:
+    """Yield the objects of a kind in a claim's namespace."""
+    namespace = claim["metadata"].get("namespace", "")
+    return (item for item in lookup.all(kind) if item["metadata"].get("namespace", "") == namespace)

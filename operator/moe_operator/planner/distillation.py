@@ -19,6 +19,7 @@ from moe_operator.builders.distill_job import build_distill_job
 from moe_operator.config import OperatorConfig
 from moe_operator.planner.attempts import Work, assess
 from moe_operator.planner.blockage import blocked
+from moe_operator.planner.claims import refused_store
 from moe_operator.planner.conditions import Says, Why
 from moe_operator.planner.data import plain_profile
 from moe_operator.planner.job_configs import distill_job
@@ -86,6 +87,9 @@ def plan_distillation(state: PoolState, config: OperatorConfig, now: datetime) -
         made = _table(work.headline, roster)
         return Distillation(made, says=_made(made))
     create: tuple[Manifest, ...] = ()
+    refusal = refused_store(state.pool, state.claims)
+    if work.state == "Wanted" and refusal is not None:
+        return Distillation(table, delete=_delete(state, keep=jobs), says=Says(None, *refusal))
     if work.state == "Wanted" and not state.pool.spec.paused and not _first_revisions_coming(state):
         manifest = build_distill_job(
             name=distill_job_name(state.pool.metadata.name, digest, work.number),

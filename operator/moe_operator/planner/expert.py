@@ -112,7 +112,8 @@ def _creations(decided: Decisions) -> Iterator[Manifest]:
 def _earliest(decided: Decisions) -> float | None:
     """Return the seconds until the Expert has to be looked at again even if nothing changes, or None."""
     waits = [decided.data.wait, decided.making.wait if decided.making is not None else None]
-    if decided.awaited or not decided.base.ready:
+    passing = decided.finding is not None and decided.mistake is None
+    if decided.awaited or passing or not decided.base.ready:
         waits.append(LOOK_AGAIN)
     known = [wait for wait in waits if wait is not None]
     return min(known) if known else None

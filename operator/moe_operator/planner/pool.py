@@ -15,6 +15,7 @@ from moe_operator.builders.store import build_store
 from moe_operator.config import OperatorConfig
 from moe_operator.planner.admission import Admission, admit
 from moe_operator.planner.children import Repairs, repairs
+from moe_operator.planner.claims import refused_store, withdrawn_jobs
 from moe_operator.planner.distillation import Distillation, plan_distillation
 from moe_operator.planner.names import gateway_name, policy_name
 from moe_operator.planner.pool_status import pool_events, pool_status
@@ -33,25 +34,32 @@ def plan_pool(state: PoolState, config: OperatorConfig, now: datetime) -> Plan:
     if pool.metadata.deletion_timestamp is not None:
         return Plan()
     namespace = pool.metadata.namespace
-    admission = Admission() if config.queue else admit(state, now=now)
+    withdrawn = withdrawn_jobs(state, config)
+    others = replace(state, jobs=tuple(job for job in state.jobs if job not in withdrawn))
+    # No Job starts before the pool's claim is seen: until then, somebody else may still create one of that name.
+    waits = bool(config.queue) or state.claim_phase is None
+    admission = Admission() if waits else admit(others, now=now)
     distillation = plan_distillation(state, config, now)
     policy = plan_policy(state, distillation.table)
     fixes = _children(state, policy, config)
     status = pool_status(state, policy, distillation, now=now)
     after = replace(state, pool=pool.model_copy(update={"status": status}))
     finished = finished_servers(after, policy, now=now)
+    deleted = (
+        *(job_ref(job, namespace) for job in (*withdrawn, *admission.yield_turn)),
+        *distillation.delete,
+        *(ref for server in finished for ref in _server_refs(server, namespace)),
+    )
     statuses = status_write(pool, status)
     events = pool_events(pool.status, status) if statuses else ()
     return Plan(
         create=(*_missing_store(state), *distillation.create),
         apply=fixes.apply,
-        scale=scaled(state.live, gateway_name(pool.metadata.name), replicas_of_gateway(pool)),
+        scale=scaled(state.live, gateway_name(pool.metadata.name), replicas_of_gateway(pool))
+        if _may_run(state)
+        else (),
         resume=tuple(job_ref(job, namespace) for job in admission.start),
-        delete=(
-            *(job_ref(job, namespace) for job in admission.yield_turn),
-            *distillation.delete,
-            *(ref for server in finished for ref in _server_refs(server, namespace)),
-        ),
+        delete=tuple(dict.fromkeys(deleted)),
         statuses=statuses,
         events=(*events, *fixes.events),
         requeue=_earliest(state, admission, distillation, policy),
@@ -68,11 +76,16 @@ def _children(state: PoolState, policy: RoutingPolicy | None, config: OperatorCo
     """Return the gateway objects that are missing or were changed."""
     # The ConfigMap and the Deployment may also differ because the policy or the spec has changed. A Service never does.
     return repairs(
-        _gateway(state, policy, config),
+        _gateway(state, policy, config) if _may_run(state) else [],
         state.live,
         existed=state.pool.status.routing.digest is not None,
         edited=("Service",),
     )
+
+
+def _may_run(state: PoolState) -> bool:
+    """Return whether the pool may have a gateway. If it may not use its claim, only one that runs already may go on."""
+    return refused_store(state.pool, state.claims) is None or state.gateway.desired_replicas > 0
 
 
 def _gateway(state: PoolState, policy: RoutingPolicy | None, config: OperatorConfig) -> list[Manifest]:

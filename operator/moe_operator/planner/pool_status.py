@@ -15,6 +15,7 @@ from moe_formats.resources.reasons import Reason
 from moe_formats.routing_policy import RoutingPolicy
 from moe_operator.builders.gateway import gateway_selector, gateway_url
 from moe_operator.planner.blockage import blocked
+from moe_operator.planner.claims import refused_store
 from moe_operator.planner.conditions import Says, Why, kstatus, say, stall_events
 from moe_operator.planner.distillation import Distillation, table_summary
 from moe_operator.planner.names import gateway_name
@@ -85,6 +86,9 @@ def _routing(state: PoolState, policy: RoutingPolicy | None, distillation: Disti
 
 def _storage(state: PoolState) -> Condition:
     type_ = ConditionType.STORAGE_READY
+    refusal = refused_store(state.pool, state.claims)
+    if refusal is not None:
+        return _say(state, type_, False, *refusal)
     if state.claim_phase == "Bound":
         return _say(state, type_, True, Reason.READY, f"the claim {state.pool.claim} is bound")
     phase = state.claim_phase or "missing"
@@ -138,10 +142,17 @@ def _gateway(state: PoolState, policy: RoutingPolicy | None) -> Condition:
 def _kstatus(
     state: PoolState, storage: Condition, experts: Condition, gateway: Condition, distillation: Distillation
 ) -> tuple[Condition, Condition, Condition]:
-    """Return Ready, Reconciling and Stalled. The pool stalls if no table can be made, but not if an Expert stalls."""
-    stop = distillation.failure
+    """Return Ready, Reconciling and Stalled.
+
+    The pool stalls if it may not use its claim or if no table can be made, but not if an Expert stalls.
+    """
+    refusal = refused_store(state.pool, state.claims)
+    refused = refusal is not None and refusal.reason is Reason.CLAIM_NOT_ALLOWED
+    stop = refusal if refused else distillation.failure
     lacking = next((item for item in (gateway, experts, storage) if item.status != "True"), None)
-    if lacking is not None:
+    if refusal is not None:
+        ready = Says(False, *refusal)
+    elif lacking is not None:
         ready = Says(False, Reason(lacking.reason), lacking.message)
     else:
         ready = Says(False, *stop) if stop is not None else Says(True, Reason.READY, experts.message)

@@ -33,6 +33,7 @@ from moe_operator.config import OperatorConfig
 from moe_operator.planner.attempts import known_reason
 from moe_operator.planner.blockage import blocked, server_failure
 from moe_operator.planner.children import Repairs, repairs
+from moe_operator.planner.claims import refused_store
 from moe_operator.planner.decisions import Decisions, Serving
 from moe_operator.planner.lineage import by_name, is_promoted
 from moe_operator.planner.scaling import replicas_of_servers, scaled, with_replicas
@@ -49,7 +50,12 @@ def plan_serving(decided: Decisions) -> Serving:
         return Serving(_say(state.expert, False, Reason.NOT_SERVING, _NOTHING), status=None)
     named = named_revisions(state.expert)
     asked = [item for item in (starting, target) if item is not None and item.metadata.name in named]
-    fixes = _repairs(state, asked, decided.config)
+    fixes = Repairs()
+    if state.pool is not None and refused_store(state.pool, state.claims) is not None:
+        # No pod may start with that claim: servers that run stay as they are, and only their number changes.
+        asked = [item for item in asked if _runs(state, item.metadata.name)]
+    else:
+        fixes = _repairs(state, asked, decided.config)
     return Serving(
         _condition(state, target),
         _status(state, target, starting),
@@ -151,6 +157,11 @@ def _starting(decided: Decisions) -> ExpertRevision | None:
         promoted_now and server_of(decided.state, making.revision.metadata.name)
     )
     return making.revision if recorded is not None and starts else None
+
+
+def _runs(state: ExpertState, revision: str) -> bool:
+    server = server_of(state, revision)
+    return server is not None and server.desired_replicas > 0
 
 
 def _scale(state: ExpertState, asked: list[ExpertRevision]) -> tuple[tuple[ObjectRef, int], ...]:

@@ -13,8 +13,9 @@ from moe_formats import context_length
 from moe_formats.paths import leaves_its_root
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.reasons import Reason
-from moe_operator.config import Grader, OperatorConfig, Store
+from moe_operator.config import OperatorConfig
 from moe_operator.planner.base import pinned_base
+from moe_operator.planner.claims import refused_source, refused_store
 from moe_operator.planner.evaluators import asked_evaluators, evaluator_names
 from moe_operator.planner.lineage import is_promoted
 from moe_operator.planner.times import SAME_APPLY
@@ -38,13 +39,13 @@ def validate(state: ExpertState, config: OperatorConfig) -> Finding | None:
 
 
 def may_pass(finding: Finding, expert: Expert, *, now: datetime) -> bool:
-    """Return whether a finding may go away by itself: a missing base may arrive a moment later from the same apply.
+    """Return whether a finding may go away by itself: what is missing may arrive a moment later from the same apply.
 
     Until then nothing starts, but no mistake is reported either.
     """
     created = expert.metadata.creation_timestamp
     young = created is not None and now < created + SAME_APPLY
-    return young and finding.reason is Reason.BASE_NOT_FOUND
+    return young and finding.reason in (Reason.BASE_NOT_FOUND, Reason.CLAIM_NOT_FOUND)
 
 
 def twins(state: ExpertState) -> list[str]:
@@ -54,24 +55,6 @@ def twins(state: ExpertState) -> list[str]:
         return []
     own = state.expert.metadata.name
     return sorted(name for name, peer in state.peers.items() if name != own and peer.spec.domain == domain)
-
-
-def usable_stores(namespace: str, config: OperatorConfig) -> dict[str, Store]:
-    """Return the data stores that Experts of a namespace may use, by name."""
-    return {
-        name: store
-        for name, store in config.stores.items()
-        if not store.namespaces or namespace in store.namespaces
-    }
-
-
-def usable_graders(namespace: str, config: OperatorConfig) -> dict[str, Grader]:
-    """Return the graders that pools of a namespace may name, by name."""
-    return {
-        name: grader
-        for name, grader in config.graders.items()
-        if not grader.namespaces or namespace in grader.namespaces
-    }
 
 
 def _pool_exists(state: ExpertState, config: OperatorConfig) -> Finding | None:
@@ -96,7 +79,7 @@ def _name_is_free(state: ExpertState, config: OperatorConfig) -> Finding | None:
 
 
 def _stores_are_known(state: ExpertState, config: OperatorConfig) -> Finding | None:
-    usable = usable_stores(state.expert.metadata.namespace, config)
+    usable = config.usable_stores(state.expert.metadata.namespace)
     base = state.expert.spec.base.store
     if base is not None and base not in usable:
         return Finding(
@@ -114,11 +97,21 @@ def _stores_are_known(state: ExpertState, config: OperatorConfig) -> Finding | N
     return None
 
 
+def _store_is_open(state: ExpertState, config: OperatorConfig) -> Finding | None:
+    refusal = refused_store(state.pool, state.claims) if state.pool is not None else None
+    return Finding(*refusal) if refusal is not None else None
+
+
+def _sources_are_open(state: ExpertState, config: OperatorConfig) -> Finding | None:
+    refusal = refused_source(state.expert, state.pool, state.claims, config)
+    return Finding(*refusal) if refusal is not None else None
+
+
 def _evaluators_are_known(state: ExpertState, config: OperatorConfig) -> Finding | None:
     if state.pool is None:
         return None
     known = {item.name: item for item in state.pool.spec.evaluation.evaluators}
-    usable = usable_stores(state.expert.metadata.namespace, config)
+    usable = config.usable_stores(state.expert.metadata.namespace)
     for name in evaluator_names(state.expert):
         if name not in known:
             return Finding(
@@ -137,7 +130,7 @@ def _evaluators_are_known(state: ExpertState, config: OperatorConfig) -> Finding
 
 
 def _graders_are_known(state: ExpertState, config: OperatorConfig) -> Finding | None:
-    usable = usable_graders(state.expert.metadata.namespace, config)
+    usable = config.usable_graders(state.expert.metadata.namespace)
     for evaluator in asked_evaluators(state.expert, state.pool):
         if evaluator.grader is not None and evaluator.grader not in usable:
             return Finding(
@@ -258,6 +251,8 @@ CHECKS: tuple[Check, ...] = (
     _paths_stay_inside,
     _stores_are_known,
     _evaluators_are_known,
+    _store_is_open,
+    _sources_are_open,
     _graders_are_known,
     _profiles_are_known,
     _preset_is_known,

@@ -1,8 +1,9 @@
 import pytest
 from pydantic import ValidationError
 
+from moe_formats.resources import labels
 from moe_operator.cluster.gather import Answers, gather_expert, gather_pool
-from moe_operator.state import Key
+from moe_operator.state import Key, ObservedClaim
 
 DIGEST = "sha256:" + "0" * 64
 E, P = Key("Expert", "ns", "e"), Key("ExpertPool", "ns", "p")
@@ -108,6 +109,26 @@ def test_the_claim_is_the_pools_own_or_the_one_it_names(cache, make, expert, poo
     cache.put(pool("p", spec={"storage": {"claim": "shared"}}, version=2))
     state = gather_pool(P, cache, Answers())
     assert (state.pool.claim, state.claim_phase) == ("shared", None)
+
+
+def test_the_claims_that_an_expert_and_its_pool_name_are_gathered_with_what_they_are_for(
+    cache, make, expert, pool
+):
+    items = {"name": "sums", "measure": "exactMatch", "claim": "items", "path": "*"}
+    cache.put(pool("p", spec={"evaluation": {"evaluators": [items]}}))
+    cache.put(expert("e", spec={"data": {"sources": [{"claim": "text", "path": "*"}]}}))
+    cache.put(expert("f", spec={"data": {"sources": [{"claim": "letters", "path": "*"}]}}))
+    cache.put(make("PersistentVolumeClaim", "p-store", pool="p", role="store", status={"phase": "Bound"}))
+    text = make("PersistentVolumeClaim", "text")
+    text["metadata"]["labels"] = {labels.USE: "source"}
+    for claim in (text, make("PersistentVolumeClaim", "letters"), make("PersistentVolumeClaim", "payroll")):
+        cache.put(claim)
+    own = ObservedClaim("p-store", "Bound", made_for="p")
+    assert gather_expert(E, cache, Answers()).claims == {
+        "p-store": own,
+        "text": ObservedClaim("text", "Pending", use="source"),
+    }
+    assert set(gather_pool(P, cache, Answers()).claims) == {"p-store", "text", "letters"}
 
 
 def test_a_job_whose_role_was_edited_away_is_left_out(cache, make, expert):

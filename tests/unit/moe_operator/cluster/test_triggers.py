@@ -78,5 +78,25 @@ def test_a_claim_concerns_the_pools_that_use_it(full, make, pool):
     assert concerned(None, make("PersistentVolumeClaim", "shared"), full) == ({POOL}, {A, B})
 
 
+def test_a_claim_concerns_the_pools_whose_store_it_may_be_without_any_label(full, make):
+    claim = make("PersistentVolumeClaim", "p-store")
+    claim["metadata"]["labels"] = {}
+    assert concerned(None, claim, full) == ({POOL}, {A, B})
+    elsewhere = copy.deepcopy(claim)
+    elsewhere["metadata"]["namespace"] = "other"
+    assert concerned(None, elsewhere, full) == (set(), set())
+
+
+def test_a_claim_concerns_the_experts_that_read_it_and_the_pools_whose_evaluators_do(
+    full, make, expert, pool
+):
+    claim = make("PersistentVolumeClaim", "text")
+    full.put(expert("a", spec={"data": {"sources": [{"claim": "text", "path": "*"}]}}, version=2))
+    assert concerned(claim, None, full) == ({A, POOL}, set())
+    items = {"name": "sums", "measure": "exactMatch", "claim": "text", "path": "*"}
+    full.put(pool("p", spec={"evaluation": {"evaluators": [items]}}, version=2))
+    assert concerned(claim, claim, full) == ({A, POOL}, {B})
+
+
 def test_an_object_without_labels_concerns_nobody(full, make):
     assert concerned(None, make("ConfigMap", "x"), full) == (set(), set())

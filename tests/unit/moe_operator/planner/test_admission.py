@@ -11,6 +11,7 @@ def world() -> World:
     """Two domains and their base whose snapshot Jobs were just made, long after the Experts."""
     world = World()
     world.pool()
+    world.reconcile("ExpertPool", POOL)  # makes the claim, without which nothing starts
     for name in ("code", "mathematics", "general"):
         world.expert(name)
     for name in ("code", "mathematics", "general"):
@@ -68,6 +69,7 @@ def test_a_base_waits_for_the_snapshots_of_those_that_branch_from_it(world: Worl
 def test_a_mixture_waits_a_moment_for_experts_that_come_in_the_same_apply() -> None:
     world = World()
     world.pool()
+    world.reconcile("ExpertPool", POOL)  # makes the claim, without which nothing starts
     world.expert("general")
     world.reconcile("Expert", "general")
     early = world.plan("ExpertPool", POOL)

@@ -82,6 +82,8 @@ def test_asking_for_an_evaluator_later_reads_its_items_and_makes_no_revision() -
 def test_only_the_claims_of_evaluators_that_are_asked_for_are_mounted() -> None:
     other = {**SUMS, "name": "other", "store": None, "claim": "elsewhere"}
     world = world_with([SUMS, other], promotion={"evaluators": ["other"]})
+    world.claim("elsewhere", use="source")
+    world.settle()
     (job,) = world.all("Job", expert="code", role="snapshot")
     volumes = [v.get("persistentVolumeClaim", {}) for v in job["spec"]["template"]["spec"]["volumes"]]
     assert {"claimName": "elsewhere", "readOnly": True} in volumes

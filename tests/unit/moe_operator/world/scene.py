@@ -38,6 +38,16 @@ class Scene:
             given["domain"] = spec.pop("domain", name)
         self.put("Expert", name, {**given, **spec})
 
+    def claim(self, name: str, use: str | None = None) -> None:
+        """Create a claim of somebody's own, or change how it is labelled: for ``use``, or for none."""
+        if not self.has("PersistentVolumeClaim", name):
+            metadata = {"name": name, "namespace": NAMESPACE}
+            self.server.add({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": metadata})
+        live = self.get("PersistentVolumeClaim", name)
+        marks = {**(live["metadata"].get("labels") or {}), labels.USE: use}
+        kept = {key: value for key, value in marks.items() if value is not None}
+        self.server.add({**live, "metadata": {**live["metadata"], "labels": kept}})
+
     def change(self, name: str, **spec: Any) -> None:
         """Change fields of an Expert's spec."""
         self.put("Expert", name, {**self.get("Expert", name)["spec"], **spec})
