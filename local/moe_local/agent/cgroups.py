@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,8 @@ from moe_local.agent.launch import Cgroup
 GROUP = "moe-local"
 MOST_PROCESSES = 4096
 """Processes and threads of one container: so many that no program needs more, so few that the machine survives them."""
+NEW_SECONDS = 60.0
+"""A group of this age has its processes, if its container was ever started."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,8 @@ class Cgroups:
             return [{"folder": str(self.memory / attempt), "settings": settings | {"pids.max": tasks}}]
         groups: list[Cgroup] = []
         if self.memory and memory_bytes:
-            groups.append(
-                {"folder": str(self.memory / attempt), "settings": {"memory.limit_in_bytes": limit}}
-            )
+            settings = {"memory.limit_in_bytes": limit, "memory.memsw.limit_in_bytes": limit}
+            groups.append({"folder": str(self.memory / attempt), "settings": settings})
         if self.pids:
             groups.append({"folder": str(self.pids / attempt), "settings": {"pids.max": tasks}})
         return groups
@@ -71,7 +74,8 @@ class Cgroups:
         """Remove the groups that no process is in any more, and whose supervisor could not remove them."""
         for top in {self.memory, self.pids} - {None}:
             assert top
-            remove(folder for folder in top.iterdir() if folder.is_dir())
+            old = time.time() - NEW_SECONDS
+            remove(folder for folder in top.iterdir() if folder.is_dir() and folder.stat().st_mtime < old)
 
 
 def remove(folders: Iterable[Path]) -> None:
@@ -98,11 +102,5 @@ def _prepare(group: Path, needed: str, *, subtree: bool = False) -> bool:
 
 
 def _can_join(group: Path) -> bool:
-    child = os.fork()
-    if child == 0:
-        try:
-            (group / "cgroup.procs").write_text("0")
-        except OSError:
-            os._exit(1)
-        os._exit(0)
-    return os.waitpid(child, 0)[1] == 0
+    join = ["/bin/sh", "-c", 'echo 0 >"$1"', "sh", str(group / "cgroup.procs")]
+    return subprocess.run(join, capture_output=True, check=False).returncode == 0

@@ -13,15 +13,13 @@ from pathlib import Path
 from moe_local.agent.api_client import JSON, APIClient, APIError, ConflictError, NotFoundError
 from moe_local.agent.config import AgentConfig
 from moe_local.agent.machine import Isolation
-from moe_local.agent.status import NODE_ADDRESS, timestamp
+from moe_local.agent.status import ISOLATION, NODE_ADDRESS, NOT_ISOLATED, timestamp
 
 log = logging.getLogger(__name__)
 
 LEASE_SECONDS = 40
 STATUS_EVERY = 30
 """Heartbeats between two reports of the whole status; every heartbeat renews the Lease."""
-ISOLATION, NOT_ISOLATED = "moe-operator.dev/isolation", "moe-operator.dev/not-isolated"
-"""Annotations of the Node: how pods are isolated, and what is not isolated here but would be elsewhere, one per line."""
 KUBELET_VERSION = "v1.36.3"
 MOST_PODS = "110"
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -366,13 +367,24 @@ def beneath(folder: Path, inner: str, owner: int | None = None) -> Path:
     if inner.startswith("/") or ".." in parts:
         raise ConfigurationError(f"subPath {inner!r} must be relative and without '..'")
     root = folder.resolve()
-    current = root
-    for part in parts:
-        current = current / part
-        if not current.exists() and not current.is_symlink():
-            current.mkdir()
-            give(current, owner)
-        current = current.resolve()
-        if not current.is_relative_to(root):
-            raise ConfigurationError(f"subPath {inner!r} leads out of its volume")
-    return current
+    found = (root / inner).resolve()
+    if not found.is_relative_to(root):
+        raise ConfigurationError(f"subPath {inner!r} leads out of its volume")
+    _make_folders(root, found.relative_to(root).parts, owner)
+    return found
+
+
+def _make_folders(root: Path, parts: Sequence[str], owner: int | None) -> None:
+    """Create what is missing of a path, opened part by part: a pod of the volume may change it at the same time."""
+    descriptor = os.open(root, os.O_PATH)
+    try:
+        for part in parts:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, dir_fd=descriptor)
+                if owner is not None:
+                    os.chown(part, owner, owner, dir_fd=descriptor, follow_symlinks=False)
+            inner = os.open(part, os.O_PATH | os.O_NOFOLLOW, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+    finally:
+        os.close(descriptor)

@@ -18,14 +18,7 @@ from moe_local.agent.machine import try_out
 from moe_local.cluster import LocalCluster
 from moe_local.folder import load_network
 
-from .conftest import (
-    JSON,
-    SecondAgent,
-    Space,
-    ordinary_user,
-    pod,
-    processes_with,
-)
+from .conftest import JSON, SecondAgent, Space, container_status, ordinary_user, pod, processes_with, wait_for
 
 ATTACK = Path(__file__).with_name("intruder.py").read_text()
 NOBODY_MAY = "Operation not permitted"
@@ -156,27 +149,44 @@ def limiting(request: pytest.FixtureRequest, make_agent: Callable[..., SecondAge
     return make_agent(**ordinary_user()).name
 
 
-EAT = "import time\nkept = []\nwhile True:\n    kept.append(bytearray(8 << 20))\n    time.sleep(0.01)\n"
+EAT = """import time
+kept = []
+while True:
+    kept.append(b"x" * (8 << 20))
+    time.sleep(0.01)
+"""
+EAT_IN_CHILDREN = """import os, sys, time
+for _ in range(3):
+    if os.fork() == 0:
+        kept = b"x" * (48 << 20)
+        time.sleep(60)
+for _ in range(3):
+    os.wait()
+    sys.exit(137)
+"""
+SHARE = """import os, time
+kept = b"x" * (40 << 20)
+for _ in range(3):
+    if os.fork() == 0:
+        time.sleep(1)
+        os._exit(0)
+for _ in range(3):
+    os.wait()
+"""
 
 
-def test_what_exceeds_its_memory_limit_is_killed_and_called_so(space: Space, limiting: str) -> None:
-    space.run("eats", EAT, spec={"nodeName": limiting}, resources={"limits": {"memory": "128Mi"}})
+@pytest.mark.parametrize("script", [EAT, EAT_IN_CHILDREN], ids=["in one process", "in several"])
+def test_what_exceeds_its_memory_limit_is_killed_and_called_so(
+    space: Space, limiting: str, script: str
+) -> None:
+    space.run("eats", script, spec={"nodeName": limiting}, resources={"limits": {"memory": "128Mi"}})
     ended = container_status(space.wait_phase("eats", "Failed", seconds=30))["state"]["terminated"]
     assert (ended["exitCode"], ended["reason"]) == (137, "OOMKilled")
 
 
-def test_the_memory_of_a_container_is_that_of_all_its_processes(space: Space, limiting: str) -> None:
-    fork = "import os, sys, time\nfor _ in range(3):\n    if os.fork() == 0:\n        kept = bytearray(48 << 20)\n        time.sleep(60)\n"
-    wait = "codes = [os.wait()[1] for _ in range(3)]\nsys.exit(137)\n"
-    space.run("many", fork + wait, spec={"nodeName": limiting}, resources={"limits": {"memory": "128Mi"}})
-    ended = container_status(space.wait_phase("many", "Failed", seconds=30))["state"]["terminated"]
-    assert (ended["exitCode"], ended["reason"]) == (137, "OOMKilled")
-
-
-def test_what_stays_below_its_limit_runs(space: Space, limiting: str) -> None:
-    script = "import os\nkept = bytearray(40 << 20)\nif os.fork() == 0:\n    import time\n    time.sleep(1)\n    os._exit(0)\nos.wait()\n"
-    space.run("fits", script, spec={"nodeName": limiting}, resources={"limits": {"memory": "80Mi"}})
-    space.wait_phase("fits", "Succeeded")
+def test_memory_that_processes_share_counts_once(space: Space, limiting: str) -> None:
+    space.run("shares", SHARE, spec={"nodeName": limiting}, resources={"limits": {"memory": "100Mi"}})
+    space.wait_phase("shares", "Succeeded")
 
 
 def test_a_container_sees_the_ids_that_its_pod_asks_for(space: Space) -> None:
