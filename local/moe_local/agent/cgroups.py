@@ -92,7 +92,7 @@ def _prepare(group: Path, needed: str, *, subtree: bool = False) -> bool:
         group.mkdir(exist_ok=True)
         if subtree:
             (group / "cgroup.subtree_control").write_text("+memory +pids")
-        trial.mkdir()
+        trial.mkdir(exist_ok=True)
         usable = (trial / needed).exists() and _can_join(trial)
     except OSError:
         return False

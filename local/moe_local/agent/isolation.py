@@ -216,9 +216,18 @@ class Root:
         for folder in ("/dev/pts", "/dev/shm"):
             os.mkdir(self.on_host(folder), 0o755)
             self._writable[folder] = True
-        mount(
-            "devpts", self.on_host("/dev/pts"), "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666"
-        )
+        try:
+            mount(
+                "devpts",
+                self.on_host("/dev/pts"),
+                "devpts",
+                MS_NOSUID | MS_NOEXEC,
+                "newinstance,ptmxmode=0666",
+            )
+        except OSError:
+            self._writable["/dev/pts"] = (
+                False  # a kernel without terminals for namespaces; nothing of ours needs one
+            )
         self._make_tmpfs("/dev/shm", f"mode=1777,size={SHARED_MEMORY_BYTES}")
 
     def make_read_only(self) -> None:

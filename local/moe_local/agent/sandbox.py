@@ -12,7 +12,7 @@ from typing import TypedDict
 
 from moe_local.agent.config import AgentConfig, Image
 from moe_local.agent.environment import ConfigurationError, command, complete, rewrite
-from moe_local.agent.launch import Cgroup, Launch, Mount
+from moe_local.agent.launch import Cgroup, Identity, Launch, Mount
 from moe_local.agent.machine import Isolation
 from moe_local.agent.pod import Container, Pod
 from moe_local.agent.processes import LOG_BYTES
@@ -88,6 +88,23 @@ class Place:
         """Its /etc/host.conf, by which a name in the hosts file resolves to all of its addresses."""
         return self.attempt_folder / "host.conf"
 
+    def name_user(self, identity: Identity) -> list[Mount]:
+        """Return mounts of user and group lists that have only root, nobody and the container's own user.
+
+        Programs ask for the name of their user and fail if it has none.
+        """
+        user, group = identity["user"], identity["group"]
+        users = {0: "root:x:0:0::/root:/bin/sh", 65534: "nobody:x:65534:65534::/:/bin/sh"}
+        groups = {0: "root:x:0:", 65534: "nogroup:x:65534:"}
+        users.setdefault(user, f"pod:x:{user}:{group}::/tmp:/bin/sh")
+        groups.setdefault(group, f"pod:x:{group}:")
+        mounts = []
+        for name, lines in (("passwd", users), ("group", groups)):
+            file = self.attempt_folder / name
+            file.write_text("\n".join(lines.values()) + "\n")
+            mounts.append(_whole(file, f"/etc/{name}", read_only=True))
+        return mounts
+
     def own_mounts(self, container: Container) -> list[Mount]:
         """Return the mounts that every container has."""
         return [
@@ -115,7 +132,9 @@ def isolated(
 ) -> Launch:
     """Return a launch with everything at the paths that the pod asks for. Raises ConfigurationError."""
     targets = {mount["target"] for mount in mounts}
-    own = [mount for mount in place.own_mounts(container) if mount["target"] not in targets]
+    identity = isolation.identity(asked_user(pod, container), asked_group(pod, container))
+    everything = place.own_mounts(container) + place.name_user(identity)
+    own = [mount for mount in everything if mount["target"] not in targets]
     return {
         "command": command(container, variables),
         "environment": complete(variables, image_bin=f"{image.environment}/bin", home="/tmp"),
@@ -129,7 +148,7 @@ def isolated(
             "mounts": own + mounts,
             "keep": [*needed_folders(image.environment), os.path.realpath(RESOLVER)],
             "ownProcesses": isolation.own_processes,
-            "identity": isolation.identity(asked_user(pod, container), asked_group(pod, container)),
+            "identity": identity,
         },
     }
 

@@ -191,9 +191,9 @@ def test_memory_that_processes_share_counts_once(space: Space, limiting: str) ->
 
 def test_a_container_sees_the_ids_that_its_pod_asks_for(space: Space) -> None:
     spec = {"securityContext": {"runAsNonRoot": True, "runAsUser": 1234, "runAsGroup": 2345}}
-    space.run("asks", "id -u; id -g; touch /tmp/own; stat -c %u /tmp/own", spec=spec)
+    space.run("asks", "id -u; id -g; touch /tmp/own; stat -c %u /tmp/own; id -un", spec=spec)
     space.wait_phase("asks", "Succeeded")
-    assert space.logs("asks").split() == ["1234", "2345", "1234"]
+    assert space.logs("asks").split() == ["1234", "2345", "1234", "pod"]
 
 
 def test_root_in_a_container_is_nobody_on_the_machine(space: Space) -> None:
