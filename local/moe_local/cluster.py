@@ -19,7 +19,7 @@ from moe_local.configuration import configure
 from moe_local.containers import stop_containers
 from moe_local.errors import LocalClusterError, OperatorNotReadyError
 from moe_local.folder import ClusterFolder, choose_network, load_network
-from moe_local.node import node_ready
+from moe_local.node import node_ready, not_isolated
 from moe_local.parts import API_SERVER, CONTROLLER_MANAGER, NODE_AGENT, Part, make_parts
 from moe_local.preflight import require_fit
 from moe_local.processes import Process, start
@@ -160,6 +160,7 @@ class LocalCluster:
             parts,
             node_ready=answers and self.node_ready(),
             operator_ready=(answers and self.operator_ready()) if installed else None,
+            not_isolated=not_isolated(self.api()) if answers else (),
         )
 
     def node_ready(self) -> bool:

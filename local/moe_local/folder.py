@@ -20,6 +20,7 @@ import random
 import re
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -122,6 +123,7 @@ class ClusterFolder:
     def remove(self) -> None:
         """Remove the folder with all the data in it."""
         if self.path.exists():
+            _open_folders(self.path)
             shutil.rmtree(self.path)
 
     @contextmanager
@@ -137,6 +139,14 @@ class ClusterFolder:
                     fix="wait for it to finish, then try again",
                 ) from None
             yield
+
+
+def _open_folders(top: Path) -> None:
+    """Give this user back the right to empty folders that a pod has closed, which belong to the same user."""
+    for _, folders, _, descriptor in os.fwalk(top, follow_symlinks=False):
+        for name in folders:
+            if stat.S_ISDIR(os.lstat(name, dir_fd=descriptor).st_mode):
+                os.chmod(name, 0o700, dir_fd=descriptor)
 
 
 def state_root() -> Path:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from moe_local.agent.machine import try_out
 from moe_local.errors import LocalClusterError
 
 GIB = 1 << 30
@@ -38,7 +37,8 @@ class Machine:
     python: tuple[int, int]
     free_disk_bytes: int
     available_memory_bytes: int
-    may_isolate: bool
+    lacks: tuple[str, ...]
+    """What cannot be isolated here, one sentence each (agent/machine.py)."""
     must_build: bool
 
 
@@ -50,7 +50,7 @@ def measure(folder: Path, *, must_build: bool) -> Machine:
         python=sys.version_info[:2],
         free_disk_bytes=shutil.disk_usage(existing).free,
         available_memory_bytes=psutil.virtual_memory().available,
-        may_isolate=_may_isolate(),
+        lacks=try_out().lacks if sys.platform == "linux" else (),
         must_build=must_build,
     )
 
@@ -94,10 +94,12 @@ def judge(machine: Machine) -> list[Finding]:
             ),
         ),
         (
-            not machine.may_isolate,
+            bool(machine.lacks),
             Finding(
-                "this machine does not allow mount namespaces (`unshare`), so pods run without a file system of their own",
-                "nothing has to be done: paths and names in environment variables are rewritten instead",
+                f"this machine does not allow everything by which pods are isolated: {'; '.join(machine.lacks)}",
+                "run only pods that you trust as much as programs that you start yourself; elsewhere, allow user "
+                "namespaces (sysctl kernel.unprivileged_userns_clone=1, or kernel.apparmor_restrict_unprivileged_userns=0), "
+                "or in a container give it the capability SYS_ADMIN",
                 fatal=False,
             ),
         ),
@@ -110,17 +112,3 @@ def require_fit(folder: Path, *, must_build: bool) -> None:
     for finding in judge(measure(folder, must_build=must_build)):
         if finding.fatal:
             raise LocalClusterError(finding.message, fix=finding.fix)
-
-
-def _may_isolate() -> bool:
-    """Return whether a process may have a mount namespace: as root directly, otherwise in a user namespace."""
-    as_root = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    try:
-        return (
-            subprocess.run(
-                ["unshare", *as_root, "--mount", "true"], capture_output=True, check=False
-            ).returncode
-            == 0
-        )
-    except FileNotFoundError:
-        return False

@@ -25,6 +25,8 @@ class ClusterStatus:
     node_ready: bool
     operator_ready: bool | None
     """None if the operator was never installed."""
+    not_isolated: tuple[str, ...] = ()
+    """What this machine does not allow to isolate, one sentence each, as the node says."""
 
     @property
     def well(self) -> bool:

@@ -198,6 +198,8 @@ def _print_status(name: str, status: ClusterStatus) -> None:
     console.print(table)
     operator = {True: "ready", False: "not ready", None: "not installed"}[status.operator_ready]
     console.print(f"\nnode: {'ready' if status.node_ready else 'not ready'}, operator: {operator}")
+    for sentence in status.not_isolated:
+        console.print(f"not isolated: {sentence}")
     if not status.well:
         console.print(f"To repair it: moectl local up --name {name}")
 
@@ -221,6 +223,7 @@ def _as_json(name: str, status: ClusterStatus) -> dict[str, object]:
         "well": status.well,
         "nodeReady": status.node_ready,
         "operatorReady": status.operator_ready,
+        "notIsolated": list(status.not_isolated),
         "parts": [
             {
                 "name": part.name,

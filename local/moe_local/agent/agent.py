@@ -18,12 +18,12 @@ from moe_local.agent.admission import refusal
 from moe_local.agent.api_client import JSON, APIClient, APIError
 from moe_local.agent.config import AgentConfig
 from moe_local.agent.events import Events
+from moe_local.agent.machine import Isolation, not_isolated, try_out
 from moe_local.agent.names import Addresses, Member, Names, Service, cluster_names
 from moe_local.agent.node import Node, measured_capacity
 from moe_local.agent.pod import Pod
 from moe_local.agent.processes import Running, attempts, find, read_record
 from moe_local.agent.provisioner import Provisioner
-from moe_local.agent.sandbox import why_not_isolated
 from moe_local.agent.server import LogServer
 from moe_local.agent.state import End
 from moe_local.agent.worker import NodeContext, PodWorker
@@ -60,10 +60,11 @@ class Agent:
         self._config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._config.state_dir.chmod(0o700)
         self._capacity = measured_capacity(self._config.state_dir) | self._config.capacity
-        not_isolated = await self._try_isolation()
+        isolation = await self._try_isolation()
+        isolation.cgroups.sweep()
         async with APIClient(self._config.kubeconfig) as client, _probing_session() as session:
-            self._context = self._make_context(client, session, isolated=not not_isolated)
-            node = Node(self._config, client, capacity=self._capacity, not_isolated=not_isolated)
+            self._context = self._make_context(client, session, isolation)
+            node = Node(self._config, client, capacity=self._capacity, isolation=isolation)
             server = LogServer(self._config, self)
             await server.start()
             background = [asyncio.create_task(_for_ever(part)) for part in self._parts(client, node)]
@@ -75,7 +76,7 @@ class Agent:
             await server.stop()
 
     def _make_context(
-        self, client: APIClient, session: aiohttp.ClientSession, *, isolated: bool
+        self, client: APIClient, session: aiohttp.ClientSession, isolation: Isolation
     ) -> NodeContext:
         address = urlsplit(client.server)
         return NodeContext(
@@ -83,7 +84,7 @@ class Agent:
             client=client,
             events=Events(client, self._config.node_name),
             session=session,
-            isolated=isolated,
+            isolation=isolation,
             api_host=address.hostname or "127.0.0.1",
             api_port=address.port or 443,
             capacity=self._capacity,
@@ -91,16 +92,16 @@ class Agent:
             names_changed=self._names_stale.set,
         )
 
-    async def _try_isolation(self) -> str:
-        """Return '' if pods get mount namespaces, else why not. Raises OSError if they are required but impossible."""
+    async def _try_isolation(self) -> Isolation:
+        """Return how pods are isolated. Raises OSError if namespaces are required but impossible."""
         if self._config.isolation == "none":
-            return "the agent's configuration says so"
-        problem = await asyncio.to_thread(why_not_isolated)
-        if problem and self._config.isolation == "mount-namespace":
+            return not_isolated("the agent's configuration says so")
+        found = await asyncio.to_thread(try_out)
+        if not found.kind and self._config.isolation == "mount-namespace":
             raise OSError(
-                f"isolation: mount-namespace is configured, but this machine does not allow it: {problem}"
+                f"isolation: mount-namespace is configured, but this machine does not allow it: {found.why}"
             )
-        return problem
+        return found
 
     def _parts(self, client: APIClient, node: Node) -> list[Part]:
         provisioner = Provisioner(client, self._config.state_dir / "volumes", self._config.node_name)

@@ -12,7 +12,7 @@ from typing import Any
 
 from moe_local.agent import logs, probes
 from moe_local.agent.config import BackOff
-from moe_local.agent.launch import ExitRecord, Launch
+from moe_local.agent.launch import Execution, ExitRecord, Launch
 from moe_local.agent.lifecycle import next_back_off
 from moe_local.agent.pod import Container, Exec, Hook, Probe
 from moe_local.agent.processes import (
@@ -150,6 +150,8 @@ class ContainerRun:
                 lost=True,
             )
         reason = "StartError" if ended["startError"] else "Error" if ended["code"] else "Completed"
+        if ended.get("outOfMemory"):  # records of older versions lack it
+            reason = "OOMKilled"
         return Exit(
             ended["code"],
             ended["startedAt"],
@@ -283,7 +285,13 @@ class ContainerRun:
     async def _execute(self, command: Exec, seconds: float) -> tuple[int, str]:
         if not self._process:
             return 1, "the container does not run"
-        return await execute({"command": list(command.command), "main": self._process.main}, seconds)
+        process = self._process
+        execution: Execution = {
+            "command": list(command.command),
+            "main": process.main,
+            "cgroups": process.cgroups,
+        }
+        return await execute(execution, seconds)
 
     def _unhealthy(self, kind: str, problem: str) -> None:
         self._tell("Warning", "Unhealthy", f"{kind} probe failed: {problem}")

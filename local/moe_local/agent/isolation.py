@@ -1,12 +1,12 @@
-"""A root file system for one container, in its own mount namespace, that leaves no trace on the machine.
+"""The namespaces of one container: its own processes, and a file system that leaves no trace on the machine.
 
-Root may create a mount namespace; other users first create a user namespace, in which they keep their user id. The new
-root is a tmpfs that *mirrors* `/`: every entry is bind-mounted into it. If a mount point is missing inside a folder of
-the machine, that folder is mirrored in the same way, so the mount point is created on the tmpfs and never on the
-machine. Everything disappears with the last process of the namespace.
+Root may create namespaces; other users first create a user namespace (credentials.py). The new root is a tmpfs that
+*mirrors* `/`: every entry is bind-mounted into it, read-only, except for those that hold other people's files, sockets
+and devices. If a mount point is missing inside a folder of the machine, that folder is mirrored in the same way, so the
+mount point is created on the tmpfs and never on the machine. Everything disappears with the last process of the
+namespace.
 
-This prevents programs from using each other's files by accident. It is no security boundary: pods share this machine's
-network, processes and user.
+What is not separated: the network, which pods share with the machine.
 
 Only the standard library is imported, because the supervisor of a container (`shim.py`) loads this file by its path.
 """
@@ -22,37 +22,44 @@ from collections import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from moe_local.agent.launch import Mount, Sandbox
+    from moe_local.agent import credentials
+    from moe_local.agent.launch import Identity, IdentityKind, Mount, Sandbox
+else:
+    sys.path.append(posixpath.dirname(posixpath.abspath(__file__)))
+    import credentials
 
-CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWUSER = 0x00020000, 0x04000000, 0x10000000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
-MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_REC, MS_PRIVATE, MS_RELATIME = (
-    1024,
-    2048,
-    4096,
-    16384,
-    1 << 18,
-    1 << 21,
-)
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID = 0x00020000, 0x04000000, 0x08000000, 0x20000000
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC = 1, 2, 4, 8, 32, 4096, 16384
+MS_PRIVATE = 1 << 18
+KEPT_FLAGS = {
+    "nosuid": MS_NOSUID,
+    "nodev": MS_NODEV,
+    "noexec": MS_NOEXEC,
+    "nosymfollow": 256,
+    "noatime": 1024,
+    "nodiratime": 2048,
+    "relatime": 1 << 21,
+}
+"""A user namespace may only remount with the flags of the original mount."""
 MNT_DETACH = 2
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 MOST_LINKS = 40
 
-_libc = ctypes.CDLL(None, use_errno=True)
+LEFT_OUT = ("home", "root", "run", "mnt", "media", "tmp", "proc", "dev")
+"""Folders of `/` that are empty in a container: homes, sockets of services, other disks, and what it has of its own."""
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+ACCELERATORS = ("nvidia", "dri", "kfd", "accel", "vfio", "dxg")
+"""What the names of devices for computing begin with."""
+SHARED_MEMORY_BYTES = 64 << 20
+"""As in a container, whose pod can mount a larger volume at /dev/shm."""
 
-
-def _call(function: str, *arguments: object) -> None:
-    """Call a libc function that returns 0 on success; raises OSError with its errno."""
-    converted = [os.fsencode(a) if isinstance(a, str) else a for a in arguments]
-    if getattr(_libc, function)(*converted) != 0:
-        error = ctypes.get_errno()
-        raise OSError(error, f"{function}: {os.strerror(error)}", next((a for a in arguments if a), None))
+call = credentials.call
 
 
 def mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
     """Mount something; raises OSError naming the target."""
     try:
-        _call("mount", source, target, kind, ctypes.c_ulong(flags), data)
+        call("mount", source, target, kind, ctypes.c_ulong(flags), data)
     except OSError as error:
         raise OSError(
             error.errno, f"cannot mount {source or kind}: {os.strerror(error.errno or 0)}", target
@@ -61,14 +68,20 @@ def mount(source: str | None, target: str, kind: str | None, flags: int, data: s
 
 def adopt_orphans() -> None:
     """Make this process the parent of any process that its descendants leave behind."""
-    _call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    call("prctl", PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def die_with_parent(parent: int) -> None:
-    """Let the kernel kill this process when `parent` ends, even by SIGKILL. Call it last: new credentials undo it."""
-    _call("prctl", PR_SET_PDEATHSIG, 9, 0, 0, 0)
-    if os.getppid() != parent:
-        raise ProcessLookupError("the supervisor ended before the container was started")
+def die_with_parent() -> None:
+    """Let the kernel kill this process when its parent ends, even by SIGKILL. Call it last: new credentials undo it."""
+    call("prctl", PR_SET_PDEATHSIG, 9, 0, 0, 0)
+
+
+def separate_children(identity: Identity) -> None:
+    """Let the next child of this process be the first one of a PID namespace; when it ends, the kernel kills the rest."""
+    if identity["kind"] == "own":
+        credentials.map_own(identity, more=CLONE_NEWPID)
+    else:
+        call("unshare", CLONE_NEWPID)
 
 
 class Root:
@@ -77,18 +90,24 @@ class Root:
     def __init__(self, path: str) -> None:
         self.path = path
         self._own: set[str] = set()
-        self._volumes: set[str] = set()
-        self._mirror("/", os.open("/", os.O_PATH | os.O_DIRECTORY))
+        self._writable: dict[str, bool] = {}
+        self._mirror("/", os.open("/", os.O_PATH | os.O_DIRECTORY), LEFT_OUT)
 
     def on_host(self, inside: str) -> str:
         """Return where a path of the container is reached from outside."""
         return self.path + inside if inside != "/" else self.path
 
-    def _mirror(self, inside: str, source: int) -> None:
-        """Mount a tmpfs at a folder and bind each entry of `source` (an open folder) into it. Closes `source`."""
-        entries = os.listdir(f"/proc/self/fd/{source}")
-        mount("tmpfs", self.on_host(inside), "tmpfs", MS_NOSUID, "mode=755,size=4m")
+    def _make_tmpfs(self, inside: str, options: str = "mode=755,size=4m") -> None:
+        mount("tmpfs", self.on_host(inside), "tmpfs", MS_NOSUID, options)
         self._own.add(inside)
+
+    def _mirror(self, inside: str, source: int, left_out: tuple[str, ...] = ()) -> None:
+        """Mount a tmpfs at a folder and bind each entry of `source` (an open folder) into it. Closes `source`.
+
+        Folders that are left out are empty.
+        """
+        entries = os.listdir(f"/proc/self/fd/{source}")
+        self._make_tmpfs(inside)
         for name in entries:
             original = f"/proc/self/fd/{source}/{name}"
             copy = posixpath.join(self.on_host(inside), name)
@@ -98,7 +117,10 @@ class Root:
                     os.symlink(os.readlink(original), copy)
                     continue
                 _create(copy, directory=stat.S_ISDIR(kind))
-                mount(original, copy, None, MS_BIND | MS_REC)
+                if name in left_out:
+                    self._own.add(posixpath.join(inside, name))
+                else:
+                    mount(original, copy, None, MS_BIND | MS_REC)
             except OSError:
                 continue  # an entry that has vanished, or that this user may not see, is left out
         os.close(source)
@@ -106,7 +128,7 @@ class Root:
     def _make(self, inside: str, *, directory: bool) -> None:
         """Create a missing entry: in a pod's volume directly, in a folder of the machine on a mirror of that folder."""
         parent = posixpath.dirname(inside)
-        in_volume = any(parent == v or parent.startswith(v + "/") for v in self._volumes)
+        in_volume = any(parent == v or parent.startswith(v + "/") for v in self._writable)
         if parent not in self._own and not in_volume:
             self._mirror(parent, os.open(self.on_host(parent), os.O_PATH | os.O_DIRECTORY))
         _create(self.on_host(inside), directory=directory)
@@ -137,27 +159,106 @@ class Root:
             current = child
         return current
 
-    def bind(self, source: str, target: str) -> str:
-        """Show `source` (a folder or file of the machine) at `target`; return the path inside."""
-        inside = self.point(target, directory=os.path.isdir(source))
+    def bind(self, entry: Mount) -> None:
+        """Show a folder or file of the machine at a path of the container.
+
+        What is inside a volume is opened part by part without following links, which a pod could have put there.
+        """
+        descriptor = os.open(entry["source"], os.O_PATH)
+        for part in entry["inner"].split("/") if entry["inner"] else ():
+            outer = descriptor
+            descriptor = os.open(part, os.O_PATH | os.O_NOFOLLOW, dir_fd=outer)
+            os.close(outer)
+            if stat.S_ISLNK(os.fstat(descriptor).st_mode):
+                raise OSError(40, "a link where a volume's folder was", entry["inner"])
+        source = f"/proc/self/fd/{descriptor}"
+        inside = self.point(entry["target"], directory=os.path.isdir(source))
         mount(source, self.on_host(inside), None, MS_BIND | MS_REC)
-        self._volumes.add(inside)
-        return inside
+        os.close(descriptor)
+        self._writable[inside] = not entry["readOnly"]
 
     def hide(self, target: str) -> None:
         """Show a folder as empty; one that does not exist need not be hidden."""
-        if os.path.isdir(self.on_host(target)):
-            mount("tmpfs", self.on_host(target), "tmpfs", MS_NOSUID, "mode=755,size=4m")
-            self._own.add(target)
+        real = os.path.realpath(target)
+        if real != "/" and os.path.isdir(self.on_host(real)):
+            self._make_tmpfs(real)
 
     def keep(self, path: str) -> None:
-        """Show a folder of the machine at its own path again if something that is mounted above covers it."""
+        """Show a folder or file of the machine at its own path again if something that is mounted above covers it."""
         try:
             covered = not os.path.samefile(path, self.on_host(path))
         except OSError:
             covered = os.path.exists(path)
         if covered:
-            mount(path, self.on_host(self.point(path, directory=True)), None, MS_BIND | MS_REC)
+            inside = self.point(path, directory=os.path.isdir(path))
+            mount(path, self.on_host(inside), None, MS_BIND | MS_REC)
+            self._writable[inside] = False
+
+    def add_processes(self, *, own: bool) -> None:
+        """Mount /proc: that of this process's PID namespace, or the machine's if a container around it forbids that."""
+        if own:
+            mount("proc", self.on_host("/proc"), "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        else:
+            mount("/proc", self.on_host("/proc"), None, MS_BIND | MS_REC)
+        self._writable["/proc"] = True
+
+    def add_devices(self) -> None:
+        """Make a /dev with the devices that every program needs, those for computing, and its own shared memory."""
+        self._make_tmpfs("/dev")
+        for name in os.listdir("/dev"):
+            if name in DEVICES or name.startswith(ACCELERATORS):
+                copy = self.on_host(f"/dev/{name}")
+                _create(copy, directory=os.path.isdir(f"/dev/{name}"))
+                mount(f"/dev/{name}", copy, None, MS_BIND | MS_REC)
+        for link, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
+            os.symlink(f"/proc/self/fd{target}", self.on_host(f"/dev/{link}"))
+        os.symlink("pts/ptmx", self.on_host("/dev/ptmx"))
+        for folder in ("/dev/pts", "/dev/shm"):
+            os.mkdir(self.on_host(folder), 0o755)
+            self._writable[folder] = True
+        try:
+            mount(
+                "devpts",
+                self.on_host("/dev/pts"),
+                "devpts",
+                MS_NOSUID | MS_NOEXEC,
+                "newinstance,ptmxmode=0666",
+            )
+        except OSError:
+            self._writable["/dev/pts"] = (
+                False  # a kernel without terminals for namespaces; nothing of ours needs one
+            )
+        self._make_tmpfs("/dev/shm", f"mode=1777,size={SHARED_MEMORY_BYTES}")
+
+    def make_read_only(self) -> None:
+        """Make every mount read-only, except for volumes that the pod may write."""
+        for place, options in _mounts_beneath(self.path):
+            inside = place[len(self.path) :] or "/"
+            above = max(
+                (v for v in self._writable if inside == v or inside.startswith(v + "/")), key=len, default=""
+            )
+            if self._writable.get(above) or "ro" in options:
+                continue
+            kept = sum(flag for name, flag in KEPT_FLAGS.items() if name in options)
+            try:
+                mount(None, place, None, MS_REMOUNT | MS_BIND | MS_RDONLY | kept)
+            except OSError as error:
+                if error.errno != 13:  # EACCES: beneath a folder that the pod cannot enter either
+                    raise
+
+
+def _mounts_beneath(top: str) -> list[tuple[str, list[str]]]:
+    """Return each mount point at or beneath a path, with the options of the mount."""
+    found = []
+    with open("/proc/self/mountinfo") as listing:
+        for line in listing:
+            fields = line.split(" ")
+            place = (
+                fields[4].encode().decode("unicode_escape").encode("latin-1").decode(errors="surrogateescape")
+            )
+            if place == top or place.startswith(top + "/"):
+                found.append((place, fields[5].split(",")))
+    return found
 
 
 def _create(path: str, *, directory: bool) -> None:
@@ -167,91 +268,113 @@ def _create(path: str, *, directory: bool) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
 
 
-def _make_read_only(path: str) -> None:
-    """Make a mount read-only. A user namespace may only remount with the flags of the original mount."""
-    current = os.statvfs(path).f_flag
-    kept = current & (MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_NOATIME | MS_NODIRATIME)
-    kept |= MS_RELATIME if current & 4096 else 0  # ST_RELATIME
-    mount(None, path, None, MS_REMOUNT | MS_BIND | MS_RDONLY | kept)
-
-
-def _new_namespaces() -> None:
-    user, group = os.geteuid(), os.getegid()
-    try:
-        _call("unshare", CLONE_NEWNS | CLONE_NEWUTS)
-        return
-    except PermissionError:
-        _call("unshare", CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWUTS)
-    for file, text in (
-        ("setgroups", "deny"),
-        ("uid_map", f"{user} {user} 1"),
-        ("gid_map", f"{group} {group} 1"),
-    ):
-        with open(f"/proc/self/{file}", "w") as mapping:
-            mapping.write(text)
-
-
 def enter_new(sandbox: Sandbox) -> None:
-    """Move this process into the sandbox. Raises OSError saying what could not be mounted and where."""
-    _new_namespaces()
+    """Move this process into the sandbox, as the pod's user. Raises OSError saying what was refused, and where."""
+    call("unshare", CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC)
     mount(None, "/", None, MS_REC | MS_PRIVATE)
-    _call("sethostname", sandbox["hostname"], len(os.fsencode(sandbox["hostname"])))
+    call("sethostname", sandbox["hostname"], len(os.fsencode(sandbox["hostname"])))
     root = Root(sandbox["root"])
+    root.add_processes(own=sandbox["ownProcesses"])
+    root.add_devices()
     for path in sandbox["hidden"]:
         root.hide(path)
-    read_only = []
     ordered: list[Mount] = sorted(sandbox["mounts"], key=lambda m: m["target"].count("/"))
     for entry in ordered:
-        inside = root.bind(entry["source"], entry["target"])
-        if entry["readOnly"]:
-            read_only.append(inside)
+        root.bind(entry)
     for path in sandbox["keep"]:
         root.keep(path)
-    for inside in read_only:
-        _make_read_only(root.on_host(inside))
+    root.make_read_only()
     os.chdir(root.path)
-    _call("pivot_root", ".", ".")
-    _call("umount2", ".", MNT_DETACH)
+    call("pivot_root", ".", ".")
+    call("umount2", ".", MNT_DETACH)
     os.chdir("/")
+    credentials.become(sandbox["identity"])
 
 
 def enter_existing(process: int) -> None:
-    """Move this process into the namespaces of another one. Raises OSError if that has ended."""
-    for kind in ("user", "uts", "mnt"):
-        theirs = f"/proc/{process}/ns/{kind}"
-        if os.readlink(theirs) == os.readlink(f"/proc/self/ns/{kind}"):
-            continue
-        namespace = os.open(theirs, os.O_RDONLY)
-        _call("setns", namespace, 0)
-        os.close(namespace)
+    """Move this process into the namespaces of another one, as its user, and its children into its PID namespace.
+
+    Raises OSError if that has ended.
+    """
+    user, group = credentials.identity_of(process)
+    rest, privileged = ["ipc", "uts", "pid", "mnt"], credentials.is_privileged()
+    order = [*rest, "user"] if privileged else ["user", *rest]
+    other = [kind for kind in order if _namespace("self", kind) != _namespace(str(process), kind)]
+    if not other:
+        credentials.weaken()
+        return
+    descriptors = [os.open(f"/proc/{process}/ns/{kind}", os.O_RDONLY) for kind in other]
+    if privileged:
+        os.setgroups([])
+    for descriptor in descriptors:
+        call("setns", descriptor, 0)
+        os.close(descriptor)
+    credentials.rejoin(user, group)
+
+
+def _namespace(process: str, kind: str) -> str:
+    return os.readlink(f"/proc/{process}/ns/{kind}")
+
+
+def _attempt(sandbox: Sandbox) -> str:
+    """Return '' if a process can enter the sandbox, else what was refused."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            separate_children(sandbox["identity"])
+            if first := os.fork():
+                os._exit(os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]) % 256)
+            enter_new(sandbox)
+            os.listdir("/moe/trial/mount")
+            os._exit(0)
+        except BaseException as error:
+            os.write(write, str(error).encode())
+        os._exit(1)
+    os.close(write)
+    _, status = os.waitpid(child, 0)
+    said = os.read(read, 4096).decode()
+    os.close(read)
+    return "" if status == 0 else said or f"wait status {status}"
 
 
 def main() -> None:
-    """Exit with 0 if this machine allows all of the above, else print why not and exit with 1."""
-    import tempfile  # takes 1 MB of memory, and only this trial needs it
+    """Print as JSON (launch.Trial) which of the ways to isolate a container this machine allows, the best one first."""
+    import json  # takes memory, and only this trial needs it
+    import tempfile
 
+    user, group = int(sys.argv[1]), int(sys.argv[2])
+    refused: list[str] = []
+    kinds: list[IdentityKind] = ["mapped", "changed", "own"] if credentials.is_privileged() else ["own"]
     with tempfile.TemporaryDirectory() as folder:
-        child = os.fork()
-        if child == 0:
-            try:
-                mounts: list[Mount] = [{"source": folder, "target": "/moe/trial/mount", "readOnly": True}]
-                os.mkdir(f"{folder}/root")
-                enter_new(
+        os.chmod(folder, 0o755)
+        os.mkdir(f"{folder}/root")
+        for kind in kinds:
+            for own_processes in (True, False):
+                problem = _attempt(
                     {
                         "root": f"{folder}/root",
                         "hostname": "trial",
                         "hidden": [],
-                        "mounts": mounts,
+                        "mounts": [
+                            {"source": folder, "inner": "", "target": "/moe/trial/mount", "readOnly": True}
+                        ],
                         "keep": [],
+                        "ownProcesses": own_processes,
+                        "identity": {
+                            "kind": kind,
+                            "user": os.geteuid() if kind == "own" else user,
+                            "group": os.getegid() if kind == "own" else group,
+                            "machineUser": user,
+                            "machineGroup": group,
+                        },
                     }
                 )
-                os.listdir("/moe/trial/mount")
-                os._exit(0)
-            except OSError as error:
-                print(error, flush=True)
-                os._exit(1)
-        _, status = os.waitpid(child, 0)
-    sys.exit(os.waitstatus_to_exitcode(status))
+                if not problem:
+                    print(json.dumps({"kind": kind, "ownProcesses": own_processes, "refused": refused}))
+                    return
+                refused.append(problem)
+    print(json.dumps({"kind": "", "ownProcesses": False, "refused": refused}))
 
 
 if __name__ == "__main__":

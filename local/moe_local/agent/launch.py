@@ -6,15 +6,33 @@ use these types only in annotations.
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Literal, TypedDict
+
+IdentityKind = Literal["mapped", "changed", "own"]
 
 
 class Mount(TypedDict):
     """One folder or file of this machine, and where the container sees it."""
 
     source: str
+    inner: str
+    """Path beneath `source`, which pods may have written; no part of it may be a link. Empty: `source` itself."""
     target: str
     readOnly: bool
+
+
+class Identity(TypedDict):
+    """Who the processes of a container are."""
+
+    kind: IdentityKind
+    """How they become that: `mapped`: another user of this machine, whom a user namespace shows under the pod's id;
+    `changed`: another user, without a user namespace; `own`: the agent's own user, in a user namespace."""
+    user: int
+    """Id that the container sees, as `runAsUser` says."""
+    group: int
+    machineUser: int
+    """Id on this machine; not read if the kind is `own`."""
+    machineGroup: int
 
 
 class Sandbox(TypedDict):
@@ -28,6 +46,27 @@ class Sandbox(TypedDict):
     mounts: list[Mount]
     keep: list[str]
     """Folders that stay visible even if something is mounted or hidden above them: the image's environment."""
+    ownProcesses: bool
+    """Whether /proc shows the container's own processes only. False: this machine forbids to mount another /proc."""
+    identity: Identity
+
+
+class Trial(TypedDict):
+    """What `isolation.py` prints when it tries out what this machine allows."""
+
+    kind: IdentityKind | Literal[""]
+    """The best kind of identity that works; empty if there can be no namespaces."""
+    ownProcesses: bool
+    refused: list[str]
+    """Why better ways do not work."""
+
+
+class Cgroup(TypedDict):
+    """One control group that contains the processes of one attempt of a container."""
+
+    folder: str
+    settings: dict[str, str]
+    """What to write, by file; written before any process is in the group."""
 
 
 class Launch(TypedDict):
@@ -38,6 +77,10 @@ class Launch(TypedDict):
     workingDirectory: str
     logBytes: int
     """Bytes of log that are kept."""
+    memoryBytes: int
+    """Memory that its processes may use together; 0: no limit."""
+    cgroups: list[Cgroup]
+    """Control groups to make for it, by which the kernel keeps its limits; empty if this machine does not allow any."""
     sandbox: Sandbox | None
     """None: the command runs in this machine's own file system."""
 
@@ -48,6 +91,8 @@ class Execution(TypedDict):
     command: list[str]
     main: int
     """The container's own process."""
+    cgroups: list[str]
+    """Folders of the container's control groups."""
 
 
 class ProcessRecord(TypedDict):
@@ -56,8 +101,8 @@ class ProcessRecord(TypedDict):
     supervisor: int
     main: int
     startedAt: float
-    namespace: str
-    """The container's mount namespace; empty if it has none of its own."""
+    cgroups: list[str]
+    """Folders of its control groups."""
 
 
 class ExitRecord(TypedDict):
@@ -70,3 +115,5 @@ class ExitRecord(TypedDict):
     finishedAt: float
     startError: str
     """Why the command could not be started; empty if it was."""
+    outOfMemory: bool
+    """Whether it was killed because it used more memory than its limit."""

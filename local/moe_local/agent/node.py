@@ -12,7 +12,8 @@ from pathlib import Path
 
 from moe_local.agent.api_client import JSON, APIClient, APIError, ConflictError, NotFoundError
 from moe_local.agent.config import AgentConfig
-from moe_local.agent.status import NODE_ADDRESS, timestamp
+from moe_local.agent.machine import Isolation
+from moe_local.agent.status import ISOLATION, NODE_ADDRESS, NOT_ISOLATED, timestamp
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +62,12 @@ class Node:
     """Registers this node and keeps it ready in the cluster."""
 
     def __init__(
-        self, config: AgentConfig, client: APIClient, *, capacity: dict[str, str], not_isolated: str
+        self, config: AgentConfig, client: APIClient, *, capacity: dict[str, str], isolation: Isolation
     ) -> None:
         self._config = config
         self._client = client
         self._capacity = capacity
-        self._not_isolated = not_isolated
+        self._isolation = isolation
         self._path = f"/api/v1/nodes/{config.node_name}"
         self._uid = ""
 
@@ -85,27 +86,30 @@ class Node:
                     "kubernetes.io/os": machine["operatingSystem"],
                     "kubernetes.io/arch": machine["architecture"],
                 },
-                "annotations": {"moe-operator.dev/isolation": self._isolation},
+                "annotations": {
+                    ISOLATION: "mount-namespace" if self._isolation.kind else "none",
+                    NOT_ISOLATED: "\n".join(self._isolation.lacks),
+                },
             },
             "status": self.status(now, before={}),
         }
 
-    @property
-    def _isolation(self) -> str:
-        return "none" if self._not_isolated else "mount-namespace"
-
     def status(self, now: float, before: JSON) -> JSON:
         """Return capacity, address and conditions; a condition that has not changed keeps its lastTransitionTime."""
-        isolation_message = (
-            f"isolation: none, paths are rewritten instead: {self._not_isolated}"
-            if self._not_isolated
-            else "isolation: mount-namespace"
+        isolated = bool(self._isolation.kind)
+        isolation_message = "; ".join(
+            [
+                "isolation: mount-namespace"
+                if isolated
+                else f"isolation: none, paths are rewritten instead: {self._isolation.why}",
+                *self._isolation.lacks,
+            ]
         )
         conditions = [
             ("MemoryPressure", "False", "KubeletHasSufficientMemory", "the agent does not watch memory"),
             ("DiskPressure", "False", "KubeletHasNoDiskPressure", "the agent does not watch disks"),
             ("PIDPressure", "False", "KubeletHasSufficientPID", "the agent does not watch process ids"),
-            ("MountNamespaces", "False" if self._not_isolated else "True", "Tried", isolation_message),
+            ("MountNamespaces", "True" if isolated else "False", "Tried", isolation_message),
             ("Ready", "True", "KubeletReady", "the node agent runs pods as processes"),
         ]
         old = {c["type"]: c for c in before.get("conditions") or []}

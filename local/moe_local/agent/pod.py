@@ -240,6 +240,14 @@ class Resources(_Part):
         return {**self.limits, **self.requests}
 
 
+class SecurityContext(_Part):
+    """Who a container, or every container of a pod, runs as. None: not said."""
+
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_non_root: bool | None = None
+
+
 class Container(_Part):
     """One container."""
 
@@ -257,6 +265,7 @@ class Container(_Part):
     liveness_probe: Probe | None = None
     readiness_probe: Probe | None = None
     lifecycle: Lifecycle = Lifecycle()
+    security_context: SecurityContext = SecurityContext()
     restart_policy: Literal["Always", "OnFailure", "Never"] | None = None
     termination_message_path: str = "/dev/termination-log"
     termination_message_policy: Literal["File", "FallbackToLogsOnError"] = "File"
@@ -272,6 +281,7 @@ class PodSpec(_Part):
     restart_policy: Literal["Always", "OnFailure", "Never"] = "Always"
     termination_grace_period_seconds: float = 30
     active_deadline_seconds: float | None = None
+    security_context: SecurityContext = SecurityContext()
     init_containers: tuple[Container, ...] = ()
     containers: tuple[Container, ...] = ()
     volumes: tuple[Volume, ...] = ()

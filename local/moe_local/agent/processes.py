@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from moe_local.agent import cgroups
 from moe_local.agent.launch import Execution, ExitRecord, Launch, ProcessRecord
 
 SHIM = Path(__file__).with_name("shim.py")
@@ -103,6 +104,12 @@ class Running:
         return int(record["main"]) if record else 0
 
     @property
+    def cgroups(self) -> list[str]:
+        """Return the folders of its control groups."""
+        record = read_record(self.folder / "process.json")
+        return list(record.get("cgroups", [])) if record else []
+
+    @property
     def started_at(self) -> float:
         """Return when the command was started, in seconds since the epoch."""
         record = read_record(self.folder / "process.json")
@@ -139,13 +146,10 @@ def outcome(folder: Path) -> ExitRecord | Lost:
 
 
 def _kill_remains(process: ProcessRecord) -> None:
-    """Kill what outlived a killed supervisor: the command dies with it, but not what the command had started."""
+    """Kill what outlived a killed supervisor: a container that is not isolated loses its command only."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process["main"], signal.SIGKILL)
-    for entry in Path("/proc").iterdir() if process["namespace"] else ():
-        with contextlib.suppress(OSError):
-            if entry.name.isdigit() and os.readlink(entry / "ns/mnt") == process["namespace"]:
-                os.kill(int(entry.name), signal.SIGKILL)
+    cgroups.remove(map(Path, process.get("cgroups", [])))
 
 
 async def start(folder: Path, launch: Launch) -> Running:

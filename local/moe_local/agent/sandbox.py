@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import functools
-import subprocess
+import os
+import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from moe_local.agent.config import AgentConfig, Image
 from moe_local.agent.environment import ConfigurationError, command, complete, rewrite
-from moe_local.agent.launch import Launch, Mount
+from moe_local.agent.launch import Cgroup, Identity, Launch, Mount
+from moe_local.agent.machine import Isolation
 from moe_local.agent.pod import Container, Pod
-from moe_local.agent.processes import LOG_BYTES, PYTHON
+from moe_local.agent.processes import LOG_BYTES
+from moe_local.agent.security import asked_group, asked_user, memory_limit
+from moe_local.agent.volumes import give
 
-ISOLATION = Path(__file__).with_name("isolation.py")
+RESOLVER = "/etc/resolv.conf"
 TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
 TERMINATION_LOG = "MOE_TERMINATION_LOG"
 """Names the file for the termination message of our own containers; needed if paths are rewritten."""
-
-
-def why_not_isolated() -> str:
-    """Try a mount namespace on this machine; return '' if it works, else what was refused."""
-    trial = subprocess.run([*PYTHON, str(ISOLATION)], capture_output=True, text=True, timeout=30, check=False)
-    lines = (trial.stdout + trial.stderr).strip().splitlines()
-    return "" if trial.returncode == 0 else (lines[-1] if lines else f"exit status {trial.returncode}")
 
 
 class ImageError(ConfigurationError):
@@ -62,11 +60,13 @@ class Place:
     pod_folder: Path
     attempt_folder: Path
 
-    def make(self) -> None:
-        """Create what the container's own mounts show."""
+    def make(self, owner: int | None) -> None:
+        """Create what the container's own mounts show; what it may write belongs to the user that pods run as."""
         self.temporary.mkdir(parents=True, exist_ok=True)
         self.termination_log.touch()
         self.resolver.write_text("multi on\n")
+        for path in (self.temporary, self.termination_log):
+            give(path, owner)
 
     @property
     def temporary(self) -> Path:
@@ -88,18 +88,35 @@ class Place:
         """Its /etc/host.conf, by which a name in the hosts file resolves to all of its addresses."""
         return self.attempt_folder / "host.conf"
 
+    def name_user(self, identity: Identity) -> list[Mount]:
+        """Return mounts of user and group lists that have only root, nobody and the container's own user.
+
+        Programs ask for the name of their user and fail if it has none.
+        """
+        user, group = identity["user"], identity["group"]
+        users = {0: "root:x:0:0::/root:/bin/sh", 65534: "nobody:x:65534:65534::/:/bin/sh"}
+        groups = {0: "root:x:0:", 65534: "nogroup:x:65534:"}
+        users.setdefault(user, f"pod:x:{user}:{group}::/tmp:/bin/sh")
+        groups.setdefault(group, f"pod:x:{group}:")
+        mounts = []
+        for name, lines in (("passwd", users), ("group", groups)):
+            file = self.attempt_folder / name
+            file.write_text("\n".join(lines.values()) + "\n")
+            mounts.append(_whole(file, f"/etc/{name}", read_only=True))
+        return mounts
+
     def own_mounts(self, container: Container) -> list[Mount]:
         """Return the mounts that every container has."""
         return [
-            {"source": str(self.temporary), "target": "/tmp", "readOnly": False},
-            {"source": str(self.hosts), "target": "/etc/hosts", "readOnly": False},
-            {"source": str(self.resolver), "target": "/etc/host.conf", "readOnly": True},
-            {
-                "source": str(self.termination_log),
-                "target": container.termination_message_path,
-                "readOnly": False,
-            },
+            _whole(self.temporary, "/tmp"),
+            _whole(self.hosts, "/etc/hosts", read_only=True),
+            _whole(self.resolver, "/etc/host.conf", read_only=True),
+            _whole(self.termination_log, container.termination_message_path),
         ]
+
+
+def _whole(source: Path, target: str, *, read_only: bool = False) -> Mount:
+    return {"source": str(source), "inner": "", "target": target, "readOnly": read_only}
 
 
 def isolated(
@@ -111,26 +128,33 @@ def isolated(
     mounts: list[Mount],
     place: Place,
     config: AgentConfig,
+    isolation: Isolation,
 ) -> Launch:
-    """Return a launch with everything at the paths that the pod asks for."""
+    """Return a launch with everything at the paths that the pod asks for. Raises ConfigurationError."""
     targets = {mount["target"] for mount in mounts}
-    own = [mount for mount in place.own_mounts(container) if mount["target"] not in targets]
+    identity = isolation.identity(asked_user(pod, container), asked_group(pod, container))
+    everything = place.own_mounts(container) + place.name_user(identity)
+    own = [mount for mount in everything if mount["target"] not in targets]
     return {
         "command": command(container, variables),
         "environment": complete(variables, image_bin=f"{image.environment}/bin", home="/tmp"),
         "workingDirectory": container.working_dir or "/",
         "logBytes": LOG_BYTES,
+        **limits(pod, container, place, isolation),
         "sandbox": {
             "root": str(place.pod_folder / "root"),
             "hostname": pod.hostname,
-            "hidden": [str(path) for path in config.hidden_paths],
+            "hidden": [pwd.getpwuid(os.geteuid()).pw_dir, *(str(path) for path in config.hidden_paths)],
             "mounts": own + mounts,
-            "keep": list(needed_folders(image.environment)),
+            "keep": [*needed_folders(image.environment), os.path.realpath(RESOLVER)],
+            "ownProcesses": isolation.own_processes,
+            "identity": identity,
         },
     }
 
 
 def rewritten(
+    pod: Pod,
     container: Container,
     *,
     image: Image,
@@ -139,12 +163,16 @@ def rewritten(
     peers: Mapping[str, str],
     place: Place,
     server: str,
+    isolation: Isolation,
 ) -> Launch:
     """Return a launch with everything at its real path; values that name a mount or a peer get the real folder or address.
 
     Only names that are known when the container starts are replaced. Read-only mounts stay writable.
     """
-    folders = {mount["target"]: mount["source"] for mount in place.own_mounts(container) + mounts}
+    everything = place.own_mounts(container) + mounts
+    folders = {
+        mount["target"]: os.path.join(mount["source"], mount["inner"]).rstrip("/") for mount in everything
+    }
     changed = {name: rewrite(value, folders, peers) for name, value in variables.items()}
     changed.setdefault(TERMINATION_LOG, str(place.termination_log))
     if token_folder := folders.get(TOKEN_FOLDER):
@@ -157,8 +185,24 @@ def rewritten(
         "environment": complete(changed, image_bin=f"{image.environment}/bin", home=home),
         "workingDirectory": rewrite(container.working_dir, folders, {}) or home,
         "logBytes": LOG_BYTES,
+        **limits(pod, container, place, isolation),
         "sandbox": None,
     }
+
+
+class Limits(TypedDict):
+    """The part of a launch that says how much it may use."""
+
+    memoryBytes: int
+    cgroups: list[Cgroup]
+
+
+def limits(pod: Pod, container: Container, place: Place, isolation: Isolation) -> Limits:
+    """Return how the limits of one attempt are kept: by the kernel if this machine allows it, else by watching."""
+    memory = memory_limit(container)
+    attempt = f"{pod.uid}-{container.name}-{place.attempt_folder.name}"
+    watched = 0 if isolation.cgroups.memory else memory
+    return {"memoryBytes": watched, "cgroups": isolation.cgroups.plan(attempt, memory)}
 
 
 def kubeconfig_for(token_folder: str, server: str) -> str:

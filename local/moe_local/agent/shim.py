@@ -5,7 +5,8 @@
 
 FOLDER holds the attempt: `lock` (inherited from the agent and held as long as this process lives), `process.json`,
 `exit.json`, `log` and `log.old`. SIGTERM is passed on to the command; SIGUSR1 kills all of it. When the command ends,
-everything that it has left behind is killed: this process is the reaper of all its descendants.
+everything that it has left behind is killed: by the kernel if the container has a first process of its own (init.py),
+else by this process, which is the reaper of all its descendants.
 
 Only the standard library is imported, and little of it, because one such process runs for each container.
 """
@@ -25,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from moe_local.agent.launch import Execution, ExitRecord, Launch, ProcessRecord
+    from moe_local.agent.launch import Cgroup, Execution, ExitRecord, Launch, ProcessRecord
 
 LONGEST_LINE = 16 * 1024
 START_FAILED = 128
@@ -97,6 +98,9 @@ class Supervisor:
         self._launch = launch
         self._log = Log(folder, launch["logBytes"])
         self._main = 0
+        """The child: the container's first process, or the command itself if it is not isolated."""
+        self._ending = -1
+        self._out_of_memory = False
         self._status: int | None = None
         self._started = time.time()
         self._term_early = False
@@ -122,6 +126,9 @@ class Supervisor:
         while data := _read_rest(output):
             self._log.feed(data)
         self._log.finish()
+        for group in self._launch["cgroups"]:
+            self._out_of_memory |= _killed_for_memory(group["folder"])
+            _remove_group(group["folder"])
         _write_record(f"{self._folder}/exit.json", self._exit(problem, finished))
 
     def _take_space(self) -> None:
@@ -145,12 +152,20 @@ class Supervisor:
         signal.signal(signal.SIGUSR1, lambda *_: self._kill_main())
         output, writer = os.pipe2(os.O_CLOEXEC)
         outcome, reporter = os.pipe2(os.O_CLOEXEC)
-        supervisor = os.getpid()
+        self._ending, ending = os.pipe2(os.O_CLOEXEC)
+        try:
+            for group in self._launch["cgroups"]:
+                _make_group(group)
+            if self._launch["sandbox"]:
+                _sibling("isolation").separate_children(self._launch["sandbox"]["identity"])
+        except OSError as error:
+            self._status = 0
+            return wake, output, _reason(error)
         self._main = os.fork()
         if self._main == 0:
-            _become(self._launch, supervisor, writer, reporter)
-        os.close(writer)
-        os.close(reporter)
+            _become(self._launch, writer, reporter, ending)
+        for descriptor in (writer, reporter, ending):
+            os.close(descriptor)
         problem = b""
         while piece := os.read(outcome, 4096):  # ends when exec succeeds, because the pipe closes on exec
             problem += piece
@@ -167,8 +182,10 @@ class Supervisor:
             "supervisor": os.getpid(),
             "main": self._main,
             "startedAt": self._started,
-            "namespace": _namespace(self._main) if self._launch["sandbox"] else "",
+            "cgroups": [group["folder"] for group in self._launch["cgroups"]],
         }
+        if self._launch["sandbox"]:  # its first process has the command as its first child
+            record["main"] = next(iter(_children(self._main)), self._main)
         _write_record(f"{self._folder}/process.json", record)
         try:  # noqa: SIM105 (contextlib is one import more for every supervisor)
             os.write(1, b"started\n")
@@ -196,11 +213,18 @@ class Supervisor:
             if process == 0:
                 return
             if process == self._main:
-                self._status = status
+                self._status = self._read_ending() if self._launch["sandbox"] else status
+                self._status = status if self._status is None else self._status
+
+    def _read_ending(self) -> int | None:
+        """Return the wait status of the command; None if the container's first process was killed before it knew."""
+        word = os.read(self._ending, 64)
+        self._out_of_memory = word == _sibling("init").OUT_OF_MEMORY
+        return signal.SIGKILL if self._out_of_memory else int(word) if word else None
 
     def _kill_all(self) -> None:
         """Kill what the command left behind: its children are ours now, and their children become ours when they end."""
-        while children := _children():
+        while children := _children(os.getpid()):
             for child in children:
                 os.kill(child, signal.SIGKILL)
             os.waitpid(children[0], 0)
@@ -215,11 +239,12 @@ class Supervisor:
             "startedAt": self._started,
             "finishedAt": finished,
             "startError": problem[:512],
+            "outOfMemory": self._out_of_memory and code != 0,
         }
 
 
-def _children() -> list[int]:
-    """Return the children of this process."""
+def _children(parent: int) -> list[int]:
+    """Return the children of a process."""
     found = []
     for name in os.listdir("/proc"):
         try:
@@ -227,17 +252,43 @@ def _children() -> list[int]:
                 after_name = file.read().rpartition(b")")[2].split()
         except OSError:
             continue  # not a process, or one that has just ended
-        if int(after_name[1]) == os.getpid():
+        if int(after_name[1]) == parent:
             found.append(int(name))
     return found
 
 
-def _namespace(process: int) -> str:
-    """Return the mount namespace of a process; '' if it has ended."""
+def _make_group(group: Cgroup) -> None:
+    """Make a control group with its limits. Raises OSError."""
+    os.makedirs(group["folder"], exist_ok=True)
+    for file, text in group["settings"].items():
+        path = f"{group['folder']}/{file}"
+        if os.path.exists(path):  # a kernel that does not count swap has no file for it
+            with open(path, "w") as setting:
+                setting.write(text)
+
+
+def _join_groups(folders: list[str]) -> None:
+    for folder in folders:
+        with open(f"{folder}/cgroup.procs", "w") as members:
+            members.write("0")  # this process
+
+
+def _killed_for_memory(folder: str) -> bool:
+    """Return whether the kernel has killed a process of a control group because it was over its limit."""
+    for file in ("memory.events", "memory.oom_control"):
+        try:
+            with open(f"{folder}/{file}") as counts:
+                return any(line.startswith("oom_kill ") and line.split()[1] != "0" for line in counts)
+        except OSError:
+            continue  # the file of the other version of control groups, or the group of another resource
+    return False
+
+
+def _remove_group(folder: str) -> None:
     try:
-        return os.readlink(f"/proc/{process}/ns/mnt")
+        os.rmdir(folder)
     except OSError:
-        return ""
+        return  # the agent tries again
 
 
 def _read_rest(output: int) -> bytes:
@@ -254,18 +305,46 @@ def _write_record(path: str, record: Any) -> None:
     os.close(file)
 
 
-def _become(launch: Launch, supervisor: int, output: int, reporter: int) -> None:
-    """In the forked child: become the command, or report why that failed and end."""
+def _become(launch: Launch, output: int, reporter: int, ending: int) -> None:
+    """In the forked child: become the command or the container's first process, or report why that failed and end."""
     try:
         os.setsid()
         null = os.open("/dev/null", os.O_RDONLY)
         for source, target in ((null, 0), (output, 1), (output, 2)):
             os.dup2(source, target)
-        isolation = _isolation()
+        _join_groups([group["folder"] for group in launch["cgroups"]])
+        isolation = _sibling("isolation")
         sandbox = launch["sandbox"]
-        if sandbox:
-            isolation.enter_new(sandbox)
-        isolation.die_with_parent(supervisor)
+        if not sandbox:
+            _sibling("credentials").weaken()
+            isolation.die_with_parent()
+            _require_supervisor(reporter)
+            _start_command(launch, reporter)
+        init = _sibling("init")
+        init.retitle()
+        isolation.enter_new(sandbox)
+        _sibling("credentials").hide_from_equals()
+        isolation.die_with_parent()
+        _require_supervisor(reporter)
+        init.run(lambda: _start_command(launch, reporter), ending, launch["memoryBytes"])
+    except BaseException as error:
+        os.write(reporter, _reason(error).encode())
+    os._exit(START_FAILED)
+
+
+def _require_supervisor(reporter: int) -> None:
+    """Raise ProcessLookupError if nobody reads this pipe any more: the supervisor ended before it was our guardian."""
+    poll = select.poll()
+    poll.register(reporter, 0)
+    if poll.poll(0):
+        raise ProcessLookupError("the supervisor ended before the container was started")
+
+
+def _start_command(launch: Launch, reporter: int) -> None:
+    """Become the command, in a session of its own, or report why that failed and end."""
+    try:
+        if os.getsid(0) != os.getpid():
+            os.setsid()
         _execute(launch["command"], launch["environment"], launch["workingDirectory"])
     except BaseException as error:
         os.write(reporter, _reason(error).encode())
@@ -279,14 +358,12 @@ def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _isolation() -> Any:
-    """Import isolation.py from the folder of this file, which is not imported as part of a package."""
+def _sibling(name: str) -> Any:
+    """Import a module from the folder of this file, which is not imported as part of a package."""
     folder = posixpath.dirname(posixpath.abspath(__file__))
     if folder not in sys.path:
         sys.path.append(folder)
-    import isolation  # type: ignore[import-not-found]
-
-    return isolation
+    return __import__(name)
 
 
 def _execute(command: list[str], environment: dict[str, str], directory: str) -> None:
@@ -312,24 +389,36 @@ def _keep_descriptors_private() -> None:
                 continue  # the descriptor of this listing itself
 
 
+def _run_inside(execution: Execution) -> None:
+    """Run a command in a container, and exit as it does."""
+    os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
+    beside = f"/proc/{execution['main']}"
+    with open(f"{beside}/environ", "rb") as listing:
+        pairs = [entry.partition(b"=") for entry in listing.read().split(b"\0") if entry]
+    environment = {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+    directory = os.open(f"{beside}/cwd", os.O_PATH | os.O_CLOEXEC)
+    _join_groups(execution["cgroups"])
+    _sibling("isolation").enter_existing(execution["main"])
+    child = os.fork()  # only a child is in the PID namespace
+    if child == 0:
+        os.fchdir(directory)
+        _execute(execution["command"], environment, ".")
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    sys.exit(code if code >= 0 else 128 - code)
+
+
 def main() -> None:
     """Run the supervisor or a single command; see the docstring of the module."""
     if sys.argv[1] == "execute":
-        execution: Execution = json.load(sys.stdin)
-        os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
-        beside = f"/proc/{execution['main']}"
-        with open(f"{beside}/environ", "rb") as listing:
-            pairs = [entry.partition(b"=") for entry in listing.read().split(b"\0") if entry]
-        _isolation().enter_existing(execution["main"])
-        environment = {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
-        _execute(execution["command"], environment, f"{beside}/cwd")
+        _run_inside(json.load(sys.stdin))
     try:
         launch: Launch = json.load(sys.stdin)
     except ValueError:
         sys.exit("the agent ended before it had said what to start")
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
     _keep_descriptors_private()
-    _isolation().adopt_orphans()
+    _sibling("isolation").adopt_orphans()
     Supervisor(sys.argv[2], launch).run()
 
 

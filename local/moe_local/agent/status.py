@@ -11,6 +11,8 @@ from moe_local.agent.state import ContainerState, Decision, Exit, PodState
 
 JSON = dict[str, Any]
 NODE_ADDRESS = "127.0.0.1"
+ISOLATION, NOT_ISOLATED = "moe-operator.dev/isolation", "moe-operator.dev/not-isolated"
+"""Annotations of the Node: how pods are isolated, and what is not isolated here but would be elsewhere, one per line."""
 NEVER_RAN = "the container was not running when the pod ended"
 
 

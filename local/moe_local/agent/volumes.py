@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -179,8 +180,11 @@ def _check_relative(path: str) -> None:
         )
 
 
-def write(folder: Path, files: Payload) -> bool:
-    """Make a folder hold exactly these files, all replaced at once; return False if it already did. Raises OSError."""
+def write(folder: Path, files: Payload, owner: int | None = None) -> bool:
+    """Make a folder hold exactly these files, all replaced at once; return False if it already did. Raises OSError.
+
+    The files belong to `owner`, or to this process's user if that is None.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     current = folder / "..data"
     if current.is_symlink() and _holds(current.resolve(), files):
@@ -192,6 +196,7 @@ def write(folder: Path, files: Payload) -> bool:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(file.content)
         target.chmod(file.mode)
+        give(target, owner)
     link = folder / "..data_tmp"
     link.unlink(missing_ok=True)
     link.symlink_to(fresh.name)
@@ -219,8 +224,9 @@ def _holds(folder: Path, files: Payload) -> bool:
 class PodVolumes:
     """The volumes of one pod, as folders in `folder` or, for claims, in the node's own folder."""
 
-    def __init__(self, client: APIClient, folder: Path, claims_folder: Path) -> None:
+    def __init__(self, client: APIClient, folder: Path, claims_folder: Path, owner: int | None) -> None:
         self._client = client
+        self._owner = owner
         self._folder = folder
         self._claims = claims_folder
         self._tokens: dict[TokenSource, Token] = {}
@@ -244,7 +250,8 @@ class PodVolumes:
         )
         for volume in pod.spec.volumes:
             if is_made_of_objects(volume):
-                write(self.folders[volume.name], payload(pod, volume, facts, sources, self._tokens))
+                files = payload(pod, volume, facts, sources, self._tokens)
+                write(self.folders[volume.name], files, self._owner)
 
     async def _locate(self, pod: Pod, volume: Volume) -> None:
         if volume.persistent_volume_claim:
@@ -261,6 +268,7 @@ class PodVolumes:
             )
         folder = self._folder / volume.name
         folder.mkdir(parents=True, exist_ok=True)
+        give(folder, self._owner)
         self.folders[volume.name] = folder
         if volume.empty_dir is None:
             self.read_only.add(volume.name)
@@ -282,6 +290,7 @@ class PodVolumes:
             raise ConfigurationError(
                 f'persistentvolumeclaim "{name}" is not on this node (provisioned by {by})'
             )
+        await asyncio.to_thread(give_all, folder, self._owner)
         return folder
 
     async def _renew_tokens(self, pod: Pod) -> None:
@@ -319,31 +328,63 @@ class PodVolumes:
         """Return which folders and files a container sees, and where. Raises ConfigurationError for a bad subPath."""
         return [
             {
-                "source": str(self._source(mount, variables)),
+                "source": str(self.folders[mount.name]),
+                "inner": self._inner(mount, variables),
                 "target": os.path.normpath("/" + mount.mount_path.lstrip("/")),
                 "readOnly": mount.read_only or mount.name in self.read_only,
             }
             for mount in container.volume_mounts
         ]
 
-    def _source(self, mount: VolumeMount, variables: Mapping[str, str]) -> Path:
-        folder = self.folders[mount.name]
+    def _inner(self, mount: VolumeMount, variables: Mapping[str, str]) -> str:
         inner = expand(mount.sub_path_expr, variables) or mount.sub_path
-        return beneath(folder, inner) if inner else folder
+        folder = self.folders[mount.name]
+        return str(beneath(folder, inner, self._owner).relative_to(folder.resolve())) if inner else ""
 
 
-def beneath(folder: Path, inner: str) -> Path:
+def give(path: Path, owner: int | None) -> None:
+    """Make a file or folder belong to the user that pods run as; None: it does already."""
+    if owner is not None:
+        os.chown(path, owner, owner, follow_symlinks=False)
+
+
+def give_all(folder: Path, owner: int | None) -> None:
+    """Give a volume with all of its contents to the user that pods run as, unless that was done before.
+
+    That is a kubelet's `fsGroupChangePolicy: OnRootMismatch`: what is put in from outside later keeps its owner.
+    """
+    if owner is None or folder.stat().st_uid == owner:
+        return
+    for _, folders, files, descriptor in os.fwalk(folder, follow_symlinks=False):
+        for name in (*folders, *files):
+            os.chown(name, owner, owner, dir_fd=descriptor, follow_symlinks=False)
+    give(folder, owner)
+
+
+def beneath(folder: Path, inner: str, owner: int | None = None) -> Path:
     """Return a path inside a volume, creating a folder if it is missing. Refuses '..' and links that lead out."""
     parts = PurePosixPath(inner).parts
     if inner.startswith("/") or ".." in parts:
         raise ConfigurationError(f"subPath {inner!r} must be relative and without '..'")
     root = folder.resolve()
-    current = root
-    for part in parts:
-        current = current / part
-        if not current.exists() and not current.is_symlink():
-            current.mkdir()
-        current = current.resolve()
-        if not current.is_relative_to(root):
-            raise ConfigurationError(f"subPath {inner!r} leads out of its volume")
-    return current
+    found = (root / inner).resolve()
+    if not found.is_relative_to(root):
+        raise ConfigurationError(f"subPath {inner!r} leads out of its volume")
+    _make_folders(root, found.relative_to(root).parts, owner)
+    return found
+
+
+def _make_folders(root: Path, parts: Sequence[str], owner: int | None) -> None:
+    """Create what is missing of a path, opened part by part: a pod of the volume may change it at the same time."""
+    descriptor = os.open(root, os.O_PATH)
+    try:
+        for part in parts:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, dir_fd=descriptor)
+                if owner is not None:
+                    os.chown(part, owner, owner, dir_fd=descriptor, follow_symlinks=False)
+            inner = os.open(part, os.O_PATH | os.O_NOFOLLOW, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = inner
+    finally:
+        os.close(descriptor)

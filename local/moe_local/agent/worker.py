@@ -27,6 +27,7 @@ from moe_local.agent.environment import ConfigurationError, Facts, Kind
 from moe_local.agent.events import Events
 from moe_local.agent.launch import Launch
 from moe_local.agent.lifecycle import decide
+from moe_local.agent.machine import Isolation
 from moe_local.agent.names import Member, Names, hosts_file
 from moe_local.agent.pod import Container, Pod
 from moe_local.agent.probes import Prober
@@ -52,7 +53,7 @@ class NodeContext:
     client: APIClient
     events: Events
     session: aiohttp.ClientSession
-    isolated: bool
+    isolation: Isolation
     api_host: str
     api_port: int
     capacity: Mapping[str, str]
@@ -69,7 +70,7 @@ class PodWorker:
         self._node = node
         self._facts = Facts(address, NODE_ADDRESS, node.api_host, node.api_port, node.capacity)
         self._volumes = volumes.PodVolumes(
-            node.client, self.folder / "volumes", node.config.state_dir / "volumes"
+            node.client, self.folder / "volumes", node.config.state_dir / "volumes", node.isolation.owner
         )
         self._prober = Prober(node.session, address)
         self.runs = {
@@ -344,8 +345,8 @@ class PodWorker:
         variables = environment.resolve(self.pod, container, self._facts, sources)
         mounts = self._volumes.mounts(container, variables)
         place = sandbox.Place(self.folder, run.next_folder)
-        place.make()
-        if self._node.isolated:
+        place.make(self._node.isolation.owner)
+        if self._node.isolation.kind:
             return sandbox.isolated(
                 self.pod,
                 container,
@@ -354,9 +355,11 @@ class PodWorker:
                 mounts=mounts,
                 place=place,
                 config=self._node.config,
+                isolation=self._node.isolation,
             )
         peers = {name: found[0] for name, found in self._node.names(self.member()).items()}
         return sandbox.rewritten(
+            self.pod,
             container,
             image=image,
             variables=variables,
@@ -364,6 +367,7 @@ class PodWorker:
             peers=peers,
             place=place,
             server=self._node.client.server,
+            isolation=self._node.isolation,
         )
 
     async def _refresh_volumes(self) -> None:

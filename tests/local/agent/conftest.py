@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -151,21 +154,54 @@ def api(cluster: LocalCluster) -> AdminAPI:
 _numbers = itertools.count()
 
 
+@pytest.fixture(scope="module")
+def make_space(cluster: LocalCluster, api: AdminAPI) -> Iterator[Callable[[], Space]]:
+    """Makes namespaces that live as long as the tests of one file."""
+    names: list[str] = []
+
+    def make() -> Space:
+        name = f"test-{next(_numbers)}"
+        names.append(name)
+        cluster.kubectl("create", "namespace", name)
+        found = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+        wait_for("the default service account", lambda: api.get(found))
+        return Space(cluster, api, name)
+
+    yield make
+    for name in names:
+        cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+
+
 @pytest.fixture
-def space(cluster: LocalCluster, api: AdminAPI) -> Iterator[Space]:
+def space(cluster: LocalCluster, make_space: Callable[[], Space]) -> Iterator[Space]:
     """A namespace of the test's own."""
-    name = f"test-{next(_numbers)}"
-    cluster.kubectl("create", "namespace", name)
-    found = f"/api/v1/namespaces/{name}/serviceaccounts/default"
-    wait_for("the default service account", lambda: api.get(found))
-    yield Space(cluster, api, name)
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    made = make_space()
+    yield made
+    cluster.kubectl("delete", "namespace", made.name, "--wait=false")
+
+
+def ordinary_user() -> JSON:
+    """How to start another agent as an ordinary user, if the tests run as root: arguments of `second_agent`.
+
+    The user sees the interpreter even if that is in a folder of root's.
+    """
+    base = Path(sys.base_prefix)
+    closed = [parent for parent in reversed(base.parents) if not parent.stat().st_mode & 0o001]
+    script = 'exec setpriv --reuid 65534 --regid 65534 --clear-groups "$@"'
+    if closed:
+        script = (
+            f"spare=$(mktemp -d) && mount --bind {base} $spare && mount -t tmpfs -o mode=755 none {closed[0]} && "
+            f"mkdir -p {base} && mount --bind $spare {base} && umount $spare && rmdir $spare && {script}"
+        )
+    return {"through": ("unshare", "--mount", "sh", "-c", script, "sh"), "user": 65534}
 
 
 class SecondAgent:
     """Another node of the same cluster, with a configuration of its own."""
 
-    def __init__(self, cluster: LocalCluster, folder: Path, through: tuple[str, ...], **changes: Any) -> None:
+    def __init__(
+        self, cluster: LocalCluster, folder: Path, through: tuple[str, ...], user: int | None, **changes: Any
+    ) -> None:
         self.name = f"second-{next(_numbers)}"
         self._folder, self._through = folder, through
         kubeconfig = yaml.safe_load(cluster.kubeconfig.read_text())
@@ -192,6 +228,9 @@ class SecondAgent:
             },
         )
         (folder / "agent.json").write_text(self.config.model_dump_json(by_alias=True))
+        if user is not None:
+            for path in (folder, *folder.rglob("*")):
+                os.chown(path, user, user)
         self.start()
 
     def _copy(self, source: Path) -> Path:
@@ -228,15 +267,25 @@ def _free_port() -> int:
 
 
 @pytest.fixture
-def second_agent(
-    cluster: LocalCluster, api: AdminAPI, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[..., SecondAgent]]:
-    """Makes further nodes; pods reach them by `nodeName`."""
-    agents: list[SecondAgent] = []
+def second_agent(cluster: LocalCluster, api: AdminAPI) -> Iterator[Callable[..., SecondAgent]]:
+    """Makes further nodes for one test; pods reach them by `nodeName`."""
+    yield from _agents(cluster, api)
 
-    def make(*, through: tuple[str, ...] = (), **changes: Any) -> SecondAgent:
-        folder = tmp_path_factory.mktemp("node")
-        agent = SecondAgent(cluster, folder, through, **changes)
+
+@pytest.fixture(scope="module")
+def make_agent(cluster: LocalCluster, api: AdminAPI) -> Iterator[Callable[..., SecondAgent]]:
+    """Makes further nodes for the tests of one file."""
+    yield from _agents(cluster, api)
+
+
+def _agents(cluster: LocalCluster, api: AdminAPI) -> Iterator[Callable[..., SecondAgent]]:
+    agents: list[SecondAgent] = []
+    folders: list[Path] = []
+
+    def make(*, through: tuple[str, ...] = (), user: int | None = None, **changes: Any) -> SecondAgent:
+        folder = Path(tempfile.mkdtemp(prefix="moe-node-"))  # pytest's own folders are closed to other users
+        folders.append(folder)
+        agent = SecondAgent(cluster, folder, through, user, **changes)
         agents.append(agent)
 
         def look() -> bool:
@@ -251,3 +300,5 @@ def second_agent(
     for agent in agents:
         agent.stop()
         cluster.kubectl("delete", "node", agent.name, "--wait=false")
+    for folder in folders:
+        shutil.rmtree(folder)

@@ -13,7 +13,7 @@ GOOD = Machine(
     python=(3, 11),
     free_disk_bytes=50 * GIB,
     available_memory_bytes=8 * GIB,
-    may_isolate=True,
+    lacks=(),
     must_build=True,
 )
 
@@ -29,7 +29,7 @@ def test_nothing_is_found_on_a_machine_that_has_everything():
         ({"python": (3, 10)}, "3.10", True),
         ({"free_disk_bytes": 5 * GIB}, "5.0 GiB of disk", True),
         ({"available_memory_bytes": GIB // 2}, "0.5 GiB of memory", False),
-        ({"may_isolate": False}, "mount namespaces", False),
+        ({"lacks": ("pods run as root",)}, "pods run as root", False),
     ],
 )
 def test_each_lack_is_named_with_what_was_measured_and_a_way_out(change, word, fatal):
@@ -44,7 +44,7 @@ def test_less_disk_is_enough_where_nothing_has_to_be_built():
 
 
 def test_the_fatal_comes_first():
-    findings = judge(replace(GOOD, may_isolate=False, platform="win32"))
+    findings = judge(replace(GOOD, lacks=("pods run as root",), platform="win32"))
     assert [finding.fatal for finding in findings] == [True, False]
 
 

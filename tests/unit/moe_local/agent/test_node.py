@@ -6,13 +6,16 @@ import pytest
 
 from moe_local.agent.api_client import APIClient
 from moe_local.agent.config import AgentConfig
+from moe_local.agent.machine import Isolation
+from moe_local.agent.machine import not_isolated as no_isolation
 from moe_local.agent.node import Node
 from moe_local.agent.status import condition_value, timestamp
 
 NOW = 1_800_000_000.0
 
 
-def make_node(not_isolated: str = "") -> Node:
+def make_node(problem: str = "") -> Node:
+    isolation = no_isolation(problem) if problem else Isolation("mapped")
     config = AgentConfig.model_validate(
         {
             "nodeName": "local",
@@ -25,7 +28,7 @@ def make_node(not_isolated: str = "") -> Node:
             "nodeLabels": {"profile": "cpu", "kubernetes.io/hostname": "other"},
         }
     )
-    return Node(config, cast(APIClient, None), capacity={"cpu": "2"}, not_isolated=not_isolated)
+    return Node(config, cast(APIClient, None), capacity={"cpu": "2"}, isolation=isolation)
 
 
 def test_a_node_says_where_its_log_port_is_and_what_it_offers() -> None:
