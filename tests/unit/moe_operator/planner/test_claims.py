@@ -330,6 +330,6 @@ def test_no_job_starts_before_the_claim_of_its_pool_is_there() -> None:
     world.reconcile("Expert", "code")
     world.tick(10)
     plan = world.plan("ExpertPool", POOL)
-    assert ([item["kind"] for item in plan.apply], plan.resume) == (["PersistentVolumeClaim"], ())
+    assert ([item["kind"] for item in plan.create], plan.resume) == (["PersistentVolumeClaim"], ())
     world.settle()
     assert world.status("code").phase == "Serving"
