@@ -6,7 +6,7 @@ changes, and reports the digest of the policy that it uses.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from moe_formats.format import Digest, Format
 from moe_formats.names import ObjectName
@@ -18,8 +18,18 @@ StrategyName = Literal["Distilled", "Posterior"]
 #: Largest policy, in bytes: it must fit into a ConfigMap (1 MiB) together with metadata.
 MAX_POLICY_BYTES = 900_000
 
+
+def _has_a_port(url: str) -> str:
+    port = int(url.rpartition(":")[2])
+    if not 1 <= port <= 65535:
+        raise ValueError(f"{url!r}: the port is {port}; it must be from 1 to 65535")
+    return url
+
+
 #: Address of the servers of a revision: plain HTTP, a host (usually a headless Service) and a port.
-ServerUrl = Annotated[str, Field(pattern=r"^http://[A-Za-z0-9.-]{1,253}:[0-9]{1,5}$")]
+ServerUrl = Annotated[
+    str, Field(pattern=r"^http://[A-Za-z0-9.-]{1,253}:[0-9]{1,5}$"), AfterValidator(_has_a_port)
+]
 
 
 class RoutedExpert(Format):

@@ -17,6 +17,7 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
+from moe_formats.addresses import OUTSIDE_A_CLUSTER
 from moe_gateway.backends import Backends
 from moe_gateway.balancer import Balancer
 from moe_gateway.conversations import conversation_of
@@ -222,8 +223,11 @@ async def open_gateway(
     policies.refresh()
     connector = aiohttp.TCPConnector(limit=0, use_dns_cache=False)
     async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
+        own_address = os.environ.get("POD_IP") or OUTSIDE_A_CLUSTER
         backends = Backends(
-            session, balancer or Balancer(), on_retry=lambda expert: metrics.retries.labels(expert).inc()
+            session,
+            balancer or Balancer(own_address=own_address),
+            on_retry=lambda expert: metrics.retries.labels(expert).inc(),
         )
         watching = asyncio.create_task(policies.watch())
         try:

@@ -1,7 +1,8 @@
 """Chooses the replica of an Expert for the next request: the least loaded address behind its host name.
 
 Addresses are cached for half a second at most, so a replica that appears or disappears is noticed at once. An
-address that has just failed is chosen only if there is no other, for one second.
+address that has just failed is chosen only if there is no other, for one second. An address that no pod can have, such
+as that of a cloud's metadata service, is never chosen, whatever the name resolves to.
 """
 
 import asyncio
@@ -11,6 +12,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+from moe_formats.addresses import OUTSIDE_A_CLUSTER, is_pod_address
 
 #: Returns the addresses of a host and port; none if the name is unknown.
 Resolve = Callable[[str, int], Awaitable[tuple[str, ...]]]
@@ -48,9 +51,14 @@ class Balancer:
     """Counts the requests in flight per replica and picks the least loaded."""
 
     def __init__(
-        self, *, resolve: Resolve = resolve_name, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        own_address: str = OUTSIDE_A_CLUSTER,
+        resolve: Resolve = resolve_name,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Tests pass their own resolver and clock."""
+        """Send requests from ``own_address``. Tests pass their own resolver and clock."""
+        self._own_address = own_address
         self._resolve = resolve
         self._clock = clock
         self._resolved: dict[tuple[str, int], tuple[float, tuple[str, ...]]] = {}
@@ -100,7 +108,8 @@ class Balancer:
         if known is not None and self._clock() - known[0] < RESOLUTION_SECONDS:
             return known[1]
         asked_at = self._clock()
-        addresses = await self._resolve(host, port)
+        found = await self._resolve(host, port)
+        addresses = tuple(address for address in found if is_pod_address(address, own=self._own_address))
         if addresses:
             self._resolved[host, port] = (asked_at, addresses)
         return addresses

@@ -29,8 +29,10 @@ from pydantic import ValidationError
 from moe_operator.cluster.api_client import ApiClient
 from moe_operator.cluster.apply import Applier
 from moe_operator.cluster.cache import Cache
+from moe_operator.cluster.confine import confined
 from moe_operator.cluster.connection import Connection, load_connection
 from moe_operator.cluster.gather import Answers
+from moe_operator.cluster.kinship import remember_former_jobs
 from moe_operator.cluster.lease import Lease, LeaseLost
 from moe_operator.cluster.listing import Lister
 from moe_operator.cluster.liveness import Liveness
@@ -39,6 +41,7 @@ from moe_operator.cluster.probes import Probes
 from moe_operator.cluster.queue import KeyedQueue
 from moe_operator.cluster.reconcile import Reconciler
 from moe_operator.cluster.resources import Resource
+from moe_operator.cluster.sound import identity
 from moe_operator.cluster.triggers import concerned
 from moe_operator.config import OperatorConfig
 from moe_operator.handlers import registry_of, settings_of
@@ -109,6 +112,7 @@ class Operator:
         """Fill the cache and ask running pods once. Only then is anything queued."""
         started = time.monotonic()
         await self.lister.prime()
+        remember_former_jobs(self.cache)
         await asyncio.gather(self.probes.ask_progress(), self.probes.ask_policies())
         self.cache.listen(self._changed)
         for subject in SUBJECTS:
@@ -133,17 +137,15 @@ class Operator:
     def _observe(self, resource: Resource, manifest: dict[str, Any], deleted: bool) -> None:
         """Put the object of a watch event into the cache."""
         self._last_event = time.monotonic()
-        metadata = manifest["metadata"]
-        if deleted:
-            self.cache.remove(
-                resource.kind,
-                metadata["namespace"],
-                metadata["name"],
-                metadata["uid"],
-                int(metadata["resourceVersion"]),
-            )
-        else:
-            self.cache.put(manifest | {"apiVersion": resource.api_version, "kind": resource.kind})
+        manifest |= {"apiVersion": resource.api_version, "kind": resource.kind}
+        with confined(manifest, "reading it"):
+            if deleted:
+                identity(manifest)
+                metadata = manifest["metadata"]
+                place = resource.kind, metadata["namespace"], metadata["name"]
+                self.cache.remove(*place, metadata["uid"], int(metadata["resourceVersion"]))
+            else:
+                self.cache.put(manifest)
 
     def _changed(self, old: Manifest | None, new: Manifest | None) -> None:
         """Queue the objects that a change in the cache concerns."""

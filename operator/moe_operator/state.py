@@ -92,8 +92,6 @@ class ObservedJob:
     name: str
     uid: str
     role: Role
-    #: Name of the revision that it works for; None for a snapshot, or for a Job of the pool.
-    revision: str | None
     created: datetime
     suspended: bool
     state: Literal["Suspended", "Running", "Succeeded", "Failed"]
@@ -103,6 +101,8 @@ class ObservedJob:
     pods: tuple[ObservedPod, ...] = ()
     #: What its pods reported in their termination messages; None while nothing was reported or can be read.
     headline: AnyHeadline | None = None
+    #: Why reports of its pods are not believed, as a sentence; None if they are.
+    doubt: str | None = None
     #: What rank 0 of a running training Job answered on its progress port.
     progress: Progress | None = None
     #: Name of the Expert that it works for; empty for a Job of the pool itself.

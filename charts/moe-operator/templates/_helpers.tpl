@@ -84,6 +84,10 @@ queue: {{ .Values.queue | quote }}
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
+# A pod belongs to a Deployment through its ReplicaSet, which is only read.
+- apiGroups: [apps]
+  resources: [replicasets]
+  verbs: [get, list, watch]
 - apiGroups: [apps]
   resources: [deployments/scale]
   verbs: [patch]

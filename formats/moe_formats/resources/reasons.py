@@ -264,6 +264,12 @@ class Reason(StrEnum):
         "message has its last words. No revision is refused or promoted because of it. Correct the program in "
         "its image; it is asked again.",
     )
+    REPORT_CONTESTED = (
+        "ReportContested",
+        "Two pods claim the same place in a Job, so at least one of them was not created by the Job controller, and no "
+        "report of theirs is believed. The message names them. Delete the one that does not belong, and find out who "
+        "created it: whoever may create pods in a namespace can write into its stores. Another attempt is made.",
+    )
     PEER_LOST = (
         "PeerLost",
         "A process of a training run on several nodes was lost, and the others ended with it. The next "

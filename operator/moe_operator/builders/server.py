@@ -1,6 +1,7 @@
 """The servers of one revision: a Deployment, and a headless Service with the addresses of its pods."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from moe_formats.resources.expert import Expert
@@ -79,15 +80,30 @@ def frozen(desired: Manifest, live: Manifest | None) -> Manifest:
 
     The template of a served revision does not change with the operator: a newer version may write another template, and
     servers must not restart for that. An edit by hand differs from the recorded template and is changed back. Only
-    another hardware profile or temperature in the spec gives the template of ``desired``.
+    another hardware profile or temperature in the spec gives the template of ``desired``; so does a recorded template
+    that somebody edited until it cannot be used.
     """
     annotations = ((live or {}).get("metadata") or {}).get("annotations") or {}
     recorded, metadata = annotations.get(TEMPLATE), desired["metadata"]
     asked = metadata["annotations"]
     if recorded is None or any(annotations.get(name) != asked.get(name) for name in (PROFILE, TEMPERATURE)):
         return desired
+    template = _recorded_template(recorded, desired["spec"]["selector"]["matchLabels"])
+    if template is None:
+        return desired
     metadata = {**metadata, "annotations": {**metadata["annotations"], TEMPLATE: recorded}}
-    return {**desired, "metadata": metadata, "spec": {**desired["spec"], "template": json.loads(recorded)}}
+    return {**desired, "metadata": metadata, "spec": {**desired["spec"], "template": template}}
+
+
+def _recorded_template(text: str, selector: Mapping[str, str]) -> Mapping[str, Any] | None:
+    """Return the pod template in an annotation; None if it is not one of a Deployment with that selector."""
+    try:
+        template: Mapping[str, Any] = json.loads(text)
+        selected = selector.items() <= template["metadata"]["labels"].items()
+        named = all(isinstance(item["name"], str) for item in template["spec"]["containers"])
+        return template if selected and named and template["spec"]["containers"] else None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
 
 
 def build_server_service(*, expert: Expert, revision: str) -> dict[str, Any]:

@@ -10,6 +10,9 @@ api_client      requests to it
 resources       the kinds that are read, and their paths
 listing         fills the cache at the start, and compares it with the API server from time to time
 cache           every object that is read, as it was last seen or written
+sound           makes an object safe to read as it enters the cache
+kinship         what belongs to an Expert or a pool, by the chain of owners
+job_pods        which pods are those of a Job, and whose reports are believed
 observe         live Jobs, pods and Deployments, reduced to what decisions need
 probes          asks running pods for their progress and their routing policy
 gather          collects everything that a decision about one object may look at
@@ -25,6 +28,7 @@ events          writes Kubernetes Events
 internal_error  what an object's status says if it could not be processed, or if a name that it needs is taken
 
 How the process is supervised:
+confine         keeps what fails about one object from stopping anything else
 lease           only one operator acts at a time
 liveness        /healthz and /readyz
 metrics         /metrics

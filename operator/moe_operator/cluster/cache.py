@@ -2,16 +2,20 @@
 
 The cache is filled by our own lists. Watch events and the answer to every write keep it up to date, so no decision rests
 on a view that is older than our own last write. In whatever order news arrives, an object is replaced only by a newer
-resourceVersion, and an object that was deleted does not come back with its old uid.
+resourceVersion, and an object that was deleted does not come back with its old uid. An object that is malformed is made
+safe to read as it enters (see ``sound.py``), and a listener that fails about one object is told of the next one all the same.
 """
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from math import inf
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from moe_formats.resources import labels
 from moe_formats.resources.base import CustomResource
+from moe_operator.cluster.confine import confined
+from moe_operator.cluster.resources import controller_uid
+from moe_operator.cluster.sound import sound
 from moe_operator.state import Manifest
 
 #: Called with an object before and after a change; None if it did not exist before or does not exist afterwards.
@@ -21,19 +25,28 @@ Model = TypeVar("Model", bound=CustomResource)
 
 #: Number of deleted uids that are remembered, so that late news does not bring their objects back.
 REMEMBERED = 10_000
-#: Labels by which objects can be found.
-INDEXED = (labels.POOL, labels.EXPERT)
+#: Kinds whose deleted objects are remembered, since pods may outlive them.
+OUTLIVED = frozenset({"Expert", "Job"})
 #: Annotations that are large and that nothing here reads.
 DROPPED_ANNOTATIONS = ("kubectl.kubernetes.io/last-applied-configuration",)
 
 
+class Former(NamedTuple):
+    """An object that was deleted."""
+
+    uid: str
+    name: str
+
+
 class Cache:
-    """Finds objects by kind, namespace and name, and also by pool, by Expert and by controlling owner."""
+    """Finds objects by kind, namespace and name, by the pool that they name, and by their controlling owner."""
 
     def __init__(self) -> None:
         self._objects: dict[Key, Manifest] = {}
         self._index: defaultdict[tuple[str, ...], dict[Key, None]] = defaultdict(dict)
         self._gone: OrderedDict[str, float] = OrderedDict()
+        self._former: defaultdict[tuple[str, ...], dict[str, Former]] = defaultdict(dict)
+        self._former_entries: dict[str, tuple[tuple[str, ...], ...]] = {}
         self._models: dict[Key, tuple[str, CustomResource | Exception]] = {}
         self._listeners: list[Listener] = []
 
@@ -42,15 +55,14 @@ class Cache:
         self._listeners.append(listener)
 
     def put(self, manifest: Manifest) -> bool:
-        """Take an object as it was read or written, and return whether this is news."""
-        key = _key(manifest)
-        metadata = manifest["metadata"]
+        """Take an object as it was read or written, and return whether this is news. Raises Unreadable."""
+        new = prune(sound(manifest))
+        key, version, uid = _key(new), _version(new), new["metadata"]["uid"]
         old = self._objects.get(key)
-        version = _version(manifest)
-        if version <= self._gone.get(metadata["uid"], 0) or (old is not None and version <= _version(old)):
+        if version <= self._gone.get(uid, 0) or (old is not None and version <= _version(old)):
             return False
-        new = prune(manifest)
         self._unindex(key)
+        self._forget_former(uid)
         self._objects[key] = new
         for entry in _entries(new):
             self._index[entry][key] = None
@@ -65,7 +77,7 @@ class Cache:
         if uid:
             self._gone[uid] = version
             while len(self._gone) > REMEMBERED:
-                self._gone.popitem(last=False)
+                self._forget_former(self._gone.popitem(last=False)[0])
         key = (kind, namespace, name)
         old = self._objects.get(key)
         if old is None or (uid and old["metadata"]["uid"] != uid):
@@ -73,6 +85,8 @@ class Cache:
         self._unindex(key)
         del self._objects[key]
         self._models.pop(key, None)
+        if uid and kind in OUTLIVED:
+            self.remember(Former(uid, name), *_entries(old))
         self._notify(old, None)
         return True
 
@@ -85,19 +99,34 @@ class Cache:
         return (self._objects[key] for key in list(self._index.get((kind,), ())))
 
     def of_pool(self, kind: str, namespace: str, pool: str) -> list[Manifest]:
-        """Return the objects of a kind that belong to a pool, including its Experts and revisions."""
-        return self._indexed(kind, namespace, labels.POOL, pool)
+        """Return the objects of a kind that name a pool: Experts and revisions in their spec, others by a label.
 
-    def of_expert(self, kind: str, namespace: str, expert: str) -> list[Manifest]:
-        """Return the objects of a kind that belong to an Expert by its name.
-
-        They may belong to an earlier Expert of that name: callers to whom this matters compare owners.
+        Anybody can set a label, so nothing but an Expert or a revision belongs to a pool by this alone (see kinship.py).
         """
-        return self._indexed(kind, namespace, labels.EXPERT, expert)
+        keys = sorted(self._index.get((kind, namespace, labels.POOL, pool), ()))
+        return [self._objects[key] for key in keys]
 
-    def of_controller(self, kind: str, uid: str) -> list[Manifest]:
-        """Return the objects of a kind whose controlling owner has a uid."""
-        return [self._objects[key] for key in self._index.get((kind, uid), ())]
+    def of_controller(self, kind: str, namespace: str, uid: str) -> list[Manifest]:
+        """Return the objects of a kind whose controlling owner has a uid.
+
+        Only those in the owner's namespace: an owner elsewhere is none, though anybody may name its uid.
+        """
+        return [self._objects[key] for key in self._index.get((kind, namespace, uid), ())]
+
+    def former_of_pool(self, kind: str, namespace: str, pool: str) -> list[Former]:
+        """Return the deleted objects of a kind (see ``OUTLIVED``) that belonged to a pool."""
+        return list(self._former.get((kind, namespace, labels.POOL, pool), {}).values())
+
+    def former_of_controller(self, kind: str, namespace: str, uid: str) -> list[Former]:
+        """Return the deleted objects of a kind (see ``OUTLIVED``) whose controlling owner has a uid."""
+        return list(self._former.get((kind, namespace, uid), {}).values())
+
+    def remember(self, former: Former, *entries: tuple[str, ...]) -> None:
+        """Let a deleted object be found by index entries, until ``REMEMBERED`` others have been deleted after it."""
+        self._gone.setdefault(former.uid, 0)
+        self._former_entries[former.uid] = entries
+        for entry in entries:
+            self._former[entry][former.uid] = former
 
     def model(self, manifest: Manifest, type_: type[Model]) -> Model:
         """Return an object as a model; it is parsed once per resourceVersion. Raises pydantic.ValidationError."""
@@ -115,10 +144,6 @@ class Cache:
         assert isinstance(cached[1], type_)
         return cached[1]
 
-    def _indexed(self, kind: str, namespace: str, label: str, value: str) -> list[Manifest]:
-        keys = sorted(self._index.get((kind, namespace, label, value), ()))
-        return [self._objects[key] for key in keys]
-
     def _unindex(self, key: Key) -> None:
         old = self._objects.get(key)
         for entry in _entries(old) if old is not None else ():
@@ -126,19 +151,32 @@ class Cache:
             if not self._index[entry]:
                 del self._index[entry]
 
+    def _forget_former(self, uid: str) -> None:
+        for entry in self._former_entries.pop(uid, ()):
+            self._former[entry].pop(uid, None)
+            if not self._former[entry]:
+                del self._former[entry]
+
     def _notify(self, old: Manifest | None, new: Manifest | None) -> None:
         for listener in self._listeners:
-            listener(old, new)
+            with confined(new if new is not None else old, "acting on a change of it"):
+                listener(old, new)
 
 
 def prune(manifest: Manifest) -> Manifest:
-    """Return an object without the parts that are large and never read."""
+    """Return an object without the parts that are large and never read. Of a pod's spec, ``hostNetwork`` stays if it is set."""
     metadata = {key: value for key, value in manifest["metadata"].items() if key != "managedFields"}
     if annotations := metadata.get("annotations"):
         metadata["annotations"] = {k: v for k, v in annotations.items() if k not in DROPPED_ANNOTATIONS}
     pruned: dict[str, Any] = {**manifest, "metadata": metadata}
     if manifest["kind"] == "Pod":
-        pruned.pop("spec", None)
+        spec = pruned.pop("spec", None) or {}
+        if spec.get("hostNetwork"):
+            pruned["spec"] = {"hostNetwork": True}
+    elif manifest["kind"] == "ReplicaSet":
+        # The Deployment controller copies the annotations of the Deployment, with its whole pod template.
+        metadata.pop("annotations", None)
+        pruned = {name: pruned[name] for name in ("apiVersion", "kind", "metadata") if name in pruned}
     return pruned
 
 
@@ -156,9 +194,7 @@ def _entries(manifest: Manifest) -> Iterator[tuple[str, ...]]:
     metadata = manifest["metadata"]
     kind, namespace = manifest["kind"], metadata.get("namespace", "")
     yield (kind,)
-    for label, name in zip(INDEXED, labels.belongings(manifest), strict=True):
-        if name:
-            yield (kind, namespace, label, name)
-    for owner in metadata.get("ownerReferences") or []:
-        if owner.get("controller"):
-            yield (kind, owner["uid"])
+    if pool := labels.belongings(manifest).pool:
+        yield (kind, namespace, labels.POOL, pool)
+    if uid := controller_uid(manifest):
+        yield (kind, namespace, uid)

@@ -1,9 +1,10 @@
 """Collects everything that a decision may look at, from the cache and the newest answers of pods.
 
-An object that is not valid is an error for its own key only. For all other keys it does not exist.
+An object that is not valid is an error for its own key only. For all other keys it does not exist. What belongs to an
+Expert or a pool is decided in ``kinship.py``, and which reports count in ``job_pods.py``.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -14,14 +15,17 @@ from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
 from moe_formats.resources.expert_revision import ExpertRevision
 from moe_operator.cluster.cache import Cache
+from moe_operator.cluster.confine import confined
+from moe_operator.cluster.job_pods import job_pods
+from moe_operator.cluster.kinship import experts_of, gateway_of, has_role, orphans_of, pods_of_deployment
 from moe_operator.cluster.observe import (
     observed_claim,
     observed_gateway,
     observed_job,
-    observed_pod,
+    observed_pods,
     observed_server,
 )
-from moe_operator.cluster.resources import controller_of, controller_uid, label_of
+from moe_operator.cluster.resources import controller_uid, label_of
 from moe_operator.state import (
     ExpertState,
     Key,
@@ -29,7 +33,6 @@ from moe_operator.state import (
     ObservedClaim,
     ObservedGateway,
     ObservedJob,
-    ObservedPod,
     ObservedServer,
     PoolState,
     Role,
@@ -61,26 +64,27 @@ def gather_expert(key: Key, cache: Cache, answers: Answers) -> ExpertState | Non
     pool_manifest = cache.get("ExpertPool", key.namespace, pool_name)
     pool = _parsed_or_none(cache, pool_manifest, ExpertPool) if pool_manifest else None
     peers = _parsed(cache, cache.of_pool("Expert", key.namespace, pool_name), Expert)
-    pool_revisions = _parsed(cache, cache.of_pool("ExpertRevision", key.namespace, pool_name), ExpertRevision)
-    own = _owned_by_expert(cache, key, expert.metadata.uid)
-    revisions = [
-        pool_revisions[name] for kind, name in own if kind == "ExpertRevision" and name in pool_revisions
+    owners = [expert.metadata.uid]
+    owners += [
+        item["metadata"]["uid"] for item in cache.of_controller("ExpertRevision", key.namespace, owners[0])
     ]
+    own = {
+        (kind, item["metadata"]["name"]): item
+        for kind in CHILDREN
+        for item in _owned(cache, kind, key.namespace, owners)
+    }
+    revisions = _parsed(cache, _owned(cache, "ExpertRevision", key.namespace, owners), ExpertRevision)
     return ExpertState(
         expert=expert,
         pool=pool,
         peers=peers,
-        revisions=tuple(sorted(revisions, key=lambda revision: revision.spec.number)),
-        base_revision=_base_revision(expert, peers, pool_revisions),
-        jobs=_jobs(cache, (item for (kind, _), item in own.items() if kind == "Job"), answers),
-        servers=tuple(
-            _server(cache, item)
-            for (kind, _), item in own.items()
-            if kind == "Deployment" and _is_server(item)
-        ),
+        revisions=tuple(sorted(revisions.values(), key=lambda revision: revision.spec.number)),
+        base_revision=_base_revision(cache, expert, peers),
+        jobs=_jobs(cache, key.namespace, dict.fromkeys(owners, key.name), answers),
+        servers=tuple(_servers(cache, key.namespace, owners)),
         live=own,
         claims=_claims(cache, key.namespace, pool, [expert]),
-        orphan_pods=_orphan_pods(cache, key),
+        orphan_pods=observed_pods(pod for owner in owners for pod in orphans_of(cache, key.namespace, owner)),
     )
 
 
@@ -90,22 +94,24 @@ def gather_pool(key: Key, cache: Cache, answers: Answers) -> PoolState | None:
     if manifest is None:
         return None
     pool = cache.model(manifest, ExpertPool)
-    uid = pool.metadata.uid
+    own, experts = [pool.metadata.uid], experts_of(cache, key.namespace, key.name)
     live = {
-        (kind, item["metadata"]["name"]): item for kind in CHILDREN for item in cache.of_controller(kind, uid)
+        (kind, item["metadata"]["name"]): item
+        for kind in CHILDREN
+        for item in _owned(cache, kind, key.namespace, own)
     }
-    experts = _parsed(cache, cache.of_pool("Expert", key.namespace, key.name), Expert)
-    servers = [_server(cache, item) for item in _of_pool(cache, "Deployment", key) if _is_server(item)]
+    members = _parsed(cache, cache.of_pool("Expert", key.namespace, key.name), Expert)
+    orphans = (pod for expert in experts for pod in orphans_of(cache, key.namespace, expert))
     return PoolState(
         pool=pool,
-        experts=experts,
-        revisions=_parsed(cache, cache.of_pool("ExpertRevision", key.namespace, key.name), ExpertRevision),
-        servers={server.name: server for server in servers},
-        jobs=_jobs(cache, _of_pool(cache, "Job", key), answers),
+        experts=members,
+        revisions=_parsed(cache, _owned(cache, "ExpertRevision", key.namespace, experts), ExpertRevision),
+        servers={server.name: server for server in _servers(cache, key.namespace, experts)},
+        jobs=_jobs(cache, key.namespace, {own[0]: "", **experts}, answers),
         live=live,
-        claims=_claims(cache, key.namespace, pool, experts.values()),
-        gateway=_gateway(cache, key, live.values(), answers),
-        orphan_snapshots=_orphan_snapshots(cache, key),
+        claims=_claims(cache, key.namespace, pool, members.values()),
+        gateway=_gateway(cache, key.namespace, pool.metadata.uid, answers),
+        orphan_snapshots=observed_pods(pod for pod in orphans if has_role(pod, Role.SNAPSHOT)),
     )
 
 
@@ -132,94 +138,66 @@ def _parsed_or_none(cache: Cache, manifest: Manifest, type_: type[Model]) -> Mod
         return None
 
 
-def _owned_by_expert(cache: Cache, key: Key, uid: str) -> dict[tuple[str, str], Manifest]:
-    """Return the children of this Expert and of its revisions; not those of another Expert that had the same name."""
-    owners = {uid}
-    owners |= {item["metadata"]["uid"] for item in cache.of_controller("ExpertRevision", uid)}
-    return {
-        (kind, item["metadata"]["name"]): item
-        for kind in CHILDREN
-        for owner in owners
-        for item in cache.of_controller(kind, owner)
-    }
+def _owned(cache: Cache, kind: str, namespace: str, owners: Iterable[str]) -> list[Manifest]:
+    """Return the objects of a kind that are controlled by one of some owners, given by uid."""
+    return [item for owner in owners for item in cache.of_controller(kind, namespace, owner)]
 
 
-def _of_pool(cache: Cache, kind: str, key: Key) -> list[Manifest]:
-    """Return the objects of a kind that were made for a pool or its Experts: by their controlling owner, not by labels alone.
-
-    An owner that is gone counts: what it left behind takes up its place until the cluster has deleted it.
-    """
-
-    def is_ours(item: Manifest) -> bool:
-        owner = controller_of(item)
-        if owner is None or owner["apiVersion"] != labels.API_VERSION:
-            return False
-        live = cache.get(owner["kind"], key.namespace, owner["name"])
-        if live is None or live["metadata"]["uid"] != owner["uid"]:
-            return True
-        return key.name == (owner["name"] if owner["kind"] == "ExpertPool" else labels.belongings(live).pool)
-
-    return [item for item in cache.of_pool(kind, key.namespace, key.name) if is_ours(item)]
-
-
-def _base_revision(
-    expert: Expert, peers: Mapping[str, Expert], revisions: Mapping[str, ExpertRevision]
-) -> ExpertRevision | None:
+def _base_revision(cache: Cache, expert: Expert, peers: Mapping[str, Expert]) -> ExpertRevision | None:
+    """Return the current revision of the Expert's base, if it is really one of the base's own."""
     base = peers.get(expert.spec.base.expert or "")
-    return revisions.get(base.status.current_revision or "") if base else None
+    if base is None or base.status.current_revision is None:
+        return None
+    own = _parsed(
+        cache, _owned(cache, "ExpertRevision", base.metadata.namespace, [base.metadata.uid]), ExpertRevision
+    )
+    return own.get(base.status.current_revision)
 
 
-def _jobs(cache: Cache, jobs: Iterable[Manifest], answers: Answers) -> tuple[ObservedJob, ...]:
-    observed = [_job(cache, job, answers) for job in jobs if _has_role(job)]
+def _jobs(
+    cache: Cache, namespace: str, owners: Mapping[str, str], answers: Answers
+) -> tuple[ObservedJob, ...]:
+    """Return the Jobs of owners, given by uid with the name of the Expert that their Jobs work for."""
+    observed = []
+    for owner, expert in owners.items():
+        for job in cache.of_controller("Job", namespace, owner):
+            with confined(job, "reading it"):
+                if _has_known_role(job):
+                    observed.append(_job(cache, job, expert, answers))
     return tuple(sorted(observed, key=lambda job: (job.created, job.name)))
 
 
-def _job(cache: Cache, job: Manifest, answers: Answers) -> ObservedJob:
-    uid = job["metadata"]["uid"]
-    return observed_job(job, cache.of_controller("Pod", uid), answers.progress.get(uid))
+def _job(cache: Cache, job: Manifest, expert: str, answers: Answers) -> ObservedJob:
+    namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
+    pods = job_pods(job, cache.of_controller("Pod", namespace, uid))
+    return observed_job(job, pods, answers.progress.get(uid), expert=expert)
 
 
-def _orphan_pods(cache: Cache, key: Key) -> tuple[ObservedPod, ...]:
-    """Return the pods of an Expert's Jobs whose Job is gone. The next attempt waits until they are gone too."""
-    pods = [pod for pod in cache.of_expert("Pod", key.namespace, key.name) if not _is_server(pod)]
-    jobs = {job["metadata"]["uid"] for job in cache.of_expert("Job", key.namespace, key.name)}
-    return tuple(observed_pod(pod) for pod in pods if controller_uid(pod) not in jobs)
-
-
-def _orphan_snapshots(cache: Cache, key: Key) -> tuple[ObservedPod, ...]:
-    """Return the pods of a pool's snapshot Jobs whose Job is gone. The next snapshot waits until they are gone too."""
-    pods = cache.of_pool("Pod", key.namespace, key.name)
-    jobs = {job["metadata"]["uid"] for job in cache.of_pool("Job", key.namespace, key.name)}
-    return tuple(
-        observed_pod(pod)
-        for pod in pods
-        if label_of(pod, labels.ROLE) == Role.SNAPSHOT and controller_uid(pod) not in jobs
-    )
+def _servers(cache: Cache, namespace: str, experts: Iterable[str]) -> Iterator[ObservedServer]:
+    """Yield the servers of Experts, given by uid."""
+    for deployment in _owned(cache, "Deployment", namespace, experts):
+        if has_role(deployment, Role.SERVER):
+            with confined(deployment, "reading it"):
+                yield _server(cache, deployment)
 
 
 def _server(cache: Cache, deployment: Manifest) -> ObservedServer:
     metadata = deployment["metadata"]  # it has the name of its revision
-    pods = cache.of_pool("Pod", metadata["namespace"], label_of(deployment, labels.POOL))
-    mine = [pod for pod in pods if _is_server(pod) and label_of(pod, labels.REVISION) == metadata["name"]]
     service = cache.get("Service", metadata["namespace"], metadata["name"])
     ours = service is not None and controller_uid(service) == controller_uid(deployment)
-    return observed_server(deployment, mine, service=service["metadata"]["uid"] if service and ours else "")
-
-
-def _gateway(cache: Cache, key: Key, live: Iterable[Manifest], answers: Answers) -> ObservedGateway:
-    deployments = [item for item in live if item["kind"] == "Deployment"]
-    pods = cache.of_pool("Pod", key.namespace, key.name)
-    return observed_gateway(
-        next((item for item in deployments if label_of(item, labels.ROLE) == Role.GATEWAY), None),
-        [pod for pod in pods if label_of(pod, labels.ROLE) == Role.GATEWAY],
-        answers.policies,
+    return observed_server(
+        deployment,
+        pods_of_deployment(cache, deployment),
+        service=service["metadata"]["uid"] if service and ours else "",
     )
 
 
-def _is_server(manifest: Manifest) -> bool:
-    return label_of(manifest, labels.ROLE) == Role.SERVER
+def _gateway(cache: Cache, namespace: str, pool_uid: str, answers: Answers) -> ObservedGateway:
+    deployment = gateway_of(cache, namespace, pool_uid)
+    pods = pods_of_deployment(cache, deployment) if deployment is not None else []
+    return observed_gateway(deployment, pods, answers.policies)
 
 
-def _has_role(job: Manifest) -> bool:
+def _has_known_role(job: Manifest) -> bool:
     """Return whether a Job's label says what it is for. If the label was removed, nothing can be said about the Job."""
     return label_of(job, labels.ROLE) in set(Role)

@@ -14,6 +14,7 @@ from prometheus_client import Counter
 
 from moe_operator.cluster.api_client import ApiClient, ApiError
 from moe_operator.cluster.cache import Cache
+from moe_operator.cluster.confine import confined
 from moe_operator.cluster.resources import WATCHED, Resource
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,8 @@ class Lister:
                 self._swept = time.monotonic()
             except (ApiError, aiohttp.ClientError, TimeoutError) as error:
                 log.warning("the sweep failed and is tried again in %.0f s: %s", every, error)
+            except Exception:  # Whatever this sweep met, the next one must still be made.
+                log.exception("the sweep failed and is tried again in %.0f s", every)
             await asyncio.sleep(every)
 
     async def sweep_once(self, resource: Resource, namespace: str) -> None:
@@ -68,11 +71,15 @@ class Lister:
             if not namespace or item["metadata"]["namespace"] == namespace
         }
         listing = await self._api.list(resource, namespace, metadata_only=True)
+        found: dict[tuple[str, str], str] = {}
         for item in listing.items:
-            metadata = item["metadata"]
-            known = before.pop((metadata["namespace"], metadata["name"]), None)
-            if known is None or known["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
-                await self._repair(resource, metadata["namespace"], metadata["name"])
+            with confined(item, "reading its metadata"):
+                metadata = item["metadata"]
+                found[metadata["namespace"], metadata["name"]] = metadata["resourceVersion"]
+        for place, version in found.items():
+            known = before.pop(place, None)
+            if known is None or known["metadata"]["resourceVersion"] != version:
+                await self._repair(resource, *place)
         for (where, name), missing in before.items():
             if int(missing["metadata"]["resourceVersion"]) <= listing.resource_version:
                 uid = missing["metadata"]["uid"]
@@ -82,7 +89,8 @@ class Lister:
     async def _prime(self, resource: Resource, namespace: str) -> bool:
         try:
             for item in (await self._api.list(resource, namespace)).items:
-                self._cache.put(item)
+                with confined(item, "reading it"):
+                    self._cache.put(item)
         except (ApiError, aiohttp.ClientError, TimeoutError) as error:
             log.warning("listing %s failed and is tried again: %s", resource.plural, error)
             return False
@@ -91,8 +99,11 @@ class Lister:
     async def _repair(self, resource: Resource, namespace: str, name: str) -> None:
         """Read one object again, and count it unless the watch has brought the same version meanwhile."""
         try:
-            if self._cache.put(await self._api.get(resource, namespace, name)):
-                self._repairs.inc()
+            item = await self._api.get(resource, namespace, name)
         except ApiError as error:
             if not error.not_found:
                 raise
+            return
+        with confined(item, "reading it"):
+            if self._cache.put(item):
+                self._repairs.inc()

@@ -1,7 +1,12 @@
-"""Reduces live children (Jobs, pods, servers, the gateway) to what the planner sees of them. Pure functions."""
+"""Reduces live children (Jobs, pods, servers, the gateway) to what the planner sees of them. Pure functions.
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+They rely on the types that ``sound.py`` sees to, but on no field being there. A pod that cannot be read in spite of that
+is left out, and logged once.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -9,6 +14,8 @@ from moe_formats.failure import PEER_LOST
 from moe_formats.job_report import Failure, Progress, parse_headline
 from moe_formats.resources import labels
 from moe_operator.builders.grade_job import grader_of
+from moe_operator.cluster.confine import confined
+from moe_operator.cluster.job_pods import JobPods
 from moe_operator.cluster.resources import label_of
 from moe_operator.state import (
     AnyHeadline,
@@ -25,28 +32,36 @@ from moe_operator.state import (
 STARTING = frozenset({"ContainerCreating", "PodInitializing"})
 
 
-def observed_job(job: Manifest, pods: Sequence[Manifest], progress: Progress | None) -> ObservedJob:
-    """Return a Job with its pods and, once one of them has finished, what it reported."""
-    metadata, status = job["metadata"], job.get("status") or {}
-    observed = _by_age(pods)
+#: Stands for a time that an object should have and lacks.
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def observed_job(job: Manifest, pods: JobPods, progress: Progress | None, *, expert: str = "") -> ObservedJob:
+    """Return a Job with its pods and, once one of those that are believed has finished, what it reported.
+
+    Of how the others ended, nothing is taken over. ``expert`` is the name of the Expert that owns the Job, if one does.
+    """
+    metadata, spec, status = job["metadata"], job.get("spec") or {}, job.get("status") or {}
+    believed = {pod["metadata"]["uid"] for pod in pods.believed}
+    observed = tuple(pod if pod.uid in believed else _silenced(pod) for pod in _by_age(pods.pods))
     failed = _true_condition(status, "Failed")
     end = failed or _true_condition(status, "Complete")
     return ObservedJob(
         name=metadata["name"],
         uid=metadata["uid"],
         role=Role(label_of(job, labels.ROLE)),
-        revision=label_of(job, labels.REVISION) or None,
-        created=_time(metadata["creationTimestamp"]),
-        suspended=bool(job["spec"].get("suspend")),
+        created=_time(metadata.get("creationTimestamp")) or LONG_AGO,
+        suspended=bool(spec.get("suspend")),
         state=job_state(job),
         deleting="deletionTimestamp" in metadata,
         failure=(failed.get("reason", ""), failed.get("message", "")) if failed else None,
         pods=observed,
         headline=_headline(observed),
+        doubt=pods.doubt,
         progress=progress,
-        expert=label_of(job, labels.EXPERT),
-        finished=_time(end["lastTransitionTime"]) if end and end.get("lastTransitionTime") else None,
-        width=job["spec"].get("parallelism", 1),
+        expert=expert,
+        finished=_time(end.get("lastTransitionTime")) if end else None,
+        width=spec.get("parallelism", 1),
     )
 
 
@@ -69,16 +84,16 @@ def job_state(job: Manifest) -> Literal["Suspended", "Running", "Succeeded", "Fa
         return "Succeeded"
     if _true_condition(status, "Failed"):
         return "Failed"
-    return "Suspended" if job["spec"].get("suspend") else "Running"
+    return "Suspended" if (job.get("spec") or {}).get("suspend") else "Running"
 
 
 def observed_server(deployment: Manifest, pods: Sequence[Manifest], *, service: str = "") -> ObservedServer:
     """Return the Deployment of a revision's servers, with its pods. ``service`` is the uid of their Service."""
-    metadata, spec, status = deployment["metadata"], deployment["spec"], deployment.get("status") or {}
+    metadata, status = deployment["metadata"], deployment.get("status") or {}
     return ObservedServer(
         name=metadata["name"],
         uid=metadata["uid"],
-        desired_replicas=spec.get("replicas", 1),
+        desired_replicas=(deployment.get("spec") or {}).get("replicas", 1),
         ready_replicas=status.get("readyReplicas", 0),
         deleting="deletionTimestamp" in metadata,
         pods=_by_age(pods),
@@ -95,7 +110,7 @@ def observed_gateway(
     observed = _by_age(pods)
     return ObservedGateway(
         ready_replicas=(deployment.get("status") or {}).get("readyReplicas", 0),
-        desired_replicas=deployment["spec"].get("replicas", 1),
+        desired_replicas=(deployment.get("spec") or {}).get("replicas", 1),
         reported={pod.name: reported.get(pod.uid) for pod in observed if pod.ready and not pod.deleting},
         pods=observed,
     )
@@ -111,7 +126,7 @@ def observed_pod(pod: Manifest) -> ObservedPod:
         uid=metadata["uid"],
         phase=status.get("phase", "Pending"),
         ready=_true_condition(status, "Ready") is not None,
-        created=_time(metadata["creationTimestamp"]),
+        created=_time(metadata.get("creationTimestamp")) or LONG_AGO,
         deleting="deletionTimestamp" in metadata,
         waiting=_waiting(status, speaker),
         exit_code=ended.get("exitCode"),
@@ -123,15 +138,22 @@ def observed_pod(pod: Manifest) -> ObservedPod:
     )
 
 
-def environment_of(template: Manifest) -> dict[str, str]:
-    """Return the environment variables with literal values of a pod template's first container."""
-    variables = template["spec"]["containers"][0].get("env") or []
-    return {item["name"]: item["value"] for item in variables if "value" in item}
+def observed_pods(pods: Iterable[Manifest]) -> tuple[ObservedPod, ...]:
+    """Return pods, without any that cannot be read."""
+    observed = []
+    for pod in pods:
+        with confined(pod, "reading it"):
+            observed.append(observed_pod(pod))
+    return tuple(observed)
+
+
+def _silenced(pod: ObservedPod) -> ObservedPod:
+    """Return a pod without what it says about how it ended."""
+    return replace(pod, exit_code=None, exit_reason="", message="", container="", ended=None)
 
 
 def _by_age(pods: Sequence[Manifest]) -> tuple[ObservedPod, ...]:
-    observed = [observed_pod(pod) for pod in pods]
-    return tuple(sorted(observed, key=lambda pod: (pod.created, pod.name)))
+    return tuple(sorted(observed_pods(pods), key=lambda pod: (pod.created, pod.name)))
 
 
 def _speaker(status: Manifest) -> Manifest:
@@ -200,5 +222,5 @@ def _true_condition(status: Manifest, type_: str) -> Mapping[str, Any] | None:
     return next((item for item in conditions if item["type"] == type_ and item["status"] == "True"), None)
 
 
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

@@ -2,23 +2,33 @@
 
 Progress is only shown; no decision depends on it. A gateway is asked for its policy only while it is ready and has not
 reported the newest one, so the pods of a settled pool are not asked at all.
+
+Only pods are asked that belong to a Job or a gateway of ours (see kinship.py), and only at the ports that builders give
+them: nothing that a manifest says becomes part of a URL, except an address that a pod can have.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+import os
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 import aiohttp
 from pydantic import BaseModel
+from yarl import URL
 
+from moe_formats.addresses import OUTSIDE_A_CLUSTER, is_pod_address
 from moe_formats.format import digest_of
 from moe_formats.job_report import Progress
-from moe_formats.resources import labels
+from moe_operator.builders.gateway import POLICY_KEY
+from moe_operator.builders.pod import GATEWAY_PORT, PROGRESS_PORT
 from moe_operator.cluster.cache import Cache
+from moe_operator.cluster.confine import confined
 from moe_operator.cluster.gather import Answers
-from moe_operator.cluster.observe import environment_of, job_state, observed_pod
-from moe_operator.cluster.resources import label_of
+from moe_operator.cluster.job_pods import index_of, job_pods
+from moe_operator.cluster.kinship import gateway_of, has_role, pods_of_deployment
+from moe_operator.cluster.observe import job_state, observed_pod
 from moe_operator.state import Manifest, Role
 
 log = logging.getLogger(__name__)
@@ -33,18 +43,31 @@ ANSWER_SECONDS = 2.0
 LONGEST_ANSWER = 64 * 1024
 #: Largest number of pods that are asked at the same time.
 AT_ONCE = 32
-#: Label of a pod of an Indexed Job: the number of the pod within the Job.
-COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
+
+
+class Ports(NamedTuple):
+    """The ports at which pods are asked."""
+
+    progress: int = PROGRESS_PORT
+    policy: int = GATEWAY_PORT
+
+
+#: The ports that builders give to pods.
+BUILT = Ports()
 
 
 class Probes:
     """Keeps ``answers`` up to date."""
 
-    def __init__(self, cache: Cache, answers: Answers, on_news: Callable[[Manifest], None]) -> None:
+    def __init__(
+        self, cache: Cache, answers: Answers, on_news: Callable[[Manifest], None], *, ports: Ports = BUILT
+    ) -> None:
         """Ask the pods in ``cache``; call ``on_news`` with each training Job or gateway pod whose answer has changed."""
         self._cache = cache
         self._answers = answers
         self._on_news = on_news
+        self._ports = ports
+        self._own_address = os.environ.get("POD_IP") or OUTSIDE_A_CLUSTER
         self._limit = asyncio.Semaphore(AT_ONCE)
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS))
 
@@ -60,70 +83,84 @@ class Probes:
 
     async def ask_progress(self) -> None:
         """Ask rank 0 of every running training Job for its progress."""
-        running = {job["metadata"]["uid"]: job for job in self._cache.all("Job") if _trains(job)}
+        running = {job["metadata"]["uid"]: job for job in self._running_jobs()}
         for uid in self._answers.progress.keys() - running.keys():
             del self._answers.progress[uid]
         await asyncio.gather(*(self._ask_job(job) for job in running.values()))
 
     async def ask_policies(self) -> None:
         """Ask every ready gateway pod that has not reported the newest policy of its pool for the one that it uses."""
-        pods = [
-            pod for pod in self._cache.all("Pod") if _has_role(pod, Role.GATEWAY) and observed_pod(pod).ready
-        ]
-        for uid in self._answers.policies.keys() - {pod["metadata"]["uid"] for pod in pods}:
+        ready: set[str] = set()
+        behind: list[Manifest] = []
+        for pool in self._cache.all("ExpertPool"):
+            with confined(pool, "finding its gateways"):
+                pods = self._ready_gateways(pool)
+                newest = self._newest_policy(pool)
+                ready |= {pod["metadata"]["uid"] for pod in pods}
+                behind += [pod for pod in pods if newest is not None and newest != self._reported(pod)]
+        for uid in self._answers.policies.keys() - ready:
             del self._answers.policies[uid]
-        await asyncio.gather(*(self._ask_gateway(pod) for pod in pods if self._is_behind(pod)))
+        await asyncio.gather(*(self._ask_gateway(pod) for pod in behind))
+
+    def _running_jobs(self) -> Iterator[Manifest]:
+        for expert in self._cache.all("Expert"):
+            metadata = expert["metadata"]
+            for job in self._cache.of_controller("Job", metadata["namespace"], metadata["uid"]):
+                if has_role(job, Role.TRAIN) and job_state(job) == "Running":
+                    yield job
+
+    def _ready_gateways(self, pool: Manifest) -> list[Manifest]:
+        deployment = gateway_of(self._cache, pool["metadata"]["namespace"], pool["metadata"]["uid"])
+        pods = pods_of_deployment(self._cache, deployment) if deployment is not None else []
+        return [pod for pod in pods if observed_pod(pod).ready]
+
+    def _newest_policy(self, pool: Manifest) -> str | None:
+        metadata = pool["metadata"]
+        for item in self._cache.of_controller("ConfigMap", metadata["namespace"], metadata["uid"]):
+            text = (item.get("data") or {}).get(POLICY_KEY)
+            if text is not None and has_role(item, Role.GATEWAY):
+                return _digest(text)
+        return None
+
+    def _reported(self, pod: Manifest) -> str | None:
+        return self._answers.policies.get(pod["metadata"]["uid"])
 
     async def _ask_job(self, job: Manifest) -> None:
-        metadata = job["metadata"]
-        port = environment_of(job["spec"]["template"]).get("MOE_PROGRESS_PORT")
-        pod = _rank_zero(self._cache.of_controller("Pod", metadata["uid"]))
-        if port is None or pod is None:
-            return
-        text = await self._get(pod["status"]["podIP"], port, "/progress")
-        try:
-            progress = Progress.model_validate_json(text or b"")
-        except ValueError:
-            return
-        if self._answers.progress.get(metadata["uid"]) != progress:
-            self._answers.progress[metadata["uid"]] = progress
-            self._on_news(job)
+        with confined(job, "asking for its progress"):
+            namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
+            pod = _rank_zero(job_pods(job, self._cache.of_controller("Pod", namespace, uid)).pods)
+            if pod is None:
+                return
+            text = await self._get(pod, self._ports.progress, "/progress")
+            try:
+                progress = Progress.model_validate_json(text or b"")
+            except ValueError:
+                return
+            if self._answers.progress.get(uid) != progress:
+                self._answers.progress[uid] = progress
+                self._on_news(job)
 
     async def _ask_gateway(self, pod: Manifest) -> None:
-        metadata = pod["metadata"]
-        port = self._gateway_port(metadata["namespace"], labels.belongings(pod).pool)
-        address = pod["status"].get("podIP")
-        if port is None or address is None:
-            return
-        text = await self._get(address, port, "/policy")
-        try:
-            digest = _PolicyAnswer.model_validate_json(text or b"").digest
-        except ValueError:
-            return
-        if self._answers.policies.get(metadata["uid"]) != digest:
-            self._answers.policies[metadata["uid"]] = digest
-            self._on_news(pod)
+        with confined(pod, "asking for its policy"):
+            text = await self._get(pod, self._ports.policy, "/policy")
+            try:
+                digest = _PolicyAnswer.model_validate_json(text or b"").digest
+            except ValueError:
+                return
+            if self._reported(pod) != digest:
+                self._answers.policies[pod["metadata"]["uid"]] = digest
+                self._on_news(pod)
 
-    def _is_behind(self, pod: Manifest) -> bool:
-        metadata = pod["metadata"]
-        newest = self._newest_policy(metadata["namespace"], labels.belongings(pod).pool)
-        return newest is not None and self._answers.policies.get(metadata["uid"]) != newest
+    async def _get(self, pod: Manifest, port: int, path: str) -> bytes | None:
+        """Return the body of an answer; None if there is none, or if it is an error, a redirect or too long.
 
-    def _newest_policy(self, namespace: str, pool: str) -> str | None:
-        for item in self._cache.of_pool("ConfigMap", namespace, pool):
-            if _has_role(item, Role.GATEWAY):
-                return next((_digest(text) for text in (item.get("data") or {}).values()), None)
-        return None
-
-    def _gateway_port(self, namespace: str, pool: str) -> str | None:
-        for item in self._cache.of_pool("Deployment", namespace, pool):
-            if _has_role(item, Role.GATEWAY):
-                return environment_of(item["spec"]["template"]).get("PORT")
-        return None
-
-    async def _get(self, address: str, port: str, path: str) -> bytes | None:
-        """Return the body of an answer; None if there is none, or if it is an error, a redirect or too long."""
-        url = f"http://{f'[{address}]' if ':' in address else address}:{port}{path}"
+        A pod in its node's network is not asked, since its address is the node's.
+        """
+        address = (pod.get("status") or {}).get("podIP", "")
+        in_node_network = (pod.get("spec") or {}).get("hostNetwork", False)
+        if in_node_network or not is_pod_address(address, own=self._own_address):
+            return None
+        url = URL.build(scheme="http", host=address, port=port, path=path)
         try:
             async with self._limit, self._session.get(url, allow_redirects=False) as response:
                 text = await response.content.read(LONGEST_ANSWER + 1)
@@ -143,7 +180,10 @@ class _PolicyAnswer(BaseModel):
 
 async def _every(seconds: float, ask: Callable[[], Awaitable[None]]) -> None:
     while True:
-        await ask()
+        try:
+            await ask()
+        except Exception:  # Whatever this round met, the next one must still be made.
+            log.exception("asking pods failed and is tried again in %g s", seconds)
         await asyncio.sleep(seconds)
 
 
@@ -152,19 +192,9 @@ def _digest(text: str) -> str:
     return digest_of(text.strip())
 
 
-def _trains(job: Manifest) -> bool:
-    return _has_role(job, Role.TRAIN) and job_state(job) == "Running"
-
-
 def _rank_zero(pods: Iterable[Manifest]) -> Manifest | None:
-    """Return the running pod of a Job that has an address and is its first or only one; None if there is none."""
-    for pod in pods:
-        status, marks = pod.get("status") or {}, pod["metadata"].get("labels") or {}
-        running = status.get("phase") == "Running" and status.get("podIP")
-        if running and marks.get(COMPLETION_INDEX, "0") == "0":
-            return pod
-    return None
-
-
-def _has_role(manifest: Manifest, role: Role) -> bool:
-    return label_of(manifest, labels.ROLE) == role
+    """Return the running pod of a Job that is its first or only one; None if there is none, or if several claim to be."""
+    first = [
+        pod for pod in pods if index_of(pod) == 0 and (pod.get("status") or {}).get("phase") == "Running"
+    ]
+    return first[0] if len(first) == 1 else None

@@ -50,6 +50,8 @@ CUSTOM = tuple(Resource(labels.API_VERSION, kind.name, kind.plural, owned=False)
 JOB = Resource("batch/v1", "Job", "jobs")
 POD = Resource("v1", "Pod", "pods")
 DEPLOYMENT = Resource("apps/v1", "Deployment", "deployments")
+#: What stands between a Deployment and its pods. Only its metadata is kept: it tells whose a pod is.
+REPLICA_SET = Resource("apps/v1", "ReplicaSet", "replicasets")
 SERVICE = Resource("v1", "Service", "services")
 CONFIG_MAP = Resource("v1", "ConfigMap", "configmaps")
 #: A pool may use a claim that a person created, so all claims of a namespace are read.
@@ -61,6 +63,7 @@ WATCHED = (
     JOB,
     POD,
     DEPLOYMENT,
+    REPLICA_SET,
     SERVICE,
     CONFIG_MAP,
     CLAIM,
@@ -89,7 +92,10 @@ def ref_of(manifest: Manifest) -> ObjectRef:
 
 
 def controller_of(manifest: Manifest) -> Manifest | None:
-    """Return the reference to the object's controlling owner, or None if it has none."""
+    """Return the reference to the object's controlling owner, or None if it has none.
+
+    Whether there is such an owner, the reference does not prove.
+    """
     owners = manifest["metadata"].get("ownerReferences") or []
     return next((owner for owner in owners if owner.get("controller")), None)
 

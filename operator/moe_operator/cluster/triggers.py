@@ -9,11 +9,14 @@
 | a PersistentVolumeClaim | the pools and Experts that name it, and these Experts' pools | all members of the pools that name it |
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from moe_formats.resources import labels
 from moe_formats.resources.expert_pool import claim_of
+from moe_operator.cluster.cache import Cache
+from moe_operator.cluster.confine import confined
+from moe_operator.cluster.kinship import owners_of
 from moe_operator.state import Key, Manifest
 
 #: For each reconciled kind, the function that returns the name of an object's pool. It is a column of ``subjects.py``.
@@ -27,17 +30,7 @@ class Concerned(NamedTuple):
     then: frozenset[Key] = frozenset()
 
 
-class Lookup(Protocol):
-    """The part of the cache that is needed to find the objects that a change concerns."""
-
-    def of_pool(self, kind: str, namespace: str, pool: str) -> list[Manifest]:
-        """Return the objects of a kind that belong to a pool."""
-
-    def all(self, kind: str) -> Iterable[Manifest]:
-        """Return every object of a kind."""
-
-
-def concerned(old: Manifest | None, new: Manifest | None, lookup: Lookup, pool_of: PoolOf) -> Concerned:
+def concerned(old: Manifest | None, new: Manifest | None, lookup: Cache, pool_of: PoolOf) -> Concerned:
     """Return the keys to look at again after an object changed from ``old`` to ``new``; None: it did not or does not exist."""
     either = new if new is not None else old
     if either is None:
@@ -50,21 +43,27 @@ def concerned(old: Manifest | None, new: Manifest | None, lookup: Lookup, pool_o
         pools = _pools_of_claim(either, lookup)
         first = {Key("ExpertPool", namespace, name) for name in pools}
         for reader in _readers(either, lookup):
-            first |= _own_keys("Expert", namespace, reader, pool_of)
+            first |= _own_keys(reader, lookup, pool_of)
     else:
-        first = _own_keys(kind, namespace, either, pool_of)
+        first = {key for item in (old, new) if item is not None for key in _own_keys(item, lookup, pool_of)}
         changed = kind == "Expert" and _seen_by_peers(old) != _seen_by_peers(new)
         pools = {key.name for key in first if key.kind == "ExpertPool"} if changed else set()
     then = {key for pool in pools for key in _members(namespace, pool, lookup, pool_of)}
     return Concerned(frozenset(first), frozenset(then - first))
 
 
-def _own_keys(kind: str, namespace: str, manifest: Manifest, pool_of: PoolOf) -> set[Key]:
-    """Return the keys of the object's Expert and pool, and its own if its kind is reconciled."""
-    owners = labels.belongings(manifest)
-    keys = {Key("ExpertPool", namespace, owners.pool), Key("Expert", namespace, owners.expert)}
-    if kind in pool_of:
-        keys.add(Key(kind, namespace, manifest["metadata"]["name"]))
+def _own_keys(manifest: Manifest, lookup: Cache, pool_of: PoolOf) -> set[Key]:
+    """Return the keys of the object's Expert and pool, and its own if its kind is reconciled.
+
+    Both what it names and the owners of its owners are looked at: looking at a key once more does no harm, and an object
+    whose labels somebody took away still concerns its owner.
+    """
+    namespace, keys = manifest["metadata"]["namespace"], set()
+    for item in (manifest, *owners_of(lookup, manifest)):
+        said = labels.belongings(item)
+        keys |= {Key("ExpertPool", namespace, said.pool), Key("Expert", namespace, said.expert)}
+        if item["kind"] in pool_of:
+            keys.add(Key(item["kind"], namespace, item["metadata"]["name"]))
     return {key for key in keys if key.name}
 
 
@@ -82,37 +81,42 @@ def _holds(status: Manifest, type_: str) -> bool:
     return any(item["type"] == type_ and item["status"] == "True" for item in conditions)
 
 
-def _members(namespace: str, pool: str, lookup: Lookup, pool_of: PoolOf) -> Iterator[Key]:
+def _members(namespace: str, pool: str, lookup: Cache, pool_of: PoolOf) -> Iterator[Key]:
     for kind in pool_of:
         for member in lookup.of_pool(kind, namespace, pool):
             yield Key(kind, namespace, member["metadata"]["name"])
 
 
-def _pools_of_claim(claim: Manifest, lookup: Lookup) -> set[str]:
+def _pools_of_claim(claim: Manifest, lookup: Cache) -> set[str]:
     """Return the names of the pools that a claim was created for, or that name it as their store or for an evaluator."""
     name = claim["metadata"]["name"]
     pools = {(claim["metadata"].get("labels") or {}).get(labels.POOL, "")}
     for pool in _beside(claim, "ExpertPool", lookup):
-        own, spec = pool["metadata"]["name"], pool.get("spec") or {}
-        evaluators = (spec.get("evaluation") or {}).get("evaluators") or []
-        store = claim_of(own, (spec.get("storage") or {}).get("claim"))
-        if name in {store, *(item.get("claim") for item in evaluators)}:
-            pools.add(own)
+        with confined(pool, "reading which claims it names"):
+            own, spec = pool["metadata"]["name"], pool.get("spec") or {}
+            evaluators = (spec.get("evaluation") or {}).get("evaluators") or []
+            store = claim_of(own, (spec.get("storage") or {}).get("claim"))
+            if name in [store, *(item.get("claim") for item in evaluators)]:
+                pools.add(own)
     return pools - {""}
 
 
-def _readers(claim: Manifest, lookup: Lookup) -> list[Manifest]:
+def _readers(claim: Manifest, lookup: Cache) -> list[Manifest]:
     """Return the Experts that name a claim as a source."""
     name = claim["metadata"]["name"]
 
     def sources(expert: Manifest) -> list[Manifest]:
         return ((expert.get("spec") or {}).get("data") or {}).get("sources") or []
 
-    experts = _beside(claim, "Expert", lookup)
-    return [expert for expert in experts if any(item.get("claim") == name for item in sources(expert))]
+    readers = []
+    for expert in _beside(claim, "Expert", lookup):
+        with confined(expert, "reading which claims it names"):
+            if any(item.get("claim") == name for item in sources(expert)):
+                readers.append(expert)
+    return readers
 
 
-def _beside(claim: Manifest, kind: str, lookup: Lookup) -> Iterator[Manifest]:
+def _beside(claim: Manifest, kind: str, lookup: Cache) -> Iterator[Manifest]:
     """Yield the objects of a kind in a claim's namespace."""
     namespace = claim["metadata"].get("namespace", "")
     return (item for item in lookup.all(kind) if item["metadata"].get("namespace", "") == namespace)

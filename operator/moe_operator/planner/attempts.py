@@ -97,8 +97,11 @@ def assess(
 def incident_of(job: ObservedJob) -> Incident:
     """Return why a finished Job has no result.
 
-    If the cluster took its pod away, that is not the fault of the work, which is tried again as often as that happens.
+    If the cluster took its pod away, or if its pods contradict each other, that is not the fault of the work, which is
+    tried again as often as that happens.
     """
+    if job.doubt is not None and job.headline is None:
+        return Incident(Reason.REPORT_CONTESTED, job.doubt, counts=False)
     hopeless = isinstance(job.headline, Failure) and not job.headline.retryable
     if any(pod.disrupted for pod in job.pods) and not hopeless:
         return Incident(Reason.RETRYING, f"{job.name} was evicted, preempted or lost its node", counts=False)

@@ -233,6 +233,8 @@ def _pending(expert: Expert, work: Work) -> Condition:
         return _say(
             expert, False, Reason.WAITING_FOR_DATA, "the snapshot is queued: a pool takes one at a time"
         )
+    if work.job.doubt is not None:
+        return _say(expert, False, Reason.REPORT_CONTESTED, work.job.doubt)
     why = blocked(work.job.pods)
     if why is not None:
         return _say(expert, False, Reason.WAITING_FOR_CAPACITY, why)

@@ -143,7 +143,7 @@ def _attempt(decided: Decisions, reason: Reason, words: str) -> Why:
     if work is None or work.state in ("Wanted", "Backoff", "Ending"):
         if work is not None and work.incident is not None:
             cause = work.incident.reason
-            shown = cause if cause is Reason.GRADER_FAILED else Reason.RETRYING
+            shown = cause if cause in (Reason.GRADER_FAILED, Reason.REPORT_CONTESTED) else Reason.RETRYING
             return Why(shown, f"{work.incident.message}; attempt {work.number} follows")
         if decided.paused and not decided.create:
             return Why(Reason.PAUSED, f"{words}: paused")
@@ -151,6 +151,8 @@ def _attempt(decided: Decisions, reason: Reason, words: str) -> Why:
     job = work.job
     if job is not None and job.suspended:
         return Why(reason, f"{words}: queued for a place in the pool's budget")
+    if job is not None and job.doubt is not None:
+        return Why(Reason.REPORT_CONTESTED, f"{words}: {job.doubt}")
     why = blocked(job.pods) if job is not None else None
     if why is not None:
         return Why(Reason.WAITING_FOR_CAPACITY, f"{words}: {why}")

@@ -25,7 +25,7 @@ from moe_operator.planner.evaluators import evaluator_names
 from moe_operator.planner.evidence import artefact_of, evidence_of
 from moe_operator.planner.grading import new_grade_job
 from moe_operator.planner.job_configs import evaluate_job, train_job
-from moe_operator.planner.names import evaluate_job_name, training_job_name
+from moe_operator.planner.names import evaluate_job_name, revision_of, training_job_name
 from moe_operator.planner.promotion import Candidate, Ruling, judge, too_small, used_up, uses_of
 from moe_operator.planner.serving import server_of
 from moe_operator.planner.targets import judge_targets
@@ -60,7 +60,7 @@ def _next_step(revision: ExpertRevision, decided: Decisions) -> Making:
 
 def jobs_of(state: ExpertState, role: Role, revision: str) -> list[ObservedJob]:
     """Return the Jobs of a role that work for a revision."""
-    return [job for job in state.jobs if job.role is role and job.revision == revision]
+    return [job for job in state.jobs if job.role is role and revision_of(job.name) == revision]
 
 
 def _ruled_before_training(revision: ExpertRevision, decided: Decisions) -> Ruling | None:

@@ -7,6 +7,9 @@ from moe_formats.format import digest_of
 #: The attempt at the end of a Job's name. It follows a revision's number or a digest: anything else is part of a name.
 _ATTEMPT = re.compile(r"(?:-[0-9]+-[aeg]|-[0-9a-f]{8}-r)([0-9]+)$")
 
+#: The name of a Job that works for a revision.
+_OF_REVISION = re.compile(r"(.+-[0-9]+)-[aeg][0-9]+")
+
 
 def revision_name(expert: str, number: int) -> str:
     """Return the name of an Expert's revision by number; its Deployment and its Service have the same name."""
@@ -47,6 +50,15 @@ def attempt_of(job: str) -> int:
     """Return the number of the attempt that a Job's name ends in; 1 if it ends in none."""
     match = _ATTEMPT.search(job)
     return int(match.group(1)) if match else 1
+
+
+def revision_of(job: str) -> str | None:
+    """Return the revision that a Job with a name trains, evaluates or grades; None for a Job of another kind.
+
+    A name never changes. A label could be changed so that one revision got another's evidence.
+    """
+    match = _OF_REVISION.fullmatch(job)
+    return match.group(1) if match else None
 
 
 def is_attempt(job: str, first: str) -> bool:

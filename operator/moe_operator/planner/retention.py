@@ -6,6 +6,7 @@ are counted. Grade Jobs are tried as often as it takes and not counted, so only 
 
 from moe_operator.planner.data import DataDecision, jobs_of_request
 from moe_operator.planner.decisions import Decisions
+from moe_operator.planner.names import revision_of
 from moe_operator.state import ExpertState, ObjectRef, ObservedJob, Role
 
 #: Number of grade Jobs that stay: enough for the wait between attempts to grow to the longest.
@@ -22,7 +23,7 @@ def superfluous_jobs(decided: Decisions) -> tuple[ObjectRef, ...]:
             job
             for job in state.jobs
             if job.role in (Role.TRAIN, Role.EVALUATE, Role.GRADE)
-            and job.revision != subject
+            and revision_of(job.name) != subject
             and not job.deleting
         ]
     return tuple(job_ref(job, state.expert.metadata.namespace) for job in gone)
@@ -34,7 +35,7 @@ def job_ref(job: ObservedJob, namespace: str) -> ObjectRef:
 
 
 def _old_gradings(state: ExpertState, subject: str | None) -> list[ObservedJob]:
-    own = [job for job in state.jobs if job.role is Role.GRADE and job.revision == subject]
+    own = [job for job in state.jobs if job.role is Role.GRADE and revision_of(job.name) == subject]
     return sorted(own, key=lambda job: job.created)[:-KEPT_GRADINGS]
 
 

@@ -84,6 +84,8 @@ def test_a_policy_that_makes_no_sense_is_refused(options, message):
         ({"url": "https://code:80"}, "url"),
         ({"url": "http://code:80/path"}, "url"),
         ({"url": "http://user@code:80"}, "url"),
+        ({"url": "http://code:0"}, "it must be from 1 to 65535"),
+        ({"url": "http://code:99999"}, "it must be from 1 to 65535"),
         ({"digest": "sha256:xyz"}, "digest"),
         ({"revision": "../code"}, "revision"),
     ],

@@ -80,3 +80,11 @@ async def test_replicas_already_tried_are_not_picked():
 
 def test_an_ipv6_address_is_written_in_brackets():
     assert Replica("fd00::1", 80).url == "http://[fd00::1]:80"
+
+
+async def test_an_address_that_no_pod_can_have_is_never_chosen():
+    names = _Names("10.0.0.1", "127.0.0.1", "169.254.169.254", "::1", "fe80::1%eth0", "0.0.0.0")
+    balancer = Balancer(own_address="10.0.0.9", resolve=names.resolve)
+    assert {(await balancer.pick("code", 80)).address for _ in range(9)} == {"10.0.0.1"}
+    names = _Names("169.254.169.254")
+    assert await Balancer(own_address="10.0.0.9", resolve=names.resolve).pick("code", 80) is None

@@ -6,8 +6,8 @@ It only informs; nothing is decided by it, and a training run never waits for it
 import time
 from collections.abc import Callable, Iterable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from typing import TYPE_CHECKING
+from threading import Semaphore, Thread
+from typing import TYPE_CHECKING, Any
 
 from moe_formats.job_report import Progress
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # torch, which only a real run has imported
 
 #: Seconds between two reports.
 REPORT_SECONDS = 1.0
+#: Largest number of requests that are answered at the same time. Any more are hung up on.
+AT_ONCE = 16
 
 _HELP = {
     "step": "Optimizer steps done.",
@@ -40,9 +42,7 @@ class ProgressServer:
         """Listen at an address; without a port, do nothing."""
         self.latest = Progress(step=0, max_steps=0)
         self.more_metrics = ""
-        self._server = None if port is None else ThreadingHTTPServer((address, port), self._handler())
-        if self._server:
-            self._server.daemon_threads = True
+        self._server = None if port is None else _Server((address, port), self._handler())
 
     @property
     def port(self) -> int | None:
@@ -89,6 +89,28 @@ class ProgressServer:
                 """Keep polls out of the training log."""
 
         return Handler
+
+
+class _Server(ThreadingHTTPServer):
+    """Answers at most AT_ONCE requests at the same time, so that nobody can fill the training process with threads."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._places = Semaphore(AT_ONCE)
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        if self._places.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
 
 
 def metrics(progress: Progress) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,12 +11,16 @@ from world.client import Client
 
 from moe_formats.resources import labels
 from moe_operator.cluster.cache import Cache
+from moe_operator.cluster.job_pods import COMPLETION_INDEX, CONTROLLER_UID, JOB_NAME, TRACKING
 from moe_operator.state import Manifest
 
 
 def make_object(kind: str, name: str, **parts: Any) -> dict[str, Any]:
-    """Return an object of namespace `ns`; `uid`, `version`, `owner`, `pool`, `expert`, `role` go to metadata."""
-    api_versions = {"Job": "batch/v1", "Deployment": "apps/v1"}
+    """Return an object of namespace `ns`; `uid`, `version`, `owner`, `pool`, `expert`, `role` go to metadata.
+
+    `owner` is the controlling owner, or only its uid.
+    """
+    api_versions = {"Job": "batch/v1", "Deployment": "apps/v1", "ReplicaSet": "apps/v1"}
     api_version = api_versions.get(kind, labels.API_VERSION if kind.startswith("Expert") else "v1")
     marks = {labels.POOL: parts.pop("pool", None), labels.EXPERT: parts.pop("expert", None)}
     marks |= {labels.ROLE: parts.pop("role", None), labels.REVISION: parts.pop("revision", None)}
@@ -30,13 +35,44 @@ def make_object(kind: str, name: str, **parts: Any) -> dict[str, Any]:
         "labels": {key: value for key, value in marks.items() if value is not None},
     }
     if owner := parts.pop("owner", None):
-        reference = {"apiVersion": labels.API_VERSION, "kind": "Expert", "name": "x"}
-        metadata["ownerReferences"] = [{**reference, "uid": owner, "controller": True}]
+        reference = {"apiVersion": labels.API_VERSION, "kind": "Expert", "name": "x", "uid": owner}
+        reference = reference if isinstance(owner, str) else _reference(owner)
+        metadata["ownerReferences"] = [{**reference, "controller": True}]
+    if finalizers := parts.pop("finalizers", None):
+        metadata["finalizers"] = finalizers
+    metadata["labels"] |= parts.pop("marks", {})
     if annotations := parts.pop("annotations", None):
         metadata["annotations"] = annotations
     if deleted := parts.pop("deleted", None):
         metadata["deletionTimestamp"] = deleted
     return {"apiVersion": api_version, "kind": kind, "metadata": metadata, **parts}
+
+
+def make_job_pod(
+    job: Manifest, letters: str = "x7k2p", index: int | None = None, **parts: Any
+) -> dict[str, Any]:
+    """Return a pod of a Job, with what the Job controller gives to it; the Job's status has not counted it."""
+    name, uid = job["metadata"]["name"], job["metadata"]["uid"]
+    marks = {JOB_NAME: name, CONTROLLER_UID: uid}
+    if index is not None:
+        marks[COMPLETION_INDEX] = str(index)
+    generated = f"{name}-{letters}" if index is None else f"{name}-{index}-{letters}"
+    given = {"finalizers": [TRACKING], "marks": marks, "owner": job, **parts}
+    return make_object("Pod", given.pop("name", generated), **given)
+
+
+def put_deployment(cache: Cache, deployment: Manifest, *pods: str, **parts: Any) -> list[dict[str, Any]]:
+    """Put a Deployment, its ReplicaSet and pods of it into the cache, and return the pods."""
+    replica_set = make_object("ReplicaSet", f"{deployment['metadata']['name']}-7d9f", owner=deployment)
+    made = [make_object("Pod", name, owner=replica_set, **parts) for name in pods]
+    for item in (deployment, replica_set, *made):
+        cache.put(item)
+    return made
+
+
+def _reference(owner: Manifest) -> dict[str, str]:
+    named = {name: owner["metadata"][name] for name in ("name", "uid")}
+    return {"apiVersion": owner.get("apiVersion", labels.API_VERSION), "kind": owner["kind"], **named}
 
 
 def make_expert(name: str, pool: str = "p", **parts: Any) -> dict[str, Any]:
@@ -106,3 +142,13 @@ def expert() -> Callable[..., dict[str, Any]]:
 @pytest.fixture
 def pool() -> Callable[..., dict[str, Any]]:
     return make_pool
+
+
+@pytest.fixture
+def job_pod() -> Callable[..., dict[str, Any]]:
+    return make_job_pod
+
+
+@pytest.fixture
+def deploy(cache: Cache) -> Callable[..., list[dict[str, Any]]]:
+    return partial(put_deployment, cache)

@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from moe_formats.resources.expert import Expert
 from moe_operator.cluster.cache import Cache, prune
+from moe_operator.cluster.sound import Unreadable
 
 
 def test_a_newer_version_replaces_and_an_older_one_does_not(cache, make):
@@ -53,16 +54,20 @@ def test_the_order_of_news_does_not_matter(make, order):
     assert cache.get("Job", "ns", "a")["metadata"]["uid"] == "2"
 
 
-def test_objects_are_found_by_pool_expert_and_controller(cache, make, expert):
+def test_objects_are_found_by_pool_and_controller(cache, make, expert):
     cache.put(expert("e", pool="p"))
     cache.put(make("ExpertRevision", "e-1", spec={"pool": "p", "expert": "e"}, owner="uid-e"))
     cache.put(make("Job", "e-1-a1", pool="p", expert="e", owner="uid-e"))
     cache.put(make("Pod", "e-1-a1-x", pool="p", expert="e", owner="uid-e-1-a1"))
     cache.put(make("Job", "other", pool="q", expert="z"))
     assert [item["metadata"]["name"] for item in cache.of_pool("Expert", "ns", "p")] == ["e"]
-    assert [item["metadata"]["name"] for item in cache.of_expert("ExpertRevision", "ns", "e")] == ["e-1"]
+    assert [item["metadata"]["name"] for item in cache.of_controller("ExpertRevision", "ns", "uid-e")] == [
+        "e-1"
+    ]
     assert [item["metadata"]["name"] for item in cache.of_pool("Job", "ns", "p")] == ["e-1-a1"]
-    assert [item["metadata"]["name"] for item in cache.of_controller("Pod", "uid-e-1-a1")] == ["e-1-a1-x"]
+    assert [item["metadata"]["name"] for item in cache.of_controller("Pod", "ns", "uid-e-1-a1")] == [
+        "e-1-a1-x"
+    ]
 
 
 def test_a_changed_label_moves_an_object_in_the_index(cache, make):
@@ -109,3 +114,49 @@ def test_what_is_large_and_never_read_is_dropped(make):
     assert "managedFields" not in pruned["metadata"]
     assert pruned["metadata"]["annotations"] == {"kept": "1"}
     assert pod["spec"] == {"containers": []}, "the object itself is left alone"
+
+
+def test_of_a_replica_set_only_whose_it_is_is_kept(make):
+    replica_set = make(
+        "ReplicaSet", "a", spec={"template": {}}, status={"replicas": 1}, owner="D", annotations={"x": "y"}
+    )
+    pruned = prune(replica_set)
+    assert pruned.keys() == {"apiVersion", "kind", "metadata"}
+    assert "annotations" not in pruned["metadata"]
+    assert pruned["metadata"]["ownerReferences"][0]["uid"] == "D"
+
+
+def test_a_pod_in_its_nodes_network_is_still_known_as_one(make):
+    pruned = prune(make("Pod", "a", spec={"hostNetwork": True, "containers": [{}]}))
+    assert pruned["spec"] == {"hostNetwork": True}
+
+
+def test_an_object_that_cannot_be_told_from_others_leaves_the_cache_as_it_was(cache, make):
+    cache.put(make("Job", "a", version=1, pool="p"))
+    broken = make("Job", "a", version=2, pool="q")
+    del broken["metadata"]["uid"]
+    with pytest.raises(Unreadable, match="uid"):
+        cache.put(broken)
+    assert cache.get("Job", "ns", "a")["metadata"]["resourceVersion"] == "1"
+    assert len(cache.of_pool("Job", "ns", "p")) == 1 and not cache.of_pool("Job", "ns", "q")
+
+
+def test_a_listener_that_fails_keeps_the_next_one_from_nothing(cache, make):
+    heard = []
+
+    def fail(old, new):
+        raise KeyError("pool")
+
+    cache.listen(fail)
+    cache.listen(lambda old, new: heard.append(new["metadata"]["name"]))
+    assert cache.put(make("Job", "a"))
+    assert cache.put(make("Job", "b"))
+    assert heard == ["a", "b"]
+
+
+def test_only_so_many_deleted_objects_are_remembered(cache, make, monkeypatch):
+    monkeypatch.setattr("moe_operator.cluster.cache.REMEMBERED", 3)
+    for number in range(5):
+        cache.put(make("Job", f"j{number}", owner="E"))
+        cache.remove("Job", "ns", f"j{number}", f"uid-j{number}", 9)
+    assert [former.name for former in cache.former_of_controller("Job", "ns", "E")] == ["j2", "j3", "j4"]

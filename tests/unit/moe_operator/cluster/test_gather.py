@@ -1,6 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
+from moe_formats.job_report import Failure
 from moe_formats.resources import labels
 from moe_operator.cluster.gather import Answers, gather_expert, gather_pool
 from moe_operator.state import Key, ObservedClaim
@@ -72,7 +73,10 @@ def test_revisions_come_in_order_of_their_numbers(cache, make, expert):
 
 def test_a_pool_sees_the_jobs_of_all_its_experts_and_of_their_namesakes(cache, make, expert, pool):
     cache.put(pool("p"))
+    cache.put(expert("e", uid="old"))
+    cache.remove("Expert", "ns", "e", "old")
     cache.put(expert("e", uid="new"))
+    cache.put(expert("z", uid="x"))
     cache.put(a_job(make, "e-1-a1", owner="old"))
     cache.put(a_job(make, "z-1-a1", owner="x", expert="z", finished=True))
     jobs = {job.name: (job.expert, job.state) for job in gather_pool(P, cache, Answers()).jobs}
@@ -137,17 +141,68 @@ def test_a_job_whose_role_was_edited_away_is_left_out(cache, make, expert):
     assert gather_expert(E, cache, Answers()).jobs == ()
 
 
-def test_servers_and_their_pods_belong_to_their_revision(cache, make, expert, pool):
+def test_servers_and_their_pods_belong_to_their_revision(cache, make, deploy, expert, pool):
     cache.put(pool("p"))
     cache.put(expert("e", uid="E"))
     for revision in ("e-1", "e-2"):
         spec = {"replicas": 1, "template": {"spec": {"containers": [{}]}}}
         marks = {"pool": "p", "expert": "e", "role": "server", "revision": revision}
-        cache.put(make("Deployment", revision, owner="E", spec=spec, **marks))
-        cache.put(make("Pod", f"{revision}-x", status={}, **marks))
+        deploy(
+            make("Deployment", revision, owner="E", spec=spec, **marks), f"{revision}-x", status={}, **marks
+        )
     state = gather_expert(E, cache, Answers())
     assert {server.name: [pod.name for pod in server.pods] for server in state.servers} == {
         "e-1": ["e-1-x"],
         "e-2": ["e-2-x"],
     }
     assert set(gather_pool(P, cache, Answers()).servers) == {"e-1", "e-2"}
+
+
+def test_what_only_bears_labels_belongs_to_nobody(cache, make, deploy, expert, pool):
+    cache.put(pool("p"))
+    cache.put(expert("e", uid="E"))
+    marks = {"pool": "p", "expert": "e", "revision": "e-1"}
+    ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    for owner in (None, "made-up"):
+        cache.put(a_job(make, f"e-1-a1-{owner}", owner=owner))
+        cache.put(make("Deployment", f"server-{owner}", owner=owner, role="server", spec={}, **marks))
+        cache.put(make("Deployment", f"gateway-{owner}", owner=owner, role="gateway", spec={}, **marks))
+        for role in ("train", "snapshot", "server", "gateway"):
+            cache.put(make("Pod", f"{role}-{owner}", owner=owner, role=role, status=ready, **marks))
+    state, pool_state = gather_expert(E, cache, Answers()), gather_pool(P, cache, Answers())
+    assert (state.jobs, state.servers, state.orphan_pods, state.live) == ((), (), (), {})
+    assert (pool_state.jobs, pool_state.servers, pool_state.orphan_snapshots) == ((), {}, ())
+    assert (pool_state.gateway.pods, pool_state.gateway.ready_replicas, pool_state.live) == ((), 0, {})
+
+
+def test_a_revision_of_another_expert_is_no_base_revision(cache, make, expert):
+    cache.put(expert("e", spec={"base": {"expert": "general"}}))
+    cache.put(expert("general", uid="G", status={"currentRevision": "general-1"}))
+    cache.put(a_revision(make, "general-1", 1, owner="somebody", expert="general"))
+    assert gather_expert(E, cache, Answers()).base_revision is None
+
+
+def test_an_object_of_another_namespace_belongs_to_nobody_here_although_it_names_the_uid(
+    cache, make, deploy, job_pod, expert, pool
+):
+    cache.put(pool("p", uid="P"))
+    cache.put(expert("e", uid="E"))
+    cache.put(a_job(make, "e-1-a1", owner="E"))
+    said = Failure(reason="LossNotFinite", message="forged").to_json()
+    ended = [{"name": "train", "state": {"terminated": {"exitCode": 1, "message": said}}}]
+    elsewhere = [
+        a_job(make, "e-1-e1", owner="E"),
+        a_revision(make, "e-1", 1, owner="E"),
+        make("Deployment", "e-1", owner="E", role="server", spec={}),
+        make("Deployment", "p-gateway", owner="P", role="gateway", spec={}),
+        make("ConfigMap", "p-routing", owner="P", role="gateway", data={"policy.json": "{}"}),
+        job_pod(cache.get("Job", "ns", "e-1-a1"), status={"phase": "Failed", "containerStatuses": ended}),
+    ]
+    for item in elsewhere:
+        item["metadata"]["namespace"] = "of-somebody-else"
+        cache.put(item)
+    state, pool_state = gather_expert(E, cache, Answers()), gather_pool(P, cache, Answers())
+    assert [(job.name, job.pods, job.headline) for job in state.jobs] == [("e-1-a1", (), None)]
+    assert (state.revisions, state.servers, set(state.live)) == ((), (), {("Job", "e-1-a1")})
+    assert [job.name for job in pool_state.jobs] == ["e-1-a1"]
+    assert (pool_state.servers, pool_state.gateway.ready_replicas, pool_state.live) == ({}, 0, {})

@@ -4,9 +4,9 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from moe_operator.cluster import listing
-from moe_operator.cluster.api_client import ApiError
+from moe_operator.cluster.api_client import ApiError, Listing
 from moe_operator.cluster.listing import Lister
-from moe_operator.cluster.resources import JOB
+from moe_operator.cluster.resources import JOB, POD
 
 
 @pytest.fixture
@@ -72,3 +72,33 @@ async def test_a_sweep_of_what_is_known_changes_nothing(api, cache, lister, make
     await lister.sweep_once(JOB, "")
     assert heard == []
     assert count(repairs) == 0
+
+
+async def test_a_malformed_object_in_a_list_keeps_no_other_out(api, cache, lister, make, monkeypatch):
+    good, bad = make("Pod", "good"), make("Pod", "bad")
+
+    async def list_(resource, namespace="", *, metadata_only=False):
+        bad["metadata"] = {"name": "bad"}
+        return Listing([bad, {"kind": "Pod"}, good] if resource.kind == "Pod" else [], 9)
+
+    monkeypatch.setattr(api, "list", list_)
+    await lister.prime()
+    assert [item["metadata"]["name"] for item in cache.all("Pod")] == ["good"]
+    await lister.sweep_once(POD, "")
+    assert [item["metadata"]["name"] for item in cache.all("Pod")] == ["good"]
+
+
+async def test_a_sweep_that_fails_in_any_way_is_made_again(lister, monkeypatch):
+    rounds = []
+
+    async def sweep_once(resource, namespace):
+        rounds.append(resource.kind)
+        raise KeyError("metadata")
+
+    monkeypatch.setattr(lister, "sweep_once", sweep_once)
+    sweeping = asyncio.create_task(lister.sweep(0.001))
+    async with asyncio.timeout(5):
+        while len(rounds) < 3:
+            await asyncio.sleep(0.001)
+    assert not sweeping.done()
+    sweeping.cancel()

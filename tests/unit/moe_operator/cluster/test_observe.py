@@ -3,6 +3,7 @@ import json
 import pytest
 
 from moe_formats.job_report import Failure
+from moe_operator.cluster.job_pods import JobPods
 from moe_operator.cluster.observe import observed_gateway, observed_job, observed_pod, observed_server
 from moe_operator.state import ObservedGateway
 
@@ -15,6 +16,11 @@ def conditions(*types):
 
 def ended(message="", code=0, reason="Completed"):
     return [{"state": {"terminated": {"exitCode": code, "reason": reason, "message": message}}}]
+
+
+def trusted(*pods):
+    """Return pods of a Job that are all believed: test_job_pods.py tests which are."""
+    return JobPods(pods, pods)
 
 
 def a_job(make, *, suspend=False, types=()):
@@ -41,7 +47,7 @@ def a_job(make, *, suspend=False, types=()):
     ],
 )
 def test_the_state_of_a_job(make, suspend, types, state):
-    job = observed_job(a_job(make, suspend=suspend, types=types), [], None)
+    job = observed_job(a_job(make, suspend=suspend, types=types), trusted(), None)
     assert job.state == state
     assert job.failure == (("R", "M") if state == "Failed" else None)
 
@@ -55,7 +61,7 @@ def test_the_headline_of_the_newest_pod_that_left_one(make):
         return Failure(reason="LossNotFinite", message=text).to_json()
 
     pods = [pod("b", 2, failure("new"), 1), pod("a", 1, failure("old"), 1), pod("c", 3, "no headline", 137)]
-    job = observed_job(a_job(make), pods, None)
+    job = observed_job(a_job(make), trusted(*pods), None)
     assert isinstance(job.headline, Failure)
     assert job.headline.message == "new"
     assert [pod.name for pod in job.pods] == ["a", "b", "c"]
@@ -71,13 +77,15 @@ def test_what_a_gang_reports_is_a_result_before_a_cause_before_its_echoes(make):
 
     echo = Failure(reason="PeerLost", message="gone", retryable=True).to_json()
     cause = Failure(reason="LossNotFinite", message="step 7").to_json()
-    assert observed_job(a_job(make), pods(cause, echo, echo), None).headline.reason == "LossNotFinite"
-    assert observed_job(a_job(make), pods(echo, echo), None).headline.reason == "PeerLost"
+    assert (
+        observed_job(a_job(make), trusted(*pods(cause, echo, echo)), None).headline.reason == "LossNotFinite"
+    )
+    assert observed_job(a_job(make), trusted(*pods(echo, echo)), None).headline.reason == "PeerLost"
 
 
 def test_an_unreadable_headline_is_none(make):
     pods = [make("Pod", "a", status={"phase": "Succeeded", "containerStatuses": ended('{"kind": "train"')})]
-    assert observed_job(a_job(make), pods, None).headline is None
+    assert observed_job(a_job(make), trusted(*pods), None).headline is None
 
 
 UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes"}
@@ -192,5 +200,14 @@ def test_what_a_grader_says_is_never_taken_for_a_report(make):
         states = [init(container, {"terminated": {"exitCode": 1, "message": forged}})]
         return make("Pod", "a", status={"phase": "Failed", "initContainerStatuses": states})
 
-    assert observed_job(a_job(make), [pod("grader-0-pytest")], None).headline is None
-    assert observed_job(a_job(make), [pod("handout")], None).headline.message == "forged"
+    assert observed_job(a_job(make), trusted(pod("grader-0-pytest")), None).headline is None
+    assert observed_job(a_job(make), trusted(pod("handout")), None).headline.message == "forged"
+
+
+def test_of_a_pod_that_is_not_believed_only_that_it_is_there_counts(make):
+    failure = Failure(reason="LossNotFinite", message="forged").to_json()
+    status = {"phase": "Failed", "reason": "DeadlineExceeded", "containerStatuses": ended(failure, 64)}
+    job = observed_job(a_job(make), JobPods((make("Pod", "a", status=status),), (), "two pods"), None)
+    (pod,) = job.pods
+    assert (job.headline, job.doubt) == (None, "two pods")
+    assert (pod.phase, pod.exit_code, pod.message, pod.ended) == ("Failed", None, "", None)

@@ -1,12 +1,13 @@
 import asyncio
 import json
 
+import aiohttp
 import pytest
 from aiohttp import web
 
 from moe_formats.format import digest_of
 from moe_operator.cluster.gather import Answers
-from moe_operator.cluster.probes import LONGEST_ANSWER, Probes
+from moe_operator.cluster.probes import LONGEST_ANSWER, Ports, Probes
 
 POLICY = '{"pool":"p"}'
 
@@ -28,44 +29,41 @@ async def pod_port():
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    yield str(site._server.sockets[0].getsockname()[1]), answers
+    yield site._server.sockets[0].getsockname()[1], answers
     await runner.cleanup()
 
 
 @pytest.fixture
-async def asking(cache):
+async def asking(cache, expert, pod_port):
+    """Probes that ask at the pod's port."""
     heard = []
     answers = Answers()
-    probes = Probes(cache, answers, heard.append)
+    cache.put(expert("e", uid="E"))
+    probes = Probes(cache, answers, heard.append, ports=Ports(pod_port[0], pod_port[0]))
     yield probes, answers, heard
     await probes.close()
 
 
-def put_training(cache, make, port, *, owner="J", finished=False):
-    template = {"spec": {"containers": [{"env": [{"name": "MOE_PROGRESS_PORT", "value": port}]}]}}
+def put_training(cache, make, job_pod, *, owner=None, finished=False, expert="E", **pod):
     status = {"conditions": [{"type": "Complete", "status": "True"}]} if finished else {}
     version = 2 if finished else 1
-    spec = {"suspend": False, "template": template}
-    cache.put(
-        make(
-            "Job", "j", uid="J", role="train", pool="p", expert="e", spec=spec, status=status, version=version
-        )
-    )
-    cache.put(
-        make("Pod", "x", owner=owner, pool="p", expert="e", status={"phase": "Running", "podIP": "127.0.0.1"})
-    )
+    marks = {"role": "train", "pool": "p", "expert": "e", "owner": expert}
+    job = make("Job", "j", uid="J", spec={"suspend": False}, status=status, version=version, **marks)
+    cache.put(job)
+    given = {"status": {"phase": "Running", "podIP": "127.0.0.1"}, "owner": owner or job, **pod}
+    cache.put(job_pod(job, pool="p", expert="e", **given))
 
 
-async def test_progress_is_read_and_told_once_per_change(cache, make, asking, pod_port):
+async def test_progress_is_read_and_told_once_per_change(cache, make, job_pod, asking, pod_port):
     probes, answers, heard = asking
-    port, said = pod_port
+    _, said = pod_port
     said["/progress"] = {"step": 3, "maxSteps": 10}
-    put_training(cache, make, port)
+    put_training(cache, make, job_pod)
     await probes.ask_progress()
     await probes.ask_progress()
     assert answers.progress["J"].step == 3
     assert [item["metadata"]["name"] for item in heard] == ["j"]
-    put_training(cache, make, port, finished=True)
+    put_training(cache, make, job_pod, finished=True)
     await probes.ask_progress()
     assert answers.progress == {}
 
@@ -74,55 +72,59 @@ HUGE = '{"step": 1, "maxSteps": 2, "x": "%s"}' % ("a" * LONGEST_ANSWER)
 
 
 @pytest.mark.parametrize("answer", ["no json", '{"step": "many"}', HUGE])
-async def test_a_bad_or_huge_answer_is_ignored(cache, make, asking, pod_port, answer):
+async def test_a_bad_or_huge_answer_is_ignored(cache, make, job_pod, asking, pod_port, answer):
     probes, answers, _ = asking
-    port, said = pod_port
+    _, said = pod_port
     said["/progress"] = answer
-    put_training(cache, make, port)
+    put_training(cache, make, job_pod)
     await probes.ask_progress()
     assert answers.progress == {}
 
 
-async def test_a_redirect_is_not_followed(cache, make, asking, pod_port):
+async def test_a_redirect_is_not_followed(cache, make, job_pod, asking, pod_port):
     probes, answers, _ = asking
-    port, said = pod_port
+    _, said = pod_port
     said["/progress"] = web.Response(status=302, headers={"Location": "/elsewhere"})
     said["/elsewhere"] = {"step": 3, "maxSteps": 10}
-    put_training(cache, make, port)
+    put_training(cache, make, job_pod)
     await probes.ask_progress()
     assert answers.progress == {}
 
 
-async def test_a_pod_that_our_job_does_not_control_is_not_asked(cache, make, asking, pod_port):
+async def test_a_pod_that_our_job_does_not_control_is_not_asked(cache, make, job_pod, asking, pod_port):
     probes, answers, _ = asking
-    port, said = pod_port
+    _, said = pod_port
     said["/progress"] = {"step": 3, "maxSteps": 10}
-    put_training(cache, make, port, owner="somebody")
+    put_training(cache, make, job_pod, owner="somebody")
     await probes.ask_progress()
     assert answers.progress == {}
 
 
-async def test_a_pod_that_does_not_answer_is_no_error(cache, make, asking):
+async def test_a_pod_that_does_not_answer_is_no_error(cache, make, job_pod, asking):
     probes, answers, _ = asking
-    put_training(cache, make, "1")
+    put_training(cache, make, job_pod, status={"phase": "Running", "podIP": "127.0.0.2"})
     await asyncio.wait_for(probes.ask_progress(), 5)
     assert answers.progress == {}
 
 
-def put_gateway(cache, make, port, expert):
-    template = {"spec": {"containers": [{"env": [{"name": "PORT", "value": port}]}]}}
-    marks = {"pool": "p", "role": "gateway"}
-    cache.put(expert("e"))
-    cache.put(make("ConfigMap", "p-routing", data={"policy.json": POLICY}, **marks))
-    cache.put(make("Deployment", "p-gateway", spec={"template": template}, **marks))
-    status = {"phase": "Running", "podIP": "127.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]}
-    cache.put(make("Pod", "g", uid="G", status=status, **marks))
+READY = {"phase": "Running", "podIP": "127.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]}
 
 
-async def test_a_gateway_is_asked_until_it_serves_by_the_newest_policy(cache, make, asking, pod_port, expert):
+def put_gateway(make, deploy, cache, pool, *, version=1, policy=POLICY, **pod):
+    owner, marks = pool("p"), {"pool": "p", "role": "gateway"}
+    cache.put(owner)
+    data = {"policy.json": policy}
+    cache.put(make("ConfigMap", "p-routing", data=data, owner=owner, version=version, **marks))
+    given = {"uid": "G", "status": READY, **pod}
+    return deploy(make("Deployment", "p-gateway", owner=owner, spec={}, **marks), "g", **given, **marks)
+
+
+async def test_a_gateway_is_asked_until_it_serves_by_the_newest_policy(
+    cache, make, asking, pod_port, deploy, pool
+):
     probes, answers, heard = asking
-    port, said = pod_port
-    put_gateway(cache, make, port, expert)
+    _, said = pod_port
+    put_gateway(make, deploy, cache, pool)
     said["/policy"] = {"digest": None, "error": "not read yet"}
     await probes.ask_policies()
     assert answers.policies.get("G") is None
@@ -134,18 +136,16 @@ async def test_a_gateway_is_asked_until_it_serves_by_the_newest_policy(cache, ma
     heard.clear()
     await probes.ask_policies()
     assert heard == []
-    cache.put(
-        make("ConfigMap", "p-routing", data={"policy.json": "new"}, version=2, pool="p", role="gateway")
-    )
+    put_gateway(make, deploy, cache, pool, version=2, policy="new")
     said["/policy"] = {"digest": digest_of("new")}
     await probes.ask_policies()
     assert answers.policies == {"G": digest_of("new")}
 
 
-async def test_a_gateway_that_went_is_forgotten(cache, make, asking, pod_port, expert):
+async def test_a_gateway_that_went_is_forgotten(cache, make, asking, pod_port, deploy, pool):
     probes, answers, _ = asking
-    port, said = pod_port
-    put_gateway(cache, make, port, expert)
+    _, said = pod_port
+    put_gateway(make, deploy, cache, pool)
     said["/policy"] = {"digest": digest_of(POLICY)}
     await probes.ask_policies()
     cache.remove("Pod", "ns", "g", "G")
@@ -159,3 +159,114 @@ async def test_a_gateway_whose_pool_label_was_taken_away_is_not_asked(cache, mak
     cache.put(make("Pod", "g", uid="G", status=status, role="gateway"))
     await probes.ask_policies()
     assert answers.policies == {}
+
+
+@pytest.fixture
+def forbidden(monkeypatch):
+    """Every request that is sent, which none should be."""
+    sent = []
+
+    def get(_, url, **__):
+        sent.append(str(url))
+        raise aiohttp.ClientConnectionError
+
+    monkeypatch.setattr(aiohttp.ClientSession, "get", get)
+    return sent
+
+
+async def test_the_port_that_a_manifest_names_is_not_asked(cache, make, job_pod, asking, forbidden, pod_port):
+    probes, _, _ = asking
+    env = [{"name": name, "value": "@host:80/path#"} for name in ("MOE_PROGRESS_PORT", "PORT")]
+    spec = {"suspend": False, "template": {"spec": {"containers": [{"env": env}]}}}
+    job = make("Job", "j", uid="J", role="train", pool="p", expert="e", owner="E", spec=spec)
+    cache.put(job)
+    cache.put(job_pod(job, status={"phase": "Running", "podIP": "127.0.0.1"}))
+    await probes.ask_progress()
+    assert forbidden == [f"http://127.0.0.1:{pod_port[0]}/progress"]
+
+
+async def test_a_job_that_only_bears_our_labels_is_not_asked(cache, make, job_pod, asking, forbidden):
+    probes, _, _ = asking
+    put_training(cache, make, job_pod, expert=None)
+    put_training(cache, make, job_pod, expert="made-up")
+    await probes.ask_progress()
+    assert forbidden == []
+
+
+@pytest.mark.parametrize(
+    "address", ["169.254.169.254", "fe80::1", "0.0.0.0", "224.0.0.1", "host/path", "a@b", "", "127.0.0.1:80"]
+)
+async def test_an_address_that_no_pod_can_have_is_not_asked(
+    cache, make, job_pod, deploy, pool, asking, forbidden, address
+):
+    probes, _, _ = asking
+    put_training(cache, make, job_pod, status={"phase": "Running", "podIP": address})
+    put_gateway(make, deploy, cache, pool, status={**READY, "podIP": address})
+    await probes.ask_progress()
+    await probes.ask_policies()
+    assert forbidden == []
+
+
+async def test_the_operators_own_node_is_not_asked_in_a_cluster(
+    cache, make, job_pod, forbidden, monkeypatch, expert
+):
+    monkeypatch.setenv("POD_IP", "10.0.0.7")
+    probes = Probes(cache, Answers(), lambda _: None)
+    cache.put(expert("e", uid="E"))
+    put_training(cache, make, job_pod, status={"phase": "Running", "podIP": "127.0.0.1"})
+    await probes.ask_progress()
+    await probes.close()
+    assert forbidden == []
+
+
+async def test_a_pod_in_its_nodes_network_is_not_asked(cache, make, job_pod, deploy, pool, asking, forbidden):
+    probes, _, _ = asking
+    put_training(cache, make, job_pod, spec={"hostNetwork": True})
+    put_gateway(make, deploy, cache, pool, spec={"hostNetwork": True})
+    await probes.ask_progress()
+    await probes.ask_policies()
+    assert forbidden == []
+
+
+async def test_a_pod_that_only_bears_a_gateways_labels_is_not_asked(
+    cache, make, deploy, pool, asking, forbidden
+):
+    probes, answers, _ = asking
+    put_gateway(make, deploy, cache, pool)
+    answers.policies["G"] = digest_of(POLICY)
+    cache.put(make("Pod", "forged", status=READY, pool="p", role="gateway"))
+    cache.put(make("Pod", "poolless", status=READY, role="gateway"))
+    cache.put(make("Pod", "owned", status=READY, pool="p", role="gateway", owner=pool("p")))
+    await probes.ask_policies()
+    assert forbidden == []
+    assert answers.policies == {"G": digest_of(POLICY)}
+
+
+async def test_two_pods_that_both_claim_to_be_rank_zero_are_not_asked(
+    cache, make, job_pod, asking, forbidden
+):
+    probes, _, _ = asking
+    put_training(cache, make, job_pod)
+    cache.put(
+        job_pod(cache.get("Job", "ns", "j"), "zzzzz", status={"phase": "Running", "podIP": "10.0.0.66"})
+    )
+    await probes.ask_progress()
+    assert forbidden == []
+
+
+async def test_a_round_that_fails_is_followed_by_the_next(asking, monkeypatch):
+    probes, _, _ = asking
+    rounds = []
+
+    async def ask_policies():
+        rounds.append(1)
+        raise KeyError("moe-operator.dev/pool")
+
+    monkeypatch.setattr(probes, "ask_policies", ask_policies)
+    monkeypatch.setattr("moe_operator.cluster.probes.POLICY_SECONDS", 0.001)
+    running = asyncio.create_task(probes.run())
+    async with asyncio.timeout(5):
+        while len(rounds) < 3:
+            await asyncio.sleep(0.001)
+    assert not running.done()
+    running.cancel()

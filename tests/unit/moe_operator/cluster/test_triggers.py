@@ -100,3 +100,23 @@ def test_a_claim_concerns_the_experts_that_read_it_and_the_pools_whose_evaluator
 
 def test_an_object_without_labels_concerns_nobody(full, make):
     assert concerned(None, make("ConfigMap", "x"), full) == (set(), set())
+
+
+def test_an_object_whose_labels_were_taken_away_concerns_its_owners_all_the_same(
+    full, make, deploy, job_pod, cache
+):
+    job = make("Job", "a-1-a1", owner=full.get("Expert", "ns", "a"))
+    full.put(job)
+    assert concerned(None, job, full) == ({A, POOL}, set())
+    assert concerned(None, job_pod(job), full) == ({A, POOL}, set())
+    (server,) = deploy(make("Deployment", "a-1", owner=full.get("Expert", "ns", "a")), "a-1-x")
+    assert concerned(None, server, full) == ({A, POOL}, set())
+    (gateway,) = deploy(
+        make("Deployment", "p-gateway", owner=full.get("ExpertPool", "ns", "p")), "p-gateway-x"
+    )
+    assert concerned(None, gateway, full) == ({POOL}, set())
+
+
+def test_a_changed_label_concerns_whom_it_named_before(full, make):
+    old, new = make("Job", "x", pool="p", expert="a", spec={}), make("Job", "x", pool="q", spec={})
+    assert concerned(old, new, full) == ({A, POOL, Key("ExpertPool", "ns", "q")}, set())

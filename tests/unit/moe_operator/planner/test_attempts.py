@@ -26,7 +26,6 @@ def job(attempt: int = 1, state: str = "Failed", **fields: Any) -> ObservedJob:
         name=f"code-1-a{attempt}",
         uid=f"u{attempt}",
         role=Role.TRAIN,
-        revision="code-1",
         created=NOW - timedelta(hours=2),
         suspended=state == "Suspended",
         state=state,  # type: ignore[arg-type]
@@ -145,7 +144,6 @@ def graded(
         name="code-1-g1",
         uid="u1",
         role=Role.GRADE,
-        revision="code-1",
         created=NOW,
         suspended=False,
         state="Failed",
@@ -202,3 +200,14 @@ def test_our_own_containers_fail_as_in_any_other_job() -> None:
 def test_a_lost_node_is_nobodys_fault() -> None:
     lost = graded(container="grader-0-pytest", exit_code=137, disrupted=True)
     assert incident_of(lost).reason is Reason.RETRYING
+
+
+def test_a_job_whose_pods_contradict_each_other_is_attempted_again_without_end() -> None:
+    doubt = "pods a and b both claim to be pod 0"
+    jobs = [job(number, state="Failed", doubt=doubt) for number in range(1, 9)]
+    incident = incident_of(jobs[-1])
+    assert (incident.reason, incident.message) == (Reason.REPORT_CONTESTED, doubt)
+    assert (incident.counts, incident.final) == (False, False)
+    assert work(*jobs).state in ("Backoff", "Wanted")
+    by_rule = job(state="Failed", doubt=doubt, failure=("PodFailurePolicy", "exit code 64"))
+    assert not incident_of(by_rule).final, "somebody else's pod may have ended with that code"

@@ -7,6 +7,7 @@ from moe_operator.planner.names import (
     distill_job_name,
     evaluate_job_name,
     expert_of,
+    revision_of,
     snapshot_job_name,
     training_job_name,
 )
@@ -47,3 +48,17 @@ def test_the_end_of_a_digest_is_never_taken_for_an_attempt() -> None:
 
 def test_a_revision_says_whose_it_is() -> None:
     assert expert_of("number-theory-12") == "number-theory"
+
+
+@pytest.mark.parametrize(
+    ("job", "revision"),
+    [
+        (training_job_name("code-1", 12), "code-1"),
+        (evaluate_job_name("code-a1-12", 3), "code-a1-12"),
+        (snapshot_job_name("code-1-a1", "request", 1), None),
+        (distill_job_name("code-1", "roster", 2), None),
+        ("code-1", None),
+    ],
+)
+def test_a_jobs_name_says_which_revision_it_works_for(job: str, revision: str | None) -> None:
+    assert revision_of(job) == revision

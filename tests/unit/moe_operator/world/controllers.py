@@ -1,13 +1,15 @@
 """What the cluster's own controllers do: each looks at all objects and writes what is missing."""
 
+import zlib
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from moe_operator.cluster.job_pods import COMPLETION_INDEX, CONTROLLER_UID, JOB_NAME, TRACKING
+from moe_operator.cluster.resources import controller_uid
 from moe_operator.state import Manifest
 from world.api_server import ApiServer, Key
-from world.kubelet import INDEX
-from world.manifests import holds, is_finished
+from world.manifests import holds, is_finished, label
 
 
 def act(server: ApiServer, now: datetime) -> bool:
@@ -23,18 +25,24 @@ def act(server: ApiServer, now: datetime) -> bool:
 
 def _control_job(server: ApiServer, key: Key, job: Manifest, pods: list[Manifest], now: datetime) -> None:
     """Start the pods of a Job, and say when they are all done or one of them failed."""
+    uid, spec = job["metadata"]["uid"], job["spec"]
+    pods = [pod for pod in pods if label(pod, CONTROLLER_UID) == uid]
     if is_finished(job):
+        for pod in pods:
+            _stop_tracking(server, pod)
         return
-    if job["spec"]["suspend"]:
+    if spec["suspend"]:
         _say(server, key, {"conditions": [_condition("Suspended", now)]})
         return
-    for index in range(job["spec"]["parallelism"] if not pods else 0):
-        server.add(_pod(job, f"{key[2]}-{index}", {"job-name": key[2], INDEX: str(index)}))
-    phases = [(pod.get("status") or {}).get("phase") for pod in pods]
-    status: dict[str, Any] = {"active": job["spec"]["parallelism"], "startTime": _text(now)}
-    if pods and set(phases) == {"Succeeded"}:
+    for index in range(spec["parallelism"] if not pods else 0):
+        server.add(_job_pod(job, index))
+    phases = [(pod.get("status") or {}).get("phase") for pod in pods if _is_tracked(pod)]
+    status: dict[str, Any] = {"active": spec["parallelism"], "startTime": _text(now)}
+    if phases and set(phases) == {"Succeeded"}:
         ended = [_condition(type_, now) for type_ in ("SuccessCriteriaMet", "Complete")]
-        status = {"succeeded": len(pods), "completionTime": _text(now), "conditions": ended}
+        status = {"succeeded": len(phases), "completionTime": _text(now), "conditions": ended}
+        if spec["completionMode"] == "Indexed":
+            status["completedIndexes"] = f"0-{len(phases) - 1}"
     elif "Failed" in phases:
         reason = _failure(job, pods)
         ended = [_condition(type_, now, *reason) for type_ in ("FailureTarget", "Failed")]
@@ -42,6 +50,28 @@ def _control_job(server: ApiServer, key: Key, job: Manifest, pods: list[Manifest
     elif job.get("status", {}).get("active"):
         return
     _say(server, key, status)
+
+
+def _job_pod(job: Manifest, index: int) -> dict[str, Any]:
+    """Return a pod with what the Job controller gives to it."""
+    name, indexed = job["metadata"]["name"], job["spec"]["completionMode"] == "Indexed"
+    marks = {JOB_NAME: name, CONTROLLER_UID: job["metadata"]["uid"]}
+    if indexed:
+        marks[COMPLETION_INDEX] = str(index)
+    pod = _pod(job, f"{name}-{index}-x7k2p" if indexed else f"{name}-x7k2p", marks)
+    pod["metadata"]["finalizers"] = [TRACKING]
+    return pod
+
+
+def _is_tracked(pod: Manifest) -> bool:
+    return TRACKING in (pod["metadata"].get("finalizers") or [])
+
+
+def _stop_tracking(server: ApiServer, pod: Manifest) -> None:
+    """Take the finalizer from a pod that the Job's status has counted."""
+    if _is_tracked(pod):
+        metadata = pod["metadata"]
+        server.merge(("Pod", metadata["namespace"], metadata["name"]), {"metadata": {"finalizers": None}})
 
 
 def _failure(job: Manifest, pods: list[Manifest]) -> tuple[str, str]:
@@ -65,11 +95,12 @@ def _control_deployment(
 ) -> None:
     """Keep as many pods of the newest template as asked; older ones go once those are ready."""
     template, wanted = deployment["spec"]["template"]["spec"], deployment["spec"]["replicas"]
+    replica_set = _replica_set(server, deployment)
     pods = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
     new = [pod for pod in pods if pod["spec"] == template]
     old = [pod for pod in pods if pod["spec"] != template]
     for _ in range(wanted - len(new)):
-        new.append(server.add(_pod(deployment, f"{key[2]}-{server.version}", {})))
+        new.append(server.add(_pod(replica_set, f"{replica_set['metadata']['name']}-{server.version}", {})))
     ready = [pod for pod in new[:wanted] if holds(pod, "Ready")]
     for pod in [*new[wanted:], *(old if len(ready) == wanted else [])]:
         _terminate(server, pod, now)
@@ -80,6 +111,24 @@ def _control_deployment(
     }
     generation = {"observedGeneration": deployment["metadata"]["generation"]}
     _say(server, key, {**generation, **{name: count for name, count in counts.items() if count}})
+
+
+def _replica_set(server: ApiServer, deployment: Manifest) -> Manifest:
+    """Return the ReplicaSet of a Deployment's template, created if it is missing."""
+    metadata, template = deployment["metadata"], deployment["spec"]["template"]
+    name = f"{metadata['name']}-{zlib.crc32(repr(template).encode()):08x}"
+    live = server.objects.get(("ReplicaSet", metadata["namespace"], name))
+    if live is not None:
+        return live
+    own = {"name": name, "namespace": metadata["namespace"], "labels": template["metadata"]["labels"]}
+    return server.add(
+        {
+            "apiVersion": "apps/v1",
+            "kind": "ReplicaSet",
+            "metadata": {**own, "ownerReferences": [_controlled_by(deployment)]},
+            "spec": {"template": template},
+        }
+    )
 
 
 def _control_claim(server: ApiServer, key: Key, claim: Manifest, pods: list[Manifest], now: datetime) -> None:
@@ -116,18 +165,21 @@ def _terminate(server: ApiServer, pod: Manifest, now: datetime) -> None:
 
 
 def _pods(server: ApiServer) -> dict[str, list[Manifest]]:
-    """Return the pods by the uid of their owner."""
+    """Return the pods by the uid of their Job or Deployment."""
     found: dict[str, list[Manifest]] = {}
+    deployment_of = {
+        item["metadata"]["uid"]: item["metadata"]["ownerReferences"][0]["uid"]
+        for (kind, _, _), item in server.objects.items()
+        if kind == "ReplicaSet"
+    }
     for (kind, _, _), pod in server.objects.items():
-        if kind == "Pod":
-            found.setdefault(pod["metadata"]["ownerReferences"][0]["uid"], []).append(pod)
+        if kind == "Pod" and (uid := controller_uid(pod)):
+            found.setdefault(deployment_of.get(uid, uid), []).append(pod)
     return found
 
 
 def _pod(owner: Manifest, name: str, marks: dict[str, str]) -> dict[str, Any]:
     template, metadata = owner["spec"]["template"], owner["metadata"]
-    reference = {name: owner[name] for name in ("apiVersion", "kind")}
-    reference |= {"name": metadata["name"], "uid": metadata["uid"], "controller": True}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -135,9 +187,19 @@ def _pod(owner: Manifest, name: str, marks: dict[str, str]) -> dict[str, Any]:
             "name": name,
             "namespace": metadata["namespace"],
             "labels": {**template["metadata"]["labels"], **marks},
-            "ownerReferences": [reference],
+            "ownerReferences": [_controlled_by(owner)],
         },
         "spec": template["spec"],
+    }
+
+
+def _controlled_by(owner: Manifest) -> dict[str, Any]:
+    """Return the reference to a controlling owner."""
+    reference = {name: owner[name] for name in ("apiVersion", "kind")}
+    return reference | {
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
     }
 
 

@@ -11,10 +11,11 @@ from typing import Literal
 from moe_formats.job_config import EvaluateJob
 from moe_formats.resources import labels
 from moe_formats.routing_policy import parse_routing_policy
+from moe_operator.cluster.job_pods import COMPLETION_INDEX
 from moe_operator.state import Manifest
 from world import pod_status
 from world.api_server import ApiServer, Key
-from world.manifests import holds, job_config, role
+from world.manifests import holds, job_config, role, workload
 from world.trainer import Ending, Trainer
 
 #: Until the container of a Job runs: at once, which spares every test a step that decides nothing.
@@ -25,8 +26,6 @@ LOADING = timedelta(seconds=0.5)
 RUNNING = timedelta(seconds=0.5)
 #: Until a pod that is deleted is gone.
 GRACE = timedelta(seconds=0.5)
-#: The label of a pod of an Indexed Job that says which one it is.
-INDEX = "batch.kubernetes.io/job-completion-index"
 
 Step = Literal["schedule", "start", "end", "turn", "go"]
 
@@ -39,6 +38,8 @@ class Kubelet:
         self.unschedulable: set[str] = set()
         #: Pods of these Deployments do not answer, or no longer.
         self.unready: set[str] = set()
+        #: Pods of these Jobs go on when they are deleted: their node cannot be reached.
+        self.lingering: set[str] = set()
         #: Gateway pods that do not take up a new policy.
         self.deaf: set[str] = set()
         #: How long Jobs of a role run; others take RUNNING.
@@ -53,6 +54,10 @@ class Kubelet:
         for name, value in vars(self).items():
             setattr(other, name, copy.copy(value))
         return other
+
+    def hurry(self) -> None:
+        """Have every step that is under way take its time anew, for example after ``durations`` were changed."""
+        self._due.clear()
 
     def next_due(self) -> datetime | None:
         """Return when the next pod takes a step, or None while no pod will by itself."""
@@ -80,11 +85,11 @@ class Kubelet:
         owner = pod["metadata"]["ownerReferences"][0]
         phase = (pod.get("status") or {}).get("phase")
         if "deletionTimestamp" in pod["metadata"]:
-            return "go"
+            return "go" if workload(pod) not in self.lingering else None
         if phase in ("Succeeded", "Failed"):
             return None
         if owner["kind"] != "Job":
-            return "turn" if holds(pod, "Ready") == (owner["name"] in self.unready) else None
+            return "turn" if holds(pod, "Ready") == (workload(pod) in self.unready) else None
         if phase == "Running":
             return "end"
         if owner["name"] in self.unschedulable:
@@ -105,12 +110,12 @@ class Kubelet:
         elif step == "end":
             server.write_status(key, pod_status.ended(pod, self._ending(server, trainer, pod)))
         else:
-            ready = pod["metadata"]["ownerReferences"][0]["name"] not in self.unready
+            ready = workload(pod) not in self.unready
             server.write_status(key, pod_status.running(pod, ready=ready))
 
     def _ending(self, server: ApiServer, trainer: Trainer, pod: Manifest) -> Ending:
         """Return how a pod ends; of a gang, the first process reports for all."""
-        namespace, name = pod["metadata"]["namespace"], pod["metadata"]["ownerReferences"][0]["name"]
+        namespace, name = pod["metadata"]["namespace"], workload(pod)
 
         def evaluated(revision: str) -> EvaluateJob:
             asked = job_config(server.get("Job", namespace, f"{revision}-e1"))
@@ -118,7 +123,7 @@ class Kubelet:
             return asked
 
         ending = trainer.run(name, job_config(server.get("Job", namespace, name)), evaluated)
-        first = pod["metadata"]["labels"].get(INDEX, "0") == "0"
+        first = pod["metadata"]["labels"].get(COMPLETION_INDEX, "0") == "0"
         return ending if first else Ending(ending.exit_code, disrupted=ending.disrupted)
 
     def _read_policies(self, server: ApiServer, pods: list[Key]) -> bool:

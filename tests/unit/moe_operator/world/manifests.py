@@ -22,6 +22,13 @@ def owned_by(manifest: Manifest, uid: str) -> bool:
     return any(owner["uid"] == uid for owner in manifest["metadata"].get("ownerReferences") or [])
 
 
+def workload(pod: Manifest) -> str:
+    """Return the name of the Job or of the Deployment that a pod is one of."""
+    owner = pod["metadata"]["ownerReferences"][0]
+    name: str = owner["name"]
+    return name.rpartition("-")[0] if owner["kind"] == "ReplicaSet" else name
+
+
 def job_config(job: Manifest) -> Any:
     """Return the config that a Job's first container is told."""
     env = job["spec"]["template"]["spec"]["containers"][0]["env"]

@@ -12,6 +12,7 @@ from moe_operator.cluster.apply import Applier
 from moe_operator.cluster.cache import Cache
 from moe_operator.cluster.gather import Answers
 from moe_operator.cluster.internal_error import error_plan
+from moe_operator.cluster.kinship import remember_former_jobs
 from moe_operator.cluster.ownership import NameTaken
 from moe_operator.cluster.queue import FIRST_DELAY, KeyedQueue
 from moe_operator.cluster.reconcile import NAME_TAKEN_WAIT, SHOWN_AFTER
@@ -43,6 +44,7 @@ class OperatorProcess:
         for resource in WATCHED:
             for item in finish(client.list(resource)).items:
                 self.cache.put(item)
+        remember_former_jobs(self.cache)
         self.cache.listen(self._changed)
         self._server.watch(lambda manifest, gone: self._news.append((manifest, gone)))
         for key in self.keys():

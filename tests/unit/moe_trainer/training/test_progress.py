@@ -1,11 +1,14 @@
 import json
+import socket
+import threading
+import time
 import urllib.error
 import urllib.request
 
 import pytest
 
 from moe_formats.job_report import Progress
-from moe_trainer.training.progress import ProgressServer, metrics
+from moe_trainer.training.progress import AT_ONCE, ProgressServer, metrics
 
 
 def get(server: ProgressServer, path: str) -> str:
@@ -21,6 +24,23 @@ def test_the_newest_progress_is_answered() -> None:
         assert get(server, "/metrics").endswith("moe_trainer_loss 2.5\nmoe_trainer_other 7\n")
         with pytest.raises(urllib.error.HTTPError, match="404"):
             get(server, "/anything")
+
+
+def test_connections_that_say_nothing_take_only_so_many_threads() -> None:
+    with ProgressServer("127.0.0.1", 0) as server:
+        address = ("127.0.0.1", server.port or 0)
+        before = threading.active_count()
+        idle = [socket.create_connection(address, timeout=60) for _ in range(AT_ONCE)]
+        while threading.active_count() < before + AT_ONCE:
+            time.sleep(0.001)
+        with socket.create_connection(address, timeout=60) as one_more:
+            assert one_more.recv(1) == b"", "it is hung up on"
+            assert threading.active_count() <= before + AT_ONCE
+        for connection in idle:
+            connection.close()
+        while threading.active_count() > before:
+            time.sleep(0.001)
+        assert json.loads(get(server, "/progress"))["step"] == 0
 
 
 def test_without_a_port_nothing_listens() -> None:
