@@ -148,7 +148,7 @@ async def test_an_object_of_somebody_else_keeps_every_byte(
     before = await foreign(client, kind, expert, guise)
     applier, plan = Applier(client, Cache()), plan_of(child(kind, expert))
     for _ in range(2):
-        with pytest.raises(NameTaken, match=f"{kind} child already exists and belongs to another owner"):
+        with pytest.raises(NameTaken, match=f"{kind} child already exists and was created by somebody else"):
             await applier.carry_out(plan, expert)
     assert await client.get(resource_of(kind), NAMESPACE, "child") == before
     await removed(client, kind)
