@@ -37,6 +37,8 @@ from moe_operator.state import (
 
 Model = TypeVar("Model", bound=CustomResource)
 
+#: Kinds of their controlling owners.
+OWNERS = ("ExpertPool", "Expert", "ExpertRevision")
 #: Kinds of objects that the operator creates for an Expert or a pool.
 CHILDREN = ("ExpertRevision", "Job", "Deployment", "Service", "ConfigMap", "PersistentVolumeClaim")
 
@@ -152,12 +154,12 @@ def _of_pool(cache: Cache, kind: str, key: Key) -> list[Manifest]:
 
     def is_ours(item: Manifest) -> bool:
         owner = controller_of(item)
-        if owner is None or owner["apiVersion"] != labels.API_VERSION:
+        if owner is None or owner.kind not in OWNERS:
             return False
-        live = cache.get(owner["kind"], key.namespace, owner["name"])
-        if live is None or live["metadata"]["uid"] != owner["uid"]:
+        live = cache.get(owner.kind, key.namespace, owner.name)
+        if live is None or live["metadata"]["uid"] != owner.uid:
             return True
-        return key.name == (owner["name"] if owner["kind"] == "ExpertPool" else labels.belongings(live).pool)
+        return key.name == (owner.name if owner.kind == "ExpertPool" else labels.belongings(live).pool)
 
     return [item for item in cache.of_pool(kind, key.namespace, key.name) if is_ours(item)]
 

@@ -48,7 +48,7 @@ def _inputs(manifest: Manifest) -> tuple[str, str]:
 def _in_the_way(desired: Manifest, live: Manifest) -> str:
     """Say which object is in the way, whose it is, and what to do."""
     owner = controller_of(desired)
-    wanted = f"{owner['kind']} {owner['name']}" if owner else f"ExpertPool {label_of(desired, labels.POOL)}"
+    wanted = f"{owner.kind} {owner.name}" if owner else f"ExpertPool {label_of(desired, labels.POOL)}"
     return (
         f"{_name(live)} already exists and was created by somebody else or for another owner: {_whose(desired, live)}. "
         f"{wanted} needs the name, and nothing was changed in the object that has it. Delete that object, or create it "
@@ -59,7 +59,7 @@ def _in_the_way(desired: Manifest, live: Manifest) -> str:
 def _whose(desired: Manifest, live: Manifest) -> str:
     owner, tool = controller_of(live), label_of(live, labels.MANAGED_BY)
     if owner is not None:
-        return f"it is controlled by {owner['kind']} {owner['name']} with uid {owner['uid']}"
+        return f"it is controlled by {owner.kind} {owner.name} with uid {owner.uid}"
     if tool and tool != labels.FIELD_MANAGER:
         return f"it is managed by {tool}"
     if controller_of(desired) is not None:

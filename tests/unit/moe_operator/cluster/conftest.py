@@ -30,8 +30,7 @@ def make_object(kind: str, name: str, **parts: Any) -> dict[str, Any]:
         "labels": {key: value for key, value in marks.items() if value is not None},
     }
     if owner := parts.pop("owner", None):
-        reference = {"apiVersion": labels.API_VERSION, "kind": "Expert", "name": "x"}
-        metadata["ownerReferences"] = [{**reference, "uid": owner, "controller": True}]
+        metadata["ownerReferences"] = [{"kind": "Expert", "name": "x", "uid": owner, "controller": True}]
     if annotations := parts.pop("annotations", None):
         metadata["annotations"] = annotations
     if deleted := parts.pop("deleted", None):
