@@ -37,10 +37,10 @@ from moe_operator.state import (
 
 Model = TypeVar("Model", bound=CustomResource)
 
-#: Kinds of their controlling owners.
-OWNERS = ("ExpertPool", "Expert", "ExpertRevision")
 #: Kinds of objects that the operator creates for an Expert or a pool.
 CHILDREN = ("ExpertRevision", "Job", "Deployment", "Service", "ConfigMap", "PersistentVolumeClaim")
+#: Kinds of the objects that control these children.
+OWNERS = ("ExpertPool", "Expert", "ExpertRevision")
 
 
 @dataclass
