@@ -49,6 +49,8 @@ def put(stage: Stage, kind: str, name: str, original: str) -> Json:
         copied["spec"] |= {"replicas": 0}
     if kind == "Job":
         copied["spec"] = {"suspend": True, "template": {"spec": live["spec"]["template"]["spec"]}}
+    if kind == "PersistentVolumeClaim":
+        del copied["spec"]["volumeName"]
     if kind == "Service":
         copied["spec"] = {"clusterIP": "None", **{key: live["spec"][key] for key in ("selector", "ports")}}
     metadata = {"name": name, "labels": marks if kind in LABELLED else {}}
@@ -57,8 +59,14 @@ def put(stage: Stage, kind: str, name: str, original: str) -> Json:
     while True:
         time.sleep(0.2)
         before, found = found, stage.get(kind, name)
-        if found is not None and found == before:
+        if found is not None and found == before and _is_seen(found):
             return found
+
+
+def _is_seen(live: Json) -> bool:
+    """Return whether the controller of an object's kind has written its first status."""
+    first = {"Deployment": "observedGeneration", "Job": "conditions", "PersistentVolumeClaim": "capacity"}
+    return live["kind"] not in first or first[live["kind"]] in live.get("status", {})
 
 
 def met(stage: Stage, owner: str, kind: str, name: str) -> str:
@@ -78,8 +86,14 @@ def met(stage: Stage, owner: str, kind: str, name: str) -> str:
 
 def test_each_is_left_alone_and_named_and_everything_goes_on_without_it(stage: Stage) -> None:
     there = {(kind, name): put(stage, kind, name, original) for kind, name, original, _ in FOREIGN}
+    claim = put(stage, "PersistentVolumeClaim", "late-store", "pool-store")
     stage.pool("late")
     stage.expert("second", pool="late", folder="first")
+    for kind_, name in (("ExpertPool", "late"), ("Expert", "second")):
+        refused = stage.wait_for(name, "Ready", "False", reason="ClaimNotAllowed", kind=kind_)
+        assert "'late-store'" in refused["message"]
+    assert stage.get("PersistentVolumeClaim", "late-store") == claim
+    stage.delete("PersistentVolumeClaim", "late-store")
     for kind, name, _, owner in FOREIGN:
         message = met(stage, owner, kind, name)
         assert f"{OWNERS[owner]} {owner} needs the name" in message
@@ -113,6 +127,7 @@ def test_they_stay_when_the_expert_and_its_pool_are_deleted(stage: Stage) -> Non
     stage.wait("the Jobs to go", lambda: not stage.names("Job", "third-"))
     for (kind, name), before in there.items():
         assert stage.get(kind, name) == before, f"{kind} {name}"
+    assert stage.get("PersistentVolumeClaim", "gone-store"), "a pool's weights outlive it"
 
 
 def test_what_a_server_was_created_with_goes_when_the_spec_leaves_it_out(stage: Stage) -> None:

@@ -27,8 +27,8 @@ def owners_of(cache: Cache, manifest: Manifest) -> Iterator[Manifest]:
         controller = controller_of(manifest)
         if controller is None:
             return
-        owner = cache.get(controller["kind"], manifest["metadata"]["namespace"], controller["name"])
-        if owner is None or owner["metadata"]["uid"] != controller["uid"]:
+        owner = cache.get(controller.kind, manifest["metadata"]["namespace"], controller.name)
+        if owner is None or owner["metadata"]["uid"] != controller.uid:
             return
         yield owner
         manifest = owner
@@ -83,14 +83,14 @@ def remember_former_jobs(cache: Cache) -> None:
     """
     for pod in cache.all("Pod"):
         metadata, controller = pod["metadata"], controller_of(pod)
-        if controller is None or controller["kind"] != "Job" or next(owners_of(cache, pod), None) is not None:
+        if controller is None or controller.kind != "Job" or next(owners_of(cache, pod), None) is not None:
             continue
         ending = metadata.get("deletionTimestamp") is not None
         if not ending or metadata.get("deletionGracePeriodSeconds", 0) > JOB_GRACE_SECONDS:
             continue
         expert = cache.get("Expert", metadata["namespace"], label_of(pod, labels.EXPERT))
-        if expert is not None and bears_marks(pod, controller["name"], controller["uid"]):
-            former = Former(controller["uid"], controller["name"])
+        if expert is not None and bears_marks(pod, controller.name, controller.uid):
+            former = Former(controller.uid, controller.name)
             cache.remember(former, ("Job", metadata["namespace"], expert["metadata"]["uid"]))
 
 

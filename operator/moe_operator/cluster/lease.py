@@ -160,5 +160,5 @@ def _other_program(live: Manifest) -> str:
     """Return which other program a Lease belongs to, by its controlling owner or its label; empty if it names none."""
     owner, tool = controller_of(live), label_of(live, MANAGED_BY)
     if owner is not None:
-        return f"{owner['kind']} {owner['name']}"
+        return f"{owner.kind} {owner.name}"
     return tool if tool != FIELD_MANAGER else ""

@@ -48,22 +48,23 @@ def _inputs(manifest: Manifest) -> tuple[str, str]:
 def _in_the_way(desired: Manifest, live: Manifest) -> str:
     """Say which object is in the way, whose it is, and what to do."""
     owner = controller_of(desired)
-    wanted = f"{owner['kind']} {owner['name']}" if owner else f"ExpertPool {label_of(desired, labels.POOL)}"
+    wanted = f"{owner.kind} {owner.name}" if owner else f"ExpertPool {label_of(desired, labels.POOL)}"
     return (
-        f"{_name(live)} already exists and belongs to another owner: {_whose(live)}. {wanted} needs the name, and nothing "
-        f"was changed in the object that has it. Delete that object, or create it under another name: {wanted} goes on "
-        f"by itself then. Or delete {wanted} and create it under another name"
+        f"{_name(live)} already exists and was created by somebody else or for another owner: {_whose(desired, live)}. "
+        f"{wanted} needs the name, and nothing was changed in the object that has it. Delete that object, or create it "
+        f"under another name: {wanted} goes on by itself then. Or delete {wanted} and create it under another name"
     )
 
 
-def _whose(live: Manifest) -> str:
-    owner = controller_of(live)
+def _whose(desired: Manifest, live: Manifest) -> str:
+    owner, tool = controller_of(live), label_of(live, labels.MANAGED_BY)
     if owner is not None:
-        return f"it is controlled by {owner['kind']} {owner['name']} with uid {owner['uid']}"
-    tool = label_of(live, labels.MANAGED_BY)
+        return f"it is controlled by {owner.kind} {owner.name} with uid {owner.uid}"
     if tool and tool != labels.FIELD_MANAGER:
-        return f"it has no controlling owner and is managed by {tool}"
-    return "it has no controlling owner, so somebody created it by hand or with a tool"
+        return f"it is managed by {tool}"
+    if controller_of(desired) is not None:
+        return "it has no controlling owner, as every object would that the operator created under this name"
+    return "it does not have the labels of the store of that pool"
 
 
 def _name(live: Manifest) -> str:

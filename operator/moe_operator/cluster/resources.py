@@ -1,6 +1,7 @@
 """The kinds that the operator reads, and where the API server keeps them."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from moe_formats.resources import labels
 from moe_formats.resources.kinds import KINDS
@@ -91,19 +92,26 @@ def ref_of(manifest: Manifest) -> ObjectRef:
     )
 
 
-def controller_of(manifest: Manifest) -> Manifest | None:
-    """Return the reference to the object's controlling owner, or None if it has none.
+class Controller(NamedTuple):
+    """The controlling owner that an object names. Whether there is such an owner, the reference does not prove."""
 
-    Whether there is such an owner, the reference does not prove.
-    """
-    owners = manifest["metadata"].get("ownerReferences") or []
-    return next((owner for owner in owners if owner.get("controller")), None)
+    kind: str
+    name: str
+    uid: str
+
+
+def controller_of(manifest: Manifest) -> Controller | None:
+    """Return the object's controlling owner; None if it has none."""
+    for owner in manifest["metadata"].get("ownerReferences") or []:
+        if owner.get("controller"):
+            return Controller(owner["kind"], owner["name"], owner["uid"])
+    return None
 
 
 def controller_uid(manifest: Manifest) -> str:
     """Return the uid of the object's controlling owner; an empty string if it has none."""
-    owner = controller_of(manifest)
-    return str(owner["uid"]) if owner is not None else ""
+    controller = controller_of(manifest)
+    return controller.uid if controller is not None else ""
 
 
 def label_of(manifest: Manifest, name: str) -> str:

@@ -115,7 +115,7 @@ async def test_a_name_that_is_taken_is_shown_once_and_passes_by_itself(machine, 
         await machine.step(E)
     condition = stalled(machine.status())
     assert (condition["status"], condition["reason"]) == ("True", "NameTaken")
-    assert "Service mine already exists and belongs to another owner" in condition["message"]
+    assert "Service mine already exists and was created by somebody else" in condition["message"]
     assert machine.status()["phase"] == "Stalled"
     assert [write[:2] for write in api.writes if write[0] != "create"] == [("status", "Expert")]
     events = [item for (kind, *_), item in api.objects.items() if kind == "Event"]

@@ -192,6 +192,25 @@ def test_a_pool_without_a_gateway_still_starts_jobs() -> None:
     assert world.revision("code-1").status.artefact is not None
 
 
+def test_no_gang_starts_whose_pods_would_meet_at_a_foreign_service() -> None:
+    world = World()
+    world.pool()
+    world.expert("general", training={"resources": {"nodes": 2}})
+    while not world.has("Job", "general-1-a1"):
+        world.run(until=world.now + timedelta(seconds=0.5))
+    world.delete("Job", "general-1-a1")
+    world.delete("Service", "general-gang")
+    before = world.server.add(foreign("Service", "general-gang"))
+    assert "Service general-gang already exists" in taken(world, "general")
+    world.run(until=world.now + timedelta(minutes=1))
+    assert not world.has("Job", "general-1-a2")
+    assert same(world.get("Service", "general-gang"), before)
+    world.delete("Service", "general-gang")
+    world.settle()
+    assert world.get("Job", "general-1-a2")["spec"]["parallelism"] == 2
+    assert world.status("general").phase == "Serving"
+
+
 def test_a_pool_that_is_created_again_finds_its_claim() -> None:
     world = begun()
     world.settle()

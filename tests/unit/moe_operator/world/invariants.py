@@ -16,7 +16,10 @@ class Broken(AssertionError):
 
 
 def check_need(plan: Plan, server: ApiServer) -> None:
-    """Check that a plan asks for nothing that is so already."""
+    """Check that a plan asks for nothing that is so already, and that it says of each object by uid which one it means."""
+    for ref in (*plan.resume, *plan.delete, *(ref for ref, _ in plan.scale)):
+        if not ref.uid:
+            raise Broken(f"{ref.kind} {ref.name} is to be changed or deleted whichever object it is")
     for manifest in (*plan.create, *plan.apply):
         metadata = manifest["metadata"]
         live = server.objects.get((manifest["kind"], metadata["namespace"], metadata["name"]))
