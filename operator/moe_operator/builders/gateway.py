@@ -6,7 +6,14 @@ from moe_formats.resources.expert_pool import ExpertPool
 from moe_formats.resources.labels import POOL, ROLE
 from moe_formats.routing_policy import RoutingPolicy
 from moe_operator.builders.metadata import child_labels, child_metadata
-from moe_operator.builders.pod import GATEWAY_PORT, Workload, pod_spec
+from moe_operator.builders.pod import (
+    GATEWAY_PORT,
+    METRICS_PORT,
+    METRICS_PORT_NAME,
+    REQUESTS_PORT_NAME,
+    Workload,
+    pod_spec,
+)
 from moe_operator.config import OperatorConfig, Profile
 from moe_operator.state import Role
 
@@ -54,12 +61,16 @@ def build_gateway(*, name: str, pool: ExpertPool, policy_name: str, config: Oper
         name="gateway",
         image=config.images.gateway,
         command=("moe-gateway",),
-        env={"MOE_ROUTING_POLICY": f"{_POLICY_FOLDER}/{POLICY_KEY}", "PORT": str(GATEWAY_PORT)},
+        env={
+            "MOE_ROUTING_POLICY": f"{_POLICY_FOLDER}/{POLICY_KEY}",
+            "PORT": str(GATEWAY_PORT),
+            "METRICS_PORT": str(METRICS_PORT),
+        },
         profile=_PROFILE,
         images=config.images,
         claim=pool.claim,
         store_read_only=True,
-        ports={"http": GATEWAY_PORT},
+        ports={REQUESTS_PORT_NAME: GATEWAY_PORT, METRICS_PORT_NAME: METRICS_PORT},
         restart_policy="Always",
         grace_seconds=GRACE_SECONDS,
         container={

@@ -14,6 +14,7 @@ A container gets every path, port and address in environment variables, and lear
     MOE_TERMINATION_LOG  file to which the headline is written
     MOE_PROGRESS_PORT    port on which training reports its progress
     POD_IP, PORT         address and port to listen on
+    METRICS_PORT         port for Prometheus and for the operator, of gateways and servers
     OMP_NUM_THREADS      number of threads per process
 """
 
@@ -32,6 +33,11 @@ TERMINATION_LOG = "/dev/termination-log"
 SERVER_PORT = 8000
 GATEWAY_PORT = 8080
 PROGRESS_PORT = 8090
+#: Port of gateways and servers that clients must not reach: /metrics, and for the operator a gateway's /policy.
+METRICS_PORT = 9090
+#: Names of container ports, by which NetworkPolicies and PodMonitors of the chart refer to them.
+REQUESTS_PORT_NAME = "http"
+METRICS_PORT_NAME = "metrics"
 #: Name of the container port on which rank 0 of a training Job reports its progress.
 PROGRESS_PORT_NAME = "progress"
 

@@ -118,7 +118,7 @@ class Probes:
     def _gateway_port(self, namespace: str, pool: str) -> str | None:
         for item in self._cache.of_pool("Deployment", namespace, pool):
             if _has_role(item, Role.GATEWAY):
-                return environment_of(item["spec"]["template"]).get("PORT")
+                return environment_of(item["spec"]["template"]).get("METRICS_PORT")
         return None
 
     async def _get(self, address: str, port: str, path: str) -> bytes | None:

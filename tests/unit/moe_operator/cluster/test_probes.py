@@ -110,7 +110,7 @@ async def test_a_pod_that_does_not_answer_is_no_error(cache, make, asking):
 
 
 def put_gateway(cache, make, port, expert):
-    template = {"spec": {"containers": [{"env": [{"name": "PORT", "value": port}]}]}}
+    template = {"spec": {"containers": [{"env": [{"name": "METRICS_PORT", "value": port}]}]}}
     marks = {"pool": "p", "role": "gateway"}
     cache.put(expert("e"))
     cache.put(make("ConfigMap", "p-routing", data={"policy.json": POLICY}, **marks))
