@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from moe_local.cluster import LocalCluster
 from moe_operator.cluster.metrics import Metrics
 from moe_operator.cluster.resources import EVENT, WATCHED
-from moe_operator.config import OperatorConfig
+from moe_operator.config import Deadlines, OperatorConfig
 from moe_operator.generate.values import Values
 
 CHART = Path(__file__).parents[2] / "charts" / "moe-operator"
@@ -82,6 +82,19 @@ def test_every_value_of_the_operator_reaches_it(render: Render) -> None:
     assert config.images.gateway == "moe-operator/gateway:9"
 
 
+def test_deadlines_are_those_of_the_values_and_by_default_those_of_the_operator(render: Render) -> None:
+    assert config_of(render()).deadline_seconds == Deadlines()
+    config = config_of(render({"deadlineSeconds": {"train": 7_776_000}}))
+    assert config.deadline_seconds == Deadlines(train=7_776_000)
+
+
+def test_the_operators_pod_cannot_fill_the_disk_of_its_node(render: Render) -> None:
+    (deployment,) = of_kind(render(), "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"]["ephemeral-storage"]
+    assert all("emptyDir" not in volume or volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"])
+
+
 def test_a_changed_configuration_starts_the_operator_again(render: Render) -> None:
     def template(values: Object) -> Object:
         (deployment,) = of_kind(render(values), "Deployment")
@@ -97,6 +110,9 @@ def test_a_changed_configuration_starts_the_operator_again(render: Render) -> No
         ({"profils": {}}, "profils"),
         ({"profiles": {"cpu": {"thread": 2}}}, "thread"),
         ({"operator": {"workers": 0}}, "workers"),
+        ({"deadlineSeconds": {"train": 0}}, "train"),
+        ({"deadlineSeconds": {"training": 60}}, "training"),
+        ({"networkPolicy": {"dnsPorts": [0]}}, "dnsPorts"),
         ({"images": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
         ({"stores": {"lake": {}}}, "lake"),
         ({"graders": {"pytest": {"command": ["grade"]}}}, "pytest"),

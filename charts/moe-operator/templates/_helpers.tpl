@@ -53,6 +53,7 @@ graders:
   {{- end }}
   {{- else }} {}
   {{- end }}
+deadlineSeconds: {{ toJson .Values.deadlineSeconds }}
 presets: {{ toJson .Values.presets }}
 namespaces: {{ toJson .Values.namespaces }}
 workers: {{ .Values.operator.workers }}

@@ -7,6 +7,7 @@ from moe_formats.resources.labels import POOL, ROLE
 from moe_formats.routing_policy import RoutingPolicy
 from moe_operator.builders.metadata import child_labels, child_metadata
 from moe_operator.builders.pod import (
+    EPHEMERAL_STORAGE,
     GATEWAY_PORT,
     METRICS_PORT,
     METRICS_PORT_NAME,
@@ -25,7 +26,7 @@ _POLICY_FOLDER = "/moe/policy"
 _PROFILE = Profile(
     description="the gateway",
     requests={"cpu": "50m", "memory": "96Mi"},
-    limits={"memory": "512Mi"},
+    limits={"memory": "512Mi", EPHEMERAL_STORAGE: "1Gi"},
 )
 
 #: Seconds a gateway has to finish requests after SIGTERM.

@@ -47,6 +47,7 @@ def observed_job(job: Manifest, pods: Sequence[Manifest], progress: Progress | N
         expert=label_of(job, labels.EXPERT),
         finished=_time(end["lastTransitionTime"]) if end and end.get("lastTransitionTime") else None,
         width=job["spec"].get("parallelism", 1),
+        deadline=job["spec"].get("template", {}).get("spec", {}).get("activeDeadlineSeconds"),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from moe_operator.config import ConfigModel, Grader, GraderName, Profile, Store
+from moe_operator.config import ConfigModel, Deadlines, Grader, GraderName, Profile, Store
 
 _POD_FIELD = "The pod's field of the same name, as Kubernetes defines it."
 
@@ -174,6 +174,9 @@ class Values(ConfigModel):
         default_factory=dict,
         description="Graders, which are programs that judge answers, by name. null removes one.",
         json_schema_extra={"additionalProperties": False},
+    )
+    deadline_seconds: Deadlines = Field(
+        default_factory=Deadlines, description="Seconds that the pod of a Job may run, by what the Job does."
     )
     service_account: ServiceAccount = Field(
         default_factory=ServiceAccount, description="The ServiceAccount of the operator."
