@@ -269,8 +269,16 @@ def test_the_operators_pod_passes_pod_security(installed: LocalCluster) -> None:
         ("create", "persistentvolumeclaims", "team", True),
         ("patch", "persistentvolumeclaims", "team", False),
         ("delete", "persistentvolumeclaims", "team", False),
-        ("update", "leases.coordination.k8s.io", "moe-system", True),
-        ("update", "leases.coordination.k8s.io", "team", False),
+        ("delete", "configmaps", "team", False),
+        ("patch", "expertrevisions.moe-operator.dev", "team", False),
+        ("delete", "expertrevisions.moe-operator.dev", "team", False),
+        ("patch", "deployments.apps/scale", "team", True),
+        ("update", "deployments.apps/scale", "team", False),
+        ("create", "leases.coordination.k8s.io", "moe-system", True),
+        ("update", "leases.coordination.k8s.io/moe-operator", "moe-system", True),
+        ("update", "leases.coordination.k8s.io/another", "moe-system", False),
+        ("delete", "leases.coordination.k8s.io/moe-operator", "moe-system", False),
+        ("update", "leases.coordination.k8s.io/moe-operator", "team", False),
         ("create", "pods", "team", False),
     ],
 )
@@ -283,9 +291,11 @@ def test_what_the_operators_account_may_do(
 
 
 def can(cluster: LocalCluster, user: str, verb: str, resource: str, namespace: str) -> bool:
-    """Whether RBAC lets a user do something."""
-    resource, _, subresource = resource.partition("/")
-    extra = ["--subresource", subresource] if subresource else []
+    """Whether RBAC lets a user do something; what follows a slash is a subresource, or the name of a Lease."""
+    extra: tuple[str, ...] = ()
+    if not resource.startswith("leases"):
+        resource, _, subresource = resource.partition("/")
+        extra = ("--subresource", subresource) if subresource else ()
     command = ("auth", "can-i", verb, resource, "-n", namespace, "--as", user, *extra)
     return cluster.kubectl(*command, check=False).stdout.strip() == "yes"
 

@@ -315,7 +315,7 @@ def test_a_job_that_never_ends_is_stopped_for_good_and_says_what_to_do(role: str
     world.settle()
     assert world.status("general").reason == Reason.DEADLINE_EXCEEDED
     message = world.condition("general", condition)[2]
-    for part in (f"its deadline of 20 s", f"deadlineSeconds.{role}"):
+    for part in ("its deadline of 20 s", f"deadlineSeconds.{role}"):
         assert part in message
     jobs = [item for item in world.server.visible("Job") if item["metadata"]["labels"][labels.ROLE] == role]
     assert len(jobs) == 1, "it is not tried again by itself"
