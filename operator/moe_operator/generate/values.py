@@ -91,6 +91,15 @@ class Rbac(ConfigModel):
     )
 
 
+class AdmissionPolicy(ConfigModel):
+    """What the API server refuses to the operator's account."""
+
+    enabled: bool = Field(
+        default=False,
+        description="Limit the operator's account to its own objects, and its pods to no credentials.",
+    )
+
+
 class PodMonitor(ConfigModel):
     """Scraping by the Prometheus operator, through PodMonitors."""
 
@@ -182,6 +191,9 @@ class Values(ConfigModel):
         default_factory=ServiceAccount, description="The ServiceAccount of the operator."
     )
     rbac: Rbac = Field(default_factory=Rbac, description="Permissions of the operator and of users.")
+    admission_policy: AdmissionPolicy = Field(
+        default_factory=AdmissionPolicy, description="What the API server refuses to the operator's account."
+    )
     metrics: Metrics = Field(default_factory=Metrics, description="How the operator is monitored.")
     network_policy: NetworkPolicy = Field(
         default_factory=NetworkPolicy, description="Who can reach the pods of this release and of pools."
