@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel
 
 from moe_local.cluster import LocalCluster
+from moe_operator.builders.pod import METRICS_PORT
 from moe_operator.cluster.metrics import Metrics
 from moe_operator.cluster.resources import EVENT, WATCHED
 from moe_operator.config import Deadlines, OperatorConfig
@@ -199,7 +200,7 @@ def test_the_charts_crds_are_those_of_the_folder(render: Render) -> None:
 
 
 def test_monitors_alerts_and_network_policy_come_when_asked_for(render: Render) -> None:
-    kinds = {"PodMonitor", "PrometheusRule", "NetworkPolicy"}
+    kinds = {"PodMonitor", "PrometheusRule", "NetworkPolicy", "ValidatingAdmissionPolicy"}
     assert not kinds & {item["kind"] for item in render()}
     labels = {"release": "prometheus"}
     values = {
@@ -208,12 +209,27 @@ def test_monitors_alerts_and_network_policy_come_when_asked_for(render: Render) 
             "prometheusRule": {"enabled": True, "labels": labels},
         },
         "networkPolicy": {"enabled": True},
+        "admissionPolicy": {"enabled": True},
     }
     objects = render(values)
     assert kinds <= {item["kind"] for item in objects}
     assert len(of_kind(objects, "PodMonitor")) == 2
     for item in of_kind(objects, "PodMonitor") + of_kind(objects, "PrometheusRule"):
         assert item["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_what_is_scraped_is_a_port_of_every_pod_that_it_selects(render: Render) -> None:
+    """Of gateways and servers, the port for metrics and not the one for requests."""
+    golden = CHART.parents[1] / "tests/unit/moe_operator/builders/golden/cpu.yaml"
+    made = [item for item in yaml.safe_load_all(golden.read_text()) if item and item["kind"] == "Deployment"]
+    monitors = of_kind(render({"metrics": {"podMonitor": {"enabled": True}}}), "PodMonitor")
+    (pools,) = (item for item in monitors if item["metadata"]["name"].endswith("-pools"))
+    (endpoint,) = pools["spec"]["podMetricsEndpoints"]
+    assert len(made) == 2
+    for deployment in made:
+        ports = deployment["spec"]["template"]["spec"]["containers"][0]["ports"]
+        (port,) = (item for item in ports if item["name"] == endpoint["port"])
+        assert port["containerPort"] == METRICS_PORT
 
 
 def test_alerts_name_series_that_the_operator_has(render: Render) -> None:
