@@ -241,15 +241,19 @@ def test_what_the_builders_make_is_allowed_and_may_be_changed_and_deleted(guarde
         if manifest and manifest["kind"] != "ExpertRevision":
             manifest["metadata"]["namespace"] = "team"
             assert create(guarded, manifest) == "", manifest["metadata"]["name"]
-    server = made("Deployment", "mathematics-1")
+    server, job = made("Deployment", "mathematics-1"), made("Job", "mathematics-1-a1")
     server["spec"]["replicas"] = 0
-    guarded.kubectl("apply", "-f", "-", stdin=json.dumps(server))
-    name = f"deployment/{server['metadata']['name']}"
-    image = {"spec": {"template": {"metadata": {"annotations": {"restarted": "yes"}}}}}
-    assert patch(guarded, name, image) == ""
-    assert patch(guarded, name, {"spec": {"replicas": 1}}, "--subresource=scale") == ""
-    assert as_operator(guarded, "delete", name, "-n", "team") == ""
-    guarded.kubectl("delete", name, "-n", "team")
+    for manifest in (server, job):
+        guarded.kubectl("create", "-f", "-", stdin=json.dumps(manifest))
+    applied = ("apply", "--server-side", "--force-conflicts", "--field-manager=moe-operator", "-f", "-")
+    changed = copy.deepcopy(server)
+    pod(changed)["containers"][0]["image"] = "moe-operator/trainer:another"
+    assert as_operator(guarded, *applied, stdin=json.dumps(changed)) == ""
+    assert patch(guarded, "deployment/mathematics-1", {"spec": {"replicas": 1}}, "--subresource=scale") == ""
+    assert patch(guarded, "job/mathematics-1-a1", {"spec": {"suspend": False}}) == ""
+    for name in ("deployment/mathematics-1", "job/mathematics-1-a1"):
+        assert as_operator(guarded, "delete", name, "-n", "team") == ""
+        guarded.kubectl("delete", name, "-n", "team")
 
 
 def test_a_child_whose_label_was_removed_may_be_put_right(guarded: LocalCluster) -> None:
