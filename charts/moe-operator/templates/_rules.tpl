@@ -38,10 +38,10 @@
 - apiGroups: [""]
   resources: ["configmaps"]
   verbs: ["get", "list", "watch", "create", "patch"]
-# A pool's claim is created but never deleted: it holds the weights.
+# A pool's claim is created, and never changed or deleted: it holds the weights.
 - apiGroups: [""]
   resources: ["persistentvolumeclaims"]
-  verbs: ["get", "list", "watch", "create", "patch"]
+  verbs: ["get", "list", "watch", "create"]
 # Events tell people what happened. Equal ones are counted.
 - apiGroups: [""]
   resources: ["events"]

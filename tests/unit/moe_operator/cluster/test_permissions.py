@@ -28,8 +28,9 @@ def lives(world: World) -> None:
     # Another revision takes over: servers, Services and Jobs of the old one go.
     world.change("code", serving={"replicas": 2}, runID="again")
     world.settle()
-    for _ in range(2):  # The second event like the first is counted.
+    for _ in range(2):  # Edits are put back, and the second event like the first is counted.
         world.edit("Deployment", "code-2", {"spec": {"template": {"spec": {"restartPolicy": "Never"}}}})
+        world.edit("Service", "code-2", {"spec": {"selector": {"moe-operator.dev/role": "another"}}})
         world.settle()
 
 
