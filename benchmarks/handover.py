@@ -129,8 +129,13 @@ async def between_processes(clients: int) -> dict[str, object]:
         ]
         path = folder / "policy.json"
         path.write_text(policies[0])
-        port = _free_port()
-        environment = {"MOE_ROUTING_POLICY": str(path), "MOE_STORE": name, "PORT": str(port)}
+        port, metrics_port = _free_port(), _free_port()
+        environment = {
+            "MOE_ROUTING_POLICY": str(path),
+            "MOE_STORE": name,
+            "PORT": str(port),
+            "METRICS_PORT": str(metrics_port),
+        }
         code = "from moe_gateway.app import main; main()"
         gateway = subprocess.Popen([sys.executable, "-c", code], env=os.environ | environment)
         stack.callback(_end, gateway)
@@ -145,7 +150,7 @@ async def between_processes(clients: int) -> dict[str, object]:
                 promoted_at = time.monotonic()
                 fresh.replace(path)
                 digest = RoutingPolicy.model_validate_json(policies[1]).digest()
-                while await _policy_digest(session, url) != digest:
+                while await _policy_digest(session, f"http://127.0.0.1:{metrics_port}") != digest:
                     await asyncio.sleep(0.05)
                 servers[0].send_signal(signal.SIGTERM)
                 await load.wait_for(experts[1].revision)

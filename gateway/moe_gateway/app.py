@@ -1,6 +1,9 @@
 """The gateway's HTTP server: endpoints, limits, start and stop.
 
-    moe-gateway        reads MOE_ROUTING_POLICY, MOE_STORE, PORT, POD_IP and MOE_API_KEYS_FILE
+    moe-gateway        reads MOE_ROUTING_POLICY, MOE_STORE, PORT, METRICS_PORT, POD_IP and MOE_API_KEYS_FILE
+
+Clients use PORT. What only the operator and Prometheus may ask is on METRICS_PORT, so that a NetworkPolicy can tell the
+two apart; without METRICS_PORT it is served nowhere.
 
 It keeps no state that has to survive a restart, calls only the servers that its policy names, and stores no
 prompts.
@@ -28,7 +31,7 @@ from moe_gateway.openai import ApiError, Call, Endpoint, parse_call
 from moe_gateway.policy_file import LoadedPolicy, PolicyFile
 from moe_gateway.proxy import Proxy
 from moe_gateway.routing import Routing, model_names
-from moe_gateway.runner import run_until_stopped
+from moe_gateway.runner import Listener, run_until_stopped
 
 log = logging.getLogger(__name__)
 
@@ -50,18 +53,21 @@ class Gateway:
         self._in_flight = 0
 
     def routes(self) -> list[web.AbstractRouteDef]:
-        """Return every endpoint."""
+        """Return the endpoints for clients. Any other path is answered with status 404 in OpenAI's format."""
         return [
             web.post("/v1/completions", self._guarded(self._complete)),
             web.post("/v1/chat/completions", self._guarded(self._complete)),
             web.post("/v1/route", self._guarded(self._route)),
             web.get("/v1/models", self._guarded(self._models)),
             web.route("*", "/v1/{rest:.*}", self._guarded(self._unknown)),
-            web.get("/policy", self._policy),
-            web.get("/metrics", self._exposition),
             web.get("/healthz", self._healthz),
             web.get("/readyz", self._readyz),
+            web.route("*", "/{rest:.*}", self._nowhere),
         ]
+
+    def metrics_routes(self) -> list[web.AbstractRouteDef]:
+        """Return the endpoints for the operator and for Prometheus, which clients must not reach."""
+        return [web.get("/policy", self._policy), web.get("/metrics", self._exposition)]
 
     def _guarded(
         self, handler: Callable[[web.Request, LoadedPolicy], Awaitable[web.StreamResponse]]
@@ -158,7 +164,12 @@ class Gateway:
         return web.json_response({"object": "list", "data": models})
 
     async def _unknown(self, request: web.Request, loaded: LoadedPolicy) -> web.Response:
-        raise ApiError(404, f"there is no {request.method} {request.path} here", code="unknown_endpoint")
+        raise _no_endpoint(request)
+
+    async def _nowhere(self, request: web.Request) -> web.Response:
+        error = _no_endpoint(request)
+        self._metrics.rejected.labels(error.code).inc()
+        return error.response()
 
     async def _policy(self, request: web.Request) -> web.Response:
         """Say which policy is in effect; `digest` is null until its table is loaded as well."""
@@ -194,6 +205,10 @@ class Gateway:
                 {"status": "no routing policy", "error": self.policies.error}, status=503
             )
         return web.json_response({"status": "ready"})
+
+
+def _no_endpoint(request: web.Request) -> ApiError:
+    return ApiError(404, f"there is no {request.method} {request.path} here", code="unknown_endpoint")
 
 
 async def _read_body(request: web.Request, limit: int) -> bytes:
@@ -242,18 +257,20 @@ async def serve() -> None:
     policy_path = Path(os.environ["MOE_ROUTING_POLICY"])
     store = Path(os.environ.get("MOE_STORE", "."))
     async with open_gateway(policy_path, store, Path(keys) if keys else None) as gateway:
-        app = web.Application()
-        app.add_routes(gateway.routes())
+        listeners = [Listener(_application(gateway.routes()), int(os.environ.get("PORT", "8080")))]
+        if port := os.environ.get("METRICS_PORT"):
+            listeners.append(Listener(_application(gateway.metrics_routes()), int(port)))
 
         def stop_taking() -> None:
             gateway.draining = True
 
-        await run_until_stopped(
-            app,
-            os.environ.get("POD_IP", "127.0.0.1"),
-            int(os.environ.get("PORT", "8080")),
-            on_stop=stop_taking,
-        )
+        await run_until_stopped(listeners, host=os.environ.get("POD_IP", "127.0.0.1"), on_stop=stop_taking)
+
+
+def _application(routes: list[web.AbstractRouteDef]) -> web.Application:
+    app = web.Application()
+    app.add_routes(routes)
+    return app
 
 
 def main() -> None:

@@ -34,7 +34,8 @@ class Profile(ConfigModel):
     #: Number of devices that a host gives out only together, as hosts of TPUs do. The number of devices that a pod asks for
     #: is rounded up to a multiple of it.
     host_devices: int = Field(default=1, ge=1)
-    #: Resource requests and limits of the container, as in a pod spec.
+    #: Resource requests and limits of the container, as in a pod spec. A limit of ephemeral-storage that is not given is
+    #: that of ``builders/pod.py``.
     requests: dict[str, str] = Field(default_factory=dict)
     limits: dict[str, str] = Field(default_factory=dict)
     node_selector: dict[str, str] = Field(default_factory=dict)
@@ -99,6 +100,22 @@ class Grader(ConfigModel):
     namespaces: tuple[str, ...] = ()
 
 
+#: Seconds that a pod may run: what the API server accepts.
+_Deadline = Annotated[int, Field(ge=1, le=2_147_483_647)]
+
+
+class Deadlines(ConfigModel):
+    """Seconds that the pod of a Job may run, by what the Job does. A Job that takes longer has failed for good.
+
+    Time in which no node has room for the pod does not count. A grade Job has the time of its graders instead.
+    """
+
+    snapshot: _Deadline = 3 * 86_400
+    train: _Deadline = 30 * 86_400
+    evaluate: _Deadline = 3 * 86_400
+    distill: _Deadline = 86_400
+
+
 class OperatorConfig(ConfigModel):
     """The whole configuration file."""
 
@@ -106,6 +123,7 @@ class OperatorConfig(ConfigModel):
     profiles: dict[str, Profile]
     stores: dict[str, Store] = Field(default_factory=dict)
     graders: dict[GraderName, Grader] = Field(default_factory=dict)
+    deadline_seconds: Deadlines = Field(default_factory=Deadlines)
     #: Presets that ``base.preset`` may name.
     presets: tuple[str, ...] = ("tiny",)
     #: Namespaces that are watched. Empty: all.

@@ -33,7 +33,7 @@ from moe_operator.cluster.confine import confined
 from moe_operator.cluster.connection import Connection, load_connection
 from moe_operator.cluster.gather import Answers
 from moe_operator.cluster.kinship import remember_former_jobs
-from moe_operator.cluster.lease import Lease, LeaseLost
+from moe_operator.cluster.lease import LEASE_NAME, Lease, LeaseLost
 from moe_operator.cluster.listing import Lister
 from moe_operator.cluster.liveness import Liveness
 from moe_operator.cluster.metrics import Metrics
@@ -50,8 +50,6 @@ from moe_operator.state import Key, Manifest
 from moe_operator.subjects import SUBJECTS
 
 log = logging.getLogger(__name__)
-
-LEASE_NAME = "moe-operator"
 
 #: For each reconciled kind, the function that returns the name of an object's pool.
 _POOL_OF = {subject.kind: subject.pool for subject in SUBJECTS}

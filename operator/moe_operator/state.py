@@ -111,6 +111,8 @@ class ObservedJob:
     finished: datetime | None = None
     #: Number of pods that have to run at the same time. If there are several, they are a gang.
     width: int = 1
+    #: Seconds that a pod of it may run; None for a Job of an operator that set no such limit.
+    deadline: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

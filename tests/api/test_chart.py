@@ -13,9 +13,10 @@ import yaml
 from pydantic import BaseModel
 
 from moe_local.cluster import LocalCluster
+from moe_operator.builders.pod import METRICS_PORT
 from moe_operator.cluster.metrics import Metrics
 from moe_operator.cluster.resources import EVENT, WATCHED
-from moe_operator.config import OperatorConfig
+from moe_operator.config import Deadlines, OperatorConfig
 from moe_operator.generate.values import Values
 
 CHART = Path(__file__).parents[2] / "charts" / "moe-operator"
@@ -82,6 +83,19 @@ def test_every_value_of_the_operator_reaches_it(render: Render) -> None:
     assert config.images.gateway == "moe-operator/gateway:9"
 
 
+def test_deadlines_are_those_of_the_values_and_by_default_those_of_the_operator(render: Render) -> None:
+    assert config_of(render()).deadline_seconds == Deadlines()
+    config = config_of(render({"deadlineSeconds": {"train": 7_776_000}}))
+    assert config.deadline_seconds == Deadlines(train=7_776_000)
+
+
+def test_the_operators_pod_cannot_fill_the_disk_of_its_node(render: Render) -> None:
+    (deployment,) = of_kind(render(), "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    assert pod["containers"][0]["resources"]["limits"]["ephemeral-storage"]
+    assert all("emptyDir" not in volume or volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"])
+
+
 def test_a_changed_configuration_starts_the_operator_again(render: Render) -> None:
     def template(values: Object) -> Object:
         (deployment,) = of_kind(render(values), "Deployment")
@@ -97,6 +111,9 @@ def test_a_changed_configuration_starts_the_operator_again(render: Render) -> No
         ({"profils": {}}, "profils"),
         ({"profiles": {"cpu": {"thread": 2}}}, "thread"),
         ({"operator": {"workers": 0}}, "workers"),
+        ({"deadlineSeconds": {"train": 0}}, "train"),
+        ({"deadlineSeconds": {"training": 60}}, "training"),
+        ({"networkPolicy": {"dnsPorts": [0]}}, "dnsPorts"),
         ({"images": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
         ({"stores": {"lake": {}}}, "lake"),
         ({"graders": {"pytest": {"command": ["grade"]}}}, "pytest"),
@@ -183,7 +200,7 @@ def test_the_charts_crds_are_those_of_the_folder(render: Render) -> None:
 
 
 def test_monitors_alerts_and_network_policy_come_when_asked_for(render: Render) -> None:
-    kinds = {"PodMonitor", "PrometheusRule", "NetworkPolicy"}
+    kinds = {"PodMonitor", "PrometheusRule", "NetworkPolicy", "ValidatingAdmissionPolicy"}
     assert not kinds & {item["kind"] for item in render()}
     labels = {"release": "prometheus"}
     values = {
@@ -192,12 +209,27 @@ def test_monitors_alerts_and_network_policy_come_when_asked_for(render: Render) 
             "prometheusRule": {"enabled": True, "labels": labels},
         },
         "networkPolicy": {"enabled": True},
+        "admissionPolicy": {"enabled": True},
     }
     objects = render(values)
     assert kinds <= {item["kind"] for item in objects}
     assert len(of_kind(objects, "PodMonitor")) == 2
     for item in of_kind(objects, "PodMonitor") + of_kind(objects, "PrometheusRule"):
         assert item["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_what_is_scraped_is_a_port_of_every_pod_that_it_selects(render: Render) -> None:
+    """Of gateways and servers, the port for metrics and not the one for requests."""
+    golden = CHART.parents[1] / "tests/unit/moe_operator/builders/golden/cpu.yaml"
+    made = [item for item in yaml.safe_load_all(golden.read_text()) if item and item["kind"] == "Deployment"]
+    monitors = of_kind(render({"metrics": {"podMonitor": {"enabled": True}}}), "PodMonitor")
+    (pools,) = (item for item in monitors if item["metadata"]["name"].endswith("-pools"))
+    (endpoint,) = pools["spec"]["podMetricsEndpoints"]
+    assert len(made) == 2
+    for deployment in made:
+        ports = deployment["spec"]["template"]["spec"]["containers"][0]["ports"]
+        (port,) = (item for item in ports if item["name"] == endpoint["port"])
+        assert port["containerPort"] == METRICS_PORT
 
 
 def test_alerts_name_series_that_the_operator_has(render: Render) -> None:
@@ -253,8 +285,16 @@ def test_the_operators_pod_passes_pod_security(installed: LocalCluster) -> None:
         ("create", "persistentvolumeclaims", "team", True),
         ("patch", "persistentvolumeclaims", "team", False),
         ("delete", "persistentvolumeclaims", "team", False),
-        ("update", "leases.coordination.k8s.io", "moe-system", True),
-        ("update", "leases.coordination.k8s.io", "team", False),
+        ("delete", "configmaps", "team", False),
+        ("patch", "expertrevisions.moe-operator.dev", "team", False),
+        ("delete", "expertrevisions.moe-operator.dev", "team", False),
+        ("patch", "deployments.apps/scale", "team", True),
+        ("update", "deployments.apps/scale", "team", False),
+        ("create", "leases.coordination.k8s.io", "moe-system", True),
+        ("update", "leases.coordination.k8s.io/moe-operator", "moe-system", True),
+        ("update", "leases.coordination.k8s.io/another", "moe-system", False),
+        ("delete", "leases.coordination.k8s.io/moe-operator", "moe-system", False),
+        ("update", "leases.coordination.k8s.io/moe-operator", "team", False),
         ("create", "pods", "team", False),
     ],
 )
@@ -267,9 +307,11 @@ def test_what_the_operators_account_may_do(
 
 
 def can(cluster: LocalCluster, user: str, verb: str, resource: str, namespace: str) -> bool:
-    """Whether RBAC lets a user do something."""
-    resource, _, subresource = resource.partition("/")
-    extra = ["--subresource", subresource] if subresource else []
+    """Whether RBAC lets a user do something; what follows a slash is a subresource, or the name of a Lease."""
+    extra: tuple[str, ...] = ()
+    if not resource.startswith("leases"):
+        resource, _, subresource = resource.partition("/")
+        extra = ("--subresource", subresource) if subresource else ()
     command = ("auth", "can-i", verb, resource, "-n", namespace, "--as", user, *extra)
     return cluster.kubectl(*command, check=False).stdout.strip() == "yes"
 

@@ -38,6 +38,8 @@ profiles:
     requests: {{cpu: 200m, memory: 256Mi}}
     limits: {{memory: 4Gi}}
     threads: 1
+# So every test here also shows that the policy refuses nothing that the operator has to do.
+admissionPolicy: {{enabled: true}}
 operator:
   sweepSeconds: 20
   leaseSeconds: 6

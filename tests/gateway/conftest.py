@@ -109,6 +109,7 @@ class RunningGateway:
 
     gateway: Gateway
     url: str
+    metrics_url: str
     client: aiohttp.ClientSession
     policy_path: Path
 
@@ -121,7 +122,7 @@ class RunningGateway:
 
     async def wait_for_policy(self, digest: str) -> None:
         async with asyncio.timeout(10):
-            while (await self.get("/policy"))["digest"] != digest:
+            while (await self.policy())["digest"] != digest:
                 await asyncio.sleep(0.02)
 
     async def get(self, path: str, **options: Any) -> Any:
@@ -137,8 +138,12 @@ class RunningGateway:
         async with self.post(path, body, **options) as response:
             return response.status, response.headers, await response.json()
 
+    async def policy(self) -> Any:
+        async with self.client.get(self.metrics_url + "/policy") as response:
+            return await response.json()
+
     async def metrics(self) -> str:
-        async with self.client.get(self.url + "/metrics") as response:
+        async with self.client.get(self.metrics_url + "/metrics") as response:
             return await response.text()
 
 
@@ -166,14 +171,18 @@ class World:
         if policy is not None:
             path.write_text(policy.to_json())
         gateway = await self._stack.enter_async_context(open_gateway(path, self.folder, keys, balancer))
+        urls = [await self._listen(routes) for routes in (gateway.routes(), gateway.metrics_routes())]
+        client = await self._stack.enter_async_context(aiohttp.ClientSession())
+        return RunningGateway(gateway, *urls, client, path)
+
+    async def _listen(self, routes: list[web.AbstractRouteDef]) -> str:
         app = web.Application()
-        app.add_routes(gateway.routes())
+        app.add_routes(routes)
         runner = web.AppRunner(app, shutdown_timeout=1, handler_cancellation=True)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", 0).start()
-        client = await self._stack.enter_async_context(aiohttp.ClientSession())
-        return RunningGateway(gateway, f"http://127.0.0.1:{runner.addresses[0][1]}", client, path)
+        return f"http://127.0.0.1:{runner.addresses[0][1]}"
 
 
 @pytest.fixture
@@ -184,6 +193,15 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 @pytest.fixture
 def free_port() -> int:
+    return _free_port()
+
+
+@pytest.fixture
+def another_port(free_port: int) -> int:
+    return next(port for port in iter(_free_port, None) if port != free_port)
+
+
+def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -16,7 +16,7 @@ async def test_the_pools_name_routes_to_the_expert_that_codes_the_prompt_best(wo
     assert headers["x-moe-expert"] == "code"
     assert headers["x-moe-revision"] == "code-1"
     assert headers["x-moe-strategy"] == "Posterior"
-    assert headers["x-moe-policy"] == (await gateway.get("/policy"))["digest"]
+    assert headers["x-moe-policy"] == (await gateway.policy())["digest"]
     assert float(headers["x-moe-confidence"]) > 0.99
     assert [body["max_tokens"] for body in code.served] == [4]
     assert maths.served == []

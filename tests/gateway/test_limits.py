@@ -47,6 +47,30 @@ async def test_an_unknown_endpoint_is_a_404_in_the_same_shape(world):
     assert answer["error"]["message"] == "there is no POST /v1/embeddings here"
 
 
+@pytest.mark.parametrize("path", ["/policy", "/metrics", "/", "/v1", "/policy/", "//metrics", "/debug"])
+async def test_the_clients_port_knows_nothing_that_is_for_the_operator(world, tmp_path, path):
+    """Whoever may send requests learns neither the policy nor the traffic of others, with a key or without."""
+    keys = tmp_path / "keys"
+    keys.write_text("sesame\n")
+    gateway = await world.gateway(world.policy(await world.expert("code")), keys=keys)
+    for headers in ({}, {"Authorization": "Bearer sesame"}):
+        async with gateway.client.get(gateway.url + path, headers=headers) as response:
+            assert response.status == 404
+            error = (await response.json())["error"]
+        assert (error["type"], error["code"]) == ("invalid_request_error", "unknown_endpoint")
+        assert error["message"].startswith("there is no GET /")
+
+
+async def test_the_metrics_port_answers_no_requests_of_clients(world):
+    """Prometheus may reach that port: it must not be a way past the API keys."""
+    gateway = await world.gateway(world.policy(await world.expert("code")))
+    for path in ("/v1/completions", "/v1/route"):
+        async with gateway.client.post(gateway.metrics_url + path, json=ASK) as response:
+            assert response.status == 404
+    assert (await gateway.policy())["pool"] == "pool"
+    assert "moe_gateway_requests" in await gateway.metrics()
+
+
 async def test_a_body_above_the_limit_is_a_413_however_it_comes(world):
     expert = await world.expert("code")
     gateway = await world.gateway(world.policy(expert, limits={"maxBodyBytes": 2000}))

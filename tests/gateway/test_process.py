@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -13,13 +14,14 @@ PROGRAM = [sys.executable, "-c", "from moe_gateway.app import main; main()"]
 
 
 @contextlib.asynccontextmanager
-async def _started(world, policy, port):
+async def _started(world, policy, port, **variables):
     path = world.folder / "policy.json"
     path.write_text(policy.to_json())
     environment = os.environ | {
         "MOE_ROUTING_POLICY": str(path),
         "MOE_STORE": str(world.folder),
         "PORT": str(port),
+        **variables,
     }
     process = await asyncio.create_subprocess_exec(*PROGRAM, env=environment)
     try:
@@ -63,6 +65,48 @@ async def test_a_stopping_gateway_finishes_streams_and_takes_no_more_requests(wo
             hold.set()
             assert (await response.read()).endswith(b"data: [DONE]\n\n")
         assert await process.wait() == 0
+
+
+async def test_the_operators_port_answers_until_the_last_request_is_done(world, free_port, another_port):
+    hold = asyncio.Event()
+    policy = world.policy(await world.expert("code", hold=hold))
+    variables = {"METRICS_PORT": str(another_port)}
+    async with _started(world, policy, free_port, **variables) as (process, client):
+        async with client.post(
+            "/v1/completions", json={"model": "code", "prompt": "x", "stream": True}
+        ) as held:
+            assert b"one" in await held.content.readline()
+            process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(aiohttp.ClientConnectionError):
+                while True:
+                    async with client.get("/policy") as response:
+                        assert response.status == 404
+                    await asyncio.sleep(0.02)
+            async with client.get(f"http://127.0.0.1:{another_port}/policy") as response:
+                assert (await response.json())["pool"] == "pool"
+            hold.set()
+            await held.read()
+        assert await process.wait() == 0
+
+
+async def test_without_a_metrics_port_there_is_one_listener(world, free_port):
+    async with _started(world, world.policy(await world.expert("code")), free_port) as (process, client):
+        async with client.get("/metrics") as response:
+            assert response.status == 404
+        assert _listening(process.pid) == {free_port}
+
+
+def _listening(pid):
+    """The ports on which a process listens."""
+    sockets = {
+        os.readlink(link)
+        for link in pathlib.Path(f"/proc/{pid}/fd").iterdir()
+        if link.exists() or link.is_symlink()
+    }
+    rows = [line.split() for line in pathlib.Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return {
+        int(row[1].split(":")[1], 16) for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets
+    }
 
 
 def test_without_a_policys_path_it_says_what_to_set():

@@ -85,15 +85,15 @@ async def test_a_bad_policy_changes_nothing_and_is_reported(world, digest):
     for text, reason in bad.items():
         gateway.write(text)
         async with asyncio.timeout(5):
-            while reason not in str((await gateway.get("/policy"))["error"]):
+            while reason not in str((await gateway.policy())["error"]):
                 await asyncio.sleep(0.02)
-        assert (await gateway.get("/policy"))["digest"] == digest(good)
+        assert (await gateway.policy())["digest"] == digest(good)
         assert (await gateway.answer("/v1/completions", {"model": "pool", "prompt": "x"}))[0] == 200
     assert "moe_gateway_policy_current 0.0" in await gateway.metrics()
 
     gateway.write(good)
     async with asyncio.timeout(5):
-        while (await gateway.get("/policy"))["error"] is not None:
+        while (await gateway.policy())["error"] is not None:
             await asyncio.sleep(0.02)
     assert "moe_gateway_policy_current 1.0" in await gateway.metrics()
 

@@ -69,7 +69,7 @@ async def test_a_new_table_takes_over_with_its_policy(world, distilled, digest):
     await gateway.wait_for_policy(digest(swapped))
     _, headers, _ = await gateway.answer("/v1/completions", {"model": "pool", "prompt": "the theorem"})
     assert headers["x-moe-expert"] == "code"
-    assert (await gateway.get("/policy"))["table"] == swapped.table.digest
+    assert (await gateway.policy())["table"] == swapped.table.digest
 
 
 async def test_a_policys_digest_is_reported_only_once_its_table_is_there(world, distilled, digest):
@@ -79,16 +79,16 @@ async def test_a_policys_digest_is_reported_only_once_its_table_is_there(world, 
     policy = good.model_copy(update={"table": DistilledTable(path="tables/2.json", digest=digest_of(later))})
     gateway.write(policy)
     async with asyncio.timeout(5):
-        while (await gateway.get("/policy"))["error"] is None:
+        while (await gateway.policy())["error"] is None:
             await asyncio.sleep(0.02)
-    state = await gateway.get("/policy")
+    state = await gateway.policy()
     assert state["digest"] == digest(good)
     assert state["error"] == "table: tables/2.json cannot be read: No such file or directory"
     assert (await gateway.answer("/v1/completions", {"model": "pool", "prompt": "theorem"}))[0] == 200
 
     (world.folder / "tables/2.json").write_bytes(later)
     await gateway.wait_for_policy(digest(policy))
-    assert (await gateway.get("/policy"))["error"] is None
+    assert (await gateway.policy())["error"] is None
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ async def test_a_gateway_that_starts_beside_a_broken_table_serves_by_the_fallbac
         path.write_bytes(data)
     gateway = await world.gateway(policy)
 
-    state = await gateway.get("/policy")
+    state = await gateway.policy()
     assert state["digest"] is None and state["table"] is None
     assert message in state["error"].lower()
     _, headers, _ = await gateway.answer("/v1/completions", {"model": "pool", "prompt": "the theorem"})
@@ -117,7 +117,7 @@ async def test_a_gateway_that_starts_beside_a_broken_table_serves_by_the_fallbac
     renamed = policy.model_copy(update={"pool": "renamed"})
     gateway.write(renamed)
     async with asyncio.timeout(5):
-        while (await gateway.get("/policy"))["pool"] != "renamed":
+        while (await gateway.policy())["pool"] != "renamed":
             await asyncio.sleep(0.02)
 
 
@@ -126,9 +126,9 @@ async def test_a_table_that_is_named_rightly_but_is_no_table_is_refused(world, d
     gateway = await world.gateway(good)
     gateway.write(distilled(b'{"version": 9}'))
     async with asyncio.timeout(5):
-        while (await gateway.get("/policy"))["error"] is None:
+        while (await gateway.policy())["error"] is None:
             await asyncio.sleep(0.02)
-    state = await gateway.get("/policy")
+    state = await gateway.policy()
     assert state["digest"] == digest(good)
     assert state["error"].startswith("table: tables/t.json: ")
 
@@ -142,4 +142,4 @@ async def test_a_table_cannot_lead_out_of_the_store(world, distilled, tmp_path_f
     path.unlink()
     path.symlink_to(outside)
     gateway = await world.gateway(policy)
-    assert (await gateway.get("/policy"))["error"] == "table: tables/t.json leads out of the store"
+    assert (await gateway.policy())["error"] == "table: tables/t.json leads out of the store"

@@ -66,8 +66,9 @@ def _config(store, **options):
 class Client:
     """A client of one server."""
 
-    def __init__(self, session, url, server, engine):
+    def __init__(self, session, url, server, engine, metrics_url):
         self.session, self.url, self.server, self.engine = session, url, server, engine
+        self.metrics_url = metrics_url
 
     async def post(self, path, body):
         data = body if isinstance(body, bytes) else json.dumps({"model": "maths"} | body)
@@ -92,17 +93,27 @@ class Client:
         async with self.session.get(self.url + path) as response:
             return response.status, await response.text()
 
+    async def metrics(self):
+        async with self.session.get(self.metrics_url + "/metrics") as response:
+            assert response.status == 200
+            return await response.text()
+
 
 @contextlib.asynccontextmanager
 async def running(store, **options):
     server, engine = load(_config(store, **options), store[0])
     engine.start()
-    runner = web.AppRunner(server.application(), handler_cancellation=True, shutdown_timeout=5)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    runners, urls = [], []
+    for app in (server.application(), server.metrics_application()):
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=5)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        runners.append(runner)
+        urls.append(f"http://127.0.0.1:{runner.addresses[0][1]}")
     async with aiohttp.ClientSession() as session:
-        yield Client(session, f"http://127.0.0.1:{runner.addresses[0][1]}", server, engine)
-    await runner.cleanup()
+        yield Client(session, urls[0], server, engine, urls[1])
+    for runner in runners:
+        await runner.cleanup()
     engine.stop()
 
 
@@ -358,11 +369,19 @@ async def test_ready_answers_only_for_the_loaded_digest(client, store):
     assert (await client.get(f"/ready?digest={digest}"))[0] == 503
 
 
+async def test_prometheus_and_gateways_have_a_port_each(client):
+    """A NetworkPolicy that lets Prometheus scrape a server must not let it send requests, nor the other way round."""
+    assert (await client.get("/metrics"))[0] == 404
+    async with client.session.post(client.metrics_url + "/v1/completions", json={"prompt": "a"}) as response:
+        assert response.status == 404
+    assert 'vllm:num_requests_running{model_name="maths"}' in await client.metrics()
+
+
 async def test_models_and_metrics_have_the_names_that_others_look_for(client):
     await client.complete(prompt="abc", max_tokens=5, stop="\0never", temperature=0)
     models = json.loads((await client.get("/v1/models"))[1])
     assert [model["id"] for model in models["data"]] == ["maths"]
-    _, text = await client.get("/metrics")
+    text = await client.metrics()
     for line in (
         'vllm:num_requests_running{model_name="maths"} 0.0',
         'vllm:num_requests_waiting{model_name="maths"} 0.0',
@@ -407,8 +426,9 @@ def _free_port():
         return probe.getsockname()[1]
 
 
-def _server(store, log, port, **options):
-    environment = os.environ | {
+def _server(store, log, port, *, metrics_port=None, **options):
+    environment = os.environ | ({"METRICS_PORT": str(metrics_port)} if metrics_port else {})
+    environment |= {
         "MOE_SERVE_CONFIG": _config(store, **options).to_json(),
         "MOE_STORE": str(store[0]),
         "PORT": str(port),
@@ -418,11 +438,13 @@ def _server(store, log, port, **options):
 
 
 def test_a_stopping_server_finishes_what_is_in_flight_and_exits_0(store, tmp_path):
-    port = _free_port()
-    process = _server(store, tmp_path / "log", port)
+    port, metrics_port = _free_port(), _free_port()
+    process = _server(store, tmp_path / "log", port, metrics_port=metrics_port)
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_until_ready(f"{url}/ready?digest={store[1]}", process)
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=30) as response:
+            assert b"vllm:num_requests_running" in response.read()
         body = {"model": "maths", "prompt": "x", "max_tokens": 250, "stop": "\0never", "stream": True}
         request = urllib.request.Request(f"{url}/v1/completions", json.dumps(body).encode())
         with urllib.request.urlopen(request, timeout=30) as response:

@@ -84,7 +84,7 @@ async def test_a_server_of_banks_says_whom_it_answers_for(store):
         ) as response:
             assert response.headers["x-moe-expert"] == "prose"
             assert response.headers["x-moe-revision"] == "prose-1"
-        _, metrics = await client.get("/metrics")
+        metrics = await client.metrics()
         assert 'vllm:generation_tokens_total{model_name="prose"} 1.0' in metrics
         assert 'vllm:generation_tokens_total{model_name="code"} 0.0' in metrics
         assert (await client.post("/v1/completions", {"model": "general", "prompt": "a"}))[0] == 404

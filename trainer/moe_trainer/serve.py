@@ -1,8 +1,9 @@
 """``moe-trainer serve``: load one artefact, or the banks on one base, and answer the OpenAI API until SIGTERM.
 
-After SIGTERM, requests in flight are finished. It reads MOE_SERVE_CONFIG, MOE_STORE, PORT and POD_IP. An artefact is
-loaded only if its manifest has the digest in the config; otherwise the process ends with exit code 64 and says why in
-the termination message.
+After SIGTERM, requests in flight are finished. It reads MOE_SERVE_CONFIG, MOE_STORE, PORT, METRICS_PORT and
+POD_IP. Metrics are on a port of their own, so that a NetworkPolicy can admit Prometheus without admitting requests; without
+METRICS_PORT they are served nowhere. An artefact is loaded only if its manifest has the digest in the config; otherwise
+the process ends with exit code 64 and says why in the termination message.
 """
 
 import asyncio
@@ -45,6 +46,8 @@ class Settings:
     store: Path
     host: str
     port: int
+    #: Port of /metrics; None: no such port.
+    metrics_port: int | None = None
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> "Settings":
@@ -55,14 +58,25 @@ class Settings:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "the text"
             raise JobError("InvalidConfig", f"MOE_SERVE_CONFIG: {where}: {first['msg']}") from None
-        port = variables.get("PORT", "8000")
-        if not (port.isdigit() and int(port) < 65536):
-            raise JobError("InvalidEnvironment", f"PORT is {port!r}: it must be a port, 0 to 65535.")
+        port = _port("PORT", variables.get("PORT", "8000"))
+        metrics = variables.get("METRICS_PORT")
         if not variables.get("MOE_STORE"):
             raise JobError(
                 "InvalidEnvironment", "MOE_STORE is not set: it must name the mounted store of the pool."
             )
-        return cls(config, Path(variables["MOE_STORE"]), variables.get("POD_IP") or "127.0.0.1", int(port))
+        return cls(
+            config,
+            Path(variables["MOE_STORE"]),
+            variables.get("POD_IP") or "127.0.0.1",
+            port,
+            _port("METRICS_PORT", metrics) if metrics else None,
+        )
+
+
+def _port(name: str, text: str) -> int:
+    if not (text.isdigit() and int(text) < 65536):
+        raise JobError("InvalidEnvironment", f"{name} is {text!r}: it must be a port, 0 to 65535.")
+    return int(text)
 
 
 def load(config: ServeConfig, store: Path) -> tuple[ExpertServer, Engine]:
@@ -133,21 +147,26 @@ async def serve(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     server, engine = load(settings.config, settings.store)
     engine.start()
-    runner = web.AppRunner(
-        server.application(),
-        handler_cancellation=True,
-        shutdown_timeout=settings.config.drain_seconds,
-        access_log=None,
-    )
-    await runner.setup()
-    await web.TCPSite(runner, settings.host, settings.port, backlog=512).start()
+    runners = [await _listen(server.application(), settings, settings.port)]
+    if settings.metrics_port is not None:
+        runners.append(await _listen(server.metrics_application(), settings, settings.metrics_port))
     log.info("%s is served on %s:%d", settings.config.revision, settings.host, settings.port)
     await stopping.wait()
     log.info("stopping: requests in flight have up to %g s to finish", settings.config.drain_seconds)
     server.draining = True
     await asyncio.sleep(LAME_DUCK_SECONDS)
-    await runner.cleanup()
+    for runner in runners:
+        await runner.cleanup()
     engine.stop()
+
+
+async def _listen(app: web.Application, settings: Settings, port: int) -> web.AppRunner:
+    runner = web.AppRunner(
+        app, handler_cancellation=True, shutdown_timeout=settings.config.drain_seconds, access_log=None
+    )
+    await runner.setup()
+    await web.TCPSite(runner, settings.host, port, backlog=512).start()
+    return runner
 
 
 def main() -> int:

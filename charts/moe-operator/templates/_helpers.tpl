@@ -53,52 +53,11 @@ graders:
   {{- end }}
   {{- else }} {}
   {{- end }}
+deadlineSeconds: {{ toJson .Values.deadlineSeconds }}
 presets: {{ toJson .Values.presets }}
 namespaces: {{ toJson .Values.namespaces }}
 workers: {{ .Values.operator.workers }}
 sweepSeconds: {{ .Values.operator.sweepSeconds }}
 leaseSeconds: {{ .Values.operator.leaseSeconds }}
 queue: {{ .Values.queue | quote }}
-{{- end }}
-
-{{- /* The permissions of the operator in the namespaces that it works in: exactly those that it uses. */ -}}
-{{- define "moe-operator.rules" -}}
-# The custom resources. The operator never writes a spec that a person owns.
-- apiGroups: [moe-operator.dev]
-  resources: [expertpools, experts]
-  verbs: [get, list, watch]
-- apiGroups: [moe-operator.dev]
-  resources: [expertrevisions]
-  verbs: [get, list, watch, create, patch, delete]
-- apiGroups: [moe-operator.dev]
-  resources: [expertpools/status, experts/status, expertrevisions/status]
-  verbs: [patch]
-# Jobs that read data, train, evaluate, grade and distill. Their pods are only read.
-- apiGroups: [batch]
-  resources: [jobs]
-  verbs: [get, list, watch, create, patch, delete]
-- apiGroups: [""]
-  resources: [pods]
-  verbs: [get, list, watch]
-# Deployments of servers and gateways, their Services, and the ConfigMaps with routing policies.
-- apiGroups: [apps]
-  resources: [deployments]
-  verbs: [get, list, watch, create, patch, delete]
-# A pod belongs to a Deployment through its ReplicaSet, which is only read.
-- apiGroups: [apps]
-  resources: [replicasets]
-  verbs: [get, list, watch]
-- apiGroups: [apps]
-  resources: [deployments/scale]
-  verbs: [patch]
-- apiGroups: [""]
-  resources: [services, configmaps]
-  verbs: [get, list, watch, create, patch, delete]
-# A pool's claim is created but never changed or deleted: it holds the weights.
-- apiGroups: [""]
-  resources: [persistentvolumeclaims]
-  verbs: [get, list, watch, create]
-- apiGroups: [""]
-  resources: [events]
-  verbs: [get, create, patch]
 {{- end }}

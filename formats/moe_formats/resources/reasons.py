@@ -284,6 +284,11 @@ class Reason(StrEnum):
         "JobFailed",
         "A Job failed. The message has the exit code and the last words of its container.",
     )
+    DEADLINE_EXCEEDED = (
+        "DeadlineExceeded",
+        "A Job ran longer than the platform's owner allows. The message has the limit and the value of the chart "
+        "that sets it. It is not tried again by itself.",
+    )
     CHILD_EDITED = (
         "ChildEdited",
         "An object that the operator created was changed by somebody else. The operator has changed it back.",

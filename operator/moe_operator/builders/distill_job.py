@@ -25,4 +25,12 @@ def build_distill_job(
         images=config.images,
         claim=claim,
     )
-    return trainer_job(name=name, owner=pool, labels=labels, job=job, work=work, config=config)
+    return trainer_job(
+        name=name,
+        owner=pool,
+        labels=labels,
+        job=job,
+        work=work,
+        deadline=config.deadline_seconds.distill,
+        config=config,
+    )

@@ -27,4 +27,12 @@ def build_evaluate_job(
         images=config.images,
         claim=claim,
     )
-    return trainer_job(name=name, owner=expert, labels=labels, job=job, work=work, config=config)
+    return trainer_job(
+        name=name,
+        owner=expert,
+        labels=labels,
+        job=job,
+        work=work,
+        deadline=config.deadline_seconds.evaluate,
+        config=config,
+    )

@@ -6,7 +6,15 @@ from moe_formats.resources.expert_pool import ExpertPool
 from moe_formats.resources.labels import POOL, ROLE
 from moe_formats.routing_policy import RoutingPolicy
 from moe_operator.builders.metadata import child_labels, child_metadata
-from moe_operator.builders.pod import GATEWAY_PORT, Workload, pod_spec
+from moe_operator.builders.pod import (
+    EPHEMERAL_STORAGE,
+    GATEWAY_PORT,
+    METRICS_PORT,
+    METRICS_PORT_NAME,
+    REQUESTS_PORT_NAME,
+    Workload,
+    pod_spec,
+)
 from moe_operator.config import OperatorConfig, Profile
 from moe_operator.state import Role
 
@@ -18,7 +26,7 @@ _POLICY_FOLDER = "/moe/policy"
 _PROFILE = Profile(
     description="the gateway",
     requests={"cpu": "50m", "memory": "96Mi"},
-    limits={"memory": "512Mi"},
+    limits={"memory": "512Mi", EPHEMERAL_STORAGE: "1Gi"},
 )
 
 #: Seconds a gateway has to finish requests after SIGTERM.
@@ -54,12 +62,16 @@ def build_gateway(*, name: str, pool: ExpertPool, policy_name: str, config: Oper
         name="gateway",
         image=config.images.gateway,
         command=("moe-gateway",),
-        env={"MOE_ROUTING_POLICY": f"{_POLICY_FOLDER}/{POLICY_KEY}", "PORT": str(GATEWAY_PORT)},
+        env={
+            "MOE_ROUTING_POLICY": f"{_POLICY_FOLDER}/{POLICY_KEY}",
+            "PORT": str(GATEWAY_PORT),
+            "METRICS_PORT": str(METRICS_PORT),
+        },
         profile=_PROFILE,
         images=config.images,
         claim=pool.claim,
         store_read_only=True,
-        ports={"http": GATEWAY_PORT},
+        ports={REQUESTS_PORT_NAME: GATEWAY_PORT, METRICS_PORT_NAME: METRICS_PORT},
         restart_policy="Always",
         grace_seconds=GRACE_SECONDS,
         container={

@@ -18,7 +18,14 @@ from moe_formats.job_config import GradeJob
 from moe_formats.resources.expert import Expert
 from moe_operator.builders.job import job_manifest
 from moe_operator.builders.metadata import child_labels
-from moe_operator.builders.pod import Workload, config_text, container_security, pod_spec
+from moe_operator.builders.pod import (
+    EPHEMERAL_STORAGE,
+    NOTHING_RESERVED,
+    Workload,
+    config_text,
+    container_security,
+    pod_spec,
+)
 from moe_operator.config import Grader, OperatorConfig, Profile
 from moe_operator.state import Role
 
@@ -34,7 +41,7 @@ GRADING_PATH = "/moe/grading"
 GRADINGS_LIMIT = "1Gi"
 
 #: Limits of a grader's container, unless the platform's owner sets others.
-GRADER_LIMITS = {"cpu": "1", "memory": "1Gi"}
+GRADER_LIMITS = {"cpu": "1", "memory": "1Gi", EPHEMERAL_STORAGE: GRADINGS_LIMIT}
 
 #: Seconds that the pod may take in addition to its graders: for pulling images, and for the trainer's containers.
 SPARE_SECONDS = 600
@@ -72,13 +79,13 @@ def build_grade_job(
         _handout(pod["containers"][0]),
         *(_grader(number, names[number], grader, config) for number, grader in enumerate(graders)),
     ]
-    pod["activeDeadlineSeconds"] = SPARE_SECONDS + sum(grader.timeout_seconds for grader in graders)
     return job_manifest(
         name=name,
         owner=expert,
         labels=labels,
         config_digest=job.content_digest(),
         pod=pod,
+        deadline=SPARE_SECONDS + sum(grader.timeout_seconds for grader in graders),
         config=config,
         ours=("handout", "grade"),
     )
@@ -111,7 +118,10 @@ def _grader(number: int, name: str, grader: Grader, config: OperatorConfig) -> d
         "imagePullPolicy": config.images.pull_policy,
         **({"command": list(grader.command)} if grader.command else {}),
         "env": [{"name": key, "value": value} for key, value in environment.items()],
-        "resources": {"limits": GRADER_LIMITS | grader.limits},
+        "resources": {
+            "requests": {EPHEMERAL_STORAGE: NOTHING_RESERVED},
+            "limits": GRADER_LIMITS | grader.limits,
+        },
         "securityContext": container_security(),
         # The end of its output is shown to people; nothing parses it.
         "terminationMessagePolicy": "FallbackToLogsOnError",

@@ -1,4 +1,7 @@
-"""What all Jobs have in common: they are created suspended, their pods are not repeated, and wrong input fails them."""
+"""What all Jobs have in common.
+
+They are created suspended, their pods are not repeated, wrong input fails them, and their pods may run for a limited time.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,6 +28,7 @@ def job_manifest(
     labels: Mapping[str, str],
     config_digest: str,
     pod: Mapping[str, Any],
+    deadline: int,
     config: OperatorConfig,
     replicas: int = 1,
     indexed: bool = False,
@@ -38,6 +42,9 @@ def job_manifest(
     The operator repeats work, not the Job controller: every lost or failed pod ends the Job (``backoffLimit: 0``), and
     the next attempt is another Job, which resumes. If a container exits with EXIT_INPUT_ERROR, a rule fails the Job, so
     that the reason of the Job's condition Failed says so even when the pod is gone.
+
+    ``deadline`` is the number of seconds that a pod may run. It is a field of the pods and not of the Job, because a Job's
+    own deadline also counts the time in which no node has room for them.
     """
     job_labels = {**labels, QUEUE_LABEL: config.queue} if config.queue else dict(labels)
     return {
@@ -59,7 +66,10 @@ def job_manifest(
                     {"action": "Count", "onPodConditions": [_DISRUPTED]},
                 ]
             },
-            "template": {"metadata": {"labels": dict(labels)}, "spec": dict(pod)},
+            "template": {
+                "metadata": {"labels": dict(labels)},
+                "spec": {**pod, "activeDeadlineSeconds": deadline},
+            },
         },
     }
 
@@ -78,6 +88,7 @@ def trainer_job(
     labels: Mapping[str, str],
     job: Format,
     work: Workload,
+    deadline: int,
     config: OperatorConfig,
 ) -> dict[str, Any]:
     """Return a suspended Job with one pod that runs one command of the trainer."""
@@ -87,5 +98,6 @@ def trainer_job(
         labels=labels,
         config_digest=job.content_digest(),
         pod=pod_spec(work),
+        deadline=deadline,
         config=config,
     )

@@ -14,6 +14,7 @@ A container gets every path, port and address in environment variables, and lear
     MOE_TERMINATION_LOG  file to which the headline is written
     MOE_PROGRESS_PORT    port on which training reports its progress
     POD_IP, PORT         address and port to listen on
+    METRICS_PORT         port for Prometheus and for the operator, of gateways and servers
     OMP_NUM_THREADS      number of threads per process
 """
 
@@ -32,11 +33,26 @@ TERMINATION_LOG = "/dev/termination-log"
 SERVER_PORT = 8000
 GATEWAY_PORT = 8080
 PROGRESS_PORT = 8090
+#: Port of gateways and servers that clients must not reach: /metrics, and for the operator a gateway's /policy.
+METRICS_PORT = 9090
+#: Names of container ports, by which NetworkPolicies and PodMonitors of the chart refer to them.
+REQUESTS_PORT_NAME = "http"
+METRICS_PORT_NAME = "metrics"
 #: Name of the container port on which rank 0 of a training Job reports its progress.
 PROGRESS_PORT_NAME = "progress"
 
 #: User and group that everything runs as. Claims are made writable for this group.
 USER = 65532
+
+#: The resource that is a pod's disk space outside its claims: temporary files and logs.
+EPHEMERAL_STORAGE = "ephemeral-storage"
+#: Its limit, unless the hardware profile has another. A pod that takes more is evicted. A snapshot keeps all documents
+#: that it reads in temporary files, so the limit is generous.
+DEFAULT_EPHEMERAL_STORAGE = "50Gi"
+#: Its request, unless the hardware profile has another. Kubernetes would reserve the whole limit if there were none.
+NOTHING_RESERVED = "0"
+#: Limit of shared memory for a hardware profile without a limit of memory, of which shared memory is a part.
+DEFAULT_SHARED_MEMORY = "16Gi"
 
 #: Seconds from SIGTERM to SIGKILL for the pods of Jobs, in which a checkpoint can be written.
 JOB_GRACE_SECONDS = 30
@@ -165,12 +181,17 @@ def _environment(work: Workload) -> list[dict[str, Any]]:
 
 
 def _resources(profile: Profile, devices: int) -> dict[str, Any]:
-    requests, limits = dict(profile.requests), dict(profile.limits)
+    requests = {EPHEMERAL_STORAGE: NOTHING_RESERVED, **profile.requests}
+    limits = {EPHEMERAL_STORAGE: _ephemeral_storage(profile), **profile.limits}
     if profile.device:
         hosts = -(-devices // profile.host_devices)
         # An extended resource cannot be overcommitted, so its request equals its limit.
         requests[profile.device] = limits[profile.device] = str(hosts * profile.host_devices)
-    return {key: value for key, value in (("requests", requests), ("limits", limits)) if value}
+    return {"requests": requests, "limits": limits}
+
+
+def _ephemeral_storage(profile: Profile) -> str:
+    return profile.limits.get(EPHEMERAL_STORAGE, DEFAULT_EPHEMERAL_STORAGE)
 
 
 def _volumes(work: Workload) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -179,7 +200,7 @@ def _volumes(work: Workload) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
         store["readOnly"] = True
     volumes: list[dict[str, Any]] = [
         {"name": "store", "persistentVolumeClaim": {"claimName": work.claim}},
-        {"name": "scratch", "emptyDir": {}},
+        {"name": "scratch", "emptyDir": {"sizeLimit": _ephemeral_storage(work.profile)}},
     ]
     mounts = [store, {"name": "scratch", "mountPath": SCRATCH_PATH}]
     for number, source in enumerate(work.sources):
@@ -187,7 +208,8 @@ def _volumes(work: Workload) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
         volumes.append({"name": name, "persistentVolumeClaim": {"claimName": source.claim, "readOnly": True}})
         mounts.append({"name": name, "mountPath": f"{SOURCES_PATH}/{source.root}", "readOnly": True})
     if work.shared_memory:
-        volumes.append({"name": "shared-memory", "emptyDir": {"medium": "Memory"}})
+        size = work.profile.limits.get("memory", DEFAULT_SHARED_MEMORY)
+        volumes.append({"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": size}})
         mounts.append({"name": "shared-memory", "mountPath": "/dev/shm"})
     for name, (path, volume) in work.volumes.items():
         volumes.append({"name": name, **volume})

@@ -8,7 +8,15 @@ from moe_formats.resources.expert import Expert
 from moe_formats.resources.labels import EXPERT, GROUP, REVISION, ROLE
 from moe_formats.serve_config import ServeConfig
 from moe_operator.builders.metadata import child_labels, child_metadata
-from moe_operator.builders.pod import SERVER_PORT, Workload, config_text, pod_spec
+from moe_operator.builders.pod import (
+    METRICS_PORT,
+    METRICS_PORT_NAME,
+    REQUESTS_PORT_NAME,
+    SERVER_PORT,
+    Workload,
+    config_text,
+    pod_spec,
+)
 from moe_operator.config import OperatorConfig, Profile
 from moe_operator.state import Manifest, Role
 
@@ -132,12 +140,16 @@ def _workload(serve: ServeConfig, claim: str, profile: Profile, config: Operator
         name="server",
         image=profile.image or config.images.trainer,
         command=("moe-trainer", "serve"),
-        env={"MOE_SERVE_CONFIG": config_text(serve), "PORT": str(SERVER_PORT)},
+        env={
+            "MOE_SERVE_CONFIG": config_text(serve),
+            "PORT": str(SERVER_PORT),
+            "METRICS_PORT": str(METRICS_PORT),
+        },
         profile=profile,
         images=config.images,
         claim=claim,
         store_read_only=True,
-        ports={"http": SERVER_PORT},
+        ports={REQUESTS_PORT_NAME: SERVER_PORT, METRICS_PORT_NAME: METRICS_PORT},
         restart_policy="Always",
         grace_seconds=GRACE_SECONDS,
         container={

@@ -50,7 +50,15 @@ def build_snapshot_job(
         sources=sources,
         volumes=_credentials(object_stores),
     )
-    return trainer_job(name=name, owner=expert, labels=labels, job=job, work=work, config=config)
+    return trainer_job(
+        name=name,
+        owner=expert,
+        labels=labels,
+        job=job,
+        work=work,
+        deadline=config.deadline_seconds.snapshot,
+        config=config,
+    )
 
 
 def _environment(object_stores: Mapping[str, ObjectStoreLocation]) -> dict[str, str]:

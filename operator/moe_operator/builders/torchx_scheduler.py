@@ -103,6 +103,7 @@ def _manifest(name: str, role: Role, options: JobOptions) -> dict[str, Any]:
         labels=options.labels,
         config_digest=options.config_digest,
         pod=pod_spec(work),
+        deadline=options.config.deadline_seconds.train,
         config=options.config,
         replicas=role.num_replicas,
         indexed=True,

@@ -8,6 +8,7 @@ What is known of the cluster:
 connection      address and credentials of the API server
 api_client      requests to it
 resources       the kinds that are read, and their paths
+permissions     what the operator may do with them, and why: the chart's roles
 listing         fills the cache at the start, and compares it with the API server from time to time
 cache           every object that is read, as it was last seen or written
 sound           makes an object safe to read as it enters the cache

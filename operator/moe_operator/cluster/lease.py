@@ -22,6 +22,9 @@ from moe_operator.state import Manifest
 
 log = logging.getLogger(__name__)
 
+#: Name of the operator's Lease, in its own namespace.
+LEASE_NAME = "moe-operator"
+
 #: Seconds between two attempts to get the Lease, or to renew it after a failure.
 RETRY_SECONDS = 2.0
 

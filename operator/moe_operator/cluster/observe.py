@@ -62,6 +62,7 @@ def observed_job(job: Manifest, pods: JobPods, progress: Progress | None, *, exp
         expert=expert,
         finished=_time(end.get("lastTransitionTime")) if end else None,
         width=spec.get("parallelism", 1),
+        deadline=((spec.get("template") or {}).get("spec") or {}).get("activeDeadlineSeconds"),
     )
 
 

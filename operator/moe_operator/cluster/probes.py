@@ -22,7 +22,7 @@ from moe_formats.addresses import OUTSIDE_A_CLUSTER, is_pod_address
 from moe_formats.format import digest_of
 from moe_formats.job_report import Progress
 from moe_operator.builders.gateway import POLICY_KEY
-from moe_operator.builders.pod import GATEWAY_PORT, PROGRESS_PORT
+from moe_operator.builders.pod import METRICS_PORT, PROGRESS_PORT
 from moe_operator.cluster.cache import Cache
 from moe_operator.cluster.confine import confined
 from moe_operator.cluster.gather import Answers
@@ -49,7 +49,7 @@ class Ports(NamedTuple):
     """The ports at which pods are asked."""
 
     progress: int = PROGRESS_PORT
-    policy: int = GATEWAY_PORT
+    policy: int = METRICS_PORT
 
 
 #: The ports that builders give to pods.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from moe_operator.generate.manifests import MARK, chart_crd_files, crd_files
 from moe_operator.generate.pages import reason_page, reference_pages
+from moe_operator.generate.rules import rules_file
 from moe_operator.generate.values import values_schema_file
 
 #: Where a file that bears our mark but is not generated any more is out of date too.
@@ -14,7 +15,14 @@ FOLDERS = ("crds", "charts/moe-operator/templates/crds", "docs/reference")
 
 def generated_files() -> dict[str, str]:
     """Return path beneath the repository to text of every generated file."""
-    return crd_files() | chart_crd_files() | values_schema_file() | reference_pages() | reason_page()
+    return (
+        crd_files()
+        | chart_crd_files()
+        | rules_file()
+        | values_schema_file()
+        | reference_pages()
+        | reason_page()
+    )
 
 
 def out_of_date(root: Path, files: dict[str, str]) -> list[str]:

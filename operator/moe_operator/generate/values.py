@@ -5,11 +5,11 @@ With the schema, `helm install` refuses a misspelt key. The part of the values t
 """
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from moe_operator.config import ConfigModel, Grader, GraderName, Profile, Store
+from moe_operator.config import ConfigModel, Deadlines, Grader, GraderName, Profile, Store
 
 _POD_FIELD = "The pod's field of the same name, as Kubernetes defines it."
 
@@ -91,6 +91,15 @@ class Rbac(ConfigModel):
     )
 
 
+class AdmissionPolicy(ConfigModel):
+    """What the API server refuses to the operator's account."""
+
+    enabled: bool = Field(
+        default=False,
+        description="Limit the operator's account to its own objects, and its pods to no credentials.",
+    )
+
+
 class PodMonitor(ConfigModel):
     """Scraping by the Prometheus operator, through PodMonitors."""
 
@@ -118,11 +127,31 @@ class Metrics(ConfigModel):
     )
 
 
+_PEERS = "Peers as in a NetworkPolicy."
+
+
 class NetworkPolicy(ConfigModel):
-    """Which connections to the operator's pod are allowed."""
+    """Who can reach the pods of this release and of pools, and whom those of pools can reach."""
 
     enabled: bool = Field(
-        default=False, description="Allow connections to the metrics and health ports only."
+        default=False, description="Restrict connections to the operator, and to and from pods of pools."
+    )
+    namespaces: list[str] = Field(
+        default_factory=list,
+        description="Namespaces of pools that get the policies, in addition to those that the operator is limited to.",
+    )
+    clients: list[dict[str, Any]] = Field(
+        default_factory=list, description=f"Who may send requests to gateways. {_PEERS} Default: everybody."
+    )
+    monitoring: list[dict[str, Any]] = Field(
+        default_factory=list, description=f"Who may read metrics. {_PEERS} Default: nobody."
+    )
+    buckets: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description=f"What snapshot Jobs may connect to if a data store is a bucket. {_PEERS} Default: everything.",
+    )
+    dns_ports: list[Annotated[int, Field(ge=1, le=65535)]] = Field(
+        default_factory=lambda: [53], description="Ports of the cluster's DNS servers."
     )
 
 
@@ -155,13 +184,19 @@ class Values(ConfigModel):
         description="Graders, which are programs that judge answers, by name. null removes one.",
         json_schema_extra={"additionalProperties": False},
     )
+    deadline_seconds: Deadlines = Field(
+        default_factory=Deadlines, description="Seconds that the pod of a Job may run, by what the Job does."
+    )
     service_account: ServiceAccount = Field(
         default_factory=ServiceAccount, description="The ServiceAccount of the operator."
     )
     rbac: Rbac = Field(default_factory=Rbac, description="Permissions of the operator and of users.")
+    admission_policy: AdmissionPolicy = Field(
+        default_factory=AdmissionPolicy, description="What the API server refuses to the operator's account."
+    )
     metrics: Metrics = Field(default_factory=Metrics, description="How the operator is monitored.")
     network_policy: NetworkPolicy = Field(
-        default_factory=NetworkPolicy, description="Which connections to the operator's pod are allowed."
+        default_factory=NetworkPolicy, description="Who can reach the pods of this release and of pools."
     )
     #: Helm passes this key to every chart.
     global_: dict[str, Any] = Field(

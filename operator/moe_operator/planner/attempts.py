@@ -28,6 +28,9 @@ QUOTED = 500
 #: Reason of a Job's Failed condition if its pod failure policy failed it. Its only such rule is for EXIT_INPUT_ERROR.
 POD_FAILURE_POLICY = "PodFailurePolicy"
 
+#: Why a kubelet ended a pod that ran longer than its activeDeadlineSeconds, and one that used more disk than its limits.
+DEADLINE_EXCEEDED, EVICTED = "DeadlineExceeded", "Evicted"
+
 
 @dataclass(frozen=True)
 class Incident:
@@ -105,6 +108,10 @@ def incident_of(job: ObservedJob) -> Incident:
     hopeless = isinstance(job.headline, Failure) and not job.headline.retryable
     if any(pod.disrupted for pod in job.pods) and not hopeless:
         return Incident(Reason.RETRYING, f"{job.name} was evicted, preempted or lost its node", counts=False)
+    if job.role is not Role.GRADE and any(
+        pod.ended and pod.ended[0] == DEADLINE_EXCEEDED for pod in job.pods
+    ):
+        return Incident(Reason.DEADLINE_EXCEEDED, _too_long(job), final=True)
     if isinstance(job.headline, Failure):
         reason = known_reason(job.headline.reason)
         return Incident(
@@ -125,7 +132,13 @@ def incident_of(job: ObservedJob) -> Incident:
 
 
 def last_words(job: ObservedJob) -> str:
-    """Return the exit code and the last output of a Job's newest finished pod, as the end of a sentence."""
+    """Return, as the end of a sentence, why a pod of a Job was evicted, or else how its newest finished pod ended."""
+    evicted = next((pod.ended for pod in job.pods if pod.ended and pod.ended[0] == EVICTED), None)
+    if evicted is not None:
+        return (
+            f": its pod was evicted ({_printable(evicted[1])}). If that is its limit of ephemeral-storage, raise it in the "
+            "hardware profile, in the chart's values"
+        )
     finished = [pod for pod in job.pods if pod.exit_code is not None]
     if not finished:
         return f": {job.failure[1]}" if job.failure else ""
@@ -133,6 +146,14 @@ def last_words(job: ObservedJob) -> str:
     why = f" ({pod.exit_reason})" if pod.exit_reason else ""
     output = pod.message.strip()[-QUOTED:]
     return f" with exit code {pod.exit_code}{why}" + (f": {output}" if output else "")
+
+
+def _too_long(job: ObservedJob) -> str:
+    limit = f" of {job.deadline} s" if job.deadline is not None else ""
+    return (
+        f"{job.name} was stopped because it ran longer than its deadline{limit}. Give it less to do, or raise "
+        f"deadlineSeconds.{job.role} in the chart's values"
+    )
 
 
 def _may_still_report(job: ObservedJob, now: datetime) -> bool:
@@ -196,7 +217,7 @@ def _grader_failure(job: ObservedJob) -> str | None:
 def _end(pod: ObservedPod) -> str:
     if pod.ended is not None:
         reason, message = pod.ended
-        what = "was not done in time" if reason == "DeadlineExceeded" else "was stopped"
+        what = "was not done in time" if reason == DEADLINE_EXCEEDED else "was stopped"
         return f"{what} ({reason}: {_printable(message)})"
     output = _printable(pod.message)[-QUOTED:]
     return f"ended with exit code {pod.exit_code}" + (f": {output}" if output else "")

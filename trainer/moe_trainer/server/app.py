@@ -2,7 +2,8 @@
 
 POST /v1/completions, /v1/chat/completions      GET /v1/models
 GET  /ready?digest=sha256:…   200 only while exactly this artefact is loaded and requests are accepted
-GET  /health, /metrics
+GET  /health
+GET  /metrics                 on a port of its own, for Prometheus only
 """
 
 import time
@@ -65,7 +66,7 @@ class ExpertServer:
         self._started = int(time.time())
 
     def application(self) -> web.Application:
-        """Return the aiohttp application."""
+        """Return the aiohttp application for gateways and for probes."""
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.on_response_prepare.append(self._name_revision)
         app.add_routes(
@@ -75,9 +76,14 @@ class ExpertServer:
                 web.get("/v1/models", self._models),
                 web.get("/ready", self._ready),
                 web.get("/health", self._health),
-                web.get("/metrics", self._exposition),
             ]
         )
+        return app
+
+    def metrics_application(self) -> web.Application:
+        """Return the aiohttp application for Prometheus, which gateways need not reach."""
+        app = web.Application()
+        app.add_routes([web.get("/metrics", self._exposition)])
         return app
 
     async def _name_revision(self, request: web.Request, response: web.StreamResponse) -> None:

@@ -43,6 +43,66 @@ def test_pods_are_restricted_and_hold_no_credentials(manifest: dict[str, Any]) -
 
 
 @pytest.mark.parametrize("manifest", WORKLOADS)
+def test_no_pod_can_fill_the_disk_of_its_node(manifest: dict[str, Any]) -> None:
+    spec = manifest["spec"]["template"]["spec"]
+    for item in [*spec.get("initContainers", []), *spec["containers"]]:
+        assert item["resources"]["limits"]["ephemeral-storage"], item["name"]
+        assert item["resources"]["requests"]["ephemeral-storage"] == "0", "the limit would be reserved"
+    for volume in spec["volumes"]:
+        assert "emptyDir" not in volume or volume["emptyDir"]["sizeLimit"], volume["name"]
+
+
+def test_the_owner_of_the_platform_decides_how_much_disk_a_profile_gives() -> None:
+    config, expert = chart_config(), an_expert("cpu")
+    limits = {"memory": "4Gi", "ephemeral-storage": "300Gi"}
+    requests = {"cpu": "1", "ephemeral-storage": "10Gi"}
+    profile = config.profiles["cpu"].model_copy(update={"limits": limits, "requests": requests})
+    job = build_training_job(
+        name="mathematics-1-a1", expert=expert, job=TRAIN_JOB, claim=CLAIM, profile=profile, config=config
+    )
+    assert container(job)["resources"] == {"requests": requests, "limits": limits}
+    scratch = next(v for v in job["spec"]["template"]["spec"]["volumes"] if v["name"] == "scratch")
+    assert scratch["emptyDir"] == {"sizeLimit": "300Gi"}
+
+
+@pytest.mark.parametrize("memory", ["64Gi", None])
+def test_shared_memory_is_bounded_by_the_memory_of_the_pod(memory: str | None) -> None:
+    config = chart_config()
+    limits = {"memory": memory} if memory else {}
+    profile = config.profiles["nvidia"].model_copy(update={"limits": limits})
+    job = build_training_job(
+        name="mathematics-1-a1",
+        expert=an_expert("nvidia", devices=8),
+        job=TRAIN_JOB,
+        claim=CLAIM,
+        profile=profile,
+        config=config,
+    )
+    shared = next(v for v in job["spec"]["template"]["spec"]["volumes"] if v["name"] == "shared-memory")
+    assert shared["emptyDir"] == {"medium": "Memory", "sizeLimit": memory or "16Gi"}
+
+
+def test_every_job_has_a_deadline_which_starts_when_it_runs() -> None:
+    jobs = [item for item in on_cpu() if item["kind"] == "Job"]
+    deadlines = {
+        item["metadata"]["labels"]["moe-operator.dev/role"]: item["spec"]["template"]["spec"][
+            "activeDeadlineSeconds"
+        ]
+        for item in jobs
+    }
+    day = 86_400
+    assert deadlines == {
+        "snapshot": 3 * day,
+        "train": 30 * day,
+        "evaluate": 3 * day,
+        "grade": 900,
+        "distill": day,
+    }
+    # The Job's own deadline would also count the time in which no node has room for its pods.
+    assert all("activeDeadlineSeconds" not in item["spec"] for item in jobs)
+
+
+@pytest.mark.parametrize("manifest", WORKLOADS)
 def test_only_the_job_that_reads_sources_sees_a_stores_secret(manifest: dict[str, Any]) -> None:
     secrets = [volume for volume in manifest["spec"]["template"]["spec"]["volumes"] if "secret" in volume]
     assert bool(secrets) == (container(manifest)["name"] == "snapshot")
@@ -89,7 +149,7 @@ def test_a_grader_sees_its_own_folder_and_nothing_else_and_its_exit_code_means_n
     handout, grader = pod["initContainers"]
     assert grader["name"] == "grader-0-pytest"
     assert grader["volumeMounts"] == [{"name": "gradings", "mountPath": "/moe/grading", "subPath": "0"}]
-    assert grader["resources"]["limits"] == {"cpu": "1", "memory": "2Gi"}
+    assert grader["resources"]["limits"] == {"cpu": "1", "memory": "2Gi", "ephemeral-storage": "1Gi"}
     assert {item["name"] for item in grader["env"]} == {
         "MOE_GRADER_INPUT",
         "MOE_GRADER_OUTPUT",

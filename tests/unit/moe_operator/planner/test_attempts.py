@@ -132,6 +132,44 @@ def test_the_last_words_of_a_pod_are_passed_on() -> None:
     assert "exit code 137 (OOMKilled): before the end" in found.incident.message
 
 
+LATE = ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline")
+
+
+@pytest.mark.parametrize("headline", [None, Failure(reason="Interrupted", message="SIGTERM", retryable=True)])
+def test_a_job_that_ran_too_long_is_not_tried_again_whatever_it_said_at_its_end(
+    headline: Failure | None,
+) -> None:
+    late = job(pods=(pod(exit_code=143, ended=LATE),), headline=headline, deadline=2_592_000)
+    found = work(late)
+    assert (found.state, found.incident.reason) == ("Failed", Reason.DEADLINE_EXCEEDED)
+    assert found.incident.message == (
+        "code-1-a1 was stopped because it ran longer than its deadline of 2592000 s. Give it less to do, or raise "
+        "deadlineSeconds.train in the chart's values"
+    )
+
+
+def test_one_pod_of_a_gang_that_ran_too_long_is_enough() -> None:
+    late = job(pods=(pod(exit_code=1), pod(exit_code=143, ended=LATE)), width=2)
+    assert work(late).incident.reason is Reason.DEADLINE_EXCEEDED
+
+
+def test_a_result_that_came_in_time_counts_even_if_the_pod_was_stopped() -> None:
+    assert work(job(pods=(pod(exit_code=143, ended=LATE),), headline=DONE)).state == "Done"
+
+
+def test_a_pod_that_filled_the_disk_of_its_node_says_which_limit() -> None:
+    full = ("Evicted", 'Usage of EmptyDir volume "scratch" exceeds the limit "50Gi". ')
+    found = work(job(pods=(pod(exit_code=137, ended=full),)))
+    assert (found.state, found.incident.reason) == ("Wanted", Reason.JOB_FAILED)
+    for part in (
+        'EmptyDir volume "scratch" exceeds the limit "50Gi"',
+        "ephemeral-storage",
+        "hardware profile",
+    ):
+        assert part in found.incident.message
+    assert work(*(job(number, pods=(pod(ended=full),)) for number in range(1, 5))).state == "Failed"
+
+
 def graded(
     *,
     headline: Failure | None = None,

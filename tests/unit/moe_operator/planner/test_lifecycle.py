@@ -7,6 +7,7 @@ from world import POOL, World
 from world.manifests import is_finished
 
 from moe_formats.job_report import Failure
+from moe_formats.resources import labels
 from moe_formats.resources.reasons import Reason
 
 DOMAINS = ("code", "mathematics", "speeches")
@@ -294,6 +295,73 @@ def test_disruptions_and_a_full_disk_are_no_incidents() -> None:
     world.settle()
     assert world.status("general").phase == "Serving"
     assert world.revision("general-1").status.attempts == 3
+
+
+def limit_jobs(world: World, **seconds: int) -> None:
+    """Start the operator again with other deadlines of Jobs."""
+    deadlines = world.config.deadline_seconds.model_copy(update=seconds)
+    world.config = world.config.model_copy(update={"deadline_seconds": deadlines})
+
+
+@pytest.mark.parametrize(
+    ("role", "condition"), [("snapshot", "DataReady"), ("train", "Stalled"), ("evaluate", "Stalled")]
+)
+def test_a_job_that_never_ends_is_stopped_for_good_and_says_what_to_do(role: str, condition: str) -> None:
+    world = World()
+    limit_jobs(world, **{role: 20})
+    world.pool()
+    world.expert("general")
+    world.kubelet.durations[role] = timedelta(days=365)
+    world.settle()
+    assert world.status("general").reason == Reason.DEADLINE_EXCEEDED
+    message = world.condition("general", condition)[2]
+    for part in ("its deadline of 20 s", f"deadlineSeconds.{role}"):
+        assert part in message
+    jobs = [item for item in world.server.visible("Job") if item["metadata"]["labels"][labels.ROLE] == role]
+    assert len(jobs) == 1, "it is not tried again by itself"
+    del world.kubelet.durations[role]
+    world.change("general", runID="again")
+    world.settle()
+    assert world.status("general").phase == "Serving"
+
+
+def test_a_table_that_is_never_done_is_given_up_and_requests_are_routed_without_it(served: World) -> None:
+    limit_jobs(served, distill=20)
+    served.kubelet.durations["distill"] = timedelta(days=365)
+    served.expert("poems")
+    served.settle()
+    ready = next(item for item in served.pool_status().conditions if item.type == "TableReady")
+    assert (ready.status, ready.reason) == ("False", "DeadlineExceeded")
+    assert "deadlineSeconds.distill" in ready.message
+    assert served.status("poems").phase == "Serving"
+
+
+def test_a_job_whose_pod_has_no_room_may_wait_longer_than_its_deadline() -> None:
+    world = World()
+    limit_jobs(world, train=5)
+    world.pool()
+    world.expert("general")
+    world.kubelet.unschedulable.add("general-1-a1")
+    for _ in range(60):
+        world.reconcile_all()
+        world.tick(1)
+    assert world.status("general").reason == Reason.WAITING_FOR_CAPACITY
+    world.kubelet.unschedulable.clear()
+    world.settle()
+    assert world.status("general").phase == "Serving"
+
+
+def test_other_limits_of_pods_restart_no_server_and_make_no_revision(served: World) -> None:
+    before = served.get("Deployment", "code-1")["spec"]["template"]
+    profiles = {
+        name: profile.model_copy(update={"limits": {"memory": "8Gi", "ephemeral-storage": "7Gi"}})
+        for name, profile in served.config.profiles.items()
+    }
+    served.config = served.config.model_copy(update={"profiles": profiles})
+    limit_jobs(served, train=60, evaluate=60)
+    served.settle()
+    assert served.get("Deployment", "code-1")["spec"]["template"] == before
+    assert served.revisions("code") == ["code-1"]
 
 
 def test_a_report_that_cannot_be_read_is_made_again() -> None:

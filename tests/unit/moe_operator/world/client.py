@@ -7,12 +7,18 @@ import json
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from moe_operator.cluster.api_client import Listing, require_uid
+from moe_operator.cluster.api_client import ApiError, Listing, require_uid
+from moe_operator.cluster.lease import LEASE_NAME
+from moe_operator.cluster.permissions import PERMISSIONS, lease_permissions
 from moe_operator.cluster.resources import Resource
 from moe_operator.state import Manifest, ObjectRef
 from world.api_server import ApiServer, Key
 
 T = TypeVar("T")
+
+GRANTED = frozenset(
+    grant for item in (*PERMISSIONS, *lease_permissions(LEASE_NAME)) for grant in item.grants()
+)
 
 
 def finish(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -30,6 +36,16 @@ class Client:
 
     def __init__(self, server: ApiServer) -> None:
         self.server = server
+        #: What RBAC was asked for: pairs of a resource and a verb.
+        self.asked: set[tuple[str, str]] = set()
+
+    def _ask(self, resource: Resource, *verbs: str, subresource: str = "") -> None:
+        """Note what a request needs by RBAC, and refuse it as the API server would if no role of the chart grants it."""
+        plural = f"{resource.plural}/{subresource}" if subresource else resource.plural
+        needed = {(plural, verb) for verb in verbs}
+        self.asked |= needed
+        if not needed <= GRANTED:
+            raise ApiError(403, "Forbidden", f"no role of the chart grants {sorted(needed - GRANTED)}")
 
     def before_read(self) -> None:
         """Called before every read; what it raises is what the reader gets."""
@@ -41,28 +57,34 @@ class Client:
         """Called after every write, before the writer hears of it."""
 
     async def list(self, resource: Resource, namespace: str = "", *, metadata_only: bool = False) -> Listing:
+        self._ask(resource, "list")
         self.before_read()
         found = self.server.visible(resource.kind)
         items = [{"metadata": item["metadata"]} if metadata_only else dict(item) for item in found]
         return Listing(items, self.server.version)
 
     async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any]:
+        self._ask(resource, "get")
         self.before_read()
         return dict(self.server.get(resource.kind, namespace, name))
 
     async def create(self, resource: Resource, manifest: Manifest) -> dict[str, Any]:
+        self._ask(resource, "create")
         return self._write("create", _key(resource, manifest), self.server.create, manifest)
 
     async def replace(self, resource: Resource, manifest: Manifest) -> dict[str, Any]:
+        self._ask(resource, "update")
         return self._write("replace", _key(resource, manifest), self.server.replace, manifest)
 
     async def apply(self, resource: Resource, manifest: Manifest) -> dict[str, Any]:
+        self._ask(resource, "patch")
         require_uid(manifest)
         return self._write("apply", _key(resource, manifest), self.server.apply, manifest)
 
     async def merge(
         self, resource: Resource, ref: ObjectRef, change: Manifest, *, subresource: str = ""
     ) -> dict[str, Any]:
+        self._ask(resource, "patch", subresource=subresource)
         require_uid(change)
         key = (resource.kind, ref.namespace, ref.name)
         verb = f"merge/{subresource}" if subresource else "merge"
@@ -73,6 +95,7 @@ class Client:
     async def replace_managed_fields(
         self, resource: Resource, ref: ObjectRef, fields: Sequence[Manifest], resource_version: str
     ) -> dict[str, Any]:
+        self._ask(resource, "patch")
         key = (resource.kind, ref.namespace, ref.name)
         return self._write(
             "fields",
@@ -84,12 +107,14 @@ class Client:
     async def replace_status(
         self, resource: Resource, ref: ObjectRef, status: Manifest, resource_version: str
     ) -> dict[str, Any]:
+        self._ask(resource, "patch", subresource="status")
         key = (resource.kind, ref.namespace, ref.name)
         return self._write(
             "status", key, lambda sent: self.server.write_status(key, sent, resource_version), status
         )
 
     async def delete(self, resource: Resource, ref: ObjectRef, resource_version: str) -> dict[str, Any]:
+        self._ask(resource, "delete")
         key = (resource.kind, ref.namespace, ref.name)
         only = {"uid": ref.uid, "version": resource_version}
         return self._write("delete", key, lambda sent: self._deleted(key, sent), only)

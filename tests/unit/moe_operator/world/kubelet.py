@@ -98,8 +98,12 @@ class Kubelet:
 
     def _takes(self, step: Step, pod: Manifest) -> timedelta:
         if step == "end":
-            return self.durations.get(role(pod), RUNNING)
+            return min(self._runs(pod), _deadline(pod))
         return {"go": GRACE, "turn": LOADING}.get(step, STARTING)
+
+    def _runs(self, pod: Manifest) -> timedelta:
+        """Return how long the container of a Job's pod takes, if nobody stops it."""
+        return self.durations.get(role(pod), RUNNING)
 
     def _take(self, step: Step, server: ApiServer, trainer: Trainer, key: Key) -> None:
         pod = server.objects[key]
@@ -107,6 +111,8 @@ class Kubelet:
             server.delete(key)
         elif step == "schedule":
             server.write_status(key, pod_status.unschedulable())
+        elif step == "end" and self._runs(pod) > _deadline(pod):
+            server.write_status(key, pod_status.too_late(pod))
         elif step == "end":
             server.write_status(key, pod_status.ended(pod, self._ending(server, trainer, pod)))
         else:
@@ -138,6 +144,11 @@ class Kubelet:
         moved = found != self.policies
         self.policies = found
         return moved
+
+
+def _deadline(pod: Manifest) -> timedelta:
+    seconds = pod["spec"].get("activeDeadlineSeconds")
+    return timedelta(seconds=seconds) if seconds is not None else timedelta.max
 
 
 def _policy(server: ApiServer, namespace: str, pod: Manifest) -> str | None:

@@ -35,7 +35,7 @@ class OperatorProcess:
         """List everything, ask the gateways (``policies`` is what they say), and queue every key."""
         self.cache, self.answers = Cache(), Answers(policies=dict(policies))
         self.queue: KeyedQueue[Key] = KeyedQueue(self._lane_of)
-        self._server, self._config = client.server, config
+        self.client, self._server, self._config = client, client.server, config
         self._applier = Applier(client, self.cache)  # type: ignore[arg-type]
         self._due: dict[Key, datetime] = {}
         #: How often in a row a name was taken that the plan of a key needs.

@@ -55,6 +55,18 @@ def ended(pod: Manifest, ending: Ending) -> dict[str, Any]:
     }
 
 
+def too_late(pod: Manifest) -> dict[str, Any]:
+    """Return the status of a pod that ran longer than its activeDeadlineSeconds; its container was killed."""
+    killed = {"exitCode": 137, "reason": "Error", "message": ""}
+    return {
+        "phase": "Failed",
+        "reason": "DeadlineExceeded",
+        "message": "Pod was active on the node longer than the specified deadline",
+        "conditions": [_condition("PodScheduled", True), _condition("Ready", False)],
+        "containerStatuses": [_terminated(_containers(pod)[0], killed)],
+    }
+
+
 def _containers(pod: Manifest, field: str = "containers") -> list[str]:
     return [container["name"] for container in pod["spec"][field]]
 
