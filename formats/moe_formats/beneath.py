@@ -9,12 +9,13 @@ moment when it is looked at and the moment when it is opened. So nothing is look
 """
 
 import errno
+import io
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 
 from moe_formats.failure import JobError
 
@@ -27,7 +28,7 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _ANYTHING = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _KINDS = {
-    stat.S_IFDIR: "a folder",
+    stat.S_IFDIR: "a directory",
     stat.S_IFLNK: "a link",
     stat.S_IFIFO: "a named pipe (FIFO)",
     stat.S_IFSOCK: "a socket",
@@ -86,7 +87,7 @@ class Root:
         found._place = None
         return found
 
-    def open(self, path: str, *, links: bool = True) -> BinaryIO:
+    def open(self, path: str, *, links: bool = True) -> io.BufferedReader:
         """Open a file for reading; raises what ``descriptor`` raises."""
         return os.fdopen(self.descriptor(path, links=links), "rb")
 
@@ -200,10 +201,9 @@ class Root:
         )
 
     def _no_file(self, at: str, mode: int) -> RefusedError:
-        kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
         return RefusedError.at(
             self._named(at),
-            f"is {kind}",
+            f"is {kind_of(mode)}",
             "only regular files are read here; put a regular file there, or remove it",
         )
 
@@ -211,7 +211,7 @@ class Root:
         return f"{self.name}/{printable(path)}"
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> io.BufferedReader:
     """Open a regular file for reading whose folder is trusted; raises what ``Root.descriptor`` raises."""
     with Root(path.parent) as folder:
         return folder.open(path.name)
@@ -223,7 +223,7 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
         return file.read(-1 if limit is None else limit)
 
 
-def append_to(path: Path) -> BinaryIO:
+def append_to(path: Path) -> io.BufferedWriter:
     """Open a regular file whose folder is trusted for appending; it is created if there is nothing yet.
 
     Raises RefusedError (PathNotAllowed) for a link, or for anything else that is no regular file.
@@ -254,10 +254,14 @@ def printable(name: str) -> str:
     )
 
 
+def kind_of(mode: int) -> str:
+    """Return in words what a mode says that something is: "a link", "a directory"."""
+    return _KINDS.get(stat.S_IFMT(mode), "of an unknown kind")
+
+
 def _not_appended(path: Path, mode: int) -> RefusedError:
-    kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
     return RefusedError.at(
-        printable(path.name), f"is {kind}", "only regular files are written here; remove it"
+        printable(path.name), f"is {kind_of(mode)}", "only regular files are written here; remove it"
     )
 
 

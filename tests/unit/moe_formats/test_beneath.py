@@ -91,8 +91,8 @@ def test_whatever_is_no_regular_file_is_refused_by_its_kind_and_nothing_waits(fo
         for path, kind in (
             ("pipe", "a named pipe"),
             ("socket", "a socket"),
-            ("a/b", "a folder"),
-            ("", "a folder"),
+            ("a/b", "a directory"),
+            ("", "a directory"),
         ):
             with pytest.raises(RefusedError, match=f"is {kind}") as refused:
                 root.read(path)

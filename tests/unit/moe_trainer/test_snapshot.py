@@ -16,7 +16,7 @@ from moe_trainer.deduplication.fingerprints import read_registry
 from moe_trainer.evaluation.segments import tainted_clusters
 from moe_trainer.snapshots.holdouts import read_windows
 from moe_trainer.snapshots.layout import read_documents, read_record
-from moe_trainer.storage.manifest import verify
+from moe_trainer.storage.committed import verify
 
 from .conftest import Place
 

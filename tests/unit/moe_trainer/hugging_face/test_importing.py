@@ -13,7 +13,8 @@ from moe_formats.segment_size import SegmentBytes
 from moe_trainer.environment import Environment
 from moe_trainer.hugging_face.importing import digest_of_folder, import_base
 from moe_trainer.main import main
-from moe_trainer.storage.manifest import read_manifest, verify
+from moe_trainer.storage.committed import verify
+from moe_trainer.storage.manifest import read_manifest
 from moe_trainer.text.tokenizer import ByteTokenizer
 
 

@@ -117,7 +117,7 @@ def test_a_file_that_becomes_a_socket_a_device_or_a_folder_is_refused_by_its_kin
     files = LocalFiles("corpora", claim)
     bound = socket.socket(socket.AF_UNIX)
     bound.bind(os.path.relpath(claim / "socket"))  # the address of a socket may be short only
-    kinds = {"socket": "a socket", "deep": "a folder"}
+    kinds = {"socket": "a socket", "deep": "a directory"}
     if os.getuid() == 0:
         try:
             os.mknod(claim / "device", 0o20600, os.makedev(1, 5))  # /dev/zero, which never ends
