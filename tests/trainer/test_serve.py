@@ -20,7 +20,7 @@ from aiohttp import web
 from moe_formats.failure import JobError
 from moe_formats.serve_config import ServeConfig
 from moe_trainer.methods import checkpoint_format
-from moe_trainer.models.generation_config import FILE, set_temperature, temperature_in
+from moe_trainer.models.generation_config import set_temperature, temperature_of
 from moe_trainer.models.preset_config import ModelConfig
 from moe_trainer.models.preset_model import Model, initialise
 from moe_trainer.serve import Settings, load
@@ -496,15 +496,15 @@ async def test_a_request_without_a_temperature_is_sampled_at_the_artefacts_or_th
     ],
 )
 def test_a_generation_config_says_how_it_is_sampled(tmp_path, text, temperature):
-    assert temperature_in(b"") == 1.0
+    assert temperature_of(tmp_path) == 1.0
     (tmp_path / "generation_config.json").write_text(text)
-    assert temperature_in((tmp_path / FILE).read_bytes()) == temperature
+    assert temperature_of(tmp_path) == temperature
 
 
 def test_a_temperature_is_written_beside_what_is_there(tmp_path):
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": 257, "temperature": 1.0}')
     set_temperature(tmp_path, 0.3)
-    assert temperature_in((tmp_path / FILE).read_bytes()) == 0.3
+    assert temperature_of(tmp_path) == 0.3
     assert json.loads((tmp_path / "generation_config.json").read_text())["eos_token_id"] == 257
     set_temperature(tmp_path, 0)
-    assert temperature_in((tmp_path / FILE).read_bytes()) == 0
+    assert temperature_of(tmp_path) == 0

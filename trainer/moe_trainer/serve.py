@@ -26,7 +26,7 @@ from moe_trainer.methods.adapter import checkpoint_of
 from moe_trainer.methods.composition import compose
 from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.models.device import use_device
-from moe_trainer.models.generation_config import FILE, temperature_in
+from moe_trainer.models.generation_config import FILE, temperature_of
 from moe_trainer.server.app import ExpertServer
 from moe_trainer.server.engine import Engine
 from moe_trainer.storage.committed import Committed
@@ -121,9 +121,9 @@ def _temperature(entry: ServedExpert, store: Path) -> float:
         return entry.temperature
     with Committed(store, entry.artefact.path, entry.artefact.digest) as held:
         if FILE in held.manifest.files:
-            return temperature_in(held.read(FILE))
+            return temperature_of(held.show())
     with Committed(store, *checkpoint_of(store, entry.artefact.path, entry.artefact.digest)) as base:
-        return temperature_in(base.read(FILE) if FILE in base.manifest.files else b"")
+        return temperature_of(base.show())
 
 
 async def serve(settings: Settings) -> None:

@@ -14,7 +14,7 @@ from moe_formats.format import Digest, Format
 from moe_formats.job_config import ArtefactRef
 from moe_formats.training_spec import MethodName
 from moe_trainer.storage.committed import Committed, opened
-from moe_trainer.storage.manifest import corrupt, parse_format
+from moe_trainer.storage.manifest import corrupt, read_format
 
 #: An artefact with this file is an adapter.
 ADAPTER = "adapter.json"
@@ -35,7 +35,7 @@ def read(store: Path, path: str, digest: Digest) -> AdapterRecord | None:
     with Committed(store, path, digest) as held:
         if ADAPTER not in held.manifest.files:
             return None
-        return parse_format(store / path, ADAPTER, held.read(ADAPTER), AdapterRecord)
+        return read_format(held.show(), ADAPTER, AdapterRecord)
 
 
 def verify(store: Path, path: str, digest: Digest) -> AdapterRecord | None:

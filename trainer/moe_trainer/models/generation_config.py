@@ -11,15 +11,15 @@ FILE = "generation_config.json"
 DEFAULT_TEMPERATURE = 1.0
 
 
-def temperature_in(text: bytes) -> float:
-    """Return the temperature at which an artefact is sampled; 1 if the file does not say, 0 if it is not to be sampled.
+def temperature_of(folder: Path) -> float:
+    """Return the temperature at which an artefact is sampled; 1 if it does not say, 0 if it is not to be sampled.
 
     A value that is not a number from 0 to 2 is ignored: the file is only a preference, and no reason to refuse the
     weights.
     """
     try:
-        found = parse_json(text)
-    except ValueError:
+        found = parse_json((folder / FILE).read_bytes())
+    except (FileNotFoundError, ValueError):
         return DEFAULT_TEMPERATURE
     if not isinstance(found, dict):
         return DEFAULT_TEMPERATURE

@@ -93,13 +93,8 @@ def parse_manifest(folder: Path, text: bytes) -> Manifest:
 
 def read_format(folder: Path, name: str, kind: type[Parsed]) -> Parsed:
     """Return what a JSON file of a folder says; raises JobError (ArtefactCorrupt) that names the field."""
-    return parse_format(folder, name, (folder / name).read_bytes(), kind)
-
-
-def parse_format(folder: Path, name: str, text: bytes, kind: type[Parsed]) -> Parsed:
-    """Return what the bytes of a folder's JSON file say; raises JobError (ArtefactCorrupt) that names the field."""
     try:
-        return kind.model_validate_json(text)
+        return kind.model_validate_json((folder / name).read_bytes())
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise corrupt(folder, f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -179,7 +179,8 @@ def commit(
         tensors=tensors,
         alive=alive,
     )
-    return headline(root, folder)
+    with Committed(root, folder) as held:
+        return headline(held, folder)
 
 
 def finished(root: Path, revision: str, attempts: int) -> TrainHeadline | None:
@@ -191,19 +192,14 @@ def finished(root: Path, revision: str, attempts: int) -> TrainHeadline | None:
                 with Committed(root, folder) as held:
                     held.verify()
                     print(f"attempt {attempt} has finished already: {folder}", flush=True)
-                    return _headline(held, folder)
+                    return headline(held, folder)
             except JobError as error:
                 print(f"attempt {attempt} left an artefact that cannot be used: {error}", flush=True)
     return None
 
 
-def headline(root: Path, folder: str) -> TrainHeadline:
-    """Return the headline of a committed artefact."""
-    with Committed(root, folder) as held:
-        return _headline(held, folder)
-
-
-def _headline(held: Committed, folder: str) -> TrainHeadline:
+def headline(held: Committed, folder: str) -> TrainHeadline:
+    """Return the headline of a committed artefact, which is open; ``folder`` is its path in the store."""
     text = held.read(checkpoint_format.REPORT)
     result = TrainReport.model_validate_json(text).result
     return TrainHeadline(
