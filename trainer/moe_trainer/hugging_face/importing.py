@@ -77,6 +77,9 @@ def _taken(files: Files, path: str, where: str) -> list[File]:
     """Return the files of a checkpoint that are copied; raises JobError (BaseMissing), which says what is missing."""
     found = files.matching(f"{path}/*" if path else "*")
     taken = [file for file in found if _is_taken(_name(file))]
+    for file in taken:
+        if not _name(file).isprintable():
+            raise _no_base(where, f"the name of {file} has characters that are no text; rename it")
     names = {_name(file) for file in taken}
     lacks = [name for name in _NEEDED if name not in names]
     if not any(name.endswith(".safetensors") for name in names):
