@@ -24,6 +24,7 @@ class JobError(Exception):
     retryable = False
 
     def __init__(self, reason: str, message: str) -> None:
+        message = message.encode(errors="backslashreplace").decode()  # a file's name may be no text at all
         super().__init__(f"{reason}: {message}")
         self.reason = reason
         self.message = message

@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from moe_formats import ngram_table
+from moe_formats.beneath import LeadsOutError, RefusedError, Root
 from moe_formats.format import digest_of
 from moe_formats.routing_policy import DistilledTable, RoutingPolicy, parse_routing_policy
 from moe_gateway.strategies.context import Table
@@ -118,12 +119,13 @@ class PolicyFile:
             return None
         if reference.digest in self._tables:
             return self._tables[reference.digest]
-        path = self._store / reference.path
         try:
-            if not path.resolve().is_relative_to(self._store.resolve()):
-                raise BadPolicy(f"table: {reference.path} leads out of the store")
-            with path.open("rb") as file:
-                data = file.read(ngram_table.MAX_TABLE_BYTES + 1)
+            with Root(self._store) as store:
+                data = store.read(reference.path, ngram_table.MAX_TABLE_BYTES + 1)
+        except LeadsOutError:
+            raise BadPolicy(f"table: {reference.path} leads out of the store") from None
+        except RefusedError as error:
+            raise BadPolicy(f"table: {reference.path} {error.what}") from None
         except OSError as error:
             raise BadPolicy(f"table: {reference.path} cannot be read: {error.strerror}") from None
         found = digest_of(data)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 
 import pytest
 
@@ -143,3 +144,33 @@ async def test_a_table_cannot_lead_out_of_the_store(world, distilled, tmp_path_f
     path.symlink_to(outside)
     gateway = await world.gateway(policy)
     assert (await gateway.policy())["error"] == "table: tables/t.json leads out of the store"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("pipe", "table: tables/t.json is a named pipe (FIFO)"),
+        ("folder outside", "table: tables/t.json leads out of the store"),
+        ("circle", "table: tables/t.json leads through more than 40 links"),
+    ],
+)
+async def test_nothing_in_the_place_of_a_table_stops_the_gateway(
+    world, distilled, tmp_path_factory, kind, error
+):
+    data = _table(mathematics="theorem", code="import os")
+    policy = distilled(data)
+    path = world.folder / "tables/t.json"
+    path.unlink()
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "folder outside":
+            outside = tmp_path_factory.mktemp("outside")
+            (outside / "t.json").write_bytes(data)
+            path.parent.rmdir()
+            path.parent.symlink_to(outside)
+        case "circle":
+            path.symlink_to("t.json")
+    gateway = await world.gateway(policy)
+    assert (await gateway.policy())["error"] == error

@@ -13,7 +13,8 @@ from moe_formats.job_report import ComposeHeadline
 from moe_trainer.environment import Environment
 from moe_trainer.methods import checkpoint_format
 from moe_trainer.methods.composition import compose
-from moe_trainer.storage.manifest import is_committed, read_manifest, sha256_of_file, verify
+from moe_trainer.storage.committed import Committed
+from moe_trainer.storage.manifest import is_committed
 
 
 class ComposeReport(Format):
@@ -30,16 +31,17 @@ def run(job: ComposeJob, environment: Environment) -> ComposeHeadline:
     """Compose, or find that it was done before, and return the headline."""
     path = store.composition(job.pool_uid, digest_of(job.to_json()))
     folder = environment.store / path
-    if is_committed(folder):
-        verify(folder)
-    else:
+    if not is_committed(folder):
         made = compose(environment.store, [(bank.path, bank.digest) for bank in job.banks])
         report = ComposeReport(job=job, base=made.base, in_layer_experts=made.visible_ME.shape[1])
         checkpoint_format.write(folder, made.model, made.tokenizer, report.to_json())
-    found = ComposeReport.model_validate_json((folder / checkpoint_format.REPORT).read_text())
+    with Committed(environment.store, path) as held:
+        held.verify()
+        report_text = held.read(checkpoint_format.REPORT)
+    found = ComposeReport.model_validate_json(report_text)
     return ComposeHeadline(
-        report="sha256:" + sha256_of_file(folder / checkpoint_format.REPORT),
+        report=digest_of(report_text),
         path=path,
-        digest=read_manifest(folder)[1],
+        digest=held.digest,
         in_layer_experts=found.in_layer_experts,
     )

@@ -27,6 +27,7 @@ from moe_trainer.evaluation.matrix import Array
 from moe_trainer.evaluation.segments import scorer_version
 from moe_trainer.statistics.bootstrap import seed_of
 from moe_trainer.storage import manifest
+from moe_trainer.storage.committed import Committed
 
 TABLE = "table.json"
 REPORT = "report.json"
@@ -108,9 +109,11 @@ def _commit(job: DistillJob, root: Path, table: bytes, report: DistillReport) ->
     with manifest.new_folder(root / folder, "table") as working:
         manifest.write_file(working / TABLE, table)
         manifest.write_file(working / REPORT, report.to_json().encode())
-    manifest.verify(root / folder)  # the same table may have been committed before
+    with Committed(root, folder) as held:  # the same table may have been committed before
+        held.verify()
+        found = held.read(REPORT)
     return DistillHeadline(
-        report=digest_of((root / folder / REPORT).read_bytes()),
+        report=digest_of(found),
         path=f"{folder}/{TABLE}",
         digest=digest,
         routed_bits_per_byte=report.distilled.bits_per_byte,

@@ -8,7 +8,8 @@ filled, and writes the same report, byte for byte.
 
 import time
 from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
+from contextlib import ExitStack
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from moe_trainer.evaluators.accuracy import Judged, weigh_answers
 from moe_trainer.evaluators.answers import Answers, Generate, answers_of
 from moe_trainer.methods import adapter
 from moe_trainer.snapshots.layout import read_documents
-from moe_trainer.storage import manifest
+from moe_trainer.storage.committed import Committed, opened
 
 #: Cells of one model, by the digest of the holdout.
 Cells = dict[Digest, Cell]
@@ -60,12 +61,19 @@ class Evaluation:
         #: The holdouts of the comparisons, with the own anchor first, then the rest of the suite; each once.
         holdouts = [*(comparison.holdout for comparison in job.comparisons), *job.suite]
         self.holdouts = list({holdout.digest: holdout for holdout in holdouts}.values())
+        #: The folders of holdouts and of snapshots that some model was trained on, by their paths in the store.
+        self._texts: dict[str, Path] = {}
+        self._ancestry: list[str] = []
         self._newest: tuple[Digest, tuple[Any, Any]] | None = None
         self.compared = {comparison.holdout.digest for comparison in job.comparisons}
 
     def report(self) -> EvaluationReport:
         """Verify everything that is read, fill the stale cells, and compute the scores and differences."""
-        self._verify()
+        with ExitStack() as folders:
+            self._open(folders)
+            return self._weighed()
+
+    def _weighed(self) -> EvaluationReport:
         candidate = self._cells(self.job.candidate, self.holdouts)
         base = self._cells(self.job.base, self.holdouts) if self.job.base else {}
         against, opponent = self._opponent([h for h in self.holdouts if h.digest in self.compared])
@@ -73,21 +81,19 @@ class Evaluation:
         report = weigh(self.job, columns, against, device=self.matrix.device, noise_floor=self._noise_floor())
         return report.model_copy(update=self._accuracies(report.absent))
 
-    def _verify(self) -> None:
-        """Check every byte that will be read, before any model is loaded."""
+    def _open(self, folders: ExitStack) -> None:
+        """Check every byte that will be read, before any model is loaded; texts stay open in ``folders``."""
         for model in self.job.models:
             adapter.verify(self.root, model.path, model.digest)
         for holdout in self.holdouts:
-            manifest.verify(self.root / holdout.path, holdout.digest)
-        for snapshot in self._ancestry:
-            manifest.verify(snapshot)
+            opening = opened(self.root, holdout.path, holdout.digest)
+            self._texts[holdout.path] = folders.enter_context(opening)
+        self._ancestry = sorted({snapshot.path for model in self.job.models for snapshot in model.ancestry})
+        for path in self._ancestry:
+            self._texts[path] = folders.enter_context(opened(self.root, path))
         for tasks in self.job.tasks:
-            manifest.verify(self.root / tasks.path, tasks.digest)
-
-    @cached_property
-    def _ancestry(self) -> list[Path]:
-        """The snapshots that some model of this Job was trained on."""
-        return sorted({self.root / snapshot.path for model in self.job.models for snapshot in model.ancestry})
+            with Committed(self.root, tasks.path, tasks.digest) as held:
+                held.verify()
 
     def _opponent(self, holdouts: Sequence[HoldoutRef]) -> tuple[Against, Cells]:
         """Score the opponent: the current revision, or the base if there is none, or a byte-unigram model."""
@@ -95,7 +101,7 @@ class Evaluation:
             return "current", self._cells(self.job.current, holdouts)
         if self.job.base:
             return "base", self._cells(self.job.base, holdouts)
-        trained_on = [self.root / snapshot.path for snapshot in self.job.candidate.ancestry]
+        trained_on = [self._texts[snapshot.path] for snapshot in self.job.candidate.ancestry]
         nats_of_byte = unigram_nats(document.text for path in trained_on for document in read_documents(path))
         stand_in = self.job.candidate.model_copy(update={"digest": digest_of(repr(nats_of_byte))})
         return "unigram", {
@@ -179,10 +185,10 @@ class Evaluation:
         return self._newest[1]
 
     def _segments(self, holdout: HoldoutRef) -> list[Segment]:
-        return cut(read_documents(self.root / holdout.path), self.job.segment_bytes)
+        return cut(read_documents(self._texts[holdout.path]), self.job.segment_bytes)
 
     def _column(self, holdout: HoldoutRef, candidate: Cells, opponent: Cells, base: Cells) -> Column:
-        tainted = tainted_clusters(self.root / holdout.path, self._ancestry)
+        tainted = tainted_clusters(self._texts[holdout.path], [self._texts[path] for path in self._ancestry])
         all_cells = [
             cells[holdout.digest] for cells in (candidate, opponent, base) if holdout.digest in cells
         ]

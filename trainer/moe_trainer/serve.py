@@ -30,6 +30,7 @@ from moe_trainer.models.device import use_device
 from moe_trainer.models.generation_config import FILE, temperature_of
 from moe_trainer.server.app import ExpertServer
 from moe_trainer.server.engine import Engine
+from moe_trainer.storage.committed import Committed
 from moe_trainer.text.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -116,7 +117,7 @@ def _load_model(config: ServeConfig, store: Path) -> _Loaded:
             "InvalidConfig",
             f"each Expert can be served only once, but expert and banks name {', '.join(names)}.",
         )
-    first = adapter.verify(store, config.artefact.path, config.artefact.digest)
+    first = adapter.read(store, config.artefact.path, config.artefact.digest)
     entries: list[ServedExpert] = [*([] if first is None else [config]), *config.banks]
     composed = compose(store, [(entry.artefact.path, entry.artefact.digest) for entry in entries])
     if first is None and config.artefact.digest != composed.base.digest:
@@ -132,12 +133,11 @@ def _load_model(config: ServeConfig, store: Path) -> _Loaded:
 def _temperature(entry: ServedExpert, store: Path) -> float:
     if entry.temperature is not None:
         return entry.temperature
-    return temperature_of(_says_how(store, entry.artefact.path))
-
-
-def _says_how(store: Path, path: str) -> Path:
-    """Return the folder whose generation_config.json applies: the artefact's own if it has one, else its base's."""
-    return store / path if (store / path / FILE).exists() else checkpoint_of(store, path)
+    with Committed(store, entry.artefact.path, entry.artefact.digest) as held:
+        if FILE in held.manifest.files:
+            return temperature_of(held.show())
+    with Committed(store, *checkpoint_of(store, entry.artefact.path, entry.artefact.digest)) as base:
+        return temperature_of(base.show())
 
 
 async def serve(settings: Settings) -> None:

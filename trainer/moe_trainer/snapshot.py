@@ -27,7 +27,6 @@ from moe_formats.job_config import SnapshotJob
 from moe_formats.job_report import SnapshotHeadline, Window
 from moe_trainer.deduplication.catalogue import Rows, digits_one_by_one
 from moe_trainer.deduplication.fingerprints import (
-    Fingerprint,
     Placement,
     read_fingerprints,
     read_registry,
@@ -49,12 +48,14 @@ from moe_trainer.snapshots.holdouts import (
 from moe_trainer.snapshots.intake import Intake
 from moe_trainer.snapshots.layout import (
     FINGERPRINTS,
+    RECORD,
     REPORT,
-    read_record,
+    SnapshotRecord,
 )
 from moe_trainer.snapshots.splitting import assign
 from moe_trainer.snapshots.training_side import commit_training_side, source_weights
-from moe_trainer.storage.manifest import is_committed, sha256_of_file, verify
+from moe_trainer.storage.committed import Committed, opened
+from moe_trainer.storage.manifest import is_committed
 
 
 def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
@@ -76,7 +77,8 @@ def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
             folder = store.snapshot(job.pool_uid, job.expert.uid, digest)
             if is_committed(environment.store / folder):
                 print(f"data {digest}: this snapshot exists already", flush=True)
-                verify(environment.store / folder)
+                with Committed(environment.store, folder) as held:
+                    held.verify()
             else:
                 _make(job, intake, digest, environment.store, Path(scratch))
     return headline(environment.store, folder).model_copy(update={"tasks": tasks})
@@ -117,9 +119,11 @@ def _check_weights(job: SnapshotJob) -> None:
 
 def headline(root: Path, folder: str) -> SnapshotHeadline:
     """Return the headline of a committed snapshot."""
-    record = read_record(root / folder)
+    with Committed(root, folder) as held:
+        record = SnapshotRecord.model_validate_json(held.read(RECORD))
+        report = digest_of(held.read(REPORT))
     return SnapshotHeadline(
-        report="sha256:" + sha256_of_file(root / folder / REPORT),
+        report=report,
         path=folder,
         digest=record.digest,
         documents=record.documents,
@@ -170,7 +174,7 @@ def _add_window(
         return found
     documents = [windows.of_rows(intake, new, places)]
     if found and found[-1].clusters < job.holdout.min_clusters:
-        documents.append(windows.of_window(root / found.pop().path))
+        documents.append(windows.of_window(root, found.pop()))
     window = windows.commit_window(
         documents,
         job.segment_bytes,
@@ -185,8 +189,9 @@ def _add_window(
 def _clusters_of(found: list[Window], root: Path) -> NDArray[np.bytes_]:
     ids = bytearray()
     for window in found:
-        for fingerprint in read_fingerprints(root / window.path / FINGERPRINTS, Fingerprint):
-            ids += bytes.fromhex(fingerprint.cluster)
+        with opened(root, window.path, window.digest) as folder:
+            for fingerprint in read_fingerprints(folder / FINGERPRINTS):
+                ids += bytes.fromhex(fingerprint.cluster)
     return np.unique(np.frombuffer(ids, dtype="S8"))
 
 

@@ -221,8 +221,8 @@ class Reason(StrEnum):
     )
     PATH_NOT_ALLOWED = (
         "PathNotAllowed",
-        "The path of a source, an evaluator or a base is empty, absolute, contains `..`, or is a link that "
-        "leads out of its store.",
+        "The path of a source, an evaluator or a base is empty, absolute, contains `..`, is a link that leads out of "
+        "its store, or leads to something that is no regular file, such as a named pipe.",
     )
     DATA_MISSING = "DataMissing", "No file matches the path of a source."
     DATA_EMPTY = (
@@ -277,8 +277,9 @@ class Reason(StrEnum):
     )
     ARTEFACT_CORRUPT = (
         "ArtefactCorrupt",
-        "Stored files do not match their manifest, so they are not loaded. Restore the files, or train again "
-        "with a new spec.runID.",
+        "Stored files do not match their manifest, or there are files or links that it does not list, so nothing is "
+        "loaded. The message names the file. Remove what was added, restore the files, or train again with a new "
+        "spec.runID.",
     )
     JOB_FAILED = (
         "JobFailed",

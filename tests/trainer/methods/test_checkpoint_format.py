@@ -12,7 +12,8 @@ from moe_trainer.methods import checkpoint_format
 from moe_trainer.models import preset_format
 from moe_trainer.models.preset_config import ModelConfig, preset
 from moe_trainer.models.preset_model import Model, initialise
-from moe_trainer.storage.manifest import read_manifest, sha256_of_file, verify
+from moe_trainer.storage.committed import verify
+from moe_trainer.storage.manifest import read_manifest, sha256_of_file
 from moe_trainer.text.tokenizer import ByteTokenizer
 
 
@@ -151,8 +152,15 @@ def test_another_tokenizer_is_refused(
 
 def test_pickled_weights_are_not_even_opened(tmp_path: Path, written: tuple[Path, Digest]) -> None:
     folder = written[0]
-    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
+    pickled = folder / "pytorch_model.bin"
+    pickled.write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
+    with pytest.raises(
+        JobError, match=r"ArtefactCorrupt.*holds pytorch_model.bin, which its manifest does not"
+    ):
+        checkpoint_format.load(*written)
+    pickled.unlink()
     checkpoint_format.load(*written)
+    pickled.write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
     save_file({"x": torch.zeros(1)}, folder / "model.safetensors")
     with pytest.raises(JobError, match="ArtefactCorrupt"):
         checkpoint_format.load(*written)

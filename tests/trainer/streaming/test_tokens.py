@@ -13,7 +13,8 @@ from tests.trainer.training.conftest import Pool
 
 from moe_formats.failure import JobError
 from moe_trainer.snapshots.layout import Document, read_documents
-from moe_trainer.storage.manifest import MANIFEST, verify
+from moe_trainer.storage.committed import verify
+from moe_trainer.storage.manifest import MANIFEST
 from moe_trainer.streaming import tokens
 from moe_trainer.streaming.tokens import Planned, Streams, TokenStream, open_streams, write_streams
 from moe_trainer.text.content import Content, Role

@@ -18,7 +18,8 @@ import torch
 from moe_formats.failure import JobError, TransientError, from_exception
 from moe_formats.job_report import TrainHeadline
 from moe_trainer import train
-from moe_trainer.storage.manifest import is_committed, verify
+from moe_trainer.storage.committed import verify
+from moe_trainer.storage.manifest import is_committed
 from moe_trainer.text.tokenizer import BOS, EOS
 from moe_trainer.training import checkpoint
 from moe_trainer.training.run import Run, prepare

@@ -16,7 +16,7 @@ from moe_trainer.deduplication.fingerprints import read_registry
 from moe_trainer.evaluation.segments import tainted_clusters
 from moe_trainer.snapshots.holdouts import read_windows
 from moe_trainer.snapshots.layout import read_documents, read_record
-from moe_trainer.storage.manifest import verify
+from moe_trainer.storage.committed import verify
 
 from .conftest import Place
 
@@ -305,3 +305,42 @@ def _run_killed(place: Place, step: int) -> int:
     }
     command = [sys.executable, "-c", _KILLED_AT, str(step)]
     return subprocess.run(command, env=environment, capture_output=True, timeout=250).returncode
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["held-out.jsonl", "clusters.jsonl", "windows.jsonl"])
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_what_a_pool_remembers_is_neither_read_nor_written_through_a_pipe_or_a_link(
+    place: Place, prose: Callable[[int, str], list[str]], tmp_path: Path, name: str, kind: str
+) -> None:
+    place.text("maths", prose(30, "maths"))
+    place.snapshot(place.job("maths"))
+    (path,) = place.store.rglob(name)
+    outside = tmp_path / "outside"
+    outside.write_bytes(path.read_bytes())
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(outside)
+    before = outside.read_bytes()
+    place.text("maths", prose(40, "maths"))
+    with pytest.raises(JobError, match=f"PathNotAllowed: .*{name} is a (named pipe|link that leads out)"):
+        place.snapshot(place.job("maths"))
+    assert outside.read_bytes() == before
+
+
+@pytest.mark.parametrize("where", ["snapshots", "holdouts"])
+def test_a_file_that_was_added_to_a_snapshot_or_a_holdout_is_named(
+    place: Place, prose: Callable[[int, str], list[str]], where: str
+) -> None:
+    place.text("maths", prose(30, "maths"))
+    place.snapshot(place.job("maths"))
+    (folder,) = next(place.store.rglob(where)).iterdir()
+    (folder / "more.jsonl").write_text('{"text": "added"}')
+    if where == "holdouts":
+        place.text("maths", prose(40, "maths"))
+    with pytest.raises(
+        JobError, match=r"ArtefactCorrupt: .*holds more.jsonl, which its manifest does not list"
+    ):
+        place.snapshot(place.job("maths"))

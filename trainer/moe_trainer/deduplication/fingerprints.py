@@ -2,6 +2,7 @@
 
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
+from moe_formats.beneath import open_file
 from moe_formats.failure import JobError
 from moe_formats.format import Format
 from moe_trainer.deduplication.catalogue import Catalogue, Names, Rows, digits_of, names_of, no_names
@@ -66,14 +68,18 @@ class KnownDocument(Fingerprint):
 Print = TypeVar("Print", bound=Fingerprint)
 
 
-def read_fingerprints(path: Path, model: type[Print]) -> Iterator[Print]:
-    """Yield the fingerprints in a file; none if there is not a file.
+def read_fingerprints(path: Path) -> Iterator[Fingerprint]:
+    """Yield the fingerprints in a file of a committed folder, which must have been opened (storage/committed.py)."""
+    with path.open("rb") as file:
+        yield from _parsed(file, Fingerprint)
 
-    Raises pydantic.ValidationError for a line that is not a fingerprint.
+
+def read_known_documents(path: Path) -> Iterator[KnownDocument]:
+    """Yield the lines of ``clusters.jsonl``; none if there is not a file.
+
+    Raises pydantic.ValidationError for a line that is not one.
     """
-    for line in _lines(path):
-        if line.strip():
-            yield model.model_validate_json(line)
+    yield from _parsed(_lines(path), KnownDocument)
 
 
 def read_registry(path: Path, until: int | None = None) -> Iterator[Fingerprint]:
@@ -147,9 +153,14 @@ def _written(catalogue: Catalogue, rows: Rows, places: Placement, *, known: bool
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    if path.exists():
-        with path.open("rb") as file:
-            yield from file
+    with suppress(FileNotFoundError), open_file(path) as file:
+        yield from file
+
+
+def _parsed(lines: Iterable[bytes], model: type[Print]) -> Iterator[Print]:
+    for line in lines:
+        if line.strip():
+            yield model.model_validate_json(line)
 
 
 def _is_held_out(entry: Fingerprint) -> bool:

@@ -27,7 +27,7 @@ from moe_trainer.evaluation.segments import cut
 from moe_trainer.snapshots.layout import read_documents
 from moe_trainer.statistics.bootstrap import Ratio, bootstrap, seed_of
 from moe_trainer.statistics.clustered import Clustered
-from moe_trainer.storage import manifest
+from moe_trainer.storage.committed import opened
 
 #: Prompts that are cut from the training text of one Expert.
 TEXT_PROMPTS = 3000
@@ -145,9 +145,9 @@ def read_segments(job: DistillJob, root: Path) -> tuple[Segments, list[str]]:
     contexts, clusters = [], []
     kept = []
     for holdout, cells in complete:
-        manifest.verify(root / holdout.path, holdout.digest)
         unreadable = {number for cell in cells for number in cell.unreadable}
-        segments = cut(read_documents(root / holdout.path), job.segment_bytes)
+        with opened(root, holdout.path, holdout.digest) as folder:
+            segments = cut(read_documents(folder), job.segment_bytes)
         for number, segment in enumerate(segments):
             kept.append(number not in unreadable)
             if kept[-1]:
@@ -177,9 +177,8 @@ def prompts_from_text(job: DistillJob, root: Path) -> Prompts:
     for place, (expert, revision) in enumerate(zip(job.experts, job.roster, strict=True)):
         if expert.domain is None or not revision.ancestry:
             continue
-        own = root / revision.ancestry[-1].path
-        manifest.verify(own)
-        documents = [document.text.encode() for document in read_documents(own)]
+        with opened(root, revision.ancestry[-1].path) as own:
+            documents = [document.text.encode() for document in read_documents(own)]
         drawn = _draw_prompts(
             documents, np.random.default_rng(seed_of("prompts", revision.ancestry[-1].digest))
         )

@@ -17,6 +17,7 @@ from moe_formats.job_report import (
     Ungraded,
 )
 from moe_trainer.storage import manifest
+from moe_trainer.storage.committed import Committed
 
 REPORT = "report.json"
 
@@ -107,14 +108,12 @@ def committed_report(
     Raises JobError (ArtefactCorrupt) if an existing report was altered.
     """
     path = f"{Path(artefact).parent.as_posix()}/evaluations/{store.short(digest_of(what))}"
-    folder = root / path
-    if manifest.is_committed(folder):
-        manifest.verify(folder)
-    else:
+    if not manifest.is_committed(root / path):
         report = make()
-        with manifest.new_folder(folder, "evaluation") as working:
+        with manifest.new_folder(root / path, "evaluation") as working:
             manifest.write_file(working / REPORT, report.to_json().encode())
-    text = (folder / REPORT).read_bytes()
+    with Committed(root, path) as held:
+        text = held.read(REPORT)
     return EvaluationReport.model_validate_json(text).headline(digest_of(text), path)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from moe_formats.segment_size import CONTEXT_BYTES, SegmentBytes
 from moe_trainer.deduplication.catalogue import Catalogue, digits_of
-from moe_trainer.deduplication.fingerprints import Fingerprint, read_fingerprints, take_up
+from moe_trainer.deduplication.fingerprints import read_fingerprints, take_up
 from moe_trainer.deduplication.minhash import THRESHOLD
 from moe_trainer.deduplication.near_duplicates import Resembling, search
 from moe_trainer.snapshots.layout import FINGERPRINTS, Document
@@ -119,9 +119,9 @@ def _round_robin(queues: list[Iterator[Segment]]) -> Iterator[Segment]:
 def tainted_clusters(holdout: Path, snapshots: Iterable[Path]) -> frozenset[str]:
     """Return the holdout's clusters of which a document, or a near-duplicate of one, is in a snapshot."""
     with Catalogue() as catalogue:
-        held_out, places = take_up(catalogue, read_fingerprints(holdout / FINGERPRINTS, Fingerprint))
+        held_out, places = take_up(catalogue, read_fingerprints(holdout / FINGERPRINTS))
         for snapshot in snapshots:
-            take_up(catalogue, read_fingerprints(snapshot / FINGERPRINTS, Fingerprint))
+            take_up(catalogue, read_fingerprints(snapshot / FINGERPRINTS))
         rows = np.arange(len(catalogue))
         trained_on = rows >= len(held_out)
         seen = Resembling(trained_on)

@@ -7,14 +7,12 @@ A question's id is a digest of its content. So if two models give the same answe
 tell whose it is. If anything is wrong with the output, nothing in it counts for or against a model.
 """
 
-import errno
 import json
-import os
-import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from moe_formats.beneath import RefusedError, Root
 from moe_formats.failure import TransientError
 from moe_formats.format import Format, canonical_json, digest_of
 from moe_formats.job_config import Grading
@@ -57,7 +55,7 @@ def read_verdicts(folder: Path, asked: Iterable[str], grading: Grading) -> dict[
     """Return the score of every id that was asked; raises TransientError (GraderFailed) if anything is wrong."""
     ids = set(asked)
     try:
-        return parse_verdicts(_read(folder / OUTPUT, limit=(len(ids) + 1) * MAX_LINE_BYTES), ids)
+        return parse_verdicts(_read(folder, limit=(len(ids) + 1) * MAX_LINE_BYTES), ids)
     except BadOutputError as error:
         raise TransientError(
             "GraderFailed",
@@ -106,22 +104,17 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _read(path: Path, *, limit: int) -> bytes:
-    """Return a file's bytes, without following a link or waiting for a pipe that a grader may have put there."""
+def _read(folder: Path, *, limit: int) -> bytes:
+    """Return the bytes of the output, without following a link or waiting for a pipe that a grader may have put there."""
     try:
-        with open(path, "rb", opener=_at_face_value) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise BadOutputError("is not a file")
-            text = file.read(limit + 1)
+        with Root(folder) as root:
+            text = root.read(OUTPUT, limit + 1, links=False)
+    except RefusedError as error:
+        raise BadOutputError(f"cannot be read: it {error.what}, which is not a file") from None
     except FileNotFoundError:
         raise BadOutputError("does not exist") from None
     except OSError as error:
-        what = "is a link" if error.errno == errno.ELOOP else f"cannot be read ({error.strerror})"
-        raise BadOutputError(what) from None
+        raise BadOutputError(f"cannot be read ({error.strerror})") from None
     if len(text) > limit:
         raise BadOutputError(f"has more than {limit} bytes, which is too much for this number of answers")
     return text
-
-
-def _at_face_value(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -15,7 +15,8 @@ from moe_trainer.evaluation.report import REPORT, EvaluationReport
 from moe_trainer.evaluators.answers import Answers, AnswersKey, kept_answers
 from moe_trainer.evaluators.tasks import read_items
 from moe_trainer.evaluators.verdicts import Asked
-from moe_trainer.storage import manifest
+from moe_trainer.storage.committed import Committed
+from moe_trainer.storage.manifest import corrupt
 
 
 def open_gradings(job: GradeJob, environment: Environment) -> Iterator[Asked]:
@@ -28,7 +29,6 @@ def open_gradings(job: GradeJob, environment: Environment) -> Iterator[Asked]:
     models = [model for model in (report.job.candidate, report.job.opponent) if model is not None]
     for number, grading in enumerate(job.gradings):
         asked = tasks[grading.evaluator]
-        manifest.verify(root / asked.path, asked.digest)
         yield Asked(
             grading=grading,
             items=read_items(root, asked),
@@ -40,12 +40,12 @@ def open_gradings(job: GradeJob, environment: Environment) -> Iterator[Asked]:
 
 def graded_report(job: GradeJob, root: Path) -> EvaluationReport:
     """Return the report of the evaluation that a Job finishes; raises JobError (ArtefactCorrupt)."""
-    folder = root / job.evaluation
-    manifest.verify(folder)
-    text = (folder / REPORT).read_bytes()
+    with Committed(root, job.evaluation) as held:
+        text = held.read(REPORT)
     if digest_of(text) != job.report:
-        raise manifest.corrupt(
-            folder, f"the digest of its report is {digest_of(text)}, not {job.report} as expected"
+        raise corrupt(
+            root / job.evaluation,
+            f"the digest of its report is {digest_of(text)}, not {job.report} as expected",
         )
     return EvaluationReport.model_validate_json(text)
 

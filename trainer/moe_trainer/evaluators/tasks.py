@@ -25,6 +25,7 @@ from moe_trainer.environment import Environment
 from moe_trainer.sources.compression import DamagedError, decompressed
 from moe_trainer.sources.files import File, Files, files_of
 from moe_trainer.sources.records import MAX_RECORD_BYTES
+from moe_trainer.storage.committed import Committed
 from moe_trainer.storage.manifest import new_folder, read_manifest
 
 ITEMS = "items.jsonl"
@@ -81,14 +82,16 @@ def freeze(source: EvaluatorSource, pool_uid: str, environment: Environment) -> 
 
 
 def read_items(root: Path, tasks: TasksRef) -> list[Item]:
-    """Return the items of a committed folder, which must have been verified."""
-    lines = (root / tasks.path / ITEMS).read_text(encoding="utf-8").split("\n")
+    """Return the items of a committed folder; raises JobError (ArtefactCorrupt)."""
+    with Committed(root, tasks.path, tasks.digest) as held:
+        lines = held.read(ITEMS).decode().split("\n")
     return [Item.model_validate_json(line) for line in lines if line]
 
 
 def read_rules(root: Path, tasks: TasksRef) -> TaskRules:
-    """Return the rules of a committed folder."""
-    return TaskRules.model_validate_json((root / tasks.path / RULES).read_text())
+    """Return the rules of a committed folder; raises JobError (ArtefactCorrupt)."""
+    with Committed(root, tasks.path, tasks.digest) as held:
+        return TaskRules.model_validate_json(held.read(RULES))
 
 
 def _read(files: Files, source: EvaluatorSource) -> Iterator[Item]:

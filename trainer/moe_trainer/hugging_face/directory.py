@@ -6,6 +6,7 @@ transformers does not have. The small files are written again as they were.
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,18 @@ def load_decoder(folder: Path) -> Decoder:
         use_safetensors=True,
         attn_implementation=_ATTENTION,
     )
-    return _decoder(folder, network.to(torch.get_default_device()), found)
+    network = network.to(torch.get_default_device())
+    if any(stored.dtype == torch.float32 for stored in found.values()):
+        _take_off_disk(network)
+    return _decoder(folder, network, found)
+
+
+@torch.no_grad()
+def _take_off_disk(network: PreTrainedModel) -> None:
+    """Copy the weights that are the mapped bytes of their file, which somebody may write to after they were verified."""
+    for tensor in chain(network.parameters(), network.buffers()):
+        if tensor.device.type == "cpu":
+            tensor.data = tensor.data.clone()
 
 
 def outline_decoder(folder: Path) -> tuple[Decoder, dict[str, RowReader]]:

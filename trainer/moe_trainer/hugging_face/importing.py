@@ -19,6 +19,7 @@ from moe_formats.job_config import ImportedBase
 from moe_formats.segment_size import SegmentBytes
 from moe_trainer.environment import Environment
 from moe_trainer.sources.files import File, Files, LocalFiles, files_of
+from moe_trainer.storage.committed import Committed
 from moe_trainer.storage.manifest import MANIFEST, FileEntry, Manifest, is_committed, new_folder
 from moe_trainer.text.tokenizer import is_byte_level
 from moe_trainer.weights import safetensors_header
@@ -43,9 +44,9 @@ def import_base(
     """
     final, where = environment.store / store.imported(pool_uid, base.digest), f"{base.root}/{base.path}"
     if is_committed(final):
-        context_length.check(
-            context_length.shortfall_of_checkpoint(where, (final / CONFIG).read_bytes(), segment_bytes)
-        )
+        with Committed(environment.store, store.imported(pool_uid, base.digest), base.digest) as held:
+            config = held.read(CONFIG)
+        context_length.check(context_length.shortfall_of_checkpoint(where, config, segment_bytes))
         return
     files = files_of(base.root, environment)
     taken = _taken(files, base.path, where)
@@ -76,6 +77,9 @@ def _taken(files: Files, path: str, where: str) -> list[File]:
     """Return the files of a checkpoint that are copied; raises JobError (BaseMissing), which says what is missing."""
     found = files.matching(f"{path}/*" if path else "*")
     taken = [file for file in found if _is_taken(_name(file))]
+    for file in taken:
+        if not _name(file).isprintable():
+            raise _no_base(where, f"the name of {file} has characters that are no text; rename it")
     names = {_name(file) for file in taken}
     lacks = [name for name in _NEEDED if name not in names]
     if not any(name.endswith(".safetensors") for name in names):

@@ -1,4 +1,7 @@
-"""The record of an adapter, and verifying an adapter together with its base. Imports no torch."""
+"""The record of an adapter, and verifying an adapter together with its base. Imports no torch.
+
+Nothing is read by the path of an artefact: only what its manifest lists (storage/committed.py).
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +13,8 @@ from moe_formats.failure import JobError
 from moe_formats.format import Digest, Format
 from moe_formats.job_config import ArtefactRef
 from moe_formats.training_spec import MethodName
-from moe_trainer.storage.manifest import corrupt, read_format, read_manifest
-from moe_trainer.storage.manifest import verify as verify_folder
+from moe_trainer.storage.committed import Committed, opened
+from moe_trainer.storage.manifest import corrupt, read_format
 
 #: An artefact with this file is an adapter.
 ADAPTER = "adapter.json"
@@ -25,15 +28,14 @@ class AdapterRecord(Format):
 
 
 def read(store: Path, path: str, digest: Digest) -> AdapterRecord | None:
-    """Verify an adapter and return its record; return None for a checkpoint, which is not verified here.
+    """Return the record of an adapter, which is verified; None for a checkpoint. No other file is verified here.
 
     Raises JobError (ArtefactCorrupt).
     """
-    manifest, _ = read_manifest(store / path)
-    if ADAPTER not in manifest.files:
-        return None
-    verify_folder(store / path, digest)
-    return _record(store / path)
+    with Committed(store, path, digest) as held:
+        if ADAPTER not in held.manifest.files:
+            return None
+        return read_format(held.show(), ADAPTER, AdapterRecord)
 
 
 def verify(store: Path, path: str, digest: Digest) -> AdapterRecord | None:
@@ -42,12 +44,11 @@ def verify(store: Path, path: str, digest: Digest) -> AdapterRecord | None:
     Raises JobError (ArtefactCorrupt).
     """
     record = read(store, path, digest)
-    if record is None:
-        verify_folder(store / path, digest)
-        return None
-    with needing_base(store / path, record):
-        verify_folder(store / record.base.path, record.base.digest)
-    return record
+    with opened(store, path, digest):
+        if record is None:
+            return None
+    with needing_base(store / path, record), opened(store, record.base.path, record.base.digest):
+        return record
 
 
 @contextmanager
@@ -63,10 +64,7 @@ def needing_base(folder: Path, record: AdapterRecord) -> Iterator[None]:
         ) from None
 
 
-def checkpoint_of(store: Path, path: str) -> Path:
-    """Return the folder of the checkpoint that an artefact is, or that it needs as base; nothing is verified."""
-    return store / (_record(store / path).base.path if (store / path / ADAPTER).exists() else path)
-
-
-def _record(folder: Path) -> AdapterRecord:
-    return read_format(folder, ADAPTER, AdapterRecord)
+def checkpoint_of(store: Path, path: str, digest: Digest) -> tuple[str, Digest]:
+    """Return path and digest of the checkpoint that an artefact is, or that it needs as base; raises what ``read`` raises."""
+    record = read(store, path, digest)
+    return (path, digest) if record is None else (record.base.path, record.base.digest)

@@ -11,6 +11,7 @@ So an adapter's base is always a checkpoint, and repeated refreshes never increa
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -28,9 +29,11 @@ from moe_trainer.methods.method import AdapterMethod, Method
 from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.models.generation_config import set_temperature
 from moe_trainer.parallel.filling import fill, is_outline, put, rows_of_all
+from moe_trainer.parallel.holding import held_together
 from moe_trainer.parallel.processes import ALONE, Processes
 from moe_trainer.parallel.spread import spread
 from moe_trainer.storage import manifest
+from moe_trainer.storage.committed import opened
 from moe_trainer.text.tokenizer import Tokenizer
 from moe_trainer.weights.reading import RowReader
 from moe_trainer.weights.writing import TensorStream
@@ -51,6 +54,11 @@ class Start:
     added: Iterable[
         tuple[str, RowReader]
     ] = ()  #: The tensors that the method added, if the weights are still to be filled in.
+    folders: ExitStack = field(default_factory=ExitStack)  #: What is held open for the readers above.
+
+    def close(self) -> None:
+        """Close the folders from which weights are read, once all of them are; raises JobError (ArtefactCorrupt)."""
+        self.folders.close()
 
     def take_part(self, processes: Processes, shard: bool | None = None) -> None:
         """Reduce the model to this process's part, as ``spread`` does, and fill in its weights."""
@@ -69,7 +77,8 @@ def load(store: Path, path: str, digest: Digest) -> tuple[CausalModel, Tokenizer
     model, tokenizer = _checkpoint(store, path, digest, record)
     if record is None:
         return model, tokenizer
-    ADAPTERS[record.method].load(store / path, model)
+    with opened(store, path, digest) as folder:
+        ADAPTERS[record.method].load(folder, model)
     return model.eval(), tokenizer
 
 
@@ -85,9 +94,10 @@ def load_spread(
         model, tokenizer = load(store, path, digest)
         spread(model, processes)
         return model, tokenizer
-    outline = _outline(store, path, digest, record, processes)
-    spread(outline.model, processes)
-    fill(outline.model, processes, outline.weights.items())
+    with ExitStack() as folders:
+        outline = _outline(store, path, digest, record, processes, folders)
+        spread(outline.model, processes)
+        fill(outline.model, processes, outline.weights.items())
     return outline.model, outline.tokenizer
 
 
@@ -110,12 +120,14 @@ def start(
         return _start_in_parts(store, parent, record, training, seed, processes)
     model, tokenizer = _checkpoint(store, parent.path, parent.digest, record)
     if merged is not None:
-        merged.load(store / parent.path, model)
+        with opened(store, parent.path, parent.digest) as folder:
+            merged.load(folder, model)
     METHODS[training.method].attach(model, training, seed)
     if training.method == "Full":
         return Start(model, tokenizer, base=None)
     if record is not None:
-        put(model, METHODS[training.method].stored(store / parent.path, model, training))
+        with opened(store, parent.path, parent.digest) as folder:
+            put(model, METHODS[training.method].stored(folder, model, training))
     return Start(model, tokenizer, _base(parent, record), rows_of_all(model))
 
 
@@ -156,7 +168,8 @@ def _start_in_parts(
     processes: Processes,
 ) -> Start:
     """Attach a method to the outline of a checkpoint; the result says what will fill in both."""
-    outline = _outline(store, parent.path, parent.digest, record, processes)
+    folders = ExitStack()
+    outline = _outline(store, parent.path, parent.digest, record, processes, folders)
     model, method = outline.model, METHODS[training.method]
     before = {id(weight): name for name, weight in model.weights().items()}
     method.attach(model, training, seed)
@@ -165,11 +178,13 @@ def _start_in_parts(
         for name, weight in model.weights().items()
         if id(weight) in before
     }
-    added = (
-        method.initial(model, seed) if record is None else method.stored(store / parent.path, model, training)
-    )
+    if record is None:
+        added = method.initial(model, seed)
+    else:
+        adapter_folder = held_together(store, parent.path, parent.digest, processes, folders)
+        added = method.stored(adapter_folder, model, training)
     base = None if training.method == "Full" else _base(parent, record)
-    return Start(model, outline.tokenizer, base, weights, added)
+    return Start(model, outline.tokenizer, base, weights, added, folders)
 
 
 def _base(parent: ArtefactRef, record: AdapterRecord | None) -> ArtefactRef:
@@ -179,13 +194,17 @@ def _base(parent: ArtefactRef, record: AdapterRecord | None) -> ArtefactRef:
 
 
 def _outline(
-    store: Path, path: str, digest: Digest, record: AdapterRecord | None, processes: Processes
+    store: Path,
+    path: str,
+    digest: Digest,
+    record: AdapterRecord | None,
+    processes: Processes,
+    folders: ExitStack,
 ) -> checkpoint_format.Outline:
-    """Return the outline of the checkpoint that an artefact is or needs; all processes share the work of verifying it."""
+    """Return the outline of the checkpoint that an artefact is or needs, whose folder stays open in ``folders``."""
 
     def verified(path: str, digest: Digest) -> checkpoint_format.Outline:
-        processes.together(lambda: manifest.verify(store / path, digest, processes.share()))
-        return checkpoint_format.outline(store / path)
+        return checkpoint_format.outline(held_together(store, path, digest, processes, folders))
 
     if record is None:
         return verified(path, digest)
@@ -198,6 +217,8 @@ def _checkpoint(
 ) -> tuple[CausalModel, Tokenizer]:
     """Load the checkpoint that an artefact is, or that it needs as base."""
     if record is None:
-        return checkpoint_format.load(store / path, digest)
-    with adapter.needing_base(store / path, record):
-        return checkpoint_format.load(store / record.base.path, record.base.digest)
+        with opened(store, path, digest) as folder:
+            return checkpoint_format.read(folder)
+    base = record.base
+    with adapter.needing_base(store / path, record), opened(store, base.path, base.digest) as folder:
+        return checkpoint_format.read(folder)

@@ -4,6 +4,7 @@
     report.json  manifest.json
 
     checkpoint_format.load(folder, digest) -> (model, tokenizer)     verifies every byte first
+    checkpoint_format.read(folder) -> (model, tokenizer)             from a folder that was verified and is open
     checkpoint_format.outline(folder) -> Outline                     the same without weights, which are read by rows
     checkpoint_format.write(folder, model, tokenizer, report) -> digest
 
@@ -19,7 +20,8 @@ from moe_formats.format import Digest
 from moe_trainer.models import preset_format
 from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.models.preset_model import Model
-from moe_trainer.storage.manifest import new_folder, read_manifest, verify
+from moe_trainer.storage.committed import opened
+from moe_trainer.storage.manifest import new_folder, read_manifest
 from moe_trainer.text.tokenizer import ByteTokenizer, Tokenizer
 from moe_trainer.weights.reading import RowReader
 from moe_trainer.weights.writing import TensorStream
@@ -88,7 +90,12 @@ def load(folder: Path, digest: Digest | None) -> tuple[CausalModel, Tokenizer]:
     together (``None`` accepts any manifest, and is for artefacts that have not been named yet); ModelUnsupported or
     TokenizerUnsupported if it cannot be trained here.
     """
-    verify(folder, digest)
+    with opened(folder.parent, folder.name, digest) as files:
+        return read(files)
+
+
+def read(folder: Path) -> tuple[CausalModel, Tokenizer]:
+    """Return what ``load`` returns; the folder must have been verified and opened (storage/committed.py)."""
     if preset_format.is_preset(folder):
         return preset_format.load(folder), ByteTokenizer()
     from moe_trainer.hugging_face import directory  # transformers takes seconds to import
@@ -97,9 +104,9 @@ def load(folder: Path, digest: Digest | None) -> tuple[CausalModel, Tokenizer]:
 
 
 def outline(folder: Path) -> Outline:
-    """Return what ``load`` returns, without weights, which are read by rows; the folder must have been verified.
+    """Return what ``load`` returns, without weights, which are read by rows as long as the folder is open.
 
-    Raises the same JobErrors as ``load``.
+    The folder must have been verified and opened (storage/committed.py). Raises the same JobErrors as ``load``.
     """
     if preset_format.is_preset(folder):
         model, weights = preset_format.outline(folder)

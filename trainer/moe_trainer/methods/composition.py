@@ -22,6 +22,7 @@ from moe_trainer.methods import adapter, checkpoint_format
 from moe_trainer.methods.expert_bank import ExpertBank, bankable
 from moe_trainer.models.bank_layers import CLOSED
 from moe_trainer.models.causal_model import CausalModel
+from moe_trainer.storage.committed import opened
 from moe_trainer.text.tokenizer import Tokenizer
 
 
@@ -65,11 +66,17 @@ def compose(store: Path, banks: Sequence[tuple[str, Digest]]) -> Composition:
 
     Raises JobError: ArtefactCorrupt, or InvalidConfig if one is not a bank, or their bases differ.
     """
-    base = _common_base(store, banks)
-    model, tokenizer = checkpoint_format.load(store / base.path, base.digest)
+    record = _common_record(store, banks)
+    base = record.base
+    with (
+        adapter.needing_base(store / banks[0][0], record),
+        opened(store, base.path, base.digest) as folder,
+    ):
+        model, tokenizer = checkpoint_format.read(folder)
     ends = [bankable(model)[0].mixture.router.experts]
-    for path, _ in banks:
-        ExpertBank().load(store / path, model)
+    for path, digest in banks:
+        with opened(store, path, digest) as folder:
+            ExpertBank().load(folder, model)
         ends.append(model.mixtures[0].router.experts)
     visible_ME = torch.zeros(len(banks) + 1, ends[-1], dtype=torch.bool)
     visible_ME[:, : ends[0]] = True
@@ -80,21 +87,23 @@ def compose(store: Path, banks: Sequence[tuple[str, Digest]]) -> Composition:
     return Composition(model.eval(), tokenizer, base, visible_ME)
 
 
-def _common_base(store: Path, banks: Sequence[tuple[str, Digest]]) -> ArtefactRef:
-    bases = {}
+def _common_record(store: Path, banks: Sequence[tuple[str, Digest]]) -> adapter.AdapterRecord:
+    """Return the record of a bank, whose base is that of all."""
+    records = {}
     for path, digest in banks:
-        record = adapter.verify(store, path, digest)
+        record = adapter.read(store, path, digest)
         if record is None or record.method != "ExpertBank":
             what = "a checkpoint" if record is None else f"an adapter made by {record.method}"
             raise JobError(
                 "InvalidConfig",
                 f"{path} is {what}, but only banks can be composed: leave it out, or train it with method ExpertBank.",
             )
-        bases[record.base.digest] = record.base
-    if len(bases) != 1:
-        named = ", ".join(sorted(f"{base.revision} ({base.digest})" for base in bases.values())) or "none"
+        records[record.base.digest] = record
+    if len(records) != 1:
+        bases = [record.base for record in records.values()]
+        named = ", ".join(sorted(f"{base.revision} ({base.digest})" for base in bases)) or "none"
         raise JobError(
             "InvalidConfig",
-            f"only banks of the same base can be composed, but these have {len(bases)}: {named}. Name banks of one base only.",
+            f"only banks of the same base can be composed, but these have {len(records)}: {named}. Name banks of one base only.",
         )
-    return next(iter(bases.values()))
+    return next(iter(records.values()))

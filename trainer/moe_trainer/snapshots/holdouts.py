@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
+from moe_formats.beneath import append_to, read_file
 from moe_formats.job_report import Window
 from moe_trainer.deduplication.catalogue import Catalogue, Rows
 from moe_trainer.deduplication.fingerprints import (
-    KnownDocument,
     Placement,
     fingerprint_lines,
     known_lines,
     names_in,
-    read_fingerprints,
+    read_known_documents,
     read_registry,
     take_up,
 )
@@ -31,10 +31,8 @@ def read_clusters(path: Path, catalogue: Catalogue) -> tuple[Rows, Placement]:
 
     Returns the rows of all of them, ascending, and their placement; none before the Expert's first snapshot.
     """
-    if not path.exists():
-        return take_up(catalogue, ())
     there = Index(catalogue.names, np.arange(len(catalogue)))
-    rows, places = take_up(catalogue, read_fingerprints(path, KnownDocument), there)
+    rows, places = take_up(catalogue, read_known_documents(path), there)
     order = np.argsort(rows)
     return rows[order], places.of(order)
 
@@ -47,9 +45,10 @@ def write_clusters(path: Path, catalogue: Catalogue, rows: Rows, places: Placeme
 
 def read_windows(path: Path) -> list[Window]:
     """Return an Expert's windows, oldest first."""
-    return (
-        [Window.model_validate_json(line) for line in path.read_text().splitlines()] if path.exists() else []
-    )
+    try:
+        return [Window.model_validate_json(line) for line in read_file(path).splitlines()]
+    except FileNotFoundError:
+        return []
 
 
 def write_windows(path: Path, windows: Iterable[Window]) -> None:
@@ -67,7 +66,7 @@ def append_to_registry(path: Path, catalogue: Catalogue, rows: Rows, places: Pla
     if not len(new):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
+    with append_to(path) as file:
         file.write(b"\n")  # ends a line that a kill may have cut short
         file.writelines(fingerprint_lines(catalogue, by_name(catalogue.names, new), places))
         file.flush()

@@ -57,7 +57,7 @@ class SnapshotRecord(Format):
 
 
 def read_documents(folder: Path) -> Iterator[Document]:
-    """Yield the documents of a snapshot or a holdout, in their order; the folder must have been verified."""
+    """Yield the documents of a snapshot or a holdout, in their order; the folder must be open (storage/committed.py)."""
     with (folder / DOCUMENTS).open(encoding="utf-8") as file:
         for line in file:
             yield Document.model_validate_json(line)
@@ -70,5 +70,5 @@ def document_line(cluster: str, content: bytes, source: int | None = None) -> by
 
 
 def read_record(folder: Path) -> SnapshotRecord:
-    """Return a snapshot's record."""
+    """Return a snapshot's record; the folder must be open (storage/committed.py)."""
     return SnapshotRecord.model_validate_json((folder / RECORD).read_text())

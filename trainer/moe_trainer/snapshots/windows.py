@@ -19,6 +19,7 @@ from moe_trainer.deduplication.catalogue import Rows, digits_of
 from moe_trainer.deduplication.fingerprints import Placement, fingerprint_lines
 from moe_trainer.snapshots.intake import Intake
 from moe_trainer.snapshots.layout import DOCUMENTS, FINGERPRINTS, document_line, read_documents
+from moe_trainer.storage.committed import opened
 from moe_trainer.storage.manifest import new_folder, read_manifest
 
 
@@ -45,9 +46,13 @@ def of_rows(intake: Intake, rows: Rows, places: Placement) -> Iterator[HeldOut]:
         yield HeldOut(cluster, name, int(intake.sizes[row]), document_line(cluster, content), fingerprint)
 
 
-def of_window(folder: Path) -> Iterator[HeldOut]:
-    """Yield the documents of a committed window."""
-    with (folder / DOCUMENTS).open("rb") as lines, (folder / FINGERPRINTS).open("rb") as prints:
+def of_window(root: Path, window: Window) -> Iterator[HeldOut]:
+    """Yield the documents of a committed window in a store; raises JobError (ArtefactCorrupt)."""
+    with (
+        opened(root, window.path, window.digest) as folder,
+        (folder / DOCUMENTS).open("rb") as lines,
+        (folder / FINGERPRINTS).open("rb") as prints,
+    ):
         for document, line, fingerprint in zip(read_documents(folder), lines, prints, strict=True):
             size = len(document.text.encode())
             yield HeldOut(document.cluster, document.name(), size, line, fingerprint)

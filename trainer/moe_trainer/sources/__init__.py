@@ -1,6 +1,7 @@
 """Where documents come from: files of a claim or an object store, read one document at a time.
 
 files.py           listing and opening files; which files a source's root stands for
+listing.py         the files beneath a folder that a glob matches
 object_store.py    the same for a store that speaks S3
 compression.py     compressed files
 records.py         lines of jsonl, rows of parquet

@@ -9,7 +9,6 @@ Globs have the same meaning everywhere (that of ``pathlib.Path.glob``): ``*`` an
 
 import io
 import os
-import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -17,8 +16,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Protocol
 
+from moe_formats.beneath import Root, printable
 from moe_formats.failure import JobError, TransientError
 from moe_trainer.environment import Environment
+from moe_trainer.sources.listing import is_wild, list_files, parts_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class File:
     version: str = ""  #: The entity tag of an object; empty for a file.
 
     def __str__(self) -> str:
-        return f"{self.root}/{self.path}"
+        return f"{self.root}/{printable(self.path)}"
 
 
 class Files(Protocol):
@@ -49,8 +50,9 @@ class Files(Protocol):
 class LocalFiles:
     """Files beneath a folder: a mounted claim.
 
-    A path that leads out of the folder, by ``..``, because it is absolute or through a link, is refused before it
-    is opened.
+    Nothing outside of the folder is ever opened, and nothing but regular files, whatever is put in their place between
+    listing and opening (moe_formats/beneath.py): a path that leads out by ``..``, because it is absolute or through a
+    link, is refused.
     """
 
     def __init__(self, root: str, folder: Path) -> None:
@@ -59,31 +61,25 @@ class LocalFiles:
 
     def matching(self, pattern: str) -> list[File]:
         """Return the files that a glob matches, sorted; raises JobError (PathNotAllowed, DataMissing)."""
-        if not self._folder.is_dir():
+        try:
+            root = Root(self._folder, self._root)
+        except (FileNotFoundError, NotADirectoryError):
             raise JobError(
                 "DataMissing", f"source root {self._root!r} is not mounted: no such store or claim here."
-            )
-        try:
-            matches = sorted(self._folder.glob(pattern))
-        except ValueError as error:
-            raise JobError("PathNotAllowed", f"source path {pattern!r} is not a glob: {error}.") from None
-        inside = self._folder.resolve()
-        found = []
-        for match in matches:
-            path = match.relative_to(self._folder).as_posix()
-            if not match.resolve().is_relative_to(inside):
-                raise JobError(
-                    "PathNotAllowed",
-                    f"{self._root}/{path} is a link that leads out of {self._root!r}: "
-                    "copy the file there instead.",
-                )
-            if match.is_file():
-                found.append(File(self._root, path, match.stat().st_size))
-        return found
+            ) from None
+        with root:
+            try:
+                found = [File(self._root, path, size) for path, size in list_files(root, pattern)]
+            except ValueError as error:
+                raise JobError("PathNotAllowed", f"source path {pattern!r} is not a glob: {error}.") from None
+        return sorted(found, key=lambda file: file.path.split("/"))
 
     @contextmanager
     def open(self, file: File) -> Iterator[io.RawIOBase]:
-        """Open a file; raises TransientError (DataChanged) if it has changed by the time it is closed."""
+        """Open a file; raises TransientError (DataChanged) if it has changed by the time it is closed.
+
+        Raises JobError (PathNotAllowed) if it is no regular file beneath the folder any more.
+        """
         descriptor = self._descriptor(file)
         try:
             before = _version(descriptor)
@@ -99,8 +95,9 @@ class LocalFiles:
 
     def _descriptor(self, file: File) -> int:
         try:
-            return os.open(self._folder / file.path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+            with Root(self._folder, self._root) as root:
+                return root.descriptor(file.path)
+        except (FileNotFoundError, NotADirectoryError):
             raise changed(file, "it was listed, but no longer exists") from None
         except PermissionError:
             raise JobError(
@@ -123,14 +120,11 @@ def _version(descriptor: int) -> tuple[int, int]:
     return state.st_size, state.st_mtime_ns
 
 
-_WILDCARDS = re.compile(r"[*?\[]")
-
-
 def matches(path: str, pattern: str) -> bool:
     """Return whether a glob matches the path of an object."""
     parts = path.split("/")
     reached = {0}  # how many parts of the path the glob can have matched so far
-    for wanted in _parts(pattern):
+    for wanted in parts_of(pattern):
         if wanted == "**":
             reached = set(range(min(reached, default=len(parts)), len(parts)))
         else:
@@ -140,13 +134,9 @@ def matches(path: str, pattern: str) -> bool:
 
 def literal_folder(pattern: str) -> str:
     """Return the folder that contains everything a glob can match: its parts before the first wildcard."""
-    folders = _parts(pattern)[:-1]
-    literal = next((at for at, part in enumerate(folders) if _WILDCARDS.search(part)), len(folders))
+    folders = parts_of(pattern)[:-1]
+    literal = next((at for at, part in enumerate(folders) if is_wild(part)), len(folders))
     return "/".join(folders[:literal])
-
-
-def _parts(pattern: str) -> list[str]:
-    return [part for part in pattern.split("/") if part not in ("", ".")]
 
 
 def files_of(root: str, environment: Environment) -> Files:

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from moe_formats.beneath import RefusedError, read_file
 from moe_formats.format import Format, digest_of
 from moe_trainer.storage.manifest import replace_file
 
@@ -17,8 +18,8 @@ Kept = TypeVar("Kept", bound=Format)
 def read_cell(path: Path, kind: type[Kept]) -> Kept | None:
     """Return what was kept, or None if it was never written or is damaged."""
     try:
-        checksum, _, text = path.read_text().partition("\n")
-    except (FileNotFoundError, UnicodeDecodeError):
+        checksum, _, text = read_file(path).decode().partition("\n")
+    except (FileNotFoundError, UnicodeDecodeError, RefusedError):
         return None
     if digest_of(text) != checksum:
         return None

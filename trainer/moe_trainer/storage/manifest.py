@@ -10,6 +10,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import BinaryIO, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
+from moe_formats.beneath import RefusedError, Root, read_file
 from moe_formats.failure import JobError
 from moe_formats.format import Digest, Format, digest_of
 from moe_formats.store import IMPORTS
@@ -58,50 +60,35 @@ def new_folder(final: Path, kind: Kind, alive: Callable[[], None] = lambda: None
     try:
         yield working
         _write_manifest(working, kind, alive)
-        if final.exists() and not (final / MANIFEST).exists():
-            shutil.rmtree(final)  # not committed, so it does not exist for anybody
-        if not final.exists():
+        if os.path.lexists(final) and not is_committed(final):
+            remove(final)  # not committed, so it does not exist for anybody
+        if not os.path.lexists(final):
             working.rename(final)
             sync_folder(final.parent)
     finally:
         shutil.rmtree(working, ignore_errors=True)
 
 
-def verify(folder: Path, digest: Digest | None = None, share: slice = slice(None)) -> Manifest:
-    """Return the manifest of a committed folder after checking every byte of its files.
-
-    ``share`` selects the files, in the order of their names, that this process checks where several share the work.
-
-    Raises JobError (ArtefactCorrupt) if the manifest is missing, is not the one that ``digest`` names,
-    or a file's size or checksum differs.
-    """
-    manifest, found = read_manifest(folder)
-    if digest is not None and found != digest:
-        raise corrupt(folder, f"the digest of its manifest is {found}, not {digest} as expected")
-    for name, entry in sorted(manifest.files.items())[share]:
-        path = folder / name
-        if not path.is_file():
-            raise corrupt(folder, f"{name} is missing")
-        if path.stat().st_size != entry.size or sha256_of_file(path) != entry.sha256:
-            raise corrupt(
-                folder, f"{name} is not what its manifest says ({entry.size} bytes, {entry.sha256})"
-            )
-    return manifest
-
-
 def read_manifest(folder: Path) -> tuple[Manifest, Digest]:
     """Return a folder's manifest and its digest, without reading the files it lists."""
     try:
-        text = (folder / MANIFEST).read_bytes()
-    except FileNotFoundError:
-        raise corrupt(folder, "it has no manifest.json, so it was never committed") from None
+        text = read_file(folder / MANIFEST)
+    except RefusedError as error:
+        raise corrupt(folder, f"its {MANIFEST} {error.what}") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise corrupt(folder, f"it has no {MANIFEST}, so it was never committed") from None
+    return parse_manifest(folder, text), digest_of(text)
+
+
+def parse_manifest(folder: Path, text: bytes) -> Manifest:
+    """Return the manifest in a file's bytes; raises JobError (ArtefactCorrupt), also if it names files outside."""
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
-        raise corrupt(folder, f"its manifest.json cannot be read: {error.errors()[0]['msg']}") from None
-    if any(name.startswith("/") or ".." in name.split("/") for name in manifest.files):
-        raise corrupt(folder, "its manifest.json names files outside of it")
-    return manifest, digest_of(text)
+        raise corrupt(folder, f"its {MANIFEST} cannot be read: {error.errors()[0]['msg']}") from None
+    if not all(map(_is_beneath, manifest.files)):
+        raise corrupt(folder, f"its {MANIFEST} names files outside of it")
+    return manifest
 
 
 def read_format(folder: Path, name: str, kind: type[Parsed]) -> Parsed:
@@ -114,8 +101,11 @@ def read_format(folder: Path, name: str, kind: type[Parsed]) -> Parsed:
 
 
 def is_committed(folder: Path) -> bool:
-    """Return whether the folder has a manifest."""
-    return (folder / MANIFEST).is_file()
+    """Return whether the folder has a manifest, as a regular file."""
+    try:
+        return stat.S_ISREG((folder / MANIFEST).lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def corrupt(folder: Path, what: str) -> JobError:
@@ -179,13 +169,32 @@ def sync_folder(folder: Path) -> None:
 
 def _write_manifest(folder: Path, kind: Kind, alive: Callable[[], None]) -> None:
     files = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb") as file:
+    with Root(folder) as root:
+        for path in sorted(_files_in(folder)):
+            with root.open(path, links=False) as file:
                 os.fsync(file.fileno())
-            files[path.relative_to(folder).as_posix()] = FileEntry(
-                sha256=sha256_of_file(path), size=path.stat().st_size
-            )
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                files[path] = FileEntry(sha256=sha256, size=os.fstat(file.fileno()).st_size)
             alive()
     write_file(folder / MANIFEST, Manifest(kind=kind, files=files).to_json().encode())
     sync_folder(folder)
+
+
+def _files_in(folder: Path) -> Iterator[str]:
+    """Yield the paths of everything in a folder but folders; links are not followed."""
+    for where, folders, names in os.walk(folder):
+        links = [name for name in folders if (Path(where) / name).is_symlink()]
+        for name in (*names, *links):
+            yield (Path(where) / name).relative_to(folder).as_posix()
+
+
+def remove(path: Path) -> None:
+    """Remove a folder, or whatever lies there instead; a link's target is left alone."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _is_beneath(name: str) -> bool:
+    return not {"", ".", ".."} & set(name.split("/")) and "\0" not in name

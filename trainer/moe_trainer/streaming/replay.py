@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from moe_formats.beneath import read_file
 from moe_formats.format import Format
 from moe_trainer.deduplication.catalogue import Catalogue, digits_of
 from moe_trainer.deduplication.fingerprints import (
-    Fingerprint,
     names_in,
     read_fingerprints,
     read_registry,
@@ -65,7 +65,7 @@ class Replay:
         """Return the names of the drawn documents that must not be replayed."""
         with Catalogue() as catalogue:
             for snapshot in self._ancestry:
-                prints = read_fingerprints(snapshot / FINGERPRINTS, Fingerprint)
+                prints = read_fingerprints(snapshot / FINGERPRINTS)
                 take_up(catalogue, (entry for entry in prints if self._drawn(entry.document)))
             drawn = len(catalogue)
             take_up(catalogue, read_registry(self._registry, self._until))
@@ -73,7 +73,7 @@ class Replay:
             held_out = Resembling(rows >= drawn)
             search(catalogue, rows, THRESHOLD, held_out)
             names = catalogue.names[:drawn]
-            own = np.isin(names, names_in(read_fingerprints(self._own / FINGERPRINTS, Fingerprint)))
+            own = np.isin(names, names_in(read_fingerprints(self._own / FINGERPRINTS)))
             found = held_out.found[:drawn]
             self.excluded["heldOutElsewhere"] = len(np.unique(names[found]))
             self.excluded["inOwnData"] = len(np.unique(names[own & ~found]))
@@ -89,7 +89,10 @@ def registry_seen(path: Path, registry: Path) -> int:
 
     The number is kept in ``path``, so that later attempts leave out the same documents.
     """
-    if not path.exists():
+    try:
+        text = read_file(path)
+    except FileNotFoundError:
         size = registry.stat().st_size if registry.exists() else 0
-        replace_file(path, Seen(registry_bytes=size).to_json().encode())
-    return Seen.model_validate_json(path.read_text()).registry_bytes
+        text = Seen(registry_bytes=size).to_json().encode()
+        replace_file(path, text)
+    return Seen.model_validate_json(text).registry_bytes

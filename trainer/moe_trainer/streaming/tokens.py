@@ -15,7 +15,6 @@ are learnt: all other tokens are read but not predicted.
 The validation text is from the training side, never from the holdout.
 """
 
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from hashlib import sha256
@@ -31,7 +30,8 @@ from torch import Tensor
 from moe_formats.failure import JobError
 from moe_formats.format import Format
 from moe_trainer.snapshots.layout import Document
-from moe_trainer.storage.manifest import is_committed, new_folder, verify
+from moe_trainer.storage.committed import Committed, verify
+from moe_trainer.storage.manifest import is_committed, new_folder, remove
 from moe_trainer.text.tokenizer import Tokenizer
 
 VALIDATION_SHARE = 0.02
@@ -151,6 +151,11 @@ def write_streams(
 
 def open_streams(folder: Path) -> Streams:
     """Map the streams of a committed folder; the process that committed it has verified it."""
+    with Committed(folder.parent, folder.name) as held:
+        return _mapped_streams(held.show())
+
+
+def _mapped_streams(folder: Path) -> Streams:
     record = StreamsRecord.model_validate_json((folder / RECORD).read_text())
     dtype = torch.int32 if record.wide else torch.int16
     training = tuple(
@@ -235,7 +240,7 @@ def _is_good(folder: Path) -> bool:
         print(
             f"the tokens that an earlier attempt left cannot be used and are made again: {error}", flush=True
         )
-        shutil.rmtree(folder)
+        remove(folder)
         return False
     return True
 

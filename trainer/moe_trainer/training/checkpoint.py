@@ -17,7 +17,7 @@ one waits for it. A run that is killed meanwhile continues from the checkpoint b
 
 import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,10 +28,12 @@ from torch import Tensor
 from moe_formats.failure import JobError
 from moe_formats.format import Digest, Format
 from moe_trainer.models.causal_model import CausalModel
+from moe_trainer.parallel.holding import hold_the_same
 from moe_trainer.parallel.processes import Processes
 from moe_trainer.parallel.spread import local, placed, placed_like
 from moe_trainer.parallel.tensor_files import check_shapes, read_tensors, write_tensors
-from moe_trainer.storage.manifest import is_committed, new_folder, verify
+from moe_trainer.storage.committed import Committed
+from moe_trainer.storage.manifest import is_committed, new_folder, remove
 from moe_trainer.training.balancing import Balancer
 from moe_trainer.training.early_stop import BestWeights
 from moe_trainer.training.load_record import LayerRecord
@@ -57,6 +59,11 @@ class CheckpointState(Format):
     loads: dict[int, tuple[LayerRecord, ...]] = Field(
         default_factory=dict, description="Step to the load of each layer since the previous validation."
     )
+
+
+#: The state of a checkpoint, or None if there is no good one; and why newer ones cannot be used.
+_Found = tuple[CheckpointState | None, list[str]]
+_NONE: _Found = (None, [])
 
 
 @dataclass
@@ -137,21 +144,30 @@ class Checkpoints:
 
         Returns its curve, which is empty if there is no such checkpoint, and why each newer one was skipped.
         """
-        found = None
-        if self._processes.first:
-            for left_over in self._folder.glob(".step-*"):  # left by an attempt that was killed while writing
-                shutil.rmtree(left_over, ignore_errors=True)
-            found = self._newest_good()
-        chosen, state, skipped = self._processes.from_first(found or (None, None, []))
-        if chosen is None or state is None:
-            return Curve(), skipped
-        tensors = self._trained.spread_tensors()
-        read_tensors(chosen / _TENSORS, tensors, self._processes.everyone)
-        run = load_tensors(chosen / _RUN)
+        with ExitStack() as folders:
+            found, mine = _NONE, None
+            if self._processes.first:
+                for left_over in self._folder.glob(".step-*"):  # of an attempt that was killed while writing
+                    shutil.rmtree(left_over, ignore_errors=True)
+                found, mine = self._newest_good(folders)
+            state, skipped = self._processes.from_first(found)
+            if state is None:
+                return Curve(), skipped
+            name = _name(state.step)
+            held = self._processes.together(
+                lambda: mine or folders.enter_context(Committed(self._folder, name))
+            )
+            hold_the_same(held, self._processes)
+            return self._loaded(held.show(), state), skipped
+
+    def _loaded(self, folder: Path, state: CheckpointState) -> Curve:
+        """Load an open checkpoint into the run, and return its curve."""
+        read_tensors(folder / _TENSORS, self._trained.spread_tensors(), self._processes.everyone)
+        run = load_tensors(folder / _RUN)
         torch.set_rng_state(run["rng"])
         self._trained.optimizer.steps_done = state.step
         self._trained.balancer.load_tensors(_under("balancing.", run))
-        return Curve(run["losses"].tolist(), state.validations, state.loads), skipped
+        return Curve(run["losses"].tolist(), state.validations, state.loads)
 
     def drop_all(self) -> None:
         """Remove all checkpoints at the end of the run; it does not matter if the last one could not be written."""
@@ -167,32 +183,45 @@ class Checkpoints:
             working = self._processes.from_first(Path(), group)
             write_tensors(working / _TENSORS, tensors, group)
             return
-        with new_folder(self._folder / f"step-{state.step:08}", "checkpoint") as working:
+        with new_folder(self._folder / _name(state.step), "checkpoint") as working:
             (working / _TENSORS).mkdir()
             self._processes.from_first(working, group)
             write_tensors(working / _TENSORS, tensors, group)
             save_tensors(working / _RUN, run)
             (working / _STATE).write_text(state.to_json())
         for old in _newest_first(self._folder)[KEPT:]:
-            shutil.rmtree(old)
+            remove(old)
 
-    def _newest_good(self) -> tuple[Path | None, CheckpointState | None, list[str]]:
-        """Return the newest checkpoint from which this run can continue, and why newer ones cannot be used."""
+    def _newest_good(self, folders: ExitStack) -> tuple[_Found, Committed | None]:
+        """Return the state of the newest checkpoint from which this run can continue, and why newer ones cannot be used.
+
+        The checkpoint has been verified, and stays open in ``folders``.
+        """
         skipped = []
         expected = self._trained.spread_tensors()
         for candidate in _newest_first(self._folder):
-            try:
-                verify(candidate)
-                state = CheckpointState.model_validate_json((candidate / _STATE).read_text())
-                if state.inputs != self._inputs:
-                    skipped.append(f"{candidate.name}: it was made from other inputs ({state.inputs})")
+            with ExitStack() as opening:
+                try:
+                    held = opening.enter_context(Committed(self._folder, candidate.name))
+                    held.verify()
+                    state = CheckpointState.model_validate_json(held.read(_STATE))
+                    if state.inputs != self._inputs:
+                        skipped.append(f"{candidate.name}: it was made from other inputs ({state.inputs})")
+                        continue
+                    if candidate.name != _name(state.step):
+                        skipped.append(f"{candidate.name}: it is the checkpoint of step {state.step}")
+                        continue
+                    check_shapes(held.show() / _TENSORS, expected)
+                except (JobError, ValueError, OSError) as error:
+                    skipped.append(f"{candidate.name}: {error}")
                     continue
-                check_shapes(candidate / _TENSORS, expected)
-            except (JobError, ValueError, OSError) as error:
-                skipped.append(f"{candidate.name}: {error}")
-                continue
-            return candidate, state, skipped
-        return None, None, skipped
+                folders.push(opening.pop_all())
+                return (state, skipped), held
+        return (None, skipped), None
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08}"
 
 
 def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

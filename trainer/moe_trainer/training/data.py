@@ -5,6 +5,7 @@ The first process writes them, once for all attempts; the others wait for it.
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from moe_formats import store
@@ -13,7 +14,8 @@ from moe_formats.format import Digest
 from moe_formats.job_config import SnapshotRef, TrainJob
 from moe_trainer.parallel.processes import Processes, first_alone
 from moe_trainer.snapshots.layout import Document, SnapshotRecord, read_documents, read_record
-from moe_trainer.storage.manifest import corrupt, verify
+from moe_trainer.storage.committed import opened
+from moe_trainer.storage.manifest import corrupt
 from moe_trainer.streaming.replay import Replay, registry_seen
 from moe_trainer.streaming.tokens import Planned, Streams, open_streams, write_streams
 from moe_trainer.text.tokenizer import Tokenizer
@@ -46,11 +48,24 @@ def drop_tokens(job: TrainJob, root: Path) -> None:
 
 
 def _write(job: TrainJob, root: Path, tokenizer: Tokenizer, folder: Path, alive: Callable[[], None]) -> None:
-    snapshot = _verified(job.data, root)
+    with ExitStack() as folders:
+        snapshot = folders.enter_context(_opened(job.data, root))
+        _write_from(snapshot, job, root, tokenizer, folder, folders, alive)
+
+
+def _write_from(
+    snapshot: Path,
+    job: TrainJob,
+    root: Path,
+    tokenizer: Tokenizer,
+    folder: Path,
+    folders: ExitStack,
+    alive: Callable[[], None],
+) -> None:
     record = read_record(snapshot)
     own = _own_streams(record, 1 - job.training.replay_share)
     numbers = {planned.source: number for number, planned in enumerate(own)}
-    replay = _replay(job, root, snapshot, record) if job.training.replay_share else None
+    replay = _replay(job, root, snapshot, record, folders) if job.training.replay_share else None
     planned = [*own, Planned("replay", job.training.replay_share, replayed=True)] if replay else own
 
     def documents() -> Iterator[tuple[int, Document]]:
@@ -66,13 +81,13 @@ def _write(job: TrainJob, root: Path, tokenizer: Tokenizer, folder: Path, alive:
     write_streams(folder, planned, documents(), tokenizer, excluded=excluded, alive=alive)
 
 
-def _verified(ref: SnapshotRef, root: Path) -> Path:
-    folder = root / ref.path
-    verify(folder)
-    found = read_record(folder).digest
-    if found != ref.digest:
-        raise corrupt(folder, f"its data has digest {found}, not {ref.digest} as expected")
-    return folder
+@contextmanager
+def _opened(ref: SnapshotRef, root: Path) -> Iterator[Path]:
+    with opened(root, ref.path) as folder:
+        found = read_record(folder).digest
+        if found != ref.digest:
+            raise corrupt(folder, f"its data has digest {found}, not {ref.digest} as expected")
+        yield folder
 
 
 def _own_streams(record: SnapshotRecord, share: float) -> list[Planned]:
@@ -87,8 +102,11 @@ def _own_streams(record: SnapshotRecord, share: float) -> list[Planned]:
     ]
 
 
-def _replay(job: TrainJob, root: Path, own: Path, record: SnapshotRecord) -> Replay:
-    """Return the documents to replay: as much text as the run will read, or all if the base has less."""
+def _replay(job: TrainJob, root: Path, own: Path, record: SnapshotRecord, folders: ExitStack) -> Replay:
+    """Return the documents to replay: as much text as the run will read, or all if the base has less.
+
+    The snapshots that they are read from stay open in ``folders``.
+    """
     ours = store.expert(job.pool_uid, job.expert.uid) + "/"
     ancestry = job.parent.ancestry if job.parent else ()
     theirs = [ref for ref in ancestry if not ref.path.startswith(ours)]
@@ -105,5 +123,5 @@ def _replay(job: TrainJob, root: Path, own: Path, record: SnapshotRecord) -> Rep
     own_bytes = record.train_bytes * job.training.max_epochs
     if job.training.max_steps is not None:
         own_bytes = job.training.max_steps * job.training.batch_tokens * BYTES_PER_TOKEN * (1 - share)
-    snapshots = [_verified(ref, root) for ref in theirs]
+    snapshots = [folders.enter_context(_opened(ref, root)) for ref in theirs]
     return Replay(own, snapshots, registry, until, own_bytes * share / (1 - share))

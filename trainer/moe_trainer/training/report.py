@@ -10,13 +10,14 @@ import torch
 from pydantic import Field
 
 from moe_formats.failure import JobError, TransientError
-from moe_formats.format import Format
+from moe_formats.format import Format, digest_of
 from moe_formats.job_config import TrainJob
 from moe_formats.job_report import TrainHeadline
 from moe_trainer.methods import artefacts, checkpoint_format
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import LayerLoad
-from moe_trainer.storage.manifest import is_committed, read_manifest, sha256_of_file, verify
+from moe_trainer.storage.committed import Committed
+from moe_trainer.storage.manifest import is_committed
 from moe_trainer.streaming.tokens import StreamRecord
 from moe_trainer.training.load_record import LayerRecord
 from moe_trainer.training.run import Run
@@ -178,7 +179,8 @@ def commit(
         tensors=tensors,
         alive=alive,
     )
-    return headline(root, folder)
+    with Committed(root, folder) as held:
+        return headline(held, folder)
 
 
 def finished(root: Path, revision: str, attempts: int) -> TrainHeadline | None:
@@ -187,22 +189,22 @@ def finished(root: Path, revision: str, attempts: int) -> TrainHeadline | None:
         folder = f"{revision}/a{attempt}"
         if is_committed(root / folder):
             try:
-                verify(root / folder)
+                with Committed(root, folder) as held:
+                    held.verify()
+                    print(f"attempt {attempt} has finished already: {folder}", flush=True)
+                    return headline(held, folder)
             except JobError as error:
                 print(f"attempt {attempt} left an artefact that cannot be used: {error}", flush=True)
-            else:
-                print(f"attempt {attempt} has finished already: {folder}", flush=True)
-                return headline(root, folder)
     return None
 
 
-def headline(root: Path, folder: str) -> TrainHeadline:
-    """Return the headline of a committed artefact."""
-    path = root / folder / checkpoint_format.REPORT
-    result = TrainReport.model_validate_json(path.read_text()).result
+def headline(held: Committed, folder: str) -> TrainHeadline:
+    """Return the headline of a committed artefact, which is open; ``folder`` is its path in the store."""
+    text = held.read(checkpoint_format.REPORT)
+    result = TrainReport.model_validate_json(text).result
     return TrainHeadline(
-        report="sha256:" + sha256_of_file(path),
+        report=digest_of(text),
         path=folder,
-        digest=read_manifest(root / folder)[1],
+        digest=held.digest,
         **result.model_dump(),
     )

@@ -21,6 +21,7 @@ from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.parallel.layout import Layout, lay_out
 from moe_trainer.parallel.processes import Processes
+from moe_trainer.storage.committed import Committed
 from moe_trainer.storage.manifest import corrupt
 from moe_trainer.streaming.batches import Batches, DocumentEnds, rows_of, validation_blocks
 from moe_trainer.streaming.tokens import StreamsRecord
@@ -138,6 +139,7 @@ def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Ru
     start.take_part(processes)
     first = _first_batches(batches, training, processes)
     METHODS[training.method].begin(model, first, start.weights, processes)
+    start.close()
     validation = validation_blocks(streams.validation, context)
     return Run(
         job=job,
@@ -231,12 +233,14 @@ def _config(job: TrainJob, root: Path) -> dict[str, Any]:
     """Return the ``config.json`` of the model that training starts from."""
     if job.parent is None:
         return preset(str(job.preset)).to_hugging_face()
-    path = checkpoint_of(root, job.parent.path) / "config.json"
+    path, digest = checkpoint_of(root, job.parent.path, job.parent.digest)
+    with Committed(root, path, digest) as held:
+        text = held.read("config.json")
     try:
-        config: dict[str, Any] = parse_json(path.read_bytes())
+        config: dict[str, Any] = parse_json(text)
         return dict(config.get("text_config", config))
-    except (OSError, ValueError) as error:
-        raise corrupt(path.parent, f"config.json: {error}") from None
+    except ValueError as error:
+        raise corrupt(root / path, f"config.json: {error}") from None
 
 
 def _start(job: TrainJob, root: Path, processes: Processes) -> Start:

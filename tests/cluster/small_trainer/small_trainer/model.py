@@ -14,7 +14,8 @@ from moe_formats.format import Digest
 from moe_trainer.evaluation.matrix import Cell, CellKey
 from moe_trainer.evaluation.segments import Segment
 from moe_trainer.evaluators.tasks import Completion
-from moe_trainer.storage.manifest import new_folder, read_manifest, verify
+from moe_trainer.storage.committed import verify
+from moe_trainer.storage.manifest import new_folder, read_manifest
 
 Counts = npt.NDArray[np.float64]
 

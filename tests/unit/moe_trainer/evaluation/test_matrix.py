@@ -1,5 +1,6 @@
 """Cells are found again only under their whole identity, and only intact."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,23 @@ def test_a_damaged_cell_counts_as_absent(matrix: Matrix, damage: object) -> None
     (path,) = (matrix.store / "pools/pool/cells").iterdir()
     path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
     assert matrix.read(matrix.key(MODEL, HOLDOUT)) is None
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_a_pipe_or_a_link_in_the_place_of_a_cell_is_an_absent_cell_and_is_replaced(
+    matrix: Matrix, tmp_path: Path, kind: str
+) -> None:
+    matrix.write(cell(matrix))
+    (path,) = tmp_path.rglob("*.json")
+    outside = tmp_path / "outside"
+    path.rename(outside)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(outside)
+    assert matrix.read(matrix.key(MODEL, HOLDOUT)) is None
+    before = outside.read_bytes()
+    matrix.write(cell(matrix))
+    assert matrix.read(matrix.key(MODEL, HOLDOUT)) == cell(matrix)
+    assert outside.read_bytes() == before and path.is_file() and not path.is_symlink()

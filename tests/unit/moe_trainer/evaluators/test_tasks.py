@@ -7,7 +7,7 @@ from moe_formats.failure import JobError
 from moe_formats.job_config import EvaluatorSource, TasksRef
 from moe_formats.job_report import TaskSet
 from moe_trainer.evaluators.tasks import freeze, read_items, read_rules
-from moe_trainer.storage.manifest import verify
+from moe_trainer.storage.committed import verify
 
 SUMS = [{"prompt": f"{n} + 1 =", "answer": str(n + 1)} for n in range(40)]
 

@@ -13,7 +13,8 @@ from moe_formats.segment_size import SegmentBytes
 from moe_trainer.environment import Environment
 from moe_trainer.hugging_face.importing import digest_of_folder, import_base
 from moe_trainer.main import main
-from moe_trainer.storage.manifest import read_manifest, verify
+from moe_trainer.storage.committed import verify
+from moe_trainer.storage.manifest import read_manifest
 from moe_trainer.text.tokenizer import ByteTokenizer
 
 
@@ -164,3 +165,26 @@ def test_the_command_prints_the_digest_or_what_is_wrong(
     assert "BaseMissing" in capsys.readouterr().err
     assert main(["digest", str(environment.store / "none")]) == 64
     assert "none holds no checkpoint that can be a base: there is no such folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a\nb.safetensors", "\udcff.json"])
+def test_a_name_that_is_no_text_is_refused_and_can_be_told(environment: Environment, name: str) -> None:
+    asked = base(environment)
+    (folder_of(environment) / name).write_bytes(b"{}")
+    with pytest.raises(JobError, match=r"BaseMissing.*has characters that are no text") as refused:
+        import_base(asked, "pool", 256, environment)
+    assert refused.value.message.isprintable()
+    refused.value.headline().to_json().encode()
+
+
+def test_the_links_of_a_cache_are_followed_beneath_the_source(environment: Environment) -> None:
+    asked = base(environment)
+    folder = folder_of(environment)
+    blobs = folder.parent / "blobs"
+    blobs.mkdir()
+    for number, path in enumerate(sorted(path for path in folder.iterdir() if path.is_file())):
+        path.rename(blobs / str(number))
+        path.symlink_to(f"../blobs/{number}")
+    import_base(asked, "pool", 256, environment)
+    copy = environment.store / store.imported("pool", asked.digest)
+    assert set(verify(copy, asked.digest).files) == {*TAKEN, "tokenizer.json", "tokenizer_config.json"}

@@ -130,7 +130,7 @@ def test_a_file_that_is_gone_when_its_turn_comes_is_told(corpora: Path) -> None:
 @pytest.mark.skipif(os.getuid() == 0, reason="the superuser may read every file")
 def test_a_file_that_may_not_be_read_is_told(corpora: Path) -> None:
     (corpora / "a.jsonl").chmod(0)
-    with pytest.raises(JobError, match=r"DataUnreadable: corpora/a.jsonl may not be read by user"):
+    with pytest.raises(JobError, match=r"DataUnreadable: corpora/a.jsonl cannot be read by user"):
         read(corpora, lambda: None)
 
 

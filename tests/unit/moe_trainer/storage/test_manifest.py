@@ -4,6 +4,7 @@ import pytest
 
 from moe_formats import store
 from moe_formats.failure import JobError
+from moe_trainer.storage.committed import verify
 from moe_trainer.storage.manifest import (
     FileEntry,
     is_committed,
@@ -11,7 +12,6 @@ from moe_trainer.storage.manifest import (
     read_format,
     read_manifest,
     replace_file,
-    verify,
 )
 
 

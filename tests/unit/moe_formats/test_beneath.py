@@ -1,0 +1,148 @@
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from moe_formats.beneath import LeadsOutError, RefusedError, Root, append_to, printable, read_file
+from moe_formats.failure import JobError
+
+#: Opening a pipe that nobody writes to would last for ever.
+pytestmark = pytest.mark.timeout(20)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "claim"
+    (made / "a" / "b").mkdir(parents=True)
+    (made / "a" / "b" / "file").write_text("text")
+    (tmp_path / "secret").write_text("SECRET")
+    return made
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("path", ["a/b/file", "./a//b/./file", "a/b/../b/file"])
+def test_a_file_beneath_is_read(folder: Path, path: str) -> None:
+    with Root(folder) as root:
+        assert root.read(path) == b"text"
+        assert root.read(path, 2) == b"te"
+        assert root.stat(path).st_size == 4
+
+
+@pytest.mark.parametrize("path", ["../secret", "a/../../secret", "a/b/../../../claim/a/b/file"])
+def test_no_path_leads_out(folder: Path, path: str) -> None:
+    with Root(folder) as root, pytest.raises(LeadsOutError, match=r"PathNotAllowed.*leads out of 'claim'"):
+        root.read(path)
+
+
+@pytest.mark.parametrize(
+    "target", ["../secret", "a/../../secret", "/etc/passwd", "{root}-else/x", "/proc/self/cwd"]
+)
+def test_no_link_leads_out(folder: Path, target: str) -> None:
+    (folder / "link").symlink_to(target.format(root=folder))
+    with Root(folder) as root, pytest.raises(LeadsOutError, match="claim/link is a link that leads out"):
+        root.read("link")
+
+
+@pytest.mark.parametrize("target", ["a/b/file", "./a/../a/b/file", "{root}/a/b/file", "other"])
+def test_a_link_beneath_is_followed_unless_links_are_refused(folder: Path, target: str) -> None:
+    (folder / "other").symlink_to("a/b/file")
+    (folder / "link").symlink_to(target.format(root=folder))
+    with Root(folder) as root:
+        assert root.read("link") == b"text"
+        with pytest.raises(RefusedError, match="claim/link is a link"):
+            root.read("link", links=False)
+
+
+def test_a_folder_on_the_way_may_be_a_link_beneath_but_none_if_links_are_refused(folder: Path) -> None:
+    (folder / "way").symlink_to("a/b")
+    with Root(folder) as root:
+        assert root.read("way/file") == b"text"
+        with pytest.raises(RefusedError, match="claim/way is a link"):
+            root.read("way/file", links=False)
+
+
+def test_a_root_stays_the_folder_that_it_was_when_its_name_goes_to_another(folder: Path) -> None:
+    with Root(folder) as root, root.folder("a") as within:
+        (folder / "a").rename(folder / "old")
+        (folder / "a").symlink_to("/etc")
+        assert within.read("b/file") == b"text"
+        with pytest.raises(LeadsOutError):
+            root.read("a/passwd")
+
+
+def test_a_folder_beneath_is_a_root_of_its_own(folder: Path) -> None:
+    (folder / "a" / "up").symlink_to("../outer")
+    (folder / "outer").write_text("of the claim, but not of a")
+    with Root(folder) as root, root.folder("a") as within:
+        assert root.read("a/up") == b"of the claim, but not of a"
+        with pytest.raises(LeadsOutError, match="claim/a/up is a link that leads out of 'claim/a'"):
+            within.read("up")
+
+
+def test_whatever_is_no_regular_file_is_refused_by_its_kind_and_nothing_waits(folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    bound = socket.socket(socket.AF_UNIX)
+    bound.bind(os.path.relpath(folder / "socket"))
+    with Root(folder) as root:
+        for path, kind in (
+            ("pipe", "a named pipe"),
+            ("socket", "a socket"),
+            ("a/b", "a directory"),
+            ("", "a directory"),
+        ):
+            with pytest.raises(RefusedError, match=f"is {kind}") as refused:
+                root.read(path)
+            assert not refused.value.retryable
+        assert root.stat("pipe").st_size == 0  # which does not open it
+    bound.close()
+    with pytest.raises(RefusedError, match="is a named pipe"):
+        append_to(folder / "pipe")
+    with pytest.raises(RefusedError, match="is a device"):
+        read_file(Path("/dev/zero"), 1)
+
+
+def test_what_is_appended_to_is_never_reached_through_a_link(folder: Path, tmp_path: Path) -> None:
+    with append_to(folder / "new") as file:
+        file.write(b"1")
+    with append_to(folder / "new") as file:
+        file.write(b"2")
+    assert read_file(folder / "new") == b"12"
+    (folder / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(RefusedError, match="link is a link"):
+        append_to(folder / "link")
+    assert (tmp_path / "secret").read_text() == "SECRET"
+
+
+def test_what_is_missing_or_no_folder_is_told_as_open_does(folder: Path) -> None:
+    with Root(folder) as root:
+        with pytest.raises(FileNotFoundError, match="claim/a/none"):
+            root.read("a/none")
+        with pytest.raises(NotADirectoryError):
+            root.read("a/b/file/more")
+
+
+def test_no_descriptor_is_left_open(folder: Path) -> None:
+    (folder / "loop").symlink_to("loop")
+    (folder / "out").symlink_to("a/../../secret")
+    (folder / "way").symlink_to("a/b")
+    os.mkfifo(folder / "pipe")
+    before = open_descriptors()
+    for _ in range(3):
+        with Root(folder) as root:
+            root.read("way/file")
+            root.stat("way")
+            for path in ("loop", "out", "pipe", "way/../none"):
+                with pytest.raises((RefusedError, FileNotFoundError)):
+                    root.read(path)
+    assert open_descriptors() == before
+
+
+def test_a_name_that_is_no_text_can_be_told() -> None:
+    assert printable("plain ü.txt") == "plain ü.txt"
+    assert printable("a\nb\x1b[2J") == "a\\nb\\x1b[2J"
+    assert printable("\udcff").isascii()
+    JobError("DataUnreadable", "\udcff is broken").headline().to_json().encode()
