@@ -8,7 +8,7 @@ from pyarrow import parquet
 
 from moe_formats.failure import JobError
 from moe_formats.job_config import Source
-from moe_trainer.sources import records
+from moe_trainer import limits
 from moe_trainer.sources.documents import SourceCount, read_source
 from moe_trainer.sources.files import LocalFiles
 from moe_trainer.text.content import Content
@@ -125,7 +125,7 @@ def test_messages_in_a_text_file_are_refused_with_the_fix(tmp_path: Path) -> Non
 def test_a_line_that_is_too_long_is_one_record_and_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "MAX_RECORD_BYTES", 100)
+    monkeypatch.setattr(limits, "RECORD_BYTES", 100)
     lines(tmp_path, "a.jsonl", {"text": "a"}, {"text": "x" * 950}, {"text": "b"}, {"text": "c"})
     documents, count = read(tmp_path, "*")
     assert [document.text for document in documents] == ["a", "b", "c"]
