@@ -40,8 +40,8 @@ PARQUET_MEMORY_BYTES = 2 << 30
 #: Longest time without any progress of the process that reads parquet, in seconds. A page takes milliseconds.
 PARQUET_SECONDS = 300.0
 
-#: Longest path of a file beneath its root, in bytes, as in Linux. Names of S3 objects have at most 1024.
-PATH_BYTES = 4096
+#: Longest name of an object, in bytes, as in S3.
+OBJECT_NAME_BYTES = 1024
 
 #: Longest glob, in characters, and most parts of one. Paths in a spec have at most 256 characters.
 GLOB_CHARACTERS = 1024

@@ -32,6 +32,10 @@ def normalised(text: str) -> str:
     return re.sub(r"\s+", " ", folded).strip().removesuffix(".").rstrip()
 
 
+#: Characters that become combining marks, although Unicode does not count them as such.
+_BECOME_MARKS = "\u0f73\u0f75\u0f81\uff9e\uff9f"
+
+
 def _compatible(text: str) -> str:
     """Return a text in Unicode's form NFKC; after many combining marks in a row, the following ones keep their order."""
     return "".join(unicodedata.normalize("NFKC", part) for part in _parts(text))
@@ -41,7 +45,7 @@ def _parts(text: str) -> Iterator[str]:
     """Yield a text in parts, in each of which not too many combining marks follow each other."""
     start, marks = 0, 0
     for at, character in enumerate(text if not text.isascii() else ""):
-        marks = marks + 1 if unicodedata.combining(character) else 0
+        marks = marks + 1 if unicodedata.combining(character) or character in _BECOME_MARKS else 0
         if marks > limits.COMBINING_MARKS:
             yield text[start:at]
             start, marks = at, 1

@@ -154,7 +154,7 @@ class _Members:
         return b""
 
     def _next_member(self) -> Member | None:
-        if not self._trailing:
+        if self._members and not self._trailing:
             while self._fill() and not self._held[self._at]:
                 self._held, self._at = self._held[self._at :].lstrip(b"\0"), 0
         self._fed = _FIRST_FED

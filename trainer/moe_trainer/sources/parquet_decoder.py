@@ -164,7 +164,29 @@ def _columns(raw: io.RawIOBase, field: str, setting: str) -> Iterator[Any]:
     for group in range(opened.num_row_groups):
         at_once = _rows_at_once(opened, group, field)
         for batch in opened.iter_batches(at_once, row_groups=[group], columns=[field], use_threads=False):
-            yield batch.column(0)
+            yield _without_dictionaries(batch.column(0))
+
+
+def _without_dictionaries(column: Any) -> Any:
+    """Return a column with all its values written out: with a dictionary, a value may be repeated at no cost."""
+    plain = _plain(column.type)
+    return column if plain == column.type else column.cast(plain)
+
+
+def _plain(type: Any) -> Any:
+    """Return a type without dictionaries."""
+    import pyarrow
+    from pyarrow import types
+
+    if types.is_dictionary(type):
+        return _plain(type.value_type)
+    if types.is_struct(type):
+        return pyarrow.struct([field.with_type(_plain(field.type)) for field in type])
+    if types.is_list(type):
+        return pyarrow.list_(type.value_field.with_type(_plain(type.value_type)))
+    if types.is_large_list(type):
+        return pyarrow.large_list(type.value_field.with_type(_plain(type.value_type)))
+    return type
 
 
 def _rows_at_once(opened: "ParquetFile", group: int, field: str) -> int:

@@ -118,15 +118,19 @@ class ParquetReader:
 
     def _received(self, connection: Connection) -> Any:
         try:
-            if connection.poll(limits.PARQUET_SECONDS):
-                message = connection.recv()
-                return self._announced(connection, message.size) if isinstance(message, Rows) else message
+            self._wait(connection)
+            message = connection.recv()
+            return self._announced(connection, message.size) if isinstance(message, Rows) else message
         except (EOFError, ConnectionResetError):
             raise self._ended() from None
-        raise FaultyFileError(
-            f"keeps the reader of parquet busy for more than {limits.PARQUET_SECONDS:.0f} s without a row: write it again "
-            "with smaller pages and row groups."
-        )
+
+    def _wait(self, connection: Connection) -> None:
+        """Wait until something can be received."""
+        if not connection.poll(limits.PARQUET_SECONDS):
+            raise FaultyFileError(
+                f"keeps the reader of parquet busy for more than {limits.PARQUET_SECONDS:.0f} s without a row: write it again "
+                "with smaller pages and row groups."
+            )
 
     def _announced(self, connection: Connection, size: int) -> memoryview:
         """Return bytes that were announced; they are overwritten by the next ones, since new memory would take longer."""
@@ -135,6 +139,7 @@ class ParquetReader:
         wanted = memoryview(self._buffer)[:size]
         filled = 0
         while filled < size:
+            self._wait(connection)
             received = os.readv(connection.fileno(), [wanted[filled:]])
             if not received:
                 raise EOFError
