@@ -98,7 +98,7 @@ class _Walk:
         if self._looked_at > limits.ENTRIES_LISTED:
             raise RefusedError.at(
                 f"{self._root.name}/{'/'.join(self._parts)}",
-                f"makes more than {limits.ENTRIES_LISTED} files and folders be looked at",
+                f"cannot be matched without looking at more than {limits.ENTRIES_LISTED} files and folders",
                 "write a longer folder before the first wildcard, or pack the files",
             )
 
