@@ -161,8 +161,10 @@ def _columns(raw: io.RawIOBase, field: str, setting: str) -> Iterator[Any]:
         raise FaultyFileError(
             f"has no column {field!r}; it has: {listed(names)}. Name one of them in {setting} of the source."
         )
+    paths = enumerate(opened.schema.column(number).path for number in range(len(opened.schema)))
+    parts = [number for number, path in paths if path == field or path.startswith(f"{field}.")]
     for group in range(opened.num_row_groups):
-        at_once = _rows_at_once(opened, group, field)
+        at_once = _rows_at_once(opened, group, parts)
         for batch in opened.iter_batches(at_once, row_groups=[group], columns=[field], use_threads=False):
             yield _without_dictionaries(batch.column(0))
 
@@ -189,15 +191,10 @@ def _plain(type: Any) -> Any:
     return type
 
 
-def _rows_at_once(opened: "ParquetFile", group: int, field: str) -> int:
-    """Return how many rows of a row group to decode at once, by what the file claims of their size."""
+def _rows_at_once(opened: "ParquetFile", group: int, parts: list[int]) -> int:
+    """Return how many rows of a row group to decode at once, by what the file claims of the column's parts."""
     found = opened.metadata.row_group(group)
-    columns = (found.column(number) for number in range(found.num_columns))
-    claimed = sum(
-        column.total_uncompressed_size
-        for column in columns
-        if column.path_in_schema == field or column.path_in_schema.startswith(f"{field}.")
-    )
+    claimed = sum(found.column(number).total_uncompressed_size for number in parts)
     at_once: int = _BYTES_AT_ONCE * found.num_rows // max(1, claimed)
     return max(1, min(_ROWS_AT_ONCE, at_once))
 
