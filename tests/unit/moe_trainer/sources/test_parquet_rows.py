@@ -40,7 +40,7 @@ def refused(root: Path, format: str = "text") -> str:
     return failed.value.message
 
 
-@pytest.mark.parametrize(("rows", "size", "typed"), [(300, 12_000_000, False), (100, 1_200_000, True)])
+@pytest.mark.parametrize(("rows", "size", "typed"), [(240, 5_000_000, False), (60, 1_200_000, True)])
 def test_a_kilobyte_of_parquet_that_becomes_gigabytes_is_refused(
     tmp_path: Path, rows: int, size: int, typed: bool
 ) -> None:
@@ -62,11 +62,11 @@ def test_a_dictionary_within_a_conversation_gains_nothing(tmp_path: Path) -> Non
 def test_rows_that_take_more_memory_than_is_allowed_are_refused_with_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path, "a.parquet", "text", ["x" * 4_000_000] * 60, pyarrow.string())
-    monkeypatch.setattr(limits, "PARQUET_MEMORY_BYTES", 100 << 20)
+    write(tmp_path, "a.parquet", "text", ["x" * 4_000_000] * 30, pyarrow.string())
+    monkeypatch.setattr(limits, "PARQUET_MEMORY_BYTES", 50 << 20)
     monkeypatch.setattr(limits, "UNPACKED_FREE_BYTES", 1 << 40)
     message = refused(tmp_path)
-    assert f"corpora/a.parquet takes more than {100 << 20} bytes of memory to read" in message
+    assert f"corpora/a.parquet takes more than {50 << 20} bytes of memory to read" in message
     assert "smaller pages and rows" in message
 
 
