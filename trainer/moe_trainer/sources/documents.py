@@ -119,10 +119,14 @@ def _from_records(
         except UnusableError as fault:
             count.drop(fault, f"{file} {record.where}")
             continue
-        for document in documents:
-            if document.turns is not None:  # pieces of a conversation repeat its system message
-                budget.make(len(document.text))
-            yield document
+        yield from documents if parse is _text else _within(budget, documents)
+
+
+def _within(budget: Budget, pieces: Iterator[Content]) -> Iterator[Content]:
+    """Yield the pieces of a conversation, which repeat its system message, as long as they are not too much together."""
+    for piece in pieces:
+        budget.make(len(piece.text))
+        yield piece
 
 
 def _text(value: object, source: Source) -> Iterator[Content]:

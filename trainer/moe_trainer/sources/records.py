@@ -62,7 +62,8 @@ def parse_object(line: bytes | None) -> dict[str, Any]:
         text = line.removeprefix(_BYTE_ORDER_MARK).decode()
     except UnicodeDecodeError as error:
         raise UnusableError("notUtf8", f"byte {error.start + 1} is not UTF-8") from None
-    _check_containers(text)
+    if len(text) >= 2 * limits.RECORD_CONTAINERS:  # each takes two characters
+        _check_containers(text)
     try:
         record = json.loads(text)
     except RecursionError:
@@ -72,7 +73,7 @@ def parse_object(line: bytes | None) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise UnusableError("missingField", "not a JSON object, so it has no fields")
     for value in record.values():
-        if type(value) in _CONTAINERS:
+        if type(value) is dict or type(value) is list:
             _check_depth(value)
     return record
 
@@ -86,8 +87,6 @@ def _field_of(line: bytes | None, field: str) -> object:
 
 def _check_containers(text: str) -> None:
     """Refuse a record of so many lists and objects that it would take twenty times its size in memory."""
-    if len(text) < 2 * limits.RECORD_CONTAINERS:  # each takes two characters
-        return
     if _opened(text) > limits.RECORD_CONTAINERS and _opened(_STRING.sub("", text)) > limits.RECORD_CONTAINERS:
         raise UnusableError(
             "tooLarge", f"more than {limits.RECORD_CONTAINERS} lists and objects in one record"
