@@ -8,7 +8,6 @@ texts that all count as right), and optionally a `cluster`. Items with the same 
 are not independent evidence: an interval that treated them as independent would be too narrow.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +20,13 @@ from moe_formats.failure import JobError
 from moe_formats.format import Format, canonical_json, digest_of
 from moe_formats.job_config import MIN_CLUSTERS, EvaluatorSource, Measure, TasksRef
 from moe_formats.job_report import TaskSet
+from moe_trainer import limits
 from moe_trainer.environment import Environment
-from moe_trainer.sources.compression import DamagedError, decompressed
+from moe_trainer.sources.budget import Budget, faults_of
+from moe_trainer.sources.compression import decompressed
+from moe_trainer.sources.faults import UnusableError
 from moe_trainer.sources.files import File, Files, files_of
-from moe_trainer.sources.records import MAX_RECORD_BYTES
+from moe_trainer.sources.records import numbered_lines, parse_object
 from moe_trainer.storage.committed import Committed
 from moe_trainer.storage.manifest import new_folder, read_manifest
 
@@ -67,18 +69,20 @@ def freeze(source: EvaluatorSource, pool_uid: str, environment: Environment) -> 
     Raises JobError: DataMissing, DataUnreadable (names the file, the line and the field), DataEmpty.
     """
     files = files_of(source.root, environment)
-    items = {item.to_json(): item for item in _read(files, source)}
-    drawn = sorted(items, key=digest_of)[: source.max_items]
-    _check_clusters(source, {items[text].cluster for text in drawn})
+    drawn = _Draw(source)
+    for item in _read(files, source):
+        drawn.add(item)
+    items = drawn.items()
+    _check_clusters(source, {item.cluster for item in items.values()})
     rules = TaskRules(measure=source.measure, max_tokens=source.max_tokens, stop=source.stop)
-    content = "".join(text + "\n" for text in drawn)
+    content = "".join(text + "\n" for text in items)
     folder = store.tasks(pool_uid, digest_of(canonical_json([rules.to_json(), content])))
     with new_folder(environment.store / folder, "tasks") as working:
         (working / ITEMS).write_text(content, encoding="utf-8")
         (working / RULES).write_text(rules.to_json())
-    print(f"evaluator {source.name}: {len(drawn)} of {len(items)} items are used", flush=True)
+    print(f"evaluator {source.name}: {len(items)} of {drawn.read} items are used", flush=True)
     digest = read_manifest(environment.store / folder)[1]
-    return TaskSet(evaluator=source.name, path=folder, digest=digest, items=len(drawn))
+    return TaskSet(evaluator=source.name, path=folder, digest=digest, items=len(items))
 
 
 def read_items(root: Path, tasks: TasksRef) -> list[Item]:
@@ -102,30 +106,57 @@ def _read(files: Files, source: EvaluatorSource) -> Iterator[Item]:
             f"evaluator {source.name}: no file matches {source.root}/{source.path}. Correct its path in the "
             "pool's spec.evaluation.evaluators, or put the items there.",
         )
+    budget = Budget()
     for file in matching:
-        yield from _read_file(files, file, source)
+        yield from _read_file(files, file, source, budget)
 
 
-def _read_file(files: Files, file: File, source: EvaluatorSource) -> Iterator[Item]:
-    try:
-        with files.open(file) as raw, decompressed(raw, file.path) as stream:
-            for number, line in enumerate(iter(lambda: stream.readline(MAX_RECORD_BYTES), b""), start=1):
-                if line.strip():
-                    yield _item(line, f"{file} line {number}", source)
-    except DamagedError as damage:
-        raise JobError(
-            "DataUnreadable",
-            f"{file} is cut short, or not compressed as its name says: {damage}. Put the whole file there.",
-        ) from None
+def _read_file(files: Files, file: File, source: EvaluatorSource, budget: Budget) -> Iterator[Item]:
+    with files.open(file) as raw, faults_of(file), decompressed(raw, file.path, budget) as stream:
+        for number, line in numbered_lines(stream):
+            where = f"{file} line {number}"
+            try:
+                record = parse_object(line)
+            except UnusableError as fault:
+                raise _unreadable(source, where, fault.what) from None
+            yield _item(record, where, source)
 
 
-def _item(line: bytes, where: str, source: EvaluatorSource) -> Item:
-    try:
-        record = json.loads(line.decode().removeprefix("\ufeff"))
-    except (ValueError, RecursionError) as error:
-        raise _unreadable(source, where, f"it is not JSON ({error!s:.100})") from None
-    if not isinstance(record, dict):
-        raise _unreadable(source, where, "it is not a JSON object")
+class _Draw:
+    """The items with the smallest digests among all that are read; no others are held."""
+
+    def __init__(self, source: EvaluatorSource) -> None:
+        self._source = source
+        self._items: dict[str, Item] = {}
+        self._bytes = 0
+        self.read = 0  #: The number of items that were read.
+
+    def add(self, item: Item) -> None:
+        """Take an item into the draw; raises JobError (DataUnreadable) if the items are too large together."""
+        self.read += 1
+        text = item.to_json()
+        if text in self._items:
+            return
+        self._items[text] = item
+        self._bytes += len(text)
+        if self._bytes > limits.ITEMS_BYTES or len(self._items) > 2 * self._source.max_items:
+            self._items = self.items()
+            self._bytes = sum(map(len, self._items))
+        if self._bytes > limits.ITEMS_BYTES:
+            raise JobError(
+                "DataUnreadable",
+                f"evaluator {self._source.name}: {len(self._items)} of its items have {self._bytes} bytes together, but "
+                f"{limits.ITEMS_BYTES} are allowed. Lower maxItems in the pool's spec.evaluation.evaluators, or shorten the "
+                "items.",
+            )
+
+    def items(self) -> dict[str, Item]:
+        """Return the items that are drawn, by their JSON, in the order of its digest."""
+        drawn = sorted(self._items, key=digest_of)[: self._source.max_items]
+        return {text: self._items[text] for text in drawn}
+
+
+def _item(record: dict[str, Any], where: str, source: EvaluatorSource) -> Item:
     prompt = record.get(source.prompt_field)
     if not isinstance(prompt, str) or not prompt.strip():
         raise _unreadable(source, where, f"its {source.prompt_field!r} (promptField) is not text")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LIKELY = 0.5
 
 _ODD = re.compile(r"[^\w\s]|_")
+_FOUND_AT_ONCE = 64 * 1024
 _ASCII = re.compile(r"[\x00-\x7f]+")
 _PLAIN_ASCII = bytes(byte for byte in range(128) if chr(byte).isalnum() or chr(byte).isspace())
 
@@ -82,7 +83,13 @@ def character_ratio(text: str) -> float:
     """Return the share of a text's characters that are letters, digits or white space."""
     odd = len(text.encode("ascii", "ignore").translate(None, _PLAIN_ASCII))
     if not text.isascii():
-        odd += len(_ODD.findall(_ASCII.sub("", text)))  # one character at a time takes long
+        others = _ASCII.sub("", text)
+        for start in range(
+            0, len(others), _FOUND_AT_ONCE
+        ):  # a list of millions of characters takes much memory
+            odd += len(
+                _ODD.findall(others, start, start + _FOUND_AT_ONCE)
+            )  # one character at a time takes long
     return (len(text) - odd) / max(1, len(text))
 
 

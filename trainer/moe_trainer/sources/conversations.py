@@ -10,18 +10,10 @@ with at least one answer; every message has text.
 from collections.abc import Sequence
 from typing import get_args
 
+from moe_trainer.sources.faults import UnusableError
 from moe_trainer.text.content import Content, Role
 
 ROLES: tuple[Role, ...] = get_args(Role)
-
-
-class UnusableError(Exception):
-    """A record that is not a document, with the reason under which it is counted and what is wrong with it."""
-
-    def __init__(self, reason: str, what: str) -> None:
-        super().__init__(f"{reason}: {what}")
-        self.reason = reason
-        self.what = what
 
 
 def parse_conversation(messages: Sequence[object], field: str) -> Content:

@@ -47,7 +47,8 @@ def cut_conversation(content: Content) -> Iterator[Content]:
         if size + _size(exchange) > MAX_DOCUMENT_BYTES and len(piece) > len(system):
             yield Content.of_turns(piece)
             piece, size = list(system), _size(system)
-        piece, size = piece + exchange, size + _size(exchange)
+        piece += exchange
+        size += _size(exchange)
     yield Content.of_turns(piece)
 
 
@@ -68,12 +69,14 @@ def _paragraphs(chunks: Iterable[str]) -> Iterator[str]:
 
 def _parts(paragraph: str) -> list[str]:
     """Return a paragraph in parts of at most 64 KiB; the last may be empty only if the paragraph is."""
-    parts, data = [], paragraph.encode()
-    while len(data) > MAX_DOCUMENT_BYTES:
-        head = data[:MAX_DOCUMENT_BYTES].decode(errors="ignore")
-        parts.append(head)
-        data = data[len(head.encode()) :]
-    return [*parts, data.decode()]
+    parts, data, start = [], paragraph.encode(), 0
+    while len(data) - start > MAX_DOCUMENT_BYTES:
+        end = start + MAX_DOCUMENT_BYTES
+        while data[end] & 0b1100_0000 == 0b1000_0000:  # within a character
+            end -= 1
+        parts.append(data[start:end].decode())
+        start = end
+    return [*parts, data[start:].decode()]
 
 
 def _unless_blank(piece: list[str]) -> str:

@@ -2,7 +2,9 @@
 
     files       listed, opened and watched              files.py, object_store.py
     bytes       decompressed by the end of the name     compression.py
-    records     *.jsonl, *.ndjson: lines; *.parquet: rows; anything else is one text    records.py
+    records     *.jsonl, *.ndjson: lines        records.py
+                *.parquet: rows                 parquet_rows.py
+                anything else is one text
     documents   a text, or a conversation; long ones in pieces      conversations.py, cutting.py
 
 What cannot be used is skipped and counted by reason, with the place of the first of each kind. If more records
@@ -18,11 +20,14 @@ from pathlib import PurePosixPath
 
 from moe_formats.failure import JobError
 from moe_formats.job_config import Source
-from moe_trainer.sources.compression import BUFFER_BYTES, DamagedError, decompressed, without_compression
-from moe_trainer.sources.conversations import UnusableError, parse_conversation
+from moe_trainer.sources.budget import Budget, faults_of
+from moe_trainer.sources.compression import BUFFER_BYTES, decompressed, without_compression
+from moe_trainer.sources.conversations import parse_conversation
 from moe_trainer.sources.cutting import MAX_DOCUMENT_BYTES, cut_conversation, cut_text
+from moe_trainer.sources.faults import UnusableError
 from moe_trainer.sources.files import File, Files
-from moe_trainer.sources.records import Record, json_lines, parquet_rows
+from moe_trainer.sources.parquet_rows import ParquetReader
+from moe_trainer.sources.records import Record, json_lines
 from moe_trainer.text.content import Content
 
 _LINES = frozenset({".jsonl", ".ndjson"})
@@ -67,41 +72,44 @@ class SourceCount:
 
 
 def read_source(files: Files, count: SourceCount) -> Iterator[Content]:
-    """Yield the documents of one source, file by file in the order of their names, and count them."""
-    for file in files.matching(count.source.path):
-        count.files += 1
-        with files.open(file) as raw:
-            for document in _documents(raw, file, count):
-                count.documents += 1
-                yield document
+    """Yield the documents of one source, file by file in the order of their names, and count them.
+
+    Raises JobError (DataUnreadable) for a file that is damaged or exceeds a limit; it names both.
+    """
+    budget = Budget()
+    with ParquetReader(budget) as parquet:
+        for file in files.matching(count.source.path):
+            count.files += 1
+            with files.open(file) as raw, faults_of(file):
+                for document in _documents(raw, file, count, budget, parquet):
+                    count.documents += 1
+                    yield document
 
 
-def _documents(raw: io.RawIOBase, file: File, count: SourceCount) -> Iterator[Content]:
+def _documents(
+    raw: io.RawIOBase, file: File, count: SourceCount, budget: Budget, parquet: ParquetReader
+) -> Iterator[Content]:
     source = count.source
     kind = PurePosixPath(without_compression(file.path)).suffix.lower()
     setting = "messagesField" if source.format == "messages" else "textField"
     name = source.messages_field if source.format == "messages" else source.text_field
-    try:
-        if kind in _ROWS and source.format != "jsonl":
-            yield from _from_records(parquet_rows(raw, file, name, setting), file, count)
-        elif kind in _LINES or source.format == "jsonl":
-            yield from _from_records(json_lines(decompressed(raw, file.path), name), file, count)
-        elif source.format == "messages":
-            raise JobError(
-                "DataUnreadable",
-                f"{file} is read as plain text because of its name, and plain text has no messages: format messages reads "
-                "*.jsonl, *.ndjson and *.parquet. Correct the source's path, or rename the file.",
-            )
-        else:
-            yield from _from_text(decompressed(raw, file.path), file, count)
-    except DamagedError as damage:
+    if kind in _ROWS and source.format != "jsonl":
+        yield from _from_records(parquet.rows(raw, name, setting), file, count, budget)
+    elif kind in _LINES or source.format == "jsonl":
+        yield from _from_records(json_lines(decompressed(raw, file.path, budget), name), file, count, budget)
+    elif source.format == "messages":
         raise JobError(
             "DataUnreadable",
-            f"{file} is cut short, or not compressed as its name says: {damage}. Put the whole file there.",
-        ) from None
+            f"{file} is read as plain text because of its name, and plain text has no messages: format messages reads "
+            "*.jsonl, *.ndjson and *.parquet. Correct the source's path, or rename the file.",
+        )
+    else:
+        yield from _from_text(decompressed(raw, file.path, budget), file, count)
 
 
-def _from_records(records: Iterator[Record], file: File, count: SourceCount) -> Iterator[Content]:
+def _from_records(
+    records: Iterator[Record], file: File, count: SourceCount, budget: Budget
+) -> Iterator[Content]:
     parse = _conversation if count.source.format == "messages" else _text
     for record in records:
         try:
@@ -111,7 +119,14 @@ def _from_records(records: Iterator[Record], file: File, count: SourceCount) -> 
         except UnusableError as fault:
             count.drop(fault, f"{file} {record.where}")
             continue
-        yield from documents
+        yield from documents if parse is _text else _within(budget, documents)
+
+
+def _within(budget: Budget, pieces: Iterator[Content]) -> Iterator[Content]:
+    """Yield the pieces of a conversation, which repeat its system message, as long as they are not too much together."""
+    for piece in pieces:
+        budget.make(len(piece.text))
+        yield piece
 
 
 def _text(value: object, source: Source) -> Iterator[Content]:

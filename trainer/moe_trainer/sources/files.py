@@ -18,6 +18,7 @@ from typing import Protocol
 
 from moe_formats.beneath import Root, printable
 from moe_formats.failure import JobError, TransientError
+from moe_trainer import limits
 from moe_trainer.environment import Environment
 from moe_trainer.sources.listing import is_wild, list_files, parts_of
 
@@ -67,12 +68,23 @@ class LocalFiles:
             raise JobError(
                 "DataMissing", f"source root {self._root!r} is not mounted: no such store or claim here."
             ) from None
+        found: list[File] = []
         with root:
             try:
-                found = [File(self._root, path, size) for path, size in list_files(root, pattern)]
+                for path, size in list_files(root, pattern):
+                    found.append(File(self._root, path, size))
+                    if len(found) > limits.FILES_MATCHED:
+                        raise self._too_many(pattern)
             except ValueError as error:
                 raise JobError("PathNotAllowed", f"source path {pattern!r} is not a glob: {error}.") from None
         return sorted(found, key=lambda file: file.path.split("/"))
+
+    def _too_many(self, pattern: str) -> JobError:
+        return JobError(
+            "PathNotAllowed",
+            f"{self._root}/{pattern} matches more than {limits.FILES_MATCHED} files. Write a longer folder before the first "
+            "wildcard, or pack the files.",
+        )
 
     @contextmanager
     def open(self, file: File) -> Iterator[io.RawIOBase]:

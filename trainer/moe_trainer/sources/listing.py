@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from fnmatch import translate
 
 from moe_formats.beneath import LeadsOutError, RefusedError, Root
+from moe_trainer import limits
 
 #: Most folders within each other: each one on the way is held open.
 MAX_DEPTH = 128
@@ -21,8 +22,14 @@ _FOLDERS = "**"
 
 
 def parts_of(pattern: str) -> list[str]:
-    """Return the parts of a glob."""
-    return [part for part in pattern.split("/") if part not in ("", ".")]
+    """Return the parts of a glob; raises ValueError if it is too long to be matched in reasonable time."""
+    parts = [part for part in pattern.split("/") if part not in ("", ".")]
+    if len(pattern) > limits.GLOB_CHARACTERS or len(parts) > limits.GLOB_PARTS:
+        raise ValueError(
+            f"it has {len(pattern)} characters in {len(parts)} parts, but {limits.GLOB_CHARACTERS} characters in "
+            f"{limits.GLOB_PARTS} parts are allowed"
+        )
+    return parts
 
 
 def is_wild(part: str) -> bool:
@@ -52,6 +59,7 @@ class _Walk:
 
     def __init__(self, root: Root, parts: list[str]) -> None:
         self._root, self._parts, self._end = root, parts, len(parts)
+        self._looked_at = 0
         self._matches = [
             re.compile(translate(part)).match if is_wild(part) else part.__eq__ for part in parts
         ]
@@ -80,9 +88,19 @@ class _Walk:
         try:
             with folder.entries() as entries:
                 for entry in entries:
+                    self._look_at_another()
                     yield from self._at(folder, path, entry.name, entry, state, depth)
         except PermissionError:  # as in pathlib, a folder that may not be listed matches nothing
             return
+
+    def _look_at_another(self) -> None:
+        self._looked_at += 1
+        if self._looked_at > limits.ENTRIES_LISTED:
+            raise RefusedError.at(
+                f"{self._root.name}/{'/'.join(self._parts)}",
+                f"cannot be matched without looking at more than {limits.ENTRIES_LISTED} files and folders",
+                "write a longer folder before the first wildcard, or pack the files",
+            )
 
     def _at(
         self,

@@ -4,10 +4,11 @@ An object is read in ranges, each on the condition that it is still the object t
 memory, a broken connection costs one range, and two versions are never mixed.
 
 Requests that fail are repeated with growing pauses. If the store stays unreachable, or so slow that nothing arrives,
-the attempt fails and may be repeated; if the store refuses the keys, the Job fails for good. Error messages contain
-neither the answer's headers nor the keys.
+the attempt fails and may be repeated; if the store refuses the keys, the Job fails for good. So it does if a list
+of objects has no end. Error messages contain neither the answer's headers nor the keys.
 """
 
+import asyncio
 import io
 import re
 import time
@@ -30,6 +31,7 @@ from moe_formats.object_stores import (
     SESSION_TOKEN,
     ObjectStoreLocation,
 )
+from moe_trainer import limits
 from moe_trainer.sources.files import File, changed, literal_folder, matches
 
 if TYPE_CHECKING:  # these exist in obstore's stubs only
@@ -38,9 +40,6 @@ if TYPE_CHECKING:  # these exist in obstore's stubs only
 
 #: Bytes that one request asks for.
 RANGE_BYTES = 4 * 1024 * 1024
-#: Most objects that are listed, and most that a glob may match: the list is held in memory.
-MAX_LISTED = 1_000_000
-MAX_MATCHED = 100_000
 
 _ANSWER = re.compile(r"status code: (?P<status>\d{3})")
 _CODE = re.compile(r"<Code>(?P<code>\w{1,64})</Code>")
@@ -50,10 +49,11 @@ _CODE = re.compile(r"<Code>(?P<code>\w{1,64})</Code>")
 class Patience:
     """Time limits, in seconds."""
 
-    connect: float = 5
-    stall: float = 20  #: Without receiving a byte.
-    request: float = 60  #: For one request of a range.
-    give_up: float = 120  #: For one range, with all repetitions.
+    connect: float = limits.STORE_CONNECT_SECONDS
+    stall: float = limits.STORE_STALL_SECONDS  #: Without receiving a byte.
+    request: float = limits.STORE_REQUEST_SECONDS  #: For one request of a range.
+    give_up: float = limits.STORE_RANGE_SECONDS  #: For one range, with all repetitions.
+    listing: float = limits.STORE_LISTING_SECONDS  #: For listing what one glob may match.
 
 
 PATIENCE = Patience()
@@ -83,23 +83,38 @@ class ObjectStoreFiles:
         )
 
     def matching(self, pattern: str) -> list[File]:
-        """Return the objects that a glob matches, sorted by name."""
-        folder, found, listed = literal_folder(pattern), [], 0
+        """Return the objects that a glob matches, sorted by name; raises JobError (PathNotAllowed, StoreUnreachable…)."""
         try:
-            for page in obstore.list(self._store, folder or None, chunk_size=1000):
-                listed += len(page)
-                found += [
-                    File(self._root, item["path"], item["size"], item["e_tag"] or "")
-                    for item in page
-                    if matches(item["path"], pattern)
-                ]
-                if listed > MAX_LISTED or len(found) > MAX_MATCHED:
-                    raise self._too_many(pattern, listed, len(found))
+            folder = literal_folder(pattern)
+        except ValueError as error:
+            raise JobError("PathNotAllowed", f"source path {pattern!r} is not a glob: {error}.") from None
+        found: list[File] = []
+        try:
+            asyncio.run(asyncio.wait_for(self._list(folder, pattern, found), self._patience.listing))
+        except TimeoutError:
+            raise JobError(
+                "PathNotAllowed",
+                f"listing {self._root}/{pattern} has not ended after {self._patience.listing:.0f} s; {len(found)} objects match "
+                "so far. Write a longer folder before the first wildcard, or pack the files.",
+            ) from None
         except (BaseError, FileNotFoundError) as error:
             raise self._failed(error, f"listing {self._root}/{pattern}") from None
         return sorted(
             found, key=lambda file: file.path.split("/")
         )  # in the order of files on disk: folder by folder
+
+    async def _list(self, folder: str, pattern: str, found: list[File]) -> None:
+        """Collect the objects that a glob matches; a store that goes on sending pages without objects is waited for here."""
+        listed = 0
+        async for page in obstore.list(self._store, folder or None, chunk_size=1000):
+            listed += len(page)
+            for item in page:
+                if len(item["path"].encode()) > limits.OBJECT_NAME_BYTES:
+                    raise self._name_too_long(item["path"])
+                if matches(item["path"], pattern):
+                    found.append(File(self._root, item["path"], item["size"], item["e_tag"] or ""))
+            if listed > limits.OBJECTS_LISTED or len(found) > limits.OBJECTS_MATCHED:
+                raise self._too_many(pattern, listed, len(found))
 
     @contextmanager
     def open(self, file: File) -> Iterator[io.RawIOBase]:
@@ -127,10 +142,14 @@ class ObjectStoreFiles:
         options: GetOptions = {"range": (start, end)}
         if file.version:
             options["if_match"] = file.version
-        data = memoryview(obstore.get(self._store, file.path, options=options).bytes())
+        data = bytearray()
+        for chunk in obstore.get(self._store, file.path, options=options).stream(RANGE_BYTES):
+            data += chunk
+            if len(data) > end - start:  # an answer without an end is not waited for
+                break
         if len(data) != end - start:
             raise changed(file, f"it no longer has {end} bytes")
-        return data
+        return memoryview(data)
 
     def _failed(self, error: Exception, doing: str) -> JobError:
         answer = _ANSWER.search(str(error))
@@ -148,11 +167,18 @@ class ObjectStoreFiles:
             "Nothing of this attempt was kept; the next one reads the data again.",
         )
 
+    def _name_too_long(self, name: str) -> JobError:
+        return JobError(
+            "DataUnreadable",
+            f"store {self._root!r} has an object whose name has {len(name.encode())} bytes ({name:.40}…), but S3 allows "
+            f"{limits.OBJECT_NAME_BYTES}. Remove it, or name a folder in the source's path that does not contain it.",
+        )
+
     def _too_many(self, pattern: str, listed: int, found: int) -> JobError:
         return JobError(
             "PathNotAllowed",
-            f"{self._root}/{pattern} matches {found} of {listed} objects listed so far; it may match {MAX_MATCHED} "
-            f"of at most {MAX_LISTED}. Write a longer folder before the first wildcard, or pack the files.",
+            f"{self._root}/{pattern} matches {found} of {listed} objects listed so far; it may match {limits.OBJECTS_MATCHED} "
+            f"of at most {limits.OBJECTS_LISTED}. Write a longer folder before the first wildcard, or pack the files.",
         )
 
 

@@ -1,28 +1,25 @@
-"""Reads the records of a file, one at a time: lines of jsonl, rows of parquet.
+"""Reads the records of a jsonl file, one at a time.
 
-A record that cannot be read is yielded as such, with its place and what is wrong with it. A file that is not what its
-name says is an error: reading only half of it is never what was meant.
+A record that cannot be read is yielded as such, with its place and what is wrong with it.
 """
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from moe_formats.failure import JobError
-from moe_trainer.sources.compression import BUFFER_BYTES
-from moe_trainer.sources.conversations import UnusableError
-from moe_trainer.sources.files import File
-
-#: Longer lines are not read.
-MAX_RECORD_BYTES = 16 * 1024 * 1024
-#: Rows that are decoded at once: only this many documents are in memory, however large a row group is.
-PARQUET_ROWS = 64
-#: Most names that an error message lists.
-NAMES_LISTED = 10
+from moe_trainer import limits
+from moe_trainer.sources.faults import UnusableError, listed
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+#: What JSON's lists and objects become.
+_CONTAINERS = (dict, list)
+
+#: A string in JSON. It never goes back over what it has matched.
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -34,85 +31,87 @@ class Record:
     fault: UnusableError | None = None
 
 
+def numbered_lines(stream: io.BufferedIOBase) -> Iterator[tuple[int, bytes | None]]:
+    """Yield the lines of a file that are not blank, with their numbers from 1; None for one that is too long to be held."""
+    number = 0
+    while line := stream.readline(limits.RECORD_BYTES):
+        number += 1
+        if len(line) == limits.RECORD_BYTES and not line.endswith(b"\n"):
+            while (rest := stream.readline(limits.RECORD_BYTES)) and not rest.endswith(b"\n"):
+                pass
+            yield number, None
+        elif line.strip():
+            yield number, line
+
+
 def json_lines(stream: io.BufferedIOBase, field: str) -> Iterator[Record]:
     """Yield one field of each record of a jsonl file, with line numbers from 1; blank lines are skipped."""
-    number = 0
-    while line := stream.readline(MAX_RECORD_BYTES):
-        number += 1
+    for number, line in numbered_lines(stream):
         where = f"line {number}"
-        if len(line) == MAX_RECORD_BYTES and not line.endswith(b"\n"):
-            _skip_line(stream)
-            yield Record(where, fault=UnusableError("tooLarge", f"longer than {MAX_RECORD_BYTES} bytes"))
-        elif line.strip():
-            try:
-                yield Record(where, _field_of(line.removeprefix(_BYTE_ORDER_MARK), field))
-            except UnusableError as fault:
-                yield Record(where, fault=fault)
+        try:
+            yield Record(where, _field_of(line, field))
+        except UnusableError as fault:
+            yield Record(where, fault=fault)
 
 
-def parquet_rows(raw: io.RawIOBase, file: File, field: str, setting: str) -> Iterator[Record]:
-    """Yield one column of a parquet file, with row numbers from 1; other columns are not read.
-
-    Raises JobError (DataUnreadable) for a file without the column, naming the setting that chooses it, and for one
-    that is damaged or not parquet.
-    """
-    import pyarrow
-    from pyarrow import parquet
-
+def parse_object(line: bytes | None) -> dict[str, Any]:
+    """Return the JSON object on a line, as ``numbered_lines`` yields it; raises UnusableError."""
+    if line is None:
+        raise UnusableError("tooLarge", f"longer than {limits.RECORD_BYTES} bytes")
     try:
-        opened = parquet.ParquetFile(
-            pyarrow.PythonFile(raw, mode="r"),
-            buffer_size=BUFFER_BYTES,
-            pre_buffer=False,
-            page_checksum_verification=True,
-        )
-        if field not in opened.schema_arrow.names:
-            raise JobError(
-                "DataUnreadable",
-                f"{file} has no column {field!r}; it has: {_listed(opened.schema_arrow.names)}. "
-                f"Name one of them in {setting} of the source.",
-            )
-        number = 0
-        for batch in opened.iter_batches(PARQUET_ROWS, columns=[field], use_threads=False):
-            for value in batch.column(0):
-                number += 1
-                yield _row(number, value)
-    except pyarrow.ArrowException as error:
-        raise JobError("DataUnreadable", f"{file} cannot be read as parquet: {error}"[:500]) from None
-    except OSError as error:
-        if error.errno is not None:  # an error of the disk, not of the decoder
-            raise
-        raise JobError("DataUnreadable", f"{file} cannot be read as parquet: {error}"[:500]) from None
-
-
-def _row(number: int, value: Any) -> Record:
-    try:
-        return Record(f"row {number}", value.as_py())
-    except UnicodeDecodeError:
-        return Record(f"row {number}", fault=UnusableError("notUtf8", "its text is not UTF-8"))
-
-
-def _skip_line(stream: io.BufferedIOBase) -> None:
-    while (rest := stream.readline(MAX_RECORD_BYTES)) and not rest.endswith(b"\n"):
-        pass
-
-
-def _field_of(line: bytes, field: str) -> object:
-    try:
-        record = json.loads(line.decode())
+        text = line.removeprefix(_BYTE_ORDER_MARK).decode()
     except UnicodeDecodeError as error:
         raise UnusableError("notUtf8", f"byte {error.start + 1} is not UTF-8") from None
+    if len(text) >= 2 * limits.RECORD_CONTAINERS:  # each takes two characters
+        _check_containers(text)
+    try:
+        record = json.loads(text)
     except RecursionError:
-        raise UnusableError("brokenRecord", "nested too deeply") from None
+        raise _too_deep() from None
     except ValueError as error:
         raise UnusableError("brokenRecord", f"not JSON: {error}") from None
     if not isinstance(record, dict):
         raise UnusableError("missingField", "not a JSON object, so it has no fields")
+    for value in record.values():
+        if type(value) is dict or type(value) is list:
+            _check_depth(value)
+    return record
+
+
+def _field_of(line: bytes | None, field: str) -> object:
+    record = parse_object(line)
     if field not in record:
-        raise UnusableError("missingField", f"no field {field!r}; it has: {_listed(list(record))}")
+        raise UnusableError("missingField", f"no field {field!r}; it has: {listed(list(record))}")
     return record[field]
 
 
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(f"{name:.40}" for name in names[:NAMES_LISTED])
-    return (shown or "none") + (", …" if len(names) > NAMES_LISTED else "")
+def _check_containers(text: str) -> None:
+    """Refuse a record of so many lists and objects that it would take twenty times its size in memory."""
+    if _opened(text) > limits.RECORD_CONTAINERS and _opened(_STRING.sub("", text)) > limits.RECORD_CONTAINERS:
+        raise UnusableError(
+            "tooLarge", f"more than {limits.RECORD_CONTAINERS} lists and objects in one record"
+        )
+
+
+def _check_depth(value: object) -> None:
+    level = [value]
+    for _ in range(limits.RECORD_DEPTH - 1):
+        level = [value for container in level for value in _containers_in(container)]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _containers_in(container: object) -> list[object]:
+    """Return the lists and objects that are directly in a list or an object."""
+    if isinstance(container, dict):
+        return [value for value in container.values() if type(value) in _CONTAINERS]
+    return [value for value in container if type(value) in _CONTAINERS] if isinstance(container, list) else []
+
+
+def _opened(text: str) -> int:
+    return text.count("[") + text.count("{")
+
+
+def _too_deep() -> UnusableError:
+    return UnusableError("brokenRecord", f"nested too deeply: more than {limits.RECORD_DEPTH} levels")

@@ -3,13 +3,12 @@
 import ast
 import warnings
 
-#: Longer texts are not parsed: the parser's memory grows with what it reads.
-MAX_CHARACTERS = 256 * 1024
+from moe_trainer import limits
 
 
 def parses(text: str) -> bool:
     """Return whether a text parses as a Python module; one that is too long or nested too deeply does not."""
-    if len(text) > MAX_CHARACTERS:
+    if len(text) > limits.CODE_CHARACTERS:
         return False
     try:
         with warnings.catch_warnings():
@@ -36,5 +35,5 @@ def _opened(text: str) -> str:
         indentation = line[: len(line) - len(code)]
         if code and (not indentations or len(indentation) < len(indentations[-1])):
             indentations.append(indentation)
-    outer = indentations[1:] + ([""] if indentations[-1] else [])
+    outer = indentations[1:] + ([""] if indentations and indentations[-1] else [])
     return "".join(f"{indentation}if 1:\n" for indentation in reversed(outer))

@@ -1,6 +1,11 @@
+import random
+import sys
+import unicodedata
+
 import pytest
 
-from moe_trainer.evaluators.measures import code_parses, exact_match
+from moe_trainer import limits
+from moe_trainer.evaluators.measures import code_parses, exact_match, normalised
 from moe_trainer.evaluators.tasks import Completion, Item
 from moe_trainer.text.python_syntax import parses
 
@@ -58,3 +63,34 @@ def test_hostile_text_does_not_parse_and_does_no_harm(text: str) -> None:
 
 def test_nothing_is_executed(tmp_path: object) -> None:
     assert parses("raise SystemExit(open('/nonexistent').read())")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("marks", ["\u0301\u0316", "\u0f73\u0316", "\u0f81", "\u0344\u0323"])
+def test_a_character_with_a_million_marks_is_compared_in_time(marks: str) -> None:
+    bomb = "a" + marks * (1_000_000 // len(marks))
+    assert exact_match(item("a"), Completion(bomb, cut=False)) == 0
+    assert exact_match(item(bomb), Completion(bomb, cut=False)) == 1
+
+
+def test_every_character_that_becomes_marks_counts_as_one() -> None:
+    for code in range(sys.maxunicode + 1):
+        character = chr(code)
+        if all(map(unicodedata.combining, unicodedata.normalize("NFKD", character))):
+            many = character * (3 * limits.COMBINING_MARKS)
+            assert max(map(len, many_parts(many))) <= limits.COMBINING_MARKS, hex(code)
+
+
+def many_parts(text: str) -> list[str]:
+    from moe_trainer.evaluators.measures import _parts
+
+    return list(_parts(text))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_real_text_is_normalised_as_before(seed: int) -> None:
+    draw = random.Random(seed)
+    characters = "aé \u0301\u0323\u0316\uff14ﬁ가각ᄀ\u1161ำ\n.\u0f73Åﷺ"
+    text = "".join(draw.choices(characters, k=400))
+    whole = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    assert normalised(text).split() == whole.strip().removesuffix(".").rstrip().split()

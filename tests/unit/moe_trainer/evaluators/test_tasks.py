@@ -1,12 +1,15 @@
+import gzip
 from collections.abc import Callable
 
 import pytest
 from tests.unit.moe_trainer.conftest import Place
 
 from moe_formats.failure import JobError
+from moe_formats.format import digest_of
 from moe_formats.job_config import EvaluatorSource, TasksRef
 from moe_formats.job_report import TaskSet
-from moe_trainer.evaluators.tasks import freeze, read_items, read_rules
+from moe_trainer import limits
+from moe_trainer.evaluators.tasks import Item, freeze, read_items, read_rules
 from moe_trainer.storage.committed import verify
 
 SUMS = [{"prompt": f"{n} + 1 =", "answer": str(n + 1)} for n in range(40)]
@@ -75,6 +78,12 @@ def test_records_may_name_their_fields_and_clusters_and_several_answers(place: P
         ({"prompt": "2 + 2 ="}, ["'answer' (answerField)"]),
         ({"prompt": "2 + 2 =", "answer": 4}, ["'answer' (answerField)"]),
         ({"prompt": "2 + 2 =", "answer": []}, ["'answer' (answerField)"]),
+        ("[" * 100_000, ["nested too deeply"]),
+        ('{"prompt": "x", "answer": ' + "1" * 5000 + "}", ["not JSON", "integer string"]),
+        (
+            '{"prompt": "x", "more": ' + "[" * 500 + "]" * 500 + "}",
+            ["nested too deeply: more than 100 levels"],
+        ),
     ],
 )
 def test_a_record_that_is_no_item_is_named_with_its_line_and_field(
@@ -132,3 +141,61 @@ def test_a_record_that_no_grader_could_read_is_refused(place: Place) -> None:
         JobError, match=r"DataUnreadable: evaluator sums: .* line 41 .* a grader could not read"
     ):
         frozen(place, measure="container")
+
+
+def test_a_line_that_is_too_long_is_named_with_its_number_and_the_limit(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "RECORD_BYTES", 1000)
+    place.jsonl("tasks", [*SUMS, {"prompt": "x" * 5000, "answer": "4"}, *SUMS])
+    with pytest.raises(JobError, match=r"records.jsonl line 41 is not an item: longer than 1000 bytes"):
+        frozen(place)
+
+
+def test_a_record_for_a_grader_that_is_nested_deeply_is_refused_and_one_that_is_not_is_read_again(
+    place: Place,
+) -> None:
+    def nested(depth: int) -> list[object]:
+        tests = "[" * depth + "]" * depth
+        return [f'{{"prompt": "{n} + 1 =", "tests": {tests}}}' for n in range(20)]
+
+    place.jsonl("tasks", nested(99))
+    assert len(read_items(place.store, ref(frozen(place, measure="container")))) == 20
+    place.jsonl("tasks", nested(100))
+    with pytest.raises(JobError, match="line 1 is not an item: nested too deeply"):
+        frozen(place, measure="container")
+
+
+def test_a_draw_is_the_same_however_many_items_there_are(place: Place) -> None:
+    records: list[object] = [{"prompt": f"{n} + 1 =", "answer": str(n + 1)} for n in range(500)]
+    place.jsonl("tasks", records)
+    drawn = read_items(place.store, ref(frozen(place, max_items=20)))
+    texts = (
+        Item(prompt=f"{n} + 1 =", answers=(str(n + 1),), cluster=item_cluster(n)).to_json()
+        for n in range(500)
+    )
+    assert [item.to_json() for item in drawn] == sorted(texts, key=digest_of)[:20]
+
+
+def item_cluster(number: int) -> str:
+    return digest_of(f"{number} + 1 =")[:80]
+
+
+def test_items_that_are_too_large_together_are_refused_with_the_limit(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ITEMS_BYTES", 10_000)
+    place.jsonl("tasks", [{"prompt": f"{n} " + "x" * 500, "answer": "4"} for n in range(100)])
+    with pytest.raises(
+        JobError, match=r"DataUnreadable: evaluator sums: .* 10000 are allowed. Lower maxItems"
+    ):
+        frozen(place, max_items=50)
+
+
+def test_items_that_unpack_a_thousandfold_are_refused(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "UNPACKED_FREE_BYTES", 1 << 20)
+    (place.sources / "corpora" / "tasks").mkdir()
+    path = place.sources / "corpora" / "tasks" / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"prompt": "x", "answer": "y"}\n' * 100_000))
+    with pytest.raises(JobError, match=r"DataUnreadable: corpora/tasks/a.jsonl.gz unpacks to too much"):
+        frozen(place, path="tasks/*.gz")

@@ -3,12 +3,13 @@
 import base64
 import math
 import random
+import re
 
 import pytest
 
 from moe_formats.failure import JobError
 from moe_formats.job_config import Filter
-from moe_trainer.snapshots.filters import check_filters, dropped_by, surprise_band
+from moe_trainer.snapshots.filters import character_ratio, check_filters, dropped_by, surprise_band
 from moe_trainer.snapshots.surprise import SurpriseModel
 from moe_trainer.sources.cutting import cut_text
 from moe_trainer.text.python_syntax import parses, piece_parses
@@ -111,3 +112,35 @@ def test_what_is_unlike_its_fellows_is_dropped_and_counted(place: Place, prose: 
     made = place.snapshot(place.job("prose", filters=rule))
     assert made.dropped == {"perplexity": 5}
     assert place.snapshot(place.job("prose", filters=rule)) == made
+
+
+@pytest.mark.parametrize("text", [" \x1c", "\t\x1e\x1e", " \u2028 \x85"])
+def test_a_piece_of_nothing_but_odd_separators_is_no_code_and_no_crash(text: str) -> None:
+    assert dropped_by([Filter(name="codeParses")], text) == "codeParses"
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(" * 100_000,
+        "-" * 200_000 + "1",
+        "a" + ".b" * 100_000,
+        "[" * 99 + "]" * 99 + "\n" + "{1:" * 80,
+        "if 1: pass\n" + "elif 1: pass\n" * 15_000,
+        "".join(" " * depth + "if 1:\n" for depth in range(500)),
+        "x = " + "1 if 1 else " * 20_000 + "1",
+        "f(" * 90 + ")" * 90 + " 1 1",
+        "é" * 300_000,
+    ],
+)
+def test_code_that_is_made_to_exhaust_the_parser_is_judged_in_time(text: str) -> None:
+    assert dropped_by([Filter(name="codeParses")], text) == "codeParses"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_share_of_letters_is_the_same_for_long_texts(seed: int) -> None:
+    draw = random.Random(seed)
+    text = "".join(draw.choices("aé1 _-—。中\u0301🙂\u3000", k=200_000))
+    odd = sum(1 for character in text if not re.match(r"[^\W_]|\s", character))
+    assert character_ratio(text) == (len(text) - odd) / len(text)

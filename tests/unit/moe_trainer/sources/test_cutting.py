@@ -102,3 +102,30 @@ def test_a_long_conversation_is_cut_before_a_question_and_keeps_its_system_messa
 def test_an_exchange_is_never_cut() -> None:
     pieces = list(cut_conversation(exchanges([10, 100_000, 10])))
     assert [len(list(piece.said())) for piece in pieces] == [2, 2, 2]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("character", ["x", "é", "🙂"])
+def test_a_value_of_a_hundred_megabytes_is_cut_in_time_proportional_to_its_length(character: str) -> None:
+    text = character * (100_000_000 // len(character.encode()))
+    assert sum(len(piece) for piece in cut_text([text])) == len(text)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_value_is_cut_as_it_always_was(seed: int) -> None:
+    draw = random.Random(seed)
+    text = ""
+    while len(text) < 300_000:
+        characters = draw.choice(["x", "é", "€", "🙂", "xé€🙂"])
+        text += "".join(draw.choices(characters, k=draw.choice([1, 10, 70_000, 131_072]))) + draw.choice(
+            ["", "\n", "\n\n"]
+        )
+    assert list(cut_text([text])) == list(cut_at_once(text))
+
+
+@pytest.mark.timeout(20)
+def test_a_conversation_of_very_many_short_turns_is_cut_into_whole_exchanges() -> None:
+    content = exchanges([1] * 30_000)
+    pieces = list(cut_conversation(content))
+    assert [turn for piece in pieces for turn in piece.said()] == list(content.said())
+    assert all(len(piece.text.encode()) <= MAX_DOCUMENT_BYTES for piece in pieces)

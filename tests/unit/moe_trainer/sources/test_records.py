@@ -1,5 +1,6 @@
 import io
 import json
+import tracemalloc
 from pathlib import Path
 
 import pyarrow
@@ -8,9 +9,10 @@ from pyarrow import parquet
 
 from moe_formats.failure import JobError
 from moe_formats.job_config import Source
-from moe_trainer.sources import records
+from moe_trainer import limits
 from moe_trainer.sources.documents import SourceCount, read_source
 from moe_trainer.sources.files import LocalFiles
+from moe_trainer.sources.records import json_lines
 from moe_trainer.text.content import Content
 
 CONVERSATION = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}]
@@ -125,7 +127,7 @@ def test_messages_in_a_text_file_are_refused_with_the_fix(tmp_path: Path) -> Non
 def test_a_line_that_is_too_long_is_one_record_and_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(records, "MAX_RECORD_BYTES", 100)
+    monkeypatch.setattr(limits, "RECORD_BYTES", 100)
     lines(tmp_path, "a.jsonl", {"text": "a"}, {"text": "x" * 950}, {"text": "b"}, {"text": "c"})
     documents, count = read(tmp_path, "*")
     assert [document.text for document in documents] == ["a", "b", "c"]
@@ -201,3 +203,66 @@ def test_a_text_file_larger_than_the_buffer_is_read_whole(
     documents, _ = read(tmp_path, "*")
     assert "".join(document.text for document in documents) == text
     assert len(documents) > 4
+
+
+def conversation(role: bytes) -> bytes:
+    turns = b'{"role": %s, "content": "Why?"}, {"role": "assistant", "content": "Because."}' % role
+    return b'{"messages": [%s]}\n' % turns
+
+
+def test_a_role_that_is_nested_deeply_is_broken_and_no_crash(tmp_path: Path) -> None:
+    for depth in (50, 97, 98, 400, 980, 100_000):
+        (tmp_path / f"{depth}.jsonl").write_bytes(conversation(b"[" * depth + b"]" * depth))
+    (tmp_path / "good.jsonl").write_bytes(conversation(b'"user"') * 6)
+    documents, count = read(tmp_path, "*", "messages")
+    assert (len(documents), count.dropped) == (6, {"brokenMessages": 2, "brokenRecord": 4})
+    assert f"nested too deeply: more than {limits.RECORD_DEPTH} levels" in count.examples["brokenRecord"]
+
+
+def test_a_number_of_a_million_digits_is_broken(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": %s}\n{"text": "a"}\n' % (b"1" * 1_000_000))
+    assert read(tmp_path, "*")[1].dropped == {"brokenRecord": 1}
+
+
+@pytest.mark.parametrize("values", ["[],", '{"":0},'])
+def test_millions_of_lists_and_objects_are_not_taken_into_memory(tmp_path: Path, values: str) -> None:
+    line = '{"text": "a", "more": [' + values * 1_100_000 + "0]}\n"
+    assert len(line) < limits.RECORD_BYTES
+    (tmp_path / "a.jsonl").write_text(line + '{"text": "b"}\n')
+    documents, count = read(tmp_path, "*")
+    assert ([document.text for document in documents], count.dropped) == (["b"], {"tooLarge": 1})
+    assert "corpora/a.jsonl line 1: more than 1000000 lists and objects" in count.examples["tooLarge"]
+
+
+def test_brackets_within_text_are_text(tmp_path: Path) -> None:
+    text = '[{\\"' * 600_000 + "\\"
+    lines(tmp_path, "a.jsonl", {"text": text})
+    assert "".join(document.text for document in read(tmp_path, "*")[0]) == text
+
+
+def test_a_line_without_an_end_is_passed_over_in_bounded_memory() -> None:
+    class Endless(io.RawIOBase):
+        left = 200
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+            self.left -= 1
+            buffer[:] = b"x" * len(buffer)
+            return len(buffer) if self.left >= 0 else 0
+
+    tracemalloc.start()
+    (record,) = json_lines(io.BufferedReader(Endless(), 1 << 20), "text")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert record.fault is not None and record.fault.reason == "tooLarge"
+    assert peak < 5 * limits.RECORD_BYTES
+
+
+def test_pieces_of_a_conversation_do_not_repeat_a_long_system_message_without_end(tmp_path: Path) -> None:
+    turns = [{"role": role, "content": "a"} for _ in range(2000) for role in ("user", "assistant")]
+    lines(tmp_path, "a.jsonl", {"messages": [{"role": "system", "content": "s" * 500_000}, *turns]})
+    with pytest.raises(JobError, match=r"DataUnreadable: corpora/a.jsonl unpacks to too much") as refused:
+        read(tmp_path, "*", "messages")
+    assert not refused.value.retryable

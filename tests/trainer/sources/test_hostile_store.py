@@ -1,0 +1,173 @@
+"""An object store that does not keep to the protocol: lists without an end, answers without an end, absurd names."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from moe_formats.failure import JobError, TransientError
+from moe_formats.object_stores import ObjectStoreLocation
+from moe_trainer import limits
+from moe_trainer.sources.files import File
+from moe_trainer.sources.object_store import RANGE_BYTES, ObjectStoreFiles
+
+from .conftest import PATIENCE
+
+#: A test that waits for ever fails.
+pytestmark = pytest.mark.timeout(60)
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+
+
+class Hostile(ThreadingHTTPServer):
+    """A server that answers every request as a test says."""
+
+    daemon_threads = True
+    answer: Answer
+    requests = 0
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a client that has gone."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        assert isinstance(self.server, Hostile)
+        self.server.requests += 1
+        self.server.answer(self)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hostile() -> Iterator[Hostile]:
+    server = Hostile(("127.0.0.1", 0), _Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def files(hostile: Hostile) -> ObjectStoreFiles:
+    location = ObjectStoreLocation(endpoint=f"http://127.0.0.1:{hostile.server_address[1]}", bucket="text")
+    return ObjectStoreFiles("lake", location, None, replace(PATIENCE, listing=2.0))
+
+
+def page(names: list[str], *, more: bool) -> Answer:
+    """A page of a list that names the next one; always the same page, and always the same next one."""
+    entries = "".join(
+        f"<Contents><Key>{name}</Key><Size>1</Size><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+        "<ETag>&quot;1&quot;</ETag></Contents>"
+        for name in names
+    )
+    then = "<NextContinuationToken>again</NextContinuationToken>" if more else ""
+    text = (
+        f"<ListBucketResult><Name>text</Name><KeyCount>{len(names)}</KeyCount><MaxKeys>1000</MaxKeys>"
+        f"<IsTruncated>{str(more).lower()}</IsTruncated>{then}{entries}</ListBucketResult>"
+    ).encode()
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(text)))
+        request.end_headers()
+        request.wfile.write(text)
+
+    return answer
+
+
+def test_the_server_of_these_tests_is_read_as_long_as_it_behaves(
+    hostile: Hostile, files: ObjectStoreFiles
+) -> None:
+    hostile.answer = page(["b.jsonl", "a.jsonl"], more=False)
+    assert [file.path for file in files.matching("*.jsonl")] == ["a.jsonl", "b.jsonl"]
+
+
+def test_pages_without_objects_and_without_an_end_are_given_up(
+    hostile: Hostile, files: ObjectStoreFiles
+) -> None:
+    hostile.answer = page([], more=True)
+    with pytest.raises(
+        JobError, match=r"PathNotAllowed: listing lake/\*.jsonl has not ended after 2 s"
+    ) as refused:
+        files.matching("*.jsonl")
+    assert not refused.value.retryable
+    assert hostile.requests > 1
+
+
+@pytest.mark.parametrize("pattern", ["*.jsonl", "*.none"])
+def test_the_same_page_again_and_again_is_given_up(
+    hostile: Hostile, files: ObjectStoreFiles, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    monkeypatch.setattr(limits, "OBJECTS_LISTED", 5000)
+    monkeypatch.setattr(limits, "OBJECTS_MATCHED", 3000)
+    hostile.answer = page([f"{number}.jsonl" for number in range(1000)], more=True)
+    with pytest.raises(JobError, match=r"PathNotAllowed: lake/.* objects listed so far") as refused:
+        files.matching(pattern)
+    assert not refused.value.retryable
+
+
+def test_an_object_with_a_name_of_a_megabyte_is_refused(hostile: Hostile, files: ObjectStoreFiles) -> None:
+    hostile.answer = page(["a/" * 500_000 + "a.jsonl"], more=False)
+    with pytest.raises(JobError, match=r"DataUnreadable: .*name has 1000007 bytes.*S3 allows 1024"):
+        files.matching("**/*.jsonl")
+
+
+def test_a_glob_that_is_too_long_is_refused_before_anything_is_asked(
+    hostile: Hostile, files: ObjectStoreFiles
+) -> None:
+    with pytest.raises(JobError, match=r"PathNotAllowed: .* 1024 characters"):
+        files.matching("**/" * 400 + "*.jsonl")
+    assert hostile.requests == 0
+
+
+def test_an_answer_without_an_end_is_not_taken_into_memory(hostile: Hostile, files: ObjectStoreFiles) -> None:
+    sent = 0
+
+    def endless(request: BaseHTTPRequestHandler) -> None:
+        nonlocal sent
+        request.send_response(206)
+        request.send_header("Content-Range", "bytes 0-99/100")
+        request.send_header("ETag", '"1"')
+        request.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
+        request.send_header("Transfer-Encoding", "chunked")
+        request.end_headers()
+        while True:
+            request.wfile.write(b"100000\r\n" + bytes(0x100000) + b"\r\n")
+            sent += 0x100000
+
+    hostile.answer = endless
+    with (
+        files.open(File("lake", "a.txt", 100)) as raw,
+        pytest.raises(JobError, match=r"DataChanged|StoreUnreachable"),
+    ):
+        raw.read(100)
+    assert sent < 16 * RANGE_BYTES
+
+
+def test_a_store_that_trickles_is_given_up(hostile: Hostile, files: ObjectStoreFiles) -> None:
+    def trickle(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(206)
+        request.send_header("Content-Range", "bytes 0-99/100")
+        request.send_header("Content-Length", "100")
+        request.send_header("ETag", '"1"')
+        request.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
+        request.end_headers()
+        for _ in range(100):
+            request.wfile.write(b"x")
+            time.sleep(0.2)
+
+    hostile.answer = trickle
+    with (
+        files.open(File("lake", "a.txt", 100)) as raw,
+        pytest.raises(TransientError, match="StoreUnreachable"),
+    ):
+        raw.read(100)

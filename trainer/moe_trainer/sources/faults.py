@@ -1,0 +1,23 @@
+"""What can be wrong with data: with a record, or with a whole file. Imports nothing."""
+
+#: Most names that an error message lists.
+NAMES_LISTED = 10
+
+
+class UnusableError(Exception):
+    """A record that is not a document, with the reason under which it is counted and what is wrong with it."""
+
+    def __init__(self, reason: str, what: str) -> None:
+        super().__init__(f"{reason}: {what}")
+        self.reason = reason
+        self.what = what
+
+
+class FaultyFileError(Exception):
+    """A file cannot be read; the text continues a sentence that begins with its name, and ends with the fix."""
+
+
+def listed(names: list[str]) -> str:
+    """Return names for an error message."""
+    shown = ", ".join(f"{name:.40}" for name in names[:NAMES_LISTED])
+    return (shown or "none") + (", …" if len(names) > NAMES_LISTED else "")
