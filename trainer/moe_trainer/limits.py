@@ -61,6 +61,12 @@ ADDED_TOKENS = 100_000
 #: Longest token, in characters. Real ones reach some hundreds (runs of spaces or dashes).
 TOKEN_CHARACTERS = 4096
 
+#: Most steps of a tokenizer's normalizer, pre-tokenizer or decoder. Real ones have up to 15.
+TOKENIZER_STEPS = 64
+
+#: How many times as long the replacements of a normalizer may make a text, in characters. Real ones replace one by one.
+TOKENIZER_GROWTH = 64
+
 #: Largest rank of a LoRA adapter.
 LORA_RANK = 65_536
 
@@ -89,6 +95,10 @@ TOKENIZER_MEMORY_BYTES = 4 << 30
 
 #: Longest time for reading a tokenizer and trying it on samples, in seconds. One of 35 MB takes 10.
 PROBE_SECONDS = 120.0
+
+#: Longest time for encoding one of those samples, which have up to 8,192 characters, or for rendering a conversation of
+#: them, in seconds. Real tokenizers take milliseconds.
+SAMPLE_SECONDS = 5.0
 
 #: Longest time for turning one prompt into tokens in a server, template included, in seconds.
 PROMPT_SECONDS = 5.0
