@@ -23,11 +23,11 @@ class LimitExceeded(ValueError):
 
 
 def read(path: Path, most: int) -> bytes:
-    """Return the bytes of a file; raises LimitExceeded, having read no more than ``most`` and one."""
+    """Return the bytes of a file; raises LimitExceeded for more than ``most``, having read one more."""
     with path.open("rb") as file:
         data = file.read(most + 1)
     if len(data) > most:
-        raise LimitExceeded(f"{path.name} has more than {most:,} bytes, which is the limit for this file")
+        raise LimitExceeded(f"it has more than {most:,} bytes, which is the limit")
     return data
 
 

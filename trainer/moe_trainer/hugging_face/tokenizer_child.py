@@ -4,8 +4,8 @@
     {"seconds": 5, "encode": "text"}                                             ->  {"ids": 3} and 3 × 32 bits
     {"seconds": 5, "prompt": [["user", "How far?"]]}                             ->  {"ids": 9} and 9 × 32 bits
 
-An error is answered with ``reason`` and ``message``. Its memory is limited, and per question its processor time, in case
-nobody is left to kill it.
+An error is answered with ``reason`` and ``message``. Its address space is limited to as many bytes as its argument says,
+and so is its processor time per question, in case nobody is left to kill it.
 """
 
 import json
@@ -16,7 +16,6 @@ from array import array
 from typing import Any, BinaryIO
 
 from moe_formats.failure import JobError
-from moe_trainer import limits
 from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer
 from moe_trainer.hugging_face.tokenizer_process import TemplateRefused, too_much
 
@@ -26,7 +25,8 @@ def main() -> None:
     questions = sys.stdin.buffer
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
-    _limit(resource.RLIMIT_AS, limits.TOKENIZER_MEMORY_BYTES)
+    memory = int(sys.argv[1])
+    _limit(resource.RLIMIT_AS, memory)
     _limit(resource.RLIMIT_CORE, 0)
     tokenizer: CheckpointTokenizer | None = None
     for line in questions:

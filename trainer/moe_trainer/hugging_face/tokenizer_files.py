@@ -30,14 +30,13 @@ FILES = {
 
 def read(folder: Path) -> dict[str, bytes]:
     """Return the files of a tokenizer by name; raises JobError (TokenizerUnsupported)."""
-    try:
-        files = {
-            name: untrusted.read(folder / name, most)
-            for name, most in FILES.items()
-            if (folder / name).is_file()
-        }
-    except untrusted.LimitExceeded as error:
-        raise unsupported(str(error)) from None
+    files = {}
+    for name, most in FILES.items():
+        if (folder / name).is_file():
+            try:
+                files[name] = untrusted.read(folder / name, most)
+            except untrusted.LimitExceeded as error:
+                raise unsupported(f"{name}: {error}") from None
     if TOKENIZER not in files:
         raise unsupported(
             f"{folder.name} has no {TOKENIZER}. Save it again with one of transformers' fast tokenizers"

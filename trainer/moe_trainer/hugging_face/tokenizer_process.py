@@ -77,7 +77,7 @@ def try_out(files: Mapping[str, bytes], patterns: Sequence[str]) -> None:
         for length in _LENGTHS:
             for unit in [*_UNITS, *patterns]:
                 sample = unit * max(1, length // len(unit)) + _END
-                ids = process.encode(sample)
+                ids = process.encode(sample, limits.SAMPLE_SECONDS)
                 if len(ids) > _IDS_PER_BYTE * len(sample.encode()) + _IDS_PER_BYTE:
                     raise JobError(
                         "TokenizerUnsupported",
@@ -104,7 +104,7 @@ class TokenizerProcess:
             name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG") if name in os.environ
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", CHILD],
+            [sys.executable, "-m", CHILD, str(limits.TOKENIZER_MEMORY_BYTES)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=inherited
@@ -122,7 +122,7 @@ class TokenizerProcess:
         """Return whether the process can be asked again."""
         return self._process.poll() is None
 
-    def encode(self, text: str, seconds: float = limits.SAMPLE_SECONDS) -> list[int]:
+    def encode(self, text: str, seconds: float) -> list[int]:
         """Return the ids of a text; raises JobError (TokenizerUnsupported) if that is too much work."""
         return self._ask({"encode": text}, b"", seconds, f"encoding a text of {len(text):,} characters")
 
@@ -190,7 +190,7 @@ class TokenizerProcess:
         elif code in (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGILL):
             found = (
                 f"ended the process by {signal.Signals(-code).name}: it crashes the library, or needs more than "
-                f"{limits.TOKENIZER_MEMORY_BYTES >> 30} GiB of memory, which is the limit"
+                f"{limits.TOKENIZER_MEMORY_BYTES:,} bytes of memory, which is the limit"
             )
         else:
             return TransientError(

@@ -33,7 +33,7 @@ _GLM_FIXED = {
 class ModelConfig(BaseModel):
     """Sizes of a decoder-only mixture-of-experts transformer, under Hugging Face's names."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     model_type: Literal["qwen3_moe", "glm4_moe"] = Field(
         default="qwen3_moe", description="qwen3_moe: softmax scores; glm4_moe: sigmoid scores with a bias."

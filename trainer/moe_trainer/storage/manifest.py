@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field, ValidationError
 from moe_formats.failure import JobError
 from moe_formats.format import Digest, Format, digest_of
 from moe_formats.store import IMPORTS
+from moe_trainer import limits, untrusted
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
@@ -107,7 +108,9 @@ def read_manifest(folder: Path) -> tuple[Manifest, Digest]:
 def read_format(folder: Path, name: str, kind: type[Parsed]) -> Parsed:
     """Return what a JSON file of a folder says; raises JobError (ArtefactCorrupt) that names the field."""
     try:
-        return kind.model_validate_json((folder / name).read_bytes())
+        return kind.model_validate_json(untrusted.read(folder / name, limits.CONFIG_BYTES))
+    except untrusted.LimitExceeded as error:
+        raise corrupt(folder, f"{name}: {error}") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise corrupt(folder, f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from moe_formats.failure import JobError
-from moe_formats.format import Digest, canonical_json, digest_of, parse_json
+from moe_formats.format import Digest, canonical_json, digest_of
 from moe_formats.job_config import ArtefactRef, TrainJob
 from moe_formats.training_spec import TrainingSpec
 from moe_trainer.methods.adapter import checkpoint_of
@@ -31,6 +31,7 @@ from moe_trainer.training.checkpoint import Curve
 from moe_trainer.training.data import read_data
 from moe_trainer.training.early_stop import BestWeights, is_over, standing
 from moe_trainer.training.optimization import AdamW, trained_parameters
+from moe_trainer.weights import model_config
 
 #: The number of the run's first batches from which a method may initialise what it added.
 BEGIN_STEPS = 8
@@ -231,12 +232,14 @@ def _config(job: TrainJob, root: Path) -> dict[str, Any]:
     """Return the ``config.json`` of the model that training starts from."""
     if job.parent is None:
         return preset(str(job.preset)).to_hugging_face()
-    path = checkpoint_of(root, job.parent.path) / "config.json"
+    folder = checkpoint_of(root, job.parent.path)
     try:
-        config: dict[str, Any] = parse_json(path.read_bytes())
-        return dict(config.get("text_config", config))
+        config = model_config.read(folder)
+        model_config.check_sizes(config)
     except (OSError, ValueError) as error:
-        raise corrupt(path.parent, f"config.json: {error}") from None
+        raise corrupt(folder, str(error)) from None
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) else config
 
 
 def _start(job: TrainJob, root: Path, processes: Processes) -> Start:
