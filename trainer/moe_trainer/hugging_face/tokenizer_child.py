@@ -44,10 +44,7 @@ def main() -> None:
             refused = isinstance(error, TemplateRefused)
             answer = {"reason": error.reason, "message": error.message[:2000], "refused": refused}
         except MemoryError:
-            needed = (
-                f"it needs more than {limits.TOKENIZER_MEMORY_BYTES >> 30} GiB of memory, which is the limit"
-            )
-            failed = too_much(question, needed)
+            failed = too_much(question, f"it needs more than {memory:,} bytes of memory, which is the limit")
             answer = {"reason": failed.reason, "message": failed.message}
         answers.write(json.dumps(answer).encode() + b"\n" + ids.tobytes())
         answers.flush()
