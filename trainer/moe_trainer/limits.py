@@ -22,8 +22,8 @@ INDEX_BYTES = 64 << 20
 HEADER_BYTES = 100_000_000
 
 #: Most values in one JSON file of a model, keys not counted. Parsed, each takes up to some hundred bytes of memory. A
-#: tokenizer of 260,000 tokens with 500,000 merges has 2 million.
-JSON_VALUES = 8_000_000
+#: tokenizer of 260,000 tokens with 500,000 merges has 2 million, the header of 100,000 tensors 700,000.
+JSON_VALUES = 4_000_000
 
 #: Deepest nesting of lists and objects in a JSON file of a model. Real ones have fewer than 10 levels.
 JSON_DEPTH = 64
@@ -79,7 +79,7 @@ LORA_TARGETS = 100_000
 TEMPLATE_BYTES = 1 << 20
 
 #: Most passes through loops and calls while one conversation is rendered. A thousand messages take some ten thousand.
-TEMPLATE_STEPS = 2_000_000
+TEMPLATE_STEPS = 1_000_000
 
 #: Most characters that a template may make while it renders one conversation, including those that it throws away. The
 #: largest request has 4 million.

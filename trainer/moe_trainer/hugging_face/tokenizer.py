@@ -187,6 +187,8 @@ class CheckpointTokenizer:
             text = self._template.render(said, ask=ask, tokens=tokens)
         except TemplateLimit as error:
             raise failed(str(error)) from None
+        except MemoryError:
+            raise
         except Exception as error:  # a template may fail in any way, and raise errors of its own
             raise TemplateRefused("ChatTemplateUnsupported", failed(f"it fails: {error}").message) from None
         asked = next((words.strip() for role, words in reversed(said) if role == "user"), "")
