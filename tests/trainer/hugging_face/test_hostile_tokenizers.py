@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -340,5 +341,31 @@ def test_a_process_answers_as_the_tokenizer_does(tmp_path: Path) -> None:
     reader = tokenizer.prompt_reader()
     for text in ("alpha, then", "漢字 🙂", "", "a\u0000b\n" * 1000):
         assert reader.encode(text) == tokenizer.encode(text)
+    assert reader.prompt(SAID) == tokenizer.prompt(SAID)
+    reader.close()
+
+
+#: Compares two lists of lists when a message asks for it, which takes minutes that nothing within the process can end.
+COMPARING = (
+    "{% if 'compare' in messages[-1].content %}{% set a = ['a'] %}{% set b = ['a'] %}"
+    + "{% set a = [a,a,a,a,a,a,a,a,a,a] %}{% set b = [b,b,b,b,b,b,b,b,b,b] %}" * 9
+    + "{{ a == b }}{% endif %}"
+    + CHAT
+)
+
+
+def test_a_prompt_that_takes_too_long_ends_its_process_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PROMPT_SECONDS", 0.5)
+    write(tmp_path, byte_level(), COMPARING)
+    tokenizer = CheckpointTokenizer.load(tmp_path)
+    reader = tokenizer.prompt_reader()
+    with ThreadPoolExecutor() as threads:
+        slow = [threads.submit(reader.prompt, [("user", "compare")]) for _ in range(2)]
+        for one in slow:
+            with pytest.raises(JobError, match=r"ChatTemplateUnsupported.* took longer than 0.5 s") as error:
+                one.result()
+            assert not error.value.retryable
     assert reader.prompt(SAID) == tokenizer.prompt(SAID)
     reader.close()
