@@ -48,7 +48,7 @@ def parse(data: bytes) -> Any:
     except ValueError as error:
         raise ValueError(f"it is not JSON: {error}") from None
     level = [found]
-    for _ in range(limits.JSON_DEPTH + 1):
+    for _ in range(limits.JSON_DEPTH):
         level = [inner for outer in level for inner in _within(outer) if isinstance(inner, list | dict)]
     if level:
         raise _too_deep()
