@@ -342,6 +342,9 @@ def test_a_process_answers_as_the_tokenizer_does(tmp_path: Path) -> None:
     for text in ("alpha, then", "漢字 🙂", "", "a\u0000b\n" * 1000):
         assert reader.encode(text) == tokenizer.encode(text)
     assert reader.prompt(SAID) == tokenizer.prompt(SAID)
+    reader._idle.queue[0]._process.kill()  # as the kernel does where memory runs out
+    reader._idle.queue[0]._process.wait()
+    assert reader.encode("alpha") == tokenizer.encode("alpha")
     reader.close()
 
 

@@ -126,9 +126,7 @@ async def test_health_is_answered_while_a_template_takes_too_long(
             longest = max(longest, time.monotonic() - started)
         assert longest < 0.5
         error = (await slow)["error"]
-        assert (
-            error["param"] == "messages" and "took longer than 1.0 s, which is the limit" in error["message"]
-        )
+        assert error["param"] == "messages" and "took longer than 1 s, which is the limit" in error["message"]
         messages = [{"role": "user", "content": "How far?"}]
         await post("/v1/chat/completions", messages=messages, max_tokens=1)
 

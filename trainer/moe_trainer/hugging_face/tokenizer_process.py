@@ -110,6 +110,7 @@ class TokenizerProcess:
             env=inherited
             | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TOKENIZERS_PARALLELISM": "false"},
         )
+        self._killed = False
         sizes = {name: len(data) for name, data in files.items()}
         try:
             self._ask({"open": sizes}, b"".join(files.values()), limits.PROBE_SECONDS, "reading it")
@@ -120,7 +121,7 @@ class TokenizerProcess:
     @property
     def alive(self) -> bool:
         """Return whether the process can be asked again."""
-        return self._process.poll() is None
+        return not self._killed and self._process.poll() is None
 
     def encode(self, text: str, seconds: float) -> list[int]:
         """Return the ids of a text; raises JobError (TokenizerUnsupported) if that is too much work."""
@@ -146,19 +147,13 @@ class TokenizerProcess:
 
     def _ask(self, question: Mapping[str, Any], data: bytes, seconds: float, what: str) -> list[int]:
         """Return the ids that answer a question."""
-        late: list[bool] = []
-
-        def end() -> None:
-            late.append(True)
-            self._process.kill()
-
-        timer = Timer(seconds, end)
+        timer = Timer(seconds, self._kill)
         timer.daemon = True
         timer.start()
         try:
             answer, ids = self._exchange(json.dumps({"seconds": seconds, **question}).encode(), data)
         except (OSError, EOFError, ValueError):
-            raise self._ended(question, what, seconds if late else None) from None
+            raise self._ended(question, what, seconds) from None
         finally:
             timer.cancel()
         if "message" in answer:
@@ -182,11 +177,15 @@ class TokenizerProcess:
             raise EOFError
         return answer, array("I", raw).tolist()
 
-    def _ended(self, question: Mapping[str, Any], what: str, seconds: float | None) -> JobError:
-        """Return the error for a process that ended instead of answering, because of the limit ``seconds`` or by itself."""
+    def _kill(self) -> None:
+        self._killed = True
+        self._process.kill()
+
+    def _ended(self, question: Mapping[str, Any], what: str, seconds: float) -> JobError:
+        """Return the error for a process that ended instead of answering within ``seconds``."""
         code = self._process.wait()
-        if seconds is not None or code == -signal.SIGXCPU:
-            found = f"took longer than {seconds or 'allowed'} s, which is the limit"
+        if self._killed or code == -signal.SIGXCPU:
+            found = f"took longer than {seconds:g} s, which is the limit"
         elif code in (-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS, -signal.SIGILL):
             found = (
                 f"ended the process by {signal.Signals(-code).name}: it crashes the library, or needs more than "
@@ -243,10 +242,7 @@ class PromptProcesses:
 
     @contextmanager
     def _one(self) -> Iterator[TokenizerProcess]:
-        try:
-            process = self._idle.get_nowait()
-        except Empty:
-            process = TokenizerProcess(self._files)
+        process = self._living()
         try:
             yield process
         finally:
@@ -254,3 +250,13 @@ class PromptProcesses:
                 self._idle.put(process)
             else:
                 process.close()
+
+    def _living(self) -> TokenizerProcess:
+        """Return a process that is idle, or a new one."""
+        with suppress(Empty):
+            while True:
+                process = self._idle.get_nowait()
+                if process.alive:
+                    return process
+                process.close()
+        return TokenizerProcess(self._files)
