@@ -111,7 +111,6 @@ def read_rows(folder: Path, stored: Stored, rows: slice = slice(None)) -> Tensor
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """Return all tensors of one file; raises JobError (ArtefactCorrupt) if it is not a safetensors file."""
-    read_header(path.parent, path.name)
     with failing_as(lambda what: corrupt(path.parent, f"{path.name}: {what}")):
         return load_file(path)
 
