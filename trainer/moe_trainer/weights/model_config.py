@@ -41,9 +41,18 @@ class Shaped(Protocol):
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Return the config in a folder; raises ValueError, which names file, field and limit, and FileNotFoundError."""
+    """Return the config in a folder; raises ValueError, which names file and limit, and FileNotFoundError."""
     try:
-        found = untrusted.parse(untrusted.read(folder / CONFIG, limits.CONFIG_BYTES))
+        text = untrusted.read(folder / CONFIG, limits.CONFIG_BYTES)
+    except untrusted.LimitExceeded as error:
+        raise ValueError(f"{CONFIG}: {error}") from None
+    return parse(text)
+
+
+def parse(text: bytes) -> dict[str, Any]:
+    """Return the config in the bytes of its file; raises ValueError, which names file and limit."""
+    try:
+        found = untrusted.parse(text)
     except ValueError as error:
         raise ValueError(f"{CONFIG}: {error}") from None
     if not isinstance(found, dict):
