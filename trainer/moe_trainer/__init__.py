@@ -41,4 +41,7 @@ its own, and nothing from other packages of the same layer; a contract in pyproj
     moe/             the mixture-of-experts layer and its kernels
 
     storage/         committed folders (and environment.py)
+
+    untrusted.py     reads what somebody else wrote
+    limits.py        how much of it, at most
 """

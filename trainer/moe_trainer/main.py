@@ -25,6 +25,7 @@ from moe_formats.format import Format
 from moe_formats.job_config import parse_job_config
 from moe_formats.job_report import EXIT_INPUT_ERROR, EXIT_OK, MAX_HEADLINE_BYTES, Failure
 from moe_trainer.environment import Environment
+from moe_trainer.untrusted import is_panic
 
 #: The Jobs' commands, each with the kind of Job config that it reads.
 JOBS = {kind: kind for kind in ("snapshot", "train", "evaluate", "grade", "distill", "compose")} | {
@@ -66,7 +67,9 @@ def _run_job(command: str) -> int:
         run: Callable[[Any, Environment], Format] = importlib.import_module(f"moe_trainer.{command}").run
         _leave_headline(run(job, environment))
         return EXIT_OK
-    except Exception as error:  # the border: whatever happened must reach the headline
+    except BaseException as error:  # the border: whatever happened must reach the headline
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         failed = from_exception(error)
         if failed is not error:
             traceback.print_exc()

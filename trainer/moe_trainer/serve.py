@@ -32,6 +32,7 @@ from moe_trainer.server.app import ExpertServer
 from moe_trainer.server.engine import Engine
 from moe_trainer.storage.committed import Committed
 from moe_trainer.text.tokenizer import Tokenizer
+from moe_trainer.untrusted import is_panic
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +178,9 @@ def main() -> int:
     try:
         asyncio.run(serve(Settings.read(os.environ)))
         return EXIT_OK
-    except Exception as error:  # the border: whatever happened must reach the termination message
+    except BaseException as error:  # the border: whatever happened must reach the termination message
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         failed = from_exception(error)
         if failed is not error:
             log.exception("the server ended")

@@ -195,16 +195,18 @@ class Reason(StrEnum):
     )
     MODEL_UNSUPPORTED = (
         "ModelUnsupported",
-        "The base is not a decoder that can be trained here. The message names the field of its config.json.",
+        "The base is not a decoder that can be trained here, or its config.json asks for more than its weights hold. The "
+        "message names the field.",
     )
     TOKENIZER_UNSUPPORTED = (
         "TokenizerUnsupported",
-        "The base's tokenizer is missing, cannot be read, or does not restore the text that it tokenized.",
+        "The base's tokenizer is missing, cannot be read, does not restore the text that it tokenized, or takes too much "
+        "time or memory. The message names the file and the limit.",
     )
     CHAT_TEMPLATE_UNSUPPORTED = (
         "ChatTemplateUnsupported",
-        "The base's chat template refuses the conversations, or does not show which words are the "
-        "assistant's.",
+        "The base's chat template refuses the conversations, writes nothing of them, does not show which words are the "
+        "assistant's, or takes too much time or memory. The message names the file and what is wrong.",
     )
     BASE_CYCLE = (
         "BaseCycle",

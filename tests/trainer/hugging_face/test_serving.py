@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,19 +16,40 @@ from aiohttp import web
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from moe_formats.serve_config import ServeConfig
+from moe_trainer import limits
 from moe_trainer.hugging_face import directory
 from moe_trainer.methods import checkpoint_format
 from moe_trainer.serve import load
 
 from .conftest import write_checkpoint
+from .test_hostile_tokenizers import COMPARING
 
 PROMPTS = ["The order is alpha, then", "def f(x):\n", "größer 漢字", "beta"]
 
 
+class Client:
+    """Posts bodies to a server."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def __call__(self, path: str, status: int = 200, **body: Any) -> Any:
+        async with self._session.post(path, json={"model": "prose"} | body) as response:
+            assert response.status == status, await response.text()
+            return await response.json()
+
+    async def health(self) -> Any:
+        async with self._session.get("/health") as response:
+            return await response.json()
+
+
 @asynccontextmanager
-async def running(store: Path, name: str) -> AsyncIterator[Any]:
-    """Serve a checkpoint; yields a function that posts a body to a path."""
-    decoder, tokenizer = directory.load(write_checkpoint(store / "source", name))
+async def running(store: Path, name: str, chat: str | None = None) -> AsyncIterator[Client]:
+    """Serve a checkpoint; ``chat`` is its template, if it is not the usual one."""
+    source = write_checkpoint(store / "source", name)
+    if chat is not None:
+        (source / "chat_template.jinja").write_text(chat)
+    decoder, tokenizer = directory.load(source)
     digest = checkpoint_format.write(store / "a1", decoder, tokenizer, "{}")
     asked = {"expert": "prose", "revision": "prose-1", "artefact": {"path": "a1", "digest": digest}}
     server, engine = load(ServeConfig.model_validate(asked), store)
@@ -35,15 +57,8 @@ async def running(store: Path, name: str) -> AsyncIterator[Any]:
     runner = web.AppRunner(server.application(), shutdown_timeout=5)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    async with aiohttp.ClientSession() as session:
-
-        async def post(path: str, **body: Any) -> Any:
-            url = f"http://127.0.0.1:{runner.addresses[0][1]}{path}"
-            async with session.post(url, json={"model": "prose"} | body) as response:
-                assert response.status == 200, await response.text()
-                return await response.json()
-
-        yield post
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{runner.addresses[0][1]}") as session:
+        yield Client(session)
     await runner.cleanup()
     engine.stop()
 
@@ -95,6 +110,25 @@ async def test_logprobs_of_a_prompt_are_those_of_transformers(tmp_path: Path) ->
     found = answer["choices"][0]["logprobs"]
     assert found["token_logprobs"] == pytest.approx(expected.tolist(), abs=1e-4)
     assert "".join(found["tokens"]) == "alpha, beta"
+
+
+async def test_health_is_answered_while_a_template_takes_too_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PROMPT_SECONDS", 1.0)
+    async with running(tmp_path, "llama", chat=COMPARING) as post:
+        messages = [{"role": "user", "content": "compare"}]
+        slow = asyncio.create_task(post("/v1/chat/completions", status=400, messages=messages))
+        longest = 0.0
+        while not slow.done():
+            started = time.monotonic()
+            assert (await post.health())["alive"]
+            longest = max(longest, time.monotonic() - started)
+        assert longest < 0.5
+        error = (await slow)["error"]
+        assert error["param"] == "messages" and "took longer than 1 s, which is the limit" in error["message"]
+        messages = [{"role": "user", "content": "How far?"}]
+        await post("/v1/chat/completions", messages=messages, max_tokens=1)
 
 
 def test_presets_are_trained_evaluated_and_served_without_transformers() -> None:

@@ -32,7 +32,7 @@ def _bodies(model):
 def test_any_completion_is_understood_or_refused_by_field(body):
     try:
         request = parse_completion(json.dumps(body).encode())
-        prompts = request.prompts(ByteTokenizer())
+        prompts = request.prompts(ByteTokenizer(), ByteTokenizer.vocab_size)
     except BadRequest as error:
         assert error.status == 400
         assert error.body["error"]["param"] in (None, *CompletionRequest.model_fields)

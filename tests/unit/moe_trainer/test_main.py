@@ -145,3 +145,24 @@ def test_what_starts_often_or_runs_in_the_operator_imports_nothing_heavy(
     code = f"import sys, moe_trainer.{module}; sys.exit(bool({heavy} & set(sys.modules)))"
     environment = {"PATH": os.environ["PATH"]}
     assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=250).returncode == 0
+
+
+def test_a_panic_of_a_library_reaches_the_headline_and_an_interruption_does_not(
+    place: Place, headline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class PanicException(BaseException):
+        """As PyO3 raises it."""
+
+    def ended_by(error: BaseException) -> None:
+        def run(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr(snapshot, "run", run)
+
+    monkeypatch.setenv("MOE_JOB_CONFIG", place.job("prose").to_json())
+    ended_by(PanicException("index out of bounds"))
+    assert command_line.main(["snapshot"]) == 1
+    assert failure(headline).message == "PanicException: index out of bounds"
+    ended_by(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        command_line.main(["snapshot"])

@@ -9,5 +9,13 @@
     conversion.py   which tensors on disk are which in memory
     tokenizer.py    its tokenizer and chat template
 
+What it takes to use a tokenizer and a template that somebody else wrote:
+
+    tokenizer_files.py     the tokenizer's files, read and checked
+    chat_template.py       the chat template, with what transformers offers to templates
+    bounded_sandbox.py     the sandbox in which it runs, with limits of time and memory
+    tokenizer_process.py   a process in which both are tried out, and turn a server's prompts into tokens
+    tokenizer_child.py     what runs in that process
+
 Imported only where a model is not a preset: importing transformers costs seconds at every start.
 """

@@ -67,12 +67,12 @@ class Decoder(CausalModel):
     @property
     def end_ids(self) -> frozenset[int]:
         """The tokens that end an answer, according to the generation config and the config."""
-        return _ids(self._generation.eos_token_id) | _ids(getattr(self._config, "eos_token_id", None))
+        return self._ids(self._generation.eos_token_id, getattr(self._config, "eos_token_id", None))
 
     @property
     def never_ids(self) -> frozenset[int]:
         """The tokens that an answer never contains: those that begin a document or fill a batch, and ids without a token."""
-        special = _ids(self._generation.bos_token_id) | _ids(self._generation.pad_token_id)
+        special = self._ids(self._generation.bos_token_id, self._generation.pad_token_id)
         return special | frozenset(range(self.tokens, self.vocab_size))
 
     @property
@@ -171,6 +171,11 @@ class Decoder(CausalModel):
     def _generation(self) -> Any:
         return self.network.generation_config
 
+    def _ids(self, *fields: Any) -> frozenset[int]:
+        """Return the ids that fields of configs name. Some name others, such as -1 for none, which no answer contains."""
+        named = [i for field in fields for i in (field if isinstance(field, list) else [field])]
+        return frozenset(i for i in named if isinstance(i, int) and 0 <= i < self.vocab_size)
+
     def _logits(self, ids_BT: Tensor, **arguments: Any) -> Tensor:
         for router in self._routers:
             router.sequences = ids_BT.shape[0]
@@ -203,12 +208,6 @@ class Decoder(CausalModel):
     def _check_context(self, length: int, limit: int) -> None:
         if length > min(limit, self.context):
             raise ValueError(f"{length} tokens do not fit into a context of {limit}")
-
-
-def _ids(ids: int | Sequence[int] | None) -> frozenset[int]:
-    if ids is None:
-        return frozenset()
-    return frozenset([ids] if isinstance(ids, int) else ids)
 
 
 @contextmanager

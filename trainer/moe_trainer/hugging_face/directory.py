@@ -24,12 +24,13 @@ from transformers import (
 )
 
 from moe_formats.failure import JobError
-from moe_formats.format import parse_json
+from moe_trainer import limits, untrusted
 from moe_trainer.hugging_face import conversion
 from moe_trainer.hugging_face.decoder import CONFIG, Decoder
 from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer
 from moe_trainer.storage.manifest import corrupt
-from moe_trainer.weights import reading, writing
+from moe_trainer.untrusted import failing_as
+from moe_trainer.weights import model_config, reading, writing
 from moe_trainer.weights.reading import RowReader, Stored
 from moe_trainer.weights.writing import TensorStream
 
@@ -77,14 +78,15 @@ def load_decoder(folder: Path) -> Decoder:
     """
     empty, found = _checked(folder)
     logging.disable_progress_bar()
-    network: Any = AutoModelForCausalLM.from_pretrained(
-        folder,
-        config=empty.config,
-        dtype=torch.float32,
-        local_files_only=True,
-        use_safetensors=True,
-        attn_implementation=_ATTENTION,
-    )
+    with failing_as(lambda what: _unsupported(folder, f"transformers cannot load it ({what})")):
+        network: Any = AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=empty.config,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            attn_implementation=_ATTENTION,
+        )
     network = network.to(torch.get_default_device())
     if any(stored.dtype == torch.float32 for stored in found.values()):
         _take_off_disk(network)
@@ -106,7 +108,8 @@ def outline_decoder(folder: Path) -> tuple[Decoder, dict[str, RowReader]]:
     """
     network, found = _checked(folder)
     if (folder / GENERATION).exists():
-        network.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+        with failing_as(lambda what: _unsupported(folder, f"{GENERATION} cannot be read ({what})")):
+            network.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     _make_tables(network)
     rows = conversion.from_disk(
         network, found, lambda name, rows: reading.read_rows(folder, found[name], rows)
@@ -157,17 +160,17 @@ def on_disk(network: PreTrainedModel) -> dict[str, Tensor]:
 
 def _checked(folder: Path) -> tuple[PreTrainedModel, dict[str, Stored]]:
     """Return a network without memory, and what is stored for it; raises JobError unless the two fit together."""
-    config = _config(folder)
     found = reading.read_headers(folder)
-    try:
-        with torch.device("meta"):
-            network: PreTrainedModel = AutoModelForCausalLM.from_config(
-                config, dtype=torch.float32, attn_implementation=_ATTENTION
-            )
-    except Exception as error:  # an architecture may raise anything for impossible sizes
-        raise _unsupported(
-            folder, f"no network can be made from it ({type(error).__name__}: {error})"
-        ) from None
+    config = _config(folder, found)
+    _check_generation(folder)
+    # An architecture may raise anything for impossible sizes.
+    with (
+        failing_as(lambda what: _unsupported(folder, f"no network can be made from it ({what})")),
+        torch.device("meta"),
+    ):
+        network: PreTrainedModel = AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, attn_implementation=_ATTENTION
+        )
     for name in network.all_tied_weights_keys:
         found.pop(name, None)
     reading.check(folder, found, on_disk(network))
@@ -197,16 +200,19 @@ def _decoder(folder: Path, network: PreTrainedModel, found: Mapping[str, Stored]
         raise _unsupported(folder, f"its routers cannot be computed: {error}") from None
 
 
-def _config(folder: Path) -> PreTrainedConfig:
+def _config(folder: Path, found: Mapping[str, Stored]) -> PreTrainedConfig:
     """Return the config of a directory; raises JobError (ModelUnsupported) that names the field."""
     try:
-        raw: Any = parse_json((folder / CONFIG).read_bytes())
+        raw = model_config.read(folder)
     except FileNotFoundError:
         raise corrupt(folder, f"it has no {CONFIG}") from None
     except ValueError as error:
-        raise corrupt(folder, f"{CONFIG} is not JSON: {error}") from None
-    if not isinstance(raw, dict):
-        raise corrupt(folder, f"{CONFIG} is not a JSON object")
+        raise corrupt(folder, str(error)) from None
+    try:
+        model_config.check_sizes(raw)
+        model_config.check_weights(raw, found)
+    except ValueError as error:
+        raise _unsupported(folder, str(error)) from None
     if raw.get("auto_map"):
         raise _unsupported(folder, "auto_map asks for code in the directory itself, which is never run")
     if raw.get("quantization_config"):
@@ -214,14 +220,12 @@ def _config(folder: Path) -> PreTrainedConfig:
             folder, "quantization_config: quantized weights cannot be trained. Take the checkpoint in 16 bits"
         )
     kind = raw.get("model_type")
-    if kind not in CONFIG_MAPPING:
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         raise _unsupported(
-            folder, f"model_type is {kind!r}, which this version of transformers does not know"
+            folder, f"model_type is {kind!r:.100}, which this version of transformers does not know"
         )
-    try:
+    with failing_as(lambda what: _unsupported(folder, f"model_type {kind!r} refuses it: {what}")):
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # a config class may raise anything for impossible values
-        raise _unsupported(folder, f"model_type {kind!r} refuses it: {error}") from None
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
         raise _unsupported(
             folder, f"model_type is {kind!r}, which is not a decoder that predicts the next token"
@@ -233,6 +237,16 @@ def _config(folder: Path) -> PreTrainedConfig:
             f"layer_types holds {', '.join(sorted(odd))}, but only {', '.join(sorted(_LAYERS))} are supported",
         )
     return config
+
+
+def _check_generation(folder: Path) -> None:
+    """Raise JobError (ModelUnsupported) for a generation config that transformers should not read."""
+    if not (folder / GENERATION).exists():
+        return
+    try:
+        untrusted.parse(untrusted.read(folder / GENERATION, limits.CONFIG_BYTES))
+    except ValueError as error:
+        raise _unsupported(folder, f"{GENERATION} beside it: {error}") from None
 
 
 def _unsupported(folder: Path, what: str) -> JobError:

@@ -17,13 +17,14 @@ from moe_formats.failure import JobError
 from moe_formats.format import Digest, digest_of
 from moe_formats.job_config import ImportedBase
 from moe_formats.segment_size import SegmentBytes
+from moe_trainer import limits
 from moe_trainer.environment import Environment
 from moe_trainer.sources.files import File, Files, LocalFiles, files_of
 from moe_trainer.storage.committed import Committed
 from moe_trainer.storage.manifest import MANIFEST, FileEntry, Manifest, is_committed, new_folder
 from moe_trainer.text.tokenizer import is_byte_level
-from moe_trainer.weights import safetensors_header
-from moe_trainer.weights.safetensors_header import HeaderError
+from moe_trainer.weights import model_config, safetensors_header
+from moe_trainer.weights.safetensors_header import HeaderError, TensorEntry
 
 _TAKEN = (".safetensors", ".json", ".txt", ".model", ".jinja")
 _LICENCES = ("LICENSE", "LICENCE", "NOTICE")
@@ -93,13 +94,23 @@ def _taken(files: Files, path: str, where: str) -> list[File]:
 def _check(folder: Path, where: str) -> None:
     """Raise JobError for faults that training would only find once its devices are paid for.
 
-    BaseMissing for weights with wrong headers, TokenizerUnsupported for a tokenizer that loses text.
+    BaseMissing for weights with wrong headers, ModelUnsupported for a config that asks for more than the weights hold,
+    TokenizerUnsupported and ChatTemplateUnsupported for a tokenizer that loses text or needs too much.
     """
+    tensors: dict[str, TensorEntry] = {}
     for path in sorted(folder.glob("*.safetensors")):
         try:
-            safetensors_header.read(path)
+            tensors |= safetensors_header.read(path)
         except HeaderError as error:
             raise _no_base(where, str(error)) from None
+        if len(tensors) > limits.TENSORS:
+            raise _no_base(where, f"its files hold more than {limits.TENSORS:,} tensors, which is the limit")
+    try:
+        config = model_config.read(folder)
+        model_config.check_sizes(config)
+        model_config.check_weights(config, tensors)
+    except ValueError as error:
+        raise JobError("ModelUnsupported", f"{CONFIG} of the base {where}: {error}.") from None
     if not is_byte_level(folder):
         from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer  # its library is needed only here
 
@@ -116,7 +127,13 @@ def _no_base(where: str, what: str) -> JobError:
 
 def _config(files: Files, taken: list[File]) -> bytes:
     with files.open(next(file for file in taken if _name(file) == CONFIG)) as source:
-        return source.readall()
+        text = source.read(limits.CONFIG_BYTES + 1)
+    if len(text) > limits.CONFIG_BYTES:
+        raise JobError(
+            "ModelUnsupported",
+            f"{CONFIG} of a base has more than {limits.CONFIG_BYTES:,} bytes, which is the limit.",
+        )
+    return text
 
 
 def _is_taken(name: str) -> bool:

@@ -6,33 +6,25 @@ template writes it, including special tokens, as servers generally do. The files
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
 from moe_formats.failure import JobError
-from moe_formats.format import Digest, canonical_json, digest_of, parse_json
+from moe_formats.format import Digest, canonical_json, digest_of
+from moe_trainer import limits
+from moe_trainer.hugging_face import tokenizer_files
+from moe_trainer.hugging_face.bounded_sandbox import TemplateLimit
+from moe_trainer.hugging_face.chat_template import ChatTemplate
+from moe_trainer.hugging_face.tokenizer_files import CONFIG, TEMPLATE, TOKENIZER, json_object, unsupported
+from moe_trainer.hugging_face.tokenizer_process import PromptProcesses, TemplateRefused, try_out
 from moe_trainer.text.content import BETWEEN_TURNS, Role
 from moe_trainer.text.tokenizer import ConversationPiece, byte_characters
-
-TOKENIZER = "tokenizer.json"
-CONFIG = "tokenizer_config.json"
-TEMPLATE = "chat_template.jinja"
+from moe_trainer.untrusted import failing_as
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-
-#: The tokenizer, and every other file that Hugging Face's libraries may need with it.
-FILES = (
-    TOKENIZER,
-    CONFIG,
-    TEMPLATE,
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-)
 
 #: The token that begins a document if the tokenizer names none for that.
 _ENDOFTEXT = "<|endoftext|>"
@@ -50,36 +42,47 @@ class CheckpointTokenizer:
         survive encoding and decoding.
         """
         self._files = dict(files)
-        self._config = _object(files, CONFIG)
-        self._words, self._marked = _backend(files), _backend(files)
+        self._config = json_object(files, CONFIG)
+        description = json_object(files, TOKENIZER)
+        tokenizer_files.check(description)
+        with failing_as(lambda what: unsupported(f"{TOKENIZER} cannot be read: {what}")):
+            self._words, self._marked = _backend(files), _backend(files)
+            vocabulary = self._words.get_vocab(with_added_tokens=True)
+            added = self._words.get_added_tokens_decoder()
+        self.vocab_size = 1 + max(vocabulary.values(), default=-1)
+        if not 0 < self.vocab_size <= limits.VOCABULARY:
+            raise unsupported(
+                f"{TOKENIZER} has ids up to {self.vocab_size - 1:,}; the limit is {limits.VOCABULARY - 1:,}"
+            )
         self._words.encode_special_tokens = True
-        self._special = {i for i, token in self._words.get_added_tokens_decoder().items() if token.special}
+        self._special = {i for i, token in added.items() if token.special}
         eos = self._named("eos_token")
         if eos is None:
-            raise _unsupported(f"{CONFIG} names no eos_token, which is needed to end a document")
+            raise unsupported(f"{CONFIG} names no eos_token, which is needed to end a document")
         self.eos_id = eos
         self.bos_id = next(
             i for i in (self._named("bos_token"), self._words.token_to_id(_ENDOFTEXT), eos) if i is not None
         )
         pad = self._named("pad_token")
         self.pad_id = eos if pad is None else pad
-        self.vocab_size = 1 + max(self._words.get_vocab(with_added_tokens=True).values())
-        self._pieces = _pieces(self._words, _object(files, TOKENIZER))
-        self._template = _template(files, self._config)
+        self._pieces = _pieces(vocabulary, added, description)
+        template = _template(files, self._config)
+        self._template = None if template is None else ChatTemplate(template)
+        self._template_file = TEMPLATE if TEMPLATE in files else CONFIG
         if self.decode(self.encode(_PROBE)) != _PROBE:
-            raise _unsupported(
-                f"{TOKENIZER} does not reproduce a text exactly (it returns {self.decode(self.encode(_PROBE))!r} for "
+            raise unsupported(
+                f"{TOKENIZER} does not reproduce a text exactly (it returns {self.decode(self.encode(_PROBE))!r:.200} for "
                 f"{_PROBE!r}), so bits per byte cannot be measured. Take a base with a lossless tokenizer"
             )
 
     @classmethod
     def load(cls, folder: Path) -> "CheckpointTokenizer":
-        """Return the tokenizer of a directory; raises JobError (TokenizerUnsupported)."""
-        files = {name: (folder / name).read_bytes() for name in FILES if (folder / name).is_file()}
-        if TOKENIZER not in files:
-            raise _unsupported(
-                f"{folder.name} has no {TOKENIZER}. Save it again with one of transformers' fast tokenizers"
-            )
+        """Return the tokenizer of a directory, which a process of its own has tried out before.
+
+        Raises JobError: TokenizerUnsupported, or ChatTemplateUnsupported if its chat template cannot be used at all.
+        """
+        files = tokenizer_files.read(folder)
+        try_out(files, tokenizer_files.patterns(json_object(files, TOKENIZER)))
         return cls(files)
 
     @property
@@ -90,8 +93,7 @@ class CheckpointTokenizer:
     def encode(self, text: str | bytes) -> list[int]:
         """Return the ids of a text; bytes that are not UTF-8 become U+FFFD, which loses them."""
         words = text.decode(errors="replace") if isinstance(text, bytes) else text
-        ids: list[int] = self._words.encode(words, add_special_tokens=False).ids
-        return ids
+        return _ids(self._words, words)
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         """Return the bytes that the ids stand for, joined; with the leading space that some tokenizers add.
@@ -102,7 +104,8 @@ class CheckpointTokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ids."""
-        text: str = self._words.decode(list(ids), skip_special_tokens=True)
+        with failing_as(lambda what: unsupported(f"{TOKENIZER} cannot decode ids: {what}")):
+            text: str = self._words.decode(list(ids), skip_special_tokens=True)
         return text
 
     def sizes(self) -> list[int]:
@@ -128,8 +131,9 @@ class CheckpointTokenizer:
                 after = self._render(said[: number + 1], ask=False)
                 if not after.startswith(before):
                     raise _template_unsupported(
+                        self._template_file,
                         "it writes the turns before an answer differently once the answer follows, so the answer's "
-                        "words cannot be told apart from the rest"
+                        "words cannot be told apart from the rest",
                     )
                 if not before.startswith(done):
                     documents.append([])
@@ -149,7 +153,11 @@ class CheckpointTokenizer:
     def prompt(self, said: Sequence[tuple[Role, str]]) -> list[int]:
         """Return the ids after which the assistant's next words are to follow."""
         ids = self._mark(self._render(said, ask=True))
-        return ids if ids[0] == self.bos_id else [self.bos_id, *ids]
+        return ids if ids[:1] == [self.bos_id] else [self.bos_id, *ids]
+
+    def prompt_reader(self) -> PromptProcesses:
+        """Return what turns the prompts of strangers into ids: processes with limited memory and time."""
+        return PromptProcesses(self._files)
 
     def save(self, folder: Path) -> None:
         """Write the files as they were read."""
@@ -159,6 +167,8 @@ class CheckpointTokenizer:
     def _bounded(self, document: Sequence[ConversationPiece]) -> list[ConversationPiece]:
         """Return a document that starts with the token that begins documents; if that token also ends them, append it too."""
         pieces = [(ids, learnt) for ids, learnt in document if ids]
+        if not pieces:
+            return []
         if pieces[0][0][0] != self.bos_id:
             pieces = [([self.bos_id], False), *pieces]
         if self.bos_id == self.eos_id != pieces[-1][0][-1]:
@@ -171,26 +181,26 @@ class CheckpointTokenizer:
         if self._template is None:
             turns = (words + (eos if role == "assistant" else "") for role, words in said)
             return bos + BETWEEN_TURNS.join(turns) + (BETWEEN_TURNS if ask else "")
-        from transformers.utils.chat_template_utils import render_jinja_template  # importing it takes long
-
-        messages = [{"role": role, "content": words} for role, words in said]
+        failed = partial(_template_unsupported, self._template_file)
+        tokens = {"bos_token": bos, "eos_token": eos, "pad_token": pad}
         try:
-            rendered = render_jinja_template(
-                [messages],
-                chat_template=self._template,
-                add_generation_prompt=ask,
-                bos_token=bos,
-                eos_token=eos,
-                pad_token=pad,
-            )[0]
+            text = self._template.render(said, ask=ask, tokens=tokens)
+        except TemplateLimit as error:
+            raise failed(str(error)) from None
+        except MemoryError:
+            raise
         except Exception as error:  # a template may fail in any way, and raise errors of its own
-            raise _template_unsupported(f"it fails: {error}") from None
-        return str(rendered[0])
+            raise TemplateRefused("ChatTemplateUnsupported", failed(f"it fails: {error}").message) from None
+        asked = next((words.strip() for role, words in reversed(said) if role == "user"), "")
+        if asked and asked not in text:
+            raise failed(
+                "it writes the turns without the user's words" if text.strip() else "it writes nothing"
+            )
+        return text
 
     def _mark(self, text: str) -> list[int]:
         """Return the ids of a text written by the template, including special tokens."""
-        ids: list[int] = self._marked.encode(text, add_special_tokens=False).ids
-        return ids
+        return _ids(self._marked, text)
 
     def _answer(self, text: str) -> tuple[list[int], list[int]]:
         """Return the ids of an answer with the special token that ends it, and of what the template writes after it."""
@@ -206,20 +216,27 @@ class CheckpointTokenizer:
 
 
 def _backend(files: Mapping[str, bytes]) -> Backend:
-    try:
-        made = Backend.from_str(files[TOKENIZER].decode())
-    except Exception as error:  # the library has no error class of its own
-        raise _unsupported(f"{TOKENIZER} cannot be read: {error}") from None
+    made = Backend.from_str(files[TOKENIZER].decode())
     made.no_truncation()
     made.no_padding()
     return made
 
 
-def _pieces(backend: Backend, description: Mapping[str, Any]) -> list[bytes]:
+def _ids(backend: Backend, text: str) -> list[int]:
+    """Return the ids of a text."""
+    with failing_as(
+        lambda what: unsupported(f"{TOKENIZER} cannot encode a text of {len(text):,} characters: {what}")
+    ):
+        ids: list[int] = backend.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+def _pieces(
+    vocabulary: Mapping[str, int], added: Mapping[int, Any], description: Mapping[str, Any]
+) -> list[bytes]:
     """Return the bytes that each id stands for, in the order of ids; special tokens stand for none."""
-    kinds = _kinds(description.get("decoder"))
+    kinds = {str(step.get("type")) for step in tokenizer_files.steps(description.get("decoder"))}
     byte_of = {character: byte for byte, character in enumerate(byte_characters())}
-    vocabulary = backend.get_vocab(with_added_tokens=True)
     pieces = [b""] * (1 + max(vocabulary.values()))
     for piece, i in vocabulary.items():
         if "ByteLevel" in kinds and all(character in byte_of for character in piece):
@@ -228,26 +245,9 @@ def _pieces(backend: Backend, description: Mapping[str, Any]) -> list[bytes]:
             pieces[i] = bytes([int(piece[3:5], 16)])
         else:
             pieces[i] = piece.replace("▁", " ").encode()
-    for i, token in backend.get_added_tokens_decoder().items():
+    for i, token in added.items():
         pieces[i] = b"" if token.special else token.content.encode()
     return pieces
-
-
-def _kinds(decoder: Any) -> set[str]:
-    """Return the types of a decoder's steps."""
-    if not isinstance(decoder, dict):
-        return set()
-    return {str(decoder.get("type"))}.union(*map(_kinds, decoder.get("decoders", ())))
-
-
-def _object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
-    try:
-        found = parse_json(files.get(name, b"{}"))
-    except ValueError as error:
-        raise _unsupported(f"{name} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise _unsupported(f"{name} is not a JSON object")
-    return found
 
 
 def _template(files: Mapping[str, bytes], config: Mapping[str, Any]) -> str | None:
@@ -259,17 +259,19 @@ def _template(files: Mapping[str, bytes], config: Mapping[str, Any]) -> str | No
         if isinstance(found, list):
             found = {item["name"]: item["template"] for item in found}.get("default")
     except (UnicodeDecodeError, KeyError, TypeError) as error:
-        raise _unsupported(f"the chat template cannot be read: {type(error).__name__}: {error}") from None
-    return found if isinstance(found, str) else None
+        raise unsupported(f"the chat template cannot be read: {type(error).__name__}: {error}") from None
+    if not isinstance(found, str):
+        return None
+    if len(found.encode()) > limits.TEMPLATE_BYTES:
+        raise unsupported(
+            f"the chat template in {CONFIG} has {len(found.encode()):,} bytes; the limit is {limits.TEMPLATE_BYTES:,}"
+        )
+    return found
 
 
-def _unsupported(what: str) -> JobError:
-    return JobError("TokenizerUnsupported", f"{what}.")
-
-
-def _template_unsupported(what: str) -> JobError:
+def _template_unsupported(file: str, what: str) -> JobError:
     return JobError(
         "ChatTemplateUnsupported",
-        f"the base's chat template cannot be used for these messages: {what}. Change the messages, or take "
+        f"the base's chat template ({file}) cannot be used for these messages: {what}. Change the messages, or take "
         "another base.",
     )

@@ -15,6 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from moe_formats.format import Format
+from moe_trainer import limits
 from moe_trainer.models.bank_layers import BankLayer
 from moe_trainer.storage.manifest import corrupt, read_format
 from moe_trainer.weights.reading import RowReader, check, read_header, read_rows
@@ -27,8 +28,10 @@ WEIGHTS = "bank.safetensors"
 class BankConfig(Format):
     """The sizes of a bank."""
 
-    experts: int = Field(gt=0, description="The number of its in-layer experts in each mixture layer, k.")
-    layers: int = Field(gt=0, description="The number of mixture layers of its base.")
+    experts: int = Field(
+        gt=0, le=limits.EXPERTS, description="The number of its in-layer experts in each mixture layer, k."
+    )
+    layers: int = Field(gt=0, le=limits.LAYERS, description="The number of mixture layers of its base.")
 
 
 def write(folder: Path, config: BankConfig, tensors: TensorStream) -> None:

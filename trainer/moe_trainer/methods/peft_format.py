@@ -19,6 +19,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from moe_trainer import limits
 from moe_trainer.models.causal_model import parameter_names
 from moe_trainer.models.in_layer import in_transformers
 from moe_trainer.models.lora_layers import LoRAExperts, LoRALinear, LowRank
@@ -28,6 +29,7 @@ from moe_trainer.weights.writing import TensorStream, save_each
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+_A = ".lora_A.weight"
 
 
 class PeftConfig(BaseModel):
@@ -37,11 +39,11 @@ class PeftConfig(BaseModel):
 
     peft_type: str = "LORA"
     task_type: str = "CAUSAL_LM"
-    r: int = Field(gt=0, le=65536)
-    lora_alpha: float = Field(gt=0)
+    r: int = Field(gt=0, le=limits.LORA_RANK)
+    lora_alpha: float = Field(gt=0, allow_inf_nan=False)
     use_rslora: bool = False
-    target_modules: list[str]
-    target_parameters: list[str]
+    target_modules: list[str] = Field(max_length=limits.LORA_TARGETS)
+    target_parameters: list[str] = Field(max_length=limits.LORA_TARGETS)
     lora_dropout: float = 0.0
     bias: str = "none"
     inference_mode: bool = True
@@ -62,8 +64,19 @@ def stream(model: nn.Module) -> TensorStream:
 
 
 def read_config(folder: Path) -> PeftConfig:
-    """Return an adapter's config; raises JobError (ArtefactCorrupt)."""
-    return read_format(folder, CONFIG, PeftConfig)
+    """Return an adapter's config; raises JobError (ArtefactCorrupt), also if its weights have a lower rank."""
+    config = read_format(folder, CONFIG, PeftConfig)
+    ranks = [
+        stored.shape[0]
+        for name, stored in read_header(folder, WEIGHTS).items()
+        if name.endswith(_A) and stored.shape
+    ]
+    if ranks and min(ranks) < config.r:
+        raise corrupt(
+            folder,
+            f"r in its {CONFIG} is {config.r:,}, but its {WEIGHTS} holds updates of rank {min(ranks):,}",
+        )
+    return config
 
 
 def read_weights(folder: Path, model: nn.Module) -> list[tuple[str, RowReader]]:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from moe_formats.format import parse_json
+from moe_trainer import limits, untrusted
 
 FILE = "generation_config.json"
 
@@ -18,7 +18,7 @@ def temperature_of(folder: Path) -> float:
     weights.
     """
     try:
-        found = parse_json((folder / FILE).read_bytes())
+        found = untrusted.parse(untrusted.read(folder / FILE, limits.CONFIG_BYTES))
     except (FileNotFoundError, ValueError):
         return DEFAULT_TEMPERATURE
     if not isinstance(found, dict):

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from moe_formats.context_length import PRESET_CONTEXT_TOKENS
 from moe_formats.failure import JobError
+from moe_trainer import limits
 from moe_trainer.text.tokenizer import BOS, EOS, PAD, ByteTokenizer
 
 #: The names under which architectures have the number of in-layer experts per layer in ``config.json``.
@@ -33,18 +34,18 @@ _GLM_FIXED = {
 class ModelConfig(BaseModel):
     """Sizes of a decoder-only mixture-of-experts transformer, under Hugging Face's names."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="ignore", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     model_type: Literal["qwen3_moe", "glm4_moe"] = Field(
         default="qwen3_moe", description="qwen3_moe: softmax scores; glm4_moe: sigmoid scores with a bias."
     )
-    vocab_size: int = Field(gt=0, le=1 << 20)
+    vocab_size: int = Field(gt=0, le=limits.VOCABULARY)
     hidden_size: int = Field(gt=0, le=1 << 16)
-    num_hidden_layers: int = Field(gt=0, le=1024)
+    num_hidden_layers: int = Field(gt=0, le=limits.LAYERS)
     num_attention_heads: int = Field(gt=0, le=1024)
     num_key_value_heads: int = Field(gt=0, le=1024)
     head_dim: int = Field(gt=0, le=1024)
-    num_experts: int = Field(gt=0, le=4096, description="In-layer experts of each layer.")
+    num_experts: int = Field(gt=0, le=limits.EXPERTS, description="In-layer experts of each layer.")
     num_experts_per_tok: int = Field(gt=0, description="In-layer experts that each token uses.")
     moe_intermediate_size: int = Field(gt=0, le=1 << 16, description="Inner width of one in-layer expert.")
     norm_topk_prob: bool = Field(default=True, description="Weights of a token's experts sum to 1.")

@@ -13,13 +13,12 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from moe_formats.format import parse_json
 from moe_trainer.models.preset_config import ModelConfig
 from moe_trainer.models.preset_model import Model
-from moe_trainer.storage.manifest import read_format
+from moe_trainer.storage.manifest import corrupt, read_format
 from moe_trainer.text.tokenizer import is_byte_level
-from moe_trainer.weights import reading
-from moe_trainer.weights.reading import RowReader, load_tensors
+from moe_trainer.weights import model_config, reading
+from moe_trainer.weights.reading import RowReader, Stored, load_tensors
 from moe_trainer.weights.writing import TensorStream, save_each
 
 WEIGHTS = "model.safetensors"
@@ -32,8 +31,8 @@ PRESET_TYPES = get_args(ModelConfig.model_fields["model_type"].annotation)
 def is_preset(folder: Path) -> bool:
     """Return whether a folder holds a model of the presets' architecture, with their tokenizer, whoever made it."""
     try:
-        kind = parse_json((folder / CONFIG).read_bytes()).get("model_type")
-    except (OSError, ValueError, AttributeError):
+        kind = model_config.read(folder).get("model_type")
+    except (OSError, ValueError):
         return False
     return kind in PRESET_TYPES and (folder / WEIGHTS).exists() and is_byte_level(folder)
 
@@ -56,16 +55,15 @@ def stream(model: Model) -> TensorStream:
 
 def load(folder: Path) -> Model:
     """Return the model of a verified folder, in evaluation mode; raises JobError (ArtefactCorrupt)."""
-    model = Model(_read_config(folder))
+    model = Model(_read_config(folder, reading.read_header(folder, WEIGHTS)))
     set_weights(model, load_tensors(folder / WEIGHTS), folder)
     return model.eval()
 
 
 def outline(folder: Path) -> tuple[Model, dict[str, RowReader]]:
     """Return the model that ``load`` returns, but without its weights, and what reads rows of each; raises the same."""
-    model = Model.outline(_read_config(folder))
     found = reading.read_header(folder, WEIGHTS)
-    reading.check(folder, found, stream(model).outline())
+    model = Model.outline(_read_config(folder, found))
     rows = {
         name: _rows(name, lambda name, rows: reading.read_rows(folder, found[name], rows))
         for name in model.weights()
@@ -120,8 +118,20 @@ def _rows(name: str, read: Callable[[str, slice], Tensor]) -> RowReader:
     return stacked
 
 
-def _read_config(folder: Path) -> ModelConfig:
-    return read_format(folder, CONFIG, ModelConfig)
+def _read_config(folder: Path, found: Mapping[str, Stored]) -> ModelConfig:
+    """Return the config of a folder, before any memory is taken for what it asks for."""
+    config = read_format(folder, CONFIG, ModelConfig)
+    try:
+        model_config.check_weights(config.model_dump(), found)
+    except ValueError as error:
+        raise corrupt(folder, f"{CONFIG}: {error}") from None
+    experts = config.num_hidden_layers * config.num_experts
+    if experts > len(found):
+        raise corrupt(
+            folder, f"its {CONFIG} asks for {experts:,} in-layer experts, but it has {len(found):,} tensors"
+        )
+    reading.check(folder, found, stream(Model.outline(config)).outline())
+    return config
 
 
 def _no_shared_experts(config: ModelConfig) -> dict[str, Tensor]:

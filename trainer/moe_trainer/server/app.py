@@ -16,7 +16,7 @@ from moe_formats.serve_config import ServeConfig
 from moe_trainer.models.generation_config import DEFAULT_TEMPERATURE
 from moe_trainer.server.engine import Engine, Finished, Generated, QueueFull, Ticket
 from moe_trainer.server.metrics import Metrics
-from moe_trainer.server.planning import Plan, Planner, Served
+from moe_trainer.server.planning import Plan, Planner, Planning, Served
 from moe_trainer.server.requests import BadRequest
 from moe_trainer.server.responses import DONE, Choice, Json, Piece, envelope, server_sent, usage
 from moe_trainer.text.tokenizer import Tokenizer
@@ -62,13 +62,16 @@ class ExpertServer:
             )
             for entry in (config, *config.banks)
         }
-        self._planner = Planner(self._served, tokenizer, max_context)
+        reader = tokenizer.prompt_reader()
+        self._planner = Planner(self._served, tokenizer, reader, max_context)
+        self._planning = Planning(reader)
         self._started = int(time.time())
 
     def application(self) -> web.Application:
         """Return the aiohttp application for gateways and for probes."""
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         app.on_response_prepare.append(self._name_revision)
+        app.on_cleanup.append(self._close)
         app.add_routes(
             [
                 web.post("/v1/completions", self._completions),
@@ -85,6 +88,9 @@ class ExpertServer:
         app = web.Application()
         app.add_routes([web.get("/metrics", self._exposition)])
         return app
+
+    async def _close(self, _: web.Application) -> None:
+        self._planning.close()
 
     async def _name_revision(self, request: web.Request, response: web.StreamResponse) -> None:
         served = request.get(_SERVED) or self._served[self._config.expert]
@@ -134,7 +140,7 @@ class ExpertServer:
         """Answer a request, whole or as a stream; errors have OpenAI's format."""
         started = time.monotonic()
         try:
-            plan = make_plan(await _read_body(request))
+            plan = await self._planning.plan(make_plan, await _read_body(request))
             request[_SERVED] = plan.served
             ticket = self._engine.submit(plan.generations)
             if plan.stream:

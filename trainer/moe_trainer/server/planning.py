@@ -1,16 +1,25 @@
-"""Plans the answer to a request; all errors in the request are found before anything is queued."""
+"""Plans the answer to a request; all errors in the request are found before anything is queued.
 
-from collections.abc import Mapping, Sequence
+A prompt can be a megabyte, and its template and tokenizer come from outside, so plans are made in threads of their own: the
+event loop goes on answering probes and writing streams.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from moe_formats.failure import JobError
 from moe_formats.format import Digest
+from moe_trainer import limits
 from moe_trainer.server.engine import Generation
 from moe_trainer.server.metrics import ExpertMetrics
 from moe_trainer.server.requests import BadRequest, parse_chat, parse_completion
 from moe_trainer.server.responses import ChatShape, Choice, CompletionShape, Shape
 from moe_trainer.server.sampling import Sampling
 from moe_trainer.server.text import TextStream
-from moe_trainer.text.tokenizer import Tokenizer
+from moe_trainer.text.tokenizer import PromptReader, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -44,12 +53,14 @@ class Planner:
     Attributes:
         served: the Experts for which the server answers, by name.
         tokenizer: the model's tokenizer.
+        reader: turns the prompts of requests into its ids.
         max_context: the most tokens of a sequence, including the one that begins a document.
 
     """
 
     served: Mapping[str, Served]
     tokenizer: Tokenizer
+    reader: PromptReader
     max_context: int
 
     def completion(self, data: bytes) -> Plan:
@@ -58,7 +69,8 @@ class Planner:
         served = self._served_by(asked.model)
         scored = [asked.logprobs or 0] if asked.echo else []
         scored += [asked.prompt_logprobs] if asked.prompt_logprobs is not None else []
-        prompts = asked.prompts(self.tokenizer)
+        with _refused("prompt"):
+            prompts = asked.prompts(self.reader, self.tokenizer.vocab_size)
         generations = [
             self._generation(
                 (self.tokenizer.bos_id, *prompt),
@@ -78,7 +90,8 @@ class Planner:
         """Return the plan for POST /v1/chat/completions."""
         asked = parse_chat(data)
         served = self._served_by(asked.model)
-        prompt = self.tokenizer.prompt(asked.said())
+        with _refused("messages"):
+            prompt = self.reader.prompt(asked.said())
         logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
         generation = self._generation(
             prompt,
@@ -124,3 +137,44 @@ class Planner:
             message = f"the model {model!r} does not exist here; available: {', '.join(self.served)}"
             raise BadRequest(message, "model", "model_not_found", status=404)
         return self.served[model]
+
+
+class Planning:
+    """Makes plans in threads, a few at the same time."""
+
+    def __init__(self, reader: PromptReader) -> None:
+        """Take the reader that the planner uses; it is closed with this."""
+        self._reader = reader
+        self._threads = ThreadPoolExecutor(limits.PROMPTS_AT_ONCE, "planning")
+        self._free = asyncio.Semaphore(limits.PROMPTS_AT_ONCE)
+
+    async def plan(self, make: Callable[[bytes], Plan], body: bytes) -> Plan:
+        """Return the plan that ``make`` makes of a body; raises BadRequest, also if others keep all threads busy."""
+        try:
+            await asyncio.wait_for(self._free.acquire(), limits.PROMPT_SECONDS)
+        except TimeoutError:
+            raise BadRequest(
+                f"{limits.PROMPTS_AT_ONCE} other prompts have been worked on for {limits.PROMPT_SECONDS:g} s: try again "
+                "later",
+                code="too_many_requests",
+                status=429,
+            ) from None
+        made = asyncio.get_running_loop().run_in_executor(self._threads, make, body)
+        made.add_done_callback(lambda _: self._free.release())  # not before, even if the client has left
+        return await asyncio.shield(made)
+
+    def close(self) -> None:
+        """Give back threads and processes."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._reader.close()
+
+
+@contextmanager
+def _refused(field: str) -> Iterator[None]:
+    """Turn what cannot be tokenized into an error of the request's field."""
+    try:
+        yield
+    except JobError as error:
+        if error.retryable:
+            raise BadRequest(error.message, field, "internal_error", status=500) from None
+        raise BadRequest(f"{field}: {error.message}", field, "prompt_refused") from None

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, Validat
 from moe_trainer.models.generation_config import DEFAULT_TEMPERATURE
 from moe_trainer.server.sampling import Sampling
 from moe_trainer.text.content import Role
-from moe_trainer.text.tokenizer import Tokenizer
+from moe_trainer.text.tokenizer import PromptReader
 
 #: The number of tokens to generate if a completion request does not say (OpenAI's default).
 DEFAULT_MAX_TOKENS = 16
@@ -88,16 +88,16 @@ class CompletionRequest(_Request):
     best_of: Literal[1] | None = 1
     suffix: Literal[""] | None = None
 
-    def prompts(self, tokenizer: Tokenizer) -> list[list[int]]:
+    def prompts(self, reader: PromptReader, vocab_size: int) -> list[list[int]]:
         """Return the token ids of every prompt; raises BadRequest for ids outside the vocabulary."""
         many: list[Any] = (
             [self.prompt] if isinstance(self.prompt, str) or _is_ids(self.prompt) else self.prompt
         )
-        prompts = [tokenizer.encode(one) if isinstance(one, str) else list(one) for one in many]
+        prompts = [reader.encode(one) if isinstance(one, str) else list(one) for one in many]
         for token in (token for prompt in prompts for token in prompt):
-            if token >= tokenizer.vocab_size:
+            if token >= vocab_size:
                 raise BadRequest(
-                    f"prompt: token {token} must be below the vocabulary's size, {tokenizer.vocab_size}",
+                    f"prompt: token {token} must be below the vocabulary's size, {vocab_size}",
                     "prompt",
                 )
         return prompts

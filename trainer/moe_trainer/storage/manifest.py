@@ -22,6 +22,7 @@ from moe_formats.beneath import RefusedError, Root, read_file
 from moe_formats.failure import JobError
 from moe_formats.format import Digest, Format, digest_of
 from moe_formats.store import IMPORTS
+from moe_trainer import limits, untrusted
 
 Parsed = TypeVar("Parsed", bound=BaseModel)
 
@@ -94,7 +95,9 @@ def parse_manifest(folder: Path, text: bytes) -> Manifest:
 def read_format(folder: Path, name: str, kind: type[Parsed]) -> Parsed:
     """Return what a JSON file of a folder says; raises JobError (ArtefactCorrupt) that names the field."""
     try:
-        return kind.model_validate_json((folder / name).read_bytes())
+        return kind.model_validate_json(untrusted.read(folder / name, limits.CONFIG_BYTES))
+    except untrusted.LimitExceeded as error:
+        raise corrupt(folder, f"{name}: {error}") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise corrupt(folder, f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None

@@ -12,14 +12,34 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from moe_formats.failure import JobError
-from moe_formats.format import Digest, canonical_json, digest_of, parse_json
+from moe_formats.format import Digest, canonical_json, digest_of
+from moe_trainer import untrusted
 from moe_trainer.text.content import BETWEEN_TURNS, Role
 
 BOS, EOS, PAD = 256, 257, 258
 _SPECIAL = {"<|bos|>": BOS, "<|eos|>": EOS, "<|pad|>": PAD}
 
+#: A larger ``tokenizer.json`` is another tokenizer: this one has 9 KB.
+_BYTE_LEVEL_BYTES = 1 << 20
+
 #: The token ids of a piece of a conversation, and whether the model learns to write them.
 ConversationPiece = tuple[list[int], bool]
+
+
+class PromptReader(Protocol):
+    """Turns prompts of strangers into ids, as its tokenizer does; several threads may use it at the same time."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text; raises JobError if that is too much work."""
+        ...
+
+    def prompt(self, said: Sequence[tuple[Role, str]]) -> list[int]:
+        """Return the ids after which the assistant is to write; raises JobError if that cannot be, or is too much work."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        ...
 
 
 class Tokenizer(Protocol):
@@ -74,6 +94,10 @@ class Tokenizer(Protocol):
         """Return the ids after which the assistant is to write, with the token that begins the document."""
         ...
 
+    def prompt_reader(self) -> PromptReader:
+        """Return what a server turns prompts into ids with."""
+        ...
+
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files, as Hugging Face's libraries read them, into a folder."""
         ...
@@ -126,6 +150,13 @@ class ByteTokenizer:
         text = "".join(words + BETWEEN_TURNS for _, words in said)
         return [self.bos_id, *self.encode(text)]
 
+    def prompt_reader(self) -> PromptReader:
+        """Return itself: its work is proportional to the text."""
+        return self
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json`` and ``tokenizer_config.json``."""
         (folder / "tokenizer.json").write_text(json.dumps(_tokenizer_json(), ensure_ascii=False, indent=1))
@@ -145,7 +176,7 @@ class ByteTokenizer:
 def is_byte_level(folder: Path) -> bool:
     """Return whether the tokenizer in a folder is the one of the presets."""
     try:
-        found = parse_json((folder / "tokenizer.json").read_bytes())
+        found = untrusted.parse(untrusted.read(folder / "tokenizer.json", _BYTE_LEVEL_BYTES))
     except (OSError, ValueError):
         return False
     return isinstance(found, dict) and found.get("model") == _tokenizer_json()["model"]

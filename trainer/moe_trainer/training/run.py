@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from moe_formats.failure import JobError
-from moe_formats.format import Digest, canonical_json, digest_of, parse_json
+from moe_formats.format import Digest, canonical_json, digest_of
 from moe_formats.job_config import ArtefactRef, TrainJob
 from moe_formats.training_spec import TrainingSpec
 from moe_trainer.methods.adapter import checkpoint_of
@@ -32,6 +32,7 @@ from moe_trainer.training.checkpoint import Curve
 from moe_trainer.training.data import read_data
 from moe_trainer.training.early_stop import BestWeights, is_over, standing
 from moe_trainer.training.optimization import AdamW, trained_parameters
+from moe_trainer.weights import model_config
 
 #: The number of the run's first batches from which a method may initialise what it added.
 BEGIN_STEPS = 8
@@ -235,12 +236,14 @@ def _config(job: TrainJob, root: Path) -> dict[str, Any]:
         return preset(str(job.preset)).to_hugging_face()
     path, digest = checkpoint_of(root, job.parent.path, job.parent.digest)
     with Committed(root, path, digest) as held:
-        text = held.read("config.json")
+        text = held.read(model_config.CONFIG)
     try:
-        config: dict[str, Any] = parse_json(text)
-        return dict(config.get("text_config", config))
+        config = model_config.parse(text)
+        model_config.check_sizes(config)
     except ValueError as error:
-        raise corrupt(root / path, f"config.json: {error}") from None
+        raise corrupt(root / path, str(error)) from None
+    inner = config.get("text_config")
+    return inner if isinstance(inner, dict) else config
 
 
 def _start(job: TrainJob, root: Path, processes: Processes) -> Start:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from moe_formats.format import parse_json
+from moe_trainer import limits, untrusted
 from moe_trainer.storage.manifest import corrupt
+from moe_trainer.untrusted import failing_as
 from moe_trainer.weights import safetensors_header
 from moe_trainer.weights.safetensors_header import HeaderError
 
@@ -70,6 +70,8 @@ def read_headers(folder: Path) -> dict[str, Stored]:
                     f"{name} holds {tensor}, which belongs in {places.get(tensor)} according to {INDEX}",
                 )
             found[tensor] = stored
+        if len(found) > limits.TENSORS:
+            raise corrupt(folder, f"its files hold more than {limits.TENSORS:,} tensors, which is the limit")
     missing = sorted(places.keys() - found.keys())
     if missing:
         raise corrupt(folder, f"{places[missing[0]]} lacks {missing[0]}, which {INDEX} says it holds")
@@ -109,10 +111,8 @@ def read_rows(folder: Path, stored: Stored, rows: slice = slice(None)) -> Tensor
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """Return all tensors of one file; raises JobError (ArtefactCorrupt) if it is not a safetensors file."""
-    try:
+    with failing_as(lambda what: corrupt(path.parent, f"{path.name}: {what}")):
         return load_file(path)
-    except SafetensorError as error:
-        raise corrupt(path.parent, f"{path.name}: {error}") from None
 
 
 def check(
@@ -141,13 +141,17 @@ def check(
 def _index(folder: Path) -> dict[str, str]:
     """Return the file of each tensor."""
     try:
-        places = parse_json((folder / INDEX).read_bytes())["weight_map"]
+        places = untrusted.parse(untrusted.read(folder / INDEX, limits.INDEX_BYTES))["weight_map"]
         items = {str(name): str(file) for name, file in places.items()}
+    except untrusted.LimitExceeded as error:
+        raise corrupt(folder, f"{INDEX}: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise corrupt(folder, f"{INDEX} is not JSON with a weight_map of names to files") from None
+    if len(items) > limits.TENSORS:
+        raise corrupt(folder, f"{INDEX} lists {len(items):,} tensors; the limit is {limits.TENSORS:,}")
     for file in set(items.values()):
         if "/" in file or not file.endswith(".safetensors"):
-            raise corrupt(folder, f"{INDEX} names {file!r}, which is not a .safetensors file next to it")
+            raise corrupt(folder, f"{INDEX} names {file!r:.100}, which is not a .safetensors file next to it")
         if not (folder / file).is_file():
             raise corrupt(folder, f"{file} is missing, which {INDEX} names")
     return items

@@ -10,6 +10,7 @@ from moe_formats import store
 from moe_formats.failure import JobError
 from moe_formats.job_config import ImportedBase
 from moe_formats.segment_size import SegmentBytes
+from moe_trainer import limits
 from moe_trainer.environment import Environment
 from moe_trainer.hugging_face.importing import digest_of_folder, import_base
 from moe_trainer.main import main
@@ -133,6 +134,48 @@ def test_a_tokenizer_that_loses_text_is_refused_as_early(environment: Environmen
     with pytest.raises(
         JobError, match=r"TokenizerUnsupported: tokenizer\.json does not reproduce a text exactly"
     ):
+        import_base(base(environment), "pool", 256, environment)
+
+
+def other_tokenizer(environment: Environment, template: str | None = None, **change: object) -> None:
+    """Give the base a tokenizer that is not the presets'."""
+    folder = folder_of(environment)
+    made = json.loads((folder / "tokenizer.json").read_bytes()) | change
+    made["model"]["vocab"]["more"] = ByteTokenizer.vocab_size
+    (folder / "tokenizer.json").write_text(json.dumps(made))
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template)
+
+
+def test_a_template_or_tokenizer_that_does_too_much_is_refused_as_early(environment: Environment) -> None:
+    other_tokenizer(environment, "{{ 'a' * 5000000000 }}")
+    with pytest.raises(
+        JobError, match=r"ChatTemplateUnsupported.*\(chat_template\.jinja\).*more than .* characters"
+    ):
+        import_base(base(environment), "pool", 256, environment)
+    other_tokenizer(environment, pre_tokenizer={"type": "FixedLength", "length": 0})
+    with pytest.raises(
+        JobError, match=r"TokenizerUnsupported: tokenizer\.json cannot encode .*PanicException"
+    ):
+        import_base(base(environment), "pool", 256, environment)
+    assert not any((environment.store / "pools").rglob("manifest.json"))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ('{"num_hidden_layers": 1000000}', "num_hidden_layers is 1,000,000: it must be"),
+        ('{"num_hidden_layers": 3}', "num_hidden_layers is 3, but the weights hold only 0 tensors"),
+        ('{"a": ' * 70 + "1" + "}" * 70, "it is nested too deeply"),
+        ('{"a": "' + "a" * limits.CONFIG_BYTES + '"}', "has more than 16,777,216 bytes"),
+        ("[]", "config.json is not a JSON object"),
+    ],
+)
+def test_a_config_that_asks_for_too_much_is_refused_as_early(
+    config: str, message: str, environment: Environment
+) -> None:
+    (folder_of(environment) / "config.json").write_text(config)
+    with pytest.raises(JobError, match=f"ModelUnsupported: config.json of .*{message}"):
         import_base(base(environment), "pool", 256, environment)
 
 
