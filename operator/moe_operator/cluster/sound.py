@@ -84,7 +84,13 @@ _POD: Shape = {
     },
 }
 _JOB: Shape = {
-    "spec": {"suspend": bool, "parallelism": int, "completions": int, "completionMode": str},
+    "spec": {
+        "suspend": bool,
+        "parallelism": int,
+        "completions": int,
+        "completionMode": str,
+        "template": {"spec": {"activeDeadlineSeconds": int}},
+    },
     "status": {
         "conditions": _CONDITIONS,
         "succeeded": int,
