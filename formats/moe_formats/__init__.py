@@ -16,6 +16,7 @@ context_length     whether a model sees enough tokens for those segments, and ho
 format             the base class of all documents, canonical JSON, digests
 names              what names must look like
 paths              the one rule for paths in a store
+addresses          the one rule for addresses that requests are sent to
 
 Nothing here imports anything heavier than pydantic.
 """

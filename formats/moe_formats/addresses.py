@@ -1,4 +1,4 @@
-"""Which addresses pods are reached at.
+"""Which addresses requests to pods are sent to.
 
 What the API server or a name server says is an address may be one of the machine that asks, or of its cloud's metadata
 service. The operator and the gateway send requests only to addresses that a pod can have.

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 PROGRESS_SECONDS = 2.0
 #: Seconds between two rounds in which all gateways are asked that have not reported the newest policy.
 POLICY_SECONDS = 0.25
+#: Seconds of pause after a round that failed as a whole.
+PAUSE_SECONDS = 5.0
 #: Seconds after which an answer is no longer waited for.
 ANSWER_SECONDS = 2.0
 #: Largest answer that is read, in bytes.
@@ -183,7 +185,8 @@ async def _every(seconds: float, ask: Callable[[], Awaitable[None]]) -> None:
         try:
             await ask()
         except Exception:  # Whatever this round met, the next one must still be made.
-            log.exception("asking pods failed and is tried again in %g s", seconds)
+            log.exception("asking pods failed and is tried again in %g s", PAUSE_SECONDS)
+            await asyncio.sleep(PAUSE_SECONDS)
         await asyncio.sleep(seconds)
 
 

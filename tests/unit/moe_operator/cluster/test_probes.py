@@ -263,7 +263,8 @@ async def test_a_round_that_fails_is_followed_by_the_next(asking, monkeypatch):
         raise KeyError("moe-operator.dev/pool")
 
     monkeypatch.setattr(probes, "ask_policies", ask_policies)
-    monkeypatch.setattr("moe_operator.cluster.probes.POLICY_SECONDS", 0.001)
+    for name in ("POLICY_SECONDS", "PAUSE_SECONDS"):
+        monkeypatch.setattr(f"moe_operator.cluster.probes.{name}", 0.001)
     running = asyncio.create_task(probes.run())
     async with asyncio.timeout(5):
         while len(rounds) < 3:
