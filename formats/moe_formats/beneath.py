@@ -162,7 +162,8 @@ class Root:
                     while trail:
                         os.close(trail.pop()[1])
                 pending += _parts(found)
-            return trail.pop()[1] if trail else os.dup(self._descriptor)
+            # Not a duplicate of the descriptor: that would share its position in a listing.
+            return trail.pop()[1] if trail else os.open(".", _FOLDER, dir_fd=self._descriptor)
         finally:
             for _, descriptor in trail:
                 os.close(descriptor)
