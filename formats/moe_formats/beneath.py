@@ -23,7 +23,7 @@ from moe_formats.failure import JobError
 MAX_LINKS = 40
 
 _ON_THE_WAY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LISTED = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _ANYTHING = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -64,7 +64,7 @@ class Root:
     def __init__(self, folder: Path, name: str | None = None) -> None:
         """Open a folder; ``name`` stands for it in messages. Raises OSError if it is no folder that can be opened."""
         self.name = printable(folder.name if name is None else name)
-        self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._place: Path | None = folder
 
     def __enter__(self) -> Self:
@@ -83,7 +83,7 @@ class Root:
         """Return a folder beneath this one, as a root of its own: links beneath it may not lead out of that."""
         found = object.__new__(Root)
         found.name = f"{self.name}/{printable(path)}"
-        found._descriptor = self._descend(path, _FOLDER, links=True)
+        found._descriptor = self._descend(path, _ON_THE_WAY, links=True)
         found._place = None
         return found
 
@@ -120,8 +120,14 @@ class Root:
     @contextmanager
     def entries(self) -> Iterator[Iterator[os.DirEntry[str]]]:
         """List what lies directly in the folder, in no particular order."""
-        with os.scandir(self._descriptor) as found:
-            yield found
+        descriptor = os.open(
+            ".", _LISTED, dir_fd=self._descriptor
+        )  # a listing of its own, with its own position
+        try:
+            with os.scandir(descriptor) as found:
+                yield found
+        finally:
+            os.close(descriptor)
 
     def leads_to_folder(self, name: str) -> bool:
         """Return whether a name in the folder is a folder or a link to one, even outside; nothing is opened."""

@@ -146,3 +146,14 @@ def test_a_name_that_is_no_text_can_be_told() -> None:
     assert printable("a\nb\x1b[2J") == "a\\nb\\x1b[2J"
     assert printable("\udcff").isascii()
     JobError("DataUnreadable", "\udcff is broken").headline().to_json().encode()
+
+
+def test_a_folder_that_is_reached_again_is_listed_on_its_own(folder: Path) -> None:
+    (folder / "a" / "up").symlink_to("..")
+    with Root(folder) as root, root.entries() as entries:
+        first = next(entries).name
+        with root.folder("a/up") as again, again.entries() as others:
+            assert [entry.name for entry in others] == ["a"]
+        assert [first, *(entry.name for entry in entries)] == [
+            "a"
+        ]  # and the first listing goes on where it was
