@@ -52,7 +52,7 @@ class Sandbox(TypedDict):
 
 
 class Trial(TypedDict):
-    """What `isolation.py` prints when it tries out what this machine allows."""
+    """What `trial.py` prints: what this machine allows."""
 
     kind: IdentityKind | Literal[""]
     """The best kind of identity that works; empty if there can be no namespaces."""

@@ -53,7 +53,7 @@ def test_where_proc_is_masked_pods_see_names_of_processes_and_no_more(
     )
     script = f"""
 cat /proc/{agent.process.pid}/cmdline | grep -c moe_local
-cat /proc/{agent.process.pid}/environ /proc/{agent.process.pid}/root/etc/hosts | wc -c
+(cat /proc/{agent.process.pid}/environ; cd /proc/{agent.process.pid}/root && cat etc/hosts) | wc -c
 kill -0 {agent.process.pid} || echo not there
 sleep 60
 """
