@@ -67,6 +67,8 @@ class Cgroup(TypedDict):
     folder: str
     settings: dict[str, str]
     """What to write, by file; written before any process is in the group."""
+    optional: dict[str, str]
+    """The same, for files that not every kernel has: limits of swap."""
 
 
 class Launch(TypedDict):

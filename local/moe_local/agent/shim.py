@@ -260,11 +260,12 @@ def _children(parent: int) -> list[int]:
 def _make_group(group: Cgroup) -> None:
     """Make a control group with its limits. Raises OSError."""
     os.makedirs(group["folder"], exist_ok=True)
-    for file, text in group["settings"].items():
-        path = f"{group['folder']}/{file}"
-        if os.path.exists(path):  # a kernel that does not count swap has no file for it
-            with open(path, "w") as setting:
-                setting.write(text)
+    present = {
+        file: text for file, text in group["optional"].items() if os.path.exists(f"{group['folder']}/{file}")
+    }
+    for file, text in {**group["settings"], **present}.items():
+        with open(f"{group['folder']}/{file}", "w") as setting:
+            setting.write(text)
 
 
 def _join_groups(folders: list[str]) -> None:
