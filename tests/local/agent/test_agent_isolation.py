@@ -60,7 +60,7 @@ sleep 60
     probe = {"exec": {"command": ["true"]}, "periodSeconds": 1}
     space.run("sees", script, spec={"nodeName": agent.name}, readinessProbe=probe)
     space.wait_ready("sees")
-    said = [line for line in space.logs("sees").splitlines() if ": " not in line]
+    said = [line for line in space.logs("sees").splitlines() if line and ": " not in line]
     assert said == ["1", "0", "not there"]
 
 
