@@ -192,16 +192,35 @@ class Root:
         except OSError:
             return False
 
-    def keep(self, path: str) -> None:
-        """Show a folder or file of the machine at its own path again if something that is mounted above covers it."""
+    def keep(self, path: str, *, for_others: bool) -> None:
+        """Show a folder or file of the machine at its own path again if something that is mounted above covers it.
+
+        `for_others`: also if the folder, or one that it is in, is closed to users other than its owner. What else is in
+        a closed folder stays invisible.
+        """
+        if not os.path.exists(path):
+            return
+        closed = for_others and os.path.isdir(path) and not _is_open(path, 0o005)
+        if for_others:
+            self._open_parents(os.path.realpath(path))
         try:
             covered = not os.path.samefile(path, self.on_host(path))
         except OSError:
-            covered = os.path.exists(path)
-        if covered:
+            covered = True
+        if closed:
+            self._mirror(self.point(path, directory=True), os.open(path, os.O_PATH | os.O_DIRECTORY))
+        elif covered:
             inside = self.point(path, directory=os.path.isdir(path))
             mount(path, self.on_host(inside), None, MS_BIND | MS_REC)
             self._may_write[inside] = False
+
+    def _open_parents(self, path: str) -> None:
+        """Cover the first folder on the way to a path that others may not enter with an empty one that they may."""
+        parent = posixpath.dirname(path)
+        if parent != "/":
+            self._open_parents(parent)
+        if os.path.isdir(self.on_host(parent)) and not _is_open(self.on_host(parent), 0o001):
+            self.hide(parent)
 
     def add_processes(self, *, own: bool) -> None:
         """Mount /proc: that of this process's PID namespace, or the machine's if a container around it forbids that."""
@@ -270,6 +289,10 @@ def _mounts_beneath(top: str) -> list[tuple[str, list[str]]]:
     return found
 
 
+def _is_open(path: str, needed: int) -> bool:
+    return os.stat(path).st_mode & needed == needed
+
+
 def _create(path: str, *, directory: bool) -> None:
     if directory:
         os.mkdir(path, 0o755)
@@ -291,7 +314,7 @@ def enter_new(sandbox: Sandbox) -> None:
     for entry in ordered:
         root.bind(entry)
     for path in sandbox["keep"]:
-        root.keep(path)
+        root.keep(path, for_others=sandbox["identity"]["kind"] != "own")
     for path in sandbox["hidden"]:
         if not any(kept == path or kept.startswith(f"{path}/") for kept in sandbox["keep"]) and root.shows(
             path

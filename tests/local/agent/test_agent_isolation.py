@@ -92,6 +92,23 @@ def test_an_environment_under_tmp_stays_visible_beneath_the_pods_own_tmp(
     assert space.logs("here") == f"edited\n{environment} ['{under_tmp.name}']\n"
 
 
+@pytest.mark.parametrize("top", ["/tmp", "/var/tmp"])
+def test_an_environment_in_folders_that_are_closed_to_others_works_and_its_neighbours_stay_hidden(
+    space: Space, second_agent: MakeAgent, top: str
+) -> None:
+    with tempfile.TemporaryDirectory(dir=top) as closed:
+        environment = Path(closed) / "image"
+        (environment / "bin").mkdir(parents=True)
+        (environment / "bin" / "greet").write_text("#!/bin/sh\necho hello\n")
+        (environment / "bin" / "greet").chmod(0o755)
+        environment.chmod(0o700)
+        (Path(closed) / "private").touch()
+        agent = second_agent(isolation="mount-namespace", images={IMAGE: Image(environment=environment)})
+        space.run("greets", f"greet; ls {closed}", spec={"nodeName": agent.name})
+        space.wait_phase("greets", "Succeeded")
+        assert space.logs("greets") == "hello\nimage\n"
+
+
 def test_without_isolation_paths_and_peers_are_rewritten(space: Space, second_agent: MakeAgent) -> None:
     agent = second_agent(isolation="none")
     node = space.api.get(f"/api/v1/nodes/{agent.name}") or {}
