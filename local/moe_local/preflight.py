@@ -42,15 +42,15 @@ class Machine:
     must_build: bool
 
 
-def measure(folder: Path, *, must_build: bool) -> Machine:
-    """Measure this machine; `folder` need not exist yet."""
+def measure(folder: Path, *, must_build: bool, isolation: bool = False) -> Machine:
+    """Measure this machine; `folder` need not exist yet. Only with `isolation` is that tried, which takes a moment."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     return Machine(
         platform=sys.platform,
         python=sys.version_info[:2],
         free_disk_bytes=shutil.disk_usage(existing).free,
         available_memory_bytes=psutil.virtual_memory().available,
-        lacks=try_out().lacks if sys.platform == "linux" else (),
+        lacks=try_out().lacks if isolation and sys.platform == "linux" else (),
         must_build=must_build,
     )
 

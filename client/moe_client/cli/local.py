@@ -169,8 +169,10 @@ def _interruptible_once(console: Console) -> Iterator[Callable[[], None]]:
 def _warn_of_missing(cluster: LocalCluster) -> None:
     from moe_local.preflight import judge, measure
 
-    for finding in judge(measure(cluster.folder.path, must_build=False)):
-        if not finding.fatal and not cluster.part_pids():
+    if cluster.part_pids():
+        return
+    for finding in judge(measure(cluster.folder.path, must_build=False, isolation=True)):
+        if not finding.fatal:
             print(f"warning: {finding.message}\n  {finding.fix}", file=sys.stderr)
 
 

@@ -56,18 +56,17 @@ class Cgroups:
 
     def plan(self, attempt: str, memory_bytes: int) -> list[Cgroup]:
         """Return the groups of one attempt of a container, whose name is unique on this node."""
-        limit, tasks = str(memory_bytes), str(MOST_PROCESSES)
-        if self.version == 2 and self.memory:
-            settings = (
-                {"memory.max": limit, "memory.swap.max": "0", "memory.oom.group": "1"} if memory_bytes else {}
-            )
-            return [{"folder": str(self.memory / attempt), "settings": settings | {"pids.max": tasks}}]
+        limit, tasks = str(memory_bytes), {"pids.max": str(MOST_PROCESSES)}
         groups: list[Cgroup] = []
+        if self.version == 2 and self.memory:
+            settings = {"memory.max": limit, "memory.oom.group": "1"} if memory_bytes else {}
+            optional = {"memory.swap.max": "0"} if memory_bytes else {}
+            return [_group(self.memory / attempt, settings | tasks, optional)]
         if self.memory and memory_bytes:
-            settings = {"memory.limit_in_bytes": limit, "memory.memsw.limit_in_bytes": limit}
-            groups.append({"folder": str(self.memory / attempt), "settings": settings})
+            settings, optional = {"memory.limit_in_bytes": limit}, {"memory.memsw.limit_in_bytes": limit}
+            groups.append(_group(self.memory / attempt, settings, optional))
         if self.pids:
-            groups.append({"folder": str(self.pids / attempt), "settings": {"pids.max": tasks}})
+            groups.append(_group(self.pids / attempt, tasks, {}))
         return groups
 
     def sweep(self) -> None:
@@ -76,6 +75,10 @@ class Cgroups:
             assert top
             old = time.time() - NEW_SECONDS
             remove(folder for folder in top.iterdir() if folder.is_dir() and folder.stat().st_mtime < old)
+
+
+def _group(folder: Path, settings: dict[str, str], optional: dict[str, str]) -> Cgroup:
+    return {"folder": str(folder), "settings": settings, "optional": optional}
 
 
 def remove(folders: Iterable[Path]) -> None:

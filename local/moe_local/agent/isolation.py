@@ -23,7 +23,7 @@ from collections import deque
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from moe_local.agent import credentials
-    from moe_local.agent.launch import Identity, IdentityKind, Mount, Sandbox
+    from moe_local.agent.launch import Identity, Mount, Sandbox
 else:
     sys.path.append(posixpath.dirname(posixpath.abspath(__file__)))
     import credentials
@@ -90,7 +90,9 @@ class Root:
     def __init__(self, path: str) -> None:
         self.path = path
         self._own: set[str] = set()
-        self._writable: dict[str, bool] = {}
+        """Folders that are on our own tmpfs, so that entries can be made in them."""
+        self._may_write: dict[str, bool] = {}
+        """What is mounted in addition to the machine's folders, and whether the pod may write there."""
         self._mirror("/", os.open("/", os.O_PATH | os.O_DIRECTORY), LEFT_OUT)
 
     def on_host(self, inside: str) -> str:
@@ -128,7 +130,7 @@ class Root:
     def _make(self, inside: str, *, directory: bool) -> None:
         """Create a missing entry: in a pod's volume directly, in a folder of the machine on a mirror of that folder."""
         parent = posixpath.dirname(inside)
-        in_volume = any(parent == v or parent.startswith(v + "/") for v in self._writable)
+        in_volume = any(parent == v or parent.startswith(v + "/") for v in self._may_write)
         if parent not in self._own and not in_volume:
             self._mirror(parent, os.open(self.on_host(parent), os.O_PATH | os.O_DIRECTORY))
         _create(self.on_host(inside), directory=directory)
@@ -175,7 +177,7 @@ class Root:
         inside = self.point(entry["target"], directory=os.path.isdir(source))
         mount(source, self.on_host(inside), None, MS_BIND | MS_REC)
         os.close(descriptor)
-        self._writable[inside] = not entry["readOnly"]
+        self._may_write[inside] = not entry["readOnly"]
 
     def hide(self, target: str) -> None:
         """Show a folder as empty; one that does not exist need not be hidden."""
@@ -183,16 +185,42 @@ class Root:
         if real != "/" and os.path.isdir(self.on_host(real)):
             self._make_tmpfs(real)
 
-    def keep(self, path: str) -> None:
-        """Show a folder or file of the machine at its own path again if something that is mounted above covers it."""
+    def shows(self, path: str) -> bool:
+        """Return whether the container sees what the machine has at a path."""
+        try:
+            return os.path.samefile(path, self.on_host(os.path.realpath(path)))
+        except OSError:
+            return False
+
+    def keep(self, path: str, *, for_others: bool) -> None:
+        """Show a folder or file of the machine at its own path again if something that is mounted above covers it.
+
+        `for_others`: also if the folder, or one that it is in, is closed to users other than its owner. What else is in
+        a closed folder stays invisible.
+        """
+        if not os.path.exists(path):
+            return
+        closed = for_others and os.path.isdir(path) and not _is_open(path, 0o005)
+        if for_others:
+            self._open_parents(os.path.realpath(path))
         try:
             covered = not os.path.samefile(path, self.on_host(path))
         except OSError:
-            covered = os.path.exists(path)
-        if covered:
+            covered = True
+        if closed:
+            self._mirror(self.point(path, directory=True), os.open(path, os.O_PATH | os.O_DIRECTORY))
+        elif covered:
             inside = self.point(path, directory=os.path.isdir(path))
             mount(path, self.on_host(inside), None, MS_BIND | MS_REC)
-            self._writable[inside] = False
+            self._may_write[inside] = False
+
+    def _open_parents(self, path: str) -> None:
+        """Cover the first folder on the way to a path that others may not enter with an empty one that they may."""
+        parent = posixpath.dirname(path)
+        if parent != "/":
+            self._open_parents(parent)
+        if os.path.isdir(self.on_host(parent)) and not _is_open(self.on_host(parent), 0o001):
+            self.hide(parent)
 
     def add_processes(self, *, own: bool) -> None:
         """Mount /proc: that of this process's PID namespace, or the machine's if a container around it forbids that."""
@@ -200,7 +228,7 @@ class Root:
             mount("proc", self.on_host("/proc"), "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
         else:
             mount("/proc", self.on_host("/proc"), None, MS_BIND | MS_REC)
-        self._writable["/proc"] = True
+        self._may_write["/proc"] = True
 
     def add_devices(self) -> None:
         """Make a /dev with the devices that every program needs, those for computing, and its own shared memory."""
@@ -215,7 +243,7 @@ class Root:
         os.symlink("pts/ptmx", self.on_host("/dev/ptmx"))
         for folder in ("/dev/pts", "/dev/shm"):
             os.mkdir(self.on_host(folder), 0o755)
-            self._writable[folder] = True
+            self._may_write[folder] = True
         try:
             mount(
                 "devpts",
@@ -225,8 +253,8 @@ class Root:
                 "newinstance,ptmxmode=0666",
             )
         except OSError:
-            self._writable["/dev/pts"] = (
-                False  # a kernel without terminals for namespaces; nothing of ours needs one
+            self._may_write["/dev/pts"] = (
+                False  # no terminals in namespaces of this kernel; nothing of ours needs one
             )
         self._make_tmpfs("/dev/shm", f"mode=1777,size={SHARED_MEMORY_BYTES}")
 
@@ -235,9 +263,9 @@ class Root:
         for place, options in _mounts_beneath(self.path):
             inside = place[len(self.path) :] or "/"
             above = max(
-                (v for v in self._writable if inside == v or inside.startswith(v + "/")), key=len, default=""
+                (v for v in self._may_write if inside == v or inside.startswith(v + "/")), key=len, default=""
             )
-            if self._writable.get(above) or "ro" in options:
+            if self._may_write.get(above) or "ro" in options:
                 continue
             kept = sum(flag for name, flag in KEPT_FLAGS.items() if name in options)
             try:
@@ -261,6 +289,10 @@ def _mounts_beneath(top: str) -> list[tuple[str, list[str]]]:
     return found
 
 
+def _is_open(path: str, needed: int) -> bool:
+    return os.stat(path).st_mode & needed == needed
+
+
 def _create(path: str, *, directory: bool) -> None:
     if directory:
         os.mkdir(path, 0o755)
@@ -282,7 +314,12 @@ def enter_new(sandbox: Sandbox) -> None:
     for entry in ordered:
         root.bind(entry)
     for path in sandbox["keep"]:
-        root.keep(path)
+        root.keep(path, for_others=sandbox["identity"]["kind"] != "own")
+    for path in sandbox["hidden"]:
+        if not any(kept == path or kept.startswith(f"{path}/") for kept in sandbox["keep"]) and root.shows(
+            path
+        ):
+            root.hide(path)  # it is beneath a folder that was kept
     root.make_read_only()
     os.chdir(root.path)
     call("pivot_root", ".", ".")
@@ -314,68 +351,3 @@ def enter_existing(process: int) -> None:
 
 def _namespace(process: str, kind: str) -> str:
     return os.readlink(f"/proc/{process}/ns/{kind}")
-
-
-def _attempt(sandbox: Sandbox) -> str:
-    """Return '' if a process can enter the sandbox, else what was refused."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            separate_children(sandbox["identity"])
-            if first := os.fork():
-                os._exit(os.waitstatus_to_exitcode(os.waitpid(first, 0)[1]) % 256)
-            enter_new(sandbox)
-            os.listdir("/moe/trial/mount")
-            os._exit(0)
-        except BaseException as error:
-            os.write(write, str(error).encode())
-        os._exit(1)
-    os.close(write)
-    _, status = os.waitpid(child, 0)
-    said = os.read(read, 4096).decode()
-    os.close(read)
-    return "" if status == 0 else said or f"wait status {status}"
-
-
-def main() -> None:
-    """Print as JSON (launch.Trial) which of the ways to isolate a container this machine allows, the best one first."""
-    import json  # takes memory, and only this trial needs it
-    import tempfile
-
-    user, group = int(sys.argv[1]), int(sys.argv[2])
-    refused: list[str] = []
-    kinds: list[IdentityKind] = ["mapped", "changed", "own"] if credentials.is_privileged() else ["own"]
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        os.mkdir(f"{folder}/root")
-        for kind in kinds:
-            for own_processes in (True, False):
-                problem = _attempt(
-                    {
-                        "root": f"{folder}/root",
-                        "hostname": "trial",
-                        "hidden": [],
-                        "mounts": [
-                            {"source": folder, "inner": "", "target": "/moe/trial/mount", "readOnly": True}
-                        ],
-                        "keep": [],
-                        "ownProcesses": own_processes,
-                        "identity": {
-                            "kind": kind,
-                            "user": os.geteuid() if kind == "own" else user,
-                            "group": os.getegid() if kind == "own" else group,
-                            "machineUser": user,
-                            "machineGroup": group,
-                        },
-                    }
-                )
-                if not problem:
-                    print(json.dumps({"kind": kind, "ownProcesses": own_processes, "refused": refused}))
-                    return
-                refused.append(problem)
-    print(json.dumps({"kind": "", "ownProcesses": False, "refused": refused}))
-
-
-if __name__ == "__main__":
-    main()

@@ -52,7 +52,7 @@ class Sandbox(TypedDict):
 
 
 class Trial(TypedDict):
-    """What `isolation.py` prints when it tries out what this machine allows."""
+    """What `trial.py` prints: what this machine allows."""
 
     kind: IdentityKind | Literal[""]
     """The best kind of identity that works; empty if there can be no namespaces."""
@@ -67,6 +67,8 @@ class Cgroup(TypedDict):
     folder: str
     settings: dict[str, str]
     """What to write, by file; written before any process is in the group."""
+    optional: dict[str, str]
+    """The same, for files that not every kernel has: limits of swap."""
 
 
 class Launch(TypedDict):

@@ -13,7 +13,7 @@ from moe_local.agent.cgroups import Cgroups
 from moe_local.agent.launch import Identity, IdentityKind, Trial
 from moe_local.agent.processes import PYTHON
 
-ISOLATION = Path(__file__).with_name("isolation.py")
+TRIAL = Path(__file__).with_name("trial.py")
 POD_USER = 65531
 """User and group of this machine that pods run as if the agent runs as root; reserved for no purpose by any system."""
 
@@ -71,7 +71,7 @@ def try_out() -> Isolation:
     """Try namespaces, users and control groups on this machine, and return the best that works."""
     user = str(POD_USER)
     trial = subprocess.run(
-        [*PYTHON, str(ISOLATION), user, user], capture_output=True, text=True, timeout=30, check=False
+        [*PYTHON, str(TRIAL), user, user], capture_output=True, text=True, timeout=30, check=False
     )
     groups = Cgroups.find()
     try:

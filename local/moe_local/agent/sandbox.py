@@ -53,6 +53,14 @@ def needed_folders(environment: Path) -> tuple[str, ...]:
     return tuple(str(folder) for folder in folders if folder.is_dir() and folder != Path("/"))
 
 
+def home_folder() -> list[str]:
+    """Return the home folder of the agent's user; nothing for a user without a name."""
+    try:
+        return [pwd.getpwuid(os.geteuid()).pw_dir]
+    except KeyError:
+        return []
+
+
 @dataclass(frozen=True)
 class Place:
     """The folders of one attempt of a container."""
@@ -144,7 +152,7 @@ def isolated(
         "sandbox": {
             "root": str(place.pod_folder / "root"),
             "hostname": pod.hostname,
-            "hidden": [pwd.getpwuid(os.geteuid()).pw_dir, *(str(path) for path in config.hidden_paths)],
+            "hidden": [*home_folder(), *(str(path) for path in config.hidden_paths)],
             "mounts": own + mounts,
             "keep": [*needed_folders(image.environment), os.path.realpath(RESOLVER)],
             "ownProcesses": isolation.own_processes,

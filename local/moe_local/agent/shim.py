@@ -260,11 +260,12 @@ def _children(parent: int) -> list[int]:
 def _make_group(group: Cgroup) -> None:
     """Make a control group with its limits. Raises OSError."""
     os.makedirs(group["folder"], exist_ok=True)
-    for file, text in group["settings"].items():
-        path = f"{group['folder']}/{file}"
-        if os.path.exists(path):  # a kernel that does not count swap has no file for it
-            with open(path, "w") as setting:
-                setting.write(text)
+    present = {
+        file: text for file, text in group["optional"].items() if os.path.exists(f"{group['folder']}/{file}")
+    }
+    for file, text in {**group["settings"], **present}.items():
+        with open(f"{group['folder']}/{file}", "w") as setting:
+            setting.write(text)
 
 
 def _join_groups(folders: list[str]) -> None:
@@ -322,6 +323,7 @@ def _become(launch: Launch, output: int, reporter: int, ending: int) -> None:
             _start_command(launch, reporter)
         init = _sibling("init")
         init.retitle()
+        _load_what_exec_needs()
         isolation.enter_new(sandbox)
         _sibling("credentials").hide_from_equals()
         isolation.die_with_parent()
@@ -366,6 +368,11 @@ def _sibling(name: str) -> Any:
     return __import__(name)
 
 
+def _load_what_exec_needs() -> None:
+    """Import what `os.execvpe` imports: in the container, this interpreter's library may be out of sight."""
+    os.get_exec_path({})
+
+
 def _execute(command: list[str], environment: dict[str, str], directory: str) -> None:
     """Replace this process with the command. Raises OSError if it cannot be found or started."""
     os.chdir(directory)
@@ -398,6 +405,7 @@ def _run_inside(execution: Execution) -> None:
     environment = {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
     directory = os.open(f"{beside}/cwd", os.O_PATH | os.O_CLOEXEC)
     _join_groups(execution["cgroups"])
+    _load_what_exec_needs()
     _sibling("isolation").enter_existing(execution["main"])
     child = os.fork()  # only a child is in the PID namespace
     if child == 0:

@@ -180,10 +180,11 @@ def space(cluster: LocalCluster, make_space: Callable[[], Space]) -> Iterator[Sp
     cluster.kubectl("delete", "namespace", made.name, "--wait=false")
 
 
-def ordinary_user() -> JSON:
+def ordinary_user(first: str = "true") -> JSON:
     """How to start another agent as an ordinary user, if the tests run as root: arguments of `second_agent`.
 
-    The user sees the interpreter even if that is in a folder of root's.
+    The user sees the interpreter even if that is in a folder of root's. `first` is a command of root's that is run before,
+    in the agent's mount namespace.
     """
     base = Path(sys.base_prefix)
     closed = [parent for parent in reversed(base.parents) if not parent.stat().st_mode & 0o001]
@@ -193,7 +194,7 @@ def ordinary_user() -> JSON:
             f"spare=$(mktemp -d) && mount --bind {base} $spare && mount -t tmpfs -o mode=755 none {closed[0]} && "
             f"mkdir -p {base} && mount --bind $spare {base} && umount $spare && rmdir $spare && {script}"
         )
-    return {"through": ("unshare", "--mount", "sh", "-c", script, "sh"), "user": 65534}
+    return {"through": ("unshare", "--mount", "sh", "-c", f"{first} && {script}", "sh"), "user": 65534}
 
 
 class SecondAgent:

@@ -13,7 +13,7 @@ import pytest
 
 from moe_local.agent.config import Image
 
-from .conftest import IMAGE, SecondAgent, Space, wait_for
+from .conftest import IMAGE, SecondAgent, Space, ordinary_user, wait_for
 
 MakeAgent = Callable[..., SecondAgent]
 
@@ -39,6 +39,29 @@ def test_who_has_no_capability_isolates_pods_in_a_user_namespace(
     space.wait_ready("user")
     assert space.logs("user").splitlines()[:2] == [str(os.geteuid()), "0"]
     assert "refused" in space.logs("user")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mask a part of /proc, as containers do")
+def test_where_proc_is_masked_pods_see_names_of_processes_and_no_more(
+    space: Space, second_agent: MakeAgent
+) -> None:
+    agent = second_agent(**ordinary_user(first="mount -t tmpfs none /proc/irq"))
+    node = space.api.get(f"/api/v1/nodes/{agent.name}") or {}
+    assert (
+        "names and arguments of all processes"
+        in node["metadata"]["annotations"]["moe-operator.dev/not-isolated"]
+    )
+    script = f"""
+cat /proc/{agent.process.pid}/cmdline | grep -c moe_local
+(cat /proc/{agent.process.pid}/environ; cd /proc/{agent.process.pid}/root && cat etc/hosts) | wc -c
+kill -0 {agent.process.pid} || echo not there
+sleep 60
+"""
+    probe = {"exec": {"command": ["true"]}, "periodSeconds": 1}
+    space.run("sees", script, spec={"nodeName": agent.name}, readinessProbe=probe)
+    space.wait_ready("sees")
+    said = [line for line in space.logs("sees").splitlines() if line and ": " not in line]
+    assert said == ["1", "0", "not there"]
 
 
 @pytest.fixture
@@ -69,11 +92,31 @@ def test_an_environment_under_tmp_stays_visible_beneath_the_pods_own_tmp(
     assert space.logs("here") == f"edited\n{environment} ['{under_tmp.name}']\n"
 
 
+@pytest.mark.parametrize("top", ["/tmp", "/var/tmp"])
+def test_an_environment_in_folders_that_are_closed_to_others_works_and_its_neighbours_stay_hidden(
+    space: Space, second_agent: MakeAgent, top: str
+) -> None:
+    with tempfile.TemporaryDirectory(dir=top) as closed:
+        environment = Path(closed) / "image"
+        (environment / "bin").mkdir(parents=True)
+        (environment / "bin" / "greet").write_text("#!/bin/sh\necho hello\n")
+        (environment / "bin" / "greet").chmod(0o755)
+        environment.chmod(0o700)
+        (Path(closed) / "private").touch()
+        agent = second_agent(isolation="mount-namespace", images={IMAGE: Image(environment=environment)})
+        space.run("greets", f"greet; ls {closed}", spec={"nodeName": agent.name})
+        space.wait_phase("greets", "Succeeded")
+        assert space.logs("greets") == "hello\nimage\n"
+
+
 def test_without_isolation_paths_and_peers_are_rewritten(space: Space, second_agent: MakeAgent) -> None:
     agent = second_agent(isolation="none")
     node = space.api.get(f"/api/v1/nodes/{agent.name}") or {}
     assert node["metadata"]["annotations"]["moe-operator.dev/isolation"] == "none"
     assert any("isolation: none" in c["message"] for c in node["status"]["conditions"])
+    assert (
+        "they can read the cluster's keys" in node["metadata"]["annotations"]["moe-operator.dev/not-isolated"]
+    )
     service = {"selector": {"app": "peer"}, "clusterIP": "None"}
     space.apply({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "peer"}, "spec": service})
     volumes = [{"name": "s", "emptyDir": {}}]

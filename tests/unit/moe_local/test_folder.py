@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,28 @@ def test_removing_a_cluster_leaves_the_others_alone(folder: ClusterFolder):
     folder.remove()
     assert not folder.path.exists()
     assert other.path.exists()
+
+
+def test_what_a_pod_has_closed_is_removed_all_the_same():
+    # pytest's own folders are closed to the user that tries it: root may enter every folder, so it cannot be root.
+    with tempfile.TemporaryDirectory() as top:
+        folder = ClusterFolder(Path(top) / "cluster")
+        (folder.path / "volume" / "closed" / "deeper").mkdir(parents=True)
+        (folder.path / "volume" / "closed" / "link").symlink_to(top)
+        (folder.path / "volume" / "closed").chmod(0)
+        child = os.fork()
+        if child == 0:
+            try:
+                become_ordinary(Path(top))
+                folder.remove()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        assert Path(top).exists() and not folder.path.exists()
+
+
+def become_ordinary(top: Path) -> None:
+    if os.geteuid() == 0:
+        for path in (top, *top.rglob("*")):
+            os.chown(path, 65534, 65534, follow_symlinks=False)
+        os.setresuid(65534, 65534, 65534)

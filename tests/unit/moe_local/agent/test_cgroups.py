@@ -13,16 +13,17 @@ def test_in_version_2_one_group_has_all_limits_and_dies_as_a_whole() -> None:
     assert group["folder"] == "/g/u-main-1"
     assert group["settings"] == {
         "memory.max": "1024",
-        "memory.swap.max": "0",
         "memory.oom.group": "1",
         "pids.max": str(MOST_PROCESSES),
     }
+    assert group["optional"] == {"memory.swap.max": "0"}
 
 
 def test_in_version_1_each_resource_has_a_group() -> None:
     memory, pids = Cgroups(Path("/m"), Path("/p"), version=1).plan("a", 1024)
-    assert memory["settings"] == {"memory.limit_in_bytes": "1024", "memory.memsw.limit_in_bytes": "1024"}
-    assert pids == {"folder": "/p/a", "settings": {"pids.max": str(MOST_PROCESSES)}}
+    assert memory["settings"] == {"memory.limit_in_bytes": "1024"}
+    assert memory["optional"] == {"memory.memsw.limit_in_bytes": "1024"}
+    assert (pids["folder"], pids["settings"]) == ("/p/a", {"pids.max": str(MOST_PROCESSES)})
 
 
 @pytest.mark.parametrize("version", [1, 2])
