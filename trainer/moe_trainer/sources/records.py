@@ -7,8 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from moe_trainer import limits
 from moe_trainer.sources.faults import UnusableError, listed
@@ -22,8 +21,7 @@ _CONTAINERS = (dict, list)
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One record, or the reason why it cannot be read."""
 
     where: str  #: Its place in the file: `line 12`, `row 3`.
@@ -33,11 +31,11 @@ class Record:
 
 def numbered_lines(stream: io.BufferedIOBase) -> Iterator[tuple[int, bytes | None]]:
     """Yield the lines of a file that are not blank, with their numbers from 1; None for one that is too long to be held."""
-    number = 0
-    while line := stream.readline(limits.RECORD_BYTES):
+    number, longest = 0, limits.RECORD_BYTES
+    while line := stream.readline(longest):
         number += 1
-        if len(line) == limits.RECORD_BYTES and not line.endswith(b"\n"):
-            while (rest := stream.readline(limits.RECORD_BYTES)) and not rest.endswith(b"\n"):
+        if len(line) == longest and not line.endswith(b"\n"):
+            while (rest := stream.readline(longest)) and not rest.endswith(b"\n"):
                 pass
             yield number, None
         elif line.strip():
