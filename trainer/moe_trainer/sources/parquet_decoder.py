@@ -59,6 +59,8 @@ def serve(descriptor: int, memory: int, value_bytes: int) -> None:
 
     connection = Connection(descriptor)
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # others reserve memory that they do not use
+    pyarrow.set_cpu_count(1)  # nothing is decoded in parallel, and the stack of each thread counts as memory
+    pyarrow.set_io_thread_count(1)
     _limit_memory(memory)
     while True:
         try:

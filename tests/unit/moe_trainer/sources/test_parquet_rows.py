@@ -127,12 +127,12 @@ def test_all_types_of_text_are_read(tmp_path: Path, type: pyarrow.DataType) -> N
 def test_a_file_of_large_row_groups_is_read_in_bounded_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "PARQUET_MEMORY_BYTES", 48 << 20)
-    texts = [os.urandom(4000).hex() for _ in range(10_000)]  # 80 MB in one row group
+    monkeypatch.setattr(limits, "PARQUET_MEMORY_BYTES", 80 << 20)
+    texts = [os.urandom(4000).hex() for _ in range(20_000)]  # 160 MB in one row group
     table = pyarrow.table({"text": texts})
     parquet.write_table(table, tmp_path / "a.parquet", use_dictionary=False, compression="none")
     assert parquet.ParquetFile(tmp_path / "a.parquet").num_row_groups == 1
-    assert len(read(tmp_path)[0]) == 10_000
+    assert len(read(tmp_path)[0]) == 20_000
 
 
 def test_what_is_no_parquet_behind_a_footer_that_claims_gigabytes_is_refused(tmp_path: Path) -> None:
