@@ -62,6 +62,10 @@ def write_checkpoint(folder: Path) -> str:
     tokenizer.train_from_iterator(["the order is alpha, then beta"], trainer)
     named = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named).save_pretrained(folder)
+    for file in folder.iterdir():
+        file.chmod(
+            0o644
+        )  # safetensors lets only the owner read it, and pods run as another user if root started them
     return digest_of_folder(folder)
 
 

@@ -219,9 +219,7 @@ def _taken(expert: Expert, snapshot: SnapshotStatus) -> Condition:
 
 def _pending(expert: Expert, work: Work) -> Condition:
     if work.state == "Failed" and work.incident is not None:
-        message = (
-            f"{work.incident.message}. Correct the data or the spec, then change spec.runID to read it again"
-        )
+        message = f"{work.incident.message.rstrip('.')}. Correct the data or the spec, then change spec.runID to read it again"
         return _say(expert, False, work.incident.reason, message)
     if work.incident is not None:
         return _say(expert, False, Reason.RETRYING, f"{work.incident.message}; attempt {work.number} follows")
