@@ -33,6 +33,7 @@ from moe_formats.object_stores import (
 )
 from moe_trainer import limits
 from moe_trainer.sources.files import File, changed, literal_folder, matches
+from moe_trainer.sources.positioned import PositionedStream
 
 if TYPE_CHECKING:  # these exist in obstore's stubs only
     from obstore import GetOptions
@@ -182,35 +183,21 @@ class ObjectStoreFiles:
         )
 
 
-class _RangeReader(io.RawIOBase):
+class _RangeReader(PositionedStream):
     """An object as a seekable stream; every read is one request of at most RANGE_BYTES."""
 
     def __init__(self, files: ObjectStoreFiles, file: File) -> None:
+        super().__init__(file.size)
         self._files = files
         self._file = file
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size}[whence]
-        self._position = max(0, base + offset)
-        return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        end = min(self._position + min(len(buffer), RANGE_BYTES), self._file.size)
-        if end <= self._position:
+        end = min(self.position + min(len(buffer), RANGE_BYTES), self.size)
+        if end <= self.position:
             return 0
-        data = self._files.read(self._file, self._position, end)
+        data = self._files.read(self._file, self.position, end)
         buffer[: len(data)] = data
-        self._position = end
+        self.position = end
         return len(data)
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from moe_trainer import limits
 from moe_trainer.sources.faults import FaultyFileError, listed
+from moe_trainer.sources.positioned import PositionedStream
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -110,40 +111,25 @@ def _limit_memory(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (now + memory, now + memory))
 
 
-class _Asked(io.RawIOBase):
+class _Asked(PositionedStream):
     """A file that the other end reads."""
 
     def __init__(self, connection: Connection, size: int) -> None:
+        super().__init__(size)
         self._connection = connection
-        self._size = size
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        self._position = max(0, base + offset)
-        return self._position
 
     def readinto(self, buffer: "memoryview") -> int:  # type: ignore[override]
         """Fill the buffer, unless the file ends before: the decoder takes less for the end."""
-        wanted = min(len(buffer), max(0, self._size - self._position))
+        wanted = min(len(buffer), max(0, self.size - self.position))
         filled = 0
         while filled < wanted:
-            self._connection.send((self._position, wanted - filled))
+            self._connection.send((self.position, wanted - filled))
             data = self._connection.recv_bytes()
             if not data:
                 break
             buffer[filled : filled + len(data)] = data
             filled += len(data)
-            self._position += len(data)
+            self.position += len(data)
         return filled
 
 
