@@ -188,7 +188,8 @@ def test_an_ending_pod_runs_its_hook_then_gets_sigterm_then_is_killed_with_all_i
 
 def test_a_deadline_ends_a_pod(space: Space) -> None:
     space.run("slow", "sleep 60")
-    space.wait_phase("slow", "Running")  # a deadline that comes before the process is there ends it in another way
+    # A deadline that comes before the process is there ends it in another way.
+    space.wait_phase("slow", "Running")
     space.kubectl("patch", "pod", "slow", "--type=merge", "-p", '{"spec": {"activeDeadlineSeconds": 1}}')
     found = space.wait_phase("slow", "Failed")
     assert found["status"]["reason"] == "DeadlineExceeded"
