@@ -187,10 +187,19 @@ def test_crds_are_kept_or_left_out_as_asked(render: Render) -> None:
     kind = "CustomResourceDefinition"
     assert len(of_kind(render(), kind)) == 3
     for crd in of_kind(render(), kind):
-        assert crd["metadata"]["annotations"] == {"helm.sh/resource-policy": "keep"}
+        assert crd["metadata"]["annotations"] == {
+            "helm.sh/resource-policy": "keep",
+            "argocd.argoproj.io/sync-options": "Prune=false",
+        }
     for crd in of_kind(render({"crds": {"keep": False}}), kind):
         assert "annotations" not in crd["metadata"]
     assert of_kind(render({"crds": {"enabled": False}}), kind) == []
+
+
+def test_argo_cd_never_prunes_a_crd_of_the_folder() -> None:
+    for file in (CHART.parents[1] / "crds").glob("*.yaml"):
+        annotations = yaml.safe_load(file.read_text())["metadata"]["annotations"]
+        assert annotations["argocd.argoproj.io/sync-options"] == "Prune=false"
 
 
 def test_the_charts_crds_are_those_of_the_folder(render: Render) -> None:

@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from moe_formats.training_spec import TrainingSpec
 from moe_local.cluster import LocalCluster
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+
+#: The schema of each kind, as the CRDs have it.
+SCHEMAS: dict[str, dict[str, Any]] = {
+    crd["spec"]["names"]["kind"]: crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    for crd in (yaml.safe_load(file.read_text()) for file in (EXAMPLES.parent / "crds").glob("*.yaml"))
+}
 
 POOL: dict[str, Any] = {
     "apiVersion": "moe-operator.dev/v1alpha1",
@@ -53,6 +60,60 @@ def test_every_example_is_accepted(cluster: LocalCluster, folder: str) -> None:
     arguments = ("apply", "--server-side", "--dry-run=server", "-n", "team", "-f", str(EXAMPLES / folder))
     said = cluster.kubectl(*arguments).stdout.splitlines()
     assert said and all("serverside-applied" in line for line in said)
+
+
+def merged(live: Any, applied: Any, schema: dict[str, Any]) -> Any:
+    """What Argo CD predicts of an apply: maps are merged, lists by their key, and a list without one is replaced whole.
+
+    Defaults of the CRD are not filled in, which is why none may be in the items of a list that is replaced.
+    """
+    if isinstance(applied, dict) and isinstance(live, dict):
+        inner = schema.get("properties", {})
+        there = {
+            name: merged(live[name], value, inner.get(name, {})) if name in live else value
+            for name, value in applied.items()
+        }
+        return {**live, **there}
+    if isinstance(applied, list) and schema.get("x-kubernetes-list-type") == "map":
+        (key,) = schema["x-kubernetes-list-map-keys"]
+        old = {item[key]: item for item in live or []}
+        return [merged(old.get(item[key], {}), item, schema["items"]) for item in applied]
+    return applied
+
+
+#: A pool with an evaluator, whose optional fields have defaults in the items of a list.
+WITH_EVALUATOR: dict[str, Any] = changed(
+    POOL,
+    lambda pool: pool["spec"].update(
+        evaluation={
+            "evaluators": [{"name": "sums", "measure": "exactMatch", "store": "corpora", "path": "a.jsonl"}]
+        }
+    ),
+)
+
+
+@pytest.mark.parametrize("source", [*sorted(path.name for path in EXAMPLES.glob("*/")), "evaluator"])
+def test_what_was_applied_is_as_a_second_apply_and_argo_cd_predict_it(
+    cluster: LocalCluster, source: str
+) -> None:
+    namespace = f"synced-{source}"
+    cluster.kubectl("create", "namespace", namespace)
+    files = sorted((EXAMPLES / source).glob("*.yaml"))
+    examples = [item for file in files for item in yaml.safe_load_all(file.read_text()) if item]
+    for manifest in examples or [WITH_EVALUATOR]:
+        if manifest["kind"] not in SCHEMAS:
+            continue
+        applied = {**manifest, "metadata": {**manifest["metadata"], "namespace": namespace}}
+        live = synced(cluster, applied)
+        assert synced(cluster, applied)["metadata"]["resourceVersion"] == live["metadata"]["resourceVersion"]
+        assert merged(live, applied, SCHEMAS[applied["kind"]]) == live
+
+
+def synced(cluster: LocalCluster, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The object after a server-side apply by Argo CD."""
+    arguments = ("apply", "--server-side", "--field-manager=argocd-controller", "-o", "json", "-f", "-")
+    live: dict[str, Any] = json.loads(cluster.kubectl(*arguments, stdin=json.dumps(manifest)).stdout)
+    return live
 
 
 def _sources(count: int = 1, **fields: Any) -> Change:
@@ -301,7 +362,11 @@ def test_a_default_that_changes_reaches_new_experts_alone(stored: LocalCluster) 
 def weight_of(cluster: LocalCluster, manifest: dict[str, Any]) -> float:
     """The weight of the load-balancing loss that an Expert has when its manifest is applied (again)."""
     arguments = ("apply", "--server-side", "--dry-run=server", "-o", "json", "-f", "-")
-    spec = json.loads(cluster.kubectl(*arguments, stdin=json.dumps(manifest)).stdout)["spec"]
+    spec = json.loads(
+        (lambda r: (print("DBG", r.stderr), r.stdout)[1])(
+            cluster.kubectl(*arguments, check=False, stdin=json.dumps(manifest))
+        )
+    )["spec"]
     return float(spec["training"]["loadBalancingLossWeight"])
 
 

@@ -20,11 +20,12 @@ class DataSource(Format):
                 "a source needs exactly one of store and claim: keep one and remove the other",
             ),
             (
-                "self.format == 'messages' || self.messagesField == 'messages'",
+                "has(self.format) && self.format == 'messages'"
+                " || !has(self.messagesField) || self.messagesField == 'messages'",
                 "messagesField belongs to format messages: remove it, or change the format",
             ),
             (
-                "self.format != 'messages' || self.textField == 'text'",
+                "!has(self.format) || self.format != 'messages' || !has(self.textField) || self.textField == 'text'",
                 "textField belongs to formats text and jsonl: name messagesField instead",
             ),
         )

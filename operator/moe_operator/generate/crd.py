@@ -3,7 +3,8 @@
 What pydantic writes and Kubernetes does not take is rewritten: references are put in place, `T or null`
 becomes an optional T, `const` becomes an enum of one, exclusive bounds take the form of OpenAPI 3.0, and
 titles go. CEL rules pass through. Defaults stay in spec only, since a status holds what was observed; there, a
-description ends with the default, which is thereby written in one place.
+description ends with the default, which is thereby written in one place. Items of lists that an apply replaces as a
+whole have none either: rules on them have to ask with `has()` whether a field is there.
 """
 
 import json
@@ -19,6 +20,9 @@ from moe_formats.resources.labels import CATEGORY, GROUP, VERSION
 
 #: A JSON schema, or a part of one.
 Schema = dict[str, Any]
+
+#: Annotation by which Argo CD never deletes a CRD that is no longer in Git, since every Expert would go with it.
+NOT_PRUNED = {"argocd.argoproj.io/sync-options": "Prune=false"}
 
 #: The keyword of CEL rules.
 _RULES = "x-kubernetes-validations"
@@ -122,6 +126,24 @@ def without_defaults(schema: Schema) -> Schema:
     return result
 
 
+def without_defaults_in_items(schema: Schema) -> Schema:
+    """Return a schema in which items have no defaults if an apply replaces their list as a whole.
+
+    Clients that predict the outcome of a server-side apply, as Argo CD does, would find them missing for ever. The model
+    has the defaults, so whoever reads an object by it sees no difference.
+    """
+    result = dict(schema)
+    if "properties" in result:
+        result["properties"] = {
+            name: without_defaults_in_items(child) for name, child in result["properties"].items()
+        }
+    if "items" in result:
+        merged_by_key = schema.get("x-kubernetes-list-type") == "map"
+        inner = without_defaults_in_items if merged_by_key else without_defaults
+        result["items"] = inner(result["items"])
+    return result
+
+
 def with_defaults_told(schema: Schema) -> Schema:
     """Return a schema in which the description of a field with a plain default ends with it, as in `Default: 0.1`.
 
@@ -153,7 +175,7 @@ def object_schema(kind: Kind) -> Schema:
             "apiVersion": {"type": "string", "description": f"Version of the API: {GROUP}/{VERSION}."},
             "kind": {"type": "string", "description": f"{kind.name}."},
             "metadata": {"type": "object"},
-            "spec": with_defaults_told(spec),
+            "spec": without_defaults_in_items(with_defaults_told(spec)),
             "status": without_defaults(status),
         },
     }
@@ -197,6 +219,7 @@ def custom_resource_definition(kind: Kind) -> Schema:
         "metadata": {
             "name": f"{kind.plural}.{GROUP}",
             "labels": {"app.kubernetes.io/part-of": "moe-operator"},
+            "annotations": dict(NOT_PRUNED),
         },
         "spec": {
             "group": GROUP,

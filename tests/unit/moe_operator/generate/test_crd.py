@@ -56,6 +56,14 @@ def test_a_schema_has_only_what_structural_schemas_may_have(kind: Kind) -> None:
         assert not ("properties" in node and "additionalProperties" in node), path
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_items_of_a_list_that_is_applied_as_a_whole_have_no_defaults(kind: Kind) -> None:
+    """An apply by Argo CD predicts them as absent, and never settles."""
+    lists = [node for _, node in fields(kind) if node["type"] == "array"]
+    whole = [node["items"] for node in lists if node.get("x-kubernetes-list-type") != "map"]
+    assert [path for items in whole for path, node in nodes(items) if "default" in node] == []
+
+
 def described(kind: Kind, *parts: str) -> list[tuple[str, Schema]]:
     """Every part of a schema that `kubectl explain` describes: fields, and objects that are items of a list."""
     return [
