@@ -362,11 +362,7 @@ def test_a_default_that_changes_reaches_new_experts_alone(stored: LocalCluster) 
 def weight_of(cluster: LocalCluster, manifest: dict[str, Any]) -> float:
     """The weight of the load-balancing loss that an Expert has when its manifest is applied (again)."""
     arguments = ("apply", "--server-side", "--dry-run=server", "-o", "json", "-f", "-")
-    spec = json.loads(
-        (lambda r: (print("DBG", r.stderr), r.stdout)[1])(
-            cluster.kubectl(*arguments, check=False, stdin=json.dumps(manifest))
-        )
-    )["spec"]
+    spec = json.loads(cluster.kubectl(*arguments, stdin=json.dumps(manifest)).stdout)["spec"]
     return float(spec["training"]["loadBalancingLossWeight"])
 
 

@@ -19,6 +19,7 @@ from moe_operator.planner.claims import refused_store
 from moe_operator.planner.conditions import Says, Why, kstatus, say, stall_events
 from moe_operator.planner.distillation import Distillation, table_summary
 from moe_operator.planner.names import gateway_name
+from moe_operator.planner.scaling import replicas_of_servers
 from moe_operator.planner.serving import silent_gateways
 from moe_operator.state import Event, PoolState
 
@@ -109,10 +110,20 @@ def _experts(state: PoolState) -> Condition:
             Reason.PENDING,
             f"no Expert names this pool yet: create one whose spec.pool is {state.pool.metadata.name!r}",
         )
-    rest = [_word(expert) for name, expert in sorted(state.experts.items()) if name not in serving]
-    if not rest:
-        return _say(state, type_, True, Reason.READY, f"all {len(serving)} Experts serve")
-    return _say(state, type_, False, Reason.PROGRESSING, f"not serving: {', '.join(rest)}")
+    at_zero = [name for name, expert in sorted(state.experts.items()) if _rests(expert)]
+    rest = [
+        _word(expert)
+        for name, expert in sorted(state.experts.items())
+        if name not in serving and name not in at_zero
+    ]
+    if rest:
+        return _say(state, type_, False, Reason.PROGRESSING, f"not serving: {', '.join(rest)}")
+    if at_zero:
+        serve = f"{len(serving)} {'Expert serves' if len(serving) == 1 else 'Experts serve'}"
+        words = f"{serve}; spec.serving.replicas is 0: {', '.join(at_zero)}"
+        return _say(state, type_, True, Reason.READY, words)
+    words = "the only Expert serves" if len(serving) == 1 else f"all {len(serving)} Experts serve"
+    return _say(state, type_, True, Reason.READY, words)
 
 
 def _gateway(state: PoolState, policy: RoutingPolicy | None) -> Condition:
@@ -149,7 +160,8 @@ def _kstatus(
     refusal = refused_store(state.pool, state.claims)
     refused = refusal is not None and refusal.reason is Reason.CLAIM_NOT_ALLOWED
     stop = refusal if refused else distillation.failure
-    lacking = next((item for item in (gateway, experts, storage) if item.status != "True"), None)
+    needed = _needed(state, storage, experts, gateway)
+    lacking = next((item for item in needed if item.status != "True"), None)
     if refusal is not None:
         ready = Says(False, *refusal)
     elif lacking is not None:
@@ -158,6 +170,20 @@ def _kstatus(
         ready = Says(False, *stop) if stop is not None else Says(True, Reason.READY, experts.message)
     work = _under_way(state, gateway, distillation)
     return kstatus(ready=ready, work=work, stop=stop, generation=state.pool.metadata.generation)
+
+
+def _needed(
+    state: PoolState, storage: Condition, experts: Condition, gateway: Condition
+) -> tuple[Condition, ...]:
+    """Return the conditions that Ready rests on, the first that is missing first.
+
+    An empty pool needs only a claim, which may wait for the first pod that uses it. A pool whose Experts ask for no servers
+    needs no gateway.
+    """
+    if not state.experts:
+        return () if state.claim_phase == "Pending" else (storage,)
+    asks_for_servers = any(not _rests(expert) for expert in state.experts.values())
+    return (gateway, experts, storage) if asks_for_servers else (experts, storage)
 
 
 def _under_way(state: PoolState, gateway: Condition, distillation: Distillation) -> Why | None:
@@ -175,6 +201,11 @@ def _under_way(state: PoolState, gateway: Condition, distillation: Distillation)
 
 def _serving(state: PoolState) -> list[str]:
     return [name for name, expert in state.experts.items() if _holds(expert, ConditionType.SERVING)]
+
+
+def _rests(expert: Expert) -> bool:
+    """Return whether an Expert asks for no servers and has all that it asks for."""
+    return replicas_of_servers(expert) == 0 and _holds(expert, ConditionType.READY)
 
 
 def _holds(expert: Expert, type_: ConditionType) -> bool:

@@ -78,3 +78,59 @@ def test_an_empty_pool_and_a_paused_one() -> None:
     world.settle()
     assert world.pool_status().phase == "Paused"
     assert world.pool_condition("Paused")[:2] == ("True", "Paused")
+
+
+def kstatus(world: World) -> tuple[str, str]:
+    """What tools wait for: Ready, and whether anything is under way."""
+    return world.pool_condition("Ready")[0], world.pool_condition("Reconciling")[0]
+
+
+def test_an_expert_at_zero_replicas_leaves_its_pool_ready(world: World) -> None:
+    world.change("code", serving={"replicas": 0})
+    world.settle()
+    assert kstatus(world) == ("True", "False")
+    assert world.pool_condition("ExpertsReady") == (
+        "True",
+        "Ready",
+        "1 Expert serves; spec.serving.replicas is 0: code",
+    )
+    assert world.pool_status().experts == "1/2"
+    world.change("general", serving={"replicas": 0})
+    world.settle()
+    assert kstatus(world) == ("True", "False")
+
+
+def test_a_pool_whose_experts_never_asked_for_servers_is_ready_once_they_are_trained() -> None:
+    world = World()
+    world.pool()
+    world.expert("general", serving={"replicas": 0})
+    world.settle()
+    assert world.status("general").current_revision == "general-1"
+    assert kstatus(world) == ("True", "False")
+    assert world.pool_condition("GatewayReady")[:2] == ("False", "NotServing")
+    world.change("general", serving={"replicas": 1})
+    world.settle()
+    assert kstatus(world) == ("True", "False")
+    assert world.pool_condition("GatewayReady")[0] == "True"
+
+
+def test_an_empty_pool_is_ready_though_its_claim_waits_for_its_first_pod() -> None:
+    world = World()
+    world.pool()
+    world.settle()
+    assert kstatus(world) == ("True", "False")
+    assert "no Expert names this pool yet" in world.pool_condition("Ready")[2]
+    world.edit("PersistentVolumeClaim", f"{POOL}-store", {"status": {"phase": "Pending"}})
+    world.reconcile("ExpertPool", POOL)
+    assert world.pool_condition("StorageReady")[0] == "False"
+    assert kstatus(world) == ("True", "False")
+    world.edit("PersistentVolumeClaim", f"{POOL}-store", {"status": {"phase": "Lost"}})
+    world.reconcile("ExpertPool", POOL)
+    assert kstatus(world)[0] == "False"
+
+
+def test_a_pool_with_an_expert_that_stalled_before_it_ever_served_is_not_ready(world: World) -> None:
+    world.change("code", serving={"replicas": 0, "profile": "unknown"})
+    world.settle()
+    assert kstatus(world)[0] == "False"
+    assert "code (Stalled: UnknownProfile)" in world.pool_condition("ExpertsReady")[2]
