@@ -113,6 +113,8 @@ class ObservedJob:
     width: int = 1
     #: Seconds that a pod of it may run; None for a Job of an operator that set no such limit.
     deadline: int | None = None
+    #: What took a pod of it away, as a sentence, by its annotation or its condition Failed; empty if neither says so.
+    taken: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +236,8 @@ class Plan:
     apply: tuple[Manifest, ...] = ()
     #: Jobs to start, by setting suspend to false.
     resume: tuple[ObjectRef, ...] = ()
+    #: Jobs with annotations to add.
+    annotate: tuple[tuple[ObjectRef, Mapping[str, str]], ...] = ()
     #: Deployments with their new number of replicas, which is written through /scale.
     scale: tuple[tuple[ObjectRef, int], ...] = ()
     delete: tuple[ObjectRef, ...] = ()

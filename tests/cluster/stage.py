@@ -78,6 +78,12 @@ class Stage:
         """Delete an object; what it owns follows."""
         self._request("DELETE", self.path(kind, name), {"propagationPolicy": "Background"})
 
+    def evict(self, start: str) -> None:
+        """Evict the pods whose names start with some letters, as `kubectl drain` does."""
+        for name in self.names("Pod", start):
+            eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+            self._request("POST", f"{self.path('Pod', name)}/eviction", eviction)
+
     def get(self, kind: str, name: str) -> Json | None:
         """Return an object, or None."""
         return self.cluster.api().get(self.path(kind, name))

@@ -21,8 +21,10 @@ def stage(new_stage: Callable[[str], Stage]) -> Iterator[Stage]:
     train(stage, "nan", seed=Behaviour.NAN)
     train(stage, "disk", seed=Behaviour.DISK_FULL_ONCE, training={"maxSteps": 20, "checkpointEvery": 5})
     strikes = {"broken": kill_trainer, "jobless": delete_job, "phoenix": make_again}
+    strikes |= {"evicted": evict_pod, "podless": delete_pod}
     for name in ("unbroken", *strikes):
-        train(stage, name, seed=Behaviour.SLOW, training=LONG)
+        once = {"maxAttempts": 1} if name in ("evicted", "podless") else {}
+        train(stage, name, seed=Behaviour.SLOW, training=LONG | once)
 
     def strike() -> bool:
         for name in list(strikes):
@@ -57,6 +59,17 @@ def trains(process: psutil.Process, revision: str) -> bool:
 def delete_job(stage: Stage, name: str) -> None:
     """Delete the Job that trains an Expert."""
     stage.delete("Job", f"{name}-1-a1")
+
+
+def evict_pod(stage: Stage, name: str) -> None:
+    """Evict the pod that trains an Expert, as `kubectl drain` does."""
+    stage.evict(f"{name}-1-a1")
+
+
+def delete_pod(stage: Stage, name: str) -> None:
+    """Delete the pod that trains an Expert."""
+    for pod in stage.names("Pod", f"{name}-1-a1"):
+        stage.delete("Pod", pod)
 
 
 def make_again(stage: Stage, name: str) -> None:
@@ -98,6 +111,16 @@ def test_a_deleted_training_job_is_made_again_and_resumes(stage: Stage):
     stage.wait_ready("jobless")
     assert stage.status("jobless-1", "ExpertRevision")["artefact"]["resumedFrom"] >= 5
     assert stage.names("ExpertRevision", "jobless-") == ["jobless-1"]
+
+
+@pytest.mark.parametrize("name", ["evicted", "podless"])
+def test_a_pod_that_was_taken_away_uses_up_no_attempt(stage: Stage, name: str):
+    stage.wait_ready(name)
+    assert stage.status(f"{name}-1", "ExpertRevision")["artefact"]["resumedFrom"] >= 5
+    first, *_ = (item for item in stage.all("Job") if item["metadata"]["name"] == f"{name}-1-a1")
+    assert first["metadata"]["annotations"]["moe-operator.dev/taken"]
+    (failed,) = (item for item in first["status"]["conditions"] if item["type"] == "Failed")
+    assert ("condition DisruptionTarget" in failed["message"]) == (name == "evicted")
 
 
 def test_an_expert_deleted_while_training_and_made_again_starts_anew(stage: Stage):

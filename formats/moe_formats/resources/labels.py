@@ -29,6 +29,9 @@ USE = f"{GROUP}/use"
 #: Annotation of a Job: the digest of the JobConfig that it was created with.
 CONFIG_DIGEST = f"{GROUP}/config-digest"
 
+#: Annotation of a Job: what took a pod of it away, as the operator saw it before the pod was gone.
+TAKEN = f"{GROUP}/taken"
+
 
 class Belongings(NamedTuple):
     """The pool and the Expert that an object says it belongs to, by name; empty where it names none."""

@@ -93,8 +93,8 @@ class Training(TrainingFields):
         default=4,
         ge=1,
         le=100,
-        description="Number of failed training Jobs after which a revision fails. A pod that is evicted, preempted or lost "
-        "with its node does not count, nor does a full disk. Wrong input fails the revision at once.",
+        description="Number of failed training Jobs after which a revision fails. A pod that is evicted, preempted, deleted, "
+        "lost with its node or rejected by it does not count, nor does a full disk. Wrong input fails the revision at once.",
     )
     resources: Resources = Field(
         default_factory=Resources,

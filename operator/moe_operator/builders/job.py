@@ -40,8 +40,8 @@ def job_manifest(
     have a meaning. Empty: all containers run the trainer.
 
     The operator repeats work, not the Job controller: every lost or failed pod ends the Job (``backoffLimit: 0``), and
-    the next attempt is another Job, which resumes. If a container exits with EXIT_INPUT_ERROR, a rule fails the Job, so
-    that the reason of the Job's condition Failed says so even when the pod is gone.
+    the next attempt is another Job, which resumes. If a container exits with EXIT_INPUT_ERROR, or if the pod was taken
+    away, a rule fails the Job, so that the Job's condition Failed says so even when the pod is gone.
 
     ``deadline`` is the number of seconds that a pod may run. It is a field of the pods and not of the Job, because a Job's
     own deadline also counts the time in which no node has room for them.
@@ -63,7 +63,7 @@ def job_manifest(
             "podFailurePolicy": {
                 "rules": [
                     *({"action": "FailJob", "onExitCodes": codes} for codes in _input_errors(ours)),
-                    {"action": "Count", "onPodConditions": [_DISRUPTED]},
+                    {"action": "FailJob", "onPodConditions": [_DISRUPTED]},
                 ]
             },
             "template": {

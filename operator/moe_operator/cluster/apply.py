@@ -1,7 +1,7 @@
 """Carries out a Plan, in an order in which the operator may be killed at any point without losing anything.
 
-Objects that are created once (revisions, Jobs) come first, then objects that are kept as desired, then replicas and the
-Jobs to start, then statuses, then deletions, and events last. Every answer of the API server enters the cache at once.
+Objects that are created once (revisions, Jobs) come first, then objects that are kept as desired, then annotations, replicas
+and the Jobs to start, then statuses, then deletions, and events last. Every answer of the API server enters the cache at once.
 An object that is as desired costs no request, so a settled cluster sees no writes.
 
 An object is created by a request that fails if its name is taken. Whatever has the name is then read and changed only if
@@ -10,7 +10,7 @@ got the name meanwhile. If a name is taken, replicas and Jobs of the plan are st
 statuses, deletions and events wait, since they were decided for a cluster in which the object could be made.
 """
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from moe_operator.cluster.api_client import ApiClient, ApiError
@@ -43,6 +43,8 @@ class Applier:
         refuses a request, and aiohttp.ClientError or TimeoutError if it does not answer.
         """
         taken = await self._make(plan)
+        for ref, annotations in plan.annotate:
+            await self._annotate(ref, annotations)
         for ref, replicas in plan.scale:
             await self._set(ref, "replicas", replicas, subresource="scale")
         for ref in plan.resume:
@@ -139,6 +141,12 @@ class Applier:
             await self.refresh(ref)
         else:
             self._cache.put(answer)
+
+    async def _annotate(self, ref: ObjectRef, annotations: Mapping[str, str]) -> None:
+        """Add annotations to an object. Raises Outdated if it is gone or another."""
+        change = {"metadata": {"uid": ref.uid, "annotations": dict(annotations)}}
+        request = self._api.merge(resource_of(ref.kind), ref, change)
+        self._cache.put(await self._guarded(ref, request))
 
     async def _write_status(self, write: StatusWrite) -> None:
         resource, ref = resource_of(write.target.kind), write.target

@@ -63,7 +63,16 @@ def observed_job(job: Manifest, pods: JobPods, progress: Progress | None, *, exp
         finished=_time(end.get("lastTransitionTime")) if end else None,
         width=spec.get("parallelism", 1),
         deadline=((spec.get("template") or {}).get("spec") or {}).get("activeDeadlineSeconds"),
+        taken=(metadata.get("annotations") or {}).get(labels.TAKEN, "")
+        or _disruption(metadata["name"], failed),
     )
+
+
+def _disruption(job: str, failed: Mapping[str, Any] | None) -> str:
+    """Return that a Job failed because its pod was disrupted, if its condition Failed says so by its pod failure policy."""
+    by_rule = failed is not None and failed.get("reason") == "PodFailurePolicy"
+    disrupted = failed is not None and "condition DisruptionTarget" in failed.get("message", "")
+    return f"{job} was evicted, preempted or lost its node" if by_rule and disrupted else ""
 
 
 def observed_claim(claim: Manifest) -> ObservedClaim:

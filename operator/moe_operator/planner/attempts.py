@@ -1,7 +1,7 @@
 """Finds out which stage work has reached that Jobs attempt: a snapshot, training, evaluation, grading or distillation.
 
 Each attempt is one Job. A lost or failed attempt is followed by another until the work is done, its input turns out to
-be wrong, or too many incidents have happened. Disruptions (evicted, preempted, node lost), a full disk and a failing
+be wrong, or too many incidents have happened. A pod that was taken away (disruption.py), a full disk and a failing
 grader are not the fault of the work, so they are not counted as incidents. The first process of a gang reports for all
 processes. A result counts as soon as it is there: nobody waits for pods that only have to end. If a Job succeeded but
 left no readable headline, another is made: its command finds the result in the store and reports it again.
@@ -15,6 +15,7 @@ from typing import Literal
 from moe_formats.job_report import EXIT_INPUT_ERROR, Failure
 from moe_formats.resources.reasons import Reason
 from moe_operator.builders.grade_job import grader_of
+from moe_operator.planner.disruption import DEADLINE_EXCEEDED, EVICTED, taken_away
 from moe_operator.planner.names import attempt_of
 from moe_operator.planner.times import FIRST_RETRY, LAST_RETRY, LOOK_AGAIN, TERMINATION_MESSAGE
 from moe_operator.state import AnyHeadline, ObservedJob, ObservedPod, Role
@@ -25,11 +26,9 @@ DEFAULT_LIMIT = 4
 #: Number of characters that are quoted from the last output of a container.
 QUOTED = 500
 
-#: Reason of a Job's Failed condition if its pod failure policy failed it. Its only such rule is for EXIT_INPUT_ERROR.
+#: Reason of a Job's Failed condition if its pod failure policy failed it. Unless a pod was taken away (disruption.py), that
+#: is for EXIT_INPUT_ERROR.
 POD_FAILURE_POLICY = "PodFailurePolicy"
-
-#: Why a kubelet ended a pod that ran longer than its activeDeadlineSeconds, and one that used more disk than its limits.
-DEADLINE_EXCEEDED, EVICTED = "DeadlineExceeded", "Evicted"
 
 
 @dataclass(frozen=True)
@@ -106,8 +105,9 @@ def incident_of(job: ObservedJob) -> Incident:
     if job.doubt is not None and job.headline is None:
         return Incident(Reason.REPORT_CONTESTED, job.doubt, counts=False)
     hopeless = isinstance(job.headline, Failure) and not job.headline.retryable
-    if any(pod.disrupted for pod in job.pods) and not hopeless:
-        return Incident(Reason.RETRYING, f"{job.name} was evicted, preempted or lost its node", counts=False)
+    taken = taken_away(job)
+    if taken is not None and not hopeless:
+        return Incident(Reason.RETRYING, taken, counts=False)
     if job.role is not Role.GRADE and any(
         pod.ended and pod.ended[0] == DEADLINE_EXCEEDED for pod in job.pods
     ):
@@ -143,7 +143,9 @@ def last_words(job: ObservedJob) -> str:
     if not finished:
         return f": {job.failure[1]}" if job.failure else ""
     pod = max(finished, key=lambda item: item.created)
-    why = f" ({pod.exit_reason})" if pod.exit_reason else ""
+    kubelet = _printable(": ".join(pod.ended)) if pod.ended else ""
+    why = "; ".join(text for text in (pod.exit_reason, kubelet) if text)
+    why = f" ({why})" if why else ""
     output = pod.message.strip()[-QUOTED:]
     return f" with exit code {pod.exit_code}{why}" + (f": {output}" if output else "")
 
@@ -157,7 +159,7 @@ def _too_long(job: ObservedJob) -> str:
 
 
 def _may_still_report(job: ObservedJob, now: datetime) -> bool:
-    if job.headline is not None or job.finished is None:
+    if job.headline is not None or job.finished is None or taken_away(job) is not None:
         return False
     pod_has_ended = any(pod.exit_code is not None for pod in job.pods)
     return not pod_has_ended and now < job.finished + TERMINATION_MESSAGE

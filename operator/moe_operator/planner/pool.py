@@ -16,6 +16,7 @@ from moe_operator.config import OperatorConfig
 from moe_operator.planner.admission import Admission, admit
 from moe_operator.planner.children import Repairs, repairs
 from moe_operator.planner.claims import refused_store, withdrawn_jobs
+from moe_operator.planner.disruption import notes
 from moe_operator.planner.distillation import Distillation, plan_distillation
 from moe_operator.planner.names import gateway_name, policy_name
 from moe_operator.planner.pool_status import pool_events, pool_status
@@ -58,6 +59,7 @@ def plan_pool(state: PoolState, config: OperatorConfig, now: datetime) -> Plan:
         scale=scaled(state.live, gateway_name(pool.metadata.name), replicas_of_gateway(pool))
         if _may_run(state)
         else (),
+        annotate=tuple((job_ref(job, namespace), text) for job, text in notes(state.jobs)),
         resume=tuple(job_ref(job, namespace) for job in admission.start),
         delete=tuple(dict.fromkeys(deleted)),
         statuses=statuses,

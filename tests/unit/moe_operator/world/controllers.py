@@ -81,7 +81,20 @@ def _failure(job: Manifest, pods: list[Manifest]) -> tuple[str, str]:
         for rule in job["spec"]["podFailurePolicy"]["rules"]
         for code in rule.get("onExitCodes", {}).get("values", ())
     }
+    conditions = {
+        condition["type"]
+        for rule in job["spec"]["podFailurePolicy"]["rules"]
+        if rule["action"] == "FailJob"
+        for condition in rule.get("onPodConditions", ())
+    }
     for pod in pods:
+        for type_ in sorted(conditions):
+            if holds(pod, type_) and (pod.get("status") or {}).get("phase") == "Failed":
+                name = f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+                return (
+                    "PodFailurePolicy",
+                    f"Pod {name} has condition {type_} matching FailJob rule at index 1",
+                )
         for container in (pod.get("status") or {}).get("containerStatuses", ()):
             code = container["state"].get("terminated", {}).get("exitCode")
             if code in codes:

@@ -11,7 +11,7 @@ from typing import Literal
 from moe_formats.job_config import EvaluateJob
 from moe_formats.resources import labels
 from moe_formats.routing_policy import parse_routing_policy
-from moe_operator.cluster.job_pods import COMPLETION_INDEX
+from moe_operator.cluster.job_pods import COMPLETION_INDEX, TRACKING
 from moe_operator.state import Manifest
 from world import pod_status
 from world.api_server import ApiServer, Key
@@ -27,7 +27,7 @@ RUNNING = timedelta(seconds=0.5)
 #: Until a pod that is deleted is gone.
 GRACE = timedelta(seconds=0.5)
 
-Step = Literal["schedule", "start", "end", "turn", "go"]
+Step = Literal["schedule", "reject", "start", "end", "turn", "stop", "go"]
 
 
 class Kubelet:
@@ -36,6 +36,8 @@ class Kubelet:
     def __init__(self) -> None:
         #: Pods of these Jobs cannot be scheduled.
         self.unschedulable: set[str] = set()
+        #: Nodes refuse the pods of these Jobs that were scheduled to them.
+        self.rejected: set[str] = set()
         #: Pods of these Deployments do not answer, or no longer.
         self.unready: set[str] = set()
         #: Pods of these Jobs go on when they are deleted: their node cannot be reached.
@@ -68,7 +70,7 @@ class Kubelet:
         before, pods = server.version, [key for key in server.objects if key[0] == "Pod"]
         due: dict[Key, tuple[Step, datetime]] = {}
         for key in pods:
-            step = self._next_step(server.objects[key])
+            step = self._next_step(server.objects[key], server)
             if step is None:
                 continue
             known = self._due.get(key)
@@ -81,11 +83,15 @@ class Kubelet:
         moved = self._read_policies(server, pods)
         return moved or server.version != before
 
-    def _next_step(self, pod: Manifest) -> Step | None:
+    def _next_step(self, pod: Manifest, server: ApiServer) -> Step | None:
         owner = pod["metadata"]["ownerReferences"][0]
         phase = (pod.get("status") or {}).get("phase")
         if "deletionTimestamp" in pod["metadata"]:
-            return "go" if workload(pod) not in self.lingering else None
+            if workload(pod) in self.lingering:
+                return None
+            if not _is_awaited(pod, server):
+                return "go"
+            return "stop" if phase not in ("Succeeded", "Failed") else None
         if phase in ("Succeeded", "Failed"):
             return None
         if owner["kind"] != "Job":
@@ -94,12 +100,14 @@ class Kubelet:
             return "end"
         if owner["name"] in self.unschedulable:
             return "schedule" if phase is None else None
+        if owner["name"] in self.rejected:
+            return "reject"
         return "start"
 
     def _takes(self, step: Step, pod: Manifest) -> timedelta:
         if step == "end":
             return min(self._runs(pod), _deadline(pod))
-        return {"go": GRACE, "turn": LOADING}.get(step, STARTING)
+        return {"go": GRACE, "stop": GRACE, "turn": LOADING}.get(step, STARTING)
 
     def _runs(self, pod: Manifest) -> timedelta:
         """Return how long the container of a Job's pod takes, if nobody stops it."""
@@ -111,6 +119,11 @@ class Kubelet:
             server.delete(key)
         elif step == "schedule":
             server.write_status(key, pod_status.unschedulable())
+        elif step == "reject":
+            server.write_status(key, pod_status.rejected())
+        elif step == "stop":
+            stopped = Ending(143, disrupted=holds(pod, "DisruptionTarget"))
+            server.write_status(key, pod_status.ended(pod, stopped))
         elif step == "end" and self._runs(pod) > _deadline(pod):
             server.write_status(key, pod_status.too_late(pod))
         elif step == "end":
@@ -144,6 +157,13 @@ class Kubelet:
         moved = found != self.policies
         self.policies = found
         return moved
+
+
+def _is_awaited(pod: Manifest, server: ApiServer) -> bool:
+    """Return whether the Job controller has yet to count a pod: it stays until then, as its finalizer asks."""
+    owner = pod["metadata"]["ownerReferences"][0]
+    tracked = TRACKING in (pod["metadata"].get("finalizers") or ())
+    return tracked and ("Job", pod["metadata"]["namespace"], owner["name"]) in server.objects
 
 
 def _deadline(pod: Manifest) -> timedelta:

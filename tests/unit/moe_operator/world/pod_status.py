@@ -55,6 +55,12 @@ def ended(pod: Manifest, ending: Ending) -> dict[str, Any]:
     }
 
 
+def rejected() -> dict[str, Any]:
+    """Return the status of a pod that its node refuses to start, as a kubelet does that has no device left."""
+    message = "Pod was rejected: Allocate failed due to no healthy devices present"
+    return {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": message}
+
+
 def too_late(pod: Manifest) -> dict[str, Any]:
     """Return the status of a pod that ran longer than its activeDeadlineSeconds; its container was killed."""
     killed = {"exitCode": 137, "reason": "Error", "message": ""}

@@ -70,6 +70,19 @@ class Scene:
         """Delete an object; what it owns goes with it as time passes."""
         self.server.delete((kind, NAMESPACE, name))
 
+    def take(self, job: str, *, evict: bool = True) -> None:
+        """Delete the pods of a Job: by eviction, which a condition tells, or as `kubectl delete pod` does."""
+        for pod in self.all("Pod"):
+            if pod["metadata"]["ownerReferences"][0]["name"] == job:
+                told = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+                conditions = [*(pod["status"].get("conditions") or []), *([told] if evict else [])]
+                ending = {"deletionTimestamp": "2026-11-21T12:00:00Z"}
+                self.edit(
+                    "Pod",
+                    pod["metadata"]["name"],
+                    {"metadata": ending, "status": {"conditions": conditions}},
+                )
+
     # -- what there is
 
     def get(self, kind: str, name: str) -> Manifest:

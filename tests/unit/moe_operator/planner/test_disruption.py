@@ -1,0 +1,92 @@
+"""Pods that are taken away or refused by their node: no fault of the work, also once nothing is left of the pod."""
+
+from datetime import timedelta
+
+import pytest
+from world import World
+
+from moe_formats.resources.reasons import Reason
+
+
+@pytest.fixture
+def world() -> World:
+    """An Expert that has one attempt, and whose training takes an hour."""
+    world = World()
+    world.pool()
+    world.expert("general", training={"maxAttempts": 1})
+    world.kubelet.durations["train"] = timedelta(hours=1)
+    return world
+
+
+def run(world: World, minutes: float) -> None:
+    world.run(until=world.now + timedelta(minutes=minutes))
+
+
+@pytest.mark.parametrize("evict", [True, False], ids=["evicted", "deleted"])
+def test_pods_that_are_taken_away_use_up_no_attempt(world: World, evict: bool) -> None:
+    run(world, 2)
+    for attempt in range(1, 7):
+        job = f"general-1-a{attempt}"
+        world.take(job, evict=evict)
+        run(world, 0.1)
+        assert not [pod for pod in world.all("Pod") if pod["metadata"]["name"].startswith(job)]
+        reason, message = world.condition("general", "Trained")[1:]
+        assert reason == Reason.RETRYING
+        assert job in message
+        run(world, 20)
+    world.settle()
+    run(world, 90)
+    assert world.status("general").phase == "Serving"
+    assert world.revision("general-1").status.attempts == 7
+
+
+@pytest.mark.parametrize("role", ["snapshot", "evaluate", "distill"])
+def test_the_same_holds_for_all_that_jobs_do(role: str) -> None:
+    world = World()
+    world.pool()
+    for name in ("general", "code"):
+        world.expert(name)
+    world.kubelet.durations[role] = timedelta(hours=1)
+    for _ in range(6):
+        run(world, 20)
+        for job in [job for job in world.all("Job", role=role) if not job["spec"]["suspend"]]:
+            world.take(job["metadata"]["name"], evict=False)
+    del world.kubelet.durations[role]
+    world.kubelet.hurry()
+    run(world, 180)
+    assert {world.status(name).phase for name in ("general", "code")} == {"Serving"}
+    assert world.pool_condition("TableReady")[0] == "True"
+
+
+def test_an_eviction_while_no_operator_ran_is_read_from_the_job(world: World) -> None:
+    run(world, 2)
+    world.take("general-1-a1")
+    for _ in range(5):
+        world.tick()
+    assert not world.all("Pod", role="train")
+    world = world.fork()
+    run(world, 0.1)
+    assert world.condition("general", "Stalled")[0] == "False"
+    assert world.condition("general", "Trained")[1] == Reason.RETRYING
+
+
+def test_a_failure_of_the_work_still_counts_and_so_does_one_after_a_pod_was_taken(world: World) -> None:
+    run(world, 2)
+    world.take("general-1-a1", evict=False)
+    world.trainer.fate["general-1-a2"] = 1
+    run(world, 90)
+    assert world.condition("general", "Stalled")[:2] == ("True", Reason.JOB_FAILED)
+    assert world.revision("general-1").status.attempts == 2
+
+
+def test_pods_that_a_node_rejects_use_up_no_attempt_and_what_it_says_is_shown(world: World) -> None:
+    world.kubelet.rejected |= {f"general-1-a{attempt}" for attempt in range(1, 6)}
+    run(world, 2)
+    reason, message = world.condition("general", "Trained")[1:]
+    assert reason == Reason.RETRYING
+    assert "UnexpectedAdmissionError: Pod was rejected: Allocate failed due to no healthy devices" in message
+    for pod in world.all("Pod", role="train"):
+        world.delete("Pod", pod["metadata"]["name"])
+    run(world, 180)
+    assert world.status("general").phase == "Serving"
+    assert world.revision("general-1").status.attempts == 6
