@@ -1,4 +1,4 @@
-"""The routing policy of a gateway: which Experts a pool serves, where they answer, and how to choose among them.
+"""The routing policy of a gateway: which Experts a pool has, where they answer, and how to choose among them.
 
 The operator writes one `RoutingPolicy` as canonical JSON into a ConfigMap. The gateway reads it again whenever it
 changes, and reports the digest of the policy that it uses.
@@ -33,7 +33,7 @@ ServerUrl = Annotated[
 
 
 class RoutedExpert(Format):
-    """One Expert that requests are sent to, and the revision that answers them."""
+    """One promoted Expert, and the revision that answers its requests."""
 
     name: ObjectName = Field(
         description="Name of the Expert. A client that gives it as `model` gets this Expert."
@@ -44,6 +44,17 @@ class RoutedExpert(Format):
     revision: ObjectName = Field(description="Name of the served ExpertRevision.")
     digest: Digest = Field(description="Digest of the served revision's artefact.")
     url: ServerUrl = Field(description="Address of the servers; every IP address of the host is one of them.")
+    ready: Literal[False] | None = Field(
+        default=None,
+        description="`false` while no server of the Expert is ready: it restarts, or is scaled to zero. A request that names the "
+        "Expert is answered with status 503 then, and the requests that are routed to it go to the fallback. Absent: a "
+        "server is ready.",
+    )
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether a server of the Expert is ready."""
+        return self.ready is not False
 
 
 class DistilledTable(Format):
@@ -95,7 +106,7 @@ class RoutingPolicy(Format):
     fallback: ObjectName | None = Field(
         default=None,
         description="Expert for requests that the strategy cannot decide, and for routed requests for whose Expert no "
-        "server answers. Absent: the first Expert for the former, and none for the latter.",
+        "server answers. Absent: the first Expert that is ready for the former, and none for the latter.",
     )
     experts: tuple[RoutedExpert, ...] = Field(
         min_length=1, max_length=64, description="The Experts to choose among."
@@ -161,7 +172,8 @@ class RoutingPolicy(Format):
 
     def default_expert(self) -> RoutedExpert:
         """Return the Expert for requests that the strategy cannot decide."""
-        return (self.expert(self.fallback) if self.fallback else None) or self.experts[0]
+        named = self.expert(self.fallback) if self.fallback else None
+        return named or next((expert for expert in self.experts if expert.is_ready), self.experts[0])
 
 
 def parse_routing_policy(text: str) -> RoutingPolicy:

@@ -47,7 +47,7 @@ class LoadedPolicy:
 
     @property
     def expert_names(self) -> set[str]:
-        """Return the names of the Experts that serve."""
+        """Return the names of the Experts in the policy."""
         return {expert.name for expert in self.policy.experts}
 
 

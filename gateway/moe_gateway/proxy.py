@@ -7,16 +7,18 @@ from functools import partial
 import aiohttp
 from aiohttp import web
 
-from moe_formats.routing_policy import RoutedExpert, RoutingPolicy
+from moe_formats.routing_policy import RoutedExpert
 from moe_gateway.backends import PATIENCE_SECONDS, Answer, Backends, Question, TooSlow, Unreachable
 from moe_gateway.decision import Decision
 from moe_gateway.metrics import Metrics
 from moe_gateway.openai import ApiError, Call
 from moe_gateway.policy_file import LoadedPolicy, PolicyFile
-from moe_gateway.strategies.context import fall_back
+from moe_gateway.strategies.context import in_its_place
 
 #: Seconds that a routed request tries to reach a replica of its Expert before it goes to the fallback.
 PATIENCE_BEFORE_FALLBACK_SECONDS = 2.0
+#: Seconds after which a client should ask again for an Expert of which no server is ready.
+NOT_READY_RETRY_SECONDS = 5
 
 
 class Proxy:
@@ -35,9 +37,13 @@ class Proxy:
 
         `started` is the monotonic time at which the request arrived.
 
-        Raises ApiError: 503 if no server answers, 504 if one sends nothing for too long.
+        Raises ApiError: 503 if no server is ready or answers, 504 if one sends nothing for too long.
         """
-        instead = _fallback_for(decision, loaded.policy)
+        instead = in_its_place(loaded.policy, decision, f"no server of {decision.expert} answers")
+        if not self._newest(decision.expert, loaded).is_ready:
+            if instead is not None:
+                return await self.forward(request, call, instead, loaded, started)
+            raise _not_ready(decision.expert)
         patience = PATIENCE_SECONDS if instead is None else PATIENCE_BEFORE_FALLBACK_SECONDS
         try:
             return await self._forward_to(request, call, decision, loaded, started, patience)
@@ -84,11 +90,14 @@ class Proxy:
         return expert
 
 
-def _fallback_for(decision: Decision, policy: RoutingPolicy) -> Decision | None:
-    """Return who answers if no server of the chosen Expert does; a pinned Expert is never replaced."""
-    if decision.strategy == "Pinned" or policy.fallback in (None, decision.expert):
-        return None
-    return fall_back(policy, f"no server of {decision.expert} answers")
+def _not_ready(expert: str) -> ApiError:
+    return ApiError(
+        503,
+        f"no server of {expert} is ready now: it is starting, restarting or scaled to zero. Try again later",
+        kind="server_error",
+        code="expert_not_ready",
+        retry_after=NOT_READY_RETRY_SECONDS,
+    )
 
 
 def _headers(answer: Answer, decision: Decision, loaded: LoadedPolicy) -> dict[str, str]:

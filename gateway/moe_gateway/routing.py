@@ -10,7 +10,7 @@ from moe_gateway.decision import Decision
 from moe_gateway.openai import ApiError, Call
 from moe_gateway.policy_file import LoadedPolicy
 from moe_gateway.strategies import STRATEGIES
-from moe_gateway.strategies.context import Context
+from moe_gateway.strategies.context import Context, in_its_place
 
 
 class NotScored(Exception):
@@ -42,14 +42,17 @@ class Routing:
             message = f"prompt: token ids cannot be routed; give text, or name one of: {experts}"
             raise ApiError(400, message, param="prompt")
         context = Context(policy, loaded.table, self._log_likelihood)
-        decision = await STRATEGIES[policy.strategy](call.text, context)
-        return self._conversations.settle(
+        decision = self._conversations.settle(
             conversation,
-            decision,
+            await STRATEGIES[policy.strategy](call.text, context),
             begins=call.turns == 1,
             margin=policy.stickiness_margin,
             serving=loaded.expert_names,
         )
+        chosen = policy.expert(decision.expert)
+        if chosen is None or chosen.is_ready:
+            return decision
+        return in_its_place(policy, decision, f"no server of {decision.expert} is ready") or decision
 
     async def _log_likelihood(self, expert: RoutedExpert, text: str) -> float:
         """Return log p(text) in nats: ask the server to echo the prompt with log-probabilities and generate nothing."""

@@ -36,6 +36,7 @@ class StubExpert:
     address: str = "127.0.0.1"
     hold: asyncio.Event | None = None
     trouble: Callable[[web.Request], Any] | None = None
+    ready: bool = True
     requests: list[dict[str, Any]] = field(default_factory=list)
     begun: asyncio.Event = field(default_factory=asyncio.Event)
     cancelled: int = 0
@@ -57,7 +58,14 @@ class StubExpert:
 
     def routed(self) -> RoutedExpert:
         url = f"http://{self.address}:{self.port}"
-        return RoutedExpert(name=self.name, domain=self.name, revision=self.revision, digest=DIGEST, url=url)
+        return RoutedExpert(
+            name=self.name,
+            domain=self.name,
+            revision=self.revision,
+            digest=DIGEST,
+            url=url,
+            ready=None if self.ready else False,
+        )
 
     @property
     def served(self) -> list[dict[str, Any]]:

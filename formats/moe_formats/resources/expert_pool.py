@@ -122,7 +122,8 @@ class Routing(Format):
     fallback: Name | None = Field(
         default=None,
         description="Expert that answers requests that cannot be scored, and routed requests for whose Expert no server "
-        "answers. Default: the first Expert by name for requests that cannot be scored, and none for the others.",
+        "is ready or answers. Default: the first Expert by name that is ready for requests that cannot be scored, and none "
+        "for the others.",
     )
 
 

@@ -33,6 +33,17 @@ def fall_back(policy: RoutingPolicy, because: str) -> Decision:
     return Decision(expert=expert.name, strategy="Fallback", why=f"{because}, so {expert.name} takes it")
 
 
+def in_its_place(policy: RoutingPolicy, decision: Decision, because: str) -> Decision | None:
+    """Return who answers instead if the chosen Expert cannot, for the reason `because`; None if nobody does.
+
+    An Expert that the client named is never replaced. Another one than the fallback never takes over, since that would
+    send each request of an Expert that restarts to the one that is wrong for it by the least.
+    """
+    if decision.strategy == "Pinned" or policy.fallback in (None, decision.expert):
+        return None
+    return fall_back(policy, because)
+
+
 def named(policy: RoutingPolicy, name: str) -> str:
     """Return an Expert's name and, if different, its domain, for people to read."""
     expert = policy.expert(name)

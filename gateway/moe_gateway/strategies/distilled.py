@@ -12,7 +12,7 @@ SCORED_BYTES = 512
 
 
 async def choose(text: str, context: Context) -> Decision:
-    """Score the end of `text` with the table and choose the most probable Expert that serves."""
+    """Score the end of `text` with the table and choose the most probable Expert of the policy."""
     policy, scored = context.policy, last_bytes(text, SCORED_BYTES)
     if context.table is None:
         return fall_back(policy, "no table has been distilled for this pool yet")

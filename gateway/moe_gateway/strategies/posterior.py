@@ -20,20 +20,21 @@ SCORED_BYTES = 256
 
 
 async def choose(text: str, context: Context) -> Decision:
-    """Ask every Expert for the likelihood of the end of `text` and choose the most probable one."""
+    """Ask every Expert that is ready for the likelihood of the end of `text` and choose the most probable one."""
     scored = last_bytes(text, SCORED_BYTES)
     if not scored:
         return fall_back(context.policy, "the prompt is empty")
-    tasks = [asyncio.create_task(context.log_likelihood(expert, scored)) for expert in context.policy.experts]
+    asked = [expert for expert in context.policy.experts if expert.is_ready]
+    if not asked:
+        return fall_back(context.policy, "no Expert is ready")
+    tasks = [asyncio.create_task(context.log_likelihood(expert, scored)) for expert in asked]
     try:
         await asyncio.wait(tasks, timeout=context.policy.posterior_timeout_seconds)
     finally:
         for task in tasks:
             task.cancel()
     answered = {
-        expert.name: task.result()
-        for expert, task in zip(context.policy.experts, tasks, strict=True)
-        if _succeeded(task)
+        expert.name: task.result() for expert, task in zip(asked, tasks, strict=True) if _succeeded(task)
     }
     return decide(answered, len(scored.encode()), context.policy)
 

@@ -1,8 +1,9 @@
 """Decides which table the Distilled strategy needs, and plans the Job that makes it.
 
 A table is made from a roster: the revisions that should serve, and the suite of holdouts that all of them were measured
-on. Another table is made whenever the roster changes, but not while an Expert is on the way to its first revision: a
-pool that has just been applied makes one table, and not another one after each Expert.
+on. Experts at zero replicas are part of it, so scaling asks for no other table. Another table is made whenever the roster
+changes, but not while an Expert is on the way to its first revision: a pool that has just been applied makes one table,
+and not another one after each Expert.
 """
 
 from dataclasses import dataclass
@@ -139,13 +140,10 @@ def roster_of(state: PoolState) -> Roster | None:
     for name in sorted(state.experts):
         expert = state.experts[name]
         revision = target_of(expert, state.revisions)
-        if (
-            revision is not None
-            and expert.metadata.deletion_timestamp is None
-            and expert.spec.serving.replicas
-        ):
+        if revision is not None and expert.metadata.deletion_timestamp is None:
             members.append((expert, revision))
-    members = members[:MAX_EXPERTS]
+    serving_first = sorted(members, key=lambda member: not member[0].spec.serving.replicas)[:MAX_EXPERTS]
+    members = sorted(serving_first, key=lambda member: member[0].metadata.name)
     suite = _measured_by_all([revision for _, revision in members])
     return Roster(tuple(members), tuple(suite)) if len(members) > 1 and suite else None
 

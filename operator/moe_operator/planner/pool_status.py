@@ -140,13 +140,16 @@ def _gateway(state: PoolState, policy: RoutingPolicy | None) -> Condition:
     if silent or len(gateway.reported) < gateway.ready_replicas:
         words = f"{', '.join(silent) or 'a gateway'} has not reported the newest routing policy yet"
         return _say(state, type_, False, Reason.WAITING_FOR_GATEWAY, words)
+    ready = [entry.name for entry in policy.experts if entry.is_ready]
     message = (
-        f"requests are routed to {len(policy.experts)} Experts by strategy {policy.strategy}; "
+        f"requests are routed to {len(ready)} Experts by strategy {policy.strategy}; "
         f"ready gateways: {len(gateway.reported)}"
     )
     fallback = state.pool.spec.routing.fallback
     if fallback is not None and policy.fallback is None:
         message += f"; spec.routing.fallback is {fallback!r}, which does not serve, so the first Expert by name is used instead"
+    elif fallback is not None and fallback not in ready:
+        message += f"; spec.routing.fallback is {fallback!r}, of which no server is ready, so nobody answers in its place"
     return _say(state, type_, True, Reason.READY, message)
 
 

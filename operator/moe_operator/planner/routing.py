@@ -1,9 +1,11 @@
-"""Decides the routing policy of a pool: which Experts get requests, at which revision, and by which strategy.
+"""Decides the routing policy of a pool: its Experts, the revision that answers for each, and the strategy.
+
+Every promoted Expert is in the policy, also while it restarts or is scaled to zero: clients would take an Expert that is
+not there for one that does not exist, and never ask again. Whether a server of it is ready is a field of its entry.
 
 An Expert gets requests at the revision that should serve (see serving.py) once one of its servers is ready. Until then,
-its previous revision gets them, as long as one of its servers is ready. The policy never becomes empty: if no Expert is
-ready, the last policy stays. Strategy Distilled needs a table that knows every Expert of the policy. Until there is
-one, Posterior is used.
+its previous revision gets them, as long as one of its servers is ready. Strategy Distilled needs a table that knows every
+Expert that is ready. Until there is one, Posterior is used.
 """
 
 from typing import Literal
@@ -14,10 +16,11 @@ from moe_formats.routing_policy import DistilledTable, RoutedExpert, RoutingPoli
 from moe_operator.builders.gateway import POLICY_KEY
 from moe_operator.builders.server import server_url
 from moe_operator.planner.names import policy_name
+from moe_operator.planner.scaling import replicas_of_servers
 from moe_operator.planner.serving import answers, target_of
 from moe_operator.state import PoolState
 
-#: Largest number of Experts in a policy; the first by name are taken.
+#: Largest number of Experts in a policy. Those that are ready are taken first, in the order of their names.
 MAX_EXPERTS = 64
 
 #: Strategies that read the distilled table. Until there is one that knows every Expert, STAND_IN routes.
@@ -29,12 +32,14 @@ def plan_policy(state: PoolState, table: TableStatus | None) -> RoutingPolicy | 
     """Return the policy that gateways should use; None before an Expert serves for the first time."""
     last = live_policy(state)
     entries = [entry for expert in _in_order(state) if (entry := _entry(state, expert, last)) is not None]
-    routed = entries[:MAX_EXPERTS]
-    if not routed:
+    ready = {entry.name for entry in entries if entry.is_ready}
+    taken = sorted(entries, key=lambda entry: not entry.is_ready)[:MAX_EXPERTS]
+    routed = sorted(taken, key=lambda entry: entry.name)
+    if not routed or (not ready and state.pool.status.routing.digest is None):
         return last
     names = {entry.name for entry in routed}
     routing = state.pool.spec.routing
-    read = table if table is not None and names <= set(table.experts) else None
+    read = table if table is not None and ready & names <= set(table.experts) else None
     strategy = routing.strategy if routing.strategy not in WITH_TABLE or read is not None else STAND_IN
     return RoutingPolicy(
         pool=state.pool.metadata.name,
@@ -69,24 +74,38 @@ def _in_order(state: PoolState) -> list[Expert]:
 
 
 def _entry(state: PoolState, expert: Expert, last: RoutingPolicy | None) -> RoutedExpert | None:
-    """Return an Expert's entry: at the revision that should serve if it is ready, else its last entry if that is ready."""
+    """Return a promoted Expert's entry: at the revision that should serve if that is ready, else at its last one if it is.
+
+    If neither is ready, the last one stays as long as it has servers that may come back, since all gateways know it.
+    """
     name = expert.metadata.name
     if expert.metadata.deletion_timestamp is not None or name == state.pool.metadata.name:
         return None
-    target = target_of(expert, state.revisions)
-    if (
-        target is not None
-        and target.status.artefact is not None
-        and answers(state.servers.values(), target.metadata.name)
-    ):
-        return RoutedExpert(
-            name=name,
-            domain=expert.spec.domain,
-            revision=target.metadata.name,
-            digest=target.status.artefact.digest,
-            url=server_url(revision=target.metadata.name, namespace=expert.metadata.namespace),
-        )
+    target = _target_entry(state, expert)
     before = last.expert(name) if last is not None else None
+    if target is not None and answers(state.servers.values(), target.revision):
+        return target
     if before is not None and answers(state.servers.values(), before.revision):
-        return before
-    return None
+        return before.model_copy(update={"ready": None})
+    if before is not None and (target is None or _may_come_back(state, expert, before.revision)):
+        target = before
+    return target.model_copy(update={"ready": False}) if target is not None else None
+
+
+def _target_entry(state: PoolState, expert: Expert) -> RoutedExpert | None:
+    """Return the entry of the revision that should serve; None before one is promoted."""
+    target = target_of(expert, state.revisions)
+    if target is None or target.status.artefact is None:
+        return None
+    return RoutedExpert(
+        name=expert.metadata.name,
+        domain=expert.spec.domain,
+        revision=target.metadata.name,
+        digest=target.status.artefact.digest,
+        url=server_url(revision=target.metadata.name, namespace=expert.metadata.namespace),
+    )
+
+
+def _may_come_back(state: PoolState, expert: Expert, revision: str) -> bool:
+    server = state.servers.get(revision)
+    return replicas_of_servers(expert) > 0 and server is not None and not server.deleting

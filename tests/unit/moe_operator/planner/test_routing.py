@@ -45,7 +45,7 @@ def without_table(world: World) -> None:
         world.delete("Job", job["metadata"]["name"])
 
 
-def test_the_fallback_is_named_while_it_serves(world: World) -> None:
+def test_the_fallback_stays_named_while_no_server_of_it_is_ready(world: World) -> None:
     policy = world.policy()
     assert policy is not None
     assert policy.fallback == "general"
@@ -53,16 +53,70 @@ def test_the_fallback_is_named_while_it_serves(world: World) -> None:
     world.run(until=world.now + timedelta(seconds=30))
     without = world.policy()
     assert without is not None
-    assert without.fallback is None
-    assert [entry.name for entry in without.experts] == ["code"]
+    assert without.fallback == "general"
+    assert readiness(without) == {"code": True, "general": False}
+    assert (
+        "spec.routing.fallback is 'general', of which no server is ready"
+        in world.pool_condition("GatewayReady")[2]
+    )
 
 
 def test_the_policy_never_shrinks_to_nothing(world: World) -> None:
     before = world.policy()
+    assert before is not None
     world.kubelet.unready |= set(world.servers())
     world.settle()
     assert world.status("code").serving.ready_replicas == world.status("general").serving.ready_replicas == 0
+    now = planned_policy(world)
+    assert world.policy() == now
+    assert readiness(now) == {"code": False, "general": False}
+    assert [entry.revision for entry in now.experts] == [entry.revision for entry in before.experts]
+    world.kubelet.unready.clear()
+    world.settle()
     assert world.policy() == planned_policy(world) == before
+
+
+def test_an_expert_that_is_scaled_to_zero_exists_and_asks_for_no_other_table(world: World) -> None:
+    before, jobs = world.pool_status().routing.table, world.all("Job", role="distill")
+    world.change("code", serving={"replicas": 0})
+    world.settle()
+    assert readiness(world.policy()) == {"code": False, "general": True}
+    assert world.policy().strategy == "Distilled"
+    assert world.pool_status().routing.table == before
+    assert world.all("Job", role="distill") == jobs
+    world.change("code", serving={"replicas": 1})
+    world.settle()
+    assert readiness(world.policy()) == {"code": True, "general": True}
+    assert world.pool_status().routing.table == before
+
+
+def test_a_table_from_before_an_expert_at_zero_was_known_routes_until_it_serves(world: World) -> None:
+    """Tables that earlier operators made do not know Experts that were at zero replicas."""
+    world.change("code", serving={"replicas": 0})
+    world.settle()
+    change_table(world, experts=["general"])
+    assert planned_policy(world).strategy == "Distilled"
+
+
+def test_experts_that_serve_come_first_if_there_are_too_many(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moe_operator.planner.routing.MAX_EXPERTS", 1)
+    world.kubelet.unready.add("code-1")
+    world.run(until=world.now + timedelta(seconds=30))
+    assert routed(world) == {"general": "general-1"}
+
+
+def test_a_deleted_expert_leaves_the_policy(world: World) -> None:
+    world.delete("Expert", "code")
+    world.settle()
+    assert routed(world) == {"general": "general-1"}
+
+
+def readiness(policy: RoutingPolicy | None) -> dict[str, bool]:
+    """Return for each Expert of a policy whether it is ready."""
+    assert policy is not None
+    return {entry.name: entry.is_ready for entry in policy.experts}
 
 
 def test_posterior_stands_in_until_a_table_knows_every_expert(world: World) -> None:
@@ -88,13 +142,34 @@ def test_a_new_revision_without_a_ready_server_leaves_the_old_one_in_place(world
     assert sorted(world.servers()) == ["code-1", "code-2", "general-1"]
 
 
-def test_an_expert_without_any_ready_server_is_left_out(world: World) -> None:
+def test_an_expert_without_any_ready_server_stays_at_its_revision(world: World) -> None:
     world.change("code", seed=1)
     world.settle()
     assert routed(world) == {"code": "code-2", "general": "general-1"}
     world.kubelet.unready.add("code-2")
     world.run(until=world.now + timedelta(seconds=30))
-    assert routed(world) == {"general": "general-1"}
+    assert routed(world) == {"code": "code-2", "general": "general-1"}
+    assert readiness(world.policy()) == {"code": False, "general": True}
+
+
+def test_a_hand_over_in_which_both_revisions_fail_goes_on_with_whichever_comes_back(world: World) -> None:
+    """The old revision still has all traffic when both fail: it answers again before the new one does."""
+    world.change("code", seed=1)
+    while not (
+        world.status("code").serving.target == "code-2" or world.status("code").current_revision == "code-2"
+    ):
+        world.run(until=world.now + timedelta(seconds=0.5))
+    world.kubelet.unready |= {"code-1", "code-2"}
+    world.run(until=world.now + timedelta(seconds=30))
+    assert readiness(world.policy())["code"] is False
+    first = routed(world)["code"]
+    world.kubelet.unready.discard(first)
+    world.run(until=world.now + timedelta(seconds=30))
+    assert (routed(world)["code"], readiness(world.policy())["code"]) == (first, True)
+    world.kubelet.unready.clear()
+    world.settle()
+    assert routed(world)["code"] == world.status("code").serving.revision == "code-2"
+    assert "code-1" not in world.servers()
 
 
 def routed(world: World) -> dict[str, str]:

@@ -29,7 +29,7 @@ def unpin(world: World, **spec: Any) -> None:
 def routed(world: World) -> dict[str, str]:
     policy = world.policy()
     assert policy is not None
-    return {entry.name: entry.revision for entry in policy.experts}
+    return {entry.name: entry.revision for entry in policy.experts if entry.is_ready}
 
 
 def step(world: World) -> None:
