@@ -127,6 +127,17 @@ def test_a_link_or_a_pipe_in_the_place_of_a_listed_file_is_named(
         WAYS[way](store, artefact)
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_an_artefact_outside_of_the_store_is_not_loaded_through_a_link(
+    store: Path, tmp_path: Path, way: str
+) -> None:
+    artefact = ref(store)
+    (store / "a1").rename(tmp_path / "elsewhere")
+    (store / "a1").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(JobError, match=r"ArtefactCorrupt.*its path is a link that leads out"):
+        WAYS[way](store, artefact)
+
+
 def swapped_after_verification(monkeypatch: pytest.MonkeyPatch, swap: Callable[[], object]) -> None:
     """Have the attacker act once everything is verified and before anything is loaded."""
     is_preset = checkpoint_format.preset_format.is_preset

@@ -1,19 +1,25 @@
 """Processes that hold a folder open together verify a share each, and so must hold the same files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.trainer.training.conftest import SMALL
 
 from moe_formats.failure import JobError
+from moe_formats.job_config import ArtefactRef
+from moe_formats.training_spec import TrainingSpec
+from moe_trainer.methods import artefacts, checkpoint_format
+from moe_trainer.models.preset_model import Model, initialise
 from moe_trainer.parallel.holding import held_together, hold_the_same
 from moe_trainer.parallel.layout import Layout
 from moe_trainer.parallel.processes import Processes
 from moe_trainer.storage import committed
 from moe_trainer.storage.committed import Committed
 from moe_trainer.storage.manifest import new_folder, read_manifest
+from moe_trainer.text.tokenizer import ByteTokenizer
 
 
 class Second(Processes):
@@ -84,3 +90,34 @@ def test_another_file_with_the_same_bytes_is_accepted_after_it_was_verified(
     held(store, second)
     with Committed(store, "a1") as mine:
         hold_the_same(mine, second)
+
+
+def test_no_process_starts_from_weights_that_were_swapped_after_the_first_one_verified_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(committed, "COPIED_BYTES", 0)
+    model = Model(SMALL)
+    initialise(model, seed=1)
+    digest = checkpoint_format.write(tmp_path / "a1", model, ByteTokenizer(), "{}")
+    parent = ArtefactRef(revision="maths-1", path="a1", digest=digest)
+    training = TrainingSpec(method="Full", learning_rate=0.01)
+    weights = tmp_path / "a1" / "model.safetensors"
+    files = sorted(read_manifest(tmp_path / "a1")[0].files)
+    said: list[Any] = []  # by the first process to all
+    second = 1 - files.index(weights.name) % 2  # the one that does not verify the weights
+
+    class Both(Second):
+        def from_first(self, value: Any, group: Any = None) -> Any:
+            if self.rank != second:
+                said.append(value)
+                return value
+            return next(heard)
+
+    artefacts.start(tmp_path, parent, training, 1, Both(Layout(processes=2), rank=1 - second)).close()
+    heard: Iterator[Any] = iter(said)
+    data = bytearray(weights.read_bytes())
+    data[-4:] = b"evil"
+    (tmp_path / "evil").write_bytes(data)
+    (tmp_path / "evil").rename(weights)
+    with pytest.raises(JobError, match=r"ArtefactCorrupt.*model.safetensors is not what its manifest says"):
+        artefacts.start(tmp_path, parent, training, 1, Both(Layout(processes=2), rank=second))

@@ -44,11 +44,17 @@ async def asking(cache, expert, pod_port):
     await probes.close()
 
 
+def training_pod(port="8090"):
+    """The part of a training Job's pod that names the port for progress."""
+    return {"spec": {"containers": [{"name": "main", "env": [{"name": "MOE_PROGRESS_PORT", "value": port}]}]}}
+
+
 def put_training(cache, make, job_pod, *, owner=None, finished=False, expert="E", **pod):
     status = {"conditions": [{"type": "Complete", "status": "True"}]} if finished else {}
     version = 2 if finished else 1
     marks = {"role": "train", "pool": "p", "expert": "e", "owner": expert}
-    job = make("Job", "j", uid="J", spec={"suspend": False}, status=status, version=version, **marks)
+    spec = {"suspend": False, "template": training_pod()}
+    job = make("Job", "j", uid="J", spec=spec, status=status, version=version, **marks)
     cache.put(job)
     given = {"status": {"phase": "Running", "podIP": "127.0.0.1"}, "owner": owner or job, **pod}
     cache.put(job_pod(job, pool="p", expert="e", **given))
@@ -116,7 +122,9 @@ def put_gateway(make, deploy, cache, pool, *, version=1, policy=POLICY, **pod):
     data = {"policy.json": policy}
     cache.put(make("ConfigMap", "p-routing", data=data, owner=owner, version=version, **marks))
     given = {"uid": "G", "status": READY, **pod}
-    return deploy(make("Deployment", "p-gateway", owner=owner, spec={}, **marks), "g", **given, **marks)
+    container = {"name": "main", "env": [{"name": "PORT", "value": "8080"}]}
+    spec = {"template": {"spec": {"containers": [container]}}}
+    return deploy(make("Deployment", "p-gateway", owner=owner, spec=spec, **marks), "g", **given, **marks)
 
 
 async def test_a_gateway_is_asked_until_it_serves_by_the_newest_policy(
@@ -176,8 +184,7 @@ def forbidden(monkeypatch):
 
 async def test_the_port_that_a_manifest_names_is_not_asked(cache, make, job_pod, asking, forbidden, pod_port):
     probes, _, _ = asking
-    env = [{"name": name, "value": "@host:80/path#"} for name in ("MOE_PROGRESS_PORT", "PORT")]
-    spec = {"suspend": False, "template": {"spec": {"containers": [{"env": env}]}}}
+    spec = {"suspend": False, "template": training_pod(port="@host:80/path#")}
     job = make("Job", "j", uid="J", role="train", pool="p", expert="e", owner="E", spec=spec)
     cache.put(job)
     cache.put(job_pod(job, status={"phase": "Running", "podIP": "127.0.0.1"}))
