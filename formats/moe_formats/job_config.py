@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from moe_formats.data_scheme import FIRST, Scheme
 from moe_formats.format import Digest, Format
 from moe_formats.paths import RelativePath
 from moe_formats.segment_size import DEFAULT_SEGMENT_BYTES, SegmentBytes
@@ -237,6 +238,11 @@ class SnapshotJob(OnSegments):
         "nearDuplicate.",
     )
     holdout: HoldoutRule = Field(description="How the pool splits documents.")
+    new_pool_scheme: Scheme = Field(
+        default=FIRST,
+        exclude_if=lambda scheme: scheme == FIRST,  # so that the text of earlier Jobs stays the same
+        description="Scheme with which a pool begins that has no documents yet. Any other pool keeps its own.",
+    )
     evaluators: tuple[EvaluatorSource, ...] = Field(
         default=(), description="Evaluators whose items are frozen together with the snapshot."
     )

@@ -1,6 +1,7 @@
 """The layout of a pool's store. It is defined here and nowhere else.
 
     pools/<pool uid>/
+      scheme.json                        how the pool reads and compares text; absent: scheme 1
       held-out.jsonl                     fingerprints of all documents ever held out; only appended to
       cells/                             the matrix: one file per cell
       imports/<digest>/                  a checkpoint from outside
@@ -38,6 +39,11 @@ def pool(uid: str) -> str:
     return f"pools/{_component(uid)}"
 
 
+def scheme(pool_uid: str) -> str:
+    """Return the file that says which scheme the pool began with (data_scheme.py)."""
+    return f"{pool(pool_uid)}/scheme.json"
+
+
 def held_out_registry(pool_uid: str) -> str:
     """Return the file with the fingerprints of every document that the pool ever held out."""
     return f"{pool(pool_uid)}/held-out.jsonl"
@@ -68,9 +74,14 @@ def composition(pool_uid: str, digest: Digest) -> str:
     return f"{pool(pool_uid)}/compositions/{short(digest)}"
 
 
+def experts(pool_uid: str) -> str:
+    """Return the folder of all Experts of a pool."""
+    return f"{pool(pool_uid)}/experts"
+
+
 def expert(pool_uid: str, expert_uid: str) -> str:
     """Return an Expert's folder."""
-    return f"{pool(pool_uid)}/experts/{_component(expert_uid)}"
+    return f"{experts(pool_uid)}/{_component(expert_uid)}"
 
 
 def clusters(pool_uid: str, expert_uid: str) -> str:

@@ -96,6 +96,7 @@ SCENARIOS = {
     "moe_trainer/snapshots/test_recorded_snapshot.py": "a snapshot that an earlier trainer wrote",
     "moe_trainer/sources/test_endless_listings.py": "globs and folders whose listing does not end",
     "moe_trainer/sources/test_swapped_files.py": "what lies in a source is swapped between listing and reading",
+    "moe_trainer/snapshots/test_schemes.py": "what a pool's scheme changes in its snapshots",
     "moe_trainer/snapshots/test_source_weights.py": "weights from the spec to the mixture of sources",
 }
 

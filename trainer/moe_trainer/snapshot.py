@@ -32,7 +32,7 @@ from moe_trainer.deduplication.fingerprints import (
     read_registry,
     take_up,
 )
-from moe_trainer.deduplication.minhash import SCHEME, THRESHOLD
+from moe_trainer.deduplication.minhash import THRESHOLD
 from moe_trainer.deduplication.near_duplicates import Mask, Resembling, search
 from moe_trainer.environment import Environment
 from moe_trainer.evaluators.tasks import freeze
@@ -42,6 +42,8 @@ from moe_trainer.snapshots.holdouts import (
     append_to_registry,
     read_clusters,
     read_windows,
+    record_scheme,
+    scheme_of,
     write_clusters,
     write_windows,
 )
@@ -70,7 +72,7 @@ def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
         import_base(job.base, job.pool_uid, job.segment_bytes, environment)
     tasks = tuple(freeze(source, job.pool_uid, environment) for source in job.evaluators)
     with tempfile.TemporaryDirectory(dir=environment.scratch) as scratch:
-        intake = Intake(Path(scratch))
+        intake = Intake(Path(scratch), scheme_of(environment.store, job.pool_uid, job.new_pool_scheme))
         with intake.catalogue:
             intake.read(job, environment)
             digest = data_digest(job, intake)
@@ -95,7 +97,7 @@ def data_digest(job: SnapshotJob, intake: Intake) -> Digest:
     digest = hashlib.sha256(b'{"documents":[')
     for number, name in enumerate(digits_one_by_one(names)):
         digest.update(f'{"," if number else ""}"{name}"'.encode())
-    rule = {"fraction": job.holdout.fraction, "salt": job.holdout.salt, "scheme": SCHEME}
+    rule = {"fraction": job.holdout.fraction, "salt": job.holdout.salt, "scheme": intake.scheme}
     digest.update(f'],"split":{canonical_json(rule)}'.encode())
     if (weights := source_weights(job)) is not None:
         digest.update(f',"weights":{canonical_json([weights, _by_source(intake, len(weights))])}'.encode())
@@ -135,10 +137,12 @@ def headline(root: Path, folder: str) -> SnapshotHeadline:
 
 
 def _make(job: SnapshotJob, intake: Intake, digest: Digest, root: Path, scratch: Path) -> None:
+    record_scheme(root, job.pool_uid, intake.scheme)
     places, seen = _place(job, intake, root)
     registry = root / store.held_out_registry(job.pool_uid)
     append_to_registry(registry, intake.catalogue, seen[places.held_out[seen]], places)
-    write_clusters(root / store.clusters(job.pool_uid, job.expert.uid), intake.catalogue, seen, places)
+    clusters = root / store.clusters(job.pool_uid, job.expert.uid)
+    write_clusters(clusters, intake.catalogue, seen, places, intake.scheme)
     found = _add_window(job, intake, places, root, scratch)
     training = intake.kept[~places.held_out[intake.kept]]
     excluded = _like_held_out(intake, training, registry)
@@ -147,7 +151,8 @@ def _make(job: SnapshotJob, intake: Intake, digest: Digest, root: Path, scratch:
 
 def _place(job: SnapshotJob, intake: Intake, root: Path) -> tuple[Placement, Rows]:
     """Return the placement of all rows, and the rows of all documents that the Expert has ever seen, each once."""
-    known, known_places = read_clusters(root / store.clusters(job.pool_uid, job.expert.uid), intake.catalogue)
+    clusters = root / store.clusters(job.pool_uid, job.expert.uid)
+    known, known_places = read_clusters(clusters, intake.catalogue, intake.scheme)
     places = Placement.nowhere(len(intake.catalogue))
     places.put(known, known_places)
     is_known = np.zeros(len(intake.catalogue), dtype=np.bool_)

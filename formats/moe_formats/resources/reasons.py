@@ -236,6 +236,11 @@ class Reason(StrEnum):
         "A file of a source is damaged, or most of it is binary or broken. The message names the file, the "
         "first broken record and what is wrong with it, and the counts.",
     )
+    SCHEME_UNSUPPORTED = (
+        "SchemeUnsupported",
+        "The pool's store was written by a newer version of the trainer, or its scheme.json is damaged or gone. The "
+        "message says which file it is.",
+    )
     DATA_CHANGED = (
         "DataChanged",
         "A file changed while it was read, and the attempt is made again. Write new files under another name, "

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from moe_formats.data_scheme import NEWEST
 from moe_formats.format import canonical_json, digest_of
 from moe_formats.job_report import SnapshotHeadline
 from moe_formats.resources.conditions import Condition, ConditionType, condition, find_condition
@@ -147,7 +148,7 @@ def new_snapshot_job(
     return build_snapshot_job(
         name=snapshot_job_name(expert.metadata.name, str(request), attempt),
         expert=expert,
-        job=snapshot_job(expert, pool),
+        job=snapshot_job(expert, pool).model_copy(update={"new_pool_scheme": NEWEST}),
         claim=pool.claim,
         sources=source_mounts(expert, pool, config),
         object_stores=object_stores(expert, pool, config),

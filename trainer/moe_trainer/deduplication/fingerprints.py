@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from moe_formats.beneath import open_file
+from moe_formats.data_scheme import Scheme
 from moe_formats.failure import JobError
 from moe_formats.format import Format
 from moe_trainer.deduplication.catalogue import Catalogue, Names, Rows, digits_of, names_of, no_names
-from moe_trainer.deduplication.minhash import BINS, SCHEME
+from moe_trainer.deduplication.minhash import BINS
 from moe_trainer.deduplication.near_duplicates import Mask
 from moe_trainer.deduplication.sorting import Index
 
@@ -74,12 +75,20 @@ def read_fingerprints(path: Path) -> Iterator[Fingerprint]:
         yield from _parsed(file, Fingerprint)
 
 
-def read_known_documents(path: Path) -> Iterator[KnownDocument]:
+def read_known_documents(path: Path, scheme: Scheme) -> Iterator[KnownDocument]:
     """Yield the lines of ``clusters.jsonl``; none if there is not a file.
 
-    Raises pydantic.ValidationError for a line that is not one.
+    Raises pydantic.ValidationError for a line that is not one, and JobError (SchemeUnsupported) for a document that
+    another scheme placed.
     """
-    yield from _parsed(_lines(path), KnownDocument)
+    for entry in _parsed(_lines(path), KnownDocument):
+        if entry.scheme != scheme:
+            raise JobError(
+                "SchemeUnsupported",
+                f"{path.name} has scheme {entry.scheme}, but its pool has scheme {scheme}: restore the pool's scheme.json, or "
+                "create another pool.",
+            )
+        yield entry
 
 
 def read_registry(path: Path, until: int | None = None) -> Iterator[Fingerprint]:
@@ -106,10 +115,7 @@ def names_in(fingerprints: Iterable[Fingerprint]) -> Names:
 def take_up(
     catalogue: Catalogue, fingerprints: Iterable[Fingerprint], there: Index | None = None
 ) -> tuple[Rows, Placement]:
-    """Add fingerprints to a catalogue, except those that are ``there``; return the rows and the placement of all.
-
-    Raises JobError (SchemeUnsupported) for documents that were placed by another scheme.
-    """
+    """Add fingerprints to a catalogue, except those that are ``there``; return the rows and the placement of all."""
     rows, clusters, held_out = [np.empty(0, dtype=np.int64)], bytearray(), bytearray()
     waiting = iter(fingerprints)
     while some := list(islice(waiting, _LINES_AT_ONCE)):
@@ -130,22 +136,22 @@ def take_up(
 
 def fingerprint_lines(catalogue: Catalogue, rows: Rows, places: Placement) -> Iterator[bytes]:
     """Yield the fingerprints of rows as lines, in their order; ``places`` covers the whole catalogue."""
-    return _written(catalogue, rows, places, known=False)
+    return _written(catalogue, rows, places, None)
 
 
-def known_lines(catalogue: Catalogue, rows: Rows, places: Placement) -> Iterator[bytes]:
+def known_lines(catalogue: Catalogue, rows: Rows, places: Placement, scheme: Scheme) -> Iterator[bytes]:
     """Yield rows as lines of ``clusters.jsonl``; ``places`` covers the whole catalogue."""
-    return _written(catalogue, rows, places, known=True)
+    return _written(catalogue, rows, places, scheme)
 
 
-def _written(catalogue: Catalogue, rows: Rows, places: Placement, *, known: bool) -> Iterator[bytes]:
+def _written(catalogue: Catalogue, rows: Rows, places: Placement, scheme: Scheme | None) -> Iterator[bytes]:
     for start in range(0, len(rows), _LINES_AT_ONCE):
         some = rows[start : start + _LINES_AT_ONCE]
         documents, clusters = digits_of(catalogue.names[some]), digits_of(places.clusters[some])
         for document, cluster, held_out, signed in zip(
             documents, clusters, places.held_out[some].tolist(), catalogue.signatures(some), strict=True
         ):
-            more = f',"heldOut":{str(held_out).lower()},"scheme":{SCHEME}' if known else ""
+            more = f',"heldOut":{str(held_out).lower()},"scheme":{scheme}' if scheme else ""
             signature = b64encode(signed).decode()
             yield (
                 f'{{"cluster":"{cluster}","document":"{document}"{more},"signature":"{signature}"}}\n'
@@ -164,11 +170,4 @@ def _parsed(lines: Iterable[bytes], model: type[Print]) -> Iterator[Print]:
 
 
 def _is_held_out(entry: Fingerprint) -> bool:
-    if not isinstance(entry, KnownDocument):
-        return False
-    if entry.scheme != SCHEME:
-        raise JobError(
-            "SchemeUnsupported",
-            f"clusters.jsonl has scheme {entry.scheme}, but this version of the trainer reads only {SCHEME}.",
-        )
-    return entry.held_out
+    return isinstance(entry, KnownDocument) and entry.held_out

@@ -7,7 +7,8 @@ Permutation Hashing via Rotation", 2014). The share of equal bins estimates the 
 with a standard error of at most 0.045.
 
 Candidates share one of 42 bands of 3 bins: at similarity 0.5 a pair is missed with probability 0.4 %.
-Signatures are stored by pools permanently: changing anything here requires a new ``SCHEME``.
+Signatures are stored by pools permanently: changing anything here requires a new scheme (moe_formats/data_scheme.py).
+In pools of scheme 2, what is signed is the text in its normal form (text/normal_form.py).
 
 Shapes: N documents, W words of all of them, H shingles, S = 128 bins.
 """
@@ -22,8 +23,6 @@ from numpy.typing import NDArray
 
 from moe_trainer.deduplication import crc
 
-#: Version of the scheme: signature, threshold and splitting rule together.
-SCHEME = 1
 #: Documents with at least this similarity belong to one cluster.
 THRESHOLD = 0.5
 

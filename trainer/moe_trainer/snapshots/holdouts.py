@@ -1,7 +1,7 @@
-"""What a pool remembers about held-out text: each Expert's clusters and windows, and the pool's registry.
+"""What a pool remembers about held-out text: its scheme, each Expert's clusters and windows, and the pool's registry.
 
-All three survive a kill at any moment: clusters and windows are replaced as a whole; the registry, which the Experts of
-a pool share, is only appended to, and a line that was cut short is skipped.
+All of it survives a kill at any moment: scheme, clusters and windows are replaced as a whole; the registry, which the
+Experts of a pool share, is only appended to, and a line that was cut short is skipped.
 """
 
 import os
@@ -9,8 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
+from moe_formats import store
 from moe_formats.beneath import append_to, read_file
+from moe_formats.data_scheme import FIRST, Scheme
+from moe_formats.failure import JobError
+from moe_formats.format import Format
 from moe_formats.job_report import Window
 from moe_trainer.deduplication.catalogue import Catalogue, Rows
 from moe_trainer.deduplication.fingerprints import (
@@ -26,21 +31,53 @@ from moe_trainer.deduplication.sorting import Index, by_name
 from moe_trainer.storage.manifest import replace_file, replacing
 
 
-def read_clusters(path: Path, catalogue: Catalogue) -> tuple[Rows, Placement]:
+class PoolScheme(Format):
+    """The content of ``scheme.json``."""
+
+    scheme: Scheme
+
+
+def scheme_of(root: Path, pool_uid: str, new: Scheme) -> Scheme:
+    """Return a pool's scheme: what it recorded, or ``new`` if it has no documents yet.
+
+    Raises JobError (SchemeUnsupported) for a scheme that this version does not know.
+    """
+    path = root / store.scheme(pool_uid)
+    try:
+        return PoolScheme.model_validate_json(read_file(path)).scheme
+    except (FileNotFoundError, NotADirectoryError):
+        begun = (root / store.experts(pool_uid), root / store.held_out_registry(pool_uid))
+        return FIRST if any(map(os.path.lexists, begun)) else new
+    except ValidationError:
+        raise JobError(
+            "SchemeUnsupported",
+            f"{store.scheme(pool_uid)} in the pool's store names no scheme that this version of the trainer knows: upgrade the "
+            "trainer, or create another pool.",
+        ) from None
+
+
+def record_scheme(root: Path, pool_uid: str, scheme: Scheme) -> None:
+    """Record a pool's scheme before its first document is placed; pools of the first scheme record none."""
+    path = root / store.scheme(pool_uid)
+    if scheme != FIRST and not path.exists():
+        replace_file(path, PoolScheme(scheme=scheme).to_json().encode())
+
+
+def read_clusters(path: Path, catalogue: Catalogue, scheme: Scheme) -> tuple[Rows, Placement]:
     """Add the documents that an Expert has seen before to a catalogue, unless they are in it already.
 
     Returns the rows of all of them, ascending, and their placement; none before the Expert's first snapshot.
     """
     there = Index(catalogue.names, np.arange(len(catalogue)))
-    rows, places = take_up(catalogue, read_known_documents(path), there)
+    rows, places = take_up(catalogue, read_known_documents(path, scheme), there)
     order = np.argsort(rows)
     return rows[order], places.of(order)
 
 
-def write_clusters(path: Path, catalogue: Catalogue, rows: Rows, places: Placement) -> None:
+def write_clusters(path: Path, catalogue: Catalogue, rows: Rows, places: Placement, scheme: Scheme) -> None:
     """Write which documents an Expert has seen; ``places`` covers the whole catalogue."""
     with replacing(path) as file:
-        file.writelines(known_lines(catalogue, by_name(catalogue.names, rows), places))
+        file.writelines(known_lines(catalogue, by_name(catalogue.names, rows), places, scheme))
 
 
 def read_windows(path: Path) -> list[Window]:

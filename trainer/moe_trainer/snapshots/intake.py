@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_formats.data_scheme import FIRST, Scheme
 from moe_formats.job_config import Filter, SnapshotJob, Source
 from moe_trainer.deduplication.catalogue import Catalogue, Names, Rows, names_of
 from moe_trainer.deduplication.minhash import Signatures, signatures
@@ -29,6 +30,7 @@ from moe_trainer.snapshots.workers import Workers
 from moe_trainer.sources.documents import SourceCount, read_source
 from moe_trainer.sources.files import files_of
 from moe_trainer.text.content import Content
+from moe_trainer.text.normal_form import comparable
 
 _SCORED_AT_ONCE = 256
 
@@ -55,7 +57,8 @@ class Signed:
 class Intake:
     """Everything that was read: one row of the catalogue per document, in reading order; ``kept`` are the rows in use."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, scheme: Scheme) -> None:
+        self.scheme = scheme
         self._texts = scratch / "documents.jsonl"
         self.catalogue = Catalogue(scratch)
         self.dropped: Counter[str] = Counter()
@@ -94,7 +97,7 @@ class Intake:
             array("q"),
             0,
         )  # lists would take ten times the memory
-        work = partial(sign, job.filters)
+        work = partial(sign, self.scheme, job.filters)
         with self._texts.open("wb") as file, Workers(work, environment.threads) as workers:
             for number, source in enumerate(job.sources):
                 for signed in self._signed(source, environment, workers):
@@ -121,7 +124,7 @@ class Intake:
     def _signed(
         self, source: Source, environment: Environment, workers: Workers[list[Content], Signed]
     ) -> Iterator[Signed]:
-        count = SourceCount(source)
+        count = SourceCount(source, self.scheme)
         yield from workers.map(in_batches(read_source(files_of(source.root, environment), count)))
         count.check()
         self.counts.append(count)
@@ -167,13 +170,14 @@ def _first_of_each(names: Names) -> Rows:
     return np.flatnonzero(first)
 
 
-def sign(filters: Sequence[Filter], contents: Sequence[Content]) -> Signed:
+def sign(scheme: Scheme, filters: Sequence[Filter], contents: Sequence[Content]) -> Signed:
     """Filter, name and sign the documents of a batch."""
     reasons = [dropped_by(filters, content.text) for content in contents]
     kept = [content for content, reason in zip(contents, reasons, strict=True) if reason is None]
+    signed = str if scheme == FIRST else comparable
     return Signed(
         names=names_of([content.name() for content in kept]),
-        signatures=signatures([content.text for content in kept]),
+        signatures=signatures([signed(content.text) for content in kept]),
         lines=[content.to_line() for content in kept],
         sizes=[len(content.text.encode()) for content in kept],
         dropped=Counter(reason for reason in reasons if reason is not None),

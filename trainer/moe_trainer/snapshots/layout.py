@@ -45,7 +45,7 @@ class SnapshotRecord(Format):
     """The content of ``snapshot.json``."""
 
     digest: Digest = Field(description="The data digest.")
-    scheme: int = Field(description="Version of the clustering and splitting scheme.")
+    scheme: int = Field(description="The pool's scheme (data_scheme.py).")
     documents: int
     train_bytes: int
     dropped: dict[str, int]

@@ -14,7 +14,6 @@ from moe_formats.job_config import SnapshotJob
 from moe_formats.job_report import Window
 from moe_trainer.deduplication.catalogue import Rows, digits_one_by_one
 from moe_trainer.deduplication.fingerprints import Placement, fingerprint_lines
-from moe_trainer.deduplication.minhash import SCHEME
 from moe_trainer.deduplication.sorting import by_name
 from moe_trainer.snapshots.intake import Intake
 from moe_trainer.snapshots.layout import (
@@ -71,7 +70,7 @@ def commit_training_side(
             file.writelines(fingerprint_lines(intake.catalogue, ordered, places))
         record = SnapshotRecord(
             digest=digest,
-            scheme=SCHEME,
+            scheme=intake.scheme,
             documents=len(training),
             train_bytes=int(intake.sizes[training].sum()),
             dropped=dict(sorted(intake.dropped.items())),

@@ -4,15 +4,25 @@ Texts are cut at blank lines while they are read: only the current piece is in m
 user's turn, and every piece begins with the system message; a single exchange is never cut.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 
+from moe_formats.data_scheme import FIRST, Scheme
 from moe_trainer.text.content import BETWEEN_TURNS, Content, Role
 
 #: Longer documents are cut.
 MAX_DOCUMENT_BYTES = 64 * 1024
 
+#: What ends a paragraph, in each scheme: the end of a line, and a blank line. Lines end as Python's universal newlines do.
+_BLANK_LINES: dict[Scheme, re.Pattern[str]] = {
+    1: re.compile(r"\n\n"),
+    2: re.compile(r"(?>\r\n|\n|\r)[ \t]{0,80}+(?>\r\n|\n|\r)"),
+}
+#: The longest end of a paragraph, in characters and in bytes.
+_LONGEST_END = 84
 
-def cut_text(chunks: Iterable[str]) -> Iterator[str]:
+
+def cut_text(chunks: Iterable[str], scheme: Scheme = FIRST) -> Iterator[str]:
     """Yield a text that comes in chunks: whole if it has at most 64 KiB of UTF-8, else in pieces.
 
     A paragraph that is longer than that is cut between characters. Where the chunks begin and end makes no
@@ -20,7 +30,7 @@ def cut_text(chunks: Iterable[str]) -> Iterator[str]:
     """
     piece: list[str] = []
     size, whole = 0, True
-    for paragraph in _paragraphs(chunks):
+    for paragraph in _paragraphs(chunks, _BLANK_LINES[scheme]):
         length = len(paragraph.encode())
         if size + length > MAX_DOCUMENT_BYTES:
             whole = False
@@ -52,25 +62,34 @@ def cut_conversation(content: Content) -> Iterator[Content]:
     yield Content.of_turns(piece)
 
 
-def _paragraphs(chunks: Iterable[str]) -> Iterator[str]:
+def _paragraphs(chunks: Iterable[str], blank_line: re.Pattern[str]) -> Iterator[str]:
     """Yield paragraphs with the blank line that ends them; those that are too long come in several parts."""
     held = ""
     for chunk in chunks:
         held += chunk
         start = 0
-        while (end := held.find("\n\n", start)) >= 0:
-            yield from _parts(held[start : end + 2])
-            start = end + 2
-        *parts, held = _parts(held[start:])
+        # A blank line at the very end may go on in the next chunk, as CR does with LF.
+        while (found := blank_line.search(held, start)) and (found.end() < len(held) or held[-1] == "\n"):
+            yield from _parts(held[start : found.end()])
+            start = found.end()
+        *parts, held = _parts(held[start:], spare=_LONGEST_END)
         yield from parts
-    if held:
-        yield held
+    start = 0
+    for found in blank_line.finditer(held):
+        yield from _parts(held[start : found.end()])
+        start = found.end()
+    if held[start:]:
+        yield from _parts(held[start:])
 
 
-def _parts(paragraph: str) -> list[str]:
-    """Return a paragraph in parts of at most 64 KiB; the last may be empty only if the paragraph is."""
+def _parts(paragraph: str, spare: int = 0) -> list[str]:
+    """Return a paragraph in parts of at most 64 KiB; the last may be empty only if the paragraph is.
+
+    The last one has up to ``spare`` bytes more: so many may be the beginning of a blank line that would not be seen if
+    they were cut.
+    """
     parts, data, start = [], paragraph.encode(), 0
-    while len(data) - start > MAX_DOCUMENT_BYTES:
+    while len(data) - start > MAX_DOCUMENT_BYTES + spare:
         end = start + MAX_DOCUMENT_BYTES
         while data[end] & 0b1100_0000 == 0b1000_0000:  # within a character
             end -= 1

@@ -18,17 +18,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from moe_formats.data_scheme import FIRST, Scheme
 from moe_formats.failure import JobError
 from moe_formats.job_config import Source
 from moe_trainer.sources.budget import Budget, faults_of
 from moe_trainer.sources.compression import BUFFER_BYTES, decompressed, without_compression
 from moe_trainer.sources.conversations import parse_conversation
 from moe_trainer.sources.cutting import MAX_DOCUMENT_BYTES, cut_conversation, cut_text
-from moe_trainer.sources.faults import UnusableError
+from moe_trainer.sources.faults import UnusableError, check_encoding
 from moe_trainer.sources.files import File, Files
 from moe_trainer.sources.parquet_rows import ParquetReader
 from moe_trainer.sources.records import Record, json_lines
-from moe_trainer.text.content import Content
+from moe_trainer.text.content import BYTE_ORDER_MARK, Content
 
 _LINES = frozenset({".jsonl", ".ndjson"})
 _ROWS = frozenset({".parquet"})
@@ -39,6 +40,7 @@ class SourceCount:
     """What was found in one source."""
 
     source: Source
+    scheme: Scheme = FIRST  #: How the text of its files is read and cut.
     files: int = 0
     documents: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
@@ -115,7 +117,7 @@ def _from_records(
         try:
             if record.fault is not None:
                 raise record.fault
-            documents = parse(record.value, count.source)
+            documents = parse(record.value, count)
         except UnusableError as fault:
             count.drop(fault, f"{file} {record.where}")
             continue
@@ -129,19 +131,19 @@ def _within(budget: Budget, pieces: Iterator[Content]) -> Iterator[Content]:
         yield piece
 
 
-def _text(value: object, source: Source) -> Iterator[Content]:
+def _text(value: object, count: SourceCount) -> Iterator[Content]:
     if not isinstance(value, str):
-        raise UnusableError("missingField", f"{source.text_field!r} is not text")
+        raise UnusableError("missingField", f"{count.source.text_field!r} is not text")
     _check_text(value)
     if len(value.encode()) <= MAX_DOCUMENT_BYTES:
         return iter([Content(text=value)])
-    return (Content(text=piece) for piece in cut_text([value]))
+    return (Content(text=piece) for piece in cut_text([value], count.scheme))
 
 
-def _conversation(value: object, source: Source) -> Iterator[Content]:
+def _conversation(value: object, count: SourceCount) -> Iterator[Content]:
     if not isinstance(value, list):
-        raise UnusableError("missingField", f"{source.messages_field!r} is not a list of messages")
-    content = parse_conversation(value, source.messages_field)
+        raise UnusableError("missingField", f"{count.source.messages_field!r} is not a list of messages")
+    content = parse_conversation(value, count.source.messages_field)
     _check_text(content.text)
     return cut_conversation(content)
 
@@ -150,7 +152,7 @@ def _from_text(stream: io.BufferedIOBase, file: File, count: SourceCount) -> Ite
     """Yield the text of a plain file, in pieces. Reading ends at the first byte that is not text."""
     documents = 0
     try:
-        for piece in cut_text(_chunks(stream)):
+        for piece in cut_text(_chunks(stream, count.scheme), count.scheme):
             documents += 1
             yield Content(text=piece)
     except UnusableError as fault:
@@ -160,22 +162,29 @@ def _from_text(stream: io.BufferedIOBase, file: File, count: SourceCount) -> Ite
         count.drop(UnusableError("empty", "no text"), str(file))
 
 
-def _chunks(stream: io.BufferedIOBase) -> Iterator[str]:
+def _chunks(stream: io.BufferedIOBase, scheme: Scheme) -> Iterator[str]:
     """Yield a text in parts; raises UnusableError (empty, binary, notUtf8) that names the byte."""
     decode = codecs.getincrementaldecoder("utf-8")().decode
-    position, last = 0, False
-    while not last:
-        data = stream.read(BUFFER_BYTES)
-        last = len(data) < BUFFER_BYTES
+    data = stream.read(BUFFER_BYTES)
+    position, last = 0, len(data) < BUFFER_BYTES
+    check_encoding(data)
+    mark = BYTE_ORDER_MARK.encode()
+    if scheme != FIRST and data.startswith(mark):
+        data, position = data.removeprefix(mark), len(mark)
+    if last and not data.strip():
+        raise UnusableError("empty", "no text")
+    while True:
         if b"\0" in data:
             raise UnusableError("binary", f"byte {position + data.index(0) + 1} is NUL")
-        if last and not position and not data.strip():
-            raise UnusableError("empty", "no text")
         try:
             yield decode(data, last)
         except UnicodeDecodeError as error:
             raise UnusableError("notUtf8", f"near byte {position + error.start + 1}") from None
+        if last:
+            return
         position += len(data)
+        data = stream.read(BUFFER_BYTES)
+        last = len(data) < BUFFER_BYTES
 
 
 def _check_text(text: str) -> None:

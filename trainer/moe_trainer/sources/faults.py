@@ -17,6 +17,16 @@ class FaultyFileError(Exception):
     """A file cannot be read; the text continues a sentence that begins with its name, and ends with the fix."""
 
 
+#: How files begin that are in another encoding: byte order marks of UTF-16 and UTF-32.
+_OTHER_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")
+
+
+def check_encoding(beginning: bytes) -> None:
+    """Raise UnusableError (notUtf8) for the beginning of a text that says that it is in another encoding."""
+    if beginning.startswith(_OTHER_MARKS):
+        raise UnusableError("notUtf8", "it begins like UTF-16 or UTF-32: convert it to UTF-8")
+
+
 def listed(names: list[str]) -> str:
     """Return names for an error message."""
     shown = ", ".join(f"{name:.40}" for name in names[:NAMES_LISTED])

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from moe_trainer import limits
-from moe_trainer.sources.faults import UnusableError, listed
+from moe_trainer.sources.faults import UnusableError, check_encoding, listed
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -59,6 +59,7 @@ def parse_object(line: bytes | None) -> dict[str, Any]:
     try:
         text = line.removeprefix(_BYTE_ORDER_MARK).decode()
     except UnicodeDecodeError as error:
+        check_encoding(line)
         raise UnusableError("notUtf8", f"byte {error.start + 1} is not UTF-8") from None
     if len(text) >= 2 * limits.RECORD_CONTAINERS:  # each takes two characters
         _check_containers(text)

@@ -18,6 +18,9 @@ from moe_formats.format import Format, canonical_json
 
 Role = Literal["system", "user", "assistant"]
 
+#: May stand before the text of a file, to say that it is UTF-8. It is no part of the text.
+BYTE_ORDER_MARK = "\ufeff"
+
 #: Stands between two turns.
 BETWEEN_TURNS = "\n\n"
 

@@ -4,16 +4,20 @@ import ast
 import warnings
 
 from moe_trainer import limits
+from moe_trainer.text.content import BYTE_ORDER_MARK
 
 
 def parses(text: str) -> bool:
-    """Return whether a text parses as a Python module; one that is too long or nested too deeply does not."""
+    """Return whether a text parses as a Python module; one that is too long or nested too deeply does not.
+
+    A byte order mark may come first, as in a file that Python reads.
+    """
     if len(text) > limits.CODE_CHARACTERS:
         return False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of invalid escapes and the like, which are legal
-            ast.parse(text)
+            ast.parse(text.removeprefix(BYTE_ORDER_MARK))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True

@@ -54,3 +54,8 @@ def test_stores_that_are_not_read_are_not_told() -> None:
     assert "MOE_OBJECT_STORES" not in environment(pod)
     assert "MOE_CREDENTIALS" not in environment(pod)
     assert secrets(pod) == []
+
+
+def test_a_snapshot_job_says_which_scheme_a_new_pool_begins_with() -> None:
+    job = json.loads(environment(snapshot_pod([{"store": "lake", "path": "a/*"}]))["MOE_JOB_CONFIG"])
+    assert job["newPoolScheme"] == 2

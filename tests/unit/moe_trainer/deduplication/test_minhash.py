@@ -73,7 +73,7 @@ def test_checksums_of_three_words_are_those_of_zlib() -> None:
 
 
 def test_signatures_never_change_within_a_scheme() -> None:
-    """What pools have stored is compared with what is computed today: see SCHEME before editing this."""
+    """What pools have stored is compared with what is computed today: see moe_formats.data_scheme before editing this."""
     signed = signature("We hold these truths to be self-evident, that all men are created equal.")
     assert len(signed) == 512
     assert signed[:16].hex() == GOLDEN

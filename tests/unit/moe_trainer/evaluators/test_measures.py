@@ -1,10 +1,8 @@
 import random
-import sys
 import unicodedata
 
 import pytest
 
-from moe_trainer import limits
 from moe_trainer.evaluators.measures import code_parses, exact_match, normalised
 from moe_trainer.evaluators.tasks import Completion, Item
 from moe_trainer.text.python_syntax import parses
@@ -71,20 +69,6 @@ def test_a_character_with_a_million_marks_is_compared_in_time(marks: str) -> Non
     bomb = "a" + marks * (1_000_000 // len(marks))
     assert exact_match(item("a"), Completion(bomb, cut=False)) == 0
     assert exact_match(item(bomb), Completion(bomb, cut=False)) == 1
-
-
-def test_every_character_that_becomes_marks_counts_as_one() -> None:
-    for code in range(sys.maxunicode + 1):
-        character = chr(code)
-        if all(map(unicodedata.combining, unicodedata.normalize("NFKD", character))):
-            many = character * (3 * limits.COMBINING_MARKS)
-            assert max(map(len, many_parts(many))) <= limits.COMBINING_MARKS, hex(code)
-
-
-def many_parts(text: str) -> list[str]:
-    from moe_trainer.evaluators.measures import _parts
-
-    return list(_parts(text))
 
 
 @pytest.mark.parametrize("seed", range(20))

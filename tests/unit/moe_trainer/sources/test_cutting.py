@@ -1,19 +1,22 @@
+import io
 import random
+import re
 from collections.abc import Iterator
 
 import pytest
 
+from moe_formats.data_scheme import Scheme
 from moe_trainer.sources.cutting import MAX_DOCUMENT_BYTES, cut_conversation, cut_text
 from moe_trainer.text.content import Content, Role
 
 
-def cut_at_once(text: str) -> Iterator[str]:
+def cut_at_once(text: str, scheme: Scheme = 1) -> Iterator[str]:
     """The definition, with the whole text in memory."""
     if len(text.encode()) <= MAX_DOCUMENT_BYTES:
         yield text
         return
     piece = ""
-    for part in parts_at_once(text):
+    for part in parts_at_once(text, scheme):
         if len((piece + part).encode()) > MAX_DOCUMENT_BYTES:
             if piece.strip():
                 yield piece
@@ -23,10 +26,21 @@ def cut_at_once(text: str) -> Iterator[str]:
         yield piece
 
 
-def parts_at_once(text: str) -> Iterator[str]:
-    while text:
-        end = text.find("\n\n")
-        paragraph, text = (text, "") if end < 0 else (text[: end + 2], text[end + 2 :])
+def paragraphs_at_once(text: str) -> Iterator[str]:
+    """Scheme 2: lines as io has them, of which a blank one of at most 80 spaces ends a paragraph."""
+    paragraph = ""
+    for line in io.StringIO(text, newline=""):
+        begun, paragraph = paragraph != "", paragraph + line
+        blank = not line.strip("\r\n \t") and len(line.strip("\r\n")) <= 80
+        if begun and blank and line[-1] in "\r\n":
+            yield paragraph
+            paragraph = ""
+    yield paragraph
+
+
+def parts_at_once(text: str, scheme: Scheme) -> Iterator[str]:
+    whole = paragraphs_at_once(text) if scheme == 2 else re.findall(r"(?s).*?\n\n|.+$", text)
+    for paragraph in filter(None, whole):
         data = paragraph.encode()
         while len(data) > MAX_DOCUMENT_BYTES:
             head = data[:MAX_DOCUMENT_BYTES].decode(errors="ignore")
@@ -57,6 +71,29 @@ def test_pieces_do_not_depend_on_how_the_text_arrives(seed: int) -> None:
     text = "".join(draw.choices(words, k=draw.randint(1, 60)))
     longest = draw.choice([50_000, 100_000, len(text)])
     assert list(cut_text(in_chunks(text, draw, longest))) == list(cut_at_once(text))
+
+
+@pytest.mark.parametrize("around", range(-3, 4))
+@pytest.mark.parametrize("end", ["\r\n\r\n", "\r\r\n", "\n \r\n", "\r\n   \r\n"])
+def test_a_long_blank_line_where_a_part_ends_is_found_in_every_chunking(end: str, around: int) -> None:
+    text = "x" * (MAX_DOCUMENT_BYTES + around) + end + "y" * (MAX_DOCUMENT_BYTES - 1)
+    expected = list(cut_at_once(text, 2))
+    assert len(expected) > 1
+    for first in range(MAX_DOCUMENT_BYTES - 5, MAX_DOCUMENT_BYTES + 8):
+        for second in (first + 1, first + 2):
+            assert list(cut_text([text[:first], text[first:second], text[second:]], 2)) == expected
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_in_scheme_2_neither_and_any_line_ends_make_a_blank_line(seed: int) -> None:
+    draw = random.Random(seed)
+    words = ["\n", "\r\n", "\r", " ", "\t", " " * 79, " " * 80, " " * 81, "\n \n", "\r\n\r\n", "a b", "é"]
+    words += ["x" * draw.randint(65_530, 65_540), "🙂" * draw.randint(1, 20_000), "\x0b\x0c\x1c\x85\u2028"]
+    text = "".join(draw.choices(words, k=draw.randint(1, 80)))
+    expected = list(cut_at_once(text, 2))
+    assert list(cut_text([text], 2)) == expected
+    for longest in (1000, 70_000):
+        assert list(cut_text(in_chunks(text, draw, longest), 2)) == expected
 
 
 @pytest.mark.parametrize("around", range(-3, 4))
