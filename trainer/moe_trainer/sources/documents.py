@@ -25,11 +25,14 @@ from moe_trainer.sources.budget import Budget, faults_of
 from moe_trainer.sources.compression import BUFFER_BYTES, decompressed, without_compression
 from moe_trainer.sources.conversations import parse_conversation
 from moe_trainer.sources.cutting import MAX_DOCUMENT_BYTES, cut_conversation, cut_text
-from moe_trainer.sources.faults import UnusableError, check_encoding
+from moe_trainer.sources.faults import UnusableError, check_encoding, check_text
 from moe_trainer.sources.files import File, Files
 from moe_trainer.sources.parquet_rows import ParquetReader
 from moe_trainer.sources.records import Record, json_lines
 from moe_trainer.text.content import BYTE_ORDER_MARK, Content
+
+#: The reason of what a glob matches that is no file which can be read.
+NOT_READ = "notRead"
 
 _LINES = frozenset({".jsonl", ".ndjson"})
 _ROWS = frozenset({".parquet"})
@@ -56,10 +59,13 @@ class SourceCount:
         """Raise JobError (DataMissing, DataEmpty or DataUnreadable) if the source cannot be used."""
         what = f"source {self.source.root}/{self.source.path}"
         if not self.files:
+            but = f", but {self.examples[NOT_READ].replace(':', '', 1)}" if NOT_READ in self.examples else ""
             raise JobError(
-                "DataMissing", f"{what}: no file matches. Correct spec.data.sources, or put files there."
+                "DataMissing", f"{what}: no file matches{but}. Correct spec.data.sources, or put files there."
             )
-        broken = Counter({reason: n for reason, n in self.dropped.items() if reason != "empty"})
+        broken = Counter(
+            {reason: n for reason, n in self.dropped.items() if reason not in ("empty", NOT_READ)}
+        )
         if broken.total() > self.documents:
             counts = ", ".join(f"{count} {reason}" for reason, count in self.dropped.most_common())
             setting = "messagesField" if self.source.format == "messages" else "textField"
@@ -80,7 +86,10 @@ def read_source(files: Files, count: SourceCount) -> Iterator[Content]:
     """
     budget = Budget()
     with ParquetReader(budget) as parquet:
-        for file in files.matching(count.source.path):
+        matching = files.matching(count.source.path)
+        for path, what in files.left_out:
+            count.drop(UnusableError(NOT_READ, what), path)
+        for file in matching:
             count.files += 1
             with files.open(file) as raw, faults_of(file):
                 for document in _documents(raw, file, count, budget, parquet):
@@ -104,6 +113,13 @@ def _documents(
             "DataUnreadable",
             f"{file} is read as plain text because of its name, and plain text has no messages: format messages reads "
             "*.jsonl, *.ndjson and *.parquet. Correct the source's path, or rename the file.",
+        )
+    elif name != Source.model_fields["text_field"].default:
+        raise JobError(
+            "DataUnreadable",
+            f"{file} is read as plain text because of its name, and plain text has no textField {name!r}: format text finds "
+            "fields in *.jsonl, *.ndjson and *.parquet. If it holds lines of JSON, set format: jsonl; otherwise correct the "
+            "source's path, or read it by a source without textField.",
         )
     else:
         yield from _from_text(decompressed(raw, file.path, budget), file, count)
@@ -134,7 +150,7 @@ def _within(budget: Budget, pieces: Iterator[Content]) -> Iterator[Content]:
 def _text(value: object, count: SourceCount) -> Iterator[Content]:
     if not isinstance(value, str):
         raise UnusableError("missingField", f"{count.source.text_field!r} is not text")
-    _check_text(value)
+    check_text(value)
     if len(value.encode()) <= MAX_DOCUMENT_BYTES:
         return iter([Content(text=value)])
     return (Content(text=piece) for piece in cut_text([value], count.scheme))
@@ -144,7 +160,7 @@ def _conversation(value: object, count: SourceCount) -> Iterator[Content]:
     if not isinstance(value, list):
         raise UnusableError("missingField", f"{count.source.messages_field!r} is not a list of messages")
     content = parse_conversation(value, count.source.messages_field)
-    _check_text(content.text)
+    check_text(content.text)
     return cut_conversation(content)
 
 
@@ -185,14 +201,3 @@ def _chunks(stream: io.BufferedIOBase, scheme: Scheme) -> Iterator[str]:
         position += len(data)
         data = stream.read(BUFFER_BYTES)
         last = len(data) < BUFFER_BYTES
-
-
-def _check_text(text: str) -> None:
-    if not text.strip(" \t\n\r\x0b\f"):  # the characters that bytes.strip() removes
-        raise UnusableError("empty", "no text")
-    if "\0" in text:
-        raise UnusableError("binary", f"character {text.index(chr(0)) + 1} is NUL")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UnusableError("notUtf8", f"character {error.start + 1} is half of a surrogate pair") from None
