@@ -15,6 +15,14 @@ class ConfigModel(BaseModel):
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, given: Any) -> Any:
+        """Let a key without a value have its default, as in a manifest."""
+        if not isinstance(given, dict):
+            return given
+        return {key: value for key, value in given.items() if value is not None}
+
 
 class Images(ConfigModel):
     """Images of the pods that the operator creates, and how they are pulled."""

@@ -34,7 +34,7 @@ from moe_operator.cluster.connection import Connection, load_connection
 from moe_operator.cluster.gather import Answers
 from moe_operator.cluster.kinship import remember_former_jobs
 from moe_operator.cluster.lease import LEASE_NAME, Lease, LeaseLost
-from moe_operator.cluster.listing import Lister
+from moe_operator.cluster.listing import Lister, NamespaceBack
 from moe_operator.cluster.liveness import Liveness
 from moe_operator.cluster.metrics import Metrics
 from moe_operator.cluster.probes import Probes
@@ -255,7 +255,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Run until SIGTERM or SIGINT. Exits with status 1 if the configuration is wrong or if the Lease is lost."""
+    """Run until SIGTERM or SIGINT. Exits with status 1 if it has to be started again, or if the configuration is wrong."""
     arguments = _arguments()
     set_up_logging(arguments.log_level)
     try:
@@ -264,6 +264,6 @@ def main() -> None:
         sys.exit(f"moe-operator: the configuration {arguments.config} cannot be used: {error}")
     try:
         asyncio.run(serve(config, arguments.metrics_port, arguments.health_port))
-    except LeaseLost as error:
+    except (LeaseLost, NamespaceBack) as error:
         log.error("%s: this process ends", error)
         sys.exit(1)

@@ -107,6 +107,12 @@ class ObservedJob:
     progress: Progress | None = None
     #: Name of the Expert that it works for; empty for a Job of the pool itself.
     expert: str = ""
+    #: When the Job controller began to create pods for it; None while it is suspended.
+    started: datetime | None = None
+    #: When it was suspended last, if it had been started before.
+    interrupted: datetime | None = None
+    #: How often it was suspended after it had been started.
+    turns: int = 0
     #: When it completed or failed, by its condition.
     finished: datetime | None = None
     #: Number of pods that have to run at the same time. If there are several, they are a gang.
@@ -127,6 +133,8 @@ class ObservedServer:
     ready_replicas: int
     deleting: bool = False
     pods: tuple[ObservedPod, ...] = ()
+    #: Why the cluster creates no pods for it, in its own words; empty if it does.
+    refused: str = ""
     #: Uid of its Service; empty if it has none, or if the Service of that name belongs to somebody else.
     service: str = ""
 
@@ -140,6 +148,8 @@ class ObservedGateway:
     #: For each ready pod, by name: the digest of the policy that it reports; None if it has not answered.
     reported: Mapping[str, str | None] = field(default_factory=dict)
     pods: tuple[ObservedPod, ...] = ()
+    #: Why the cluster creates no pods for it, in its own words; empty if it does.
+    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +246,8 @@ class Plan:
     apply: tuple[Manifest, ...] = ()
     #: Jobs to start, by setting suspend to false.
     resume: tuple[ObjectRef, ...] = ()
+    #: Jobs to stop for now, by setting suspend to true, which deletes their pods.
+    suspend: tuple[ObjectRef, ...] = ()
     #: Jobs with annotations to add.
     annotate: tuple[tuple[ObjectRef, Mapping[str, str]], ...] = ()
     #: Deployments with their new number of replicas, which is written through /scale.

@@ -127,6 +127,29 @@ def test_a_misspelt_or_bad_value_is_refused_by_name(render: Render, values: Obje
     assert message in caught.value.stderr
 
 
+def test_the_schema_asks_for_every_key_so_that_null_takes_none_away() -> None:
+    """Helm drops a key that is null before it validates, and a template would go on without the chart's default."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    for path in set(_keys(Values)) - {"global"}:
+        node = schema
+        for name in path.split("."):
+            assert name in node["required"], path
+            node = node["properties"][name]
+            node = schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+
+
+@pytest.mark.parametrize(
+    "path", ["queue", "crds.keep", "operator.workers", "operator", "deadlineSeconds.train"]
+)
+def test_null_is_refused_by_the_name_of_its_key(render: Render, path: str) -> None:
+    values: Any = None
+    for name in reversed(path.split(".")):
+        values = {name: values}
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        render(values)
+    assert f"missing property '{path.rpartition('.')[2]}'" in caught.value.stderr
+
+
 def test_values_yaml_documents_every_value() -> None:
     written = yaml.safe_load((CHART / "values.yaml").read_text())
     assert set(_keys(Values)) - {"global"} <= set(_flat(written)), "a value is missing from values.yaml"

@@ -63,7 +63,8 @@ class Reason(StrEnum):
     )
     WAITING_FOR_STORAGE = (
         "WaitingForStorage",
-        "The pool's claim is not bound. `kubectl describe pvc` says why.",
+        "A claim is not bound or does not exist: the pool's own, or one that a pod of a Job mounts. `kubectl describe pvc` says "
+        "why.",
     )
     WAITING_FOR_BASE = (
         "WaitingForBase",
@@ -89,9 +90,29 @@ class Reason(StrEnum):
         "WaitingForGateway",
         "Not every gateway has reported the newest routing policy yet, or the gateway is starting.",
     )
+    STARTING = (
+        "Starting",
+        "The Job was started, and no pod of it runs yet. If that takes more than a minute, the message says why or where "
+        "to look.",
+    )
     WAITING_FOR_CAPACITY = (
         "WaitingForCapacity",
         "No node has room for a pod of the Job. The message has what the scheduler said.",
+    )
+    IMAGE_UNAVAILABLE = (
+        "ImageUnavailable",
+        "A node cannot pull the image of a pod. The message has what the node said. Correct `images` or the image of the "
+        "hardware profile in the chart's values, or the credentials for the registry.",
+    )
+    POD_NOT_CREATED = (
+        "PodNotCreated",
+        "The cluster creates no pod for a Job, often because of a ResourceQuota, a LimitRange or an admission policy of the "
+        "namespace. `kubectl describe job` shows what was said. The Job goes on by itself when the pod may be created.",
+    )
+    POD_NOT_STARTED = (
+        "PodNotStarted",
+        "A node does not start a pod of a Job: a volume cannot be mounted, or the container cannot be created. The message "
+        "has what the node said, or the `kubectl describe pod` command that shows it.",
     )
     HOLDOUT_TOO_SMALL = (
         "HoldoutTooSmall",

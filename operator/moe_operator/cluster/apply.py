@@ -49,6 +49,8 @@ class Applier:
             await self._set(ref, "replicas", replicas, subresource="scale")
         for ref in plan.resume:
             await self._set(ref, "suspend", False)
+        for ref in plan.suspend:
+            await self._set(ref, "suspend", True)
         if taken is not None:
             raise taken
         for write in plan.statuses:

@@ -60,12 +60,20 @@ def observed_job(job: Manifest, pods: JobPods, progress: Progress | None, *, exp
         doubt=pods.doubt,
         progress=progress,
         expert=expert,
+        started=_time(status.get("startTime")),
+        interrupted=_time((_true_condition(status, "Suspended") or {}).get("lastTransitionTime")),
+        turns=_turns(metadata, spec),
         finished=_time(end.get("lastTransitionTime")) if end else None,
         width=spec.get("parallelism", 1),
         deadline=((spec.get("template") or {}).get("spec") or {}).get("activeDeadlineSeconds"),
         taken=(metadata.get("annotations") or {}).get(labels.TAKEN, "")
         or _disruption(metadata["name"], failed),
     )
+
+
+def _turns(metadata: Manifest, spec: Manifest) -> int:
+    """Return how often a Job was suspended after it had been started: its generation counts every change of its spec."""
+    return int(metadata.get("generation", 1) - (1 if spec.get("suspend") else 2)) // 2
 
 
 def _disruption(job: str, failed: Mapping[str, Any] | None) -> str:
@@ -107,6 +115,7 @@ def observed_server(deployment: Manifest, pods: Sequence[Manifest], *, service: 
         ready_replicas=status.get("readyReplicas", 0),
         deleting="deletionTimestamp" in metadata,
         pods=_by_age(pods),
+        refused=_refused(status),
         service=service,
     )
 
@@ -123,6 +132,7 @@ def observed_gateway(
         desired_replicas=(deployment.get("spec") or {}).get("replicas", 1),
         reported={pod.name: reported.get(pod.uid) for pod in observed if pod.ready and not pod.deleting},
         pods=observed,
+        refused=_refused(deployment.get("status") or {}),
     )
 
 
@@ -225,6 +235,11 @@ def _rank(headline: AnyHeadline) -> int:
     if not isinstance(headline, Failure):
         return 0
     return 2 if headline.reason == PEER_LOST else 1
+
+
+def _refused(status: Manifest) -> str:
+    """Return why no pods are created for a Deployment, in the words of the API server; empty if they are."""
+    return str((_true_condition(status, "ReplicaFailure") or {}).get("message", ""))
 
 
 def _true_condition(status: Manifest, type_: str) -> Mapping[str, Any] | None:

@@ -93,6 +93,7 @@ _JOB: Shape = {
     },
     "status": {
         "conditions": _CONDITIONS,
+        "startTime": is_time,
         "succeeded": int,
         "failed": int,
         "completedIndexes": str,

@@ -5,6 +5,7 @@ With the schema, `helm install` refuses a misspelt key. The part of the values t
 """
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -204,10 +205,27 @@ class Values(ConfigModel):
     )
 
 
+#: The only key that values.yaml does not have: parent charts may pass it.
+_OPTIONAL = "global"
+
+
 def values_schema_file() -> dict[str, str]:
-    """Return path to text of the chart's schema."""
+    """Return path to text of the chart's schema.
+
+    It requires every key that values.yaml has. Helm takes a key away that a user sets to null, and the templates would go
+    on as if the default were false or empty.
+    """
     schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Values.model_json_schema(by_alias=True),
     }
+    _require_all(schema, schema["$defs"])
     return {"charts/moe-operator/values.schema.json": json.dumps(schema, indent=2, ensure_ascii=False) + "\n"}
+
+
+def _require_all(node: dict[str, Any], definitions: Mapping[str, Any]) -> None:
+    """Require every key of a part of the values, and of the parts in it. Entries of maps are the user's own."""
+    node["required"] = [name for name in node["properties"] if name != _OPTIONAL]
+    for child in node["properties"].values():
+        if "$ref" in child:
+            _require_all(definitions[child["$ref"].removeprefix("#/$defs/")], definitions)

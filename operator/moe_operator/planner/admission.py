@@ -6,6 +6,10 @@ training, evaluate  As many as the pool's budget allows, evaluation first: what 
 grade, distill      Always: they are small.
 gangs               Training Jobs of several pods start one at a time: if two of them had got half of their nodes each,
                     both would wait forever.
+
+Nothing starts before the pool's claim is bound, except one snapshot: the claim may wait for the first pod that uses it.
+A snapshot whose pod does not start gives way to another one that can start. It is suspended, and waits twice as long for
+each further turn.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,9 +18,9 @@ from datetime import datetime
 
 from moe_formats.resources.expert import Expert
 from moe_operator.planner.attempts import is_alive
-from moe_operator.planner.blockage import blocked
+from moe_operator.planner.blockage import stuck_job
 from moe_operator.planner.suite import awaited_domains, snapshot_is_blocked, snapshot_is_coming
-from moe_operator.planner.times import LOOK_AGAIN, SAME_APPLY, SNAPSHOT_TURN
+from moe_operator.planner.times import LONGEST_TURN_WAIT, LOOK_AGAIN, SAME_APPLY, SNAPSHOT_TURN
 from moe_operator.state import ObservedJob, PoolState, Role
 
 
@@ -25,7 +29,7 @@ class Admission:
     """Jobs to start, Jobs whose turn is over, and when to look again."""
 
     start: tuple[ObservedJob, ...] = ()
-    #: Snapshot Jobs to delete. They are created again, suspended, at the end of the queue.
+    #: Snapshot Jobs to suspend, for another one that can start.
     yield_turn: tuple[ObservedJob, ...] = ()
     #: Seconds until time alone changes the decision.
     wait: float | None = None
@@ -38,6 +42,8 @@ def admit(state: PoolState, *, now: datetime) -> Admission:
     unfinished = [job for job in state.jobs if job.state in ("Suspended", "Running")]
     jobs = [job for job in unfinished if not job.deleting]
     snapshots = _admit_snapshot(state, [job for job in unfinished if job.role is Role.SNAPSHOT], now=now)
+    if state.claim_phase != "Bound":
+        return snapshots if state.claim_phase == "Pending" else Admission()
     others = _admit_training(jobs, state)
     small = tuple(
         job
@@ -53,17 +59,27 @@ def _admit_snapshot(state: PoolState, jobs: Sequence[ObservedJob], *, now: datet
     queue = sorted((job for job in jobs if _may_start(job, experts)), key=lambda job: _turn(job, experts))
     if not queue:
         return Admission()
+    waits = [(job, _wait(job, experts, now)) for job in queue]
+    free = next((job for job, wait in waits if wait is None), None)
+    later = min((wait for _, wait in waits if wait is not None), default=None)
     running = [job for job in jobs if not job.suspended]
     if running:
-        over = tuple(job for job in running if not job.deleting and _turn_is_over(job, now))
-        return Admission(yield_turn=over, wait=SNAPSHOT_TURN.total_seconds())
-    if any(is_alive(pod) for pod in state.orphan_snapshots):
+        over = tuple(job for job in running if not job.deleting and _turn_is_over(job, now)) if free else ()
+        return Admission(yield_turn=over, wait=SNAPSHOT_TURN.total_seconds() if free else later)
+    left = [*state.orphan_snapshots, *(pod for job in jobs for pod in job.pods)]
+    if any(is_alive(pod) for pod in left):
         return Admission(wait=LOOK_AGAIN)
-    waits = [(job, _must_wait(experts.get(job.expert), experts, now)) for job in queue]
-    free = next((job for job, wait in waits if wait is None), None)
-    if free is not None:
-        return Admission(start=(free,))
-    return Admission(wait=min(wait for _, wait in waits if wait is not None))
+    return Admission(start=(free,)) if free is not None else Admission(wait=later)
+
+
+def _wait(job: ObservedJob, experts: Mapping[str, Expert], now: datetime) -> float | None:
+    """Return the seconds that a snapshot waits for its turn or for others; None if it may start."""
+    if job.turns and job.interrupted is not None:
+        pause = min(SNAPSHOT_TURN * 2 ** min(job.turns - 1, 10), LONGEST_TURN_WAIT)
+        left: float = (job.interrupted + pause - now).total_seconds()
+        if left > 0:
+            return left
+    return _must_wait(experts.get(job.expert), experts, now)
 
 
 def _must_wait(expert: Expert | None, experts: Mapping[str, Expert], now: datetime) -> float | None:
@@ -96,7 +112,8 @@ def _turn(job: ObservedJob, experts: Mapping[str, Expert]) -> tuple[bool, bool, 
     expert = experts.get(job.expert)
     blocked_before = expert is not None and snapshot_is_blocked(expert)
     mixture = expert is not None and expert.spec.domain is None
-    return (blocked_before, mixture, _height(job.expert, experts), job.created, job.name)
+    since = job.interrupted if job.turns and job.interrupted is not None else job.created
+    return (blocked_before, mixture, _height(job.expert, experts), since, job.name)
 
 
 def _height(name: str, experts: Mapping[str, Expert], seen: frozenset[str] = frozenset()) -> int:
@@ -108,8 +125,8 @@ def _height(name: str, experts: Mapping[str, Expert], seen: frozenset[str] = fro
 
 
 def _turn_is_over(job: ObservedJob, now: datetime) -> bool:
-    started = max((pod.created for pod in job.pods), default=None)
-    return started is not None and blocked(job.pods) is not None and now >= started + SNAPSHOT_TURN
+    started = max((pod.created for pod in job.pods), default=job.started)
+    return started is not None and stuck_job(job, now) is not None and now >= started + SNAPSHOT_TURN
 
 
 def _admit_training(jobs: Sequence[ObservedJob], state: PoolState) -> tuple[ObservedJob, ...]:

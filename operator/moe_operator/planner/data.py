@@ -23,7 +23,7 @@ from moe_formats.resources.reasons import Reason
 from moe_operator.builders.snapshot_job import build_snapshot_job
 from moe_operator.config import OperatorConfig, Profile
 from moe_operator.planner.attempts import Work, assess
-from moe_operator.planner.blockage import blocked
+from moe_operator.planner.blockage import STUCK, next_look, runs, stuck_job
 from moe_operator.planner.job_configs import object_stores, snapshot_job, source_mounts
 from moe_operator.planner.names import is_attempt, snapshot_job_name
 from moe_operator.planner.times import LOOK_AGAIN
@@ -117,13 +117,17 @@ def decide_data(state: ExpertState, asked: Request, *, busy: bool, now: datetime
     if work.state == "Wanted" and _reads_for_another(state, jobs):
         work = replace(work, state="Ending", wait=LOOK_AGAIN)
     return DataDecision(
-        _pending(expert, work),
+        _pending(expert, work, now),
         held,
         answers=same_question,
-        wait=work.wait,
+        wait=work.wait if work.wait is not None else _next_look(work, now),
         request=asked,
         work=work,
     )
+
+
+def _next_look(work: Work, now: datetime) -> float | None:
+    return next_look(work.job, work.job.pods, now) if work.job is not None else None
 
 
 def jobs_of_request(jobs: Sequence[ObservedJob], expert: Expert, request: Request) -> list[ObservedJob]:
@@ -218,25 +222,30 @@ def _taken(expert: Expert, snapshot: SnapshotStatus) -> Condition:
     return _say(expert, True, Reason.SNAPSHOT_TAKEN, message)
 
 
-def _pending(expert: Expert, work: Work) -> Condition:
+def _pending(expert: Expert, work: Work, now: datetime) -> Condition:
     if work.state == "Failed" and work.incident is not None:
         message = f"{work.incident.message.rstrip('.')}. Correct the data or the spec, then change spec.runID to read it again"
         return _say(expert, False, work.incident.reason, message)
     if work.incident is not None:
         return _say(expert, False, Reason.RETRYING, f"{work.incident.message}; attempt {work.number} follows")
+    before = find_condition(expert.status.conditions, ConditionType.DATA_READY)
+    stuck_before = before if before is not None and before.reason in STUCK else None
     if work.job is None or work.job.suspended:
-        before = find_condition(expert.status.conditions, ConditionType.DATA_READY)
-        if before is not None and before.reason == Reason.WAITING_FOR_CAPACITY:
+        if stuck_before is not None:
             # This Job had its turn and could not start. It keeps saying so, so that others no longer wait for it.
-            return _say(expert, False, Reason.WAITING_FOR_CAPACITY, before.message)
+            return _say(expert, False, Reason(stuck_before.reason), stuck_before.message)
         return _say(
             expert, False, Reason.WAITING_FOR_DATA, "the snapshot is queued: a pool takes one at a time"
         )
     if work.job.doubt is not None:
         return _say(expert, False, Reason.REPORT_CONTESTED, work.job.doubt)
-    why = blocked(work.job.pods)
+    why = stuck_job(work.job, now)
     if why is not None:
-        return _say(expert, False, Reason.WAITING_FOR_CAPACITY, why)
+        return _say(expert, False, *why)
+    if not runs(work.job.pods):
+        if stuck_before is not None:
+            return _say(expert, False, Reason(stuck_before.reason), stuck_before.message)
+        return _say(expert, False, Reason.STARTING, f"the pod of {work.job.name} is starting")
     return _say(expert, False, Reason.SNAPSHOT_RUNNING, f"{work.job.name} is reading the sources")
 
 

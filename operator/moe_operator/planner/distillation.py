@@ -19,7 +19,7 @@ from moe_formats.resources.reasons import Reason
 from moe_operator.builders.distill_job import build_distill_job
 from moe_operator.config import OperatorConfig
 from moe_operator.planner.attempts import Work, assess
-from moe_operator.planner.blockage import blocked
+from moe_operator.planner.blockage import next_look, stuck_job
 from moe_operator.planner.claims import refused_store
 from moe_operator.planner.conditions import Says, Why
 from moe_operator.planner.data import plain_profile
@@ -101,7 +101,10 @@ def plan_distillation(state: PoolState, config: OperatorConfig, now: datetime) -
             config=config,
         )
         create = (manifest,)
-    return Distillation(table, create, _delete(state, keep=jobs), work.wait, _on_its_way(state, work))
+    wait = work.wait
+    if wait is None and work.job is not None:
+        wait = next_look(work.job, work.job.pods, now)
+    return Distillation(table, create, _delete(state, keep=jobs), wait, _on_its_way(state, work, now))
 
 
 def table_summary(table: TableStatus) -> str:
@@ -116,7 +119,7 @@ def _made(table: TableStatus) -> Says:
     return Says(True, Reason.READY, f"the table tells apart {table_summary(table)}")
 
 
-def _on_its_way(state: PoolState, work: Work) -> Says:
+def _on_its_way(state: PoolState, work: Work, now: datetime) -> Says:
     """Return what the condition TableReady says while a new table is being made."""
     if work.state == "Failed" and work.incident is not None:
         message = (
@@ -130,8 +133,9 @@ def _on_its_way(state: PoolState, work: Work) -> Says:
         return Says(None, Reason.PAUSED, "spec.paused is true, so no table is made: set it to false")
     if work.state == "Wanted" and _first_revisions_coming(state):
         return Says(False, Reason.PROGRESSING, "waiting until every Expert has its first revision")
-    why = blocked(work.job.pods) if work.job is not None else None
-    return Says(False, Reason.PROGRESSING, "the table is being made" + (f"; {why}" if why else ""))
+    why = stuck_job(work.job, now) if work.job is not None else None
+    words = f"the table is being made{f'; {why.message}' if why else ''}"
+    return Says(False, Reason.PROGRESSING, words)
 
 
 def roster_of(state: PoolState) -> Roster | None:

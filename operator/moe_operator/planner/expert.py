@@ -13,6 +13,7 @@ from datetime import datetime
 from moe_operator.builders.revision import build_revision
 from moe_operator.config import OperatorConfig
 from moe_operator.planner.base import decide_base
+from moe_operator.planner.blockage import next_look
 from moe_operator.planner.children import missing_gang, superfluous_gang
 from moe_operator.planner.data import answering_snapshot, decide_data, new_snapshot_job, request_of
 from moe_operator.planner.decisions import Decisions
@@ -111,7 +112,12 @@ def _creations(decided: Decisions) -> Iterator[Manifest]:
 
 def _earliest(decided: Decisions) -> float | None:
     """Return the seconds until the Expert has to be looked at again even if nothing changes, or None."""
-    waits = [decided.data.wait, decided.making.wait if decided.making is not None else None]
+    starting = [pod for server in decided.state.servers if not server.ready_replicas for pod in server.pods]
+    waits = [
+        decided.data.wait,
+        decided.making.wait if decided.making is not None else None,
+        next_look(None, starting, decided.now),
+    ]
     passing = decided.finding is not None and decided.mistake is None
     if decided.awaited or passing or not decided.base.ready:
         waits.append(LOOK_AGAIN)

@@ -6,7 +6,7 @@ from moe_formats.resources.conditions import Condition, ConditionType
 from moe_formats.resources.expert_status import Scores, TargetStatus
 from moe_formats.resources.reasons import Reason
 from moe_operator.planner.attempts import Work, known_reason
-from moe_operator.planner.blockage import blocked
+from moe_operator.planner.blockage import runs, stuck_job
 from moe_operator.planner.conditions import Says, Why, evaluated, kstatus, promoted, say, trained
 from moe_operator.planner.decisions import Decisions, Making
 from moe_operator.planner.targets import targets_condition
@@ -153,7 +153,9 @@ def _attempt(decided: Decisions, reason: Reason, words: str) -> Why:
         return Why(reason, f"{words}: queued for a place in the pool's budget")
     if job is not None and job.doubt is not None:
         return Why(Reason.REPORT_CONTESTED, f"{words}: {job.doubt}")
-    why = blocked(job.pods) if job is not None else None
+    why = stuck_job(job, decided.now) if job is not None else None
     if why is not None:
-        return Why(Reason.WAITING_FOR_CAPACITY, f"{words}: {why}")
+        return Why(why.reason, f"{words}: {why.message}")
+    if job is not None and not runs(job.pods):
+        return Why(Reason.STARTING, f"{words}: the pod of attempt {work.number} is starting")
     return Why(reason, f"{words}, attempt {work.number}")

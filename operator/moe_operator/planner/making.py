@@ -18,7 +18,7 @@ from moe_operator.builders.evaluate_job import build_evaluate_job
 from moe_operator.builders.training_job import build_training_job
 from moe_operator.config import OperatorConfig, Profile
 from moe_operator.planner.attempts import Work, assess, known_reason
-from moe_operator.planner.blockage import server_failure
+from moe_operator.planner.blockage import next_look, server_failure
 from moe_operator.planner.children import missing_gang
 from moe_operator.planner.decisions import Decisions, Making, Stage
 from moe_operator.planner.evaluators import evaluator_names
@@ -190,7 +190,10 @@ def _attempted(
         )
         ruling = Ruling("Failed", what, incident.reason, message)
         return Making(revision, "Decided", _with_verdict(status, ruling, decided), work)
-    return Making(revision, stage, status, work, tuple(create), work.wait)
+    wait = work.wait
+    if wait is None and work.job is not None:
+        wait = next_look(work.job, work.job.pods, decided.now)
+    return Making(revision, stage, status, work, tuple(create), wait)
 
 
 def _decide(revision: ExpertRevision, decided: Decisions) -> Making:

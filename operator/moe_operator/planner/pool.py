@@ -14,6 +14,7 @@ from moe_operator.builders.gateway import build_gateway, build_gateway_service, 
 from moe_operator.builders.store import build_store
 from moe_operator.config import OperatorConfig
 from moe_operator.planner.admission import Admission, admit
+from moe_operator.planner.blockage import next_look
 from moe_operator.planner.children import Repairs, repairs
 from moe_operator.planner.claims import refused_store, withdrawn_jobs
 from moe_operator.planner.disruption import notes
@@ -47,7 +48,7 @@ def plan_pool(state: PoolState, config: OperatorConfig, now: datetime) -> Plan:
     after = replace(state, pool=pool.model_copy(update={"status": status}))
     finished = finished_servers(after, policy, now=now)
     deleted = (
-        *(job_ref(job, namespace) for job in (*withdrawn, *admission.yield_turn)),
+        *(job_ref(job, namespace) for job in withdrawn),
         *distillation.delete,
         *(ref for server in finished for ref in _server_refs(server, namespace)),
     )
@@ -61,10 +62,11 @@ def plan_pool(state: PoolState, config: OperatorConfig, now: datetime) -> Plan:
         else (),
         annotate=tuple((job_ref(job, namespace), text) for job, text in notes(state.jobs)),
         resume=tuple(job_ref(job, namespace) for job in admission.start),
+        suspend=tuple(job_ref(job, namespace) for job in admission.yield_turn),
         delete=tuple(dict.fromkeys(deleted)),
         statuses=statuses,
         events=(*events, *fixes.events),
-        requeue=_earliest(state, admission, distillation, policy),
+        requeue=_earliest(state, admission, distillation, policy, now),
     )
 
 
@@ -112,9 +114,13 @@ def _server_refs(server: ObservedServer, namespace: str) -> tuple[ObjectRef, ...
 
 
 def _earliest(
-    state: PoolState, admission: Admission, distillation: Distillation, policy: RoutingPolicy | None
+    state: PoolState,
+    admission: Admission,
+    distillation: Distillation,
+    policy: RoutingPolicy | None,
+    now: datetime,
 ) -> float | None:
-    waits = [admission.wait, distillation.wait]
+    waits = [admission.wait, distillation.wait, next_look(None, state.gateway.pods, now)]
     if policy is not None:
         # Gateways are asked until all of them use the policy. Old servers are deleted some time after that.
         if silent_gateways(state, policy.digest()):

@@ -14,7 +14,7 @@ from moe_formats.resources.expert_pool import ExpertPoolStatus, RoutingStatus
 from moe_formats.resources.reasons import Reason
 from moe_formats.routing_policy import RoutingPolicy
 from moe_operator.builders.gateway import gateway_selector, gateway_url
-from moe_operator.planner.blockage import blocked
+from moe_operator.planner.blockage import why_none_is_ready
 from moe_operator.planner.claims import refused_store
 from moe_operator.planner.conditions import Says, Why, kstatus, say, stall_events
 from moe_operator.planner.distillation import Distillation, table_summary
@@ -29,7 +29,7 @@ def pool_status(
 ) -> ExpertPoolStatus:
     """Return the whole new status of the pool."""
     before = state.pool.status
-    storage, experts, gateway = _storage(state), _experts(state), _gateway(state, policy)
+    storage, experts, gateway = _storage(state), _experts(state), _gateway(state, policy, now)
     conditions = [*_kstatus(state, storage, experts, gateway, distillation), storage, experts, gateway]
     if distillation.says is not None:
         conditions.append(
@@ -126,15 +126,14 @@ def _experts(state: PoolState) -> Condition:
     return _say(state, type_, True, Reason.READY, words)
 
 
-def _gateway(state: PoolState, policy: RoutingPolicy | None) -> Condition:
+def _gateway(state: PoolState, policy: RoutingPolicy | None, now: datetime) -> Condition:
     type_, gateway = ConditionType.GATEWAY_READY, state.gateway
     if policy is None:
         return _say(state, type_, False, Reason.NOT_SERVING, "no Expert serves yet, so no gateway is started")
     if state.pool.spec.gateway.replicas == 0:
         return _say(state, type_, True, Reason.READY, "spec.gateway.replicas is 0, so there is no gateway")
     if gateway.ready_replicas == 0:
-        why = blocked(gateway.pods)
-        words = "the gateway is starting" + (f"; {why}" if why else "")
+        words = "the gateway is starting" + why_none_is_ready(gateway.refused, gateway.pods, now)
         return _say(state, type_, False, Reason.WAITING_FOR_GATEWAY, words)
     silent = silent_gateways(state, policy.digest())
     if silent or len(gateway.reported) < gateway.ready_replicas:

@@ -31,7 +31,7 @@ from moe_formats.serve_config import ServeConfig, ServedArtefact
 from moe_operator.builders.server import build_server, build_server_service, frozen, server_url
 from moe_operator.config import OperatorConfig
 from moe_operator.planner.attempts import known_reason
-from moe_operator.planner.blockage import blocked, server_failure
+from moe_operator.planner.blockage import server_failure, why_none_is_ready
 from moe_operator.planner.children import Repairs, repairs
 from moe_operator.planner.claims import refused_store
 from moe_operator.planner.decisions import Decisions, Serving
@@ -57,7 +57,7 @@ def plan_serving(decided: Decisions) -> Serving:
     else:
         fixes = _repairs(state, asked, decided.config)
     return Serving(
-        _condition(state, target),
+        _condition(state, target, decided.now),
         _status(state, target, starting),
         target=target,
         apply=fixes.apply,
@@ -241,7 +241,7 @@ def _status(
     )
 
 
-def _condition(state: ExpertState, target: ExpertRevision | None) -> Condition:
+def _condition(state: ExpertState, target: ExpertRevision | None, now: datetime) -> Condition:
     expert = state.expert
     if target is None:
         return _say(expert, False, Reason.NOT_SERVING, _NOTHING)
@@ -254,8 +254,8 @@ def _condition(state: ExpertState, target: ExpertRevision | None) -> Condition:
         failure = server_failure(pods)
         if failure is not None:
             return _say(expert, False, known_reason(failure.reason), failure.message)
-        why = blocked(pods)
-        words = f"the server of {name} is starting" + (f"; {why}" if why else "")
+        refused = server.refused if server is not None else ""
+        words = f"the server of {name} is starting{why_none_is_ready(refused, pods, now)}"
         return _say(expert, False, Reason.WAITING_FOR_SERVER, words)
     if state.pool is not None and state.pool.spec.gateway.replicas and _routed(state) != name:
         words = f"{name} is ready, but not every gateway sends requests to it yet"

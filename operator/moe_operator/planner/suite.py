@@ -7,13 +7,14 @@ from moe_formats.resources.conditions import ConditionType, find_condition
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_revision import HoldoutInput
 from moe_formats.resources.reasons import Reason
+from moe_operator.planner.blockage import STUCK
 from moe_operator.state import ExpertState
 
 #: Largest number of domains in a suite, including the Expert's own.
 MAX_SUITE = 16
 
 #: Reasons of DataReady that may last forever, so that nobody waits for an Expert that has one.
-_BLOCKED = {Reason.WAITING_FOR_CAPACITY, Reason.RETRYING, Reason.PAUSED}
+_BLOCKED = STUCK | {Reason.RETRYING, Reason.PAUSED}
 
 
 def draw_suite(state: ExpertState, own: HoldoutInput) -> list[HoldoutInput]:

@@ -14,12 +14,17 @@ REQUEST_ON_ITS_WAY = timedelta(seconds=3)
 #: with the termination message of its pod.
 TERMINATION_MESSAGE = timedelta(seconds=10)
 
-#: A snapshot whose pod cannot be scheduled gives way to the pool's other snapshots after this time.
+#: If no pod of a Job, a server or a gateway has started after this time, and nobody says why, that is told.
+PATIENCE = timedelta(seconds=60)
+
+#: A snapshot no pod of which starts gives way to the pool's other snapshots after the first of these times. Until its next
+#: turn, it waits that long too, and twice as long after each further turn, up to the second.
 SNAPSHOT_TURN = timedelta(seconds=60)
+LONGEST_TURN_WAIT = timedelta(minutes=15)
 
 #: The wait before a failed attempt is repeated doubles with each attempt, from the first of these times to the second.
 FIRST_RETRY = timedelta(seconds=10)
-LAST_RETRY = timedelta(minutes=5)
+LAST_RETRY = timedelta(minutes=15)
 
 #: What waits for a change of another object is looked at again after this many seconds, in case the event is lost.
 LOOK_AGAIN = 5.0

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from moe_operator.config import Grader, OperatorConfig, Store
@@ -54,3 +55,9 @@ def test_what_is_no_grader_is_refused_with_the_field(graders: dict[str, Any], wo
     given = {"images": {"trainer": "t", "gateway": "g"}, "profiles": {}, "graders": graders}
     with pytest.raises(ValidationError, match=words):
         OperatorConfig.model_validate(given)
+
+
+def test_a_key_without_a_value_is_as_if_it_were_not_there() -> None:
+    text = "images: {trainer: t, gateway: g}\nprofiles: {cpu: {limits: }}\nqueue:\nworkers: ~\n"
+    config = OperatorConfig.model_validate(yaml.safe_load(text))
+    assert (config.queue, config.workers, config.profiles["cpu"].limits) == ("", 8, {})

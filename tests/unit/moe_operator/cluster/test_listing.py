@@ -102,3 +102,76 @@ async def test_a_sweep_that_fails_in_any_way_is_made_again(lister, monkeypatch):
             await asyncio.sleep(0.001)
     assert not sweeping.done()
     sweeping.cancel()
+
+
+FORBIDDEN = ApiError(403, "Forbidden", "experts is forbidden")
+
+
+@pytest.fixture
+def two(api, cache, repairs, expert, monkeypatch):
+    """A Lister of namespaces a, where nothing may be read, and ns; `a` is free when its name is removed from the set."""
+    closed = {"a"}
+    real = api.list
+
+    async def list_(resource, namespace="", *, metadata_only=False):
+        if namespace in closed:
+            raise FORBIDDEN
+        return await real(resource, namespace, metadata_only=metadata_only)
+
+    monkeypatch.setattr(api, "list", list_)
+    monkeypatch.setattr(listing, "RETRY_SECONDS", 0)
+    api.add(expert("e"))
+    return Lister(api, cache, ("a", "ns"), repairs), closed
+
+
+async def test_a_namespace_that_may_not_be_read_keeps_no_other_from_being_primed(two, cache, caplog):
+    lister, _ = two
+    await asyncio.wait_for(lister.prime(), 5)
+    assert cache.get("Expert", "ns", "e")
+    assert "namespace a" in caplog.text
+
+
+async def test_while_no_namespace_may_be_read_priming_goes_on(two, cache):
+    lister, closed = two
+    closed.add("ns")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(lister.prime(), 0.05)
+    closed.remove("ns")
+    await asyncio.wait_for(lister.prime(), 5)
+    assert cache.get("Expert", "ns", "e")
+
+
+async def test_a_lost_namespace_is_named_and_the_sweep_of_the_others_is_complete(
+    two, api, cache, make, caplog, monkeypatch
+):
+    lister, closed = two
+    monkeypatch.setattr(lister, "_swept", -1000.0)
+    api.add(make("Job", "missed"))
+    await lister.sweep_all()
+    assert cache.get("Job", "ns", "missed")
+    assert lister.sweep_age() < 60
+    assert "namespace a" in caplog.text
+    caplog.clear()
+    await lister.sweep_all()
+    assert "namespace a" not in caplog.text, "it is told once"
+    closed.clear()
+    with pytest.raises(listing.NamespaceBack, match="namespace a"):
+        await lister.sweep_all()
+
+
+async def test_a_namespace_whose_list_fails_otherwise_leaves_the_sweep_incomplete(
+    two, api, cache, make, monkeypatch
+):
+    lister, _ = two
+    monkeypatch.setattr(lister, "_swept", -1000.0)
+
+    async def sweep_once(resource, namespace):
+        if namespace == "a":
+            raise TimeoutError
+        swept.append(resource.kind)
+
+    swept = []
+    monkeypatch.setattr(lister, "sweep_once", sweep_once)
+    await lister.sweep_all()
+    assert "Expert" in swept
+    assert lister.sweep_age() > 60

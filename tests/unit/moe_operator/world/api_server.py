@@ -5,7 +5,7 @@ Nobody changes a stored object in place: every write stores a new one, so a fork
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from moe_formats.resources import labels
 from moe_operator.cluster.api_client import ApiError
@@ -30,12 +30,17 @@ class ApiServer:
         #: What the operator has set: by create and by apply. An apply removes only what an earlier apply has set.
         self._created: dict[Key, Manifest] = {}
         self._applied: dict[Key, Manifest] = {}
+        #: When claims are bound; "Never": nothing can make their volumes.
+        self.storage: Literal["Immediate", "WaitForFirstConsumer", "Never"] = "Immediate"
+        #: Whether the quota of the namespace refuses new pods.
+        self.quota_used_up = False
         self._watch: Watch = _unheard
 
     def fork(self, clock: Callable[[], datetime]) -> "ApiServer":
         """Return a server that goes its own way from here; nobody watches it yet."""
         other = ApiServer(clock)
         other.objects, other.version = dict(self.objects), self.version
+        other.storage, other.quota_used_up = self.storage, self.quota_used_up
         other._created, other._applied = dict(self._created), dict(self._applied)
         return other
 

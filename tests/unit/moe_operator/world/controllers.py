@@ -9,7 +9,7 @@ from moe_operator.cluster.job_pods import COMPLETION_INDEX, CONTROLLER_UID, JOB_
 from moe_operator.cluster.resources import controller_uid
 from moe_operator.state import Manifest
 from world.api_server import ApiServer, Key
-from world.manifests import holds, is_finished, label
+from world.manifests import claims_of, holds, is_finished, label
 
 
 def act(server: ApiServer, now: datetime) -> bool:
@@ -32,9 +32,12 @@ def _control_job(server: ApiServer, key: Key, job: Manifest, pods: list[Manifest
             _stop_tracking(server, pod)
         return
     if spec["suspend"]:
+        for pod in pods:
+            _stop_tracking(server, pod)
+            _terminate(server, server.objects["Pod", key[1], pod["metadata"]["name"]], now)
         _say(server, key, {"conditions": [_condition("Suspended", now)]})
         return
-    for index in range(spec["parallelism"] if not pods else 0):
+    for index in range(spec["parallelism"] if not pods and not server.quota_used_up else 0):
         server.add(_job_pod(job, index))
     phases = [(pod.get("status") or {}).get("phase") for pod in pods if _is_tracked(pod)]
     status: dict[str, Any] = {"active": spec["parallelism"], "startTime": _text(now)}
@@ -112,7 +115,8 @@ def _control_deployment(
     pods = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
     new = [pod for pod in pods if pod["spec"] == template]
     old = [pod for pod in pods if pod["spec"] != template]
-    for _ in range(wanted - len(new)):
+    missing = wanted - len(new)
+    for _ in range(missing if not server.quota_used_up else 0):
         new.append(server.add(_pod(replica_set, f"{replica_set['metadata']['name']}-{server.version}", {})))
     ready = [pod for pod in new[:wanted] if holds(pod, "Ready")]
     for pod in [*new[wanted:], *(old if len(ready) == wanted else [])]:
@@ -123,6 +127,10 @@ def _control_deployment(
         "readyReplicas": len(ready) + sum(holds(pod, "Ready") for pod in old if len(ready) < wanted),
     }
     generation = {"observedGeneration": deployment["metadata"]["generation"]}
+    if missing > 0 and server.quota_used_up:
+        generation["conditions"] = [
+            _condition("ReplicaFailure", now, "FailedCreate", "exceeded quota: pods=0")
+        ]
     _say(server, key, {**generation, **{name: count for name, count in counts.items() if count}})
 
 
@@ -145,8 +153,12 @@ def _replica_set(server: ApiServer, deployment: Manifest) -> Manifest:
 
 
 def _control_claim(server: ApiServer, key: Key, claim: Manifest, pods: list[Manifest], now: datetime) -> None:
-    """Bind a claim."""
-    _say(server, key, {"phase": "Bound"})
+    """Bind a claim: at once, when a pod uses it, or never, as the storage of the cluster has it."""
+    mounting = (pod for (kind, where, _), pod in server.objects.items() if (kind, where) == ("Pod", key[1]))
+    used = any(claim["metadata"]["name"] in claims_of(pod) for pod in mounting)
+    bound = server.storage == "Immediate" or (server.storage == "WaitForFirstConsumer" and used)
+    before = (claim.get("status") or {}).get("phase")
+    _say(server, key, {"phase": "Bound" if bound or before == "Bound" else "Pending"})
 
 
 Control = Callable[[ApiServer, Key, Manifest, list[Manifest], datetime], None]

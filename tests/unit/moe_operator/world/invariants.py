@@ -17,7 +17,12 @@ class Broken(AssertionError):
 
 def check_need(plan: Plan, server: ApiServer) -> None:
     """Check that a plan asks for nothing that is so already, and that it says of each object by uid which one it means."""
-    for ref in (*plan.resume, *plan.delete, *(ref for ref, _ in (*plan.scale, *plan.annotate))):
+    for ref in (
+        *plan.resume,
+        *plan.suspend,
+        *plan.delete,
+        *(ref for ref, _ in (*plan.scale, *plan.annotate)),
+    ):
         if not ref.uid:
             raise Broken(f"{ref.kind} {ref.name} is to be changed or deleted whichever object it is")
     for manifest in (*plan.create, *plan.apply):

@@ -15,7 +15,7 @@ from moe_operator.cluster.job_pods import COMPLETION_INDEX, TRACKING
 from moe_operator.state import Manifest
 from world import pod_status
 from world.api_server import ApiServer, Key
-from world.manifests import holds, job_config, role, workload
+from world.manifests import claims_of, holds, job_config, role, workload
 from world.trainer import Ending, Trainer
 
 #: Until the container of a Job runs: at once, which spares every test a step that decides nothing.
@@ -27,7 +27,7 @@ RUNNING = timedelta(seconds=0.5)
 #: Until a pod that is deleted is gone.
 GRACE = timedelta(seconds=0.5)
 
-Step = Literal["schedule", "reject", "start", "end", "turn", "stop", "go"]
+Step = Literal["schedule", "wait", "reject", "start", "end", "turn", "stop", "go"]
 
 
 class Kubelet:
@@ -36,6 +36,8 @@ class Kubelet:
     def __init__(self) -> None:
         #: Pods of these Jobs cannot be scheduled.
         self.unschedulable: set[str] = set()
+        #: Containers of these Jobs are not started: reason and message of the kubelet.
+        self.waiting: dict[str, tuple[str, str]] = {}
         #: Nodes refuse the pods of these Jobs that were scheduled to them.
         self.rejected: set[str] = set()
         #: Pods of these Deployments do not answer, or no longer.
@@ -98,8 +100,10 @@ class Kubelet:
             return "turn" if holds(pod, "Ready") == (workload(pod) in self.unready) else None
         if phase == "Running":
             return "end"
-        if owner["name"] in self.unschedulable:
+        if owner["name"] in self.unschedulable or _lacks_a_claim(pod, server):
             return "schedule" if phase is None else None
+        if owner["name"] in self.waiting:
+            return "wait" if not holds(pod, "PodScheduled") else None
         if owner["name"] in self.rejected:
             return "reject"
         return "start"
@@ -118,7 +122,13 @@ class Kubelet:
         if step == "go":
             server.delete(key)
         elif step == "schedule":
-            server.write_status(key, pod_status.unschedulable())
+            lacking = _lacks_a_claim(pod, server)
+            message = (
+                "pod has unbound immediate PersistentVolumeClaims" if lacking else "0/1 nodes are available"
+            )
+            server.write_status(key, pod_status.unschedulable(message))
+        elif step == "wait":
+            server.write_status(key, pod_status.waiting(pod, *self.waiting[workload(pod)]))
         elif step == "reject":
             server.write_status(key, pod_status.rejected())
         elif step == "stop":
@@ -157,6 +167,17 @@ class Kubelet:
         moved = found != self.policies
         self.policies = found
         return moved
+
+
+def _lacks_a_claim(pod: Manifest, server: ApiServer) -> bool:
+    """Return whether a claim that a pod mounts is there and not bound."""
+    claims = (
+        server.objects.get(("PersistentVolumeClaim", pod["metadata"]["namespace"], name))
+        for name in claims_of(pod)
+    )
+    return any(
+        claim is not None and (claim.get("status") or {}).get("phase") == "Pending" for claim in claims
+    )
 
 
 def _is_awaited(pod: Manifest, server: ApiServer) -> bool:

@@ -29,6 +29,12 @@ def workload(pod: Manifest) -> str:
     return name.rpartition("-")[0] if owner["kind"] == "ReplicaSet" else name
 
 
+def claims_of(pod: Manifest) -> list[str]:
+    """Return the names of the claims that a pod mounts."""
+    volumes = pod["spec"].get("volumes") or []
+    return [item["persistentVolumeClaim"]["claimName"] for item in volumes if "persistentVolumeClaim" in item]
+
+
 def job_config(job: Manifest) -> Any:
     """Return the config that a Job's first container is told."""
     env = job["spec"]["template"]["spec"]["containers"][0]["env"]

@@ -6,13 +6,13 @@ from moe_operator.state import Manifest
 from world.trainer import Ending
 
 
-def unschedulable() -> dict[str, Any]:
+def unschedulable(message: str = "0/1 nodes are available") -> dict[str, Any]:
     """Return the status of a pod that no node has room for."""
     condition = {
         "type": "PodScheduled",
         "status": "False",
         "reason": "Unschedulable",
-        "message": "0/1 nodes are available",
+        "message": message,
     }
     return {"phase": "Pending", "conditions": [condition]}
 
@@ -52,6 +52,20 @@ def ended(pod: Manifest, ending: Ending) -> dict[str, Any]:
         "phase": "Succeeded" if ending.exit_code == 0 else "Failed",
         "conditions": [_condition("PodScheduled", True), _condition("Ready", False), *disrupted],
         **statuses,
+    }
+
+
+def waiting(pod: Manifest, reason: str, message: str) -> dict[str, Any]:
+    """Return the status of a pod that was scheduled, and whose container its node has not started."""
+    container = {
+        "name": _containers(pod)[0],
+        "ready": False,
+        "state": {"waiting": {"reason": reason, "message": message}},
+    }
+    return {
+        "phase": "Pending",
+        "conditions": [_condition("PodScheduled", True), _condition("Ready", False)],
+        "containerStatuses": [container],
     }
 
 
