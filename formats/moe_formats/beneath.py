@@ -17,10 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from moe_formats.failure import JobError
+from moe_formats.failure import JobError, escaped
 
 #: Most links on the way to a file, as in Linux.
 MAX_LINKS = 40
+
+#: Most characters of a name in a message: the rest of the message has to fit into a headline.
+MAX_NAME = 240
 
 _ON_THE_WAY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LISTED = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -112,6 +115,12 @@ class Root:
         finally:
             os.close(found)
 
+    def resolved(self, path: str) -> str:
+        """Return the path, without links, of what a path leads to; raises what ``stat`` raises."""
+        found, where = self._descended(path, _ANYTHING, links=True)
+        os.close(found)
+        return where
+
     def read(self, path: str, limit: int | None = None, *, links: bool = True) -> bytes:
         """Return the bytes of a file, at most ``limit``; raises what ``descriptor`` raises."""
         with self.open(path, links=links) as file:
@@ -138,6 +147,10 @@ class Root:
 
     def _descend(self, path: str, last: int, *, links: bool) -> int:
         """Return a descriptor of what a path leads to; ``last`` are the flags with which its last part is opened."""
+        return self._descended(path, last, links=links)[0]
+
+    def _descended(self, path: str, last: int, *, links: bool) -> tuple[int, str]:
+        """Return a descriptor of what a path leads to, and its path without links."""
         trail: list[tuple[str, int]] = []  # the folders between the root and here
         pending, followed, link = _parts(path), 0, path
         try:
@@ -168,7 +181,8 @@ class Root:
                     while trail:
                         os.close(trail.pop()[1])
                 pending += _parts(found)
-            return trail.pop()[1] if trail else os.dup(self._descriptor)
+            where = "/".join(name for name, _ in trail)
+            return (trail.pop()[1] if trail else os.dup(self._descriptor)), where
         finally:
             for _, descriptor in trail:
                 os.close(descriptor)
@@ -251,13 +265,12 @@ def append_to(path: Path) -> io.BufferedWriter:
 
 
 def printable(name: str) -> str:
-    """Return a file's name for messages: what is no printable text in it, such as a line break, is escaped."""
-    if name.isprintable():
-        return name
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in name
-    )
+    """Return a file's name for messages: short, and what is no printable text in it, such as a line break, escaped."""
+    if not name.isprintable():
+        name = "".join(map(escaped, name))
+    if len(name) > MAX_NAME:
+        name = f"{name[: MAX_NAME * 2 // 3]}…{name[-MAX_NAME // 3 :]}"
+    return name
 
 
 def kind_of(mode: int) -> str:

@@ -8,6 +8,7 @@ Any other exception that escapes a command is a bug: exit code 1, reason ``Crash
 
 import errno
 import json
+import re
 
 from moe_formats.job_report import EXIT_ERROR, EXIT_INPUT_ERROR, Failure
 
@@ -18,13 +19,22 @@ PEER_LOST = "PeerLost"
 MAX_MESSAGE_BYTES = 1500
 
 
+_LINE_ENDS = re.compile(r"[\t\n\v\f\r]+")
+
+
+def escaped(character: str) -> str:
+    """Return a character for a message; one that shows nothing or changes how others are shown is written as its code."""
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
 class JobError(Exception):
     """The inputs are wrong. The message names the field or file, its value, the rule that it breaks, and the fix."""
 
     retryable = False
 
     def __init__(self, reason: str, message: str) -> None:
-        message = message.encode(errors="backslashreplace").decode()  # a file's name may be no text at all
+        if not message.isprintable():  # files and records may be called anything
+            message = "".join(map(escaped, _LINE_ENDS.sub(" ", message)))
         super().__init__(f"{reason}: {message}")
         self.reason = reason
         self.message = message

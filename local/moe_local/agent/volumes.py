@@ -367,7 +367,10 @@ def beneath(folder: Path, inner: str, owner: int | None = None) -> Path:
     if inner.startswith("/") or ".." in parts:
         raise ConfigurationError(f"subPath {inner!r} must be relative and without '..'")
     root = folder.resolve()
-    found = (root / inner).resolve()
+    try:
+        found = (root / inner).resolve()
+    except (RuntimeError, OSError) as error:  # links that lead to each other
+        raise ConfigurationError(f"subPath {inner!r} cannot be resolved in its volume: {error}") from None
     if not found.is_relative_to(root):
         raise ConfigurationError(f"subPath {inner!r} leads out of its volume")
     _make_folders(root, found.relative_to(root).parts, owner)

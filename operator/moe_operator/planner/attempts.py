@@ -116,7 +116,7 @@ def incident_of(job: ObservedJob) -> Incident:
         reason = known_reason(job.headline.reason)
         return Incident(
             reason,
-            job.headline.message,
+            _printable(job.headline.message),
             final=not job.headline.retryable,
             counts=reason not in (Reason.DISK_FULL, Reason.GRADER_FAILED),
         )

@@ -157,3 +157,35 @@ def test_a_folder_that_is_reached_again_is_listed_on_its_own(folder: Path) -> No
         assert [first, *(entry.name for entry in entries)] == [
             "a"
         ]  # and the first listing goes on where it was
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\x1b[31mb", r"a\x1b[31mb"),
+        ("a\u202eb\u2066", r"a\u202eb\u2066"),
+        ("a\nb\r\tc", r"a\nb\r\tc"),
+        ("\udcff", r"\udcff"),
+        ("\U000e0041é漢🙂 ", "\\U000e0041é漢🙂 "),
+        ("\u2028\u200b\x7f\x9b", r"\u2028\u200b\x7f\x9b"),
+    ],
+)
+def test_a_name_is_shown_without_what_changes_how_it_is_shown(name: str, shown: str) -> None:
+    assert printable(name) == shown
+
+
+@pytest.mark.parametrize("character", ["a", "é", "\x1b", "🙂", "/"])
+def test_a_name_of_four_kilobytes_leaves_room_for_the_rest_of_a_message(character: str) -> None:
+    shown = printable("begin-" + character * 4000 + "-end.txt")
+    assert len(shown) <= 241 and shown.startswith("begin-") and shown.endswith("-end.txt") and "…" in shown
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["a\x1b]0;owned\x07b", "a\u202eb", "one\ntwo\r\n  three", "\x00\x85\u2029\u200f\ufeff", "\ud800 half"],
+)
+def test_no_message_of_an_error_holds_what_changes_how_it_is_shown(message: str) -> None:
+    error = JobError("DataUnreadable", message)
+    for text in (error.message, str(error), error.headline().message):
+        assert text.isprintable()
+    assert JobError("DataEmpty", "plain: 漢字, “é” 🙂").message == "plain: 漢字, “é” 🙂"

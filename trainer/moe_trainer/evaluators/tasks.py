@@ -100,6 +100,8 @@ def read_rules(root: Path, tasks: TasksRef) -> TaskRules:
 
 def _read(files: Files, source: EvaluatorSource) -> Iterator[Item]:
     matching = files.matching(source.path)
+    for path, what in files.left_out:
+        print(f"evaluator {source.name}: {path} {what}", flush=True)
     if not matching:
         raise JobError(
             "DataMissing",

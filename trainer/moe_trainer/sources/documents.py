@@ -31,6 +31,9 @@ from moe_trainer.sources.parquet_rows import ParquetReader
 from moe_trainer.sources.records import Record, json_lines
 from moe_trainer.text.content import BYTE_ORDER_MARK, Content
 
+#: The reason of what a glob matches that is no file which can be read.
+NOT_READ = "notRead"
+
 _LINES = frozenset({".jsonl", ".ndjson"})
 _ROWS = frozenset({".parquet"})
 
@@ -56,10 +59,13 @@ class SourceCount:
         """Raise JobError (DataMissing, DataEmpty or DataUnreadable) if the source cannot be used."""
         what = f"source {self.source.root}/{self.source.path}"
         if not self.files:
+            but = f", but {self.examples[NOT_READ].replace(':', '', 1)}" if NOT_READ in self.examples else ""
             raise JobError(
-                "DataMissing", f"{what}: no file matches. Correct spec.data.sources, or put files there."
+                "DataMissing", f"{what}: no file matches{but}. Correct spec.data.sources, or put files there."
             )
-        broken = Counter({reason: n for reason, n in self.dropped.items() if reason != "empty"})
+        broken = Counter(
+            {reason: n for reason, n in self.dropped.items() if reason not in ("empty", NOT_READ)}
+        )
         if broken.total() > self.documents:
             counts = ", ".join(f"{count} {reason}" for reason, count in self.dropped.most_common())
             setting = "messagesField" if self.source.format == "messages" else "textField"
@@ -80,7 +86,10 @@ def read_source(files: Files, count: SourceCount) -> Iterator[Content]:
     """
     budget = Budget()
     with ParquetReader(budget) as parquet:
-        for file in files.matching(count.source.path):
+        matching = files.matching(count.source.path)
+        for path, what in files.left_out:
+            count.drop(UnusableError(NOT_READ, what), path)
+        for file in matching:
             count.files += 1
             with files.open(file) as raw, faults_of(file):
                 for document in _documents(raw, file, count, budget, parquet):

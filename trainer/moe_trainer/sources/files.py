@@ -20,7 +20,7 @@ from moe_formats.beneath import Root, printable
 from moe_formats.failure import JobError, TransientError
 from moe_trainer import limits
 from moe_trainer.environment import Environment
-from moe_trainer.sources.listing import is_wild, list_files, parts_of
+from moe_trainer.sources.listing import NOTHING_THERE, LeftOut, is_wild, list_files, parts_of
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,9 @@ class File:
 
 class Files(Protocol):
     """The files of one root."""
+
+    #: What the last glob matched and cannot be read; the paths are for messages.
+    left_out: list[LeftOut]
 
     def matching(self, pattern: str) -> list[File]:
         """Return the files that a glob matches, sorted; raises JobError (PathNotAllowed, DataMissing)."""
@@ -59,24 +62,29 @@ class LocalFiles:
     def __init__(self, root: str, folder: Path) -> None:
         self._root = root
         self._folder = folder
+        self.left_out: list[LeftOut] = []
 
     def matching(self, pattern: str) -> list[File]:
         """Return the files that a glob matches, sorted; raises JobError (PathNotAllowed, DataMissing)."""
         try:
             root = Root(self._folder, self._root)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as error:
+            if error.errno not in NOTHING_THERE:
+                raise
             raise JobError(
                 "DataMissing", f"source root {self._root!r} is not mounted: no such store or claim here."
             ) from None
         found: list[File] = []
+        left_out: list[LeftOut] = []
         with root:
             try:
-                for path, size in list_files(root, pattern):
+                for path, size in list_files(root, pattern, left_out):
                     found.append(File(self._root, path, size))
                     if len(found) > limits.FILES_MATCHED:
                         raise self._too_many(pattern)
             except ValueError as error:
                 raise JobError("PathNotAllowed", f"source path {pattern!r} is not a glob: {error}.") from None
+        self.left_out = sorted(LeftOut(f"{self._root}/{printable(path)}", what) for path, what in left_out)
         return sorted(found, key=lambda file: file.path.split("/"))
 
     def _too_many(self, pattern: str) -> JobError:

@@ -33,6 +33,7 @@ from moe_formats.object_stores import (
 )
 from moe_trainer import limits
 from moe_trainer.sources.files import File, changed, literal_folder, matches
+from moe_trainer.sources.listing import LeftOut
 from moe_trainer.sources.positioned import PositionedStream
 
 if TYPE_CHECKING:  # these exist in obstore's stubs only
@@ -75,6 +76,7 @@ class ObjectStoreFiles:
         self._root = root
         self._location = location
         self._patience = patience
+        self.left_out: list[LeftOut] = []
         self._store = S3Store(
             location.bucket,
             prefix=location.prefix.strip("/") or None,

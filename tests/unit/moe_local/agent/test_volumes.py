@@ -117,4 +117,11 @@ def test_a_sub_path_is_made_inside_its_volume_and_never_outside(tmp_path: Path) 
     for bad in ("../x", "/etc", "out/x", "dangling"):
         with pytest.raises(ConfigurationError, match="subPath"):
             beneath(volume, bad)
+
+
+def test_a_path_in_a_volume_through_links_that_lead_to_each_other_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(ConfigurationError, match="subPath 'a/inner' cannot be resolved"):
+        beneath(tmp_path, "a/inner")
     assert not (tmp_path / "x").exists()

@@ -81,6 +81,12 @@ def test_an_input_error_fails_at_once() -> None:
     assert work(job(failure=("PodFailurePolicy", "exit code 64"))).state == "Failed"
 
 
+def test_no_incident_says_what_changes_how_it_is_shown() -> None:
+    said = Failure(reason="DataUnreadable", message="file a\x1b[31m\u202e.txt\nis bad")
+    incident = incident_of(job(headline=said))
+    assert incident.message.isprintable() and "is bad" in incident.message
+
+
 def test_incidents_are_limited_and_disruptions_are_not() -> None:
     lost = [job(attempt, pods=(pod(exit_code=137, disrupted=True),)) for attempt in range(1, 9)]
     assert work(*lost, limit=2).state == "Wanted"

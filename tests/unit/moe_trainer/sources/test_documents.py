@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,41 @@ def test_a_linked_folder_that_leads_out_is_refused(tmp_path: Path) -> None:
     (tmp_path / "corpora" / "folder").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(JobError, match="PathNotAllowed"):
         read(tmp_path, source("folder/*.txt"))
+
+
+def test_what_a_glob_matches_and_cannot_be_read_is_counted_and_named(tmp_path: Path) -> None:
+    write(tmp_path, "data/a.txt", b"text")
+    write(tmp_path, "linked/b.txt", b"more")
+    corpora = tmp_path / "corpora"
+    (corpora / "data" / "b").symlink_to("../linked")
+    (corpora / "data" / "c\x1b[31m.txt").symlink_to("gone")
+    os.mkfifo(corpora / "data" / "d.txt")
+    documents, count = read(tmp_path, source("data/**/*.txt"))
+    assert documents == ["text", "more"]
+    assert count.dropped == {"notRead": 2}
+    assert count.examples == {"notRead": r"corpora/data/c\x1b[31m.txt: is a link to nothing"}
+
+
+def test_if_nothing_else_matches_the_error_says_what_does(tmp_path: Path) -> None:
+    write(tmp_path, "other.md", b"text")
+    (tmp_path / "corpora" / "a.txt").symlink_to("gone")
+    with pytest.raises(
+        JobError, match=r"DataMissing.*no file matches, but corpora/a.txt is a link to nothing\."
+    ):
+        read(tmp_path, source("*.txt"))
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "é" * 200])
+def test_a_name_that_no_file_can_have_matches_nothing(tmp_path: Path, name: str) -> None:
+    write(tmp_path, "a.txt", b"text")
+    with pytest.raises(JobError, match="DataMissing"):
+        read(tmp_path, source(f"{name}.txt"))
+
+
+def test_a_mount_that_is_a_link_to_itself_is_not_mounted(tmp_path: Path) -> None:
+    (tmp_path / "corpora").symlink_to("corpora")
+    with pytest.raises(JobError, match=r"DataMissing.*not mounted"):
+        read(tmp_path, source("*.txt"))
 
 
 def test_a_mount_may_itself_be_a_link(tmp_path: Path) -> None:
