@@ -69,7 +69,7 @@ class Member(Protocol):
 def without_compression(path: str) -> str:
     """Return a path without the ending that says how it is compressed: ``a.jsonl`` for ``a.jsonl.gz``."""
     name = PurePosixPath(path)
-    return str(name.with_suffix("")) if name.suffix in _OPENERS else path
+    return str(name.with_suffix("")) if name.suffix.lower() in _OPENERS else path
 
 
 def decompressed(raw: io.RawIOBase, path: str, budget: Budget | None = None) -> io.BufferedIOBase:
@@ -80,7 +80,7 @@ def decompressed(raw: io.RawIOBase, path: str, budget: Budget | None = None) -> 
     """
     budget = budget or Budget()
     buffered = io.BufferedReader(Counted(raw, budget), BUFFER_BYTES)
-    opener = _OPENERS.get(PurePosixPath(path).suffix)
+    opener = _OPENERS.get(PurePosixPath(path).suffix.lower())
     return io.BufferedReader(_Decompressed(opener(buffered), budget), BUFFER_BYTES) if opener else buffered
 
 

@@ -114,6 +114,13 @@ def _documents(
             f"{file} is read as plain text because of its name, and plain text has no messages: format messages reads "
             "*.jsonl, *.ndjson and *.parquet. Correct the source's path, or rename the file.",
         )
+    elif name != Source.model_fields["text_field"].default:
+        raise JobError(
+            "DataUnreadable",
+            f"{file} is read as plain text because of its name, and plain text has no textField {name!r}: format text finds "
+            "fields in *.jsonl, *.ndjson and *.parquet. If it holds lines of JSON, set format: jsonl; otherwise correct the "
+            "source's path, or read it by a source without textField.",
+        )
     else:
         yield from _from_text(decompressed(raw, file.path, budget), file, count)
 

@@ -1,5 +1,8 @@
+import bz2
+import gzip
 import io
 import json
+import lzma
 import tracemalloc
 from pathlib import Path
 
@@ -64,6 +67,29 @@ def test_another_field_or_column_can_hold_them(tmp_path: Path) -> None:
     for path in ("*.jsonl", "*.parquet"):
         assert read(tmp_path, path, "messages", messagesField="chat")[0][0].text == "Why?\n\nBecause."
         assert read(tmp_path, path, textField="body")[0][0].text == "text"
+
+
+@pytest.mark.parametrize("name", ["train.json", "train.json.gz", "notes.md", "train.csv", "train"])
+def test_a_field_that_is_asked_for_demands_records(tmp_path: Path, name: str) -> None:
+    data = b"".join(json.dumps({"body": f"text {n}"}).encode() + b"\n" for n in range(3))
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    with pytest.raises(JobError, match=f"DataUnreadable: corpora/{name} .*textField 'body'.*format: jsonl"):
+        read(tmp_path, "*", textField="body")
+    assert [content.text for content in read(tmp_path, "*", "jsonl", textField="body")[0]] == [
+        "text 0",
+        "text 1",
+        "text 2",
+    ]
+    assert read(tmp_path, "*")[0][0].text == data.decode()  # no field is asked for: the file is a text
+
+
+@pytest.mark.parametrize("ending", [".GZ", ".Gz", ".BZ2", ".XZ"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.JSONL", "a.txt"])
+def test_the_end_of_a_name_says_the_same_in_capitals(tmp_path: Path, name: str, ending: str) -> None:
+    compress = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[ending.lower()]
+    is_text = name.endswith("txt")
+    (tmp_path / f"{name}{ending}").write_bytes(compress(b"one" if is_text else b'{"text": "one"}\n'))
+    assert [content.text for content in read(tmp_path, "*")[0]] == ["one"]
 
 
 def test_each_broken_record_is_counted_and_the_first_is_told_with_its_place(tmp_path: Path) -> None:
