@@ -24,7 +24,7 @@ from moe_trainer import limits
 from moe_trainer.environment import Environment
 from moe_trainer.sources.budget import Budget, faults_of
 from moe_trainer.sources.compression import decompressed
-from moe_trainer.sources.faults import UnusableError
+from moe_trainer.sources.faults import UnusableError, check_text
 from moe_trainer.sources.files import File, Files, files_of
 from moe_trainer.sources.records import numbered_lines, parse_object
 from moe_trainer.storage.committed import Committed
@@ -162,10 +162,23 @@ def _item(record: dict[str, Any], where: str, source: EvaluatorSource) -> Item:
     prompt = record.get(source.prompt_field)
     if not isinstance(prompt, str) or not prompt.strip():
         raise _unreadable(source, where, f"its {source.prompt_field!r} (promptField) is not text")
+    _check(prompt, f"its {source.prompt_field!r} (promptField)", where, source)
     answers = _answers(record, where, source) if source.measure == "exactMatch" else ()
-    cluster = record.get("cluster", digest_of(" ".join(prompt.split())))
+    cluster = record.get("cluster")
+    if cluster is None:
+        cluster = digest_of(" ".join(prompt.split()))
+    if cluster != "":
+        _check(str(cluster), "its 'cluster'", where, source)
     kept = _as_written(record, where, source) if source.measure == "container" else None
     return Item(prompt=prompt, answers=answers, cluster=str(cluster)[:80], record=kept)
+
+
+def _check(text: str, field: str, where: str, source: EvaluatorSource) -> None:
+    """Raise JobError (DataUnreadable) for what could be no text of a source either."""
+    try:
+        check_text(text)
+    except UnusableError as fault:
+        raise _unreadable(source, where, f"{field}: {fault.what}") from None
 
 
 def _as_written(record: dict[str, Any], where: str, source: EvaluatorSource) -> dict[str, Any]:
@@ -178,10 +191,13 @@ def _as_written(record: dict[str, Any], where: str, source: EvaluatorSource) -> 
 
 def _answers(record: dict[str, Any], where: str, source: EvaluatorSource) -> tuple[str, ...]:
     found = record.get(source.answer_field)
-    answers = found if isinstance(found, list) else [found]
-    if not answers or not all(isinstance(answer, str) and answer.strip() for answer in answers):
+    given = found if isinstance(found, list) else [found]
+    answers = [answer for answer in given if isinstance(answer, str) and answer.strip()]
+    if not answers or len(answers) < len(given):
         what = f"its {source.answer_field!r} (answerField) is neither a text nor a list of texts"
         raise _unreadable(source, where, what)
+    for answer in answers:
+        _check(answer, f"its {source.answer_field!r} (answerField)", where, source)
     return tuple(answers)
 
 

@@ -25,7 +25,7 @@ from moe_trainer.sources.budget import Budget, faults_of
 from moe_trainer.sources.compression import BUFFER_BYTES, decompressed, without_compression
 from moe_trainer.sources.conversations import parse_conversation
 from moe_trainer.sources.cutting import MAX_DOCUMENT_BYTES, cut_conversation, cut_text
-from moe_trainer.sources.faults import UnusableError, check_encoding
+from moe_trainer.sources.faults import UnusableError, check_encoding, check_text
 from moe_trainer.sources.files import File, Files
 from moe_trainer.sources.parquet_rows import ParquetReader
 from moe_trainer.sources.records import Record, json_lines
@@ -150,7 +150,7 @@ def _within(budget: Budget, pieces: Iterator[Content]) -> Iterator[Content]:
 def _text(value: object, count: SourceCount) -> Iterator[Content]:
     if not isinstance(value, str):
         raise UnusableError("missingField", f"{count.source.text_field!r} is not text")
-    _check_text(value)
+    check_text(value)
     if len(value.encode()) <= MAX_DOCUMENT_BYTES:
         return iter([Content(text=value)])
     return (Content(text=piece) for piece in cut_text([value], count.scheme))
@@ -160,7 +160,7 @@ def _conversation(value: object, count: SourceCount) -> Iterator[Content]:
     if not isinstance(value, list):
         raise UnusableError("missingField", f"{count.source.messages_field!r} is not a list of messages")
     content = parse_conversation(value, count.source.messages_field)
-    _check_text(content.text)
+    check_text(content.text)
     return cut_conversation(content)
 
 
@@ -201,14 +201,3 @@ def _chunks(stream: io.BufferedIOBase, scheme: Scheme) -> Iterator[str]:
         position += len(data)
         data = stream.read(BUFFER_BYTES)
         last = len(data) < BUFFER_BYTES
-
-
-def _check_text(text: str) -> None:
-    if not text.strip(" \t\n\r\x0b\f"):  # the characters that bytes.strip() removes
-        raise UnusableError("empty", "no text")
-    if "\0" in text:
-        raise UnusableError("binary", f"character {text.index(chr(0)) + 1} is NUL")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UnusableError("notUtf8", f"character {error.start + 1} is half of a surrogate pair") from None

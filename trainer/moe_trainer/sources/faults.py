@@ -27,6 +27,18 @@ def check_encoding(beginning: bytes) -> None:
         raise UnusableError("notUtf8", "it begins like UTF-16 or UTF-32: convert it to UTF-8")
 
 
+def check_text(text: str) -> None:
+    """Raise UnusableError (empty, binary, notUtf8) for what can be no text of a document; it names the character."""
+    if not text.strip(" \t\n\r\x0b\f"):  # the characters that bytes.strip() removes
+        raise UnusableError("empty", "no text")
+    if "\0" in text:
+        raise UnusableError("binary", f"character {text.index(chr(0)) + 1} is NUL")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UnusableError("notUtf8", f"character {error.start + 1} is half of a surrogate pair") from None
+
+
 def listed(names: list[str]) -> str:
     """Return names for an error message."""
     shown = ", ".join(f"{name:.40}" for name in names[:NAMES_LISTED])

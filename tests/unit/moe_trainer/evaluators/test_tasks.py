@@ -1,4 +1,5 @@
 import gzip
+import json
 from collections.abc import Callable
 
 import pytest
@@ -94,6 +95,41 @@ def test_a_record_that_is_no_item_is_named_with_its_line_and_field(
         frozen(place)
     for part in (*parts, "evaluator sums"):
         assert part in failure.value.message
+
+
+@pytest.mark.parametrize("measure", ["exactMatch", "codeParses", "container"])
+@pytest.mark.parametrize(
+    ("field", "value", "part"),
+    [
+        ("prompt", r"a \ud83d", "'prompt' (promptField): character 3 is half of a surrogate pair"),
+        ("prompt", r"a\u0000b", "'prompt' (promptField): character 2 is NUL"),
+        ("answer", r"\udc00", "'answer' (answerField): character 1 is half of a surrogate pair"),
+        ("cluster", r"c\ud800", "'cluster': character 2 is half of a surrogate pair"),
+    ],
+)
+def test_an_item_whose_text_is_none_is_named_with_its_line_and_not_tried_again(
+    place: Place, measure: str, field: str, value: str, part: str
+) -> None:
+    broken = json.dumps({"prompt": "2 + 2 =", "answer": "4", field: "@"}).replace("@", value)
+    place.jsonl("tasks", [*SUMS, broken])
+    if field == "answer" and measure != "exactMatch":
+        if measure == "codeParses":  # which reads no answer
+            assert frozen(place, measure=measure).items == 41
+            return
+        part = "a grader could not read it as JSON"
+    with pytest.raises(
+        JobError, match=r"DataUnreadable: evaluator sums: corpora/tasks/records.jsonl line 41"
+    ) as found:
+        frozen(place, measure=measure)
+    assert part in found.value.message and not found.value.retryable
+
+
+def test_a_cluster_that_is_null_is_none(place: Place) -> None:
+    """As pandas writes records that lack a value."""
+    place.jsonl("tasks", [{**s, "cluster": None} for s in SUMS])
+    made = frozen(place)
+    place.jsonl("tasks", SUMS)
+    assert frozen(place) == made
 
 
 def test_code_needs_no_answers(place: Place) -> None:
