@@ -121,6 +121,21 @@ class Failure(Format):
     )
 
 
+class Unreadable(Format):
+    """Held-out segments that the tokenizer of a checkpoint from outside does not give back as they were."""
+
+    segments: int = Field(description="Number of segments that are not measured for that reason.")
+    of: int = Field(description="Number of segments that would be measured otherwise.")
+    why: str = Field(max_length=300, description="What the tokenizer does to the text.")
+
+
+#: What the field of that name says.
+UNREADABLE = (
+    "Held-out segments of the newest holdout that the tokenizer of base.store does not give back as they were. They are "
+    "not measured. Absent if there are none, or if the base is not a checkpoint from outside."
+)
+
+
 class SnapshotHeadline(Format):
     """What a snapshot Job stored."""
 
@@ -140,6 +155,7 @@ class SnapshotHeadline(Format):
     tasks: tuple[TaskSet, ...] = Field(
         default=(), description="Items of the evaluators that the Expert asks for."
     )
+    unreadable: Unreadable | None = Field(default=None, description=UNREADABLE)
 
 
 class TrainHeadline(Format):

@@ -24,7 +24,7 @@ from moe_formats import context_length, store
 from moe_formats.failure import JobError
 from moe_formats.format import Digest, canonical_json, digest_of
 from moe_formats.job_config import SnapshotJob
-from moe_formats.job_report import SnapshotHeadline, Window
+from moe_formats.job_report import SnapshotHeadline, Unreadable, Window
 from moe_trainer.deduplication.catalogue import Rows, digits_one_by_one
 from moe_trainer.deduplication.fingerprints import (
     Placement,
@@ -35,8 +35,10 @@ from moe_trainer.deduplication.fingerprints import (
 from moe_trainer.deduplication.minhash import THRESHOLD
 from moe_trainer.deduplication.near_duplicates import Mask, Resembling, search
 from moe_trainer.environment import Environment
+from moe_trainer.evaluation.round_trip import unreadable
+from moe_trainer.evaluation.segments import cut
 from moe_trainer.evaluators.tasks import freeze
-from moe_trainer.hugging_face.importing import import_base
+from moe_trainer.hugging_face.importing import import_base, imported_tokenizer
 from moe_trainer.snapshots import filters, windows
 from moe_trainer.snapshots.holdouts import (
     append_to_registry,
@@ -53,6 +55,7 @@ from moe_trainer.snapshots.layout import (
     RECORD,
     REPORT,
     SnapshotRecord,
+    read_documents,
 )
 from moe_trainer.snapshots.splitting import assign
 from moe_trainer.snapshots.training_side import commit_training_side, source_weights
@@ -83,7 +86,21 @@ def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
                     held.verify()
             else:
                 _make(job, intake, digest, environment.store, Path(scratch))
-    return headline(environment.store, folder).model_copy(update={"tasks": tasks})
+    made = headline(environment.store, folder)
+    return made.model_copy(update={"tasks": tasks, "unreadable": _unreadable(job, made, environment.store)})
+
+
+def _unreadable(job: SnapshotJob, made: SnapshotHeadline, root: Path) -> Unreadable | None:
+    """Return what of the newest holdout cannot be measured with the base's tokenizer: it is found before training is paid for."""
+    if job.base is None:
+        return None
+    window = made.newest or made.anchor
+    with opened(root, window.path, window.digest) as holdout:
+        segments = cut(read_documents(holdout), job.segment_bytes)
+    found = unreadable(imported_tokenizer(job.base, job.pool_uid, root), segments)
+    if found is not None:
+        print(f"{found.segments} of {found.of} held-out segments cannot be measured: {found.why}", flush=True)
+    return found
 
 
 def data_digest(job: SnapshotJob, intake: Intake) -> Digest:

@@ -4,7 +4,7 @@ from pydantic import Field
 
 from moe_formats.format import Digest, Format
 from moe_formats.job_config import DATA_DIGEST, Contamination
-from moe_formats.job_report import ANCHOR, Accuracy, Interval, TaskSet, Window
+from moe_formats.job_report import ANCHOR, UNREADABLE, Accuracy, Interval, TaskSet, Unreadable, Window
 from moe_formats.resources.base import ShortText
 from moe_formats.resources.conditions import ObjectStatus
 
@@ -35,6 +35,7 @@ class SnapshotStatus(Format):
         max_length=4,
         description="Items of the evaluators that the Expert asks for, frozen with the snapshot.",
     )
+    unreadable: Unreadable | None = Field(default=None, description=UNREADABLE)
     time: str = Field(
         max_length=40,
         description="When the operator recorded the snapshot: RFC 3339 in UTC, for example `2026-01-31T12:00:00+00:00`.",

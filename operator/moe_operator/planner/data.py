@@ -206,6 +206,7 @@ def _snapshot_status(
         anchor=headline.anchor,
         newest=headline.newest,
         tasks=list(headline.tasks[:4]),
+        unreadable=headline.unreadable,
         time=now.replace(microsecond=0).isoformat(),
     )
 
@@ -219,6 +220,11 @@ def _taken(expert: Expert, snapshot: SnapshotStatus) -> Condition:
     if snapshot.dropped:
         counts = ", ".join(f"{count} {reason}" for reason, count in snapshot.dropped.items())
         message += f"; dropped: {counts}"
+    if (found := snapshot.unreadable) is not None:
+        message += (
+            f"; {found.segments} of {found.of} held-out segments cannot be measured, because the base's tokenizer does not give "
+            f"their text back: {found.why}. Convert the sources to what it gives back"
+        )
     return _say(expert, True, Reason.SNAPSHOT_TAKEN, message)
 
 

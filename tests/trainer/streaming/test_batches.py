@@ -114,6 +114,19 @@ def test_each_stream_has_epochs_of_its_own() -> None:
     assert batches.passes(100) == [2.0, 0.5]
 
 
+@pytest.mark.parametrize(
+    ("length", "context", "steps", "expected"),
+    [(608, 384, 1, 384 / 607), (608, 384, 3, 3 * 384 / 607), (770, 384, 2, 768 / 769), (100, 384, 1, 3.84)],
+)
+def test_passes_are_the_tokens_that_were_read_of_those_that_there_are(
+    length: int, context: int, steps: int, expected: float
+) -> None:
+    batches = Batches(stream(length), context=context, batch_tokens=context, seed=0)
+    read = sum(batches.targets(step).numel() for step in range(steps))
+    assert read == steps * context
+    assert batches.passes(steps) == [pytest.approx(expected)]
+
+
 def test_replayed_rows_are_known_and_lengthen_an_epoch() -> None:
     batches = Batches(*mixed(0.75, 0.25, length=4001, replayed=1), context=10, batch_tokens=80, seed=0)
     assert batches.blocks == round(400 / 0.75)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from moe_formats.failure import JobError
 from moe_trainer.evaluation.matrix import Cell, CellKey
+from moe_trainer.evaluation.round_trip import is_given_back
 from moe_trainer.evaluation.segments import Segment
 from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.models.device import use_device
@@ -67,7 +68,7 @@ def score(model: CausalModel, tokenizer: Tokenizer, segments: Sequence[Segment],
         unreadable=tuple(
             i
             for i, (segment, text) in enumerate(zip(segments, texts, strict=True))
-            if tokenizer.decode(text).encode() != segment.text
+            if not is_given_back(tokenizer, text, segment.text)
         ),
     )
 

@@ -41,6 +41,7 @@ class Scored:
         sizes_S: its UTF-8 bytes.
         hits_S: its bytes that the model found most likely.
         clusters: its cluster of near-duplicate documents.
+        unreadable: the number of segments that were left out because some model's tokenizer does not give them back.
         label: identifies the pair (model, holdout); seeds the bootstrap.
 
     """
@@ -50,6 +51,7 @@ class Scored:
     hits_S: Array
     clusters: Sequence[str]
     label: str
+    unreadable: int = 0
 
     @classmethod
     def clean(cls, cell: Cell, tainted: frozenset[str], unreadable: frozenset[int] = frozenset()) -> "Scored":
@@ -65,14 +67,20 @@ class Scored:
             hits_S=np.asarray(cell.hits, dtype=np.float64)[keep_S],
             clusters=[cell.clusters[i] for i in keep_S],
             label=f"{cell.key.artefact} {cell.key.holdout} {cell.key.scorer} {cell.key.device}",
+            unreadable=len(unreadable.union(cell.unreadable)),
         )
 
     def per_cluster(self, values_S: Array) -> Clustered:
         """Group values of the segments by cluster; raises Absent (HoldoutTooSmall) below 20 clusters."""
         grouped = Clustered.of(values_S, self.clusters)
         if grouped.clusters < MIN_CLUSTERS:
+            but = (
+                f"; {self.unreadable} segments are left out because a model's tokenizer does not give their text back as it is: "
+                "convert the sources to the form that it gives back, such as Unicode's NFC"
+            )
             raise Absent(
                 f"HoldoutTooSmall: {grouped.clusters} clean clusters are held out; {MIN_CLUSTERS} are needed"
+                + (but if self.unreadable else "")
             )
         return grouped
 

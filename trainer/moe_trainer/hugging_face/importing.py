@@ -22,7 +22,7 @@ from moe_trainer.environment import Environment
 from moe_trainer.sources.files import File, Files, LocalFiles, files_of
 from moe_trainer.storage.committed import Committed
 from moe_trainer.storage.manifest import MANIFEST, FileEntry, Manifest, is_committed, new_folder
-from moe_trainer.text.tokenizer import is_byte_level
+from moe_trainer.text.tokenizer import ByteTokenizer, Tokenizer, describes_byte_level, is_byte_level
 from moe_trainer.weights import model_config, safetensors_header
 from moe_trainer.weights.safetensors_header import HeaderError, TensorEntry
 
@@ -63,6 +63,21 @@ def import_base(
             )
         _check(working, where)
     print(f"imported {where} as {base.digest}", flush=True)
+
+
+def imported_tokenizer(base: ImportedBase, pool_uid: str, root: Path) -> Tokenizer:
+    """Return the tokenizer of a checkpoint that is in a store, where it was tried out before it came there.
+
+    Its files are verified, and the weights are not read. Raises JobError (ArtefactCorrupt).
+    """
+    from moe_trainer.hugging_face import tokenizer, tokenizer_files  # its library is needed only here
+
+    with Committed(root, store.imported(pool_uid, base.digest), base.digest) as held:
+        names = tokenizer_files.FILES.keys() & held.manifest.files.keys()
+        files = {name: held.read(name) for name in names}
+    if describes_byte_level(files[tokenizer_files.TOKENIZER]):
+        return ByteTokenizer()
+    return tokenizer.CheckpointTokenizer(files)
 
 
 def digest_of_folder(folder: Path) -> Digest:

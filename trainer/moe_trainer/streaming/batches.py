@@ -98,10 +98,13 @@ class Batches:
         return max(1, math.ceil(epochs * self.blocks / self.rows))
 
     def passes(self, steps: int) -> list[float]:
-        """Return how often the first ``steps`` steps read each stream."""
+        """Return how often the first ``steps`` steps read each stream: tokens that were predicted per token that can be.
+
+        An epoch leaves out what does not fill a block, so one epoch of a short stream is less than one pass.
+        """
         cycles = steps * self.rows / sum(self._mixture.quotas)
         quotas = zip(self._mixture.quotas, self._strands, strict=True)
-        return [cycles * quota / strand.blocks for quota, strand in quotas]
+        return [cycles * quota * self.context / strand.predictable for quota, strand in quotas]
 
     def in_parts(self, step: int, rows: range, parts: int) -> list[MicroBatch]:
         """Return some rows of a step in ``parts`` micro-batches of about the same size."""
@@ -142,6 +145,8 @@ class _Strand:
     def __init__(self, stream: TokenStream, context: int, key: str) -> None:
         repeats = math.ceil((context + 1) / len(stream.tokens))
         self._tokens = stream.tokens.repeat(repeats) if repeats > 1 else stream.tokens
+        #: Tokens of the stream that can be predicted: the first one has none before it, unless the stream is repeated.
+        self.predictable = len(stream.tokens) - (repeats == 1)
         learnt = stream.learnt
         self._learnt = learnt.repeat(repeats) if learnt is not None and repeats > 1 else learnt
         self.share, self.replayed = stream.share, stream.replayed

@@ -176,8 +176,18 @@ class ByteTokenizer:
 def is_byte_level(folder: Path) -> bool:
     """Return whether the tokenizer in a folder is the one of the presets."""
     try:
-        found = untrusted.parse(untrusted.read(folder / "tokenizer.json", _BYTE_LEVEL_BYTES))
+        return describes_byte_level(untrusted.read(folder / "tokenizer.json", _BYTE_LEVEL_BYTES))
     except (OSError, ValueError):
+        return False
+
+
+def describes_byte_level(data: bytes) -> bool:
+    """Return whether a ``tokenizer.json`` is that of the presets."""
+    if len(data) > _BYTE_LEVEL_BYTES:
+        return False
+    try:
+        found = untrusted.parse(data)
+    except ValueError:
         return False
     return isinstance(found, dict) and found.get("model") == _tokenizer_json()["model"]
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from world import START, World
 
-from moe_formats.job_report import Failure
+from moe_formats.job_report import Failure, Unreadable
 from moe_formats.resources.reasons import Reason
 
 
@@ -49,6 +49,20 @@ def test_the_status_keeps_what_the_snapshot_holds(world: World) -> None:
     assert world.condition("code", "DataReady")[2] == (
         "1000 documents, 100000 bytes to train on; 30 clusters held out in the newest window; dropped: 3 length"
     )
+
+
+def test_what_the_bases_tokenizer_changes_is_said_before_training(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Unreadable(segments=90, of=100, why="it puts text into Unicode's form NFC")
+    made = world.trainer._snapshot
+    monkeypatch.setattr(
+        world.trainer, "_snapshot", lambda job: made(job).model_copy(update={"unreadable": found})
+    )
+    world.settle()
+    assert world.status("code").snapshot.unreadable == found
+    assert "90 of 100 held-out segments cannot be measured" in world.condition("code", "DataReady")[2]
+    assert "it puts text into Unicode's form NFC" in world.condition("code", "DataReady")[2]
 
 
 def test_the_job_of_another_question_goes_before_a_new_one_is_made(world: World) -> None:

@@ -104,6 +104,23 @@ def test_too_few_clusters_decide_nothing() -> None:
             compute()
 
 
+def test_clusters_that_are_missing_because_of_a_tokenizer_are_explained() -> None:
+    cell = Cell(
+        key=CellKey(artefact=DIGEST, holdout=DIGEST, scorer="any"),
+        clusters=tuple(f"c{number}" for number in range(30)),
+        sizes=(10,) * 30,
+        nats=(10.0,) * 30,
+        hits=(1,) * 30,
+        context_nats=(0.0,) * 30,
+        unreadable=tuple(range(20)),
+    )
+    found = Scored.clean(cell, frozenset(), frozenset(range(15, 25)))
+    with pytest.raises(
+        Absent, match=r"HoldoutTooSmall: 5 clean clusters .*; 25 segments are left out because .*tokenizer"
+    ):
+        scores.bits_per_byte(found)
+
+
 def test_different_segments_are_never_compared() -> None:
     with pytest.raises(ValueError, match="not the same segments"):
         scores.gain(scored([1.0] * 30), scored([1.0] * 40))
