@@ -16,6 +16,7 @@ COPY formats formats
 COPY operator operator
 COPY trainer trainer
 COPY gateway gateway
+COPY web web
 COPY client client
 COPY local local
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .

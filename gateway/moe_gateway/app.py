@@ -15,12 +15,14 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 
 import aiohttp
 from aiohttp import web
 
 from moe_formats.addresses import OUTSIDE_A_CLUSTER
+from moe_formats.routing_policy import Limits
 from moe_gateway.backends import Backends
 from moe_gateway.balancer import Balancer
 from moe_gateway.conversations import conversation_of
@@ -31,12 +33,13 @@ from moe_gateway.openai import ApiError, Call, Endpoint, parse_call
 from moe_gateway.policy_file import LoadedPolicy, PolicyFile
 from moe_gateway.proxy import Proxy
 from moe_gateway.routing import Routing, model_names
-from moe_gateway.runner import Listener, run_until_stopped
+from moe_web.bodies import Bodies, BodyError
+from moe_web.listener import Listener, is_cut_off, run_until_stopped
 
 log = logging.getLogger(__name__)
 
-#: Seconds within which the body of a request must have arrived.
-BODY_SECONDS = 30
+#: Seconds that requests in flight get to finish after SIGTERM; the pod's grace period is longer.
+DRAIN_SECONDS = 50.0
 
 
 class Gateway:
@@ -50,6 +53,7 @@ class Gateway:
         self._metrics = metrics
         self._routing = Routing(backends)
         self._proxy = Proxy(backends, policies, metrics)
+        self._bodies = Bodies()
         self._in_flight = 0
 
     def routes(self) -> list[web.AbstractRouteDef]:
@@ -72,7 +76,7 @@ class Gateway:
     def _guarded(
         self, handler: Callable[[web.Request, LoadedPolicy], Awaitable[web.StreamResponse]]
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """Wrap a handler: check key, readiness and concurrency first, and give errors OpenAI's shape."""
+        """Wrap a handler: check key and readiness first, and give errors OpenAI's shape."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
             try:
@@ -85,16 +89,33 @@ class Gateway:
                         kind="server_error",
                         retry_after=1,
                     )
-                with self._counted(loaded.policy.limits.max_concurrency):
-                    return await handler(request, loaded)
+                return await handler(request, loaded)
             except ApiError as error:
-                self._metrics.rejected.labels(error.code).inc()
-                return error.response()
+                return self._refuse(error)
+            except asyncio.CancelledError:
+                if not is_cut_off(request):
+                    raise  # The client has left.
+                return self._refuse(_stopping())
 
         return guarded
 
-    @contextlib.contextmanager
-    def _counted(self, limit: int) -> Iterator[None]:
+    def _refuse(self, error: ApiError) -> web.Response:
+        self._metrics.rejected.labels(error.code).inc()
+        return error.response()
+
+    async def _read_body(self, request: web.Request, limits: Limits) -> bytes:
+        """Return the body. It takes no place while it arrives, so that slow clients keep out nobody."""
+        self._check_room(limits.max_concurrency)
+        try:
+            return await self._bodies.read(request, limits.max_body_bytes)
+        except BodyError as error:
+            busy = error.status == HTTPStatus.TOO_MANY_REQUESTS
+            kind = "rate_limit_error" if busy else "invalid_request_error"
+            raise ApiError(
+                error.status, str(error), kind=kind, code=error.code, retry_after=1 if busy else None
+            ) from None
+
+    def _check_room(self, limit: int) -> None:
         if self._in_flight >= limit:
             raise ApiError(
                 429,
@@ -103,6 +124,10 @@ class Gateway:
                 code="too_many_requests",
                 retry_after=1,
             )
+
+    @contextlib.contextmanager
+    def _counted(self, limit: int) -> Iterator[None]:
+        self._check_room(limit)
         self._in_flight += 1
         self._metrics.in_flight.set(self._in_flight)
         try:
@@ -114,13 +139,13 @@ class Gateway:
     async def _complete(self, request: web.Request, loaded: LoadedPolicy) -> web.StreamResponse:
         started = time.monotonic()
         endpoint: Endpoint = "completions" if request.path == "/v1/completions" else "chat/completions"
-        call = parse_call(
-            endpoint, await _read_body(request, loaded.policy.limits.max_body_bytes), loaded.policy.limits
-        )
-        decision = await self._decide(
-            call, loaded, conversation_of(call, request.headers.get("x-moe-conversation"))
-        )
-        return await self._proxy.forward(request, call, decision, loaded, started)
+        limits = loaded.policy.limits
+        body = await self._read_body(request, limits)
+        with self._counted(limits.max_concurrency):
+            call = parse_call(endpoint, body, limits)
+            conversation = conversation_of(call, request.headers.get("x-moe-conversation"))
+            decision = await self._decide(call, loaded, conversation)
+            return await self._proxy.forward(request, call, decision, loaded, started)
 
     async def _decide(self, call: Call, loaded: LoadedPolicy, conversation: str | None) -> Decision:
         started = time.monotonic()
@@ -133,8 +158,9 @@ class Gateway:
     async def _route(self, request: web.Request, loaded: LoadedPolicy) -> web.Response:
         """Say where a prompt would go and why, without sending it there or remembering it."""
         limits = loaded.policy.limits
-        call = parse_call("route", await _read_body(request, limits.max_body_bytes), limits)
-        decision = await self._routing.decide(call, loaded, None)
+        body = await self._read_body(request, limits)
+        with self._counted(limits.max_concurrency):
+            decision = await self._routing.decide(parse_call("route", body, limits), loaded, None)
         expert = loaded.policy.expert(decision.expert)
         absent = {"complexity": f"the strategy {loaded.policy.strategy} does not measure it"}
         if decision.confidence is None:
@@ -211,21 +237,9 @@ def _no_endpoint(request: web.Request) -> ApiError:
     return ApiError(404, f"there is no {request.method} {request.path} here", code="unknown_endpoint")
 
 
-async def _read_body(request: web.Request, limit: int) -> bytes:
-    """Return the body; raises ApiError: 413 above `limit` bytes, 408 if the body arrives too slowly."""
-    too_large = ApiError(413, f"the body is larger than {limit} bytes", code="request_too_large")
-    if (request.content_length or 0) > limit:
-        raise too_large
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > limit:
-                    raise too_large
-    except TimeoutError:
-        raise ApiError(408, f"the body did not arrive within {BODY_SECONDS} s", code="timeout") from None
-    return bytes(body)
+def _stopping() -> ApiError:
+    message = "the gateway stops, and the time for requests in flight is over: try again"
+    return ApiError(503, message, kind="server_error", code="stopping", retry_after=1)
 
 
 @contextlib.asynccontextmanager
@@ -257,14 +271,17 @@ async def serve() -> None:
     policy_path = Path(os.environ["MOE_ROUTING_POLICY"])
     store = Path(os.environ.get("MOE_STORE", "."))
     async with open_gateway(policy_path, store, Path(keys) if keys else None) as gateway:
-        listeners = [Listener(_application(gateway.routes()), int(os.environ.get("PORT", "8080")))]
+        host = os.environ.get("POD_IP", "127.0.0.1")
+        listeners = [
+            Listener(_application(gateway.routes()), host=host, port=int(os.environ.get("PORT", "8080")))
+        ]
         if port := os.environ.get("METRICS_PORT"):
-            listeners.append(Listener(_application(gateway.metrics_routes()), int(port)))
+            listeners.append(Listener(_application(gateway.metrics_routes()), host=host, port=int(port)))
 
         def stop_taking() -> None:
             gateway.draining = True
 
-        await run_until_stopped(listeners, host=os.environ.get("POD_IP", "127.0.0.1"), on_stop=stop_taking)
+        await run_until_stopped(listeners, on_stop=stop_taking, drain_seconds=DRAIN_SECONDS)
 
 
 def _application(routes: list[web.AbstractRouteDef]) -> web.Application:

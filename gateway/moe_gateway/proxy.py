@@ -1,6 +1,6 @@
 """Passes an Expert's answer on to the client, as a whole or as a stream."""
 
-import json
+import asyncio
 import time
 from functools import partial
 
@@ -14,6 +14,8 @@ from moe_gateway.metrics import Metrics
 from moe_gateway.openai import ApiError, Call
 from moe_gateway.policy_file import LoadedPolicy, PolicyFile
 from moe_gateway.strategies.context import in_its_place
+from moe_web.event_stream import EventTooLarge, WholeEvents, event
+from moe_web.listener import is_cut_off, write
 
 #: Seconds that a routed request tries to reach a replica of its Expert before it goes to the fallback.
 PATIENCE_BEFORE_FALLBACK_SECONDS = 2.0
@@ -116,25 +118,40 @@ def _headers(answer: Answer, decision: Decision, loaded: LoadedPolicy) -> dict[s
 
 
 async def _stream(request: web.Request, answer: Answer, headers: dict[str, str]) -> web.StreamResponse:
-    """Pass bytes on as they arrive; an answer that breaks off ends with an error event, without [DONE]."""
+    """Pass whole events on as they arrive; an answer that breaks off ends with an error event, without [DONE]."""
     response = web.StreamResponse(
         status=answer.response.status, headers=headers | {"Cache-Control": "no-cache"}
     )
     await response.prepare(request)
-    await response.write(answer.first)
+    events = WholeEvents()
     try:
+        await _pass_on(request, response, events.take(answer.first))
         async for chunk in answer.response.content.iter_any():
-            await response.write(chunk)
+            await _pass_on(request, response, events.take(chunk))
+        await _pass_on(request, response, events.rest())
     except aiohttp.SocketTimeoutError:
-        await _write_error(response, "the answer stalled for too long", "timeout")
+        await _write_error(request, response, "the answer stalled for too long", "timeout")
+    except EventTooLarge:
+        await _write_error(request, response, "the answer has an event that is too large", "expert_lost")
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
         if request.transport is None:
             return response  # The client has gone, not the server.
-        await _write_error(response, f"the answer broke off: {error or type(error).__name__}", "expert_lost")
-    await response.write_eof()
+        await _write_error(
+            request, response, f"the answer broke off: {error or type(error).__name__}", "expert_lost"
+        )
+    except asyncio.CancelledError:
+        if not is_cut_off(request):
+            raise  # The client has left.
+        await _write_error(
+            request, response, "the gateway stops, and the time for answers is over", "stopping"
+        )
     return response
 
 
-async def _write_error(response: web.StreamResponse, message: str, code: str) -> None:
-    body = ApiError(502, message, kind="server_error", code=code).body
-    await response.write(b"\n\ndata: " + json.dumps(body).encode() + b"\n\n")
+async def _pass_on(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
+    if data:
+        await write(request, response, data)
+
+
+async def _write_error(request: web.Request, response: web.StreamResponse, message: str, code: str) -> None:
+    await write(request, response, event(ApiError(502, message, kind="server_error", code=code).body))

@@ -17,6 +17,7 @@ from moe_formats.format import digest_of
 from moe_formats.routing_policy import RoutedExpert, RoutingPolicy
 from moe_gateway.app import Gateway, open_gateway
 from moe_gateway.balancer import Balancer
+from moe_web.listener import Listener
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -120,6 +121,7 @@ class RunningGateway:
     metrics_url: str
     client: aiohttp.ClientSession
     policy_path: Path
+    listener: Listener
 
     def write(self, policy: RoutingPolicy | str) -> None:
         """Replace the policy at once, as a mounted ConfigMap is."""
@@ -136,6 +138,12 @@ class RunningGateway:
     async def get(self, path: str, **options: Any) -> Any:
         async with self.client.get(self.url + path, **options) as response:
             return await response.json()
+
+    async def until(self, line: str) -> None:
+        """Wait until the metrics have a line."""
+        async with asyncio.timeout(10):
+            while line not in (await self.metrics()).splitlines():
+                await asyncio.sleep(0.01)
 
     def post(self, path: str, body: Any, **options: Any) -> Any:
         data = body if isinstance(body, bytes) else json.dumps(body)
@@ -179,18 +187,18 @@ class World:
         if policy is not None:
             path.write_text(policy.to_json())
         gateway = await self._stack.enter_async_context(open_gateway(path, self.folder, keys, balancer))
-        urls = [await self._listen(routes) for routes in (gateway.routes(), gateway.metrics_routes())]
+        listeners = [await self._listen(routes) for routes in (gateway.routes(), gateway.metrics_routes())]
+        urls = [f"http://127.0.0.1:{listener.port}" for listener in listeners]
         client = await self._stack.enter_async_context(aiohttp.ClientSession())
-        return RunningGateway(gateway, *urls, client, path)
+        return RunningGateway(gateway, *urls, client, path, listeners[0])
 
-    async def _listen(self, routes: list[web.AbstractRouteDef]) -> str:
+    async def _listen(self, routes: list[web.AbstractRouteDef]) -> Listener:
         app = web.Application()
         app.add_routes(routes)
-        runner = web.AppRunner(app, shutdown_timeout=1, handler_cancellation=True)
-        await runner.setup()
-        self._stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        return f"http://127.0.0.1:{runner.addresses[0][1]}"
+        listener = Listener(app, host="127.0.0.1", port=0)
+        await listener.start()
+        self._stack.push_async_callback(listener.stop, 1)
+        return listener
 
 
 @pytest.fixture

@@ -145,6 +145,44 @@ async def test_an_answer_that_breaks_off_ends_with_an_error_and_without_done(wor
     assert "data: [DONE]" not in events
 
 
+async def test_half_an_event_is_not_passed_on_if_its_server_dies_inside_of_it(world):
+    expert = await world.expert("code")
+    gateway = await world.gateway(world.policy(expert))
+
+    async def die_inside_of_an_event(request):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b'data: {"choices":[{"text":"one"}]}\n\ndata: {"choices":[{"te')
+        request.transport.close()
+        return response
+
+    expert.trouble = die_inside_of_an_event
+    async with gateway.post("/v1/completions", ASK | {"model": "code", "stream": True}) as response:
+        events = [event for event in (await response.text()).split("\n\n") if event]
+
+    parsed = [json.loads(event.removeprefix("data: ")) for event in events]
+    assert parsed[0] == {"choices": [{"text": "one"}]}
+    assert [event["error"]["code"] for event in parsed[1:]] == ["expert_lost"]
+
+
+async def test_events_that_arrive_in_pieces_are_passed_on_unchanged(world):
+    expert = await world.expert("code")
+    gateway = await world.gateway(world.policy(expert))
+    sent = 'data: {"text":"é\\n"}\n\n: a comment\r\n\r\ndata: [DONE]'.encode()
+
+    async def in_pieces(request):
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for at in range(len(sent)):
+            await response.write(sent[at : at + 1])
+            await asyncio.sleep(0)
+        return response
+
+    expert.trouble = in_pieces
+    async with gateway.post("/v1/completions", ASK | {"model": "code", "stream": True}) as response:
+        assert await response.read() == sent
+
+
 async def test_a_server_that_sends_nothing_is_a_504(world):
     expert = await world.expert("code", hold=asyncio.Event())
     gateway = await world.gateway(world.policy(expert, limits={"timeoutSeconds": 0.5}))

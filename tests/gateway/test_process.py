@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import pathlib
 import signal
@@ -9,6 +10,12 @@ import subprocess
 import sys
 
 import aiohttp
+
+from moe_formats.serve_config import ServeConfig
+from moe_gateway.app import DRAIN_SECONDS
+from moe_operator.builders import gateway as gateway_builder
+from moe_operator.builders import server as server_builder
+from moe_web.listener import LAME_DUCK_SECONDS, LAST_WORDS_SECONDS
 
 PROGRAM = [sys.executable, "-c", "from moe_gateway.app import main; main()"]
 
@@ -65,6 +72,51 @@ async def test_a_stopping_gateway_finishes_streams_and_takes_no_more_requests(wo
             hold.set()
             assert (await response.read()).endswith(b"data: [DONE]\n\n")
         assert await process.wait() == 0
+
+
+async def test_a_gateway_that_stops_tells_clients_to_use_their_connections_no_more(world, free_port):
+    hold = asyncio.Event()
+    policy = world.policy(await world.expert("code", hold=hold))
+    async with _started(world, policy, free_port) as (process, client):
+        async with client.get("/readyz") as response:
+            assert response.headers.get("Connection") != "close"
+        process.send_signal(signal.SIGTERM)
+        answers = set()
+        with contextlib.suppress(aiohttp.ClientConnectionError):
+            while True:
+                async with client.get("/readyz") as response:
+                    answers.add((response.status, response.headers.get("Connection")))
+                await asyncio.sleep(0.01)
+        assert (503, "close") in answers
+        assert await process.wait() == 0
+
+
+async def test_requests_that_outlast_the_drain_are_told_so_before_the_pod_is_killed(world):
+    """aiohttp alone waits for its whole timeout twice and then drops the connection without a word."""
+    expert = await world.expert("code", hold=asyncio.Event())
+    gateway = await world.gateway(world.policy(expert))
+    ask = {"model": "code", "prompt": "x"}
+    whole = asyncio.create_task(gateway.answer("/v1/completions", ask))
+    await expert.begun.wait()
+    async with gateway.post("/v1/completions", ask | {"stream": True}) as response:
+        assert b"one" in await response.content.readline()
+        async with asyncio.timeout(10):
+            await gateway.listener.stop(0.1)
+        events = [event for event in (await response.text()).split("\n\n") if event.strip()]
+    assert [json.loads(event.strip().removeprefix("data: "))["error"]["code"] for event in events] == [
+        "stopping"
+    ]
+    status, headers, answer = await whole
+    assert (status, answer["error"]["code"], headers["Retry-After"]) == (503, "stopping", "1")
+
+
+def test_a_pod_has_time_for_all_that_happens_after_sigterm():
+    spare = 2  # for the process to end
+    after = LAME_DUCK_SECONDS + LAST_WORDS_SECONDS + spare
+    assert after + DRAIN_SECONDS < gateway_builder.GRACE_SECONDS
+    artefact = {"path": "a", "digest": "sha256:" + "0" * 64}
+    config = ServeConfig(expert="e", revision="e-1", artefact=artefact)
+    assert after + config.drain_seconds < server_builder.GRACE_SECONDS
 
 
 async def test_the_operators_port_answers_until_the_last_request_is_done(world, free_port, another_port):

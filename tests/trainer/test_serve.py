@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -15,7 +16,6 @@ import urllib.request
 import aiohttp
 import pytest
 import torch
-from aiohttp import web
 
 from moe_formats.failure import JobError
 from moe_formats.serve_config import ServeConfig
@@ -26,6 +26,7 @@ from moe_trainer.models.preset_model import Model, initialise
 from moe_trainer.serve import Settings, load
 from moe_trainer.storage.manifest import new_folder, read_manifest
 from moe_trainer.text.tokenizer import BOS, EOS, PAD, ByteTokenizer
+from moe_web.listener import Listener
 
 SMALL = ModelConfig(
     vocab_size=259,
@@ -66,9 +67,9 @@ def _config(store, **options):
 class Client:
     """A client of one server."""
 
-    def __init__(self, session, url, server, engine, metrics_url):
+    def __init__(self, session, url, server, engine, metrics_url, listener):
         self.session, self.url, self.server, self.engine = session, url, server, engine
-        self.metrics_url = metrics_url
+        self.metrics_url, self.listener = metrics_url, listener
 
     async def post(self, path, body):
         data = body if isinstance(body, bytes) else json.dumps({"model": "maths"} | body)
@@ -103,17 +104,15 @@ class Client:
 async def running(store, **options):
     server, engine = load(_config(store, **options), store[0])
     engine.start()
-    runners, urls = [], []
-    for app in (server.application(), server.metrics_application()):
-        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=5)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        runners.append(runner)
-        urls.append(f"http://127.0.0.1:{runner.addresses[0][1]}")
+    applications = (server.application(), server.metrics_application())
+    listeners = [Listener(app, host="127.0.0.1", port=0) for app in applications]
+    for listener in listeners:
+        await listener.start()
+    urls = [f"http://127.0.0.1:{listener.port}" for listener in listeners]
     async with aiohttp.ClientSession() as session:
-        yield Client(session, urls[0], server, engine, urls[1])
-    for runner in runners:
-        await runner.cleanup()
+        yield Client(session, urls[0], server, engine, urls[1], listeners[0])
+    for listener in listeners:
+        await listener.stop(5)
     engine.stop()
 
 
@@ -345,6 +344,40 @@ async def test_a_client_that_leaves_frees_its_row(store):
             while client.engine.load().running:
                 await asyncio.sleep(0.005)
         assert (await client.complete(prompt="x", max_tokens=2))["usage"]["completion_tokens"] <= 2
+
+
+async def test_requests_that_outlast_the_drain_are_told_so(client, monkeypatch):
+    """Passes wait until all is over, so both requests are in flight when the time for them ends."""
+    held, model = threading.Event(), client.engine._model
+
+    def passes_wait(*arguments):
+        held.wait(30)
+        return model(*arguments)
+
+    ask = {"prompt": "x", "max_tokens": 250}
+    data = json.dumps({"model": "maths", "stream": True} | ask)
+    async with client.session.post(client.url + "/v1/completions", data=data) as response:
+        await response.content.readline()
+        monkeypatch.setattr(client.engine, "_model", passes_wait)
+        whole = asyncio.create_task(client.post("/v1/completions", ask))
+        async with asyncio.timeout(10):
+            while client.engine.load().running + client.engine.load().waiting < 2:
+                await asyncio.sleep(0.005)
+            await client.listener.stop(0.1)
+        held.set()
+        events = (await response.text()).split("\n\n")
+    assert json.loads(events[-2].removeprefix("data: "))["error"]["code"] == "stopping"
+    status, answer = await whole
+    assert (status, answer["error"]["code"]) == (503, "stopping")
+
+
+async def test_a_body_that_is_not_what_its_encoding_says_is_a_400(client):
+    headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    async with client.session.post(
+        client.url + "/v1/completions", data=b"not gzip at all", headers=headers
+    ) as response:
+        assert response.status == 400
+        assert (await response.json())["error"]["code"] == "unreadable_body"
 
 
 async def test_a_pass_that_fails_is_a_500_and_the_next_request_is_served(client, monkeypatch):

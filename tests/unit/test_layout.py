@@ -15,6 +15,7 @@ PROGRAMS = (
     "operator/moe_operator",
     "trainer/moe_trainer",
     "gateway/moe_gateway",
+    "web/moe_web",
     "client/moe_client",
     "local/moe_local",
 )

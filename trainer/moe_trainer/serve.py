@@ -9,14 +9,12 @@ the process ends with exit code 64 and says why in the termination message.
 import asyncio
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from aiohttp import web
 from pydantic import ValidationError
 
 from moe_formats.failure import JobError, from_exception
@@ -33,11 +31,9 @@ from moe_trainer.server.engine import Engine
 from moe_trainer.storage.committed import Committed
 from moe_trainer.text.tokenizer import Tokenizer
 from moe_trainer.untrusted import is_panic
+from moe_web.listener import Listener, run_until_stopped
 
 log = logging.getLogger(__name__)
-
-#: Seconds for which a stopping server still accepts requests, until its clients have noticed.
-LAME_DUCK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -143,31 +139,19 @@ def _temperature(entry: ServedExpert, store: Path) -> float:
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    server, engine = load(settings.config, settings.store)
+    config = settings.config
+    server, engine = load(config, settings.store)
     engine.start()
-    runners = [await _listen(server.application(), settings, settings.port)]
+    listeners = [Listener(server.application(), host=settings.host, port=settings.port)]
     if settings.metrics_port is not None:
-        runners.append(await _listen(server.metrics_application(), settings, settings.metrics_port))
-    log.info("%s is served on %s:%d", settings.config.revision, settings.host, settings.port)
-    await stopping.wait()
-    log.info("stopping: requests in flight have up to %g s to finish", settings.config.drain_seconds)
-    server.draining = True
-    await asyncio.sleep(LAME_DUCK_SECONDS)
-    for runner in runners:
-        await runner.cleanup()
+        metrics = server.metrics_application()
+        listeners.append(Listener(metrics, host=settings.host, port=settings.metrics_port))
+
+    def stop_taking() -> None:
+        server.draining = True
+
+    await run_until_stopped(listeners, on_stop=stop_taking, drain_seconds=config.drain_seconds)
     engine.stop()
-
-
-async def _listen(app: web.Application, settings: Settings, port: int) -> web.AppRunner:
-    runner = web.AppRunner(
-        app, handler_cancellation=True, shutdown_timeout=settings.config.drain_seconds, access_log=None
-    )
-    await runner.setup()
-    await web.TCPSite(runner, settings.host, port, backlog=512).start()
-    return runner
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ GET  /health
 GET  /metrics                 on a port of its own, for Prometheus only
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import MappingProxyType
@@ -20,6 +21,8 @@ from moe_trainer.server.planning import Plan, Planner, Planning, Served
 from moe_trainer.server.requests import BadRequest
 from moe_trainer.server.responses import DONE, Choice, Json, Piece, envelope, server_sent, usage
 from moe_trainer.text.tokenizer import Tokenizer
+from moe_web.bodies import Bodies, BodyError
+from moe_web.listener import is_cut_off, write
 
 #: Largest request body, in bytes.
 MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -65,11 +68,12 @@ class ExpertServer:
         reader = tokenizer.prompt_reader()
         self._planner = Planner(self._served, tokenizer, reader, max_context)
         self._planning = Planning(reader)
+        self._bodies = Bodies()
         self._started = int(time.time())
 
     def application(self) -> web.Application:
         """Return the aiohttp application for gateways and for probes."""
-        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app = web.Application()
         app.on_response_prepare.append(self._name_revision)
         app.on_cleanup.append(self._close)
         app.add_routes(
@@ -140,7 +144,7 @@ class ExpertServer:
         """Answer a request, whole or as a stream; errors have OpenAI's format."""
         started = time.monotonic()
         try:
-            plan = await self._planning.plan(make_plan, await _read_body(request))
+            plan = await self._planning.plan(make_plan, await self._read_body(request))
             request[_SERVED] = plan.served
             ticket = self._engine.submit(plan.generations)
             if plan.stream:
@@ -156,6 +160,16 @@ class ExpertServer:
             return web.json_response(busy.body, status=429, headers={"Retry-After": "1"})
         except EngineFailed:
             return web.json_response(_FAILED.body, status=500)
+        except asyncio.CancelledError:
+            if not is_cut_off(request):
+                raise  # The client has left.
+            return web.json_response(_STOPPING.body, status=_STOPPING.status, headers={"Retry-After": "1"})
+
+    async def _read_body(self, request: web.Request) -> bytes:
+        try:
+            return await self._bodies.read(request, MAX_BODY_BYTES)
+        except BodyError as error:
+            raise BadRequest(str(error), code=error.code, status=error.status) from None
 
     async def _whole(self, plan: Plan, ticket: Ticket, started: float) -> Json:
         pieces: list[list[Piece]] = [[] for _ in plan.choices]
@@ -177,15 +191,22 @@ class ExpertServer:
         try:
             async for choice, piece in self._pieces(plan, ticket, started):
                 if piece.text or piece.tokens or piece.finish_reason:
-                    await response.write(server_sent(every | {"choices": [plan.shape.piece(choice, piece)]}))
+                    await write(
+                        request, response, server_sent(every | {"choices": [plan.shape.piece(choice, piece)]})
+                    )
             if plan.usage_in_stream:
-                await response.write(server_sent(every | {"choices": [], "usage": usage(plan.choices)}))
-            await response.write(DONE)
+                await write(
+                    request, response, server_sent(every | {"choices": [], "usage": usage(plan.choices)})
+                )
+            await write(request, response, DONE)
         except EngineFailed:
-            await response.write(server_sent(_FAILED.body))
+            await write(request, response, server_sent(_FAILED.body))
+        except asyncio.CancelledError:
+            if not is_cut_off(request):
+                raise  # The client has left.
+            await write(request, response, server_sent(_STOPPING.body))
         finally:
             ticket.cancel()
-        await response.write_eof()
         return response
 
     async def _pieces(
@@ -217,17 +238,13 @@ class ExpertServer:
             metrics.generation_tokens.inc(sum(choice.completion_tokens for choice in plan.choices))
 
 
-async def _read_body(request: web.Request) -> bytes:
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        message = f"the body is larger than {MAX_BODY_BYTES} bytes"
-        raise BadRequest(message, code="request_too_large", status=413) from None
-
-
 #: The key under which a request stores the Expert that answers it.
 _SERVED = web.RequestKey("served", Served)
 
 _FAILED = BadRequest(
     "the model failed while answering; the server's log says why", code="internal_error", status=500
+)
+
+_STOPPING = BadRequest(
+    "the server stops, and the time for requests in flight is over: try again", code="stopping", status=503
 )

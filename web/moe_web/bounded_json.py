@@ -1,0 +1,54 @@
+"""Reads JSON from outside, within limits of depth and number.
+
+A megabyte of brackets becomes a hundred megabytes of objects, and more once something validates each of them. So values
+are counted in the text, before any is made.
+"""
+
+import json
+import re
+from typing import Any
+
+#: Deepest nesting of lists and objects.
+MAX_DEPTH = 64
+#: Most values in one text: enough for 250,000 token ids.
+MAX_VALUES = 262_144
+
+#: A string, or the start of one that does not end.
+_STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_BRACKET = re.compile(r"[\[\]{}]")
+
+
+class JsonError(ValueError):
+    """The text is not JSON, or exceeds a limit; the message says which."""
+
+
+def parse(data: bytes) -> Any:
+    """Return the value of a JSON text in UTF-8; raises JsonError."""
+    try:
+        text = data.decode("utf-8-sig", "surrogatepass")
+        _check(text)
+        return json.loads(text, parse_constant=_no_number)
+    except RecursionError:
+        raise JsonError(f"it is nested more than {MAX_DEPTH} deep") from None
+    except UnicodeDecodeError as error:
+        raise JsonError(f"byte {error.start} is not UTF-8") from None
+    except JsonError:
+        raise
+    except ValueError as error:
+        raise JsonError(str(error)) from None
+
+
+def _check(text: str) -> None:
+    bare = _STRING.sub("", text)
+    values = bare.count(",") + bare.count("[") + bare.count("{") + 1
+    if values > MAX_VALUES:
+        raise JsonError(f"it has {values} values; at most {MAX_VALUES} are read")
+    depth = 0
+    for match in _BRACKET.finditer(bare):
+        depth += 1 if match[0] in "[{" else -1
+        if depth > MAX_DEPTH:
+            raise JsonError(f"it is nested more than {MAX_DEPTH} deep")
+
+
+def _no_number(name: str) -> None:
+    raise JsonError(f"{name} is not a number that JSON knows")
