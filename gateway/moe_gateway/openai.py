@@ -5,12 +5,22 @@ Everything else in a request is passed on unchanged.
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, ValidationError
+from pydantic import (
+    BaseModel,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    Tag,
+    ValidationError,
+)
 
 from moe_formats.routing_policy import Limits
+from moe_web import bounded_json
 
 Endpoint = Literal["completions", "chat/completions", "route"]
 
@@ -62,14 +72,53 @@ class Call:
         return json.dumps(self.body | {"model": model}, ensure_ascii=False).encode("utf-8", "replace")
 
 
+# Lists end at their first error, and the kind of a value is decided by its first element before anything is validated:
+# an error object for each element and each branch of a union would take a thousand times the body's memory.
+
+
+def _kind_of_prompt(value: object) -> str | None:
+    if isinstance(value, list):
+        first = value[0] if value else ""
+        if isinstance(first, list):
+            return "many_ids"
+        return "many" if isinstance(first, str) else "ids" if type(first) is int else None
+    return "one" if isinstance(value, str) else None
+
+
+def _kind_of_content(value: object) -> str | None:
+    return "said" if isinstance(value, str) else "parts" if isinstance(value, list) else None
+
+
+_Ids = Annotated[list[StrictInt], Field(fail_fast=True)]
+_Prompt = Annotated[
+    Annotated[StrictStr, Tag("one")]
+    | Annotated[list[StrictStr], Field(fail_fast=True), Tag("many")]
+    | Annotated[_Ids, Tag("ids")]
+    | Annotated[list[_Ids], Field(fail_fast=True), Tag("many_ids")],
+    Discriminator(
+        _kind_of_prompt,
+        custom_error_type="prompt",
+        custom_error_message="give a text, a list of texts, a list of token ids, or a list of such lists",
+    ),
+]
+
+
 class _Part(BaseModel):
     type: StrictStr
     text: StrictStr | None = None
 
 
+_Content = Annotated[
+    Annotated[StrictStr, Tag("said")] | Annotated[list[_Part], Field(fail_fast=True), Tag("parts")],
+    Discriminator(
+        _kind_of_content, custom_error_type="content", custom_error_message="give a text, or a list of parts"
+    ),
+]
+
+
 class _Message(BaseModel):
     role: StrictStr
-    content: StrictStr | list[_Part] | None = None
+    content: _Content | None = None
 
     def text(self) -> str:
         if isinstance(self.content, list):
@@ -81,8 +130,8 @@ class _Fields(BaseModel):
     """The fields that the gateway reads, for all endpoints together."""
 
     model: StrictStr = ""
-    prompt: StrictStr | list[StrictStr] | list[StrictInt] | list[list[StrictInt]] | None = None
-    messages: list[_Message] | None = Field(default=None, min_length=1)
+    prompt: _Prompt | None = None
+    messages: Annotated[list[_Message], Field(fail_fast=True, min_length=1)] | None = None
     max_tokens: StrictInt | None = Field(default=None, ge=0)
     max_completion_tokens: StrictInt | None = Field(default=None, ge=0)
     stream: StrictBool | None = None
@@ -117,9 +166,9 @@ def parse_call(endpoint: Endpoint, data: bytes, limits: Limits) -> Call:
 
 def _json_object(data: bytes) -> dict[str, Any]:
     try:
-        body = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ApiError(400, f"the body is not JSON: {error}") from None
+        body = bounded_json.parse(data)
+    except bounded_json.JsonError as error:
+        raise ApiError(400, f"the body is not JSON that can be read: {error}") from None
     if not isinstance(body, dict):
         raise ApiError(400, f"the body must be a JSON object, not {type(body).__name__}")
     return body
@@ -154,9 +203,10 @@ def _routed_text(fields: _Fields, said: list[str]) -> str | None:
 
 def _bad_field(error: ValidationError) -> ApiError:
     first = error.errors(include_url=False, include_input=False)[0]
-    # The location also contains the branches of a union, as types; a client knows only its own fields.
+    # The location also contains the kinds of prompts and contents; a client knows only its own fields.
     path = [str(part) for part in first["loc"] if isinstance(part, int) or part in _FIELD_NAMES]
-    return ApiError(400, f"{'.'.join(path)}: {first['msg']}", param=path[0])
+    what = "Input should be an object" if first["type"] == "model_type" else first["msg"]
+    return ApiError(400, f"{'.'.join(path)}: {what}", param=path[0])
 
 
 _FIELD_NAMES = {*_Fields.model_fields, *_Message.model_fields, *_Part.model_fields}

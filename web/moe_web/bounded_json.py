@@ -1,7 +1,7 @@
 """Reads JSON from outside, within limits of depth and number.
 
-A megabyte of brackets becomes a hundred megabytes of objects, and more once something validates each of them. So values
-are counted in the text, before any is made.
+A megabyte of brackets becomes a hundred megabytes of objects, and more once something validates each of them. So what
+separates values is counted in the text, before any is made.
 """
 
 import json
@@ -10,8 +10,8 @@ from typing import Any
 
 #: Deepest nesting of lists and objects.
 MAX_DEPTH = 64
-#: Most values in one text: enough for 250,000 token ids.
-MAX_VALUES = 262_144
+#: Most commas and opening brackets in one text, outside of strings: enough for 250,000 token ids.
+MAX_MARKS = 262_144
 
 #: A string, or the start of one that does not end.
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
@@ -40,9 +40,9 @@ def parse(data: bytes) -> Any:
 
 def _check(text: str) -> None:
     bare = _STRING.sub("", text)
-    values = bare.count(",") + bare.count("[") + bare.count("{") + 1
-    if values > MAX_VALUES:
-        raise JsonError(f"it has {values} values; at most {MAX_VALUES} are read")
+    marks = bare.count(",") + bare.count("[") + bare.count("{")
+    if marks > MAX_MARKS:
+        raise JsonError(f"it has {marks} commas and opening brackets; at most {MAX_MARKS} are read")
     depth = 0
     for match in _BRACKET.finditer(bare):
         depth += 1 if match[0] in "[{" else -1

@@ -1,6 +1,7 @@
 """Reading requests at the border: whatever comes is a call or a 400 that says why."""
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -77,3 +78,72 @@ def test_the_routed_text_of_a_chat_is_what_the_user_says_or_else_everything():
 
     assert text_of(("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "c")) == "a\nc"
     assert text_of(("system", "s"), ("assistant", "b")) == "s\nb"
+
+
+@pytest.mark.parametrize(
+    ("field", "data"),
+    [
+        ("prompt", b'{"model": "pool", "prompt": [' + b"{}," * 120_000 + b"{}]}"),
+        ("prompt", b'{"model": "pool", "prompt": [' + b"[1]," * 120_000 + b'["x"]]}'),
+        ("prompt", b'{"model": "pool", "prompt": [' + b'["x"],' * 120_000 + b"[1]]}"),
+        ("prompt", b'{"model": "pool", "prompt": [' + b"1," * 250_000 + b'"x"]}'),
+        ("prompt", b'{"model": "pool", "prompt": [' + b'"",' * 250_000 + b"1]}"),
+        ("messages", b'{"model": "pool", "messages": [' + b"{}," * 120_000 + b"{}]}"),
+        (
+            "messages",
+            b'{"model": "pool", "messages": [{"role": "user", "content": [' + b"1," * 200_000 + b"1]}]}",
+        ),
+        (None, b'{"model": "pool", "prompt": [' + b"[]," * 340_000 + b"[]]}"),
+        (None, b'{"model": "pool", "prompt": ' + b"[" * 1_000_000 + b"}"),
+    ],
+    ids=[
+        "objects",
+        "last list",
+        "lists of texts",
+        "last id",
+        "last text",
+        "messages",
+        "parts",
+        "too many",
+        "too deep",
+    ],
+)
+def test_a_megabyte_that_is_wrong_everywhere_is_refused_at_its_first_error(field, data):
+    """An error object for each element and each branch of a union took a gigabyte."""
+    tracemalloc.start()
+    with pytest.raises(ApiError) as caught:
+        parse_call("route", data, LIMITS)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (caught.value.status, caught.value.body["error"]["param"]) == (400, field)
+    assert peak < 100 * len(data)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ([1, 2, "x"], "prompt.2: Input should be a valid integer"),
+        (["x", 1], "prompt.1: Input should be a valid string"),
+        ([[1, 2], [3, None]], "prompt.1.1: Input should be a valid integer"),
+        ([[1], "x"], "prompt.1: Input should be a valid list"),
+        ([{}], "prompt: give a text, a list of texts, a list of token ids, or a list of such lists"),
+        ({"text": "x"}, "prompt: give a text, a list of texts, a list of token ids, or a list of such lists"),
+        (True, "prompt: give a text, a list of texts, a list of token ids, or a list of such lists"),
+    ],
+)
+def test_the_error_of_a_prompt_is_that_of_the_kind_that_it_is(prompt, message):
+    with pytest.raises(ApiError) as caught:
+        parse_call("route", json.dumps({"prompt": prompt}).encode(), LIMITS)
+    assert str(caught.value) == message
+
+
+def test_the_error_of_content_is_that_of_the_kind_that_it_is():
+    for content, message in (
+        ([{"type": "text"}, {"type": 3}], "messages.0.content.1.type: Input should be a valid string"),
+        (["x"], "messages.0.content.0: Input should be an object"),
+        (3, "messages.0.content: give a text, or a list of parts"),
+    ):
+        body = {"messages": [{"role": "user", "content": content}]}
+        with pytest.raises(ApiError) as caught:
+            parse_call("route", json.dumps(body).encode(), LIMITS)
+        assert str(caught.value).startswith(message)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_web.bounded_json import MAX_DEPTH, MAX_VALUES, JsonError, parse
+from moe_web.bounded_json import MAX_DEPTH, MAX_MARKS, JsonError, parse
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -38,8 +38,8 @@ def test_other_bytes_are_an_error_that_says_what_is_wrong(data):
     [
         ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), "nested more than 64 deep"),
         ('{"a":' * 100_000, "nested more than 64 deep"),
-        ("[" + "{}," * MAX_VALUES + "{}]", "values; at most 262144 are read"),
-        ("[" + "0," * MAX_VALUES + "0]", "values; at most 262144 are read"),
+        ("[" + "{}," * MAX_MARKS + "{}]", "commas and opening brackets; at most 262144 are read"),
+        ("[" + "0," * MAX_MARKS + "0]", "commas and opening brackets; at most 262144 are read"),
         ("NaN", "NaN is not a number"),
         ("[1, -Infinity]", "-Infinity is not a number"),
         ("1" * 5000, "digits"),
@@ -52,7 +52,7 @@ def test_what_exceeds_a_limit_is_an_error(text, message):
 
 
 def test_brackets_and_commas_inside_of_strings_do_not_count():
-    text = '\\"[{,' * MAX_VALUES
+    text = '\\"[{,' * MAX_MARKS
     assert parse(json.dumps([text, text]).encode()) == [text, text]
     assert parse(("[" * MAX_DEPTH + '"]"' + "]" * MAX_DEPTH).encode())
 
