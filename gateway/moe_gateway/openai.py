@@ -37,18 +37,23 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after: int | None = None,
+        may_retry: bool = True,
     ) -> None:
-        """Describe what is wrong; `param` names the field, if it is a field."""
+        """Describe what is wrong; `param` names the field, if it is a field.
+
+        Without `may_retry` OpenAI's clients are asked not to send the request again by themselves.
+        """
         super().__init__(message)
         self.status = status
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
         self.code = code or kind
-        self.retry_after = retry_after
+        self.headers = {"Retry-After": str(retry_after)} if retry_after is not None else {}
+        if not may_retry:
+            self.headers["x-should-retry"] = "false"
 
     def response(self) -> web.Response:
         """Return the HTTP answer."""
-        headers = {"Retry-After": str(self.retry_after)} if self.retry_after is not None else {}
-        return web.json_response(self.body, status=self.status, headers=headers)
+        return web.json_response(self.body, status=self.status, headers=self.headers)
 
 
 @dataclass(frozen=True)
