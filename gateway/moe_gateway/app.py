@@ -25,7 +25,7 @@ from moe_formats.addresses import OUTSIDE_A_CLUSTER
 from moe_formats.routing_policy import Limits
 from moe_gateway.backends import Asking, Backends
 from moe_gateway.balancer import Balancer
-from moe_gateway.conversations import conversation_of
+from moe_gateway.conversations import Conversation, conversation_of
 from moe_gateway.decision import Decision
 from moe_gateway.keys import ApiKeys
 from moe_gateway.metrics import Metrics
@@ -152,13 +152,15 @@ class Gateway:
         body = await self._read_body(request, limits)
         with self._counted(limits.max_concurrency):
             call = parse_call(endpoint, body, limits)
-            conversation = conversation_of(call, request.headers.get("x-moe-conversation"))
+            conversation = conversation_of(
+                call, request.headers.get("x-moe-conversation"), request[RECORD].caller
+            )
             asking = Asking(request[REQUEST_ID])
             decision = await self._decide(call, loaded, conversation, asking)
             return await self._proxy.forward(request, call, decision, loaded, asking)
 
     async def _decide(
-        self, call: Call, loaded: LoadedPolicy, conversation: str | None, asking: Asking
+        self, call: Call, loaded: LoadedPolicy, conversation: Conversation | None, asking: Asking
     ) -> Decision:
         started = time.monotonic()
         decision = await self._routing.decide(call, loaded, conversation, asking)

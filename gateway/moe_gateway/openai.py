@@ -60,13 +60,13 @@ class ApiError(Exception):
 class Call:
     """One request, as far as routing needs to understand it.
 
-    `text` is what the request is routed by: the prompt, or what the user says in a chat. `opening` is the first
-    user message of a chat and `turns` the number of user messages. `body` is passed on to the Expert.
+    `text` is what the request is routed by: the prompt, or what the user says in a chat. `messages` are the roles and
+    texts of a chat, and `turns` is the number of messages of the user. `body` is passed on to the Expert.
     """
 
     model: str
     text: str | None
-    opening: str | None
+    messages: tuple[tuple[str, str], ...]
     turns: int
     user: str | None
     stream: bool
@@ -161,7 +161,7 @@ def parse_call(endpoint: Endpoint, data: bytes, limits: Limits) -> Call:
     return Call(
         model=fields.model,
         text=_routed_text(fields, said),
-        opening=said[0] if said else None,
+        messages=tuple((message.role, message.text()) for message in fields.messages or ()),
         turns=len(said),
         user=fields.user,
         stream=bool(fields.stream),

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from moe_formats.routing_policy import RoutedExpert
 from moe_gateway.backends import Asking, Backends, Question
-from moe_gateway.conversations import Conversations
+from moe_gateway.conversations import Conversation, Conversations
 from moe_gateway.decision import Decision
 from moe_gateway.openai import ApiError, Call
 from moe_gateway.policy_file import LoadedPolicy
@@ -27,11 +27,11 @@ class Routing:
         self._conversations = Conversations()
 
     async def decide(
-        self, call: Call, loaded: LoadedPolicy, conversation: str | None, asking: Asking
+        self, call: Call, loaded: LoadedPolicy, conversation: Conversation | None, asking: Asking
     ) -> Decision:
         """Return the decision for a call.
 
-        `conversation` is the key under which later turns find this decision again.
+        `conversation` says where later turns find this decision again.
 
         Raises ApiError: 404 for a model that does not exist, 400 for a prompt that cannot be routed.
         """
@@ -48,7 +48,6 @@ class Routing:
         decision = self._conversations.settle(
             conversation,
             await STRATEGIES[policy.strategy](call.text, context),
-            begins=call.turns == 1,
             margin=policy.stickiness_margin,
             serving=loaded.expert_names,
         )
