@@ -23,23 +23,27 @@ from aiohttp import web
 
 from moe_formats.addresses import OUTSIDE_A_CLUSTER
 from moe_formats.routing_policy import Limits
-from moe_gateway.backends import Backends
+from moe_gateway.backends import Asking, Backends
 from moe_gateway.balancer import Balancer
-from moe_gateway.conversations import conversation_of
+from moe_gateway.conversations import Conversation, conversation_of
 from moe_gateway.decision import Decision
 from moe_gateway.keys import ApiKeys
 from moe_gateway.metrics import Metrics
 from moe_gateway.openai import ApiError, Call, Endpoint, parse_call
 from moe_gateway.policy_file import LoadedPolicy, PolicyFile
-from moe_gateway.proxy import Proxy
+from moe_gateway.proxy import RECORD, Proxy
+from moe_gateway.record import CLIENT_LEFT, Record
 from moe_gateway.routing import Routing, model_names
 from moe_web.bodies import Bodies, BodyError
-from moe_web.listener import Listener, is_cut_off, run_until_stopped
+from moe_web.listener import REQUEST_ID, Listener, is_cut_off, run_until_stopped
 
 log = logging.getLogger(__name__)
 
 #: Seconds that requests in flight get to finish after SIGTERM; the pod's grace period is longer.
 DRAIN_SECONDS = 50.0
+
+#: A handler of a request that has passed the checks of all of them.
+Guarded = Callable[[web.Request, LoadedPolicy], Awaitable[web.StreamResponse]]
 
 
 class Gateway:
@@ -63,45 +67,51 @@ class Gateway:
             web.post("/v1/chat/completions", self._guarded(self._complete)),
             web.post("/v1/route", self._guarded(self._route)),
             web.get("/v1/models", self._guarded(self._models)),
-            web.route("*", "/v1/{rest:.*}", self._guarded(self._unknown)),
+            web.route("*", r"/v1/{rest:[\s\S]*}", self._guarded(self._unknown)),
             web.get("/healthz", self._healthz),
             web.get("/readyz", self._readyz),
-            web.route("*", "/{rest:.*}", self._nowhere),
+            web.route("*", r"/{rest:[\s\S]*}", self._nowhere),
         ]
 
     def metrics_routes(self) -> list[web.AbstractRouteDef]:
         """Return the endpoints for the operator and for Prometheus, which clients must not reach."""
         return [web.get("/policy", self._policy), web.get("/metrics", self._exposition)]
 
-    def _guarded(
-        self, handler: Callable[[web.Request, LoadedPolicy], Awaitable[web.StreamResponse]]
-    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """Wrap a handler: check key and readiness first, and give errors OpenAI's shape."""
+    def _guarded(self, handler: Guarded) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Wrap a handler: check key and readiness first, give errors OpenAI's shape, and record how the request ends."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
+            record = Record(request[REQUEST_ID], request.method, request.path)
+            request[RECORD] = record
+            status = CLIENT_LEFT
             try:
-                self._keys.check(request.headers.get("Authorization"))
-                loaded = self.policies.current
-                if loaded is None:
-                    raise ApiError(
-                        503,
-                        f"no routing policy yet: {self.policies.error}",
-                        kind="server_error",
-                        retry_after=1,
-                    )
-                return await handler(request, loaded)
-            except ApiError as error:
-                return self._refuse(error)
-            except asyncio.CancelledError:
-                if not is_cut_off(request):
-                    raise  # The client has left.
-                return self._refuse(_stopping())
+                response = await self._answer(request, handler, record)
+                status = response.status
+                return response
+            except (asyncio.CancelledError, ConnectionResetError):
+                record.fails(CLIENT_LEFT, "client_left")
+                raise
+            finally:
+                record.end(status, self._metrics)
 
         return guarded
 
-    def _refuse(self, error: ApiError) -> web.Response:
-        self._metrics.rejected.labels(error.code).inc()
-        return error.response()
+    async def _answer(self, request: web.Request, handler: Guarded, record: Record) -> web.StreamResponse:
+        try:
+            record.caller = self._keys.check(request.headers.get("Authorization"))
+            loaded = self.policies.current
+            if loaded is None:
+                message = f"no routing policy yet: {self.policies.error}"
+                raise ApiError(503, message, kind="server_error", retry_after=1)
+            return await handler(request, loaded)
+        except ApiError as error:
+            failure = error
+        except asyncio.CancelledError:
+            if not is_cut_off(request):
+                raise
+            failure = _stopping()
+        record.fails(failure.status, failure.code)
+        return failure.response()
 
     async def _read_body(self, request: web.Request, limits: Limits) -> bytes:
         """Return the body. It takes no place while it arrives, so that slow clients keep out nobody."""
@@ -137,19 +147,23 @@ class Gateway:
             self._metrics.in_flight.set(self._in_flight)
 
     async def _complete(self, request: web.Request, loaded: LoadedPolicy) -> web.StreamResponse:
-        started = time.monotonic()
         endpoint: Endpoint = "completions" if request.path == "/v1/completions" else "chat/completions"
         limits = loaded.policy.limits
         body = await self._read_body(request, limits)
         with self._counted(limits.max_concurrency):
             call = parse_call(endpoint, body, limits)
-            conversation = conversation_of(call, request.headers.get("x-moe-conversation"))
-            decision = await self._decide(call, loaded, conversation)
-            return await self._proxy.forward(request, call, decision, loaded, started)
+            conversation = conversation_of(
+                call, request.headers.get("x-moe-conversation"), request[RECORD].caller
+            )
+            asking = Asking(request[REQUEST_ID])
+            decision = await self._decide(call, loaded, conversation, asking)
+            return await self._proxy.forward(request, call, decision, loaded, asking)
 
-    async def _decide(self, call: Call, loaded: LoadedPolicy, conversation: str | None) -> Decision:
+    async def _decide(
+        self, call: Call, loaded: LoadedPolicy, conversation: Conversation | None, asking: Asking
+    ) -> Decision:
         started = time.monotonic()
-        decision = await self._routing.decide(call, loaded, conversation)
+        decision = await self._routing.decide(call, loaded, conversation, asking)
         self._metrics.routing_seconds.labels(decision.strategy).observe(time.monotonic() - started)
         if decision.confidence is not None:
             self._metrics.confidence.labels(decision.expert).observe(decision.confidence)
@@ -160,7 +174,8 @@ class Gateway:
         limits = loaded.policy.limits
         body = await self._read_body(request, limits)
         with self._counted(limits.max_concurrency):
-            decision = await self._routing.decide(parse_call("route", body, limits), loaded, None)
+            call, asking = parse_call("route", body, limits), Asking(request[REQUEST_ID])
+            decision = await self._routing.decide(call, loaded, None, asking)
         expert = loaded.policy.expert(decision.expert)
         absent = {"complexity": f"the strategy {loaded.policy.strategy} does not measure it"}
         if decision.confidence is None:

@@ -3,12 +3,13 @@
 A completion changes nothing on a server, so a request may be sent again until the first byte of an answer has
 arrived. This lets revisions change without a failed request: if a connection is refused or dropped, or a server is
 about to stop (503), the request goes to whatever address the policy names by then. But a request that servers
-keep dropping may be what kills them, so it is given up after a few drops.
+keep dropping may be what kills them, so it is given up after a few drops, whichever Experts they were of.
 """
 
 import asyncio
+import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -21,9 +22,10 @@ from moe_gateway.balancer import Balancer, Replica
 
 #: Seconds that a request tries to reach a replica that answers.
 PATIENCE_SECONDS = 5.0
-#: Seconds between two attempts when every replica has been tried.
-PAUSE_SECONDS = 0.1
-#: How often a request may be dropped after it was sent before it is given up.
+#: Seconds before the replicas are tried again when every one of them has been: the first pause, and the longest.
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 1.0
+#: How often a client's request may be dropped after it was sent before it is given up.
 MAX_DROPS = 3
 #: Seconds after which a connection that is not accepted counts as refused.
 CONNECT_SECONDS = 1.0
@@ -31,6 +33,10 @@ CONNECT_SECONDS = 1.0
 
 class Unreachable(Exception):
     """No replica of the Expert answered in time; the message says what was tried."""
+
+
+class GivenUp(Unreachable):
+    """Servers dropped the request MAX_DROPS times, so it may be what ends them and is sent no more."""
 
 
 class TooSlow(Exception):
@@ -47,12 +53,24 @@ class _Dropped(_Unanswered):
 
 @dataclass(frozen=True)
 class Question:
-    """A request to an Expert's server; with `whole` the entire answer is awaited, not only its beginning."""
+    """A request to an Expert's server; with `whole` the entire answer is awaited, not only its beginning.
+
+    `most_tokens` is how many tokens the server may generate where the body does not say; None: as many as it likes.
+    """
 
     path: str
     body: bytes
     whole: bool
     read_seconds: float
+    most_tokens: int | None = None
+
+
+@dataclass
+class Asking:
+    """One client's request: its id, and how often servers have dropped it so far, also those that only scored it."""
+
+    request_id: str
+    drops: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,36 +99,46 @@ class Backends:
 
     @asynccontextmanager
     async def ask(
-        self, target: Callable[[], RoutedExpert], question: Question, *, patience_seconds: float
+        self,
+        target: Callable[[], RoutedExpert],
+        question: Question,
+        asking: Asking,
+        *,
+        patience_seconds: float,
     ) -> AsyncIterator[Answer]:
         """Yield the first answer that begins; leaving the block discards the rest of it.
 
         `target` is called again for every attempt, so it can return a newer revision. With a patience of 0 every
         replica is tried once.
 
-        Raises Unreachable or TooSlow.
+        Raises Unreachable, GivenUp or TooSlow.
         """
         with ExitStack() as held:
-            answer = await self._search(target, question, patience_seconds, held)
+            answer = await self._search(target, question, asking, patience_seconds, held)
             held.callback(answer.response.close)
             yield answer
 
     async def _search(
-        self, target: Callable[[], RoutedExpert], question: Question, patience: float, held: ExitStack
+        self,
+        target: Callable[[], RoutedExpert],
+        question: Question,
+        asking: Asking,
+        patience: float,
+        held: ExitStack,
     ) -> Answer:
         """Try one replica after another; the request counts as in flight until `held` is closed."""
         deadline = time.monotonic() + patience
         tried: set[Replica] = set()
         trouble: _Unanswered = _Unanswered("its host name has no address")
-        attempts = drops = 0
-        while drops < MAX_DROPS:
+        attempts, pauses = 0, _pauses()
+        while asking.drops < MAX_DROPS:
             expert = target()
             replica = await self._pick(expert, tried)
             if replica is None:
                 if time.monotonic() >= deadline:
                     raise Unreachable(f"no server of {expert.name} answered in {patience:g} s: {trouble}")
                 tried.clear()
-                await asyncio.sleep(PAUSE_SECONDS)
+                await asyncio.sleep(next(pauses))
                 continue
             attempts += 1
             if attempts > 1:
@@ -118,24 +146,32 @@ class Backends:
             try:
                 with ExitStack() as attempt:
                     attempt.enter_context(self._balancer.in_flight(replica))
-                    answer = await self._begin(expert, replica, question)
+                    answer = await self._begin(expert, replica, question, asking)
                     held.push(attempt.pop_all())
                     return answer
             except _Unanswered as error:
                 trouble = error
                 tried.add(replica)
                 self._balancer.failed(replica)
-                drops += isinstance(error, _Dropped)
-        raise Unreachable(f"{drops} servers of {target().name} dropped the request: {trouble}")
+                asking.drops += isinstance(error, _Dropped)
+        raise GivenUp(f"{asking.drops} servers of {target().name} dropped the request: {trouble}")
 
     async def _pick(self, expert: RoutedExpert, tried: set[Replica]) -> Replica | None:
         url = URL(expert.url)
         return await self._balancer.pick(url.host or "", url.port or 80, avoid=tried)
 
-    async def _begin(self, expert: RoutedExpert, replica: Replica, question: Question) -> Answer:
+    async def _begin(
+        self, expert: RoutedExpert, replica: Replica, question: Question, asking: Asking
+    ) -> Answer:
         """Send the request to one replica and wait for the first bytes of its answer."""
         timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=question.read_seconds)
-        headers = {"Host": URL(expert.url).authority, "Content-Type": "application/json"}
+        headers = {
+            "Host": URL(expert.url).authority,
+            "Content-Type": "application/json",
+            "x-request-id": asking.request_id,
+        }
+        if question.most_tokens is not None:
+            headers["x-moe-max-tokens"] = str(question.most_tokens)
         url = f"{replica.url}{question.path}"
         with ExitStack() as opened:
             try:
@@ -155,6 +191,17 @@ class Backends:
                 raise _Dropped(f"{replica.url}: {error or type(error).__name__}") from None
             opened.pop_all()
             return Answer(expert, response, first)
+
+
+def _pauses() -> Iterator[float]:
+    """Yield the seconds to wait before each round of attempts: twice as long each time, each a little shortened by chance.
+
+    Without it, every request that waits would ask a server that is stopping ten times per second, all at once.
+    """
+    pause = FIRST_PAUSE_SECONDS
+    while True:
+        yield pause * random.uniform(0.5, 1.0)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 def _check_is_meant(expert: RoutedExpert, response: aiohttp.ClientResponse) -> None:

@@ -20,10 +20,13 @@ class ApiKeys:
         self._version: tuple[int, ...] | None = None
         self._hashes: tuple[bytes, ...] = ()
 
-    def check(self, authorization: str | None) -> None:
-        """Raise ApiError (401) unless the Authorization header carries a known key."""
+    def check(self, authorization: str | None) -> str | None:
+        """Return a name for the caller, made from the hash of its key; None if there are no keys.
+
+        Raises ApiError (401) unless the Authorization header carries a known key.
+        """
         if self._path is None:
-            return
+            return None
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             raise _unauthorised("give an API key in the header `Authorization: Bearer <key>`")
@@ -31,6 +34,7 @@ class ApiKeys:
         known = [hmac.compare_digest(offered, stored) for stored in self._stored(self._path)]
         if not any(known):
             raise _unauthorised("this API key is not known")
+        return offered.hex()[:12]
 
     def _stored(self, path: Path) -> tuple[bytes, ...]:
         try:

@@ -15,7 +15,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "moe_gateway_requests",
-            "Requests answered by an Expert, by how the Expert was chosen and the HTTP status.",
+            "Requests that an Expert began to answer, by how the Expert was chosen and how the request ended: the HTTP "
+            "status, or 499 if the client left, 502, 503 or 504 if a stream broke off, was cut off or stalled.",
             ("expert", "strategy", "code"),
             registry=self.registry,
         )

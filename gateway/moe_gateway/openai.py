@@ -37,31 +37,36 @@ class ApiError(Exception):
         param: str | None = None,
         code: str | None = None,
         retry_after: int | None = None,
+        may_retry: bool = True,
     ) -> None:
-        """Describe what is wrong; `param` names the field, if it is a field."""
+        """Describe what is wrong; `param` names the field, if it is a field.
+
+        Without `may_retry` OpenAI's clients are asked not to send the request again by themselves.
+        """
         super().__init__(message)
         self.status = status
         self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
         self.code = code or kind
-        self.retry_after = retry_after
+        self.headers = {"Retry-After": str(retry_after)} if retry_after is not None else {}
+        if not may_retry:
+            self.headers["x-should-retry"] = "false"
 
     def response(self) -> web.Response:
         """Return the HTTP answer."""
-        headers = {"Retry-After": str(self.retry_after)} if self.retry_after is not None else {}
-        return web.json_response(self.body, status=self.status, headers=headers)
+        return web.json_response(self.body, status=self.status, headers=self.headers)
 
 
 @dataclass(frozen=True)
 class Call:
     """One request, as far as routing needs to understand it.
 
-    `text` is what the request is routed by: the prompt, or what the user says in a chat. `opening` is the first
-    user message of a chat and `turns` the number of user messages. `body` is passed on to the Expert.
+    `text` is what the request is routed by: the prompt, or what the user says in a chat. `messages` are the roles and
+    texts of a chat, and `turns` is the number of messages of the user. `body` is passed on to the Expert.
     """
 
     model: str
     text: str | None
-    opening: str | None
+    messages: tuple[tuple[str, str], ...]
     turns: int
     user: str | None
     stream: bool
@@ -156,7 +161,7 @@ def parse_call(endpoint: Endpoint, data: bytes, limits: Limits) -> Call:
     return Call(
         model=fields.model,
         text=_routed_text(fields, said),
-        opening=said[0] if said else None,
+        messages=tuple((message.role, message.text()) for message in fields.messages or ()),
         turns=len(said),
         user=fields.user,
         stream=bool(fields.stream),

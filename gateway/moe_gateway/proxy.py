@@ -1,18 +1,27 @@
 """Passes an Expert's answer on to the client, as a whole or as a stream."""
 
 import asyncio
-import time
 from functools import partial
 
 import aiohttp
 from aiohttp import web
 
 from moe_formats.routing_policy import RoutedExpert
-from moe_gateway.backends import PATIENCE_SECONDS, Answer, Backends, Question, TooSlow, Unreachable
+from moe_gateway.backends import (
+    PATIENCE_SECONDS,
+    Answer,
+    Asking,
+    Backends,
+    GivenUp,
+    Question,
+    TooSlow,
+    Unreachable,
+)
 from moe_gateway.decision import Decision
 from moe_gateway.metrics import Metrics
 from moe_gateway.openai import ApiError, Call
 from moe_gateway.policy_file import LoadedPolicy, PolicyFile
+from moe_gateway.record import Record
 from moe_gateway.strategies.context import in_its_place
 from moe_web.event_stream import EventTooLarge, WholeEvents, event
 from moe_web.listener import is_cut_off, write
@@ -21,6 +30,9 @@ from moe_web.listener import is_cut_off, write
 PATIENCE_BEFORE_FALLBACK_SECONDS = 2.0
 #: Seconds after which a client should ask again for an Expert of which no server is ready.
 NOT_READY_RETRY_SECONDS = 5
+
+#: The key under which a request has its Record.
+RECORD = web.RequestKey("record", Record)
 
 
 class Proxy:
@@ -33,28 +45,26 @@ class Proxy:
         self._metrics = metrics
 
     async def forward(
-        self, request: web.Request, call: Call, decision: Decision, loaded: LoadedPolicy, started: float
+        self, request: web.Request, call: Call, decision: Decision, loaded: LoadedPolicy, asking: Asking
     ) -> web.StreamResponse:
         """Return the Expert's answer, or the fallback's if no server answers a routed request.
-
-        `started` is the monotonic time at which the request arrived.
 
         Raises ApiError: 503 if no server is ready or answers, 504 if one sends nothing for too long.
         """
         instead = in_its_place(loaded.policy, decision, f"no server of {decision.expert} answers")
         if not self._newest(decision.expert, loaded).is_ready:
             if instead is not None:
-                return await self.forward(request, call, instead, loaded, started)
+                return await self.forward(request, call, instead, loaded, asking)
             raise _not_ready(decision.expert)
         patience = PATIENCE_SECONDS if instead is None else PATIENCE_BEFORE_FALLBACK_SECONDS
         try:
-            return await self._forward_to(request, call, decision, loaded, started, patience)
+            return await self._forward_to(request, call, decision, loaded, asking, patience)
+        except GivenUp as error:
+            raise _unreachable(error, again=False) from None
         except Unreachable as error:
             if instead is not None:
-                return await self.forward(request, call, instead, loaded, started)
-            raise ApiError(
-                503, str(error), kind="server_error", code="expert_unreachable", retry_after=1
-            ) from None
+                return await self.forward(request, call, instead, loaded, asking)
+            raise _unreachable(error, again=True) from None
         except TooSlow as error:
             raise ApiError(504, str(error), kind="server_error", code="timeout") from None
 
@@ -64,25 +74,25 @@ class Proxy:
         call: Call,
         decision: Decision,
         loaded: LoadedPolicy,
-        started: float,
+        asking: Asking,
         patience: float,
     ) -> web.StreamResponse:
-        name, limits = decision.expert, loaded.policy.limits
+        name, limits, record = decision.expert, loaded.policy.limits, request[RECORD]
         question = Question(
-            request.path, call.body_for(name), whole=not call.stream, read_seconds=limits.timeout_seconds
+            request.path,
+            call.body_for(name),
+            whole=not call.stream,
+            read_seconds=limits.timeout_seconds,
+            most_tokens=limits.max_tokens,
         )
         target = partial(self._newest, name, loaded)
-        async with self._backends.ask(target, question, patience_seconds=patience) as answer:
-            self._metrics.first_byte_seconds.labels(name).observe(time.monotonic() - started)
+        async with self._backends.ask(target, question, asking, patience_seconds=patience) as answer:
+            record.answering(name, answer.expert.revision, decision.strategy, stream=call.stream)
+            self._metrics.first_byte_seconds.labels(name).observe(record.first_byte_seconds or 0)
             headers = _headers(answer, decision, loaded)
-            response: web.StreamResponse
             if call.stream:
-                response = await _stream(request, answer, headers)
-            else:
-                response = web.Response(body=answer.first, status=answer.response.status, headers=headers)
-        self._metrics.requests.labels(name, decision.strategy, str(answer.response.status)).inc()
-        self._metrics.seconds.labels(name).observe(time.monotonic() - started)
-        return response
+                return await _stream(request, answer, headers)
+            return web.Response(body=answer.first, status=answer.response.status, headers=headers)
 
     def _newest(self, name: str, loaded: LoadedPolicy) -> RoutedExpert:
         """Return the Expert's entry in the current policy, or else in the policy that it was chosen by."""
@@ -99,6 +109,17 @@ def _not_ready(expert: str) -> ApiError:
         kind="server_error",
         code="expert_not_ready",
         retry_after=NOT_READY_RETRY_SECONDS,
+    )
+
+
+def _unreachable(error: Unreachable, *, again: bool) -> ApiError:
+    return ApiError(
+        503,
+        str(error),
+        kind="server_error",
+        code="expert_unreachable",
+        retry_after=1 if again else None,
+        may_retry=again,
     )
 
 
@@ -130,21 +151,19 @@ async def _stream(request: web.Request, answer: Answer, headers: dict[str, str])
             await _pass_on(request, response, events.take(chunk))
         await _pass_on(request, response, events.rest())
     except aiohttp.SocketTimeoutError:
-        await _write_error(request, response, "the answer stalled for too long", "timeout")
+        await _break_off(request, response, 504, "timeout", "the answer stalled for too long")
     except EventTooLarge:
-        await _write_error(request, response, "the answer has an event that is too large", "expert_lost")
+        await _break_off(request, response, 502, "expert_lost", "the answer has an event that is too large")
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as error:
         if request.transport is None:
-            return response  # The client has gone, not the server.
-        await _write_error(
-            request, response, f"the answer broke off: {error or type(error).__name__}", "expert_lost"
-        )
+            raise ConnectionResetError("the client has left") from None
+        message = f"the answer broke off: {error or type(error).__name__}"
+        await _break_off(request, response, 502, "expert_lost", message)
     except asyncio.CancelledError:
         if not is_cut_off(request):
             raise  # The client has left.
-        await _write_error(
-            request, response, "the gateway stops, and the time for answers is over", "stopping"
-        )
+        message = "the gateway stops, and the time for answers is over"
+        await _break_off(request, response, 503, "stopping", message)
     return response
 
 
@@ -153,5 +172,9 @@ async def _pass_on(request: web.Request, response: web.StreamResponse, data: byt
         await write(request, response, data)
 
 
-async def _write_error(request: web.Request, response: web.StreamResponse, message: str, code: str) -> None:
-    await write(request, response, event(ApiError(502, message, kind="server_error", code=code).body))
+async def _break_off(
+    request: web.Request, response: web.StreamResponse, outcome: int, code: str, message: str
+) -> None:
+    """End a stream with an error event, and record how it ended: its status has been sent long before."""
+    request[RECORD].fails(outcome, code)
+    await write(request, response, event(ApiError(outcome, message, kind="server_error", code=code).body))

@@ -1,11 +1,12 @@
 """Finds the Expert for a call: pinned by name, or chosen by the pool's strategy."""
 
 import json
+from functools import partial
 from http import HTTPStatus
 
 from moe_formats.routing_policy import RoutedExpert
-from moe_gateway.backends import Backends, Question
-from moe_gateway.conversations import Conversations
+from moe_gateway.backends import Asking, Backends, Question
+from moe_gateway.conversations import Conversation, Conversations
 from moe_gateway.decision import Decision
 from moe_gateway.openai import ApiError, Call
 from moe_gateway.policy_file import LoadedPolicy
@@ -25,10 +26,12 @@ class Routing:
         self._backends = backends
         self._conversations = Conversations()
 
-    async def decide(self, call: Call, loaded: LoadedPolicy, conversation: str | None) -> Decision:
+    async def decide(
+        self, call: Call, loaded: LoadedPolicy, conversation: Conversation | None, asking: Asking
+    ) -> Decision:
         """Return the decision for a call.
 
-        `conversation` is the key under which later turns find this decision again.
+        `conversation` says where later turns find this decision again.
 
         Raises ApiError: 404 for a model that does not exist, 400 for a prompt that cannot be routed.
         """
@@ -41,11 +44,10 @@ class Routing:
             experts = ", ".join(model_names(loaded)[1:])
             message = f"prompt: token ids cannot be routed; give text, or name one of: {experts}"
             raise ApiError(400, message, param="prompt")
-        context = Context(policy, loaded.table, self._log_likelihood)
+        context = Context(policy, loaded.table, partial(self._log_likelihood, asking))
         decision = self._conversations.settle(
             conversation,
             await STRATEGIES[policy.strategy](call.text, context),
-            begins=call.turns == 1,
             margin=policy.stickiness_margin,
             serving=loaded.expert_names,
         )
@@ -54,11 +56,11 @@ class Routing:
             return decision
         return in_its_place(policy, decision, f"no server of {decision.expert} is ready") or decision
 
-    async def _log_likelihood(self, expert: RoutedExpert, text: str) -> float:
+    async def _log_likelihood(self, asking: Asking, expert: RoutedExpert, text: str) -> float:
         """Return log p(text) in nats: ask the server to echo the prompt with log-probabilities and generate nothing."""
         body = {"model": expert.name, "prompt": text, "max_tokens": 0, "echo": True, "logprobs": 0}
         question = Question("/v1/completions", json.dumps(body).encode(), whole=True, read_seconds=60)
-        async with self._backends.ask(lambda: expert, question, patience_seconds=0) as answer:
+        async with self._backends.ask(lambda: expert, question, asking, patience_seconds=0) as answer:
             if answer.response.status != HTTPStatus.OK:
                 raise NotScored(f"{expert.name} answered {answer.response.status}")
             logprobs = json.loads(answer.first)["choices"][0]["logprobs"]["token_logprobs"]

@@ -371,6 +371,24 @@ async def test_requests_that_outlast_the_drain_are_told_so(client, monkeypatch):
     assert (status, answer["error"]["code"]) == (503, "stopping")
 
 
+async def test_the_gateways_most_tokens_hold_for_a_request_that_names_no_number(client):
+    """Left out, `max_tokens` of a chat is all that the context has room for, and that of a completion is 16."""
+    chat = {"model": "maths", "messages": [{"role": "user", "content": "x"}]}
+    for path, body in (
+        ("/v1/chat/completions", chat),
+        ("/v1/completions", {"model": "maths", "prompt": "x"}),
+    ):
+        for most, expected in ((None, None), ("5", 5), ("many", None), ("9999", None)):
+            headers = {} if most is None else {"x-moe-max-tokens": most}
+            async with client.session.post(
+                client.url + path, json=body | {"seed": 1}, headers=headers
+            ) as response:
+                answer = await response.json()
+            assert response.status == 200, answer
+            tokens = answer["usage"]["completion_tokens"]
+            assert tokens == expected if expected else tokens > 5
+
+
 async def test_a_body_that_is_not_what_its_encoding_says_is_a_400(client):
     headers = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
     async with client.session.post(

@@ -3,7 +3,7 @@
 import json
 
 from moe_formats.routing_policy import Limits
-from moe_gateway.conversations import Conversations, conversation_of
+from moe_gateway.conversations import Conversation, Conversations, conversation_of
 from moe_gateway.decision import Decision
 from moe_gateway.openai import parse_call
 
@@ -15,12 +15,14 @@ def _decision(expert, probabilities):
 
 
 A = _decision("a", {"a": 0.9, "b": 0.1})
+A_BARELY = _decision("a", {"a": 0.6, "b": 0.4})
 B_BARELY = _decision("b", {"a": 0.4, "b": 0.6})
 B_CLEARLY = _decision("b", {"a": 0.1, "b": 0.9})
 
 
 def _settle(conversations, decision, key="k", begins=False, serving=SERVING):
-    return conversations.settle(key, decision, begins=begins, margin=0.3, serving=serving)
+    conversation = Conversation(key, None if begins else key) if key is not None else None
+    return conversations.settle(conversation, decision, margin=0.3, serving=serving)
 
 
 def test_a_small_lead_does_not_move_a_conversation_and_a_large_one_does():
@@ -71,17 +73,67 @@ def _call(endpoint="chat/completions", **body):
     return parse_call(endpoint, json.dumps({"model": "pool"} | body).encode(), Limits())
 
 
-def test_a_chat_is_known_by_its_first_user_message_and_its_user():
-    first = {"role": "user", "content": "hello"}
-    later = [{"role": "system", "content": "be brief"}, first, {"role": "assistant", "content": "hi"}]
-    key = conversation_of(_call(messages=[first], user="u1"), None)
-    assert key == conversation_of(_call(messages=later, user="u1"), None)
-    assert key != conversation_of(_call(messages=[first], user="u2"), None)
-    assert key != conversation_of(_call(messages=[{"role": "user", "content": "bye"}], user="u1"), None)
-    assert "hello" not in key
+def _turns(*said, **fields):
+    """The calls of a conversation: each has all messages so far. `said` are the user's words and the answers in turn."""
+    roles = ("user", "assistant")
+    messages = [{"role": roles[index % 2], "content": text} for index, text in enumerate(said)]
+    return [_call(messages=messages[: index + 1], **fields) for index in range(0, len(messages), 2)]
+
+
+def test_each_turn_of_a_chat_finds_the_one_before():
+    first, second, third = (conversation_of(call, None) for call in _turns("hello", "hi", "and?", "so", "ok"))
+    assert first.before is None
+    assert (second.before, third.before) == (first.turn, second.turn)
+    assert len({first.turn, second.turn, third.turn}) == 3
+    assert "hello" not in first.turn
+
+
+def test_a_message_of_the_system_and_messages_of_tools_belong_to_the_conversation():
+    messages = [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "hello"},
+        {"role": "assistant", "content": None, "tool_calls": []},
+        {"role": "tool", "content": "42"},
+    ]
+    asked, answered = _call(messages=messages[:2]), _call(messages=messages)
+    assert conversation_of(answered, None).before == conversation_of(asked, None).turn
+    assert conversation_of(asked, None).turn != conversation_of(_call(messages=messages[1:2]), None).turn
+
+
+def test_strangers_who_begin_with_the_same_words_do_not_move_each_other():
+    conversations = Conversations()
+    ours, theirs = _turns("hi", "hello", "a", "b", "c"), _turns("hi", "hello", "x", "y", "z")
+    _settle_call(conversations, ours[0], A), _settle_call(conversations, theirs[0], A)
+    assert _settle_call(conversations, theirs[1], B_CLEARLY).expert == "b"
+    assert _settle_call(conversations, ours[1], B_BARELY).expert == "a"
+    assert _settle_call(conversations, theirs[2], A_BARELY).expert == "b"
+    assert _settle_call(conversations, ours[2], B_BARELY).expert == "a"
+
+
+def test_callers_with_different_keys_never_share_a_conversation():
+    calls = [*_turns("hi", "hello", "a"), _call("completions", prompt="x")]
+    for header in (None, "c1"):
+        for call in calls:
+            one, other = (conversation_of(call, header, caller) for caller in ("one", "other"))
+            assert (one is None and other is None) or one.turn != other.turn
+    by_user = [conversation_of(_turns("hi", user=user)[0], None).turn for user in ("u1", "u2", None)]
+    assert len(set(by_user)) == 3
+
+
+def test_where_a_message_ends_is_part_of_it():
+    def key(*contents):
+        return conversation_of(_call(messages=[{"role": "user", "content": text} for text in contents]), None)
+
+    assert key("ab", "c").turn != key("a", "bc").turn
+    assert key('a", "user').turn != key("a", "").turn
+
+
+def _settle_call(conversations, call, decision):
+    return conversations.settle(conversation_of(call, None), decision, margin=0.3, serving=SERVING)
 
 
 def test_a_clients_own_id_comes_first_and_a_plain_completion_has_none():
     completion = _call("completions", prompt="x", user="u1")
     assert conversation_of(completion, None) is None
     assert conversation_of(completion, "c1") == conversation_of(_call("completions", prompt="y"), "c1")
+    assert conversation_of(completion, "c1").before == conversation_of(completion, "c1").turn

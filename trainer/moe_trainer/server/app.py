@@ -9,6 +9,7 @@ GET  /metrics                 on a port of its own, for Prometheus only
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from aiohttp import web
@@ -145,6 +146,7 @@ class ExpertServer:
         started = time.monotonic()
         try:
             plan = await self._planning.plan(make_plan, await self._read_body(request))
+            plan = _capped(plan, request.headers.get("x-moe-max-tokens", ""))
             request[_SERVED] = plan.served
             ticket = self._engine.submit(plan.generations)
             if plan.stream:
@@ -236,6 +238,14 @@ class ExpertServer:
         finally:
             ticket.cancel()
             metrics.generation_tokens.inc(sum(choice.completion_tokens for choice in plan.choices))
+
+
+def _capped(plan: Plan, most: str) -> Plan:
+    """Return a plan that generates no more tokens than the gateway allows, which refuses a body that asks for more."""
+    if not (most.isascii() and most.isdigit()):
+        return plan
+    capped = [replace(item, max_tokens=min(item.max_tokens, int(most))) for item in plan.generations]
+    return replace(plan, generations=capped)
 
 
 #: The key under which a request stores the Expert that answers it.
