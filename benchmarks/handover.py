@@ -218,7 +218,7 @@ def _start_server(folder: Path, number: int) -> tuple[RoutedExpert, "subprocess.
     torch.set_num_threads(1)
     model = Model(preset("tiny"))
     initialise(model, seed=number)
-    digest = checkpoint_format.write(folder / f"a{number}", model, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(folder, f"a{number}", model, ByteTokenizer(), "{}")
     served = ServedArtefact(path=f"a{number}", digest=digest)
     config = ServeConfig(expert="code", revision=f"code-{number}", artefact=served)
     port = _free_port()

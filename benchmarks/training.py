@@ -290,7 +290,7 @@ def _weights(job: TrainJob, folder: Path) -> str:
 
 def _checkpoints(run: Run, folder: Path) -> Checkpoints:
     trained = Trained(run.model, run.optimizer, run.balancer, run.processes)
-    return Checkpoints(folder, training_inputs(run.job), trained)
+    return Checkpoints(folder.parent, folder.name, training_inputs(run.job), trained)
 
 
 def _train_here(run: Run, folder: Path) -> float:

@@ -25,6 +25,12 @@ MAX_LINKS = 40
 #: Most characters of a name in a message: the rest of the message has to fit into a headline.
 MAX_NAME = 240
 
+#: Most bytes of one key of a ConfigMap or Secret. Kubernetes allows 1 MiB for all keys together.
+MOUNTED_BYTES = 4 << 20
+
+#: Number, time of the last change and size of a file: if they are the same, so are its bytes.
+Version = tuple[int, int, int]
+
 _ON_THE_WAY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LISTED = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -82,11 +88,19 @@ class Root:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def folder(self, path: str) -> "Root":
-        """Return a folder beneath this one, as a root of its own: links beneath it may not lead out of that."""
+    def fileno(self) -> int:
+        """Return the descriptor of the folder, to which paths can be relative (``dir_fd``); it cannot be read or synced."""
+        return self._descriptor
+
+    def folder(self, path: str, *, links: bool = True) -> "Root":
+        """Return a folder beneath this one, as a root of its own: links beneath it may not lead out of that.
+
+        Raises RefusedError (PathNotAllowed) if the path leads out of the root, or leads through a link and ``links`` is
+        false; FileNotFoundError, NotADirectoryError and other OSErrors as ``open`` does.
+        """
         found = object.__new__(Root)
         found.name = f"{self.name}/{printable(path)}"
-        found._descriptor = self._descend(path, _ON_THE_WAY, links=True)
+        found._descriptor = self._descend(path, _ON_THE_WAY, links=links)
         found._place = None
         return found
 
@@ -231,37 +245,28 @@ class Root:
         return f"{self.name}/{printable(path)}"
 
 
-def open_file(path: Path) -> io.BufferedReader:
-    """Open a regular file for reading whose folder is trusted; raises what ``Root.descriptor`` raises."""
-    with Root(path.parent) as folder:
-        return folder.open(path.name)
+def read_mounted(path: Path) -> tuple[bytes, Version]:
+    """Return the bytes of a key of a mounted ConfigMap or Secret, and their version.
 
-
-def read_file(path: Path, limit: int | None = None) -> bytes:
-    """Return the bytes of a regular file whose folder is trusted, at most ``limit``; raises what ``open_file`` raises."""
-    with open_file(path) as file:
-        return file.read(-1 if limit is None else limit)
-
-
-def append_to(path: Path) -> io.BufferedWriter:
-    """Open a regular file whose folder is trusted for appending; it is created if there is nothing yet.
-
-    Raises RefusedError (PathNotAllowed) for a link, or for anything else that is no regular file.
+    Kubernetes mounts each key as a link to a folder within the mount, and replaces all keys at once by another folder. So
+    links are followed as long as they stay in the key's folder. Raises RefusedError (PathNotAllowed) for anything but a
+    regular file there, and for one with more than MOUNTED_BYTES.
     """
-    flags = (
-        os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    )
-    try:
-        descriptor = os.open(path, flags, 0o666)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise _not_appended(path, os.lstat(path).st_mode) from None
-        raise
-    mode = os.fstat(descriptor).st_mode
-    if not stat.S_ISREG(mode):
-        os.close(descriptor)
-        raise _not_appended(path, mode)
-    return os.fdopen(descriptor, "ab")
+    with Root(path.parent) as mount, mount.open(path.name) as file:
+        data = file.read(MOUNTED_BYTES + 1)
+        if len(data) > MOUNTED_BYTES:
+            raise RefusedError.at(
+                printable(path.name),
+                f"has more than {MOUNTED_BYTES:,} bytes",
+                "remove what is not needed in it",
+            )
+        return data, _version(os.fstat(file.fileno()))
+
+
+def mounted_version(path: Path) -> Version:
+    """Return the version of what ``read_mounted`` reads; raises the same for a path that leads out of its folder."""
+    with Root(path.parent) as mount:
+        return _version(mount.stat(path.name))
 
 
 def printable(name: str) -> str:
@@ -278,10 +283,8 @@ def kind_of(mode: int) -> str:
     return _KINDS.get(stat.S_IFMT(mode), "of an unknown kind")
 
 
-def _not_appended(path: Path, mode: int) -> RefusedError:
-    return RefusedError.at(
-        printable(path.name), f"is {kind_of(mode)}", "only regular files are written here; remove it"
-    )
+def _version(status: os.stat_result) -> Version:
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _target(part: str, parent: int) -> str | None:

@@ -2,22 +2,23 @@
 
 import hashlib
 import hmac
-import os
 from pathlib import Path
 
+from moe_formats.beneath import RefusedError, Version, mounted_version, read_mounted
 from moe_gateway.openai import ApiError
 
 
 class ApiKeys:
     """The keys in a file, one per line; `#` begins a comment. The file is read again whenever it changes.
 
-    Only hashes of the keys stay in memory. A file that is missing or empty admits nobody.
+    Only hashes of the keys stay in memory. A file that is missing or empty admits nobody, nor does what is no regular file of
+    the folder that it is in, such as a mounted Secret.
     """
 
     def __init__(self, path: Path | None) -> None:
         """Read keys from `path`; None admits everybody."""
         self._path = path
-        self._version: tuple[int, ...] | None = None
+        self._version: Version | None = None
         self._hashes: tuple[bytes, ...] = ()
 
     def check(self, authorization: str | None) -> str | None:
@@ -38,14 +39,12 @@ class ApiKeys:
 
     def _stored(self, path: Path) -> tuple[bytes, ...]:
         try:
-            status = os.stat(path)
-            version = (status.st_ino, status.st_mtime_ns, status.st_size)
-            if version != self._version:
-                lines = path.read_text(encoding="utf-8").splitlines()
-                keys = [line.split("#", 1)[0].strip() for line in lines]
+            if mounted_version(path) != self._version:
+                data, version = read_mounted(path)
+                keys = [line.split("#", 1)[0].strip() for line in data.decode().splitlines()]
                 self._hashes = tuple(_hash(key) for key in keys if key)
                 self._version = version
-        except (OSError, UnicodeDecodeError):
+        except (OSError, RefusedError, UnicodeDecodeError):
             self._hashes, self._version = (), None
         return self._hashes
 

@@ -1,13 +1,13 @@
 """The routing policy on disk, and the one that the gateway uses.
 
 The file is a key of a mounted ConfigMap, which Kubernetes replaces by swapping a link; a cheap `stat` four times a
-second notices it. A new policy takes over in one assignment once it is read and valid and its table is loaded.
-Until then the last good policy stays in use, and the reason is reported.
+second notices it. It must be a regular file of that mount, and is never waited for (moe_formats/beneath.py). A new policy
+takes over in one assignment once it is read and valid and its table is loaded. Until then the last good policy stays in
+use, and the reason is reported.
 """
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from moe_formats import ngram_table
-from moe_formats.beneath import LeadsOutError, RefusedError, Root
+from moe_formats.beneath import LeadsOutError, RefusedError, Root, Version, mounted_version, read_mounted
 from moe_formats.format import digest_of
 from moe_formats.routing_policy import DistilledTable, RoutingPolicy, parse_routing_policy
 from moe_gateway.strategies.context import Table
@@ -61,7 +61,7 @@ class PolicyFile:
         self._path = path
         self._store = store
         self._on_load = on_load
-        self._settled: tuple[int, ...] | None = None
+        self._settled: Version | None = None
         self._tables: dict[str, Table] = {}
         self.current: LoadedPolicy | None = None
         self.error: str | None = f"{path} has not been read yet"
@@ -74,14 +74,13 @@ class PolicyFile:
     def refresh(self) -> None:
         """Check the file once, and use the policy in it if that is new and good."""
         try:
-            status = os.stat(self._path)
-            version = (status.st_ino, status.st_mtime_ns, status.st_size)
-            if version == self._settled:
+            if mounted_version(self._path) == self._settled:
                 return
-            self._load(self._path.read_text(encoding="utf-8"))
+            data, version = read_mounted(self._path)
+            self._load(data.decode())
             self._settled = version
             self._report(None)
-        except (BadPolicy, OSError, UnicodeDecodeError) as error:
+        except (BadPolicy, RefusedError, OSError, UnicodeDecodeError) as error:
             self._settled = None  # The table may still arrive, so this version is tried again.
             self._report(str(error))
 

@@ -1,6 +1,9 @@
 """A policy that changes under way: no request fails, and a bad one changes nothing."""
 
 import asyncio
+import os
+
+import pytest
 
 
 async def _load(gateway, stop, failures, seen):
@@ -111,3 +114,84 @@ async def test_a_gateway_without_a_policy_is_not_ready_until_one_comes(world):
         while (await gateway.get("/readyz"))["status"] != "ready":
             await asyncio.sleep(0.02)
     assert (await gateway.answer("/v1/completions", {"model": "pool", "prompt": "x"}))[0] == 200
+
+
+def mount(folder, number, **keys):
+    """Mount keys as the kubelet does: links through `..data`, which is replaced at once."""
+    (folder / f"..{number}").mkdir()
+    for name, text in keys.items():
+        (folder / f"..{number}" / name).write_text(text)
+        if not (folder / name).is_symlink():
+            (folder / name).unlink(missing_ok=True)
+            (folder / name).symlink_to(f"..data/{name}")
+    (folder / "..data_tmp").symlink_to(f"..{number}")
+    (folder / "..data_tmp").rename(folder / "..data")
+
+
+async def test_policy_and_keys_are_read_through_the_links_of_a_mount(world, digest, tmp_path):
+    expert = await world.expert("code")
+    first, second = world.policy(expert), world.policy(expert, pool="renamed")
+    gateway = await world.gateway(first, keys=tmp_path / "keys")
+    mount(tmp_path, 1, **{"policy.json": second.to_json(), "keys": "sesame\n"})
+    await gateway.wait_for_policy(digest(second))
+    mount(tmp_path, 2, **{"policy.json": first.to_json(), "keys": "another\n"})
+    await gateway.wait_for_policy(digest(first))
+    for key, expected in (("sesame", 401), ("another", 200)):
+        headers = {"Authorization": f"Bearer {key}"}
+        answered = await gateway.answer("/v1/completions", {"model": "pool", "prompt": "x"}, headers=headers)
+        assert answered[0] == expected
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("pipe", "policy.json is a named pipe"),
+        ("link out", "policy.json is a link that leads out"),
+        ("folder", "policy.json is a directory"),
+        ("too large", "policy.json has more than 4,194,304 bytes"),
+    ],
+)
+async def test_whatever_takes_the_place_of_a_policy_changes_nothing_and_holds_nothing_up(
+    world, digest, tmp_path, kind, said
+):
+    policy = world.policy(await world.expert("code"))
+    gateway = await world.gateway(policy)
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.write_text(policy.model_copy(update={"pool": "evil"}).to_json())
+    gateway.policy_path.unlink()
+    match kind:
+        case "pipe":
+            os.mkfifo(gateway.policy_path)
+        case "link out":
+            gateway.policy_path.symlink_to(outside)
+        case "folder":
+            gateway.policy_path.mkdir()
+        case "too large":
+            gateway.policy_path.write_text(policy.to_json() + " " * (4 << 20))
+    async with asyncio.timeout(10):
+        while said not in str((await gateway.policy())["error"]):
+            await asyncio.sleep(0.02)
+    assert (await gateway.policy())["digest"] == digest(policy)
+    assert (await gateway.answer("/v1/completions", {"model": "pool", "prompt": "x"}))[0] == 200
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", ["pipe", "link out", "folder", "too large"])
+async def test_whatever_takes_the_place_of_the_keys_admits_nobody_and_holds_nothing_up(world, tmp_path, kind):
+    keys, outside = tmp_path / "keys", tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.write_text("sesame\n")
+    match kind:
+        case "pipe":
+            os.mkfifo(keys)
+        case "link out":
+            keys.symlink_to(outside)
+        case "folder":
+            keys.mkdir()
+        case "too large":
+            keys.write_text("sesame\n" + "#" * (4 << 20))
+    gateway = await world.gateway(world.policy(await world.expert("code")), keys=keys)
+    headers = {"Authorization": "Bearer sesame"}
+    answered = await gateway.answer("/v1/completions", {"model": "pool", "prompt": "x"}, headers=headers)
+    assert answered[0] == 401
+    assert (await gateway.get("/healthz"))["status"] == "ok"

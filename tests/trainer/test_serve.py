@@ -24,7 +24,8 @@ from moe_trainer.models.generation_config import set_temperature, temperature_of
 from moe_trainer.models.preset_config import ModelConfig
 from moe_trainer.models.preset_model import Model, initialise
 from moe_trainer.serve import Settings, load
-from moe_trainer.storage.manifest import new_folder, read_manifest
+from moe_trainer.storage.committing import new_folder
+from moe_trainer.storage.manifest import read_manifest
 from moe_trainer.text.tokenizer import BOS, EOS, PAD, ByteTokenizer
 from moe_web.listener import Listener
 
@@ -53,7 +54,7 @@ def store(tmp_path_factory):
     initialise(model, seed=5)
     with torch.no_grad():
         model.embed_tokens.weight.mul_(20)
-    digest = checkpoint_format.write(folder / "a1", model, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(folder, "a1", model, ByteTokenizer(), "{}")
     return folder, digest, model.eval()
 
 
@@ -549,10 +550,10 @@ async def test_a_request_without_a_temperature_is_sampled_at_the_artefacts_or_th
     async with running(store, temperature=0) as client:
         assert (await client.complete(**ask))["choices"] == greedy
         assert (await client.complete(**ask, temperature=1))["choices"] == hot["choices"]
-    with new_folder(tmp_path / "a1", "artefact") as working:
+    with new_folder(tmp_path, "a1", "artefact") as working:
         checkpoint_format.write_files(working, model, ByteTokenizer())
         set_temperature(working, 0)
-    async with running((tmp_path, read_manifest(tmp_path / "a1")[1], model)) as client:
+    async with running((tmp_path, read_manifest(tmp_path, "a1")[1], model)) as client:
         assert (await client.complete(**ask))["choices"] == greedy
 
 

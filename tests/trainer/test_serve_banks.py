@@ -21,7 +21,7 @@ from moe_trainer.text.tokenizer import ByteTokenizer
 def store(tmp_path_factory):
     """A store with a base and two banks: the folder, and each artefact by its Expert."""
     folder = tmp_path_factory.mktemp("store")
-    digest = checkpoint_format.write(folder / "base", everywhere_random(Model(SMALL)), ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(folder, "base", everywhere_random(Model(SMALL)), ByteTokenizer(), "{}")
     return with_banks(folder, ArtefactRef(revision="general-1", path="base", digest=digest))
 
 
@@ -103,7 +103,7 @@ async def test_each_expert_is_sampled_at_its_own_temperature(store):
 
 def test_what_cannot_be_served_together_is_refused(store):
     model = everywhere_random(Model(SMALL.model_copy(update={"rope_theta": 50.0})))
-    digest = checkpoint_format.write(store[0] / "other", model, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(store[0], "other", model, ByteTokenizer(), "{}")
     other = {"expert": "other", "revision": "other-1", "artefact": {"path": "other", "digest": digest}}
     with pytest.raises(JobError, match="other is not the base of the banks"):
         load(ServeConfig(**other, banks=[entry(store, "code")]), store[0])

@@ -70,7 +70,7 @@ async def pool(tmp_path):
     async with contextlib.AsyncExitStack() as stack:
         routed = []
         for name, model in models.items():
-            digest = checkpoint_format.write(tmp_path / name, model, ByteTokenizer(), "{}")
+            digest = checkpoint_format.write(tmp_path, name, model, ByteTokenizer(), "{}")
             config = ServeConfig(
                 expert=name, revision=f"{name}-1", artefact={"path": name, "digest": digest}, max_batch=4
             )

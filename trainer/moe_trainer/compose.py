@@ -14,7 +14,7 @@ from moe_trainer.environment import Environment
 from moe_trainer.methods import checkpoint_format
 from moe_trainer.methods.composition import compose
 from moe_trainer.storage.committed import Committed
-from moe_trainer.storage.manifest import is_committed
+from moe_trainer.storage.committing import is_committed
 
 
 class ComposeReport(Format):
@@ -30,11 +30,10 @@ class ComposeReport(Format):
 def run(job: ComposeJob, environment: Environment) -> ComposeHeadline:
     """Compose, or find that it was done before, and return the headline."""
     path = store.composition(job.pool_uid, digest_of(job.to_json()))
-    folder = environment.store / path
-    if not is_committed(folder):
+    if not is_committed(environment.store, path):
         made = compose(environment.store, [(bank.path, bank.digest) for bank in job.banks])
         report = ComposeReport(job=job, base=made.base, in_layer_experts=made.visible_ME.shape[1])
-        checkpoint_format.write(folder, made.model, made.tokenizer, report.to_json())
+        checkpoint_format.write(environment.store, path, made.model, made.tokenizer, report.to_json())
     with Committed(environment.store, path) as held:
         held.verify()
         report_text = held.read(checkpoint_format.REPORT)

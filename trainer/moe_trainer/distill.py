@@ -26,8 +26,9 @@ from moe_trainer.environment import Environment
 from moe_trainer.evaluation.matrix import Array
 from moe_trainer.evaluation.segments import scorer_version
 from moe_trainer.statistics.bootstrap import seed_of
-from moe_trainer.storage import manifest
 from moe_trainer.storage.committed import Committed
+from moe_trainer.storage.committing import new_folder
+from moe_trainer.storage.files import write_file
 
 TABLE = "table.json"
 REPORT = "report.json"
@@ -106,9 +107,9 @@ def cross_fitted(
 def _commit(job: DistillJob, root: Path, table: bytes, report: DistillReport) -> DistillHeadline:
     digest = digest_of(table)
     folder = store.table(job.pool_uid, digest)
-    with manifest.new_folder(root / folder, "table") as working:
-        manifest.write_file(working / TABLE, table)
-        manifest.write_file(working / REPORT, report.to_json().encode())
+    with new_folder(root, folder, "table") as working:
+        write_file(working / TABLE, table)
+        write_file(working / REPORT, report.to_json().encode())
     with Committed(root, folder) as held:  # the same table may have been committed before
         held.verify()
         found = held.read(REPORT)

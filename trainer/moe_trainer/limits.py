@@ -76,6 +76,25 @@ ITEMS_BYTES = 256 << 20
 #: allows 30).
 COMBINING_MARKS = 30
 
+# -- a pool's store --------------------------------------------------------------------------------------------------
+
+#: Largest manifest of a committed folder, in bytes. Each file takes about 150; the largest checkpoints have 1,000 files.
+MANIFEST_BYTES = 16 << 20
+
+#: Largest file of a store that is read into memory at once: a cell, a report, the items of an evaluator, in bytes. Items
+#: have up to ITEMS_BYTES characters, of up to four bytes each.
+STORED_BYTES = 2 << 30
+
+#: Longest line of ``documents.jsonl``, in bytes. A conversation has up to RECORD_BYTES, of which each byte takes up to six
+#: as JSON, and an entry for each message.
+DOCUMENT_BYTES = 256 << 20
+
+#: Longest line of ``fingerprints.jsonl``, ``clusters.jsonl`` or the pool's registry, in bytes. Ours have about 850.
+FINGERPRINT_BYTES = 4096
+
+#: Largest list of an Expert's holdouts (``windows.jsonl``), in bytes. Each takes about 250.
+WINDOWS_BYTES = 16 << 20
+
 # -- models ----------------------------------------------------------------------------------------------------------
 
 #: Largest ``config.json``, ``generation_config.json``, ``tokenizer_config.json`` or config of an adapter, in bytes. Real

@@ -60,7 +60,7 @@ from moe_trainer.snapshots.layout import (
 from moe_trainer.snapshots.splitting import assign
 from moe_trainer.snapshots.training_side import commit_training_side, source_weights
 from moe_trainer.storage.committed import Committed, opened
-from moe_trainer.storage.manifest import is_committed
+from moe_trainer.storage.committing import is_committed
 
 
 def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
@@ -80,7 +80,7 @@ def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
             intake.read(job, environment)
             digest = data_digest(job, intake)
             folder = store.snapshot(job.pool_uid, job.expert.uid, digest)
-            if is_committed(environment.store / folder):
+            if is_committed(environment.store, folder):
                 print(f"data {digest}: this snapshot exists already", flush=True)
                 with Committed(environment.store, folder) as held:
                     held.verify()
@@ -156,20 +156,20 @@ def headline(root: Path, folder: str) -> SnapshotHeadline:
 def _make(job: SnapshotJob, intake: Intake, digest: Digest, root: Path, scratch: Path) -> None:
     record_scheme(root, job.pool_uid, intake.scheme)
     places, seen = _place(job, intake, root)
-    registry = root / store.held_out_registry(job.pool_uid)
-    append_to_registry(registry, intake.catalogue, seen[places.held_out[seen]], places)
-    clusters = root / store.clusters(job.pool_uid, job.expert.uid)
-    write_clusters(clusters, intake.catalogue, seen, places, intake.scheme)
+    registry = store.held_out_registry(job.pool_uid)
+    append_to_registry(root, registry, intake.catalogue, seen[places.held_out[seen]], places)
+    clusters = store.clusters(job.pool_uid, job.expert.uid)
+    write_clusters(root, clusters, intake.catalogue, seen, places, intake.scheme)
     found = _add_window(job, intake, places, root, scratch)
     training = intake.kept[~places.held_out[intake.kept]]
-    excluded = _like_held_out(intake, training, registry)
+    excluded = _like_held_out(intake, training, root, registry)
     commit_training_side(job, intake, places, training[~excluded], digest, found, root)
 
 
 def _place(job: SnapshotJob, intake: Intake, root: Path) -> tuple[Placement, Rows]:
     """Return the placement of all rows, and the rows of all documents that the Expert has ever seen, each once."""
-    clusters = root / store.clusters(job.pool_uid, job.expert.uid)
-    known, known_places = read_clusters(clusters, intake.catalogue, intake.scheme)
+    clusters = store.clusters(job.pool_uid, job.expert.uid)
+    known, known_places = read_clusters(root, clusters, intake.catalogue, intake.scheme)
     places = Placement.nowhere(len(intake.catalogue))
     places.put(known, known_places)
     is_known = np.zeros(len(intake.catalogue), dtype=np.bool_)
@@ -187,8 +187,8 @@ def _add_window(
     A window of fewer than ``min_clusters`` clusters is too small to decide by, so it is provisional: the next window
     takes over its documents and its place in the list.
     """
-    listed = root / store.windows(job.pool_uid, job.expert.uid)
-    found = read_windows(listed)
+    listed = store.windows(job.pool_uid, job.expert.uid)
+    found = read_windows(root, listed)
     held = _clusters_of(found, root)
     rows = intake.kept[places.held_out[intake.kept]]
     new = rows[~np.isin(places.clusters[rows], held)]
@@ -204,7 +204,7 @@ def _add_window(
         root,
         lambda digest: store.holdout(job.pool_uid, job.expert.uid, digest),
     )
-    write_windows(listed, [*found, window])
+    write_windows(root, listed, [*found, window])
     return [*found, window]
 
 
@@ -212,14 +212,14 @@ def _clusters_of(found: list[Window], root: Path) -> NDArray[np.bytes_]:
     ids = bytearray()
     for window in found:
         with opened(root, window.path, window.digest) as folder:
-            for fingerprint in read_fingerprints(folder / FINGERPRINTS):
+            for fingerprint in read_fingerprints(folder, FINGERPRINTS):
                 ids += bytes.fromhex(fingerprint.cluster)
     return np.unique(np.frombuffer(ids, dtype="S8"))
 
 
-def _like_held_out(intake: Intake, training: Rows, registry: Path) -> Mask:
+def _like_held_out(intake: Intake, training: Rows, root: Path, registry: str) -> Mask:
     """Return which training documents resemble a document that is held out anywhere in the pool."""
-    held_out, _ = take_up(intake.catalogue, read_registry(registry))
+    held_out, _ = take_up(intake.catalogue, read_registry(root, registry))
     rows = np.concatenate((training, held_out))
     resembling = Resembling(rows >= len(intake.sizes))
     search(intake.catalogue, rows, THRESHOLD, resembling)

@@ -76,7 +76,7 @@ def _run_together(
 ) -> TrainHeadline:
     training = prepare(job, environment.store, processes)
     trained = Trained(training.model, training.optimizer, training.balancer, processes, training.best)
-    checkpoints = Checkpoints(environment.store / revision / "checkpoints", training_inputs(job), trained)
+    checkpoints = Checkpoints(environment.store, f"{revision}/checkpoints", training_inputs(job), trained)
     begin(training, checkpoints)
     port = environment.progress_port if processes.first else None
     with ProgressServer(environment.pod_ip, port) as progress, stop_on_sigterm() as stop:

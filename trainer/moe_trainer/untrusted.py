@@ -1,18 +1,20 @@
 """Reads what somebody else wrote: no more bytes and no more JSON than allowed, and no panic of a library unnoticed.
 
     read(path, most)     the bytes of a file, unless there are too many
+    lines(file, most)    its lines, without ever holding one that is longer
     parse(data)          the value of a JSON text, unless it is too large, too deep, or holds a number that is not finite
     failing_as(make)     turns whatever a library raises in the block, panics included, into the error that ``make`` returns
 
 The limits are in limits.py.
 """
 
+import io
 import json
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from moe_formats.failure import JobError
 from moe_trainer import limits
@@ -29,6 +31,20 @@ def read(path: Path, most: int) -> bytes:
     if len(data) > most:
         raise LimitExceeded(f"it has more than {most:,} bytes, which is the limit")
     return data
+
+
+def lines(file: io.BufferedIOBase | BinaryIO, most: int) -> Iterator[bytes | None]:
+    """Yield the lines of a file with their line breaks; None for one that does not end within ``most`` bytes.
+
+    No such line is ever held.
+    """
+    while line := file.readline(most):
+        if len(line) == most and not line.endswith(b"\n"):
+            while (rest := file.readline(most)) and not rest.endswith(b"\n"):
+                pass
+            yield None
+        else:
+            yield line
 
 
 def parse(data: bytes) -> Any:

@@ -151,10 +151,14 @@ def test_a_silent_node_is_not_ready_until_its_agent_is_back(space: Space, second
     agent.process.kill()
     agent.process.wait()
 
-    def ready() -> str:
+    def ready() -> dict[str, str]:
         node = space.api.get(f"/api/v1/nodes/{agent.name}") or {}
-        return str(next(c["status"] for c in node["status"]["conditions"] if c["type"] == "Ready"))
+        found: dict[str, str] = next(c for c in node["status"]["conditions"] if c["type"] == "Ready")
+        return found
 
-    wait_for("the node is not ready", lambda: ready() == "Unknown", seconds=60)
+    wait_for("the node is not ready", lambda: ready()["status"] == "Unknown", seconds=60)
+    silent = ready()
+    assert silent["reason"] == "NodeStatusUnknown"
     agent.start()
-    wait_for("the node is ready", lambda: ready() == "True")
+    wait_for("the node is ready", lambda: ready()["status"] == "True")
+    assert ready()["lastHeartbeatTime"] > silent["lastHeartbeatTime"]

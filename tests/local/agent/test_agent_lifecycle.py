@@ -98,6 +98,7 @@ while True:
     space.wait_log("looks", f"nobody\n{address}\n", seconds=2)
     space.wait_ready("flag", "False")
     space.wait_log("looks", f"nobody\n{address}\nnobody\n", seconds=2)
+    assert space.logs("looks") == f"nobody\n{address}\nnobody\n"
 
 
 def test_a_failed_liveness_probe_restarts_the_container(space: Space) -> None:

@@ -144,6 +144,6 @@ def train(pool: Pool, expert: str, revision: str, *, steps: int, parent: Artefac
         optimizer.step()
         schedule.step()
     path = f"pools/pool/experts/uid-{expert}/revisions/{revision}/a1"
-    digest = checkpoint_format.write(pool.environment.store / path, model, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(pool.environment.store, path, model, ByteTokenizer(), "{}")
     ancestry = (*(parent.ancestry if parent else ()), pool.snapshots[expert])
     pool.models[revision] = ArtefactRef(revision=revision, path=path, digest=digest, ancestry=ancestry)

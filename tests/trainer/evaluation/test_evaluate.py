@@ -18,7 +18,7 @@ from moe_trainer.evaluation.segments import cut
 from moe_trainer.methods import checkpoint_format
 from moe_trainer.models.preset_model import Model
 from moe_trainer.snapshots.layout import read_documents
-from moe_trainer.storage.manifest import new_folder
+from moe_trainer.storage.committing import new_folder
 
 
 def job(pool: Pool, expert: str, candidate: ArtefactRef, **changes: object) -> EvaluateJob:
@@ -38,7 +38,7 @@ def recommit(folder: Path) -> None:
     """Write a folder's manifest anew after a test has altered its files."""
     copied = folder.rename(folder.with_name("altered"))
     (copied / "manifest.json").unlink()
-    with new_folder(folder, "snapshot") as working:
+    with new_folder(folder.parent, folder.name, "snapshot") as working:
         shutil.copytree(copied, working, dirs_exist_ok=True)
 
 
@@ -176,7 +176,7 @@ def with_context(pool: Pool, model: ArtefactRef, tokens: int) -> ArtefactRef:
     longer = Model(CONFIG.model_copy(update={"max_position_embeddings": tokens}))
     longer.load_state_dict(loaded.state_dict())
     path = f"{model.path}-sees-{tokens}"
-    digest = checkpoint_format.write(pool.environment.store / path, longer, tokenizer, "{}")
+    digest = checkpoint_format.write(pool.environment.store, path, longer, tokenizer, "{}")
     return model.model_copy(update={"path": path, "digest": digest})
 
 

@@ -59,7 +59,7 @@ def test_transformers_loads_what_was_trained_with_equal_logits(name: str, tmp_pa
     with torch.no_grad():
         for parameter in decoder.parameters():
             parameter += 0.01 * torch.randn_like(parameter)
-    digest = checkpoint_format.write(tmp_path / "a1", decoder, tokenizer, "{}")
+    digest = checkpoint_format.write(tmp_path, "a1", decoder, tokenizer, "{}")
     theirs, report = AutoModelForCausalLM.from_pretrained(tmp_path / "a1", output_loading_info=True)
     assert not any(report.values())
     torch.testing.assert_close(theirs(ids()).logits, decoder(ids()), atol=1e-5, rtol=1e-4)
@@ -88,7 +88,7 @@ def test_a_preset_is_loaded_without_transformers_and_any_other_model_with_it(tmp
     from moe_trainer.models.preset_config import preset
     from moe_trainer.text.tokenizer import ByteTokenizer
 
-    digest = checkpoint_format.write(tmp_path / "tiny", Model(preset("tiny")), ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(tmp_path, "tiny", Model(preset("tiny")), ByteTokenizer(), "{}")
     assert isinstance(checkpoint_format.load(tmp_path / "tiny", digest)[0], Model)
 
 

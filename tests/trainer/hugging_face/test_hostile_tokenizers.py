@@ -3,7 +3,7 @@
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -332,10 +332,21 @@ def test_a_tokenizer_that_takes_too_much_memory_is_refused(
 
 
 def test_a_tokenizer_is_tried_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    class Counted(tokenizer_process.TokenizerProcess):
+        def __init__(self, files: Mapping[str, bytes]) -> None:
+            started.append(files["tokenizer.json"])
+            super().__init__(files)
+
+    monkeypatch.setattr(tokenizer_process, "TokenizerProcess", Counted)
     write(tmp_path, byte_level(280))
+    first, again = CheckpointTokenizer.load(tmp_path), CheckpointTokenizer.load(tmp_path)
+    assert started == [(tmp_path / "tokenizer.json").read_bytes()]
+    assert again.encode("alpha, then") == first.encode("alpha, then") != []
+    write(tmp_path, byte_level(281))
     CheckpointTokenizer.load(tmp_path)
-    monkeypatch.setattr(tokenizer_process, "TokenizerProcess", None)
-    CheckpointTokenizer.load(tmp_path)
+    assert started[1:] == [(tmp_path / "tokenizer.json").read_bytes()]
 
 
 def test_a_process_answers_as_the_tokenizer_does(tmp_path: Path) -> None:

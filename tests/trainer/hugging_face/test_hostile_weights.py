@@ -176,7 +176,7 @@ def test_an_index_that_lists_too_much_is_refused(source: Path, monkeypatch: pyte
 
 def test_a_preset_that_asks_for_more_than_its_weights_takes_no_memory(tmp_path: Path) -> None:
     folder = tmp_path / "tiny"
-    digest = checkpoint_format.write(folder, Model(preset("tiny")), ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(folder.parent, folder.name, Model(preset("tiny")), ByteTokenizer(), "{}")
     assert isinstance(checkpoint_format.load(folder, digest)[0], Model)
     for change, message in (
         ({"hidden_size": 65536}, "hidden_size is 65,536, but no tensor"),

@@ -50,7 +50,7 @@ async def running(store: Path, name: str, chat: str | None = None) -> AsyncItera
     if chat is not None:
         (source / "chat_template.jinja").write_text(chat)
     decoder, tokenizer = directory.load(source)
-    digest = checkpoint_format.write(store / "a1", decoder, tokenizer, "{}")
+    digest = checkpoint_format.write(store, "a1", decoder, tokenizer, "{}")
     asked = {"expert": "prose", "revision": "prose-1", "artefact": {"path": "a1", "digest": digest}}
     server, engine = load(ServeConfig.model_validate(asked), store)
     engine.start()

@@ -66,7 +66,7 @@ def base(store: Path, name: str) -> ArtefactRef:
     source = with_context(write_checkpoint(store.parent / name, name, dtype=torch.bfloat16), 512)
     decoder, tokenizer = directory.load(source)
     return ArtefactRef(
-        revision="base", path=name, digest=checkpoint_format.write(store / name, decoder, tokenizer, "{}")
+        revision="base", path=name, digest=checkpoint_format.write(store, name, decoder, tokenizer, "{}")
     )
 
 

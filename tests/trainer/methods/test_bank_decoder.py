@@ -26,6 +26,7 @@ from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.models.in_layer import holds_in_layer_experts
 from moe_trainer.models.preset_config import IN_LAYER_EXPERTS
 from moe_trainer.storage import manifest
+from moe_trainer.storage.committing import new_folder
 from moe_trainer.training.optimization import trained_parameters
 from moe_trainer.weights.reading import read_header
 
@@ -46,9 +47,9 @@ def decoder(name: str, **changes: Any) -> Decoder:
 
 def committed(store: Path, name: str, dtype: torch.dtype = torch.float32) -> ArtefactRef:
     """Commit what a hub has of a model."""
-    with manifest.new_folder(store / name, "artefact") as folder:
+    with new_folder(store, name, "artefact") as folder:
         write_checkpoint(folder, name, dtype=dtype)
-    return ArtefactRef(revision=f"{name}-1", path=name, digest=manifest.read_manifest(store / name)[1])
+    return ArtefactRef(revision=f"{name}-1", path=name, digest=manifest.read_manifest(store, name)[1])
 
 
 @torch.no_grad()
@@ -94,7 +95,7 @@ def test_stacked_and_composed_a_bank_answers_as_it_was_trained(name: str, tmp_pa
     assert stacked.in_layer_experts == 7
     torch.testing.assert_close(answer(stacked), expected, **CLOSE)
 
-    digest = checkpoint_format.write(tmp_path / "composed", stacked, tokenizer, "{}")
+    digest = checkpoint_format.write(tmp_path, "composed", stacked, tokenizer, "{}")
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "composed")
     assert {getattr(theirs.config, number, 7) for number in IN_LAYER_EXPERTS} == {7}
     with torch.no_grad():

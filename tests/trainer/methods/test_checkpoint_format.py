@@ -20,7 +20,7 @@ from moe_trainer.text.tokenizer import ByteTokenizer
 @pytest.fixture
 def written(tmp_path: Path, small_model: Model) -> tuple[Path, Digest]:
     folder = tmp_path / "a1"
-    return folder, checkpoint_format.write(folder, small_model, ByteTokenizer(), "{}")
+    return folder, checkpoint_format.write(folder.parent, folder.name, small_model, ByteTokenizer(), "{}")
 
 
 def test_what_is_loaded_is_what_was_written_bit_for_bit(
@@ -36,8 +36,8 @@ def test_what_is_loaded_is_what_was_written_bit_for_bit(
 def test_an_artefact_is_never_overwritten(written: tuple[Path, Digest]) -> None:
     other = Model(SMALL)
     initialise(other, seed=1)
-    assert checkpoint_format.write(written[0], other, ByteTokenizer(), "{}") == written[1]
-    verify(*written)
+    assert checkpoint_format.write(written[0].parent, "a1", other, ByteTokenizer(), "{}") == written[1]
+    verify(written[0].parent, "a1", written[1])
 
 
 def test_tensors_have_the_names_of_qwen3_moe(written: tuple[Path, Digest]) -> None:
@@ -58,7 +58,7 @@ def test_tensors_have_the_names_of_qwen3_moe(written: tuple[Path, Digest]) -> No
 
 def test_what_is_written_for_a_softmax_router_has_not_changed(tmp_path: Path) -> None:
     model = Model(preset("tiny"))
-    checkpoint_format.write(tmp_path / "a1", model, ByteTokenizer(), "{}")
+    checkpoint_format.write(tmp_path, "a1", model, ByteTokenizer(), "{}")
     recorded = "c390e86b7b714aedcbdd0712db1df206d4952ef26d6f5ce89ad686a6968aca83"  # by the first release
     assert sha256_of_file(tmp_path / "a1" / "config.json") == recorded
 
@@ -67,7 +67,7 @@ def test_a_sigmoid_router_comes_back_with_its_bias_and_shared_experts(tmp_path: 
     config = ModelConfig(**(SMALL.model_dump() | {"model_type": "glm4_moe", "n_shared_experts": 1}))
     model = everywhere_random(Model(config)).eval()
     found, _ = checkpoint_format.load(
-        tmp_path / "a1", checkpoint_format.write(tmp_path / "a1", model, ByteTokenizer(), "{}")
+        tmp_path / "a1", checkpoint_format.write(tmp_path, "a1", model, ByteTokenizer(), "{}")
     )
     assert found.config == config
     assert found.weights().keys() == model.weights().keys()
@@ -126,7 +126,7 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(written: tuple[Path, D
     manifest["files"]["../outside"] = manifest["files"]["config.json"]
     (written[0] / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(JobError, match=r"ArtefactCorrupt.*outside of it"):
-        read_manifest(written[0])
+        read_manifest(written[0].parent, "a1")
 
 
 def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path, small_model: Model) -> None:

@@ -18,6 +18,7 @@ from moe_trainer.methods.expert_bank import ExpertBank
 from moe_trainer.models.preset_model import Model
 from moe_trainer.moe.layer import MoELayer
 from moe_trainer.storage import manifest
+from moe_trainer.storage.committing import new_folder
 from moe_trainer.text.tokenizer import ByteTokenizer
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
@@ -25,19 +26,17 @@ CLOSE = {"atol": 1e-5, "rtol": 1e-4}
 
 @pytest.fixture
 def base(tmp_path: Path) -> ArtefactRef:
-    digest = checkpoint_format.write(
-        tmp_path / "base", everywhere_random(Model(SMALL)), ByteTokenizer(), "{}"
-    )
+    digest = checkpoint_format.write(tmp_path, "base", everywhere_random(Model(SMALL)), ByteTokenizer(), "{}")
     return ArtefactRef(revision="general-1", path="base", digest=digest)
 
 
 def write_bank(store: Path, name: str, base: ArtefactRef, experts: int) -> ArtefactRef:
     """Commit a bank beside a base that answers differently from it and from banks of other sizes."""
     model, tokenizer = checkpoint_format.load(store / base.path, base.digest)
-    with manifest.new_folder(store / name, "artefact") as folder:
+    with new_folder(store, name, "artefact") as folder:
         ExpertBank().write(folder, banked(model, experts), tokenizer, spec(experts))
         (folder / ADAPTER).write_text(AdapterRecord(method="ExpertBank", base=base).to_json())
-    return ArtefactRef(revision=f"{name}-1", path=name, digest=manifest.read_manifest(store / name)[1])
+    return ArtefactRef(revision=f"{name}-1", path=name, digest=manifest.read_manifest(store, name)[1])
 
 
 @pytest.fixture
@@ -70,7 +69,7 @@ def test_a_bias_of_the_choice_opens_no_row_that_a_sequence_does_not_see(tmp_path
     for mixture in model.mixtures:
         assert mixture.bias_E is not None
         mixture.bias_E -= 3.0  # a score of 0 with no bias is above all that are biased
-    digest = checkpoint_format.write(tmp_path / "sigmoid", model, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(tmp_path, "sigmoid", model, ByteTokenizer(), "{}")
     base = ArtefactRef(revision="general-1", path="sigmoid", digest=digest)
     together = composed(tmp_path, [write_bank(tmp_path, "code", base, 2)])
     together.choose([None, None])
@@ -125,7 +124,7 @@ def test_what_does_not_compose_is_refused(
     with pytest.raises(JobError, match="base is a checkpoint, but only banks can be composed"):
         composed(tmp_path, [*banks, base])
     model = everywhere_random(Model(SMALL.model_copy(update={"rope_theta": 50.0})))
-    digest = checkpoint_format.write(tmp_path / "other", model, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(tmp_path, "other", model, ByteTokenizer(), "{}")
     other = ArtefactRef(revision="other-1", path="other", digest=digest)
     with pytest.raises(JobError, match=r"these have 2: general-1 .*, other-1"):
         composed(tmp_path, [*banks, write_bank(tmp_path, "foreign", other, 2)])

@@ -140,7 +140,7 @@ def test_base_and_bank_are_a_checkpoint_of_transformers(small_model: Model, tmp_
     ExpertBank().write(tmp_path, model, ByteTokenizer(), spec())
     stacked = everywhere_random(Model(SMALL)).eval()
     ExpertBank().load(tmp_path, stacked)
-    checkpoint_format.write(tmp_path / "composed", stacked, ByteTokenizer(), "{}")
+    checkpoint_format.write(tmp_path, "composed", stacked, ByteTokenizer(), "{}")
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "composed")
     assert loaded.config.num_experts == 7
     with torch.inference_mode():

@@ -20,7 +20,8 @@ from moe_trainer import serve
 from moe_trainer.methods import adapter, artefacts, checkpoint_format
 from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.models.preset_model import Model
-from moe_trainer.storage.manifest import new_folder, read_manifest
+from moe_trainer.storage.committing import new_folder
+from moe_trainer.storage.manifest import read_manifest
 from moe_trainer.text.tokenizer import ByteTokenizer
 
 #: Opening a pipe that nobody writes to would last for ever.
@@ -49,13 +50,13 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store(tmp_path: Path, saved: Path) -> Path:
-    with new_folder(tmp_path / "store" / "a1", "artefact") as working:
+    with new_folder(tmp_path / "store", "a1", "artefact") as working:
         shutil.copytree(saved, working, dirs_exist_ok=True)
     return tmp_path / "store"
 
 
 def ref(store: Path, name: str = "a1") -> ArtefactRef:
-    return ArtefactRef(revision="maths-1", path=name, digest=read_manifest(store / name)[1])
+    return ArtefactRef(revision="maths-1", path=name, digest=read_manifest(store, name)[1])
 
 
 def serve_config(artefact: ArtefactRef) -> ServeConfig:
@@ -156,7 +157,7 @@ def answer(model: CausalModel) -> torch.Tensor:
 
 @pytest.fixture
 def good(saved: Path, tmp_path: Path) -> Iterator[torch.Tensor]:
-    with new_folder(tmp_path / "good" / "a1", "artefact") as working:
+    with new_folder(tmp_path / "good", "a1", "artefact") as working:
         shutil.copytree(saved, working, dirs_exist_ok=True)
     yield answer(checkpoint_format.load(tmp_path / "good" / "a1", None)[0])
 
@@ -247,7 +248,7 @@ def test_an_adapter_and_its_base_hold_what_their_manifests_list_and_no_more(pool
 def test_a_preset_is_loaded_from_what_was_verified(
     tmp_path: Path, small_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digest = checkpoint_format.write(tmp_path / "a1", small_model, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(tmp_path, "a1", small_model, ByteTokenizer(), "{}")
     before = answer(checkpoint_format.load(tmp_path / "a1", digest)[0])
     weights = tmp_path / "a1" / "model.safetensors"
 

@@ -181,7 +181,7 @@ def test_peft_loads_an_adapter_on_its_base_in_transformers_with_the_same_logits(
     shared = {"n_shared_experts": 1} if router == "glm4_moe" else {}
     config = SMALL.model_copy(update={"model_type": router} | shared)
     model = everywhere_random(Model(config)).eval()
-    checkpoint_format.write(tmp_path / "base", model, ByteTokenizer(), "{}")
+    checkpoint_format.write(tmp_path, "base", model, ByteTokenizer(), "{}")
     before = model(IDS_BT)
     (tmp_path / "adapter").mkdir()
     LoRA().write(tmp_path / "adapter", attached(model), ByteTokenizer(), spec())

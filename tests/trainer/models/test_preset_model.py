@@ -35,7 +35,7 @@ def test_transformers_loads_an_artefact_and_computes_the_same_logits(tmp_path: P
     import transformers
 
     model = everywhere_random(Model(ModelConfig(**(preset("tiny").model_dump() | ROUTERS[router]))))
-    checkpoint_format.write(tmp_path / "artefact", model.eval(), ByteTokenizer(), "{}")
+    checkpoint_format.write(tmp_path, "artefact", model.eval(), ByteTokenizer(), "{}")
     theirs, loading = transformers.AutoModelForCausalLM.from_pretrained(
         tmp_path / "artefact", output_loading_info=True
     )

@@ -148,12 +148,13 @@ class Allocator:
     def __init__(
         self, monkeypatch: pytest.MonkeyPatch, *, left: int = 0, capturing: bool = False, broken: bool = False
     ):
-        self.allocated = left
+        self.allocated = self.most = left
         grown = 0 if broken else PROBE_BYTES
 
         class Probe:
             def __init__(probe) -> None:
                 self.allocated += grown
+                self.most = max(self.most, self.allocated)
 
             def __del__(probe) -> None:
                 self.allocated -= grown
@@ -166,8 +167,9 @@ class Allocator:
 
 
 def test_an_allocator_that_survived_a_failed_capture_is_used_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    Allocator(monkeypatch, left=100)
+    allocator = Allocator(monkeypatch, left=100)
     check_allocator(100)
+    assert (allocator.most, allocator.allocated) == (100 + PROBE_BYTES, 100)
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,9 @@ def written(
         tensors.take_part()
         return None
     base, model, tokenizer = start.base, start.model, start.tokenizer
-    return artefacts.write(folder, training, model, tokenizer, base=base, report="{}", tensors=tensors)
+    return artefacts.write(
+        folder.parent, folder.name, training, model, tokenizer, base=base, report="{}", tensors=tensors
+    )
 
 
 def check(folder: Path, case: dict[str, Any], processes: Processes) -> None:

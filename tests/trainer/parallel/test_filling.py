@@ -19,7 +19,8 @@ from moe_formats.training_spec import TrainingSpec
 from moe_trainer.methods import artefacts, checkpoint_format
 from moe_trainer.models.preset_config import ModelConfig
 from moe_trainer.models.preset_model import Model
-from moe_trainer.storage.manifest import new_folder, read_manifest
+from moe_trainer.storage.committing import new_folder
+from moe_trainer.storage.manifest import read_manifest
 from moe_trainer.text.tokenizer import ByteTokenizer
 
 WORKER = "tests.trainer.parallel.filling_worker"
@@ -54,19 +55,19 @@ CASES: list[dict[str, Any]] = [
 
 
 def ref(store: Path, name: str) -> ArtefactRef:
-    return ArtefactRef(revision=name, path=name, digest=read_manifest(store / name)[1])
+    return ArtefactRef(revision=name, path=name, digest=read_manifest(store, name)[1])
 
 
 def commit_preset(store: Path, name: str, **changes: Any) -> None:
     model = everywhere_random(Model(ModelConfig(**(SMALL.model_dump() | changes))))
-    checkpoint_format.write(store / name, model, ByteTokenizer(), "{}")
+    checkpoint_format.write(store, name, model, ByteTokenizer(), "{}")
 
 
 def commit_decoder(store: Path, name: str, config: Any) -> None:
     """Commit what a hub has of a model, in 16 bits and in shards."""
     torch.manual_seed(0)
     made = AutoModelForCausalLM.from_config(config).to(torch.bfloat16)
-    with new_folder(store / name, "artefact") as working:
+    with new_folder(store, name, "artefact") as working:
         made.save_pretrained(working, max_shard_size="10MB" if name == "large" else "40KB")
         tokenizers_made_here.write(working, tokenizers_made_here.byte_level())
 
@@ -78,7 +79,7 @@ def commit_adapter(store: Path, name: str, base: str, spec: dict[str, Any]) -> N
     for parameter in start.model.parameters():
         if parameter.requires_grad:
             parameter.detach().normal_(generator=torch.Generator().manual_seed(12))
-    artefacts.write(store / name, training, start.model, start.tokenizer, base=start.base, report="{}")
+    artefacts.write(store, name, training, start.model, start.tokenizer, base=start.base, report="{}")
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from moe_trainer.parallel.layout import Layout
 from moe_trainer.parallel.processes import Processes
 from moe_trainer.storage import committed
 from moe_trainer.storage.committed import Committed
-from moe_trainer.storage.manifest import new_folder, read_manifest
+from moe_trainer.storage.committing import new_folder
+from moe_trainer.storage.manifest import read_manifest
 from moe_trainer.text.tokenizer import ByteTokenizer
 
 
@@ -37,7 +38,7 @@ class Second(Processes):
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(committed, "COPIED_BYTES", 0)
-    with new_folder(tmp_path / "store" / "a1", "artefact") as working:
+    with new_folder(tmp_path / "store", "a1", "artefact") as working:
         for name in "abcd":
             (working / name).write_text(f"weights {name}")
     return tmp_path / "store"
@@ -52,7 +53,7 @@ def second(store: Path, monkeypatch: pytest.MonkeyPatch) -> Second:
 
 def held(store: Path, processes: Processes) -> Path:
     with ExitStack() as folders:
-        digest = read_manifest(store / "a1")[1]
+        digest = read_manifest(store, "a1")[1]
         return held_together(store, "a1", digest, processes, folders)
 
 
@@ -82,14 +83,20 @@ def test_a_file_that_was_swapped_between_the_processes_is_found_whoever_verifies
 
 
 def test_another_file_with_the_same_bytes_is_accepted_after_it_was_verified(
-    store: Path, second: Second
+    store: Path, second: Second, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = (store / "a1" / "a").read_bytes()
     (store / "a1" / "a").unlink()
     (store / "a1" / "a").write_bytes(data)
     held(store, second)
+    read = []
+    sha256 = committed._sha256
+    monkeypatch.setattr(committed, "_sha256", lambda fd: (read.append(fd), sha256(fd))[1])
     with Committed(store, "a1") as mine:
+        assert [name for name in "abcd" if mine.stamps()[name] != second.sent[name]] == ["a"]
         hold_the_same(mine, second)
+        assert len(read) == 4  # all files, since it holds others than the first process
+        assert (mine.show() / "a").read_bytes() == data
 
 
 def test_no_process_starts_from_weights_that_were_swapped_after_the_first_one_verified_them(
@@ -98,11 +105,11 @@ def test_no_process_starts_from_weights_that_were_swapped_after_the_first_one_ve
     monkeypatch.setattr(committed, "COPIED_BYTES", 0)
     model = Model(SMALL)
     initialise(model, seed=1)
-    digest = checkpoint_format.write(tmp_path / "a1", model, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(tmp_path, "a1", model, ByteTokenizer(), "{}")
     parent = ArtefactRef(revision="maths-1", path="a1", digest=digest)
     training = TrainingSpec(method="Full", learning_rate=0.01)
     weights = tmp_path / "a1" / "model.safetensors"
-    files = sorted(read_manifest(tmp_path / "a1")[0].files)
+    files = sorted(read_manifest(tmp_path, "a1")[0].files)
     said: list[Any] = []  # by the first process to all
     second = 1 - files.index(weights.name) % 2  # the one that does not verify the weights
 

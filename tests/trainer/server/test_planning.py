@@ -118,12 +118,16 @@ async def test_a_client_that_leaves_makes_no_room_before_its_prompt_is_read(
 ) -> None:
     monkeypatch.setattr(limits, "PROMPT_SECONDS", 0.1)
     planning = Planning(ByteTokenizer())
-    left = [asyncio.create_task(planning.plan(lambda _: time.sleep(0.6), b"")) for _ in range(4)]  # type: ignore
+
+    def make(body: bytes) -> Any:
+        time.sleep(float(body))
+
+    left = [asyncio.create_task(planning.plan(make, b"0.6")) for _ in range(4)]
     await asyncio.sleep(0.05)
     for task in left:
         task.cancel()
     with pytest.raises(BadRequest, match=r"4 other prompts have been worked on for 0\.1 s"):
-        await planning.plan(lambda _: time.sleep(0), b"")  # type: ignore
+        await planning.plan(make, b"0")
     await asyncio.sleep(0.7)
-    await planning.plan(lambda _: time.sleep(0), b"")  # type: ignore
+    await planning.plan(make, b"0")
     planning.close()

@@ -129,6 +129,40 @@ def test_a_wrong_key_is_told_with_the_store_and_the_secrets_keys_and_without_the
         assert value not in message
 
 
+def test_keys_are_read_through_the_links_of_a_mounted_secret(
+    server: Server, network: Network, credentials: Path, prefix: str
+) -> None:
+    server.put(f"{prefix}/a.jsonl", jsonl(1))
+    (credentials / "..2026").mkdir()
+    (credentials / "..data").symlink_to("..2026")
+    for name in (ACCESS_KEY_ID, SECRET_ACCESS_KEY):
+        (credentials / name).rename(credentials / "..2026" / name)
+        (credentials / name).symlink_to(f"..data/{name}")
+    files = ObjectStoreFiles("lake", location(network.port, prefix), credentials, PATIENCE)
+    assert [file.path for file in files.matching("*")] == ["a.jsonl"]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("pipe", "is a named pipe"), ("link out", "is a link that leads out"), ("too large", "has more than")],
+)
+def test_a_key_that_is_no_file_of_its_mount_is_refused(
+    credentials: Path, tmp_path: Path, kind: str, said: str
+) -> None:
+    key = credentials / SECRET_ACCESS_KEY
+    outside = key.rename(tmp_path / "outside")
+    match kind:
+        case "pipe":
+            os.mkfifo(key)
+        case "link out":
+            key.symlink_to(outside)
+        case "too large":
+            key.write_bytes(b"x" * (5 << 20))
+    with pytest.raises(JobError, match=rf"PathNotAllowed: .*{SECRET_ACCESS_KEY} {said}"):
+        ObjectStoreFiles("lake", location(1), credentials, PATIENCE)
+
+
 @pytest.mark.parametrize(("secret", "code"), [(SECRET, 0), ("another-secret", 64)])
 def test_the_command_takes_stores_from_its_environment_and_says_no_secret(
     server: Server, credentials: Path, prefix: str, tmp_path: Path, secret: str, code: int

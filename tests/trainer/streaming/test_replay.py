@@ -54,7 +54,7 @@ def pool(tmp_path: Path, small_model: Model, text: Write) -> Pool:
     general = make(tmp_path, "general", {"general": [*(text(500 + n) for n in range(40)), *copies]})
     prose = make(tmp_path, "prose", {"prose": [text(n) for n in range(60)]})
     ancestry = (SnapshotRef(path=general.path, digest=general.digest),)
-    digest = checkpoint_format.write(tmp_path / "store" / "parent", small_model, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(tmp_path / "store", "parent", small_model, ByteTokenizer(), "{}")
     return Pool(
         tmp_path, prose, ArtefactRef(revision="general-1", path="parent", digest=digest, ancestry=ancestry)
     )
@@ -66,8 +66,8 @@ def texts(pool: Pool, path: str) -> set[str]:
 
 def read_by(pool: Pool, run: Run, stream: int) -> set[str]:
     """Return the documents of one of a run's streams."""
-    (folder,) = (path for path in tokens_folder(run.job, pool.store).iterdir() if path.is_dir())
-    ids = open_streams(folder).training[stream].tokens.tolist()
+    (folder,) = (path for path in (pool.store / tokens_folder(run.job)).iterdir() if path.is_dir())
+    ids = open_streams(folder.parent, folder.name).training[stream].tokens.tolist()
     data = bytes(0 if i in (BOS, EOS) else i for i in ids)
     return {part.decode() for part in data.split(b"\0") if part}
 
@@ -109,7 +109,7 @@ def test_another_attempt_replays_the_same_though_the_pool_holds_out_more(pool: P
     size = registry.stat().st_size
     make(pool.root, "late", {"late": [text(500 + n) + " Once more." for n in range(40)]})
     assert registry.stat().st_size > size
-    (folder,) = (path for path in tokens_folder(job, pool.store).iterdir() if path.is_dir())
+    (folder,) = (path for path in (pool.store / tokens_folder(job)).iterdir() if path.is_dir())
     (folder / "training-1.tokens").unlink()
     again = prepare(job, pool.store)
     assert all(torch.equal(again.batches.batch(step), ids) for step, ids in enumerate(expected))

@@ -28,8 +28,8 @@ def written(folder: Path, *contents: Content | Document, planned: tuple[Planned,
         (0, c) if isinstance(c, Document) else (0, Document(cluster="0" * 16, text=c.text, turns=c.turns))
         for c in contents
     ]
-    write_streams(folder, planned, documents, ByteTokenizer())
-    return open_streams(folder)
+    write_streams(folder.parent, folder.name, planned, documents, ByteTokenizer())
+    return open_streams(folder.parent, folder.name)
 
 
 def learnt_text(stream: TokenStream) -> str:
@@ -93,8 +93,8 @@ def test_a_large_vocabulary_takes_four_bytes_an_id(tmp_path: Path) -> None:
         def encode(self, text: str | bytes) -> list[int]:
             return [70_000 + i for i in super().encode(text)]
 
-    write_streams(tmp_path / "tokens", ONE, [(0, Document(cluster="0" * 16, text="ab"))], Large())
-    (training,) = open_streams(tmp_path / "tokens").training
+    write_streams(tmp_path, "tokens", ONE, [(0, Document(cluster="0" * 16, text="ab"))], Large())
+    (training,) = open_streams(tmp_path, "tokens").training
     assert training.tokens.tolist() == [BOS, 70_097, 70_098, EOS]
 
 
@@ -104,7 +104,7 @@ def test_tokens_are_made_once_and_again_where_they_are_damaged(tmp_path: Path) -
     assert written(folder, Content(text="other")).training[0].tokens.tolist()[1] == ord("f")
     (folder / "training-0.tokens").write_bytes(b"damaged")
     assert written(folder, Content(text="other")).training[0].tokens.tolist()[1] == ord("o")
-    verify(folder)
+    verify(folder.parent, folder.name)
 
 
 @pytest.mark.parametrize(
@@ -133,13 +133,13 @@ def documents():
             os._exit(137)
         yield 0, Document(cluster="0" * 16, text=f"text {n} " * 1000)
 
-write_streams(Path(sys.argv[1]), (Planned("data", 1.0),), documents(), ByteTokenizer())
+write_streams(Path(sys.argv[1]), "tokens", (Planned("data", 1.0),), documents(), ByteTokenizer())
 """
 
 
 def test_killed_on_the_way_nothing_counts_and_nothing_is_left(tmp_path: Path) -> None:
     folder = tmp_path / "tokens"
-    code = subprocess.run([sys.executable, "-c", _KILLED, folder], env=dict(os.environ)).returncode
+    code = subprocess.run([sys.executable, "-c", _KILLED, tmp_path], env=dict(os.environ)).returncode
     assert code == 137 and not folder.exists()
     written(folder, Content(text="text"))
     assert (folder / MANIFEST).exists()
@@ -162,4 +162,4 @@ def test_documents_are_read_one_at_a_time(tmp_path: Path) -> None:
             assert alive <= 3
             yield 0, Counted(cluster="0" * 16, text=f"text {number}")
 
-    write_streams(tmp_path / "tokens", ONE, documents(), ByteTokenizer())
+    write_streams(tmp_path, "tokens", ONE, documents(), ByteTokenizer())

@@ -161,7 +161,7 @@ def pool(tmp_path: Path, small_model: Model, text: Callable[[int], str]) -> Pool
     root = tmp_path / "store"
     root.mkdir()
     data = snapshot.run(job, Environment(store=root, sources=tmp_path / "sources"))
-    digest = checkpoint_format.write(root / "parent", small_model, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(root, "parent", small_model, ByteTokenizer(), "{}")
     return Pool(tmp_path, data, ArtefactRef(revision="general-1", path="parent", digest=digest))
 
 

@@ -40,7 +40,7 @@ def spec(weight: float = 0.01, z: float = 0.001, **balancing: Any) -> TrainingSp
 def sigmoid_pool(pool: Pool) -> Pool:
     """The pool with a parent whose routers have a bias."""
     model = everywhere_random(Model(SIGMOID)).eval()
-    digest = checkpoint_format.write(pool.store / "sigmoid", model, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(pool.store, "sigmoid", model, ByteTokenizer(), "{}")
     return replace(pool, parent=ArtefactRef(revision="general-2", path="sigmoid", digest=digest))
 
 

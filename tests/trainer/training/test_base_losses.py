@@ -137,7 +137,7 @@ def test_the_base_of_a_later_revision_is_named_apart_from_its_parent(pool: Pool)
     other = everywhere_random(Model(SMALL))
     with torch.no_grad():
         other.norm.weight.mul_(0.5)
-    digest = checkpoint_format.write(pool.store / "base", other, ByteTokenizer(), "{}")
+    digest = checkpoint_format.write(pool.store, "base", other, ByteTokenizer(), "{}")
     base = pool.parent.model_copy(update={"path": "base", "digest": digest})
     job = pool.job(specialization_loss_weight=0.3)
     against_base = job.model_copy(update={"base": base})

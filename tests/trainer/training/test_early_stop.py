@@ -74,7 +74,7 @@ def weights_after(pool: Pool, steps: int) -> bytes:
     for _ in range(steps):
         run.curve.losses.append(train.take_step(run))
     folder = pool.root / f"after-{steps}"
-    checkpoint_format.write(folder, run.model, run.tokenizer, "{}")
+    checkpoint_format.write(folder.parent, folder.name, run.model, run.tokenizer, "{}")
     return (folder / "model.safetensors").read_bytes()
 
 

@@ -9,7 +9,8 @@ from tests.trainer.hugging_face.conftest import write_checkpoint
 from moe_formats.job_config import ArtefactRef, TrainJob
 from moe_formats.job_report import TrainHeadline
 from moe_formats.training_spec import BankSpec, LoRASpec
-from moe_trainer.storage.manifest import new_folder, read_manifest
+from moe_trainer.storage.committing import new_folder
+from moe_trainer.storage.manifest import read_manifest
 from moe_trainer.weights.reading import load_tensors
 
 from .conftest import Pool
@@ -23,9 +24,9 @@ BANK: dict[str, Any] = {"method": "ExpertBank", "bank": BankSpec(experts=3)}
 
 def use_decoder(pool: Pool, name: str) -> None:
     """Let a checkpoint from outside be the parent."""
-    with new_folder(pool.store / name, "artefact") as folder:
+    with new_folder(pool.store, name, "artefact") as folder:
         write_checkpoint(folder, name, dtype=torch.bfloat16)
-    pool.parent = ArtefactRef(revision=name, path=name, digest=read_manifest(pool.store / name)[1])
+    pool.parent = ArtefactRef(revision=name, path=name, digest=read_manifest(pool.store, name)[1])
 
 
 def cut(job: TrainJob) -> TrainJob:

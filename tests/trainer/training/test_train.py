@@ -19,7 +19,7 @@ from moe_formats.failure import JobError, TransientError, from_exception
 from moe_formats.job_report import TrainHeadline
 from moe_trainer import train
 from moe_trainer.storage.committed import verify
-from moe_trainer.storage.manifest import is_committed
+from moe_trainer.storage.committing import is_committed
 from moe_trainer.text.tokenizer import BOS, EOS
 from moe_trainer.training import checkpoint
 from moe_trainer.training.run import Run, prepare
@@ -37,7 +37,7 @@ def test_training_learns_and_commits_what_it_reports(pool: Pool) -> None:
     assert made.final_loss < 0.6 * report["losses"][0]
     assert made.validation_bits_per_byte == report["validations"]["60"]
     assert made.validation_bits_per_byte < 0.6 * report["validations"]["4"]
-    verify(pool.store / made.path, made.digest)
+    verify(pool.store, made.path, made.digest)
     assert not pool.checkpoints(pool.job(max_steps=60)).exists()
 
 
@@ -97,10 +97,25 @@ def unbroken(pool: Pool) -> TrainHeadline:
     [
         ("train", "take_step", 2, 0),  # before the first checkpoint
         ("train", "take_step", 8, 6),  # between checkpoints
-        ("storage.manifest", "_write_manifest", 1, 0),  # all files of the tokens written, their manifest not
-        ("storage.manifest", "_write_manifest", 3, 3),  # all files of a checkpoint written, its manifest not
+        (
+            "storage.committing",
+            "_write_manifest",
+            1,
+            0,
+        ),  # all files of the tokens written, their manifest not
+        (
+            "storage.committing",
+            "_write_manifest",
+            3,
+            3,
+        ),  # all files of a checkpoint written, its manifest not
         ("training.checkpoint", "_newest_first", 4, 9),  # after a checkpoint, before the oldest is dropped
-        ("storage.manifest", "_write_manifest", 5, 9),  # all files of the artefact written, its manifest not
+        (
+            "storage.committing",
+            "_write_manifest",
+            5,
+            9,
+        ),  # all files of the artefact written, its manifest not
         ("training.report", "headline", 1, 0),  # the artefact is committed, its headline not left
     ],
 )
@@ -233,7 +248,7 @@ def test_large_checkpoints_are_written_while_training_goes_on(
             pool.train(pool.job())
     assert len(steps_when_written) == 3
     while not is_committed(
-        pool.checkpoints(pool.job()) / "step-00000009"
+        pool.checkpoints(pool.job()), "step-00000009"
     ):  # the thread outlives the attempt here
         time.sleep(0.001)
     made = pool.train(pool.job(attempt=2))
@@ -366,3 +381,24 @@ def test_validation_keeps_documents_apart_where_training_does(pool: Pool) -> Non
         measured.append(bits * int(run.sizes_V[ids].sum()))
     assert measured[0] == pytest.approx(measured[1] + measured[2], rel=1e-5)
     assert validate(run.model, together, run.sizes_V, 1)[0] != measured[0]
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "tokens", "a1"])
+def test_a_run_writes_to_nothing_and_removes_nothing_outside_of_the_store(
+    pool: Pool, tmp_path: Path, name: str
+) -> None:
+    """Whoever can write to the store puts links in place of the folders of a run."""
+    outside = tmp_path / "outside"
+    for left_over in (".step-00000003.new-0a1b", "step-00000001", "step-00000002"):
+        (outside / left_over).mkdir(parents=True)
+        (outside / left_over / "manifest.json").write_text("mine")
+    before = sorted(outside.rglob("*"))
+    place = pool.checkpoints(pool.job()).parent / name
+    place.parent.mkdir(parents=True)
+    place.symlink_to(outside)
+    if name == "a1":  # only its own place is taken, which is nobody's before it is committed
+        assert (pool.store / pool.train(pool.job()).path).resolve() == place and not place.is_symlink()
+    else:
+        with pytest.raises(JobError, match=rf"PathNotAllowed: .*{name} is a link that leads out of 'store'"):
+            pool.train(pool.job())
+    assert sorted(outside.rglob("*")) == before

@@ -1,25 +1,28 @@
 """Files of fingerprints, one per line, read into a catalogue and written from it a few thousand at a time."""
 
+import os
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from moe_formats.beneath import open_file
 from moe_formats.data_scheme import Scheme
 from moe_formats.failure import JobError
 from moe_formats.format import Format
+from moe_trainer import limits
 from moe_trainer.deduplication.catalogue import Catalogue, Names, Rows, digits_of, names_of, no_names
 from moe_trainer.deduplication.minhash import BINS
 from moe_trainer.deduplication.near_duplicates import Mask
 from moe_trainer.deduplication.sorting import Index
+from moe_trainer.storage.files import open_file
+from moe_trainer.storage.manifest import lines_of
+from moe_trainer.untrusted import lines
 
 #: Bytes of a cluster's id: 16 hexadecimal digits.
 CLUSTER_BYTES = 8
@@ -66,42 +69,61 @@ class KnownDocument(Fingerprint):
     scheme: int = Field(description="Version of the scheme that placed it.")
 
 
-Print = TypeVar("Print", bound=Fingerprint)
+def read_fingerprints(folder: Path, name: str) -> Iterator[Fingerprint]:
+    """Yield the fingerprints in a file of a committed folder, which must have been opened (storage/committed.py).
 
-
-def read_fingerprints(path: Path) -> Iterator[Fingerprint]:
-    """Yield the fingerprints in a file of a committed folder, which must have been opened (storage/committed.py)."""
-    with path.open("rb") as file:
-        yield from _parsed(file, Fingerprint)
-
-
-def read_known_documents(path: Path, scheme: Scheme) -> Iterator[KnownDocument]:
-    """Yield the lines of ``clusters.jsonl``; none if there is not a file.
-
-    Raises pydantic.ValidationError for a line that is not one, and JobError (SchemeUnsupported) for a document that
-    another scheme placed.
+    Raises JobError (ArtefactCorrupt) for a line that is too long.
     """
-    for entry in _parsed(_lines(path), KnownDocument):
-        if entry.scheme != scheme:
-            raise JobError(
-                "SchemeUnsupported",
-                f"{path.name} has scheme {entry.scheme}, but its pool has scheme {scheme}: restore the pool's scheme.json, or "
-                "create another pool.",
-            )
-        yield entry
+    for line in lines_of(folder, name, limits.FINGERPRINT_BYTES):
+        yield Fingerprint.model_validate_json(line)
 
 
-def read_registry(path: Path, until: int | None = None) -> Iterator[Fingerprint]:
-    """Yield the fingerprints in a registry, or in its first ``until`` bytes; a line that a kill cut short is skipped."""
-    read = 0
-    for line in _lines(path):
-        read += len(line)
-        if until is not None and read > until:
-            return
-        try:
-            yield Fingerprint.model_validate_json(line)
-        except ValidationError:
-            continue  # the attempt after the kill has appended it again
+def read_known_documents(root: Path, path: str, scheme: Scheme) -> Iterator[KnownDocument]:
+    """Yield the lines of ``clusters.jsonl`` in a store; none if there is not a file.
+
+    Raises JobError: ArtefactCorrupt for a line that is not one, SchemeUnsupported for a document that another scheme placed.
+    """
+    with suppress(FileNotFoundError), open_file(root, path) as file:
+        for number, line in enumerate(lines(file, limits.FINGERPRINT_BYTES), start=1):
+            if line is not None and not line.strip():
+                continue
+            try:
+                entry = KnownDocument.model_validate_json(line or b"")
+            except ValidationError:
+                raise JobError(
+                    "ArtefactCorrupt",
+                    f"line {number} of {path} in the pool's store is not a document that was seen before. It was altered; "
+                    "restore the file from a backup.",
+                ) from None
+            if entry.scheme != scheme:
+                raise JobError(
+                    "SchemeUnsupported",
+                    f"{Path(path).name} has scheme {entry.scheme}, but its pool has scheme {scheme}: restore the pool's "
+                    "scheme.json, or create another pool.",
+                )
+            yield entry
+
+
+def read_registry(root: Path, path: str, until: int | None = None) -> Iterator[Fingerprint]:
+    """Yield the fingerprints in a registry in a store, or in its first ``until`` bytes.
+
+    A line that a kill cut short is skipped, and one that is too long for a fingerprint is too.
+    """
+    with suppress(FileNotFoundError), open_file(root, path) as file:
+        for line in lines(file, limits.FINGERPRINT_BYTES):
+            if until is not None and file.tell() > until:
+                return
+            with suppress(ValidationError):  # the attempt after the kill has appended it again
+                yield Fingerprint.model_validate_json(line or b"")
+
+
+def registry_bytes(root: Path, path: str) -> int:
+    """Return the size of a registry in a store; 0 if there is none yet."""
+    try:
+        with open_file(root, path) as file:
+            return os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def names_in(fingerprints: Iterable[Fingerprint]) -> Names:
@@ -156,17 +178,6 @@ def _written(catalogue: Catalogue, rows: Rows, places: Placement, scheme: Scheme
             yield (
                 f'{{"cluster":"{cluster}","document":"{document}"{more},"signature":"{signature}"}}\n'
             ).encode()
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    with suppress(FileNotFoundError), open_file(path) as file:
-        yield from file
-
-
-def _parsed(lines: Iterable[bytes], model: type[Print]) -> Iterator[Print]:
-    for line in lines:
-        if line.strip():
-            yield model.model_validate_json(line)
 
 
 def _is_held_out(entry: Fingerprint) -> bool:

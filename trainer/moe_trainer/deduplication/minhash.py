@@ -14,7 +14,7 @@ Shapes: N documents, W words of all of them, H shingles, S = 128 bins.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from zlib import crc32
 
@@ -37,10 +37,14 @@ Signatures = NDArray[np.uint32]
 _SHINGLE_WORDS = 3
 _WORD_CHARACTERS = 16
 _WORD = re.compile(rf"\w{{1,{_WORD_CHARACTERS}}}")
+_BETWEEN_WORDS = re.compile(r"\W")
+_NEAR_END_CHARACTERS = 256
 _BORROWED_STEP = 0x9E3779B1
 _EMPTY = 1 << 32
 #: Characters that are processed at once: more would not stay in a core's cache.
 _CHARACTERS_AT_ONCE = 48 * 1024
+#: Longer texts are cut: whole, one of 16 MiB would take 40 times its size. Only conversations are so long.
+_LONG_CHARACTERS = 4 * _CHARACTERS_AT_ONCE
 
 #: 1 for bytes that belong to words: letters, digits and _ of ASCII, and everything that is not ASCII.
 _IS_WORD = bytes(byte >= 128 or chr(byte).isalnum() or chr(byte) == "_" for byte in range(256))
@@ -53,22 +57,22 @@ def signature(text: str) -> bytes:
 
 def signatures(texts: Sequence[str]) -> Signatures:
     """Return the signatures of documents, N by S."""
-    parts, start, size = [np.empty((0, BINS), dtype=np.uint32)], 0, 0
-    for number, text in enumerate(texts):
+    parts, batch, size = [np.empty((0, BINS), dtype=np.uint32)], list[str](), 0
+    for text in texts:
+        if len(text) > _LONG_CHARACTERS:
+            parts += [_signatures(batch), _signature_of_long(text)]
+            batch, size = [], 0
+            continue
+        batch.append(text)
         size += len(text)
         if size >= _CHARACTERS_AT_ONCE:
-            parts.append(_signatures(texts[start : number + 1]))
-            start, size = number + 1, 0
-    if start < len(texts):
-        parts.append(_signatures(texts[start:]))
-    return np.concatenate(parts)
+            parts.append(_signatures(batch))
+            batch, size = [], 0
+    return np.concatenate([*parts, _signatures(batch)])
 
 
 def _signatures(texts: Sequence[str]) -> Signatures:
-    letters, document_W, length_W = _words([text.lower() for text in texts])
-    whole_H = document_W[:-2] == document_W[2:]
-    document_H = document_W[:-2][whole_H]
-    crc_H = crc.of_shingles(letters, length_W)[whole_H]
+    document_H, crc_H = _shingles([text.lower() for text in texts])
     shingles_N = np.bincount(document_H, minlength=len(texts))
     short = np.flatnonzero(shingles_N == 0)
     crc_of_short = np.array([_crc_of_short(texts[n]) for n in short.tolist()], dtype=np.uint32)
@@ -76,6 +80,53 @@ def _signatures(texts: Sequence[str]) -> Signatures:
         np.concatenate((document_H, short)), np.concatenate((crc_H, crc_of_short)), len(texts)
     )
     return _densified(smallest_NS)
+
+
+def _signature_of_long(text: str) -> Signatures:
+    """Return what ``_signatures`` returns for one text, in the memory that a part of it takes."""
+    smallest_NS = np.full((1, BINS), _EMPTY, dtype=np.uint64)
+    for part in _parts(text.lower()):
+        np.minimum(smallest_NS, _smallest(*_shingles([part]), 1), out=smallest_NS)
+    if (smallest_NS == _EMPTY).all():
+        smallest_NS = _smallest(
+            np.zeros(1, dtype=np.int64), np.array([_crc_of_short(text)], dtype=np.uint32), 1
+        )
+    return _densified(smallest_NS)
+
+
+def _parts(lowered: str) -> Iterator[str]:
+    """Cut a text between words; each part begins with the last two words of the one before, so no shingle is lost."""
+    start, before = 0, ""
+    while start < len(lowered):
+        end = _end_of_part(lowered, start)
+        part = before + lowered[start:end]
+        yield part
+        before = "".join(f"{word} " for word in _last_two_words(part))
+        start = end
+
+
+def _end_of_part(lowered: str, start: int) -> int:
+    """Return the place behind the last character of a part that belongs to no word."""
+    end = start + _CHARACTERS_AT_ONCE
+    if end >= len(lowered):
+        return len(lowered)
+    places = range(end, start, -1)
+    # If all of it is a single word, it ends where long words are cut anyway.
+    return next((at for at in places if not (lowered[at - 1].isalnum() or lowered[at - 1] == "_")), end)
+
+
+def _last_two_words(part: str) -> list[str]:
+    near_end = part[-_NEAR_END_CHARACTERS:]
+    begins = _BETWEEN_WORDS.search(near_end)  # what is before may be the rest of a word
+    words = _WORD.findall(near_end, begins.end()) if begins else []
+    return words[-2:] if len(words) > 1 else _WORD.findall(part)[-2:]
+
+
+def _shingles(lowered: Sequence[str]) -> tuple[crc.Places, crc.Checksums]:
+    """Return the document of each shingle, and its checksum."""
+    letters, document_W, length_W = _words(lowered)
+    whole_H = document_W[:-2] == document_W[2:]
+    return document_W[:-2][whole_H], crc.of_shingles(letters, length_W)[whole_H]
 
 
 def _words(lowered: Sequence[str]) -> tuple[NDArray[np.uint8], crc.Places, crc.Places]:

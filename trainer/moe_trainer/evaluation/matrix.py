@@ -86,15 +86,15 @@ class Matrix:
 
     def read(self, key: CellKey) -> Cell | None:
         """Return a cell, or None if it was never written or is damaged, so that it must be filled again."""
-        cell = read_cell(self._path(key), Cell)
+        cell = read_cell(self.store, self._path(key), Cell)
         return cell if cell is not None and cell.key == key else None
 
     def write(self, cell: Cell) -> None:
         """Keep a cell. A kill at any moment leaves it whole or absent."""
-        write_cell(self._path(cell.key), cell)
+        write_cell(self.store, self._path(cell.key), cell)
 
-    def _path(self, key: CellKey) -> Path:
-        return self.store / store.cells(self.pool_uid) / f"{store.short(key.content_digest())}.json"
+    def _path(self, key: CellKey) -> str:
+        return f"{store.cells(self.pool_uid)}/{store.short(key.content_digest())}.json"
 
 
 def unigram_nats(texts: Iterable[str]) -> list[float]:

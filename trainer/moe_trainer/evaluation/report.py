@@ -16,8 +16,9 @@ from moe_formats.job_report import (
     Interval,
     Ungraded,
 )
-from moe_trainer.storage import manifest
 from moe_trainer.storage.committed import Committed
+from moe_trainer.storage.committing import is_committed, new_folder
+from moe_trainer.storage.files import write_file
 
 REPORT = "report.json"
 
@@ -108,10 +109,10 @@ def committed_report(
     Raises JobError (ArtefactCorrupt) if an existing report was altered.
     """
     path = f"{Path(artefact).parent.as_posix()}/evaluations/{store.short(digest_of(what))}"
-    if not manifest.is_committed(root / path):
+    if not is_committed(root, path):
         report = make()
-        with manifest.new_folder(root / path, "evaluation") as working:
-            manifest.write_file(working / REPORT, report.to_json().encode())
+        with new_folder(root, path, "evaluation") as working:
+            write_file(working / REPORT, report.to_json().encode())
     with Committed(root, path) as held:
         text = held.read(REPORT)
     return EvaluationReport.model_validate_json(text).headline(digest_of(text), path)

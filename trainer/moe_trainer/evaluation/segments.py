@@ -119,9 +119,9 @@ def _round_robin(queues: list[Iterator[Segment]]) -> Iterator[Segment]:
 def tainted_clusters(holdout: Path, snapshots: Iterable[Path]) -> frozenset[str]:
     """Return the holdout's clusters of which a document, or a near-duplicate of one, is in a snapshot."""
     with Catalogue() as catalogue:
-        held_out, places = take_up(catalogue, read_fingerprints(holdout / FINGERPRINTS))
+        held_out, places = take_up(catalogue, read_fingerprints(holdout, FINGERPRINTS))
         for snapshot in snapshots:
-            take_up(catalogue, read_fingerprints(snapshot / FINGERPRINTS))
+            take_up(catalogue, read_fingerprints(snapshot, FINGERPRINTS))
         rows = np.arange(len(catalogue))
         trained_on = rows >= len(held_out)
         seen = Resembling(trained_on)

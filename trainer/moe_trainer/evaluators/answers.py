@@ -56,18 +56,18 @@ def answers_of(
     if kept is not None:
         return kept
     answers = _ask(key, read_items(root, tasks), read_rules(root, tasks), load())
-    write_cell(_path(root, pool_uid, key), answers)
+    write_cell(root, _path(pool_uid, key), answers)
     return answers
 
 
 def kept_answers(root: Path, pool_uid: str, key: AnswersKey) -> Answers | None:
     """Return the answers in the store, or None."""
-    kept = read_cell(_path(root, pool_uid, key), Answers)
+    kept = read_cell(root, _path(pool_uid, key), Answers)
     return kept if kept is not None and kept.key == key else None
 
 
-def _path(root: Path, pool_uid: str, key: AnswersKey) -> Path:
-    return root / store.cells(pool_uid) / f"{store.short(key.content_digest())}.json"
+def _path(pool_uid: str, key: AnswersKey) -> str:
+    return f"{store.cells(pool_uid)}/{store.short(key.content_digest())}.json"
 
 
 def _ask(key: AnswersKey, items: Sequence[Item], rules: TaskRules, generate: Generate) -> Answers:

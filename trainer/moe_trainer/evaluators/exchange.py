@@ -17,7 +17,7 @@ from moe_formats.failure import TransientError
 from moe_formats.format import Format, canonical_json, digest_of
 from moe_formats.job_config import Grading
 from moe_trainer.evaluators.tasks import Item
-from moe_trainer.storage.manifest import replace_file
+from moe_trainer.storage.files import replace_file
 
 INPUT = "input.jsonl"
 OUTPUT = "output.jsonl"
@@ -46,9 +46,8 @@ class BadOutputError(ValueError):
 
 def write_questions(folder: Path, questions: Mapping[str, Question]) -> None:
     """Write the questions in the order of their ids, which reveals nothing about the models."""
-    folder.mkdir(exist_ok=True)
     lines = (questions[key].to_json() + "\n" for key in sorted(questions))
-    replace_file(folder / INPUT, "".join(lines).encode())
+    replace_file(folder.parent, f"{folder.name}/{INPUT}", "".join(lines).encode())
 
 
 def read_verdicts(folder: Path, asked: Iterable[str], grading: Grading) -> dict[str, float]:
@@ -107,8 +106,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _read(folder: Path, *, limit: int) -> bytes:
     """Return the bytes of the output, without following a link or waiting for a pipe that a grader may have put there."""
     try:
-        with Root(folder) as root:
-            text = root.read(OUTPUT, limit + 1, links=False)
+        with Root(folder.parent) as gradings:
+            text = gradings.read(f"{folder.name}/{OUTPUT}", limit + 1, links=False)
     except RefusedError as error:
         raise BadOutputError(f"cannot be read: it {error.what}, which is not a file") from None
     except FileNotFoundError:

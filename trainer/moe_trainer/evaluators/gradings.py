@@ -33,7 +33,8 @@ def open_gradings(job: GradeJob, environment: Environment) -> Iterator[Asked]:
             grading=grading,
             items=read_items(root, asked),
             answers=[_answers(job, root, model, asked, report.device) for model in models],
-            cells=root / store.cells(job.pool_uid),
+            store=root,
+            cells=store.cells(job.pool_uid),
             folder=environment.gradings / str(number),
         )
 

@@ -28,7 +28,9 @@ from moe_trainer.sources.faults import UnusableError, check_text
 from moe_trainer.sources.files import File, Files, files_of
 from moe_trainer.sources.records import numbered_lines, parse_object
 from moe_trainer.storage.committed import Committed
-from moe_trainer.storage.manifest import new_folder, read_manifest
+from moe_trainer.storage.committing import new_folder
+from moe_trainer.storage.files import write_file
+from moe_trainer.storage.manifest import read_manifest
 
 ITEMS = "items.jsonl"
 RULES = "tasks.json"
@@ -77,11 +79,11 @@ def freeze(source: EvaluatorSource, pool_uid: str, environment: Environment) -> 
     rules = TaskRules(measure=source.measure, max_tokens=source.max_tokens, stop=source.stop)
     content = "".join(text + "\n" for text in items)
     folder = store.tasks(pool_uid, digest_of(canonical_json([rules.to_json(), content])))
-    with new_folder(environment.store / folder, "tasks") as working:
-        (working / ITEMS).write_text(content, encoding="utf-8")
-        (working / RULES).write_text(rules.to_json())
+    with new_folder(environment.store, folder, "tasks") as working:
+        write_file(working / ITEMS, content)
+        write_file(working / RULES, rules.to_json())
     print(f"evaluator {source.name}: {len(items)} of {drawn.read} items are used", flush=True)
-    digest = read_manifest(environment.store / folder)[1]
+    digest = read_manifest(environment.store, folder)[1]
     return TaskSet(evaluator=source.name, path=folder, digest=digest, items=len(items))
 
 

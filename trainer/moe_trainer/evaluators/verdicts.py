@@ -41,8 +41,9 @@ class Asked:
     grading: Grading
     items: Sequence[Item]
     answers: Sequence[Answers]
-    #: The folder in which verdicts are kept.
-    cells: Path
+    #: The pool's store, and the folder in it in which verdicts are kept.
+    store: Path
+    cells: str
     #: The folder that is shared with the grader.
     folder: Path
 
@@ -74,16 +75,16 @@ class Asked:
         return [Question.of(item, said) for item, said in zip(self.items, answers.completions, strict=True)]
 
     def _kept(self, answers: Answers) -> tuple[float, ...] | None:
-        kept = read_cell(self._path(answers), Verdicts)
+        kept = read_cell(self.store, self._path(answers), Verdicts)
         return kept.right if kept is not None and kept.key == self._key(answers) else None
 
     def _keep(self, answers: Answers, verdicts: Mapping[str, float]) -> tuple[float, ...]:
         right = tuple(verdicts[question.id] for question in self._ask(answers))
-        write_cell(self._path(answers), Verdicts(key=self._key(answers), right=right))
+        write_cell(self.store, self._path(answers), Verdicts(key=self._key(answers), right=right))
         return right
 
     def _key(self, answers: Answers) -> VerdictsKey:
         return VerdictsKey(answers=answers.key, grader=self.grading.grader)
 
-    def _path(self, answers: Answers) -> Path:
-        return self.cells / f"{store.short(self._key(answers).content_digest())}.json"
+    def _path(self, answers: Answers) -> str:
+        return f"{self.cells}/{store.short(self._key(answers).content_digest())}.json"

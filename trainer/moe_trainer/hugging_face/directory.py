@@ -28,6 +28,7 @@ from moe_trainer import limits, untrusted
 from moe_trainer.hugging_face import conversion
 from moe_trainer.hugging_face.decoder import CONFIG, Decoder
 from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer
+from moe_trainer.storage.files import write_file
 from moe_trainer.storage.manifest import corrupt
 from moe_trainer.untrusted import failing_as
 from moe_trainer.weights import model_config, reading, writing
@@ -127,7 +128,7 @@ def save(
     tensors = tensors or stream(decoder)
     writing.save_sharded(folder, tensors, _types(tensors, decoder.dtypes), shard_bytes)
     for name, content in decoder.files.items():
-        (folder / name).write_bytes(content)
+        write_file(folder / name, content)
 
 
 def _types(tensors: TensorStream, stored: Mapping[str, torch.dtype]) -> dict[str, torch.dtype]:

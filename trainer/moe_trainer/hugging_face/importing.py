@@ -10,6 +10,8 @@ found before training is paid for. Imports no torch.
 """
 
 import hashlib
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 from moe_formats import context_length, store
@@ -21,7 +23,8 @@ from moe_trainer import limits
 from moe_trainer.environment import Environment
 from moe_trainer.sources.files import File, Files, LocalFiles, files_of
 from moe_trainer.storage.committed import Committed
-from moe_trainer.storage.manifest import MANIFEST, FileEntry, Manifest, is_committed, new_folder
+from moe_trainer.storage.committing import is_committed, new_folder
+from moe_trainer.storage.manifest import MANIFEST, FileEntry, Manifest
 from moe_trainer.text.tokenizer import ByteTokenizer, Tokenizer, describes_byte_level, is_byte_level
 from moe_trainer.weights import model_config, safetensors_header
 from moe_trainer.weights.safetensors_header import HeaderError, TensorEntry
@@ -43,16 +46,17 @@ def import_base(
     a segment of ``segment_bytes``, TokenizerUnsupported if its tokenizer loses text, and BaseMismatch if its digest is
     another one; then nothing is left in the store.
     """
-    final, where = environment.store / store.imported(pool_uid, base.digest), f"{base.root}/{base.path}"
-    if is_committed(final):
-        with Committed(environment.store, store.imported(pool_uid, base.digest), base.digest) as held:
+    path, where = store.imported(pool_uid, base.digest), f"{base.root}/{base.path}"
+    if is_committed(environment.store, path):
+        with Committed(environment.store, path, base.digest) as held:
             config = held.read(CONFIG)
         context_length.check(context_length.shortfall_of_checkpoint(where, config, segment_bytes))
         return
     files = files_of(base.root, environment)
     taken = _taken(files, base.path, where)
     context_length.check(context_length.shortfall_of_checkpoint(where, _config(files, taken), segment_bytes))
-    with new_folder(final, "artefact") as working:
+    check = partial(_check, where=where)
+    with new_folder(environment.store, path, "artefact", check=check) as working:
         entries = {_name(file): _copy(files, file, working / _name(file)) for file in taken}
         found = _digest(entries)
         if found != base.digest:
@@ -61,7 +65,6 @@ def import_base(
                 f"the checkpoint {where} has digest {found}, but base.digest is {base.digest}. If "
                 f"this is the checkpoint that you mean, set base.digest to the digest found; nothing was imported.",
             )
-        _check(working, where)
     print(f"imported {where} as {base.digest}", flush=True)
 
 
@@ -166,11 +169,12 @@ def _name(file: File) -> str:
 def _copy(files: Files, file: File, target: Path | None) -> FileEntry:
     """Read a whole file, copy it to ``target`` if that is given, and return its size and checksum."""
     hashed, size = hashlib.sha256(), 0
-    with files.open(file) as source, (target or Path("/dev/null")).open("wb") as copy:
+    with files.open(file) as source, target.open("xb") if target else nullcontext() as copy:
         while piece := source.read(_PIECE):
             hashed.update(piece)
             size += len(piece)
-            copy.write(piece)
+            if copy is not None:
+                copy.write(piece)
     return FileEntry(sha256=hashed.hexdigest(), size=size)
 
 

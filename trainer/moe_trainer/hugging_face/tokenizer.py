@@ -20,6 +20,7 @@ from moe_trainer.hugging_face.bounded_sandbox import TemplateLimit
 from moe_trainer.hugging_face.chat_template import ChatTemplate
 from moe_trainer.hugging_face.tokenizer_files import CONFIG, TEMPLATE, TOKENIZER, json_object, unsupported
 from moe_trainer.hugging_face.tokenizer_process import PromptProcesses, TemplateRefused, try_out
+from moe_trainer.storage.files import write_file
 from moe_trainer.text.content import BETWEEN_TURNS, Role
 from moe_trainer.text.tokenizer import ConversationPiece, byte_characters
 from moe_trainer.untrusted import failing_as
@@ -162,7 +163,7 @@ class CheckpointTokenizer:
     def save(self, folder: Path) -> None:
         """Write the files as they were read."""
         for name, data in self._files.items():
-            (folder / name).write_bytes(data)
+            write_file(folder / name, data)
 
     def _bounded(self, document: Sequence[ConversationPiece]) -> list[ConversationPiece]:
         """Return a document that starts with the token that begins documents; if that token also ends them, append it too."""

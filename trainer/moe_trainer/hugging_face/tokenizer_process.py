@@ -49,6 +49,8 @@ _UNITS = (
 _LENGTHS = (32, 512, 8192)
 #: The end of a sample, after which a regular expression has to go back.
 _END = "!x"
+#: Most bytes of what the process says besides ids.
+_ANSWER_BYTES = 1 << 20
 #: Most ids per byte of a sample. A byte that is no token has one id, and some tokenizers add one.
 _IDS_PER_BYTE = 4
 #: Turns of the conversations that a template is tried on.
@@ -167,7 +169,7 @@ class TokenizerProcess:
         assert into is not None and out is not None
         into.write(question + b"\n" + data)
         into.flush()
-        line = out.readline()
+        line = out.readline(_ANSWER_BYTES)
         if not line.endswith(b"\n"):
             raise EOFError
         answer: dict[str, Any] = json.loads(line)

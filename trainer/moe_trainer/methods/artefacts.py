@@ -32,8 +32,10 @@ from moe_trainer.parallel.filling import fill, is_outline, put, rows_of_all
 from moe_trainer.parallel.holding import held_together
 from moe_trainer.parallel.processes import ALONE, Processes
 from moe_trainer.parallel.spread import spread
-from moe_trainer.storage import manifest
 from moe_trainer.storage.committed import opened
+from moe_trainer.storage.committing import new_folder
+from moe_trainer.storage.files import write_file
+from moe_trainer.storage.manifest import read_manifest
 from moe_trainer.text.tokenizer import Tokenizer
 from moe_trainer.weights.reading import RowReader
 from moe_trainer.weights.writing import TensorStream
@@ -132,7 +134,8 @@ def start(
 
 
 def write(
-    folder: Path,
+    store: Path,
+    path: str,
     training: TrainingSpec,
     model: CausalModel,
     tokenizer: Tokenizer,
@@ -143,20 +146,20 @@ def write(
     tensors: TensorStream | None = None,
     alive: Callable[[], None] = lambda: None,
 ) -> Digest:
-    """Commit the artefact of a method and return its digest; if ``folder`` is committed already, that one stays.
+    """Commit the artefact of a method and return its digest; if ``path`` in the store is committed already, that one stays.
 
     ``temperature`` is the default for sampling; if it is None, the base's default applies, or 1. ``tensors`` are
     those of the method, if the model is spread over processes. ``alive`` is called once per file after all of them
     are written.
     """
-    with manifest.new_folder(folder, "artefact", alive) as working:
+    with new_folder(store, path, "artefact", alive) as working:
         METHODS[training.method].write(working, model, tokenizer, training, tensors)
         if base is not None:
-            (working / ADAPTER).write_text(AdapterRecord(method=training.method, base=base).to_json())
+            write_file(working / ADAPTER, AdapterRecord(method=training.method, base=base).to_json())
         if temperature is not None:
             set_temperature(working, temperature)
-        (working / checkpoint_format.REPORT).write_text(report)
-    return manifest.read_manifest(folder)[1]
+        write_file(working / checkpoint_format.REPORT, report)
+    return read_manifest(store, path)[1]
 
 
 def _start_in_parts(

@@ -17,6 +17,7 @@ from torch import Tensor
 from moe_formats.format import Format
 from moe_trainer import limits
 from moe_trainer.models.bank_layers import BankLayer
+from moe_trainer.storage.files import write_file
 from moe_trainer.storage.manifest import corrupt, read_format
 from moe_trainer.weights.reading import RowReader, check, read_header, read_rows
 from moe_trainer.weights.writing import TensorStream, save_each
@@ -37,7 +38,7 @@ class BankConfig(Format):
 def write(folder: Path, config: BankConfig, tensors: TensorStream) -> None:
     """Write a bank; ``tensors`` is what ``stream`` returns."""
     save_each(folder / WEIGHTS, tensors.outline(), tensors)
-    (folder / CONFIG).write_text(config.to_json() + "\n")
+    write_file(folder / CONFIG, config.to_json() + "\n")
 
 
 def stream(layers: Sequence[BankLayer]) -> TensorStream:

@@ -6,7 +6,7 @@
     checkpoint_format.load(folder, digest) -> (model, tokenizer)     verifies every byte first
     checkpoint_format.read(folder) -> (model, tokenizer)             from a folder that was verified and is open
     checkpoint_format.outline(folder) -> Outline                     the same without weights, which are read by rows
-    checkpoint_format.write(folder, model, tokenizer, report) -> digest
+    checkpoint_format.write(store, path, model, tokenizer, report) -> digest
 
 What the files contain is defined by models/preset_format.py for presets, and by hugging_face/directory.py for everything
 else. The checkpoints from which an interrupted run continues are another thing (training/checkpoint.py). Never pickle.
@@ -21,7 +21,9 @@ from moe_trainer.models import preset_format
 from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.models.preset_model import Model
 from moe_trainer.storage.committed import opened
-from moe_trainer.storage.manifest import new_folder, read_manifest
+from moe_trainer.storage.committing import new_folder
+from moe_trainer.storage.files import write_file
+from moe_trainer.storage.manifest import read_manifest
 from moe_trainer.text.tokenizer import ByteTokenizer, Tokenizer
 from moe_trainer.weights.reading import RowReader
 from moe_trainer.weights.writing import TensorStream
@@ -45,12 +47,12 @@ class Outline:
     weights: Mapping[str, RowReader]
 
 
-def write(folder: Path, model: CausalModel, tokenizer: Tokenizer, report: str) -> Digest:
-    """Commit a checkpoint and return its digest; if ``folder`` is committed already, it stays as it is."""
-    with new_folder(folder, "artefact") as working:
+def write(store: Path, path: str, model: CausalModel, tokenizer: Tokenizer, report: str) -> Digest:
+    """Commit a checkpoint in a store and return its digest; if ``path`` is committed already, it stays as it is."""
+    with new_folder(store, path, "artefact") as working:
         write_files(working, model, tokenizer)
-        (working / REPORT).write_text(report)
-    return read_manifest(folder)[1]
+        write_file(working / REPORT, report)
+    return read_manifest(store, path)[1]
 
 
 def write_files(

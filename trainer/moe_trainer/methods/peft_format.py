@@ -23,6 +23,7 @@ from moe_trainer import limits
 from moe_trainer.models.causal_model import parameter_names
 from moe_trainer.models.in_layer import in_transformers
 from moe_trainer.models.lora_layers import LoRAExperts, LoRALinear, LowRank
+from moe_trainer.storage.files import write_file
 from moe_trainer.storage.manifest import corrupt, read_format
 from moe_trainer.weights.reading import RowReader, Stored, read_header, read_rows
 from moe_trainer.weights.writing import TensorStream, save_each
@@ -51,7 +52,7 @@ class PeftConfig(BaseModel):
 
 def write(folder: Path, config: PeftConfig, tensors: TensorStream) -> None:
     """Write an adapter; the updates are written as they come."""
-    (folder / CONFIG).write_text(json.dumps(config.model_dump(), indent=2, sort_keys=True) + "\n")
+    write_file(folder / CONFIG, json.dumps(config.model_dump(), indent=2, sort_keys=True) + "\n")
     save_each(folder / WEIGHTS, tensors.outline(), tensors)
 
 

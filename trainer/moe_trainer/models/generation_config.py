@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+from moe_formats.beneath import Root
 from moe_trainer import limits, untrusted
+from moe_trainer.storage.files import remove, write_file
 
 FILE = "generation_config.json"
 
@@ -33,8 +35,12 @@ def temperature_of(folder: Path) -> float:
 
 def set_temperature(folder: Path, temperature: float) -> None:
     """Write the temperature into an artefact that is not committed yet; at 0 the most probable token is always taken."""
-    path = folder / FILE
-    found = json.loads(path.read_text()) if path.exists() else {}
+    try:
+        with Root(folder) as working:
+            found = json.loads(working.read(FILE, limits.CONFIG_BYTES, links=False))
+            remove(working, FILE)
+    except FileNotFoundError:
+        found = {}
     found.pop("temperature", None)
     sampled = {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
-    path.write_text(json.dumps(found | sampled, indent=2, sort_keys=True) + "\n")
+    write_file(folder / FILE, json.dumps(found | sampled, indent=2, sort_keys=True) + "\n")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from moe_trainer.models.preset_config import ModelConfig
 from moe_trainer.models.preset_model import Model
+from moe_trainer.storage.files import write_file
 from moe_trainer.storage.manifest import corrupt, read_format
 from moe_trainer.text.tokenizer import is_byte_level
 from moe_trainer.weights import model_config, reading
@@ -40,8 +41,8 @@ def is_preset(folder: Path) -> bool:
 def write(folder: Path, model: Model, tensors: TensorStream) -> None:
     """Write weights and configs; ``tensors`` is what ``stream`` returns."""
     save_each(folder / WEIGHTS, tensors.outline(), tensors)
-    (folder / CONFIG).write_text(_indented(model.config.to_hugging_face()))
-    (folder / "generation_config.json").write_text(_indented(_generation_config(model.config)))
+    write_file(folder / CONFIG, _indented(model.config.to_hugging_face()))
+    write_file(folder / "generation_config.json", _indented(_generation_config(model.config)))
 
 
 def stream(model: Model) -> TensorStream:

@@ -5,9 +5,12 @@ in the whole (the Hugging Face format of torch.distributed.checkpoint). So any n
 number wrote.
 """
 
+import io
 import json
+import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,10 +35,20 @@ def write_tensors(folder: Path, tensors: Mapping[str, Tensor], group: "ProcessGr
         save_tensors(folder / _ALONE, tensors)
         return
     from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.filesystem import FileSystem
     from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
     from torch.distributed.checkpoint.state_dict_saver import save
 
+    class NewFiles(FileSystem):
+        """Creates files, where torch would open whatever somebody put in their place, and wait for a pipe."""
+
+        @contextmanager
+        def create_stream(self, path: str | os.PathLike[str], mode: str) -> Iterator[io.IOBase]:
+            with super().create_stream(path, mode.replace("w", "x")) as stream:
+                yield stream
+
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    writer.fs = NewFiles()
     try:
         save(dict(tensors), storage_writer=writer, process_group=group)
     except CheckpointException as error:  # an error in any of the processes, such as a full disk

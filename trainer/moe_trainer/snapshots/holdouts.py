@@ -12,11 +12,11 @@ import numpy as np
 from pydantic import ValidationError
 
 from moe_formats import store
-from moe_formats.beneath import append_to, read_file
 from moe_formats.data_scheme import FIRST, Scheme
 from moe_formats.failure import JobError
 from moe_formats.format import Format
 from moe_formats.job_report import Window
+from moe_trainer import limits
 from moe_trainer.deduplication.catalogue import Catalogue, Rows
 from moe_trainer.deduplication.fingerprints import (
     Placement,
@@ -28,7 +28,7 @@ from moe_trainer.deduplication.fingerprints import (
     take_up,
 )
 from moe_trainer.deduplication.sorting import Index, by_name
-from moe_trainer.storage.manifest import replace_file, replacing
+from moe_trainer.storage.files import append_to, exists, read_file, replace_file, replacing
 
 
 class PoolScheme(Format):
@@ -42,12 +42,12 @@ def scheme_of(root: Path, pool_uid: str, new: Scheme) -> Scheme:
 
     Raises JobError (SchemeUnsupported) for a scheme that this version does not know.
     """
-    path = root / store.scheme(pool_uid)
     try:
-        return PoolScheme.model_validate_json(read_file(path)).scheme
-    except (FileNotFoundError, NotADirectoryError):
-        begun = (root / store.experts(pool_uid), root / store.held_out_registry(pool_uid))
-        return FIRST if any(map(os.path.lexists, begun)) else new
+        text = read_file(root, store.scheme(pool_uid), limits.CONFIG_BYTES)
+        return PoolScheme.model_validate_json(text).scheme
+    except FileNotFoundError:
+        begun = (store.experts(pool_uid), store.held_out_registry(pool_uid))
+        return FIRST if any(exists(root, path) for path in begun) else new
     except ValidationError:
         raise JobError(
             "SchemeUnsupported",
@@ -58,52 +58,56 @@ def scheme_of(root: Path, pool_uid: str, new: Scheme) -> Scheme:
 
 def record_scheme(root: Path, pool_uid: str, scheme: Scheme) -> None:
     """Record a pool's scheme before its first document is placed; pools of the first scheme record none."""
-    path = root / store.scheme(pool_uid)
-    if scheme != FIRST and not path.exists():
-        replace_file(path, PoolScheme(scheme=scheme).to_json().encode())
+    path = store.scheme(pool_uid)
+    if scheme != FIRST and not exists(root, path):
+        replace_file(root, path, PoolScheme(scheme=scheme).to_json().encode())
 
 
-def read_clusters(path: Path, catalogue: Catalogue, scheme: Scheme) -> tuple[Rows, Placement]:
+def read_clusters(root: Path, path: str, catalogue: Catalogue, scheme: Scheme) -> tuple[Rows, Placement]:
     """Add the documents that an Expert has seen before to a catalogue, unless they are in it already.
 
     Returns the rows of all of them, ascending, and their placement; none before the Expert's first snapshot.
     """
     there = Index(catalogue.names, np.arange(len(catalogue)))
-    rows, places = take_up(catalogue, read_known_documents(path, scheme), there)
+    rows, places = take_up(catalogue, read_known_documents(root, path, scheme), there)
     order = np.argsort(rows)
     return rows[order], places.of(order)
 
 
-def write_clusters(path: Path, catalogue: Catalogue, rows: Rows, places: Placement, scheme: Scheme) -> None:
+def write_clusters(
+    root: Path, path: str, catalogue: Catalogue, rows: Rows, places: Placement, scheme: Scheme
+) -> None:
     """Write which documents an Expert has seen; ``places`` covers the whole catalogue."""
-    with replacing(path) as file:
+    with replacing(root, path) as file:
         file.writelines(known_lines(catalogue, by_name(catalogue.names, rows), places, scheme))
 
 
-def read_windows(path: Path) -> list[Window]:
+def read_windows(root: Path, path: str) -> list[Window]:
     """Return an Expert's windows, oldest first."""
     try:
-        return [Window.model_validate_json(line) for line in read_file(path).splitlines()]
+        return [
+            Window.model_validate_json(line)
+            for line in read_file(root, path, limits.WINDOWS_BYTES).splitlines()
+        ]
     except FileNotFoundError:
         return []
 
 
-def write_windows(path: Path, windows: Iterable[Window]) -> None:
+def write_windows(root: Path, path: str, windows: Iterable[Window]) -> None:
     """Replace the list of an Expert's windows."""
-    replace_file(path, b"".join(window.to_json().encode() + b"\n" for window in windows))
+    replace_file(root, path, b"".join(window.to_json().encode() + b"\n" for window in windows))
 
 
-def append_to_registry(path: Path, catalogue: Catalogue, rows: Rows, places: Placement) -> None:
+def append_to_registry(root: Path, path: str, catalogue: Catalogue, rows: Rows, places: Placement) -> None:
     """Append the rows that the registry does not have yet, and write them through to the disk.
 
     ``places`` covers the whole catalogue.
     """
-    have = names_in(read_registry(path))
+    have = names_in(read_registry(root, path))
     new = rows[~np.isin(catalogue.names[rows], have)]
     if not len(new):
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with append_to(path) as file:
+    with append_to(root, path) as file:
         file.write(b"\n")  # ends a line that a kill may have cut short
         file.writelines(fingerprint_lines(catalogue, by_name(catalogue.names, new), places))
         file.flush()

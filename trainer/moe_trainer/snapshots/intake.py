@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, islice
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,9 @@ from moe_trainer.sources.files import files_of
 from moe_trainer.text.content import Content
 from moe_trainer.text.normal_form import comparable
 
+#: Most documents, and bytes of them, that are scored at once.
 _SCORED_AT_ONCE = 256
+_SCORED_BYTES = 4 << 20
 
 
 #: Most characters of text in a batch.
@@ -140,8 +142,7 @@ class Intake:
         wanted = np.zeros(len(self.catalogue), dtype=np.bool_)
         wanted[self.kept] = True
         lines = (line for _, line in self.lines(wanted))
-        pairs = zip(lines, is_fitted.tolist(), strict=True)
-        batches = iter(lambda: list(islice(pairs, _SCORED_AT_ONCE)), [])
+        batches = batches_of_lines(zip(lines, is_fitted.tolist(), strict=True))
         with Workers(partial(_surprises, model), processes) as workers:
             inside = (within(band, bits) for values in workers.map(batches) for bits in values)
             return self.kept[np.fromiter(inside, dtype=np.bool_, count=len(self.kept))]
@@ -156,6 +157,20 @@ class Intake:
 def text_of(line: bytes) -> bytes:
     """Return the text of a document's content, given as a line of JSON."""
     return Content.model_validate_json(line).text.encode()
+
+
+def batches_of_lines(lines: Iterable[tuple[bytes, bool]]) -> Iterator[list[tuple[bytes, bool]]]:
+    """Yield lines, each with what belongs to it, in batches that are bounded in number and in size."""
+    batch: list[tuple[bytes, bool]] = []
+    size = 0
+    for line, fitted in lines:
+        batch.append((line, fitted))
+        size += len(line)
+        if size >= _SCORED_BYTES or len(batch) == _SCORED_AT_ONCE:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _surprises(model: SurpriseModel, batch: list[tuple[bytes, bool]]) -> list[float]:

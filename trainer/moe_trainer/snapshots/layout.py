@@ -24,6 +24,8 @@ from pydantic import Field
 
 from moe_formats.format import Digest, Format
 from moe_formats.job_report import Window
+from moe_trainer import limits
+from moe_trainer.storage.manifest import lines_of, read_format
 from moe_trainer.text.content import Content
 
 DOCUMENTS = "documents.jsonl"
@@ -58,9 +60,8 @@ class SnapshotRecord(Format):
 
 def read_documents(folder: Path) -> Iterator[Document]:
     """Yield the documents of a snapshot or a holdout, in their order; the folder must be open (storage/committed.py)."""
-    with (folder / DOCUMENTS).open(encoding="utf-8") as file:
-        for line in file:
-            yield Document.model_validate_json(line)
+    for line in lines_of(folder, DOCUMENTS, limits.DOCUMENT_BYTES):
+        yield Document.model_validate_json(line)
 
 
 def document_line(cluster: str, content: bytes, source: int | None = None) -> bytes:
@@ -71,4 +72,4 @@ def document_line(cluster: str, content: bytes, source: int | None = None) -> by
 
 def read_record(folder: Path) -> SnapshotRecord:
     """Return a snapshot's record; the folder must be open (storage/committed.py)."""
-    return SnapshotRecord.model_validate_json((folder / RECORD).read_text())
+    return read_format(folder, RECORD, SnapshotRecord)

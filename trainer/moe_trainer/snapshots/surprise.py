@@ -12,6 +12,7 @@ itself, its own counts are left out, so that it is as surprising as if it were n
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ FITTED_BYTES = 8 * 1024 * 1024
 #: K.
 PSEUDO_COUNTS = 8.0
 
+#: Bytes of a text that are looked at together.
+_AT_ONCE = 1 << 20
 _CONTEXTS = (1, 256, 256 * 256)
 
 Counts = NDArray[np.uint32]
@@ -38,8 +41,9 @@ class SurpriseModel:
         """Return the model fitted to texts."""
         counts = tuple(np.zeros(contexts * 256, dtype=np.uint32) for contexts in _CONTEXTS)
         for text in texts:
-            for table, grams in zip(counts, _grams(text), strict=True):
-                np.add.at(table, grams, 1)
+            for start in range(0, len(text), _AT_ONCE):
+                for table, grams in zip(counts, _grams(text, start), strict=True):
+                    np.add.at(table, grams, 1)
         contexts = tuple(table.reshape(-1, 256).sum(axis=1, dtype=np.uint32) for table in counts)
         return cls((counts[0], counts[1], counts[2]), (contexts[0], contexts[1], contexts[2]))
 
@@ -47,24 +51,44 @@ class SurpriseModel:
         """Return the mean surprise of a text's bytes; if the model was ``fitted`` to it, without its own counts."""
         if not text:
             return 0.0
-        probability = np.full(len(text), 1 / 256)
-        for order, grams in enumerate(_grams(text)):
-            followed = grams >> 8
-            count = self.counts[order][grams] - (_own(grams) if fitted else 0.0)
-            context = self.contexts[order][followed] - (_own(followed) if fitted else 0.0)
-            shorter = probability[order:]
-            probability[order:] = (count + PSEUDO_COUNTS * shorter) / (context + PSEUDO_COUNTS)
-        return float(-np.log2(probability).mean())
+        whole = SurpriseModel.fitted([text]) if fitted and len(text) > _AT_ONCE else None
+        surprise = np.empty(
+            len(text)
+        )  # one number per byte; everything else is computed for a part at a time
+        for start in range(0, len(text), _AT_ONCE):
+            probability = np.full(len(text[start : start + _AT_ONCE]), 1 / 256)
+            for order, grams in enumerate(_grams(text, start)):
+                count: NDArray[Any] = self.counts[order][grams]
+                context: NDArray[Any] = self.contexts[order][grams >> 8]
+                if fitted:
+                    own, own_context = _own(whole, order, grams)
+                    count, context = count - own, context - own_context
+                known = len(probability) - len(grams)  # the first bytes have no such context
+                shorter = probability[known:]
+                probability[known:] = (count + PSEUDO_COUNTS * shorter) / (context + PSEUDO_COUNTS)
+            surprise[start : start + _AT_ONCE] = np.log2(probability)
+        return float(-surprise.mean())
 
 
-def _grams(text: bytes) -> list[NDArray[np.int32]]:
-    """Return the bytes, pairs and triples of a text as numbers."""
-    ones = np.frombuffer(text, dtype=np.uint8).astype(np.int32)
-    twos = ones[:-1] << 8 | ones[1:]
-    return [ones, twos, twos[:-1] << 8 | ones[2:]]
+def _grams(text: bytes, start: int) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """Return the bytes, pairs and triples as numbers that end in the _AT_ONCE bytes from ``start`` on."""
+    before = min(start, 2)
+    codes = np.frombuffer(text, dtype=np.uint8)[start - before : start + _AT_ONCE].astype(np.int32)
+    twos = codes[:-1] << 8 | codes[1:]
+    triples = twos[:-1] << 8 | codes[2:]
+    return codes[before:], twos[max(0, before - 1) :], triples
 
 
-def _own(grams: NDArray[np.int32]) -> NDArray[np.int64]:
+def _own(
+    whole: SurpriseModel | None, order: int, grams: NDArray[np.int32]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return how often each entry and its context occur in the text; ``grams`` are all of it if it is short."""
+    if whole is not None:
+        return whole.counts[order][grams], whole.contexts[order][grams >> 8]
+    return _among(grams), _among(grams >> 8)
+
+
+def _among(grams: NDArray[np.int32]) -> NDArray[np.int64]:
     """Return for each entry how often it occurs among all entries."""
     _, places, counts = np.unique(grams, return_inverse=True, return_counts=True)
     own: NDArray[np.int64] = counts[places]

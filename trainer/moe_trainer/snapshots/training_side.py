@@ -24,7 +24,8 @@ from moe_trainer.snapshots.layout import (
     SnapshotRecord,
     document_line,
 )
-from moe_trainer.storage.manifest import new_folder
+from moe_trainer.storage.committing import new_folder
+from moe_trainer.storage.files import write_file
 
 
 def source_weights(job: SnapshotJob) -> tuple[float, ...] | None:
@@ -58,15 +59,15 @@ def commit_training_side(
     wanted[training] = True
     weights = source_weights(job)
     _check_every_source(job, weights, intake.sources[training])
-    folder = root / store.snapshot(job.pool_uid, job.expert.uid, digest)
-    with new_folder(folder, "snapshot") as working:
-        with (working / DOCUMENTS).open("wb") as file:
+    folder = store.snapshot(job.pool_uid, job.expert.uid, digest)
+    with new_folder(root, folder, "snapshot") as working:
+        with (working / DOCUMENTS).open("xb") as file:
             for (row, content), cluster in zip(
                 intake.lines(wanted), digits_one_by_one(places.clusters[training]), strict=True
             ):
                 file.write(document_line(cluster, content, int(intake.sources[row]) if weights else None))
         ordered = by_name(intake.catalogue.names, training)
-        with (working / FINGERPRINTS).open("wb") as file:
+        with (working / FINGERPRINTS).open("xb") as file:
             file.writelines(fingerprint_lines(intake.catalogue, ordered, places))
         record = SnapshotRecord(
             digest=digest,
@@ -78,8 +79,8 @@ def commit_training_side(
             anchor=found[0],
             newest=found[-1] if len(found) > 1 else None,
         )
-        (working / RECORD).write_text(record.to_json())
-        (working / REPORT).write_text(_report(job, intake, record, intake.sources[training]))
+        write_file(working / RECORD, record.to_json())
+        write_file(working / REPORT, _report(job, intake, record, intake.sources[training]))
     print(
         f"snapshot {digest}: {record.documents} documents, {record.train_bytes} bytes to train on", flush=True
     )

@@ -15,12 +15,14 @@ import numpy as np
 from moe_formats.format import Digest
 from moe_formats.job_report import Window
 from moe_formats.segment_size import SegmentBytes
+from moe_trainer import limits
 from moe_trainer.deduplication.catalogue import Rows, digits_of
 from moe_trainer.deduplication.fingerprints import Placement, fingerprint_lines
 from moe_trainer.snapshots.intake import Intake
-from moe_trainer.snapshots.layout import DOCUMENTS, FINGERPRINTS, document_line, read_documents
+from moe_trainer.snapshots.layout import DOCUMENTS, FINGERPRINTS, Document, document_line
 from moe_trainer.storage.committed import opened
-from moe_trainer.storage.manifest import new_folder, read_manifest
+from moe_trainer.storage.committing import new_folder
+from moe_trainer.storage.manifest import lines_of, read_manifest
 
 
 @dataclass(frozen=True, order=True)
@@ -48,12 +50,11 @@ def of_rows(intake: Intake, rows: Rows, places: Placement) -> Iterator[HeldOut]:
 
 def of_window(root: Path, window: Window) -> Iterator[HeldOut]:
     """Yield the documents of a committed window in a store; raises JobError (ArtefactCorrupt)."""
-    with (
-        opened(root, window.path, window.digest) as folder,
-        (folder / DOCUMENTS).open("rb") as lines,
-        (folder / FINGERPRINTS).open("rb") as prints,
-    ):
-        for document, line, fingerprint in zip(read_documents(folder), lines, prints, strict=True):
+    with opened(root, window.path, window.digest) as folder:
+        lines = lines_of(folder, DOCUMENTS, limits.DOCUMENT_BYTES)
+        prints = lines_of(folder, FINGERPRINTS, limits.FINGERPRINT_BYTES)
+        for line, fingerprint in zip(lines, prints, strict=True):
+            document = Document.model_validate_json(line)
             size = len(document.text.encode())
             yield HeldOut(document.cluster, document.name(), size, line, fingerprint)
 
@@ -80,7 +81,8 @@ def commit_window(
             last = document.cluster
             segments += max(1, document.size // segment_bytes)
     path = path_of("sha256:" + digest.hexdigest())
-    with new_folder(root / path, "holdout") as working:
+    with new_folder(root, path, "holdout") as working:
         for name in (DOCUMENTS, FINGERPRINTS):
-            shutil.copyfile(scratch / name, working / name)
-    return Window(path=path, digest=read_manifest(root / path)[1], clusters=clusters, segments=segments)
+            with (scratch / name).open("rb") as made, (working / name).open("xb") as copy:
+                shutil.copyfileobj(made, copy)
+    return Window(path=path, digest=read_manifest(root, path)[1], clusters=clusters, segments=segments)

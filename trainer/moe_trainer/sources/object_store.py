@@ -23,6 +23,7 @@ import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
 from obstore.store import S3Store
 
+from moe_formats.beneath import read_mounted
 from moe_formats.failure import JobError, TransientError
 from moe_formats.object_stores import (
     ACCESS_KEY_ID,
@@ -253,8 +254,13 @@ def _retries(patience: Patience) -> "RetryConfig":
 
 
 def _key(credentials: Path | None, name: str) -> str:
-    path = credentials / name if credentials is not None else None
-    return path.read_text().strip() if path is not None and path.is_file() else ""
+    """Return a key of the mounted Secret; empty if there is none."""
+    if credentials is None:
+        return ""
+    try:
+        return read_mounted(credentials / name)[0].decode().strip()
+    except FileNotFoundError:
+        return ""
 
 
 def _cause(error: Exception) -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from moe_trainer import limits
+from moe_trainer import limits, untrusted
 from moe_trainer.sources.faults import UnusableError, check_encoding, listed
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -31,14 +31,8 @@ class Record(NamedTuple):
 
 def numbered_lines(stream: io.BufferedIOBase) -> Iterator[tuple[int, bytes | None]]:
     """Yield the lines of a file that are not blank, with their numbers from 1; None for one that is too long to be held."""
-    number, longest = 0, limits.RECORD_BYTES
-    while line := stream.readline(longest):
-        number += 1
-        if len(line) == longest and not line.endswith(b"\n"):
-            while (rest := stream.readline(longest)) and not rest.endswith(b"\n"):
-                pass
-            yield number, None
-        elif line.strip():
+    for number, line in enumerate(untrusted.lines(stream, limits.RECORD_BYTES), start=1):
+        if line is None or line.strip():
             yield number, line
 
 

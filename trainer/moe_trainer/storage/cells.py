@@ -8,18 +8,19 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from moe_formats.beneath import RefusedError, read_file
+from moe_formats.beneath import RefusedError
 from moe_formats.format import Format, digest_of
-from moe_trainer.storage.manifest import replace_file
+from moe_trainer import limits
+from moe_trainer.storage.files import read_file, replace_file
 
 Kept = TypeVar("Kept", bound=Format)
 
 
-def read_cell(path: Path, kind: type[Kept]) -> Kept | None:
+def read_cell(root: Path, path: str, kind: type[Kept]) -> Kept | None:
     """Return what was kept, or None if it was never written or is damaged."""
     try:
-        checksum, _, text = read_file(path).decode().partition("\n")
-    except (FileNotFoundError, UnicodeDecodeError, RefusedError):
+        checksum, _, text = read_file(root, path, limits.STORED_BYTES).decode().partition("\n")
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError, RefusedError):
         return None
     if digest_of(text) != checksum:
         return None
@@ -29,7 +30,7 @@ def read_cell(path: Path, kind: type[Kept]) -> Kept | None:
         return None
 
 
-def write_cell(path: Path, kept: Format) -> None:
+def write_cell(root: Path, path: str, kept: Format) -> None:
     """Keep a result. A kill at any moment leaves the file whole or absent."""
     text = kept.to_json()
-    replace_file(path, f"{digest_of(text)}\n{text}".encode())
+    replace_file(root, path, f"{digest_of(text)}\n{text}".encode())

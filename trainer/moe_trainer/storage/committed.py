@@ -26,8 +26,9 @@ from types import TracebackType
 from typing import Self
 
 from moe_formats.beneath import RefusedError, Root, kind_of, printable
-from moe_formats.format import Digest, digest_of
-from moe_trainer.storage.manifest import MANIFEST, FileEntry, Manifest, corrupt, parse_manifest
+from moe_formats.format import Digest
+from moe_trainer import limits
+from moe_trainer.storage.manifest import MANIFEST, FileEntry, Manifest, corrupt, manifest_of
 
 #: Files up to this size, in bytes, are copied; larger ones are read by their descriptors.
 COPIED_BYTES = 4 << 20
@@ -50,9 +51,9 @@ def opened(root: Path, path: str, digest: Digest | None = None) -> Iterator[Path
         yield held.verified()
 
 
-def verify(folder: Path, digest: Digest | None = None) -> Manifest:
+def verify(root: Path, path: str, digest: Digest | None = None) -> Manifest:
     """Return the manifest of a committed folder after checking every byte of its files; raises what ``opened`` raises."""
-    with Committed(folder.parent, folder.name, digest) as held:
+    with Committed(root, path, digest) as held:
         held.verify()
         return held.manifest
 
@@ -71,7 +72,7 @@ class Committed:
         self._shown: list[Path] = []
         self._folder = _open_folder(root, path)
         self._closing = weakref.finalize(self, _close, os.getpid(), self._folder, self._held, self._shown)
-        self.manifest, self.digest = self._read_manifest()
+        self.manifest, self.digest = manifest_of(self._folder, self._name)
         if digest is not None and self.digest != digest:
             raise corrupt(
                 self._name, f"the digest of its manifest is {self.digest}, not {digest} as expected"
@@ -95,8 +96,13 @@ class Committed:
         self._closing()
 
     def read(self, name: str) -> bytes:
-        """Return the bytes of a file after checking them; raises JobError (ArtefactCorrupt)."""
+        """Return the bytes of a file after checking them; raises JobError (ArtefactCorrupt), also if they are too many."""
         entry = self._entry(name)
+        if entry.size > limits.STORED_BYTES:
+            raise corrupt(
+                self._name,
+                f"{printable(name)} has {entry.size:,} bytes; the limit is {limits.STORED_BYTES:,}",
+            )
         with io.FileIO(self._open(name)) as file:
             data = file.read(entry.size + 1)
         if len(data) != entry.size or hashlib.sha256(data).hexdigest() != entry.sha256:
@@ -182,15 +188,6 @@ class Committed:
             raise corrupt(self._name, f"{printable(name)} {error.what}") from None
         except (FileNotFoundError, NotADirectoryError):
             raise corrupt(self._name, f"{printable(name)} is missing") from None
-
-    def _read_manifest(self) -> tuple[Manifest, Digest]:
-        try:
-            text = self._folder.read(MANIFEST, links=False)
-        except RefusedError as error:
-            raise corrupt(self._name, f"its {MANIFEST} {error.what}") from None
-        except FileNotFoundError:
-            raise corrupt(self._name, f"it has no {MANIFEST}, so it was never committed") from None
-        return parse_manifest(self._name, text), digest_of(text)
 
     def _check_nothing_was_added(self) -> None:
         """Raise JobError (ArtefactCorrupt) that names what the manifest does not list, or what is no regular file."""

@@ -1,4 +1,4 @@
-"""Folders that are committed as a whole, by a manifest with the SHA-256 of every file that is written last.
+"""The manifest of a committed folder, with the SHA-256 of every file. It is written last (committing.py).
 
 For readers, a folder without a manifest does not exist. A committed folder is immutable: it is never written again,
 and if the same name is committed twice, the first one stays. Readers ask for a folder *by the digest of its
@@ -7,18 +7,13 @@ folders.
 """
 
 import hashlib
-import os
-import secrets
-import shutil
-import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from moe_formats.beneath import RefusedError, Root, read_file
+from moe_formats.beneath import RefusedError, Root
 from moe_formats.failure import JobError
 from moe_formats.format import Digest, Format, digest_of
 from moe_formats.store import IMPORTS
@@ -45,40 +40,30 @@ class Manifest(Format):
     files: dict[str, FileEntry] = Field(description="Relative path to checksum; manifest.json is not in it.")
 
 
-@contextmanager
-def new_folder(final: Path, kind: Kind, alive: Callable[[], None] = lambda: None) -> Iterator[Path]:
-    """Yield an empty folder that is committed as ``final`` when the block ends without an error.
-
-    If ``final`` was committed meanwhile, it stays and the new folder is dropped. After an exception only what was
-    there before is left. What killed attempts left under the same name is removed. ``alive`` is called after each
-    file has been hashed and written through to the disk, which can take long.
-    """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    for left_over in final.parent.glob(f".{final.name}.new-*"):
-        shutil.rmtree(left_over, ignore_errors=True)
-    working = final.parent / f".{final.name}.new-{secrets.token_hex(4)}"
-    working.mkdir()
+def read_manifest(root: Path, path: str) -> tuple[Manifest, Digest]:
+    """Return the manifest of a folder in a store and its digest, without reading the files it lists."""
     try:
-        yield working
-        _write_manifest(working, kind, alive)
-        if os.path.lexists(final) and not is_committed(final):
-            remove(final)  # not committed, so it does not exist for anybody
-        if not os.path.lexists(final):
-            working.rename(final)
-            sync_folder(final.parent)
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
-
-
-def read_manifest(folder: Path) -> tuple[Manifest, Digest]:
-    """Return a folder's manifest and its digest, without reading the files it lists."""
-    try:
-        text = read_file(folder / MANIFEST)
+        with Root(root) as store, store.folder(path) as folder:
+            return manifest_of(folder, Path(root, path))
     except RefusedError as error:
-        raise corrupt(folder, f"its {MANIFEST} {error.what}") from None
+        raise corrupt(Path(root, path), f"its path {error.what}") from None
     except (FileNotFoundError, NotADirectoryError):
-        raise corrupt(folder, f"it has no {MANIFEST}, so it was never committed") from None
-    return parse_manifest(folder, text), digest_of(text)
+        raise corrupt(Path(root, path), f"it has no {MANIFEST}, so it was never committed") from None
+
+
+def manifest_of(folder: Root, place: Path) -> tuple[Manifest, Digest]:
+    """Return the manifest of an open folder and its digest; ``place`` stands for it in messages."""
+    try:
+        text = folder.read(MANIFEST, limits.MANIFEST_BYTES + 1, links=False)
+    except RefusedError as error:
+        raise corrupt(place, f"its {MANIFEST} {error.what}") from None
+    except FileNotFoundError:
+        raise corrupt(place, f"it has no {MANIFEST}, so it was never committed") from None
+    if len(text) > limits.MANIFEST_BYTES:
+        raise corrupt(
+            place, f"its {MANIFEST} has more than {limits.MANIFEST_BYTES:,} bytes, which is the limit"
+        )
+    return parse_manifest(place, text), digest_of(text)
 
 
 def parse_manifest(folder: Path, text: bytes) -> Manifest:
@@ -103,12 +88,19 @@ def read_format(folder: Path, name: str, kind: type[Parsed]) -> Parsed:
         raise corrupt(folder, f"{name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def is_committed(folder: Path) -> bool:
-    """Return whether the folder has a manifest, as a regular file."""
-    try:
-        return stat.S_ISREG((folder / MANIFEST).lstat().st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
+def lines_of(folder: Path, name: str, most: int) -> Iterator[bytes]:
+    """Yield the lines of a file in an open committed folder (committed.py); none of them is blank.
+
+    Raises JobError (ArtefactCorrupt) for a line of more than ``most`` bytes, which is never held.
+    """
+    with (folder / name).open("rb") as file:
+        for number, line in enumerate(untrusted.lines(file, most), start=1):
+            if line is None:
+                raise corrupt(
+                    folder, f"line {number} of {name} has more than {most:,} bytes, which is the limit"
+                )
+            if line.strip():
+                yield line
 
 
 def corrupt(folder: Path, what: str) -> JobError:
@@ -125,78 +117,10 @@ def corrupt(folder: Path, what: str) -> JobError:
     )
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file through to the disk."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Put a file in the place of another at once: readers see the old bytes or the new, never a mix."""
-    with replacing(path) as file:
-        file.write(data)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file that takes the place of ``path`` at once when the block ends well."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    working = path.with_name(f".{path.name}.new-{secrets.token_hex(4)}")
-    try:
-        with working.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        working.replace(path)
-        sync_folder(path.parent)
-    finally:
-        working.unlink(missing_ok=True)
-
-
 def sha256_of_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync_folder(folder: Path) -> None:
-    """Write a folder's entries through to the disk, so that a rename survives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _write_manifest(folder: Path, kind: Kind, alive: Callable[[], None]) -> None:
-    files = {}
-    with Root(folder) as root:
-        for path in sorted(_files_in(folder)):
-            with root.open(path, links=False) as file:
-                os.fsync(file.fileno())
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-                files[path] = FileEntry(sha256=sha256, size=os.fstat(file.fileno()).st_size)
-            alive()
-    write_file(folder / MANIFEST, Manifest(kind=kind, files=files).to_json().encode())
-    sync_folder(folder)
-
-
-def _files_in(folder: Path) -> Iterator[str]:
-    """Yield the paths of everything in a folder but folders; links are not followed."""
-    for where, folders, names in os.walk(folder):
-        links = [name for name in folders if (Path(where) / name).is_symlink()]
-        for name in (*names, *links):
-            yield (Path(where) / name).relative_to(folder).as_posix()
-
-
-def remove(path: Path) -> None:
-    """Remove a folder, or whatever lies there instead; a link's target is left alone."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _is_beneath(name: str) -> bool:

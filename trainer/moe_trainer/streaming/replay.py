@@ -13,19 +13,20 @@ from pathlib import Path
 
 import numpy as np
 
-from moe_formats.beneath import read_file
 from moe_formats.format import Format
+from moe_trainer import limits
 from moe_trainer.deduplication.catalogue import Catalogue, digits_of
 from moe_trainer.deduplication.fingerprints import (
     names_in,
     read_fingerprints,
     read_registry,
+    registry_bytes,
     take_up,
 )
 from moe_trainer.deduplication.minhash import THRESHOLD
 from moe_trainer.deduplication.near_duplicates import Resembling, search
 from moe_trainer.snapshots.layout import FINGERPRINTS, Document, read_documents, read_record
-from moe_trainer.storage.manifest import replace_file
+from moe_trainer.storage.files import read_file, replace_file
 
 #: Documents are drawn for more bytes than a run will read, by this factor, to make up for those that are left out.
 SPARE = 1.1
@@ -40,11 +41,13 @@ class Seen(Format):
 class Replay:
     """The documents to replay; after they were read, ``excluded`` counts those that were left out."""
 
-    def __init__(self, own: Path, ancestry: Sequence[Path], registry: Path, until: int, size: float) -> None:
-        """Take verified snapshots; ``size`` is the number of bytes of text to draw from ``ancestry``."""
+    def __init__(
+        self, own: Path, ancestry: Sequence[Path], store: Path, registry: str, until: int, size: float
+    ) -> None:
+        """Take verified snapshots, and the registry in the store; ``size`` bytes of text are drawn from ``ancestry``."""
         self.excluded: Counter[str] = Counter()
         self._own, self._ancestry = own, ancestry
-        self._registry, self._until = registry, until
+        self._store, self._registry, self._until = store, registry, until
         there = sum(read_record(snapshot).train_bytes for snapshot in ancestry)
         self._share = min(1.0, SPARE * size / max(1, there))
 
@@ -65,15 +68,15 @@ class Replay:
         """Return the names of the drawn documents that must not be replayed."""
         with Catalogue() as catalogue:
             for snapshot in self._ancestry:
-                prints = read_fingerprints(snapshot / FINGERPRINTS)
+                prints = read_fingerprints(snapshot, FINGERPRINTS)
                 take_up(catalogue, (entry for entry in prints if self._drawn(entry.document)))
             drawn = len(catalogue)
-            take_up(catalogue, read_registry(self._registry, self._until))
+            take_up(catalogue, read_registry(self._store, self._registry, self._until))
             rows = np.arange(len(catalogue))
             held_out = Resembling(rows >= drawn)
             search(catalogue, rows, THRESHOLD, held_out)
             names = catalogue.names[:drawn]
-            own = np.isin(names, names_in(read_fingerprints(self._own / FINGERPRINTS)))
+            own = np.isin(names, names_in(read_fingerprints(self._own, FINGERPRINTS)))
             found = held_out.found[:drawn]
             self.excluded["heldOutElsewhere"] = len(np.unique(names[found]))
             self.excluded["inOwnData"] = len(np.unique(names[own & ~found]))
@@ -84,15 +87,15 @@ class Replay:
         return number < self._share * 2.0**64
 
 
-def registry_seen(path: Path, registry: Path) -> int:
+def registry_seen(root: Path, path: str, registry: str) -> int:
     """Return how many bytes of the registry a run takes into account: its size when the run first asked.
 
     The number is kept in ``path``, so that later attempts leave out the same documents.
     """
     try:
-        text = read_file(path)
+        text = read_file(root, path, limits.CONFIG_BYTES)
     except FileNotFoundError:
-        size = registry.stat().st_size if registry.exists() else 0
+        size = registry_bytes(root, registry)
         text = Seen(registry_bytes=size).to_json().encode()
-        replace_file(path, text)
+        replace_file(root, path, text)
     return Seen.model_validate_json(text).registry_bytes

@@ -31,7 +31,8 @@ from moe_formats.failure import JobError
 from moe_formats.format import Format
 from moe_trainer.snapshots.layout import Document
 from moe_trainer.storage.committed import Committed, verify
-from moe_trainer.storage.manifest import is_committed, new_folder, remove
+from moe_trainer.storage.committing import is_committed, new_folder
+from moe_trainer.storage.files import drop, write_file
 from moe_trainer.text.tokenizer import Tokenizer
 
 VALIDATION_SHARE = 0.02
@@ -96,7 +97,8 @@ class Streams(NamedTuple):
 
 
 def write_streams(
-    folder: Path,
+    root: Path,
+    path: str,
     planned: Sequence[Planned],
     documents: Iterable[tuple[int, Document]],
     tokenizer: Tokenizer,
@@ -104,16 +106,16 @@ def write_streams(
     excluded: Mapping[str, int] | None = None,
     alive: Callable[[], None] = lambda: None,
 ) -> None:
-    """Commit the tokens of documents, each given with the number of its stream, unless the folder is committed already.
+    """Commit the tokens of documents, each given with the number of its stream, unless that folder is committed already.
 
     A damaged folder is written again. ``alive`` is called after each document and then after each file; ``excluded`` is
     read at the end. Raises JobError (DataEmpty) if a stream has no token.
     """
-    if is_committed(folder) and _is_good(folder):
+    if is_committed(root, path) and _is_good(root, path):
         return
     wide = tokenizer.vocab_size > _SMALL_VOCABULARY
     dtype = np.int32 if wide else np.int16
-    with new_folder(folder, "tokens", alive) as working:
+    with new_folder(root, path, "tokens", alive) as working:
         with ExitStack() as open_files:
             training, validation = (
                 [
@@ -146,12 +148,12 @@ def write_streams(
             validation=tuple(writer.path.name for writer in validation if writer.tokens),
             excluded=dict(excluded or {}),
         )
-        (working / RECORD).write_text(record.to_json())
+        write_file(working / RECORD, record.to_json())
 
 
-def open_streams(folder: Path) -> Streams:
+def open_streams(root: Path, path: str) -> Streams:
     """Map the streams of a committed folder; the process that committed it has verified it."""
-    with Committed(folder.parent, folder.name) as held:
+    with Committed(root, path) as held:
         return _mapped_streams(held.show())
 
 
@@ -179,7 +181,7 @@ class _Writer:
         self.path = path
         self.tokens = self._documents = self._learnt = 0
         self._dtype = dtype
-        self._ids = path.with_suffix(".tokens").open("wb")
+        self._ids = path.with_suffix(".tokens").open("xb")
         self._marks: BinaryIO | None = None
 
     def __enter__(self) -> "_Writer":
@@ -195,7 +197,7 @@ class _Writer:
     def add(self, ids: Sequence[int], learnt: Sequence[bool] | None) -> None:
         """Append a document; ``learnt`` is None if all of it is learnt."""
         if learnt is not None and self._marks is None:
-            self._marks = self.path.with_suffix(".learnt").open("wb")
+            self._marks = self.path.with_suffix(".learnt").open("xb")
             for start in range(0, self.tokens, _MARKED_AT_ONCE):
                 self._marks.write(b"\1" * min(_MARKED_AT_ONCE, self.tokens - start))
         marks = bytes(learnt) if learnt is not None else b"\1" * len(ids)
@@ -233,14 +235,14 @@ def _mapped(path: Path, dtype: torch.dtype) -> Tensor:
     return torch.from_file(str(path), shared=False, size=size, dtype=dtype, device="cpu")
 
 
-def _is_good(folder: Path) -> bool:
+def _is_good(root: Path, path: str) -> bool:
     try:
-        verify(folder)
+        verify(root, path)
     except JobError as error:
         print(
             f"the tokens that an earlier attempt left cannot be used and are made again: {error}", flush=True
         )
-        remove(folder)
+        drop(root, path)
         return False
     return True
 

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from moe_formats.failure import JobError
 from moe_formats.format import Digest, canonical_json, digest_of
 from moe_trainer import untrusted
+from moe_trainer.storage.files import write_file
 from moe_trainer.text.content import BETWEEN_TURNS, Role
 
 BOS, EOS, PAD = 256, 257, 258
@@ -159,8 +160,8 @@ class ByteTokenizer:
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json`` and ``tokenizer_config.json``."""
-        (folder / "tokenizer.json").write_text(json.dumps(_tokenizer_json(), ensure_ascii=False, indent=1))
-        (folder / "tokenizer_config.json").write_text(json.dumps(_tokenizer_config(), indent=1))
+        write_file(folder / "tokenizer.json", json.dumps(_tokenizer_json(), ensure_ascii=False, indent=1))
+        write_file(folder / "tokenizer_config.json", json.dumps(_tokenizer_config(), indent=1))
 
     @classmethod
     def load(cls, folder: Path) -> "ByteTokenizer":

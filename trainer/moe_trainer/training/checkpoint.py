@@ -15,7 +15,6 @@ Small checkpoints are written immediately. Large ones are copied, and written by
 one waits for it. A run that is killed meanwhile continues from the checkpoint before.
 """
 
-import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from moe_formats.beneath import Root
 from moe_formats.failure import JobError
 from moe_formats.format import Digest, Format
 from moe_trainer.models.causal_model import CausalModel
@@ -33,7 +33,8 @@ from moe_trainer.parallel.processes import Processes
 from moe_trainer.parallel.spread import local, placed, placed_like
 from moe_trainer.parallel.tensor_files import check_shapes, read_tensors, write_tensors
 from moe_trainer.storage.committed import Committed
-from moe_trainer.storage.manifest import is_committed, new_folder, remove
+from moe_trainer.storage.committing import is_committed, new_folder, unfinished_folder
+from moe_trainer.storage.files import discard_unfinished, drop, make_folder, write_file
 from moe_trainer.training.balancing import Balancer
 from moe_trainer.training.early_stop import BestWeights
 from moe_trainer.training.load_record import LayerRecord
@@ -107,9 +108,9 @@ class Trained:
 class Checkpoints:
     """The checkpoints of one run. All its processes call each method together."""
 
-    def __init__(self, folder: Path, inputs: Digest, trained: Trained) -> None:
-        """Keep the checkpoints of a run, identified by the digest of its inputs, in a folder of the store."""
-        self._folder, self._inputs, self._trained = folder, inputs, trained
+    def __init__(self, root: Path, path: str, inputs: Digest, trained: Trained) -> None:
+        """Keep the checkpoints of a run, identified by the digest of its inputs, in a folder of a store."""
+        self._root, self._path, self._inputs, self._trained = root, path, inputs, trained
         self._processes = trained.processes
         self._writer = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[None] | None = None
@@ -147,15 +148,15 @@ class Checkpoints:
         with ExitStack() as folders:
             found, mine = _NONE, None
             if self._processes.first:
-                for left_over in self._folder.glob(".step-*"):  # of an attempt that was killed while writing
-                    shutil.rmtree(left_over, ignore_errors=True)
+                with Root(self._root) as store, make_folder(store, self._path) as folder:
+                    discard_unfinished(folder)  # of an attempt that was killed while writing
                 found, mine = self._newest_good(folders)
             state, skipped = self._processes.from_first(found)
             if state is None:
                 return Curve(), skipped
-            name = _name(state.step)
+            path = self._path_of(_name(state.step))
             held = self._processes.together(
-                lambda: mine or folders.enter_context(Committed(self._folder, name))
+                lambda: mine or folders.enter_context(Committed(self._root, path))
             )
             hold_the_same(held, self._processes)
             return self._loaded(held.show(), state), skipped
@@ -174,23 +175,26 @@ class Checkpoints:
         with suppress(OSError):
             self.wait()
         if self._processes.first:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            drop(self._root, self._path)
 
     def _write(self, tensors: dict[str, Tensor], run: dict[str, Tensor], state: CheckpointState) -> None:
         """Write this process's part; the first process creates the folder, and commits it when all have written."""
         group = self._processes.background
+        path = self._path_of(_name(state.step))
         if not self._processes.first:
-            working = self._processes.from_first(Path(), group)
-            write_tensors(working / _TENSORS, tensors, group)
+            within = self._processes.from_first("", group)
+            with unfinished_folder(self._root, path, within) as folder:
+                write_tensors(folder, tensors, group)
             return
-        with new_folder(self._folder / _name(state.step), "checkpoint") as working:
+        with new_folder(self._root, path, "checkpoint") as working:
             (working / _TENSORS).mkdir()
-            self._processes.from_first(working, group)
-            write_tensors(working / _TENSORS, tensors, group)
+            within = self._processes.from_first(f"{working.name}/{_TENSORS}", group)
+            with unfinished_folder(self._root, path, within) as folder:
+                write_tensors(folder, tensors, group)
             save_tensors(working / _RUN, run)
-            (working / _STATE).write_text(state.to_json())
-        for old in _newest_first(self._folder)[KEPT:]:
-            remove(old)
+            write_file(working / _STATE, state.to_json())
+        for old in _newest_first(self._root, self._path)[KEPT:]:
+            drop(self._root, self._path_of(old))
 
     def _newest_good(self, folders: ExitStack) -> tuple[_Found, Committed | None]:
         """Return the state of the newest checkpoint from which this run can continue, and why newer ones cannot be used.
@@ -199,25 +203,28 @@ class Checkpoints:
         """
         skipped = []
         expected = self._trained.spread_tensors()
-        for candidate in _newest_first(self._folder):
+        for candidate in _newest_first(self._root, self._path):
             with ExitStack() as opening:
                 try:
-                    held = opening.enter_context(Committed(self._folder, candidate.name))
+                    held = opening.enter_context(Committed(self._root, self._path_of(candidate)))
                     held.verify()
                     state = CheckpointState.model_validate_json(held.read(_STATE))
                     if state.inputs != self._inputs:
-                        skipped.append(f"{candidate.name}: it was made from other inputs ({state.inputs})")
+                        skipped.append(f"{candidate}: it was made from other inputs ({state.inputs})")
                         continue
-                    if candidate.name != _name(state.step):
-                        skipped.append(f"{candidate.name}: it is the checkpoint of step {state.step}")
+                    if candidate != _name(state.step):
+                        skipped.append(f"{candidate}: it is the checkpoint of step {state.step}")
                         continue
                     check_shapes(held.show() / _TENSORS, expected)
                 except (JobError, ValueError, OSError) as error:
-                    skipped.append(f"{candidate.name}: {error}")
+                    skipped.append(f"{candidate}: {error}")
                     continue
                 folders.push(opening.pop_all())
                 return (state, skipped), held
         return (None, skipped), None
+
+    def _path_of(self, name: str) -> str:
+        return f"{self._path}/{name}"
 
 
 def _name(step: int) -> str:
@@ -237,6 +244,11 @@ def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
-def _newest_first(folder: Path) -> list[Path]:
-    """Return the committed checkpoints, the newest first."""
-    return sorted((path for path in folder.glob("step-*") if is_committed(path)), reverse=True)
+def _newest_first(root: Path, path: str) -> list[str]:
+    """Return the names of the committed checkpoints in a folder of a store, the newest first."""
+    try:
+        with Root(root) as store, store.folder(path) as folder, folder.entries() as entries:
+            names = [entry.name for entry in entries if entry.name.startswith("step-")]
+    except FileNotFoundError:
+        return []
+    return sorted((name for name in names if is_committed(root, f"{path}/{name}")), reverse=True)

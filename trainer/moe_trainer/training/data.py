@@ -3,7 +3,6 @@
 The first process writes them, once for all attempts; the others wait for it.
 """
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from moe_formats.job_config import SnapshotRef, TrainJob
 from moe_trainer.parallel.processes import Processes, first_alone
 from moe_trainer.snapshots.layout import Document, SnapshotRecord, read_documents, read_record
 from moe_trainer.storage.committed import opened
+from moe_trainer.storage.files import drop
 from moe_trainer.storage.manifest import corrupt
 from moe_trainer.streaming.replay import Replay, registry_seen
 from moe_trainer.streaming.tokens import Planned, Streams, open_streams, write_streams
@@ -32,25 +32,25 @@ def read_data(
     Raises JobError: ArtefactCorrupt for a damaged snapshot, InvalidConfig for replay without text of a base,
     DataEmpty for a stream without a token.
     """
-    folder = tokens_folder(job, root) / store.short(inputs)
-    first_alone(processes, lambda alive: _write(job, root, tokenizer, folder, alive))
-    return open_streams(folder)
+    path = f"{tokens_folder(job)}/{store.short(inputs)}"
+    first_alone(processes, lambda alive: _write(job, root, tokenizer, path, alive))
+    return open_streams(root, path)
 
 
-def tokens_folder(job: TrainJob, root: Path) -> Path:
+def tokens_folder(job: TrainJob) -> str:
     """Return the folder of a revision's tokens, which is no longer needed once the revision is trained."""
-    return root / store.revision(job.pool_uid, job.expert.uid, job.inputs_digest) / "tokens"
+    return store.revision(job.pool_uid, job.expert.uid, job.inputs_digest) + "/tokens"
 
 
 def drop_tokens(job: TrainJob, root: Path) -> None:
     """Remove the tokens that ``read_data`` wrote."""
-    shutil.rmtree(tokens_folder(job, root), ignore_errors=True)
+    drop(root, tokens_folder(job))
 
 
-def _write(job: TrainJob, root: Path, tokenizer: Tokenizer, folder: Path, alive: Callable[[], None]) -> None:
+def _write(job: TrainJob, root: Path, tokenizer: Tokenizer, path: str, alive: Callable[[], None]) -> None:
     with ExitStack() as folders:
         snapshot = folders.enter_context(_opened(job.data, root))
-        _write_from(snapshot, job, root, tokenizer, folder, folders, alive)
+        _write_from(snapshot, job, root, tokenizer, path, folders, alive)
 
 
 def _write_from(
@@ -58,7 +58,7 @@ def _write_from(
     job: TrainJob,
     root: Path,
     tokenizer: Tokenizer,
-    folder: Path,
+    path: str,
     folders: ExitStack,
     alive: Callable[[], None],
 ) -> None:
@@ -78,7 +78,7 @@ def _write_from(
                 yield len(own), document
 
     excluded = replay.excluded if replay else {}
-    write_streams(folder, planned, documents(), tokenizer, excluded=excluded, alive=alive)
+    write_streams(root, path, planned, documents(), tokenizer, excluded=excluded, alive=alive)
 
 
 @contextmanager
@@ -116,12 +116,11 @@ def _replay(job: TrainJob, root: Path, own: Path, record: SnapshotRecord, folder
             f"data.replay.share is {job.training.replay_share}, but {job.expert.name} has no base that was trained in "
             "this pool, so there is no text to replay: remove data.replay, or take an Expert as base.",
         )
-    folder = tokens_folder(job, root)
-    registry = root / store.held_out_registry(job.pool_uid)
-    until = registry_seen(folder / "registry.json", registry)
+    registry = store.held_out_registry(job.pool_uid)
+    until = registry_seen(root, f"{tokens_folder(job)}/registry.json", registry)
     share = job.training.replay_share
     own_bytes = record.train_bytes * job.training.max_epochs
     if job.training.max_steps is not None:
         own_bytes = job.training.max_steps * job.training.batch_tokens * BYTES_PER_TOKEN * (1 - share)
     snapshots = [folders.enter_context(_opened(ref, root)) for ref in theirs]
-    return Replay(own, snapshots, registry, until, own_bytes * share / (1 - share))
+    return Replay(own, snapshots, root, registry, until, own_bytes * share / (1 - share))

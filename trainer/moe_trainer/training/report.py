@@ -17,7 +17,7 @@ from moe_trainer.methods import artefacts, checkpoint_format
 from moe_trainer.moe.backends import Backend
 from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.storage.committed import Committed
-from moe_trainer.storage.manifest import is_committed
+from moe_trainer.storage.committing import is_committed
 from moe_trainer.streaming.tokens import StreamRecord
 from moe_trainer.training.load_record import LayerRecord
 from moe_trainer.training.run import Run
@@ -164,12 +164,13 @@ def commit(
 
     ``alive`` is called once per file after all of them are written.
     """
-    if is_committed(root / folder):
+    if is_committed(root, folder):
         raise TransientError(
             "ArtefactCorrupt", f"{folder} exists and is damaged; the next attempt writes to another folder."
         )
     artefacts.write(
-        root / folder,
+        root,
+        folder,
         run.job.training,
         run.model,
         run.tokenizer,
@@ -187,7 +188,7 @@ def finished(root: Path, revision: str, attempts: int) -> TrainHeadline | None:
     """Return the headline of an artefact that an earlier attempt at this revision has committed, or None."""
     for attempt in range(1, attempts + 1):
         folder = f"{revision}/a{attempt}"
-        if is_committed(root / folder):
+        if is_committed(root, folder):
             try:
                 with Committed(root, folder) as held:
                     held.verify()

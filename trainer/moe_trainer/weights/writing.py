@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from moe_trainer.storage.files import write_file
 from moe_trainer.weights.reading import DTYPES, INDEX, WHOLE
 
 Form = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
@@ -69,7 +70,10 @@ class TensorStream:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors that are all in memory to a new file; a full disk is an OSError, as with any other file."""
+    """Write tensors that are all in memory to a file; a full disk is an OSError, as with any other file.
+
+    The library writes to a new file with a random name, which then takes the place of whatever lies at ``path``.
+    """
     try:
         save_file(dict(tensors), path, metadata={"format": "pt"})
     except SafetensorError as error:
@@ -81,7 +85,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 def save_each(path: Path, outline: Mapping[str, Tensor], tensors: Iterable[tuple[str, Tensor]]) -> None:
     """Write tensors to a new file as they come, in any order; ``outline`` gives all names, shapes and types."""
     header, starts = _header(outline)
-    with path.open("wb") as file:
+    with path.open("xb") as file:
         file.write(header)
         for name, tensor in tensors:
             expected = outline[name]
@@ -140,7 +144,7 @@ def save_sharded(
         places |= dict.fromkeys(names, file)
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": places}
-        (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+        write_file(folder / INDEX, json.dumps(index, indent=2, sort_keys=True) + "\n")
 
 
 def _shards(sizes: Mapping[str, int], limit: int) -> list[list[str]]:

@@ -15,7 +15,8 @@ from moe_trainer.evaluation.matrix import Cell, CellKey
 from moe_trainer.evaluation.segments import Segment
 from moe_trainer.evaluators.tasks import Completion
 from moe_trainer.storage.committed import verify
-from moe_trainer.storage.manifest import new_folder, read_manifest
+from moe_trainer.storage.committing import new_folder
+from moe_trainer.storage.manifest import read_manifest
 
 Counts = npt.NDArray[np.float64]
 
@@ -33,15 +34,15 @@ def pairs_PB(text: bytes) -> Counts:
 
 def write(folder: Path, counts_PB: Counts, report: str) -> Digest:
     """Commit an artefact and return its digest."""
-    with new_folder(folder, "artefact") as working:
+    with new_folder(folder.parent, folder.name, "artefact") as working:
         np.save(working / WEIGHTS, counts_PB, allow_pickle=False)
         (working / REPORT).write_text(report)
-    return read_manifest(folder)[1]
+    return read_manifest(folder.parent, folder.name)[1]
 
 
 def load(folder: Path, digest: Digest | None) -> tuple[Counts, None]:
     """Return the counts, and no tokenizer; raises JobError (ArtefactCorrupt)."""
-    verify(folder, digest)
+    verify(folder.parent, folder.name, digest)
     return np.load(folder / WEIGHTS, allow_pickle=False), None
 
 

@@ -18,7 +18,9 @@ from moe_formats.job_config import TrainJob
 from moe_formats.job_report import Progress, TrainHeadline
 from moe_trainer.environment import Environment
 from moe_trainer.snapshots.layout import read_documents
-from moe_trainer.storage.manifest import is_committed, replace_file, sha256_of_file
+from moe_trainer.storage.committing import is_committed
+from moe_trainer.storage.files import replace_file
+from moe_trainer.storage.manifest import sha256_of_file
 from moe_trainer.training.progress import ProgressServer
 from small_trainer import model
 from small_trainer.behaviour import Behaviour
@@ -30,7 +32,7 @@ def run(job: TrainJob, environment: Environment) -> TrainHeadline:
     """Train one revision, or go on where a killed attempt stopped."""
     revision = environment.store / store.revision(job.pool_uid, job.expert.uid, job.inputs_digest)
     for attempt in range(1, job.attempt):
-        if is_committed(revision / f"a{attempt}"):
+        if is_committed(revision, f"a{attempt}"):
             return _headline(environment.store, revision / f"a{attempt}", resumed_from=0)
     training = Training(job, environment.store, revision / "checkpoints")
     resumed_from = training.step
@@ -95,7 +97,7 @@ class Training:
 
     def _save(self) -> None:
         state = {"step": self.step, "trace": self.trace, "counts": self.counts_PB.tolist()}
-        replace_file(self._checkpoint, json.dumps(state).encode())
+        replace_file(self._checkpoint.parent, self._checkpoint.name, json.dumps(state).encode())
 
     def _resume(self) -> None:
         if self._checkpoint.exists():
@@ -113,7 +115,7 @@ def _headline(root: Path, folder: Path, *, resumed_from: int) -> TrainHeadline:
     return TrainHeadline(
         report="sha256:" + sha256_of_file(folder / model.REPORT),
         path=folder.relative_to(root).as_posix(),
-        digest=read_manifest(folder)[1],
+        digest=read_manifest(folder.parent, folder.name)[1],
         steps=steps,
         tokens=steps * 100,
         final_loss=2.5,

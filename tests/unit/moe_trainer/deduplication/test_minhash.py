@@ -1,10 +1,11 @@
 import random
+import tracemalloc
 from zlib import crc32
 
 import numpy as np
 import pytest
 
-from moe_trainer.deduplication import crc
+from moe_trainer.deduplication import crc, minhash
 from moe_trainer.deduplication.minhash import BINS, signature, signatures
 
 from . import naive
@@ -61,6 +62,47 @@ def test_signatures_are_those_of_the_plain_definition_whatever_is_signed_beside(
     assert [signed.tobytes() for signed in signatures(texts)] == expected
     assert [signature(text) for text in texts[:40]] == expected[:40]
     assert signatures([]).shape == (0, BINS)
+
+
+def long_texts() -> dict[str, str]:
+    """Texts that are cut at words, between words, within a single long word, or where there is no word at all."""
+    draw = random.Random(2)
+    return {
+        "words": "".join(draw.choices("abcdef gh. ", k=3000)),
+        "words of any script": "".join(draw.choices("ab漢é _ΣİǅΣ ", k=3000)),
+        "long words": "".join(draw.choices("a" * 60 + "b ", k=3000)),
+        "one word": "ab" * 1500,
+        "one word and others": "ab" * 1000 + " c d" + "é" * 999,
+        "no word": "!" * 3000,
+        "one word among signs": "one" + "!" * 3000,
+        "two words far apart": "one" + "!" * 1500 + "two" + "!" * 1500,
+        "three words far apart": "one" + "!" * 1500 + "two" + "." * 1500 + "three",
+        "words at the end": " " * 3000 + "at the very end",
+    }
+
+
+@pytest.mark.parametrize("name", long_texts())
+def test_long_texts_have_the_same_signature_though_they_are_read_in_parts(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = long_texts()[name]
+    for size in (16, 48, 160):
+        monkeypatch.setattr(minhash, "_CHARACTERS_AT_ONCE", size)
+        for cut in range(0, 40, 3):
+            monkeypatch.setattr(minhash, "_LONG_CHARACTERS", 300)
+            found = signatures(["before", text[cut:], "after"])
+            expected = [naive.signature(part) for part in ("before", text[cut:], "after")]
+            assert [signed.tobytes() for signed in found] == expected
+
+
+def test_a_long_text_takes_memory_for_a_part_of_it() -> None:
+    text = "to be or not to be " * (4 << 20 >> 4)
+    signatures([text[:1000]])
+    tracemalloc.start()
+    signatures([text])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2.5 * len(text)  # of which one is the text in lower case
 
 
 def test_checksums_of_three_words_are_those_of_zlib() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from moe_formats.failure import JobError
 from moe_formats.job_config import ArtefactRef, HoldoutRef
 from moe_trainer.evaluation.matrix import Cell, Matrix
 
@@ -90,3 +91,17 @@ def test_a_pipe_or_a_link_in_the_place_of_a_cell_is_an_absent_cell_and_is_replac
     matrix.write(cell(matrix))
     assert matrix.read(matrix.key(MODEL, HOLDOUT)) == cell(matrix)
     assert outside.read_bytes() == before and path.is_file() and not path.is_symlink()
+
+
+@pytest.mark.parametrize("part", ["pools", "pools/pool", "pools/pool/cells"])
+def test_no_cell_is_read_or_written_outside_of_the_store(tmp_path: Path, part: str) -> None:
+    matrix = Matrix(tmp_path / "store", "pool", 256)
+    matrix.write(cell(matrix))
+    outside = tmp_path / "outside"
+    (matrix.store / part).rename(outside)
+    (matrix.store / part).symlink_to(outside)
+    before = {path: path.stat().st_mtime_ns for path in outside.rglob("*")}
+    assert matrix.read(matrix.key(MODEL, HOLDOUT)) is None
+    with pytest.raises(JobError, match=r"PathNotAllowed: .* is a link that leads out of"):
+        matrix.write(cell(matrix))
+    assert {path: path.stat().st_mtime_ns for path in outside.rglob("*")} == before

@@ -38,7 +38,7 @@ def ref(made: TaskSet) -> TasksRef:
 def test_items_are_frozen_with_their_answers_and_how_they_are_judged(place: Place) -> None:
     place.jsonl("tasks", SUMS)
     made = frozen(place)
-    verify(place.store / made.path, made.digest)
+    verify(place.store, made.path, made.digest)
     items = read_items(place.store, ref(made))
     assert made.items == len(items) == 40
     assert {(item.prompt, item.answers) for item in items} == {(s["prompt"], (s["answer"],)) for s in SUMS}

@@ -59,10 +59,14 @@ def test_the_copy_is_an_artefact_of_the_digest_that_named_it(environment: Enviro
     asked = base(environment)
     import_base(asked, "pool", 256, environment)
     copy = environment.store / store.imported("pool", asked.digest)
-    assert set(verify(copy, asked.digest).files) == {*TAKEN, "tokenizer.json", "tokenizer_config.json"}
+    assert set(verify(copy.parent, copy.name, asked.digest).files) == {
+        *TAKEN,
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
     for name, content in TAKEN.items():
         assert (copy / name).read_bytes() == content
-    assert digest_of_folder(copy) == asked.digest == read_manifest(copy)[1]
+    assert digest_of_folder(copy) == asked.digest == read_manifest(copy.parent, copy.name)[1]
 
 
 def test_what_is_there_is_not_read_again(environment: Environment) -> None:
@@ -230,4 +234,8 @@ def test_the_links_of_a_cache_are_followed_beneath_the_source(environment: Envir
         path.symlink_to(f"../blobs/{number}")
     import_base(asked, "pool", 256, environment)
     copy = environment.store / store.imported("pool", asked.digest)
-    assert set(verify(copy, asked.digest).files) == {*TAKEN, "tokenizer.json", "tokenizer_config.json"}
+    assert set(verify(copy.parent, copy.name, asked.digest).files) == {
+        *TAKEN,
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }

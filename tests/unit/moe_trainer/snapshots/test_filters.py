@@ -4,12 +4,16 @@ import base64
 import math
 import random
 import re
+import tracemalloc
+from collections import Counter
 
 import pytest
 
 from moe_formats.failure import JobError
 from moe_formats.job_config import Filter
+from moe_trainer.snapshots import surprise
 from moe_trainer.snapshots.filters import character_ratio, check_filters, dropped_by, surprise_band
+from moe_trainer.snapshots.intake import batches_of_lines
 from moe_trainer.snapshots.surprise import SurpriseModel
 from moe_trainer.sources.cutting import cut_text
 from moe_trainer.text.python_syntax import parses, piece_parses
@@ -101,6 +105,63 @@ def test_surprise_is_the_mean_of_the_interpolated_trigrams() -> None:
     a = (1 + 8 / 256) / (2 + 8)
     b = (1 + 8 * a) / (1 + 8)  # after a; b alone is as likely as a
     assert model.bits_per_byte(b"ab") == pytest.approx(-(math.log2(a) + math.log2(b)) / 2)
+
+
+def surprise_in_plain_python(text: bytes, fitted_to: list[bytes]) -> float:
+    """Return what the module's formula says, counted one byte after the other."""
+    seen: Counter[bytes] = Counter()
+    for other in fitted_to:
+        for length in (1, 2, 3):
+            seen.update(other[at : at + length] for at in range(len(other) - length + 1))
+    after: Counter[bytes] = Counter()
+    for gram, count in seen.items():
+        after[gram[:-1]] += count
+    bits = 0.0
+    for at in range(len(text)):
+        probability = 1 / 256
+        for length in range(1, min(3, at + 1) + 1):
+            gram = text[at + 1 - length : at + 1]
+            probability = (seen[gram] + 8 * probability) / (after[gram[:-1]] + 8)
+        bits -= math.log2(probability)
+    return bits / len(text)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 8, 9, 300])
+def test_long_texts_are_as_surprising_though_they_are_read_in_parts(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit what they are when they are read at once, so that no document changes sides."""
+    text, others = (FRENCH * 4).encode()[:size], [ENGLISH.encode(), b"x"]
+    model = SurpriseModel.fitted([text, *others])
+    found = [model.bits_per_byte(text), model.bits_per_byte(text, fitted=True)]
+    monkeypatch.setattr(surprise, "_AT_ONCE", 4)
+    in_parts = SurpriseModel.fitted([text, *others])
+    assert [in_parts.bits_per_byte(text), in_parts.bits_per_byte(text, fitted=True)] == found
+    assert found == pytest.approx(
+        [surprise_in_plain_python(text, [text, *others]), surprise_in_plain_python(text, others)], abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("fitted", [False, True])
+def test_a_long_text_takes_memory_for_one_number_for_each_byte(
+    fitted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surprise, "_AT_ONCE", 1 << 16)
+    text = (ENGLISH.encode() * 8000)[: 2 << 20]
+    model = SurpriseModel.fitted([text])
+    tracemalloc.start()
+    model.bits_per_byte(text, fitted=fitted)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    tables = 66 << 20 if fitted else 0  # what the model counts in this text alone
+    assert peak < tables + 14 * len(text)  # all at once, it took 56 times the text, or 77
+
+
+def test_long_documents_are_scored_a_few_at_a_time() -> None:
+    lines = [(b"x" * (1 << 20), False)] * 10 + [(b"y", True)] * 600
+    batches = list(batches_of_lines(lines))
+    assert [pair for batch in batches for pair in batch] == lines
+    assert [len(batch) for batch in batches] == [4, 4, 256, 256, 90]
 
 
 def test_what_is_unlike_its_fellows_is_dropped_and_counted(place: Place, prose: Prose) -> None:

@@ -80,13 +80,13 @@ def corpora(tmp_path: Path) -> Path:
     return folder
 
 
-def read(corpora: Path, meanwhile: Callable[[], object]) -> None:
+def read(corpora: Path, meanwhile: Callable[[], object]) -> list[str]:
+    """Return the texts that are read while something happens after the first one."""
     source = Source(root="corpora", path="*", format="text")
     reading = read_source(LocalFiles("corpora", corpora), SourceCount(source))
-    next(reading)
+    first = next(reading)
     meanwhile()
-    for _ in reading:
-        pass
+    return [content.text for content in (first, *reading)]
 
 
 def test_a_file_that_grows_while_it_is_read_is_told_and_tried_again(corpora: Path) -> None:
@@ -114,7 +114,8 @@ def test_a_file_that_is_replaced_by_a_rename_is_read_to_its_end(corpora: Path) -
         (corpora.parent / "new").write_text("another")
         (corpora.parent / "new").rename(corpora / "a.jsonl")
 
-    read(corpora, replace)
+    assert read(corpora, replace) == [f"text {n}" for n in range(10)]
+    assert (corpora / "a.jsonl").read_text() == "another"
 
 
 def test_a_file_that_is_gone_when_its_turn_comes_is_told(corpora: Path) -> None:

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from moe_formats.failure import JobError
+from moe_trainer import limits
 from moe_trainer.storage import committed
 from moe_trainer.storage.committed import Committed, opened, verify
-from moe_trainer.storage.manifest import new_folder, read_manifest
+from moe_trainer.storage.committing import new_folder
+from moe_trainer.storage.manifest import read_manifest
 
 #: Opening a pipe that nobody writes to would last for ever.
 pytestmark = pytest.mark.timeout(20)
@@ -27,7 +29,7 @@ def large(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bo
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    with new_folder(tmp_path / "store" / PATH, "artefact") as working:
+    with new_folder(tmp_path / "store", PATH, "artefact") as working:
         (working / "config.json").write_text('{"good": true}')
         (working / "deep").mkdir()
         (working / "deep" / "weights").write_bytes(b"good weights")
@@ -44,7 +46,7 @@ def open_descriptors() -> int:
 
 
 def test_the_private_folder_holds_exactly_what_the_manifest_lists(store: Path, folder: Path) -> None:
-    digest = read_manifest(folder)[1]
+    digest = read_manifest(folder.parent, folder.name)[1]
     before = open_descriptors()
     with opened(store, PATH, digest) as shown:
         assert sorted(path.relative_to(shown).as_posix() for path in shown.rglob("*")) == [
@@ -93,7 +95,7 @@ def test_whatever_was_added_is_named(store: Path, folder: Path, what: str) -> No
     with pytest.raises(
         JobError, match=f"ArtefactCorrupt: a1 in p .*holds {named}, which its manifest does not list"
     ) as refused:
-        verify(folder)
+        verify(folder.parent, folder.name)
     assert not refused.value.retryable
     with pytest.raises(JobError, match="ArtefactCorrupt"), opened(store, PATH):
         pass
@@ -127,7 +129,7 @@ def test_a_listed_file_must_be_a_regular_file(store: Path, folder: Path, name: s
         case "socket":
             add_socket(path)
     with pytest.raises(JobError, match=f"ArtefactCorrupt.*{name}"):
-        verify(folder)
+        verify(folder.parent, folder.name)
     with pytest.raises(JobError, match="ArtefactCorrupt"), opened(store, PATH):
         pass
 
@@ -159,12 +161,12 @@ def test_no_path_leads_out_of_the_store(store: Path, tmp_path: Path, path: str) 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../a", "a/../b", "", ".", "a//b", "a/", "a/./b"])
 def test_a_manifest_lists_only_plain_names(folder: Path, name: str) -> None:
-    manifest = read_manifest(folder)[0]
+    manifest = read_manifest(folder.parent, folder.name)[0]
     entry = manifest.files["config.json"]
     changed = manifest.model_copy(update={"files": {**manifest.files, name: entry}})
     (folder / "manifest.json").write_text(changed.to_json())
     with pytest.raises(JobError, match=r"ArtefactCorrupt.*names files outside of it"):
-        verify(folder)
+        verify(folder.parent, folder.name)
 
 
 def test_files_and_folders_that_are_swapped_after_verification_are_not_read(
@@ -217,9 +219,17 @@ def test_a_file_that_is_written_to_after_verification_is_not_used(
 
 
 def test_a_change_of_a_files_owner_or_links_is_no_change_of_its_bytes(store: Path, folder: Path) -> None:
-    with opened(store, PATH):
-        os.chown(folder / "deep" / "weights", os.getuid(), os.getgid())  # as kubelet does for fsGroup
-        os.link(folder / "config.json", folder.parent / "another-name")
+    weights = folder / "deep" / "weights"
+    with Committed(store, PATH) as held:
+        held.verify()
+        before = weights.stat()
+        os.chown(weights, os.getuid(), os.getgid())  # as kubelet does for fsGroup
+        os.link(weights, folder.parent / "another-name")
+        changed = weights.stat()
+        assert changed.st_ctime_ns > before.st_ctime_ns and changed.st_nlink == 2
+        held.check_unchanged()
+        assert (held.show() / "deep" / "weights").read_bytes() == b"good weights"
+    assert verify(store, PATH) == held.manifest
 
 
 def test_one_file_is_read_and_checked_without_the_others(store: Path, folder: Path) -> None:
@@ -264,18 +274,31 @@ def test_what_was_put_in_the_place_of_a_new_folder_is_replaced_and_its_target_le
             final.write_text("in the way")
         case "pipe":
             os.mkfifo(final)
-    with new_folder(final, "artefact") as working:
+    with new_folder(final.parent, final.name, "artefact") as working:
         (working / "file").write_text("text")
-    verify(final)
+    verify(final.parent, final.name)
     assert not final.is_symlink() and (tmp_path / "other" / "mine").read_text() == "mine"
 
 
 @pytest.mark.parametrize("kind", ["link", "folder by a link", "pipe"])
 def test_nothing_is_committed_that_is_no_regular_file(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(JobError, match="odd is a "), new_folder(tmp_path / "final", "artefact") as working:
+    with pytest.raises(JobError, match="odd is a "), new_folder(tmp_path, "final", "artefact") as working:
         (working / "file").write_text("text")
         if kind == "pipe":
             os.mkfifo(working / "odd")
         else:
             (working / "odd").symlink_to("/etc/passwd" if kind == "link" else "/etc")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_manifest_or_a_file_that_is_too_large_is_not_held(
+    store: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched, Committed(store, PATH) as held:
+        patched.setattr(limits, "STORED_BYTES", 11)
+        with pytest.raises(JobError, match=r"ArtefactCorrupt.*deep/weights has 12 bytes; the limit is 11"):
+            held.read("deep/weights")
+    monkeypatch.setattr(limits, "MANIFEST_BYTES", 50)
+    for look in (lambda: Committed(store, PATH), lambda: read_manifest(store, PATH)):
+        with pytest.raises(JobError, match=r"ArtefactCorrupt.*its manifest.json has more than 50 bytes"):
+            look()

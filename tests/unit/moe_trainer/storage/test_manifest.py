@@ -5,29 +5,24 @@ import pytest
 from moe_formats import store
 from moe_formats.failure import JobError
 from moe_trainer.storage.committed import verify
-from moe_trainer.storage.manifest import (
-    FileEntry,
-    is_committed,
-    new_folder,
-    read_format,
-    read_manifest,
-    replace_file,
-)
+from moe_trainer.storage.committing import is_committed, new_folder
+from moe_trainer.storage.files import replace_file
+from moe_trainer.storage.manifest import FileEntry, read_format, read_manifest
 
 
 def commit(folder: Path, text: str) -> str:
-    with new_folder(folder, "snapshot") as working:
+    with new_folder(folder.parent, folder.name, "snapshot") as working:
         (working / "deep").mkdir()
         (working / "deep" / "file.txt").write_text(text)
-    return read_manifest(folder)[1]
+    return read_manifest(folder.parent, folder.name)[1]
 
 
 def test_a_folder_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     final = tmp_path / "final"
-    with new_folder(final, "snapshot") as working:
+    with new_folder(final.parent, final.name, "snapshot") as working:
         (working / "file.txt").write_text("text")
         assert not final.exists()
-    assert is_committed(final)
+    assert is_committed(final.parent, final.name)
     assert [path.name for path in tmp_path.iterdir()] == ["final"]
 
 
@@ -38,7 +33,7 @@ def test_bytes_that_are_no_text_are_a_damaged_folder(tmp_path: Path) -> None:
 
 
 def test_an_error_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), new_folder(tmp_path / "final", "snapshot") as working:
+    with pytest.raises(RuntimeError), new_folder(tmp_path, "final", "snapshot") as working:
         (working / "file.txt").write_text("text")
         raise RuntimeError
     assert not list(tmp_path.iterdir())
@@ -55,7 +50,7 @@ def test_a_folder_without_manifest_is_replaced_and_remains_of_kills_are_removed(
     (tmp_path / "final" / "half").write_text("half")
     (tmp_path / ".final.new-0a1b").mkdir()
     commit(tmp_path / "final", "whole")
-    verify(tmp_path / "final")
+    verify(tmp_path, "final")
     assert [path.name for path in tmp_path.iterdir()] == ["final"]
 
 
@@ -80,20 +75,20 @@ def test_every_damage_is_found(tmp_path: Path, damage: str) -> None:
     else:
         manifest.unlink()
     with pytest.raises(JobError, match="ArtefactCorrupt") as failed:
-        verify(folder, digest)
+        verify(folder.parent, folder.name, digest)
     assert str(tmp_path.parent) not in failed.value.message
 
 
 def test_a_file_is_replaced_at_once_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
-    replace_file(path, b"old")
+    replace_file(path.parent, path.name, b"old")
 
     def fails(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", fails)
     with pytest.raises(OSError, match="No space"):
-        replace_file(path, b"new")
+        replace_file(path.parent, path.name, b"new")
     assert path.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
