@@ -1,7 +1,9 @@
 """Compares a desired object with a live one: everything that is desired must also be in the live object.
 
-The live object may have more, since the API server and its controllers fill in fields. Quantities are compared by
-value, since the API server writes ``0.5`` as ``500m``.
+The live object may have more, since the API server and its controllers fill in fields, and others set labels and
+annotations. Only in the maps of ``_OURS_ALONE`` nothing else may be, because nobody fills them in and one more key changes
+what they do: a Service with one more label in its selector selects no pod. Quantities are compared by value, since the API
+server writes ``0.5`` as ``500m``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +17,31 @@ _SUFFIXES = {
     "m": Decimal("0.001"),
 }
 
+#: Fields whose values are maps with keys of the operator's only.
+_OURS_ALONE = {"selector", "matchLabels", "nodeSelector", "data", "binaryData"}
+
 #: Fields whose values are maps of quantities.
 _QUANTITIES = {"requests", "limits"}
+
+
+def is_as_desired(desired: Mapping[str, Any], live: Mapping[str, Any]) -> bool:
+    """Return whether a live object has everything that is desired, and nothing else in the maps that are ours alone."""
+    return is_subset(replacement(desired, live), live)
+
+
+def replacement(desired: Mapping[str, Any], live: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON merge patch that makes ``live`` as desired: null takes a key out of a map that is ours alone."""
+    patch = dict(desired)
+    for name, there in live.items():
+        wanted = desired.get(name)
+        if not isinstance(there, Mapping):
+            continue
+        if name in _OURS_ALONE and (wanted is None or isinstance(wanted, Mapping)):
+            ours = wanted or {}
+            patch[name] = {**replacement(ours, there), **dict.fromkeys(there.keys() - ours.keys())}
+        elif isinstance(wanted, Mapping):
+            patch[name] = replacement(wanted, there)
+    return patch
 
 
 def is_subset(desired: Any, live: Any, *, quantities: bool = False) -> bool:

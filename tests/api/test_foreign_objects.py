@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -231,3 +232,38 @@ async def test_a_field_that_the_create_has_set_goes_when_it_is_left_out(
     assert "left" not in live["metadata"].get("annotations", {})
     assert live["spec"]["selector"] == manifest["spec"]["selector"]
     assert live["metadata"]["labels"] == manifest["metadata"]["labels"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("Service", {"spec": {"selector": {"added": "by-hand"}}}),
+        ("ConfigMap", {"data": {"added": "by-hand"}, "binaryData": {"more": "eA=="}}),
+        ("Deployment", {"spec": {"template": {"spec": {"nodeSelector": {"added": "by-hand"}}}}}),
+    ],
+)
+async def test_what_somebody_adds_to_a_selector_or_to_data_is_taken_out(
+    cluster: LocalCluster, client: ApiClient, expert: Manifest, kind: str, change: dict[str, Any]
+) -> None:
+    cache, manifest = Cache(), child(kind, expert)
+    if kind == "Deployment":
+        manifest["spec"]["replicas"] = 0
+    applier = Applier(client, cache)
+
+    def without(fields: Manifest) -> dict[str, Any]:
+        return {name: fields.get(name) for name in change if fields.get(name)}
+
+    await applier.carry_out(plan_of(manifest), expert)
+    before = await quiet(client, kind)
+    target, text = f"{kind}/child", json.dumps(change)
+    cluster.kubectl("patch", target, "-n", NAMESPACE, "--type=merge", "-p", text)
+    edited = await quiet(client, kind)
+    assert without(edited) != without(before)
+    cache.put(edited)
+    await applier.carry_out(plan_of(manifest), expert)
+    live = await quiet(client, kind)
+    assert without(live) == without(before)
+    cache.put(live)
+    await applier.carry_out(plan_of(manifest), expert)
+    again = await client.get(resource_of(kind), NAMESPACE, "child")
+    assert again["metadata"]["resourceVersion"] == live["metadata"]["resourceVersion"]

@@ -20,7 +20,7 @@ from moe_operator.cluster.managed_fields import handed_to_apply
 from moe_operator.cluster.ownership import NameTaken, check_owner, check_same
 from moe_operator.cluster.resources import Resource, ref_of, resource_of
 from moe_operator.state import Manifest, ObjectRef, Plan, StatusWrite
-from moe_operator.subset import is_subset
+from moe_operator.subset import is_as_desired, is_subset, replacement
 
 
 class Outdated(Exception):
@@ -94,13 +94,13 @@ class Applier:
         live = self._live(ref)
         if live is not None:
             check_owner(manifest, live)
-            if is_subset(manifest, live):
+            if is_as_desired(manifest, live):
                 return
         elif await self._is_new(resource, manifest):
             return
         live = await self._guarded(ref, self._api.get(resource, ref.namespace, ref.name))
         check_owner(manifest, live)
-        if not is_subset(manifest, live):
+        if not is_as_desired(manifest, live):
             live = await self._guarded(ref_of(live), self._overwrite(manifest, live))
         self._cache.put(live)
 
@@ -123,10 +123,9 @@ class Applier:
             version = live["metadata"]["resourceVersion"]
             await self._api.replace_managed_fields(resource, ref, fields, version)
         answer = await self._api.apply(resource, bound)
-        if not is_subset(
-            manifest, answer
-        ):  # Somebody added to a list of ours: a merge replaces the whole list.
-            answer = await self._api.merge(resource, ref, bound)
+        if not is_as_desired(manifest, answer):
+            # Apply leaves what somebody added to a list or a map of ours. A merge replaces lists, and null takes keys out.
+            answer = await self._api.merge(resource, ref, replacement(bound, answer))
         return answer
 
     async def _set(self, ref: ObjectRef, field: str, value: Any, *, subresource: str = "") -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from moe_formats.resources.reasons import Reason
 from moe_operator.builders.gang import build_gang_service, gang_name
 from moe_operator.state import Event, ExpertState, Manifest, ObjectRef
-from moe_operator.subset import is_subset
+from moe_operator.subset import is_as_desired
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def repairs(
     for manifest in desired:
         kind, name = manifest["kind"], manifest["metadata"]["name"]
         there = live.get((kind, name))
-        if there is not None and is_subset(manifest, there):
+        if there is not None and is_as_desired(manifest, there):
             continue
         apply.append(manifest)
         if there is None and existed:

@@ -1,6 +1,8 @@
+from typing import Any
+
 import pytest
 
-from moe_operator.subset import is_subset
+from moe_operator.subset import is_as_desired, is_subset, replacement
 
 
 @pytest.mark.parametrize(
@@ -57,3 +59,32 @@ def test_an_edited_or_missing_value_is_drift(desired, live):
 )
 def test_desired_must_be_a_subset_of_live(desired: object, live: object, same: bool) -> None:
     assert is_subset(desired, live) is same
+
+
+@pytest.mark.parametrize(
+    ("desired", "live", "change"),
+    [
+        ({"spec": {"selector": {"a": "1"}}}, {"spec": {"selector": {"a": "1"}, "type": "ClusterIP"}}, None),
+        (
+            {"spec": {"selector": {"a": "1"}}},
+            {"spec": {"selector": {"a": "1", "b": "2"}, "type": "ClusterIP"}},
+            {"spec": {"selector": {"a": "1", "b": None}}},
+        ),
+        (
+            {"selector": {"matchLabels": {"a": "1"}}},
+            {"selector": {"matchLabels": {"a": "1", "b": "2"}}},
+            {"selector": {"matchLabels": {"a": "1", "b": None}}},
+        ),
+        ({"spec": {}}, {"spec": {"nodeSelector": {"a": "1"}}}, {"spec": {"nodeSelector": {"a": None}}}),
+        ({"spec": {}}, {"spec": {"nodeSelector": {}}}, None),
+        ({"data": {"a": "1"}}, {"data": {"a": "0", "b": "2"}}, {"data": {"a": "1", "b": None}}),
+        ({"data": {}}, {"binaryData": {"b": "2"}}, {"data": {}, "binaryData": {"b": None}}),
+        ({"metadata": {"labels": {"a": "1"}}}, {"metadata": {"labels": {"a": "1", "b": "2"}}}, None),
+        ({"limits": {"memory": "1Gi"}}, {"limits": {"memory": "1024Mi", "cpu": "1"}}, None),
+        ({"list": [1]}, {"list": [1, 2]}, {"list": [1]}),
+    ],
+)
+def test_a_map_that_is_ours_alone_holds_nothing_else(desired: Any, live: Any, change: Any) -> None:
+    assert is_as_desired(desired, live) is (change is None)
+    if change is not None:
+        assert replacement(desired, live) == change

@@ -92,6 +92,18 @@ async def test_an_edited_object_is_put_back(applier, api, cache, about, make):
     assert api.objects["ConfigMap", "ns", "policy"]["data"] == {"a": "1"}
 
 
+async def test_what_somebody_added_to_a_map_that_is_ours_alone_is_taken_out(applier, api, cache, about, make):
+    await applier.carry_out(Plan(apply=(config_map(make),)), about)
+    live = api.objects["ConfigMap", "ns", "policy"]
+    cache.put(api.add({**live, "data": {"a": "1", "b": "2"}, "binaryData": {"c": "eA=="}}))
+    await applier.carry_out(Plan(apply=(config_map(make),)), about)
+    there = api.objects["ConfigMap", "ns", "policy"]
+    assert (there["data"], there["binaryData"]) == ({"a": "1"}, {})
+    api.writes.clear()
+    await applier.carry_out(Plan(apply=(config_map(make),)), about)
+    assert api.writes == []
+
+
 async def test_what_somebody_added_to_a_list_is_taken_out(applier, api, cache, about, make):
     """Server-side apply leaves list items of other field managers; the API in memory merges like it."""
 
@@ -394,9 +406,12 @@ async def test_a_field_that_is_left_out_goes_although_it_was_set_by_a_create(
     more = config_map(make)
     more["data"] = {"a": "1", "b": "2"}
     await applier.carry_out(Plan(apply=(more,)), about)
-    cache.put(api.add({**api.objects["ConfigMap", "ns", "policy"], "data": {"a": "0", "b": "2", "c": "x"}}))
+    live = api.objects["ConfigMap", "ns", "policy"]
+    theirs = {**live["metadata"], "annotations": {"c": "x"}}
+    cache.put(api.add({**live, "metadata": theirs, "data": {"a": "0", "b": "2"}}))
     await applier.carry_out(Plan(apply=(config_map(make),)), about)
-    assert api.objects["ConfigMap", "ns", "policy"]["data"] == {"a": "1", "c": "x"}
+    assert api.objects["ConfigMap", "ns", "policy"]["data"] == {"a": "1"}
+    assert api.objects["ConfigMap", "ns", "policy"]["metadata"]["annotations"] == {"c": "x"}
     assert [verb for verb, *_ in api.writes] == ["create", "fields", "apply"]
     cache.put(api.add({**api.objects["ConfigMap", "ns", "policy"], "data": {"a": "0"}}))
     await applier.carry_out(Plan(apply=(config_map(make),)), about)

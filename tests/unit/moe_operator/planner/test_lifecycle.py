@@ -1,6 +1,7 @@
 """What becomes of Experts from apply to serving, in a world where Jobs succeed unless told otherwise."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from world import POOL, World
@@ -9,6 +10,7 @@ from world.manifests import is_finished
 from moe_formats.job_report import Failure
 from moe_formats.resources import labels
 from moe_formats.resources.reasons import Reason
+from moe_operator.state import Manifest
 
 DOMAINS = ("code", "mathematics", "speeches")
 
@@ -434,6 +436,50 @@ def test_an_edited_server_is_put_back_and_told(served: World) -> None:
     container = served.get("Deployment", "code-1")["spec"]["template"]["spec"]["containers"][0]
     assert container["image"] == "moe-operator/trainer:0.1.0"
     assert served.reasons("code").count(Reason.CHILD_EDITED) == 1
+
+
+SELECTS_NOTHING = {"spec": {"selector": {"added": "by-hand"}}}
+NOWHERE = {"spec": {"template": {"spec": {"nodeSelector": {"added": "by-hand"}}}}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "change", "where"),
+    [
+        ("Service", "code-1", SELECTS_NOTHING, "spec.selector"),
+        ("Service", f"{POOL}-gateway", SELECTS_NOTHING, "spec.selector"),
+        ("Deployment", "code-1", NOWHERE, "spec.template.spec.nodeSelector"),
+        ("Deployment", f"{POOL}-gateway", NOWHERE, "spec.template.spec.nodeSelector"),
+        ("ConfigMap", f"{POOL}-routing", {"data": {"added": "by-hand"}}, "data"),
+    ],
+)
+def test_what_somebody_adds_to_a_selector_or_to_data_is_taken_out(
+    served: World, kind: str, name: str, change: Manifest, where: str
+) -> None:
+    def there() -> Any:
+        found: Any = served.get(kind, name)
+        for part in where.split("."):
+            found = found.get(part, {})
+        return found
+
+    before = there()
+    served.edit(kind, name, change)
+    assert there() != before
+    served.settle()
+    assert there() == before
+    version = served.get(kind, name)["metadata"]["resourceVersion"]
+    served.settle()
+    assert served.get(kind, name)["metadata"]["resourceVersion"] == version
+
+
+def test_what_somebody_adds_to_labels_or_annotations_stays(served: World) -> None:
+    """Others mark objects too: Argo CD, cost reports, `kubectl rollout restart`."""
+    marks = {"metadata": {"labels": {"team": "a"}, "annotations": {"note": "b"}}}
+    served.edit("Deployment", "code-1", {**marks, "spec": {"template": marks}})
+    served.settle()
+    there = served.get("Deployment", "code-1")
+    for metadata in (there["metadata"], there["spec"]["template"]["metadata"]):
+        assert metadata["labels"]["team"] == "a" and metadata["annotations"]["note"] == "b"
+    assert Reason.CHILD_EDITED not in served.reasons("code")
 
 
 def test_an_operator_upgrade_restarts_no_server_and_makes_no_revision(served: World) -> None:

@@ -6,7 +6,7 @@ from moe_formats.resources import labels
 from moe_formats.routing_policy import parse_routing_policy
 from moe_operator.cluster.resources import controller_uid
 from moe_operator.state import Plan
-from moe_operator.subset import is_subset
+from moe_operator.subset import is_as_desired
 from world.api_server import ApiServer, Key
 from world.manifests import is_finished, label, role
 
@@ -32,7 +32,7 @@ def check_need(plan: Plan, server: ApiServer) -> None:
             continue
         if manifest in plan.create:
             raise Broken(f"{manifest['kind']} {metadata['name']} is created twice")
-        if is_subset(manifest, live):
+        if is_as_desired(manifest, live):
             raise Broken(f"{manifest['kind']} {metadata['name']} is applied without need")
     for write in plan.statuses:
         target = write.target
