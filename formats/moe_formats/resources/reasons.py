@@ -226,8 +226,8 @@ class Reason(StrEnum):
     )
     CHAT_TEMPLATE_UNSUPPORTED = (
         "ChatTemplateUnsupported",
-        "The base's chat template refuses the conversations, writes nothing of them, does not show which words are the "
-        "assistant's, or takes too much time or memory. The message names the file and what is wrong.",
+        "The base's chat template refuses the conversations, writes nothing of them, leaves words out of most answers, does "
+        "not show which words are the assistant's, or takes too much time or memory. The message says what is wrong.",
     )
     BASE_CYCLE = (
         "BaseCycle",

@@ -123,7 +123,7 @@ def test_a_conversation_of_which_a_template_writes_nothing_is_refused(tmp_path: 
     write(tmp_path, byte_level(), "{% if messages | length > 70 %}{% else %}" + CHAT + "{% endif %}")
     tokenizer = CheckpointTokenizer.load(tmp_path)
     with pytest.raises(JobError, match=r"ChatTemplateUnsupported.*writes nothing"):
-        tokenizer.conversation(SAID * 30)
+        tokenizer.conversation(SAID * 30, [1])
 
 
 def test_a_template_that_is_too_large_is_refused(tmp_path: Path) -> None:

@@ -11,11 +11,22 @@ from transformers import AutoTokenizer
 from moe_formats.failure import JobError
 from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer
 from moe_trainer.streaming.batches import DocumentEnds
+from moe_trainer.text.content import Role
+from moe_trainer.text.tokenizer import ConversationPiece
 
-from .tokenizers_made_here import CHAT, byte_level, metaspace, write
+from .tokenizers_made_here import CHAT, answers, byte_level, metaspace, write
 
 TEXTS = ["The order is", " then  beta\n\n\tgamma ", "漢字 🙂 größer", "", "<|eos|> is spelt out"]
-SAID = [("user", "How far?"), ("assistant", "Very far."), ("user", "Sure?"), ("assistant", "Yes.")]
+SAID: list[tuple[Role, str]] = [
+    ("user", "How far?"),
+    ("assistant", "Very far."),
+    ("user", "Sure?"),
+    ("assistant", "Yes."),
+]
+
+
+def pieces_of(tokenizer: CheckpointTokenizer) -> list[ConversationPiece]:
+    return [piece for row in tokenizer.conversation(SAID, answers(SAID)).rows for piece in row]
 
 
 @pytest.fixture(params=[byte_level, metaspace])
@@ -49,7 +60,7 @@ def test_special_tokens_have_no_bytes(tokenizer: CheckpointTokenizer) -> None:
 
 
 def test_only_the_assistants_words_are_learnt_with_what_ends_them(tokenizer: CheckpointTokenizer) -> None:
-    pieces = tokenizer.conversation(SAID)
+    pieces = pieces_of(tokenizer)
     assert [tokenizer.decode(ids) for ids, learnt in pieces if learnt] == ["Very far.", "Yes."]
     assert all(ids[-1] == tokenizer.eos_id for ids, learnt in pieces if learnt)
     assert [i for ids, _ in pieces for i in ids].count(tokenizer.eos_id) == 4
@@ -57,7 +68,7 @@ def test_only_the_assistants_words_are_learnt_with_what_ends_them(tokenizer: Che
 
 
 def test_the_prompt_is_what_came_before_the_answer_in_training(tokenizer: CheckpointTokenizer) -> None:
-    pieces = tokenizer.conversation(SAID)
+    pieces = pieces_of(tokenizer)
     answers = [number for number, (_, learnt) in enumerate(pieces) if learnt]
     assert tokenizer.prompt(SAID[:1]) == [i for ids, _ in pieces[: answers[0]] for i in ids]
 
@@ -65,7 +76,7 @@ def test_the_prompt_is_what_came_before_the_answer_in_training(tokenizer: Checkp
 def test_without_a_template_turns_are_words_with_blank_lines_between(tmp_path: Path) -> None:
     write(tmp_path, byte_level(), chat=None)
     tokenizer = CheckpointTokenizer.load(tmp_path)
-    pieces = tokenizer.conversation(SAID)
+    pieces = pieces_of(tokenizer)
     assert "".join(tokenizer.decode(ids) for ids, _ in pieces) == "How far?\n\nVery far.\n\nSure?\n\nYes."
     assert pieces[0][0][0] == tokenizer.bos_id
     assert [tokenizer.decode(ids) for ids, learnt in pieces if learnt] == ["Very far.", "Yes."]
@@ -83,7 +94,7 @@ def test_where_earlier_answers_are_written_otherwise_each_is_learnt_as_it_is_ask
 ) -> None:
     write(tmp_path, byte_level(), THOUGHTS)
     tokenizer = CheckpointTokenizer.load(tmp_path)
-    pieces = tokenizer.conversation(SAID)
+    pieces = pieces_of(tokenizer)
     assert [tokenizer.decode(ids) for ids, learnt in pieces if learnt] == ["<think>Very far.", "<think>Yes."]
     begins = [at for at, (ids, _) in enumerate(pieces) if ids == [tokenizer.bos_id]]
     ids = [
@@ -100,7 +111,7 @@ def test_a_conversation_ends_in_the_token_that_also_begins_the_next(tmp_path: Pa
         )
     )
     tokenizer = CheckpointTokenizer.load(tmp_path)
-    ids = torch.tensor([[i for ids, _ in tokenizer.conversation(SAID) * 2 for i in ids]])
+    ids = torch.tensor([[i for ids, _ in pieces_of(tokenizer) * 2 for i in ids]])
     positions = DocumentEnds(tokenizer.bos_id, tokenizer.eos_id).positions(ids)[0]
     assert (positions == 0).sum() == 2
 
@@ -119,7 +130,7 @@ def test_a_conversation_ends_in_the_token_that_also_begins_the_next(tmp_path: Pa
 def test_a_template_that_cannot_be_used_says_why(tmp_path: Path, template: str, what: str) -> None:
     write(tmp_path, byte_level(), template)
     with pytest.raises(JobError, match=f"ChatTemplateUnsupported.*({what})"):
-        CheckpointTokenizer.load(tmp_path).conversation(SAID)
+        pieces_of(CheckpointTokenizer.load(tmp_path))
 
 
 @pytest.mark.parametrize("template", [b"\xff\xfe", b'[{"nam": "default"}]'])

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from moe_trainer.storage.manifest import MANIFEST
 from moe_trainer.streaming import tokens
 from moe_trainer.streaming.tokens import Planned, Streams, TokenStream, open_streams, write_streams
 from moe_trainer.text.content import Content, Role
-from moe_trainer.text.tokenizer import BOS, EOS, ByteTokenizer
+from moe_trainer.text.tokenizer import BOS, EOS, ByteTokenizer, Conversation
 
 ONE = (Planned("data", 1.0),)
 
@@ -163,3 +163,31 @@ def test_documents_are_read_one_at_a_time(tmp_path: Path) -> None:
             yield 0, Counted(cluster="0" * 16, text=f"text {number}")
 
     write_streams(tmp_path, "tokens", ONE, documents(), ByteTokenizer())
+
+
+class Leaving(ByteTokenizer):
+    """A tokenizer whose template leaves out words of answers with thoughts."""
+
+    def conversation(self, said: Sequence[tuple[Role, str]], answers: Sequence[int]) -> Conversation:
+        cut = [number for number in answers if "</think>" in said[number][1]]
+        made = super().conversation(said, [number for number in answers if number not in cut])
+        return made._replace(left_out={"answer": len(cut)} if cut else {})
+
+
+def conversations(answers: list[str]) -> list[tuple[int, Document]]:
+    contents = (Content.of_turns([("user", "Why?"), ("assistant", answer)]) for answer in answers)
+    return [(0, Document(cluster="0" * 16, text=c.text, turns=c.turns)) for c in contents]
+
+
+def test_answers_of_which_a_template_leaves_words_out_are_counted_in_the_record(tmp_path: Path) -> None:
+    write_streams(tmp_path, "tokens", ONE, conversations(["<think>1</think>2", "So.", "Thus."]), Leaving())
+    streams = open_streams(tmp_path, "tokens")
+    assert learnt_text(streams.training[0]) == "So.$Thus.$"
+    assert streams.record.training[0].left_out == {"answer": 1}
+
+
+def test_where_a_template_leaves_words_out_of_most_answers_training_does_not_begin(tmp_path: Path) -> None:
+    said = r"ChatTemplateUnsupported.*leaves out words of 2 of the 3 answers in data"
+    with pytest.raises(JobError, match=said) as error:
+        write_streams(tmp_path, "tokens", ONE, conversations(["1</think>2", "So.", "1</think>3"]), Leaving())
+    assert not error.value.retryable and not (tmp_path / "tokens").exists()

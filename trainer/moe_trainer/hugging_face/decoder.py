@@ -53,6 +53,7 @@ class Decoder(CausalModel):
         self.tokens = (
             self.vocab_size
         )  #: The number of ids that the tokenizer has; further ids only fill up the embedding.
+        self.document_end: int | None = None  #: The token by which the tokenizer ends a document.
 
     @property
     def vocab_size(self) -> int:
@@ -66,8 +67,9 @@ class Decoder(CausalModel):
 
     @property
     def end_ids(self) -> frozenset[int]:
-        """The tokens that end an answer, according to the generation config and the config."""
-        return self._ids(self._generation.eos_token_id, getattr(self._config, "eos_token_id", None))
+        """The tokens that end an answer, according to the generation config, the config and the tokenizer."""
+        configured = getattr(self._config, "eos_token_id", None)
+        return self._ids(self._generation.eos_token_id, configured, self.document_end)
 
     @property
     def never_ids(self) -> frozenset[int]:

@@ -68,6 +68,8 @@ def _matched(decoder: Decoder, tokenizer: CheckpointTokenizer) -> Decoder:
             f"{decoder.vocab_size}: they are from different checkpoints. Take both from the same one.",
         )
     decoder.tokens = tokenizer.vocab_size
+    decoder.document_end = tokenizer.eos_id
+    tokenizer.end_ids = decoder.end_ids
     return decoder
 
 

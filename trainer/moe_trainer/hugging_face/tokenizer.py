@@ -18,11 +18,13 @@ from moe_trainer import limits
 from moe_trainer.hugging_face import tokenizer_files
 from moe_trainer.hugging_face.bounded_sandbox import TemplateLimit
 from moe_trainer.hugging_face.chat_template import ChatTemplate
+from moe_trainer.hugging_face.conversations import Bounds, ConversationEncoder
+from moe_trainer.hugging_face.encoding import TextEncoder, ids_of
 from moe_trainer.hugging_face.tokenizer_files import CONFIG, TEMPLATE, TOKENIZER, json_object, unsupported
 from moe_trainer.hugging_face.tokenizer_process import PromptProcesses, TemplateRefused, try_out
 from moe_trainer.storage.files import write_file
 from moe_trainer.text.content import BETWEEN_TURNS, Role
-from moe_trainer.text.tokenizer import ConversationPiece, byte_characters
+from moe_trainer.text.tokenizer import Conversation, byte_characters
 from moe_trainer.untrusted import failing_as
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -47,7 +49,7 @@ class CheckpointTokenizer:
         description = json_object(files, TOKENIZER)
         tokenizer_files.check(description)
         with failing_as(lambda what: unsupported(f"{TOKENIZER} cannot be read: {what}")):
-            self._words, self._marked = _backend(files), _backend(files)
+            self._words = _backend(files)
             vocabulary = self._words.get_vocab(with_added_tokens=True)
             added = self._words.get_added_tokens_decoder()
         self.vocab_size = 1 + max(vocabulary.values(), default=-1)
@@ -56,11 +58,14 @@ class CheckpointTokenizer:
                 f"{TOKENIZER} has ids up to {self.vocab_size - 1:,}; the limit is {limits.VOCABULARY - 1:,}"
             )
         self._words.encode_special_tokens = True
-        self._special = {i for i, token in added.items() if token.special}
+        alone = {i for i, token in added.items() if token.special and not token.normalized}
+        self._encoder = TextEncoder(_backend(files), alone)
         eos = self._named("eos_token")
         if eos is None:
             raise unsupported(f"{CONFIG} names no eos_token, which is needed to end a document")
         self.eos_id = eos
+        #: The tokens at which a server ends an answer, according to the model; until that is known, all special ones.
+        self.end_ids = frozenset(i for i, token in added.items() if token.special)
         self.bos_id = next(
             i for i in (self._named("bos_token"), self._words.token_to_id(_ENDOFTEXT), eos) if i is not None
         )
@@ -94,7 +99,7 @@ class CheckpointTokenizer:
     def encode(self, text: str | bytes) -> list[int]:
         """Return the ids of a text; bytes that are not UTF-8 become U+FFFD, which loses them."""
         words = text.decode(errors="replace") if isinstance(text, bytes) else text
-        return _ids(self._words, words)
+        return ids_of(self._words, words)
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         """Return the bytes that the ids stand for, joined; with the leading space that some tokenizers add.
@@ -113,48 +118,18 @@ class CheckpointTokenizer:
         """Return the number of bytes of each id."""
         return [len(piece) for piece in self._pieces]
 
-    def conversation(self, said: Sequence[tuple[Role, str]]) -> list[ConversationPiece]:
-        """Return a conversation as the chat template writes it; the answers are learnt.
-
-        A template may write earlier turns differently when a further answer is asked for (Qwen3's leaves out earlier
-        thoughts). In that case the further answer begins a document of its own, with everything before it as the
-        template then writes it.
+    def conversation(self, said: Sequence[tuple[Role, str]], answers: Sequence[int]) -> Conversation:
+        """Return a conversation as the chat template writes it (conversations.py).
 
         Without a template: the words of each turn with a blank line between turns, as for the presets. Raises JobError
         (ChatTemplateUnsupported) if the template refuses the conversation, or writes the turns before an answer
         differently once the answer is there.
         """
-        documents: list[list[ConversationPiece]] = [[]]
-        done = ""
-        for number, (role, _) in enumerate(said):
-            if role == "assistant":
-                before = self._render(said[:number], ask=True)
-                after = self._render(said[: number + 1], ask=False)
-                if not after.startswith(before):
-                    raise _template_unsupported(
-                        self._template_file,
-                        "it writes the turns before an answer differently once the answer follows, so the answer's "
-                        "words cannot be told apart from the rest",
-                    )
-                if not before.startswith(done):
-                    documents.append([])
-                    done = ""
-                answer, rest = self._answer(after.removeprefix(before))
-                documents[-1] += [
-                    (self._mark(before.removeprefix(done)), False),
-                    (answer, True),
-                    (rest, False),
-                ]
-                done = after
-        last = self._render(said, ask=False)
-        if last.startswith(done):
-            documents[-1].append((self._mark(last.removeprefix(done)), False))
-        return [piece for document in documents for piece in self._bounded(document)]
+        return self._chats.conversation(said, answers)
 
     def prompt(self, said: Sequence[tuple[Role, str]]) -> list[int]:
         """Return the ids after which the assistant's next words are to follow."""
-        ids = self._mark(self._render(said, ask=True))
-        return ids if ids[:1] == [self.bos_id] else [self.bos_id, *ids]
+        return self._chats.prompt(said)
 
     def prompt_reader(self) -> PromptProcesses:
         """Return what turns the prompts of strangers into ids: processes with limited memory and time."""
@@ -164,17 +139,6 @@ class CheckpointTokenizer:
         """Write the files as they were read."""
         for name, data in self._files.items():
             write_file(folder / name, data)
-
-    def _bounded(self, document: Sequence[ConversationPiece]) -> list[ConversationPiece]:
-        """Return a document that starts with the token that begins documents; if that token also ends them, append it too."""
-        pieces = [(ids, learnt) for ids, learnt in document if ids]
-        if not pieces:
-            return []
-        if pieces[0][0][0] != self.bos_id:
-            pieces = [([self.bos_id], False), *pieces]
-        if self.bos_id == self.eos_id != pieces[-1][0][-1]:
-            pieces.append(([self.eos_id], False))
-        return pieces
 
     def _render(self, said: Sequence[tuple[Role, str]], *, ask: bool) -> str:
         """Return a conversation as text; with ``ask``, up to the place where the next answer begins."""
@@ -199,15 +163,11 @@ class CheckpointTokenizer:
             )
         return text
 
-    def _mark(self, text: str) -> list[int]:
-        """Return the ids of a text written by the template, including special tokens."""
-        return _ids(self._marked, text)
-
-    def _answer(self, text: str) -> tuple[list[int], list[int]]:
-        """Return the ids of an answer with the special token that ends it, and of what the template writes after it."""
-        ids = self._mark(text)
-        last = max((at for at, i in enumerate(ids) if i in self._special), default=len(ids) - 1)
-        return ids[: last + 1], ids[last + 1 :]
+    @property
+    def _chats(self) -> ConversationEncoder:
+        bounds = Bounds(self.bos_id, self.eos_id, self.end_ids)
+        refused = partial(_template_unsupported, self._template_file)
+        return ConversationEncoder(self._encoder, self._render, bounds, refused)
 
     def _named(self, name: str) -> int | None:
         """Return the id of a token that the config names, as a string or as an object."""
@@ -221,15 +181,6 @@ def _backend(files: Mapping[str, bytes]) -> Backend:
     made.no_truncation()
     made.no_padding()
     return made
-
-
-def _ids(backend: Backend, text: str) -> list[int]:
-    """Return the ids of a text."""
-    with failing_as(
-        lambda what: unsupported(f"{TOKENIZER} cannot encode a text of {len(text):,} characters: {what}")
-    ):
-        ids: list[int] = backend.encode(text, add_special_tokens=False).ids
-    return ids
 
 
 def _pieces(

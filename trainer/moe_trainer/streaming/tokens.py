@@ -10,16 +10,18 @@ every process of every attempt. It is stored next to the checkpoints and is remo
 
 There is one training stream, or one per source if sources have weights, and one for replayed text. Text becomes
 ``bos text eos``. Conversations become what the server sends to the model (Tokenizer.conversation), and only the answers
-are learnt: all other tokens are read but not predicted.
+are learnt: all other tokens are read but not predicted. A turn of which the chat template leaves words out is counted; if
+that is so for most answers of a stream, it is an error.
 
 The validation text is from the training side, never from the holdout.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -66,6 +68,11 @@ class StreamRecord(Format):
     documents: int
     tokens: int
     learnt: int = Field(description="Tokens that are learnt; the others are read but not predicted.")
+    left_out: dict[str, int] = Field(
+        default_factory=dict,
+        description="Number of turns of which the chat template leaves words out: `answer` for answers, which are not "
+        "learnt for that reason, and `system`, `user` or `assistant` for turns before an answer that is learnt.",
+    )
 
 
 class StreamsRecord(Format):
@@ -86,6 +93,21 @@ class Planned(NamedTuple):
     share: float
     replayed: bool = False
     source: int | None = None  #: The number of the documents' source, where sources have weights.
+
+
+class Row(NamedTuple):
+    """Token ids that begin and end as a document does, and which of them are learnt; None if all are."""
+
+    ids: Sequence[int]
+    learnt: Sequence[bool] | None = None
+
+
+class Encoded(NamedTuple):
+    """A document as training reads it, and what is left out of it (Conversation)."""
+
+    rows: Sequence[Row]
+    left_out: Mapping[str, int] = {}
+    answers: int = 0  #: The number of answers that are learnt.
 
 
 class Streams(NamedTuple):
@@ -126,11 +148,12 @@ def write_streams(
             )
             for number, document in documents:
                 kept_apart = _validates(document) and not planned[number].replayed
-                (validation if kept_apart else training)[number].add(*_render(document, tokenizer))
+                (validation if kept_apart else training)[number].add(encoded(document, tokenizer))
                 alive()
         for number, stream in enumerate(planned):
             if not training[number].tokens:  # all of its clusters were chosen for validation
                 training[number], validation[number] = validation[number], training[number]
+            _check_answers(stream, training[number], validation[number])
             if not training[number].tokens:
                 raise _nothing_in(stream)
         record = StreamsRecord(
@@ -179,7 +202,8 @@ class _Writer:
 
     def __init__(self, path: Path, dtype: DTypeLike) -> None:
         self.path = path
-        self.tokens = self._documents = self._learnt = 0
+        self.tokens = self.answers = self._documents = self._learnt = 0
+        self.left_out: Counter[str] = Counter()
         self._dtype = dtype
         self._ids = path.with_suffix(".tokens").open("xb")
         self._marks: BinaryIO | None = None
@@ -194,31 +218,59 @@ class _Writer:
         if not self.tokens:
             self.path.with_suffix(".tokens").unlink()
 
-    def add(self, ids: Sequence[int], learnt: Sequence[bool] | None) -> None:
-        """Append a document; ``learnt`` is None if all of it is learnt."""
-        if learnt is not None and self._marks is None:
+    def add(self, document: Encoded) -> None:
+        """Append a document."""
+        for row in document.rows:
+            self._append(row)
+        self.left_out.update(document.left_out)
+        self.answers += document.answers
+        self._documents += bool(document.rows)
+
+    def _append(self, row: Row) -> None:
+        if row.learnt is not None and self._marks is None:
             self._marks = self.path.with_suffix(".learnt").open("xb")
             for start in range(0, self.tokens, _MARKED_AT_ONCE):
                 self._marks.write(b"\1" * min(_MARKED_AT_ONCE, self.tokens - start))
-        marks = bytes(learnt) if learnt is not None else b"\1" * len(ids)
-        self._ids.write(np.array(ids, dtype=self._dtype).tobytes())
+        marks = bytes(row.learnt) if row.learnt is not None else b"\1" * len(row.ids)
+        self._ids.write(np.array(row.ids, dtype=self._dtype).tobytes())
         if self._marks is not None:
             self._marks.write(marks)
-        self.tokens += len(ids)
+        self.tokens += len(row.ids)
         self._learnt += sum(marks)
-        self._documents += 1
 
-    def counts(self) -> dict[str, int]:
-        """Return the numbers of documents, tokens and learnt tokens so far."""
-        return {"documents": self._documents, "tokens": self.tokens, "learnt": self._learnt}
+    def counts(self) -> dict[str, Any]:
+        """Return the figures of a StreamRecord so far."""
+        return {
+            "documents": self._documents,
+            "tokens": self.tokens,
+            "learnt": self._learnt,
+            "left_out": dict(sorted(self.left_out.items())),
+        }
 
 
-def _render(document: Document, tokenizer: Tokenizer) -> tuple[list[int], list[bool] | None]:
-    """Return a document's ids, and which of them are learnt; None if all are."""
+def encoded(document: Document, tokenizer: Tokenizer) -> Encoded:
+    """Return a document as training reads it."""
     if document.turns is None:
-        return [tokenizer.bos_id, *tokenizer.encode(document.text), tokenizer.eos_id], None
-    pieces = tokenizer.conversation(list(document.said()))
-    return [i for ids, _ in pieces for i in ids], [learnt for ids, learnt in pieces for _ in ids]
+        return Encoded([Row([tokenizer.bos_id, *tokenizer.encode(document.text), tokenizer.eos_id])])
+    conversation = tokenizer.conversation(list(document.said()), document.answers())
+    rows = [
+        Row([i for ids, _ in row for i in ids], [learnt for ids, learnt in row for _ in ids])
+        for row in conversation.rows
+    ]
+    answers = sum(learnt for row in conversation.rows for _, learnt in row)
+    return Encoded(rows, conversation.left_out, answers)
+
+
+def _check_answers(stream: Planned, *writers: _Writer) -> None:
+    """Raise JobError (ChatTemplateUnsupported) if the chat template leaves words out of most answers of a stream."""
+    cut, learnt = sum(w.left_out["answer"] for w in writers), sum(w.answers for w in writers)
+    if cut > learnt:
+        raise JobError(
+            "ChatTemplateUnsupported",
+            f"the base's chat template leaves out words of {cut} of the {cut + learnt} answers in {stream.name}, such as "
+            "thoughts before </think>, so that they cannot be learnt. Remove these words from the data, or take a base "
+            "whose template writes them.",
+        )
 
 
 def _validates(document: Document) -> bool:

@@ -55,6 +55,10 @@ class Content(Format):
             yield turn.role, self.text[start : start + turn.length]
             start += turn.length + len(BETWEEN_TURNS)
 
+    def answers(self) -> list[int]:
+        """Return the numbers of the turns that are learnt."""
+        return [number for number, turn in enumerate(self.turns or ()) if turn.role == "assistant"]
+
     def name(self) -> str:
         """Return the document's name: the first 32 hexadecimal digits of the SHA-256 of its content.
 

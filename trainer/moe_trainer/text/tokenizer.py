@@ -7,9 +7,9 @@ none of them.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from moe_formats.failure import JobError
 from moe_formats.format import Digest, canonical_json, digest_of
@@ -25,6 +25,17 @@ _BYTE_LEVEL_BYTES = 1 << 20
 
 #: The token ids of a piece of a conversation, and whether the model learns to write them.
 ConversationPiece = tuple[list[int], bool]
+
+
+class Conversation(NamedTuple):
+    """A conversation as training reads it.
+
+    Each row is a document, in pieces. ``left_out`` counts turns of which the chat template leaves words out: `answer` for
+    answers that are therefore not learnt, and the role for the turns before the last learnt answer.
+    """
+
+    rows: list[list[ConversationPiece]]
+    left_out: Mapping[str, int] = {}
 
 
 class PromptReader(Protocol):
@@ -87,8 +98,8 @@ class Tokenizer(Protocol):
         """Return the number of bytes of each id; 0 for special tokens."""
         ...
 
-    def conversation(self, said: Sequence[tuple[Role, str]]) -> list[ConversationPiece]:
-        """Return a whole conversation in pieces; the assistant's words, with the token that ends them, are learnt."""
+    def conversation(self, said: Sequence[tuple[Role, str]], answers: Sequence[int]) -> Conversation:
+        """Return a conversation in which the ``answers``, the numbers of turns, are learnt with the token that ends them."""
         ...
 
     def prompt(self, said: Sequence[tuple[Role, str]]) -> list[int]:
@@ -133,23 +144,29 @@ class ByteTokenizer:
         """Return 1 for each byte, and 0 for each special token."""
         return [int(i < 256) for i in range(self.vocab_size)]
 
-    def conversation(self, said: Sequence[tuple[Role, str]]) -> list[ConversationPiece]:
+    def conversation(self, said: Sequence[tuple[Role, str]], answers: Sequence[int]) -> Conversation:
         r"""Return the words of each turn with a blank line between turns, without roles. An answer ends with eos.
 
         bos How far is the Moon? \n\n About 384,000 km. eos
                                        ^^^^^^^^^^^^^^^^^^^^^ learnt
         """
         pieces: list[ConversationPiece] = []
-        for role, words in said:
-            answer = role == "assistant"
+        for number, (role, words) in enumerate(said):
             pieces.append((self.encode(BETWEEN_TURNS) if pieces else [self.bos_id], False))
-            pieces.append(([*self.encode(words), *([self.eos_id] if answer else [])], answer))
-        return pieces if pieces[-1][1] else [*pieces, ([self.eos_id], False)]
+            pieces.append((self._turn(role, words), number in answers))
+        return Conversation([pieces if said[-1][0] == "assistant" else [*pieces, ([self.eos_id], False)]])
 
     def prompt(self, said: Sequence[tuple[Role, str]]) -> list[int]:
-        """Return the words of each turn with a blank line after each."""
-        text = "".join(words + BETWEEN_TURNS for _, words in said)
-        return [self.bos_id, *self.encode(text)]
+        """Return the turns as they are in a conversation, with a blank line after each."""
+        ids = [self.bos_id]
+        for role, words in said:
+            ids += self._turn(role, words)
+            ids += self.encode(BETWEEN_TURNS)
+        return ids
+
+    def _turn(self, role: Role, words: str) -> list[int]:
+        ids = self.encode(words)
+        return [*ids, self.eos_id] if role == "assistant" else ids
 
     def prompt_reader(self) -> PromptReader:
         """Return itself: its work is proportional to the text."""

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as TheirTokenizer
 
+from moe_trainer.text.content import Role
 from moe_trainer.text.tokenizer import BOS, EOS, PAD, ByteTokenizer
 
 
@@ -48,3 +49,31 @@ def test_bytes_that_are_no_text_are_kept_as_bytes() -> None:
 def test_a_saved_tokenizer_is_loaded(tmp_path: Path) -> None:
     ByteTokenizer().save(tmp_path)
     assert ByteTokenizer.load(tmp_path).encode("ab") == [97, 98]
+
+
+def test_every_prompt_is_the_beginning_of_the_conversation_that_training_reads() -> None:
+    said: list[tuple[Role, str]] = [
+        ("user", "Why?"),
+        ("assistant", "So."),
+        ("user", "How?"),
+        ("assistant", "Thus."),
+    ]
+    tokenizer = ByteTokenizer()
+    (row,) = tokenizer.conversation(said, [1, 3]).rows
+    ids = [i for piece, _ in row for i in piece]
+    for number in (1, 3):
+        prompt = tokenizer.prompt(said[:number])
+        assert ids[: len(prompt)] == prompt
+    assert [piece for piece, learnt in row if learnt] == [[*b"So.", EOS], [*b"Thus.", EOS]]
+
+
+def test_an_answer_that_is_not_to_be_learnt_is_read_with_its_end() -> None:
+    said: list[tuple[Role, str]] = [
+        ("user", "Why?"),
+        ("assistant", "So."),
+        ("user", "How?"),
+        ("assistant", "Thus."),
+    ]
+    (row,) = ByteTokenizer().conversation(said, [3]).rows
+    assert [piece for piece, learnt in row if learnt] == [[*b"Thus.", EOS]]
+    assert [*b"So.", EOS] in [piece for piece, learnt in row if not learnt]
