@@ -132,6 +132,8 @@ class Intake:
         self.counts.append(count)
         self.dropped.update(count.dropped)
         print(f"{source.root}/{source.path}: {count.files} files, {count.documents} documents", flush=True)
+        for name, number in count.passed_over.items():
+            print(f"  the field {name!r} of {number} messages is not read", flush=True)
 
     def _within(self, band: Filter, processes: int) -> Rows:
         """Return the rows whose surprise is within the filter's bounds."""

@@ -108,6 +108,7 @@ def _report(job: SnapshotJob, intake: Intake, record: SnapshotRecord, trained: N
             "documents": count.documents,
             "dropped": dict(count.dropped),
             "examples": count.examples,
+            "fieldsPassedOver": dict(count.passed_over),
             "trained": int((trained == number).sum()),
         }
         for number, count in enumerate(intake.counts)

@@ -5,7 +5,7 @@ user's turn, and every piece begins with the system message; a single exchange i
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from moe_formats.data_scheme import FIRST, Scheme
 from moe_trainer.text.content import BETWEEN_TURNS, Content, Role
@@ -50,16 +50,25 @@ def cut_conversation(content: Content) -> Iterator[Content]:
     if len(content.text.encode()) <= MAX_DOCUMENT_BYTES:
         yield content
         return
-    said = list(content.said())
-    system = said[:1] if said[0][0] == "system" else []
-    piece, size = list(system), _size(system)
-    for exchange in _exchanges(said[len(system) :]):
-        if size + _size(exchange) > MAX_DOCUMENT_BYTES and len(piece) > len(system):
-            yield Content.of_turns(piece)
-            piece, size = list(system), _size(system)
+    turns = list(content.said())
+    unlearnt = {number for number, turn in enumerate(content.turns or ()) if not turn.learnt}
+    first = int(turns[0][0] == "system")
+    system = list(range(first))
+    sizes = [len(words.encode()) + len(BETWEEN_TURNS) for _, words in turns]
+
+    def made(piece: Sequence[int]) -> Content:
+        places = {place for place, number in enumerate(piece) if number in unlearnt}
+        return Content.of_turns([turns[number] for number in piece], places)
+
+    piece, size = list(system), sum(sizes[:first])
+    for exchange in _exchanges(turns, first):
+        length = sum(sizes[exchange.start : exchange.stop])
+        if size + length > MAX_DOCUMENT_BYTES and len(piece) > first:
+            yield made(piece)
+            piece, size = list(system), sum(sizes[:first])
         piece += exchange
-        size += _size(exchange)
-    yield Content.of_turns(piece)
+        size += length
+    yield made(piece)
 
 
 def _paragraphs(chunks: Iterable[str], blank_line: re.Pattern[str]) -> Iterator[str]:
@@ -103,15 +112,11 @@ def _unless_blank(piece: list[str]) -> str:
     return text if text.strip() else ""
 
 
-def _exchanges(said: list[tuple[Role, str]]) -> Iterator[list[tuple[Role, str]]]:
-    exchange: list[tuple[Role, str]] = []
-    for turn in said:
-        if turn[0] == "user" and exchange:
-            yield exchange
-            exchange = []
-        exchange.append(turn)
-    yield exchange
-
-
-def _size(said: list[tuple[Role, str]]) -> int:
-    return sum(len(words.encode()) + len(BETWEEN_TURNS) for _, words in said)
+def _exchanges(turns: Sequence[tuple[Role, str]], first: int) -> Iterator[range]:
+    """Yield the numbers of the turns of each exchange, from the ``first`` turn on: a user's turn and what follows it."""
+    start = first
+    for number in range(first + 1, len(turns)):
+        if turns[number][0] == "user":
+            yield range(start, number)
+            start = number
+    yield range(start, len(turns))

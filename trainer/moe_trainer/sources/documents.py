@@ -49,6 +49,8 @@ class SourceCount:
     dropped: Counter[str] = field(default_factory=Counter)
     #: The first one dropped for each reason: where it is and what is wrong with it.
     examples: dict[str, str] = field(default_factory=dict)
+    #: Fields of messages that nothing reads, by name.
+    passed_over: Counter[str] = field(default_factory=Counter)
 
     def drop(self, fault: UnusableError, where: str) -> None:
         """Count something that cannot be used."""
@@ -157,9 +159,10 @@ def _text(value: object, count: SourceCount) -> Iterator[Content]:
 
 
 def _conversation(value: object, count: SourceCount) -> Iterator[Content]:
+    field = count.source.messages_field
     if not isinstance(value, list):
-        raise UnusableError("missingField", f"{count.source.messages_field!r} is not a list of messages")
-    content = parse_conversation(value, count.source.messages_field)
+        raise UnusableError("missingField", f"{field!r} is not a list of messages")
+    content = parse_conversation(value, field, count.passed_over)
     check_text(content.text)
     return cut_conversation(content)
 

@@ -9,7 +9,7 @@ around them later, and nothing is stored twice.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -28,6 +28,11 @@ BETWEEN_TURNS = "\n\n"
 class Turn(Format):
     """One message of a conversation: who wrote it, and how many characters of the text are its words."""
 
+    learnt: bool = Field(
+        default=True,
+        exclude_if=bool,  # so that conversations without weights stay the same bytes
+        description="Whether an answer is learnt; other messages never are.",
+    )
     length: int = Field(gt=0, description="Characters of the text that are its words.")
     role: Role
 
@@ -39,9 +44,12 @@ class Content(Format):
     turns: tuple[Turn, ...] | None = Field(default=None, description="Absent: plain text.")
 
     @classmethod
-    def of_turns(cls, said: Sequence[tuple[Role, str]]) -> "Content":
-        """Return a conversation of (role, words)."""
-        turns = tuple(Turn(role=role, length=len(words)) for role, words in said)
+    def of_turns(cls, said: Sequence[tuple[Role, str]], unlearnt: Container[int] = ()) -> "Content":
+        """Return a conversation of (role, words); ``unlearnt`` are the numbers of answers that are not to be learnt."""
+        turns = tuple(
+            Turn(role=role, length=len(words), learnt=number not in unlearnt)
+            for number, (role, words) in enumerate(said)
+        )
         return cls(text=BETWEEN_TURNS.join(words for _, words in said), turns=turns)
 
     def to_line(self) -> bytes:
@@ -57,16 +65,18 @@ class Content(Format):
 
     def answers(self) -> list[int]:
         """Return the numbers of the turns that are learnt."""
-        return [number for number, turn in enumerate(self.turns or ()) if turn.role == "assistant"]
+        return [
+            number for number, turn in enumerate(self.turns or ()) if turn.role == "assistant" and turn.learnt
+        ]
 
     def name(self) -> str:
         """Return the document's name: the first 32 hexadecimal digits of the SHA-256 of its content.
 
-        For plain text this is the hash of its UTF-8 bytes. In a conversation the roles count too: the same words in
-        other roles are another document.
+        For plain text this is the hash of its UTF-8 bytes. In a conversation the roles count too, and which answers are
+        not learnt: the same words in other roles are another document.
         """
         hashed = hashlib.sha256(self.text.encode())
         if self.turns is not None:
-            turns = [[turn.role, turn.length] for turn in self.turns]
+            turns = [[turn.role, turn.length, *([] if turn.learnt else [0])] for turn in self.turns]
             hashed.update(b"\0" + canonical_json(turns).encode())
         return hashed.hexdigest()[:32]

@@ -67,3 +67,38 @@ def test_a_snapshot_keeps_who_said_what(tmp_path: Path) -> None:
     ]
     said = {tuple(document.said()) for document in kept}
     assert said == {(("user", f"What is {n}?"), ("assistant", f"{n}.")) for n in range(20)}
+    assert made.digest == "sha256:169ffd11ad65a9c7b408f14d7bcd9941f34968e678ede543cfa7d2784f5fc5c0"
+    assert made.anchor.digest == "sha256:9f966c01a0ec5e0180c7eb725978147a3ab6871216abadf48e55e8bc107e6a5a"
+    documents = (environment.store / made.path / "documents.jsonl").read_bytes()
+    assert sha256(documents).hexdigest() == "545da9b19e42e465ba3b60f712af4559f2d1727a5497ed6de74f486b0f603ece"
+
+
+def test_a_snapshot_keeps_which_answers_are_not_learnt_and_counts_fields_that_nothing_reads(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "sources" / "chats"
+    folder.mkdir(parents=True)
+    chats = [
+        {
+            "messages": [
+                {"role": "user", "content": f"What is {n}?", "name": "Ann"},
+                {"role": "assistant", "content": f"{n}!", "weight": 0},
+                {"role": "user", "content": "Sure?", "name": None},
+                {"role": "assistant", "content": f"Yes, {n}.", "weight": 1, "reasoning_content": "hm"},
+            ]
+        }
+        for n in range(20)
+    ]
+    (folder / "a.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in chats))
+    job = SnapshotJob(
+        pool_uid="p",
+        expert=ExpertRef(name="e", uid="u"),
+        sources=(Source(root="chats", path="*.jsonl", format="messages"),),
+        holdout=HoldoutRule(fraction=0.25, salt="salt"),
+    )
+    environment = Environment(store=tmp_path / "store", sources=tmp_path / "sources")
+    made = snapshot.run(job, environment)
+    for path in (made.path, made.anchor.path):
+        assert all(document.answers() == [3] for document in read_documents(environment.store / path))
+    report = json.loads((environment.store / made.path / "report.json").read_text())
+    assert report["sources"][0]["fieldsPassedOver"] == {"name": 20, "reasoning_content": 20}

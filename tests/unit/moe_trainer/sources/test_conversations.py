@@ -1,4 +1,5 @@
 import hashlib
+from collections import Counter
 
 import pytest
 
@@ -60,6 +61,19 @@ def test_other_fields_of_a_message_are_passed_over() -> None:
         ),
         ([ANSWERED, ASKED], "brokenMessages", r"messages\[0\] has role assistant, but user is expected"),
         ([SYSTEM, ASKED, ASKED], "brokenMessages", r"messages\[2\] has role user, but assistant is expected"),
+        (
+            [ASKED, {**ANSWERED, "weight": 0}],
+            "noAnswer",
+            "every message of role assistant in messages has weight 0",
+        ),
+        (
+            [ASKED, {**ANSWERED, "weight": 0.5}],
+            "brokenMessages",
+            r"messages\[1\] has weight 0.5: it must be 0 or 1",
+        ),
+        ([ASKED, {**ANSWERED, "weight": True}], "brokenMessages", r"has weight True: it must be 0 or 1"),
+        ([ASKED, {**ANSWERED, "weight": "0"}], "brokenMessages", r"has weight '0': it must be 0 or 1"),
+        ([ASKED, {**ANSWERED, "tool_calls": [{"id": "1"}]}], "toolCalls", r"messages\[1\] has tool_calls"),
         ([ASKED, ANSWERED, SYSTEM], "brokenMessages", r"messages\[2\] has role system, but user is expected"),
     ],
 )
@@ -88,3 +102,30 @@ def test_the_same_words_in_other_roles_are_another_document() -> None:
         Content(text="aXXb").name(),
     }
     assert len(names) == 5
+
+
+def test_an_answer_of_weight_0_is_read_and_not_learnt() -> None:
+    content = parse(ASKED, {**ANSWERED, "weight": 0}, ASKED, {**ANSWERED, "weight": 1})
+    assert content.answers() == [3]
+    assert list(content.said()) == list(parse(ASKED, ANSWERED, ASKED, ANSWERED).said())
+    assert Content.model_validate_json(content.to_line()) == content
+    assert content.to_line() == content.to_json().encode() + b"\n"
+    assert content.name() != parse(ASKED, ANSWERED, ASKED, ANSWERED).name()
+
+
+@pytest.mark.parametrize("weight", [1, 1.0, None])
+def test_an_answer_of_weight_1_is_one_without_a_weight(weight: float | None) -> None:
+    content = parse(ASKED, {**ANSWERED, "weight": weight})
+    assert content.to_line() == parse(ASKED, ANSWERED).to_line()
+    assert content.name() == parse(ASKED, ANSWERED).name()
+
+
+def test_fields_that_nothing_reads_are_counted_by_name_and_at_most_33_names_are_kept() -> None:
+    found: Counter[str] = Counter()
+    parse_conversation(
+        [{**ASKED, "weight": 1, "name": "Ann"}, {**ANSWERED, "audio": None}], "messages", found
+    )
+    assert found == {"weight": 1, "name": 1}
+    odd = {f"field {number}": 1 for number in range(100)} | {"x" * 1000: 1}
+    parse_conversation([{**ASKED, **odd, "name": "Ann"}, ANSWERED], "messages", found)
+    assert len(found) == 33 and found["name"] == 2 and found["others"] == 71

@@ -166,3 +166,10 @@ def test_a_conversation_of_very_many_short_turns_is_cut_into_whole_exchanges() -
     pieces = list(cut_conversation(content))
     assert [turn for piece in pieces for turn in piece.said()] == list(content.said())
     assert all(len(piece.text.encode()) <= MAX_DOCUMENT_BYTES for piece in pieces)
+
+
+def test_pieces_keep_which_answers_are_not_learnt() -> None:
+    whole = exchanges([30_000] * 5, system="Be brief.")
+    content = Content.of_turns(list(whole.said()), {4, 10})
+    pieces = list(cut_conversation(content))
+    assert [piece.answers() for piece in pieces] == [[2], [2, 4], []]
