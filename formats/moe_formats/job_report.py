@@ -168,7 +168,7 @@ class TrainHeadline(Format):
     steps: int = Field(description="Optimizer step that the weights are from.")
     tokens: int = Field(description="Number of tokens trained on.")
     final_loss: float = Field(
-        description="Mean training cross-entropy over the last validation interval, in nats per token."
+        description="Mean training cross-entropy over the last validation interval that has one, in nats per token."
     )
     validation_bits_per_byte: float | None = Field(
         default=None, description="Bits per byte of the last validation."
@@ -302,7 +302,8 @@ class Progress(Format):
     step: int = Field(description="Optimizer steps done.")
     max_steps: int = Field(description="Optimizer steps that the run takes.")
     loss: float | None = Field(
-        default=None, description="Training cross-entropy of the newest step, in nats per token."
+        default=None,
+        description="Training cross-entropy of the newest step, in nats per token. Absent if no token of it is learnt.",
     )
     bits_per_byte: float | None = Field(default=None, description="Bits per byte of the newest validation.")
     tokens_per_second: float | None = Field(default=None, description="Tokens trained on per second.")

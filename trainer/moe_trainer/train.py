@@ -150,3 +150,5 @@ def train(training: Run, checkpoints: Checkpoints, reporter: Reporter, stop: Sto
             )
         if training.processes.first:
             reporter.report(last)
+    if training.processes.first and (unlearnt := training.curve.losses.count(None)):
+        print(f"{unlearnt} of {training.step} steps had no token that is learnt", flush=True)

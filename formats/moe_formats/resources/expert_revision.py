@@ -120,7 +120,7 @@ class ArtefactStatus(Format):
     steps: int = Field(description="Optimizer step that the weights are from.")
     tokens: int = Field(description="Number of tokens trained on.")
     final_loss: float = Field(
-        description="Mean training cross-entropy over the last validation interval, in nats per token."
+        description="Mean training cross-entropy over the last validation interval that has one, in nats per token."
     )
     parameters: int = Field(description="Number of weights that were trained.")
     resumed_from: int = Field(

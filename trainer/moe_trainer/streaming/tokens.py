@@ -151,10 +151,10 @@ def write_streams(
                 (validation if kept_apart else training)[number].add(encoded(document, tokenizer))
                 alive()
         for number, stream in enumerate(planned):
-            if not training[number].tokens:  # all of its clusters were chosen for validation
+            if not training[number].learnt:  # all of its clusters were chosen for validation
                 training[number], validation[number] = validation[number], training[number]
             _check_answers(stream, training[number], validation[number])
-            if not training[number].tokens:
+            if not training[number].learnt:
                 raise _nothing_in(stream)
         record = StreamsRecord(
             wide=wide,
@@ -202,7 +202,7 @@ class _Writer:
 
     def __init__(self, path: Path, dtype: DTypeLike) -> None:
         self.path = path
-        self.tokens = self.answers = self._documents = self._learnt = 0
+        self.tokens = self.answers = self.learnt = self._documents = 0
         self.left_out: Counter[str] = Counter()
         self._dtype = dtype
         self._ids = path.with_suffix(".tokens").open("xb")
@@ -236,14 +236,14 @@ class _Writer:
         if self._marks is not None:
             self._marks.write(marks)
         self.tokens += len(row.ids)
-        self._learnt += sum(marks)
+        self.learnt += sum(marks)
 
     def counts(self) -> dict[str, Any]:
         """Return the figures of a StreamRecord so far."""
         return {
             "documents": self._documents,
             "tokens": self.tokens,
-            "learnt": self._learnt,
+            "learnt": self.learnt,
             "left_out": dict(sorted(self.left_out.items())),
         }
 

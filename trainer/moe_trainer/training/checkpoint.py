@@ -15,6 +15,7 @@ Small checkpoints are written immediately. Large ones are copied, and written by
 one waits for it. A run that is killed meanwhile continues from the checkpoint before.
 """
 
+import math
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -71,7 +72,8 @@ _NONE: _Found = (None, [])
 class Curve:
     """What a run has measured so far."""
 
-    losses: list[float] = field(default_factory=list)  #: Cross-entropy of every step, nats per token.
+    #: Cross-entropy of every step, nats per token; None for a step without a token that is learnt.
+    losses: list[float | None] = field(default_factory=list)
     validations: dict[int, float] = field(default_factory=dict)  #: Step to bits per byte.
     loads: dict[int, tuple[LayerRecord, ...]] = field(default_factory=dict)  #: Step to each layer's load.
 
@@ -122,7 +124,8 @@ class Checkpoints:
         """
         self.wait()
         tensors = self._trained.spread_tensors()
-        run = {"rng": torch.get_rng_state(), "losses": torch.tensor(curve.losses, dtype=torch.float64)}
+        losses = [math.nan if loss is None else loss for loss in curve.losses]
+        run = {"rng": torch.get_rng_state(), "losses": torch.tensor(losses, dtype=torch.float64)}
         run |= {f"balancing.{name}": tensor for name, tensor in self._trained.balancer.tensors().items()}
         state = CheckpointState(
             inputs=self._inputs, step=len(curve.losses), validations=curve.validations, loads=curve.loads
@@ -168,7 +171,8 @@ class Checkpoints:
         torch.set_rng_state(run["rng"])
         self._trained.optimizer.steps_done = state.step
         self._trained.balancer.load_tensors(_under("balancing.", run))
-        return Curve(run["losses"].tolist(), state.validations, state.loads)
+        losses = [None if math.isnan(loss) else loss for loss in run["losses"].tolist()]
+        return Curve(losses, state.validations, state.loads)
 
     def drop_all(self) -> None:
         """Remove all checkpoints at the end of the run; it does not matter if the last one could not be written."""

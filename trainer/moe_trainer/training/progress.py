@@ -194,7 +194,8 @@ class Reporter:
 
 def _line(progress: Progress) -> str:
     validation = f"  {progress.bits_per_byte:.3f} bits/byte" if progress.bits_per_byte is not None else ""
+    loss = "-, no token was learnt" if progress.loss is None else f"{progress.loss:.4f}"
     return (
-        f"step {progress.step}/{progress.max_steps}  loss {progress.loss:.4f}{validation}"
+        f"step {progress.step}/{progress.max_steps}  loss {loss}{validation}"
         f"  {progress.tokens_per_second or 0:.0f} tokens/s  {progress.eta_seconds or 0:.0f} s left"
     )

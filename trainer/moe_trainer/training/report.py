@@ -93,7 +93,13 @@ class TrainReport(Format):
 
     job: TrainJob
     result: TrainResult
-    losses: tuple[float, ...] = Field(description="Cross-entropy of every step, nats per token.")
+    losses: tuple[float | None, ...] = Field(
+        description="Cross-entropy of every step, nats per token; null for a step without a token that is learnt."
+    )
+    unlearnt_steps: int = Field(
+        default=0,
+        description="Number of steps without a token that is learnt: all of their text was only read.",
+    )
     validations: dict[int, float] = Field(description="Step to bits per byte.")
     loads: dict[int, tuple[LayerRecord, ...]] = Field(
         default_factory=dict,
@@ -120,14 +126,13 @@ class TrainReport(Format):
 
 def report_of(run: Run) -> TrainReport:
     """Return the report of a run that has taken its last step."""
-    curve, every, kept = run.curve, run.job.training.validation_every, run.kept_step
-    last_interval = curve.losses[kept - (kept % every or every) : kept]
+    curve, kept = run.curve, run.kept_step
     loads = run.balancer.record.loads()
     result = TrainResult(
         steps=kept,
         tokens=kept * run.batches.tokens,
         stopped_at=run.step if run.job.training.early_stop is not None else None,
-        final_loss=sum(last_interval) / len(last_interval),
+        final_loss=final_loss(curve.losses[:kept], run.job.training.validation_every),
         validation_bits_per_byte=curve.validations.get(kept),
         parameters=run.parameters,
         resumed_from=run.resumed_from,
@@ -138,6 +143,7 @@ def report_of(run: Run) -> TrainReport:
         job=run.job,
         result=result,
         losses=tuple(curve.losses),
+        unlearnt_steps=curve.losses.count(None),
         validations=curve.validations,
         loads=curve.loads,
         final_shares=_shares(loads),
@@ -149,6 +155,22 @@ def report_of(run: Run) -> TrainReport:
         replay_excluded=run.streams.excluded,
         skipped_checkpoints=tuple(run.skipped),
         provenance=Provenance.here(run.backend, run.processes.layout.processes),
+    )
+
+
+def final_loss(losses: Sequence[float | None], every: int) -> float:
+    """Return the mean loss of the last validation interval of ``every`` steps in which a step has one.
+
+    Raises JobError (DataEmpty) if no step has a loss.
+    """
+    for start in range((len(losses) - 1) // every * every, -1, -every):
+        interval = [loss for loss in losses[start : start + every] if loss is not None]
+        if interval:
+            return sum(interval) / len(interval)
+    raise JobError(
+        "DataEmpty",
+        f"none of the {len(losses)} steps read a token that is learnt, so nothing was learnt: all that they read are questions. "
+        "Raise training.maxSteps or training.batchTokens, or add conversations with longer answers.",
     )
 
 

@@ -3,7 +3,8 @@
     loss = cross-entropy + w_lb * load-balancing loss + w_z * router z-loss      (means over layers)
                          + w_s * specialization loss + lambda * KL(base || model) on replayed text (base_losses.py)
 
-The cross-entropy is the mean over the tokens that are learnt: all of a text, and the answers of a conversation.
+The cross-entropy is the mean over the tokens that are learnt: all of a text, and the answers of a conversation. A step may
+have none, for example if all of its sequences are parts of one long question. Then it has no cross-entropy.
 
 A step's batch is divided among the processes of the run, and a share may be cut into micro-batches. Their gradients
 add up; each counts by its share of the step's sequences, and for the cross-entropy of its learnt tokens. So the
@@ -24,19 +25,17 @@ from moe_trainer.training.optimization import learning_rate
 from moe_trainer.training.run import Run
 
 
-def take_step(run: Run) -> float:
-    """Take one optimizer step and return its cross-entropy in nats per token.
+def take_step(run: Run) -> float | None:
+    """Take one optimizer step and return its cross-entropy in nats per token; None if none of its tokens is learnt.
 
     All processes of the run take it together and return the same. Raises JobError (LossNotFinite), in all of them,
     before any parameter is changed.
     """
     processes, parts = run.processes, run.batches.in_parts(run.step, run.mine, run.parts)
-    learnt = max(
-        1, int(processes.sum(torch.stack([(part.targets_BT != IGNORED).sum() for part in parts]).sum()))
-    )
+    learnt = int(processes.sum(torch.stack([(part.targets_BT != IGNORED).sum() for part in parts]).sum()))
     run.model.zero_grad()
     try:
-        figures = torch.stack([_backward(run, part, learnt) for part in parts])
+        figures = torch.stack([_backward(run, part, max(1, learnt)) for part in parts])
         sum_gradients(run.model, processes)
         norm = clip_gradients(run.model, run.job.training.gradient_clip, processes)
     except LogitsNotFinite as error:
@@ -46,13 +45,13 @@ def take_step(run: Run) -> float:
     check_step(run, loss, norm, [part.ids_BT for part in parts])
     run.optimizer.step(learning_rate(run.job.training, run.step, run.steps))
     run.balancer.finish_step()
-    return cross_entropy
+    return cross_entropy if learnt else None
 
 
 def _backward(run: Run, part: MicroBatch, learnt: int) -> Tensor:
     """Add a micro-batch's gradients; return its part of the step's cross-entropy and of the whole loss.
 
-    ``learnt`` is the number of learnt tokens of the whole step.
+    ``learnt`` is the number of learnt tokens of the whole step, at least 1.
     """
     logits_BTV, routings = run.model.with_routing(part.ids_BT, part.positions_BT)
     nats = F.cross_entropy(
