@@ -16,6 +16,12 @@ from moe_trainer.snapshots.layout import Document, read_documents
 from moe_trainer.storage.committed import verify
 from moe_trainer.storage.manifest import MANIFEST
 from moe_trainer.streaming import tokens
+from moe_trainer.streaming.batches import (
+    Batches,
+    DocumentEnds,
+    validation_blocks,
+    validation_positions,
+)
 from moe_trainer.streaming.tokens import Planned, Streams, TokenStream, open_streams, write_streams
 from moe_trainer.text.content import Content, Role
 from moe_trainer.text.tokenizer import BOS, EOS, ByteTokenizer, Conversation
@@ -42,8 +48,8 @@ def test_documents_become_bos_bytes_eos_and_every_byte_is_on_one_side(pool: Pool
     streams = written(tmp_path / "tokens", *documents)
     (training,) = streams.training
     assert training.learnt is None and training.tokens.dtype == torch.int16
-    assert len(streams.validation) > 0
-    both = torch.cat((training.tokens, streams.validation)).tolist()
+    assert len(streams.validation.tokens) > 0
+    both = torch.cat((training.tokens, streams.validation.tokens)).tolist()
     counts = Counter(both)
     assert counts[BOS] == counts[EOS] == pool.data.documents
     assert len(both) == pool.data.train_bytes + 2 * pool.data.documents
@@ -79,7 +85,7 @@ def test_where_every_cluster_falls_to_validation_it_is_trained_on(tmp_path: Path
     cluster = next(c for n in range(10**4) if _falls_to_validation(c := f"{n:016x}"))
     streams = written(tmp_path / "tokens", Document(cluster=cluster, text="all"))
     assert len(streams.training[0].tokens) == 5
-    assert len(streams.validation) == 0
+    assert len(streams.validation.tokens) == 0
 
 
 def _falls_to_validation(cluster: str) -> bool:
@@ -191,3 +197,80 @@ def test_where_a_template_leaves_words_out_of_most_answers_training_does_not_beg
     with pytest.raises(JobError, match=said) as error:
         write_streams(tmp_path, "tokens", ONE, conversations(["1</think>2", "So.", "1</think>3"]), Leaving())
     assert not error.value.retryable and not (tmp_path / "tokens").exists()
+
+
+class Beginning(ByteTokenizer):
+    """A tokenizer whose template begins each turn with the token that begins documents, as Llama 2's."""
+
+    def conversation(self, said: Sequence[tuple[Role, str]], answers: Sequence[int]) -> Conversation:
+        turns = ([self.bos_id, *self.encode(words), self.eos_id] for _, words in said)
+        return Conversation([[(ids, number in answers) for number, ids in enumerate(turns)]])
+
+
+class SameEnds(Beginning):
+    """One token begins and ends documents, as with GPT-2, and a template writes it twice between turns."""
+
+    bos_id = EOS
+
+
+@pytest.mark.parametrize("tokenizer", [Beginning(), SameEnds()])
+def test_a_token_that_begins_documents_within_a_conversation_is_not_where_one_begins(
+    tmp_path: Path, tokenizer: ByteTokenizer
+) -> None:
+    said: list[list[tuple[Role, str]]] = [
+        [("user", "Why?"), ("assistant", "So."), ("user", "How?"), ("assistant", "Thus.")],
+        [("user", "Who?"), ("assistant", "Me.")],
+    ]
+    contents = [Content.of_turns(turns) for turns in said]
+    documents = [(0, Document(cluster="0" * 16, text=c.text, turns=c.turns)) for c in contents] * 20
+    lengths = [sum(len(words) + 2 for _, words in turns) for turns in said] * 20
+    write_streams(tmp_path, "tokens", ONE, documents, tokenizer)
+    (stream,) = open_streams(tmp_path, "tokens").training
+    places = [place for length in lengths for place in range(length)]
+    ends = DocumentEnds(tokenizer.bos_id, tokenizer.eos_id)
+    batches = Batches(stream, context=len(stream.tokens) - 1, batch_tokens=1, seed=0, ends=ends)
+    (part,) = batches.in_parts(0, range(1), 1)
+    assert part.positions_BT is not None
+    assert part.positions_BT.tolist() == [places[:-1]]
+    for step in range(
+        10
+    ):  # in a short block, a document that began before it counts from the block's first token
+        batches = Batches(stream, context=16, batch_tokens=64, seed=step, ends=ends)
+        for number, row in enumerate(batches.positions(0, range(2)).tolist()):  # type: ignore[union-attr]
+            assert row in [beginning_with_0(places[at : at + 16]) for at in range(len(places) - 16)], number
+
+
+def beginning_with_0(places: list[int]) -> list[int]:
+    """Count the document that a block begins with from its first token in the block."""
+    until = places.index(0) if 0 in places else len(places)
+    return [*range(until), *places[until:]]
+
+
+def test_a_short_stream_that_is_repeated_begins_its_documents_again(tmp_path: Path) -> None:
+    (stream,) = written(tmp_path / "tokens", Content(text="ab"), Content(text="c")).training
+    batches = Batches(stream, context=13, batch_tokens=1, seed=0, ends=DocumentEnds(BOS, EOS))
+    assert batches.positions(0) is not None
+    places = [0, 1, 2, 3, 0, 1, 2] * 2
+    assert batches.positions(0).tolist() == [places[:13]]  # type: ignore[union-attr]
+
+
+def test_validation_knows_where_documents_begin(tmp_path: Path) -> None:
+    cluster = next(c for n in range(10**4) if _falls_to_validation(c := f"{n:016x}"))
+    documents = [(n % 2, Document(cluster=cluster, text="ab" * n)) for n in range(1, 9)]
+    documents += [(n, Document(cluster="0" * 16, text="trained")) for n in range(2)]
+    planned = (Planned("source-0", 0.5, source=0), Planned("source-1", 0.5, source=1))
+    write_streams(tmp_path, "tokens", planned, documents, ByteTokenizer())
+    streams = open_streams(tmp_path, "tokens")
+    found = validation_positions(streams.validation, 10, DocumentEnds(BOS, EOS))
+    blocks = validation_blocks(streams.validation.tokens, 10)
+    assert found is not None and blocks is not None
+    assert found.tolist() == DocumentEnds(BOS, EOS).positions(blocks[:, :-1]).tolist()
+
+
+def test_tokens_of_an_earlier_version_keep_documents_apart_by_their_ends(tmp_path: Path) -> None:
+    (stream,) = written(tmp_path / "tokens", Content(text="ab"), Content(text="cde")).training
+    batches = Batches(
+        stream._replace(starts=None), context=8, batch_tokens=1, seed=0, ends=DocumentEnds(BOS, EOS)
+    )
+    assert batches.positions(0) is not None
+    assert batches.positions(0).tolist() == [[0, 1, 2, 3, 0, 1, 2, 3]]  # type: ignore[union-attr]

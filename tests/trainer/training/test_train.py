@@ -20,6 +20,7 @@ from moe_formats.job_report import TrainHeadline
 from moe_trainer import train
 from moe_trainer.storage.committed import verify
 from moe_trainer.storage.committing import is_committed
+from moe_trainer.streaming.batches import DocumentEnds
 from moe_trainer.text.tokenizer import BOS, EOS
 from moe_trainer.training import checkpoint
 from moe_trainer.training.run import Run, prepare
@@ -377,7 +378,7 @@ def test_validation_keeps_documents_apart_where_training_does(pool: Pool) -> Non
     together = torch.tensor([[*one, *other]])
     measured = []
     for ids in (together, torch.tensor([one]), torch.tensor([other])):
-        bits, _ = validate(run.model, ids, run.sizes_V, 1, run.batches.positions)
+        bits, _ = validate(run.model, ids, run.sizes_V, 1, DocumentEnds(BOS, EOS).positions(ids[:, :-1]))
         measured.append(bits * int(run.sizes_V[ids].sum()))
     assert measured[0] == pytest.approx(measured[1] + measured[2], rel=1e-5)
     assert validate(run.model, together, run.sizes_V, 1)[0] != measured[0]

@@ -42,7 +42,10 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class DocumentEnds:
-    """The tokens that begin and end a document, by which documents are kept apart within a sequence."""
+    """The tokens that begin and end a document.
+
+    By them documents are kept apart in tokens that an earlier version wrote, without the places where documents begin.
+    """
 
     bos_id: int
     eos_id: int
@@ -75,7 +78,8 @@ class Batches:
     ) -> None:
         """Take the streams; one that is shorter than a block is repeated until it is one.
 
-        With ``ends``, the documents of a sequence are kept apart.
+        With ``ends``, the documents of a sequence are kept apart: by where a stream says that they begin, or if it does not,
+        by these tokens.
         """
         keys = [f"{seed}"] if len(streams) == 1 else [f"{seed} stream {n}" for n in range(len(streams))]
         self._strands = [_Strand(stream, context, key) for stream, key in zip(streams, keys, strict=True)]
@@ -111,12 +115,17 @@ class Batches:
         ids = self.batch(step, rows)[:, :-1].tensor_split(parts)
         targets = self.targets(step, rows).tensor_split(parts)
         replayed = self.replayed(step, rows).tensor_split(parts)
-        positions = map(self.positions, ids)
+        places = self.positions(step, rows)
+        positions = [None] * parts if places is None else places.tensor_split(parts)
         return [MicroBatch(*part) for part in zip(ids, targets, replayed, positions, strict=True)]
 
-    def positions(self, ids_BT: Tensor) -> Tensor | None:
-        """Return each token's place in its document, where documents are to be kept apart."""
-        return None if self._ends is None else self._ends.positions(ids_BT)
+    def positions(self, step: int, rows: range | None = None) -> Tensor | None:
+        """Return each token's place in its document, rows by context, where documents are to be kept apart."""
+        if self._ends is None:
+            return None
+        return torch.stack(
+            [strand.positions(number, self._ends) for strand, number in self._blocks(step, rows)]
+        )
 
     def batch(self, step: int, rows: range | None = None) -> Tensor:
         """Return the token ids of a step (the first is 0): int64, rows by context + 1.
@@ -149,6 +158,9 @@ class _Strand:
         self.predictable = len(stream.tokens) - (repeats == 1)
         learnt = stream.learnt
         self._learnt = learnt.repeat(repeats) if learnt is not None and repeats > 1 else learnt
+        self._starts = stream.starts
+        if stream.starts is not None and repeats > 1:
+            self._starts = torch.cat([stream.starts + n * len(stream.tokens) for n in range(repeats)])
         self.share, self.replayed = stream.share, stream.replayed
         self.blocks = (len(self._tokens) - 1) // context
         self._context, self._key = context, key
@@ -165,6 +177,11 @@ class _Strand:
         block = self._block(number)
         ids_T = self._tokens[block][1:].long()
         return ids_T if self._learnt is None else ids_T.masked_fill(~self._learnt[block][1:], IGNORED)
+
+    def positions(self, number: int, ends: DocumentEnds) -> Tensor:
+        """Return the places in their documents of a block's ids but the last."""
+        block = self._block(number)
+        return positions(self._tokens, self._starts, block.start, block.stop - 1, ends)
 
     def _block(self, number: int) -> slice:
         epoch, place = divmod(number, self.blocks)
@@ -191,14 +208,37 @@ def rows_of(batch_tokens: int, context: int) -> int:
     return max(1, batch_tokens // context)
 
 
+def positions(tokens: Tensor, starts: Tensor | None, first: int, end: int, ends: DocumentEnds) -> Tensor:
+    """Return the place of each token of ``first`` to ``end`` in its document, as far as the document is in there; int64.
+
+    ``starts`` are the places of documents' first tokens; without them, documents are found by their ``ends``.
+    """
+    if starts is None:
+        return ends.positions(tokens[first:end][None])[0]
+    bounds = torch.tensor([first, end], device=starts.device)
+    begun = starts[slice(*torch.searchsorted(starts, bounds).tolist())] - first
+    start_T = torch.zeros(end - first, dtype=torch.int64, device=starts.device).index_copy(0, begun, begun)
+    return torch.arange(end - first, device=starts.device) - start_T.cummax(dim=0).values
+
+
 def validation_blocks(tokens: Tensor, context: int) -> Tensor | None:
     """Return blocks of context + 1 tokens, spread evenly over a stream; None if it is shorter than one block.
 
     Bits per byte are measured on all words of a conversation, as on holdouts.
     """
-    blocks = (len(tokens) - 1) // context
-    if blocks < 1:
-        return None
+    starts = _validated(len(tokens), context)
+    return torch.stack([tokens[start : start + context + 1] for start in starts]).long() if starts else None
+
+
+def validation_positions(stream: TokenStream, context: int, ends: DocumentEnds) -> Tensor | None:
+    """Return the places in their documents of the validation blocks' ids but the last; None if there are no blocks."""
+    starts = _validated(len(stream.tokens), context)
+    found = [positions(stream.tokens, stream.starts, start, start + context, ends) for start in starts]
+    return torch.stack(found) if found else None
+
+
+def _validated(tokens: int, context: int) -> list[int]:
+    """Return where the validation blocks of a stream begin."""
+    blocks = max(0, (tokens - 1) // context)
     chosen = min(blocks, VALIDATION_BLOCKS)
-    starts = [place * blocks // chosen * context for place in range(chosen)]
-    return torch.stack([tokens[start : start + context + 1] for start in starts]).long()
+    return [place * blocks // chosen * context for place in range(chosen)]

@@ -2,7 +2,8 @@
 
     training-<n>.tokens      ids one after the other: int16, or int32 where the vocabulary needs it
     training-<n>.learnt      one byte per id: whether it is learnt; only if there are conversations
-    validation-<n>.tokens    the same for the clusters that are kept for validation, about 2 %
+    training-<n>.starts      the place of the first token of each document, int64
+    validation-<n>.*         the same for the clusters that are kept for validation, about 2 %
     streams.json             StreamsRecord: what each file holds
 
 A folder of these is written once, by the first process of the first attempt, committed by a manifest, and mapped by
@@ -20,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -56,6 +58,9 @@ class TokenStream(NamedTuple):
     learnt: Tensor | None = None
     share: float = 1.0
     replayed: bool = False  #: Text of the base's own training.
+    starts: Tensor | None = (
+        None  #: The places of documents' first tokens; None if earlier versions wrote the tokens.
+    )
 
 
 class StreamRecord(Format):
@@ -115,7 +120,7 @@ class Streams(NamedTuple):
 
     record: StreamsRecord
     training: tuple[TokenStream, ...]
-    validation: Tensor
+    validation: TokenStream
 
 
 def write_streams(
@@ -189,12 +194,27 @@ def _mapped_streams(folder: Path) -> Streams:
             _mapped(folder / f"{stream.file}.learnt", torch.bool) if stream.learnt < stream.tokens else None,
             stream.share,
             stream.replayed,
+            _starts(folder / f"{stream.file}.starts"),
         )
         for stream in record.training
     )
     parts = [_mapped(folder / f"{file}.tokens", dtype) for file in record.validation]
-    validation = parts[0] if len(parts) == 1 else torch.cat([torch.empty(0, dtype=dtype), *parts])
-    return Streams(record, training, validation)
+    starts = [_starts(folder / f"{file}.starts") for file in record.validation]
+    return Streams(record, training, TokenStream(_joined(parts, dtype), starts=_joined_starts(starts, parts)))
+
+
+def _joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat([torch.empty(0, dtype=dtype), *parts])
+
+
+def _joined_starts(starts: Sequence[Tensor | None], parts: Sequence[Tensor]) -> Tensor | None:
+    before = accumulate(map(len, parts), initial=0)
+    known = [own + first for own, first in zip(starts, before, strict=False) if own is not None]
+    return _joined(known, torch.int64) if len(known) == len(starts) else None
+
+
+def _starts(path: Path) -> Tensor | None:
+    return _mapped(path, torch.int64) if path.exists() else None
 
 
 class _Writer:
@@ -206,6 +226,7 @@ class _Writer:
         self.left_out: Counter[str] = Counter()
         self._dtype = dtype
         self._ids = path.with_suffix(".tokens").open("xb")
+        self._starts = path.with_suffix(".starts").open("xb")
         self._marks: BinaryIO | None = None
 
     def __enter__(self) -> "_Writer":
@@ -213,10 +234,12 @@ class _Writer:
 
     def __exit__(self, *error: object) -> None:
         self._ids.close()
+        self._starts.close()
         if self._marks is not None:
             self._marks.close()
         if not self.tokens:
             self.path.with_suffix(".tokens").unlink()
+            self.path.with_suffix(".starts").unlink()
 
     def add(self, document: Encoded) -> None:
         """Append a document."""
@@ -232,6 +255,7 @@ class _Writer:
             for start in range(0, self.tokens, _MARKED_AT_ONCE):
                 self._marks.write(b"\1" * min(_MARKED_AT_ONCE, self.tokens - start))
         marks = bytes(row.learnt) if row.learnt is not None else b"\1" * len(row.ids)
+        self._starts.write(np.int64(self.tokens).tobytes())
         self._ids.write(np.array(row.ids, dtype=self._dtype).tobytes())
         if self._marks is not None:
             self._marks.write(marks)

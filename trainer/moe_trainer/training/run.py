@@ -23,7 +23,13 @@ from moe_trainer.parallel.layout import Layout, lay_out
 from moe_trainer.parallel.processes import Processes
 from moe_trainer.storage.committed import Committed
 from moe_trainer.storage.manifest import corrupt
-from moe_trainer.streaming.batches import Batches, DocumentEnds, rows_of, validation_blocks
+from moe_trainer.streaming.batches import (
+    Batches,
+    DocumentEnds,
+    rows_of,
+    validation_blocks,
+    validation_positions,
+)
 from moe_trainer.streaming.tokens import StreamsRecord
 from moe_trainer.text.tokenizer import ByteTokenizer, Tokenizer
 from moe_trainer.training.balancing import Balancer
@@ -52,6 +58,9 @@ class Run:
     batches: Batches
     streams: StreamsRecord  #: What the batches are made from.
     validation: Tensor | None  #: Blocks of validation text; None if there is too little text.
+    validation_positions: (
+        Tensor | None
+    )  #: The places of their tokens in documents, where these are kept apart.
     sizes_V: Tensor  #: The number of bytes of each token.
     steps: int  #: Optimizer steps of the whole run.
     optimizer: AdamW
@@ -127,21 +136,20 @@ def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Ru
     model.recompute = job.training.recompute
     streams = read_data(job, root, start.tokenizer, processes, training_inputs(job))
     context, training = _context(job.training, model.context), job.training
+    ends = None if training.across_documents else DocumentEnds(start.tokenizer.bos_id, start.tokenizer.eos_id)
     batches = Batches(
         *streams.training,
         context=context,
         batch_tokens=training.batch_tokens,
         seed=job.seed,
-        ends=None
-        if training.across_documents
-        else DocumentEnds(start.tokenizer.bos_id, start.tokenizer.eos_id),
+        ends=ends,
     )
     parameters = sum(parameter.numel() for parameter in trained_parameters(model).values())
     start.take_part(processes)
     first = _first_batches(batches, training, processes)
     METHODS[training.method].begin(model, first, start.weights, processes)
     start.close()
-    validation = validation_blocks(streams.validation, context)
+    validation = validation_blocks(streams.validation.tokens, context)
     return Run(
         job=job,
         model=model.train(),
@@ -150,6 +158,7 @@ def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Ru
         batches=batches,
         streams=streams.record,
         validation=validation,
+        validation_positions=validation_positions(streams.validation, context, ends) if ends else None,
         sizes_V=torch.tensor(start.tokenizer.sizes()),
         steps=job.training.max_steps or batches.steps(job.training.max_epochs),
         optimizer=AdamW(model, job.training),

@@ -1,7 +1,6 @@
 """What a run measures every ``validationEvery`` steps, on training-side text that is not trained on."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -20,20 +19,21 @@ def validate(
     blocks_BT: Tensor,
     sizes_V: Tensor,
     rows: int,
-    positions: Callable[[Tensor], Tensor | None] = lambda ids_BT: None,
+    positions_BT: Tensor | None = None,
 ) -> tuple[float, list[LayerLoad]]:
     """Return the bits per byte of some blocks, and each layer's load on them; ``rows`` blocks are computed at a time.
 
     ``sizes_V`` has the number of bytes of each token. Tokens without bytes (the ends of documents) are predicted but
-    not counted. ``positions`` places tokens in their documents, where training keeps those apart (Batches.positions). The
-    model is left in training mode.
+    not counted. ``positions_BT`` are the places of all tokens but the last of each block in their documents, where training
+    keeps those apart. The model is left in training mode.
     """
     model.eval()
     nats, counts = torch.zeros((), dtype=torch.float64), StepCounts()
     with torch.no_grad():  # inference_mode would leave gathered weights that cannot be trained
-        for ids_BT in torch.split(blocks_BT, rows):
-            seen_BT = ids_BT[:, :-1]
-            logits_BTV, routings = model.with_routing(seen_BT, positions(seen_BT))
+        for part in range(0, len(blocks_BT), rows):
+            ids_BT = blocks_BT[part : part + rows]
+            places_BT = None if positions_BT is None else positions_BT[part : part + rows]
+            logits_BTV, routings = model.with_routing(ids_BT[:, :-1], places_BT)
             nats_N = F.cross_entropy(logits_BTV.flatten(0, 1), ids_BT[:, 1:].flatten(), reduction="none")
             nats += nats_N[sizes_V[ids_BT[:, 1:]].flatten() > 0].double().sum()
             if routings:
@@ -62,7 +62,7 @@ def end_interval(run: Run) -> None:
 
 def _validated(run: Run, blocks_BT: Tensor) -> tuple[float, list[LayerLoad]]:
     try:
-        bits, loads = validate(run.model, blocks_BT, run.sizes_V, run.rows, run.batches.positions)
+        bits, loads = validate(run.model, blocks_BT, run.sizes_V, run.rows, run.validation_positions)
     except LogitsNotFinite as error:
         raise router_not_finite(run, error.layer, after=True) from None
     if not math.isfinite(bits):
