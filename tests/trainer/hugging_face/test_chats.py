@@ -9,6 +9,7 @@ import pytest
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
+from moe_formats.failure import JobError
 from moe_trainer.hugging_face import tokenizer_files
 from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer
 from moe_trainer.text.content import Role
@@ -21,6 +22,7 @@ from .tokenizers_made_here import (
     for_templates,
     metaspace,
     metaspace_once,
+    taking_space,
     unigram,
     write,
 )
@@ -95,7 +97,7 @@ CHATS = {
         "{% if add_generation_prompt %}<|assistant|>{% endif %}",
     ),
 }
-TOKENIZERS = [byte_level, byte_level_in_nfc, metaspace, metaspace_once, unigram]
+TOKENIZERS = [byte_level, byte_level_in_nfc, metaspace, metaspace_once, unigram, taking_space]
 
 SAID: Said = [
     ("system", "Be brief."),
@@ -274,6 +276,37 @@ def test_the_role_of_the_next_turn_ends_an_answer_where_the_server_stops_at_it(t
     learnt = [theirs.decode(answer) for _, answer in read(row)]
     assert learnt == ["So.<|user|>", "Yes.<|eos|>"]
     assert ids_of(row)[:-1] == [ours.bos_id, *theirs.apply_chat_template(messages(said), return_dict=False)]
+
+
+#: Only answers after the last question have their thoughts: Qwen3.
+LAST_THOUGHTS = CHATS["chatml"].template.replace(
+    "+ message['content'] +",
+    "+ (message['content'] if loop.index0 == messages | length - 1 else message['content'].split('</think>')[-1]) +",
+)
+#: The prompt begins thoughts that are not written with an answer: QwQ, DeepSeek-R1.
+ASKED_FOR_THOUGHTS = CHATS["chatml"].template.replace("assistant\\n' }}", "assistant\\n<think>\\n' }}")
+
+
+def test_where_only_the_last_answer_has_thoughts_each_is_learnt_with_its_own_after_its_prompt(
+    tmp_path: Path,
+) -> None:
+    ours, theirs = made(tmp_path, byte_level_in_nfc, Chat(LAST_THOUGHTS, "<|im_end|>"))
+    said: Said = [("user", "alpha?"), ("assistant", THOUGHT), ("user", "Sure?"), ("assistant", THOUGHT)]
+    found = ours.conversation(said, answers(said))
+    for row, number in zip(found.rows, answers(said), strict=True):
+        [(prompt, answer)] = read(row)
+        assert prompt == ours.prompt(said[:number])
+        assert ids_of(row)[1:] == theirs.apply_chat_template(messages(said[: number + 1]), return_dict=False)
+        assert theirs.decode(answer) == THOUGHT + "<|im_end|>"
+    assert found.left_out == {"assistant": 1}  # the first answer's thoughts are not in the second prompt
+
+
+def test_a_prompt_that_goes_on_otherwise_than_the_conversation_is_refused_with_both(tmp_path: Path) -> None:
+    ours, _ = made(tmp_path, byte_level, Chat(ASKED_FOR_THOUGHTS, "<|im_end|>"))
+    with pytest.raises(
+        JobError, match=r"goes on with '<think>\\n' where the conversation has 'So.<|im_end|>\\n'"
+    ):
+        ours.conversation([("user", "alpha?"), ("assistant", "So.")], [1])
 
 
 THOUGHT = "<think>\nFirst alpha, then beta.\n</think>\n\nSo gamma."

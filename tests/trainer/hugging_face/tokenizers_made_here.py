@@ -126,8 +126,18 @@ def unigram() -> Tokenizer:
     return made
 
 
+def taking_space() -> Tokenizer:
+    """Byte-level BPE whose special tokens take in the white space after them: Phi-3."""
+    made = byte_level()
+    made.add_special_tokens([AddedToken(token, normalized=False, rstrip=True) for token in _OF_TEMPLATES])
+    return made
+
+
 def for_templates(made: Tokenizer) -> Tokenizer:
-    """Add what templates of published models write: special tokens for roles and ends, ordinary ones around thoughts."""
+    """Add what templates of published models write: special tokens for roles and ends, ordinary ones around thoughts.
+
+    Tokens that are there already stay as they are.
+    """
     made.add_special_tokens([AddedToken(token, normalized=False) for token in _OF_TEMPLATES])
     made.add_tokens([AddedToken(token, normalized=False) for token in ("<think>", "</think>")])
     return made

@@ -274,3 +274,11 @@ def test_tokens_of_an_earlier_version_keep_documents_apart_by_their_ends(tmp_pat
     )
     assert batches.positions(0) is not None
     assert batches.positions(0).tolist() == [[0, 1, 2, 3, 0, 1, 2, 3]]  # type: ignore[union-attr]
+
+
+def test_an_answer_of_weight_0_is_read_and_not_learnt(tmp_path: Path) -> None:
+    said: list[tuple[Role, str]] = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
+    (stream,) = written(tmp_path / "tokens", Content.of_turns(said, {1})).training
+    (all_learnt,) = written(tmp_path / "all", Content.of_turns(said)).training
+    assert stream.tokens.tolist() == all_learnt.tokens.tolist()
+    assert (learnt_text(stream), learnt_text(all_learnt)) == ("d$", "b$d$")

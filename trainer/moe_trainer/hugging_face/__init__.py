@@ -1,13 +1,15 @@
 """Models of Hugging Face as bases: imported, loaded, trained and saved as the directories that transformers knows.
 
-    importing.py    a checkpoint from outside becomes a base in the pool's store; imports no transformers
-    directory.py    a directory to a Decoder, whole or in parts, and back
-    decoder.py      Decoder: a network of transformers as a CausalModel
-    experts.py      its in-layer experts on our layer; usable alone: ``experts_implementation="moe-operator"``
-    routers.py      its routers replaced by ours, so that load is measured and balanced
-    cache.py        keys and values of the sequences that are being decoded
-    conversion.py   which tensors on disk are which in memory
-    tokenizer.py    its tokenizer and chat template
+    importing.py      a checkpoint from outside becomes a base in the pool's store; imports no transformers
+    directory.py      a directory to a Decoder, whole or in parts, and back
+    decoder.py        Decoder: a network of transformers as a CausalModel
+    experts.py        its in-layer experts on our layer; usable alone: ``experts_implementation="moe-operator"``
+    routers.py        its routers replaced by ours, so that load is measured and balanced
+    cache.py          keys and values of the sequences that are being decoded
+    conversion.py     which tensors on disk are which in memory
+    tokenizer.py      its tokenizer and chat template
+    conversations.py  conversations as rows of token ids: what training reads, and a server's prompts
+    encoding.py       texts with special tokens as ids, continued without doing it again
 
 What it takes to use a tokenizer and a template that somebody else wrote:
 

@@ -17,6 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from moe_formats.failure import JobError
@@ -95,10 +96,7 @@ class ConversationEncoder:
             asked = self._encoder.encoded(self._render(said[:number], ask=True), known)
             text = self._render(said[: number + 1], ask=False)
             if not text.startswith(asked.text):
-                raise self._refused(
-                    "it writes the turns before an answer differently once the answer follows, so the answer's "
-                    "words cannot be told apart from the rest"
-                )
+                raise self._refused(_differently(asked.text, text))
             end = end_of_words(said[number][1], text[len(asked.text) :])
             if end is None:
                 left_out["answer"] += 1
@@ -111,7 +109,7 @@ class ConversationEncoder:
             learnt = slice(len(prompt), len(prompt) + len(answer.ids))
             rows[-1].ids, rows[-1].rest = [*prompt, *answer.ids], list(answer.rest)
             rows[-1].learnt.append(learnt)
-            last = number, text
+            last = number, asked.text
         if last is not None:
             left_out.update(_left_out(said[: last[0]], last[1]))
             self._finish(rows[-1], self._encoder.encoded(self._render(said, ask=False), known))
@@ -194,17 +192,41 @@ def end_of_words(words: str, text: str) -> int | None:
     """
     if (at := text.find(words)) >= 0:
         return at + len(words)
-    places = [at for at, character in enumerate(text) if not character.isspace()]
-    squeezed, end = "".join(text.split()), 0
+    end = _end_in(words, _squeezed(text))
+    if not end:
+        return end
+    places = (at for at, character in enumerate(text) if not character.isspace())
+    return next(islice(places, end - 1, None)) + 1
+
+
+def _squeezed(text: str) -> str:
+    """Return a text without white space."""
+    return "".join(text.split())
+
+
+def _end_in(words: str, squeezed: str) -> int | None:
+    """Return where words end in a text without white space; None if some of them are not in it."""
+    end = 0
     for part in _THOUGHTS.split(words):
-        wanted = "".join(part.split())
-        at = squeezed.find(wanted, end)
-        if at < 0:
+        wanted = _squeezed(part)
+        if (at := squeezed.find(wanted, end)) < 0:
             return None
         end = at + len(wanted)
-    return places[end - 1] + 1 if end else 0
+    return end
+
+
+def _differently(asked: str, text: str) -> str:
+    """Return what is wrong with a template whose text of an answer does not begin with the prompt for it."""
+    pairs = enumerate(zip(asked, text, strict=False))
+    same = next((at for at, (one, other) in pairs if one != other), len(text))
+    return (
+        "it writes the turns before an answer differently once the answer follows, so the answer's words cannot be told apart "
+        f"from the rest: the prompt for it goes on with {asked[same : same + 40]!r} where the conversation has "
+        f"{text[same : same + 40]!r}"
+    )
 
 
 def _left_out(said: Said, text: str) -> Iterator[str]:
     """Yield the role of each turn of which a text leaves words out."""
-    return (role for role, words in said if end_of_words(words, text) is None)
+    squeezed = _squeezed(text)
+    return (role for role, words in said if _end_in(words, squeezed) is None)

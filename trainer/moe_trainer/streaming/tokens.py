@@ -37,6 +37,7 @@ from moe_trainer.snapshots.layout import Document
 from moe_trainer.storage.committed import Committed, verify
 from moe_trainer.storage.committing import is_committed, new_folder
 from moe_trainer.storage.files import drop, write_file
+from moe_trainer.streaming.rows import Encoded, Row, encoded
 from moe_trainer.text.tokenizer import Tokenizer
 
 VALIDATION_SHARE = 0.02
@@ -98,21 +99,6 @@ class Planned(NamedTuple):
     share: float
     replayed: bool = False
     source: int | None = None  #: The number of the documents' source, where sources have weights.
-
-
-class Row(NamedTuple):
-    """Token ids that begin and end as a document does, and which of them are learnt; None if all are."""
-
-    ids: Sequence[int]
-    learnt: Sequence[bool] | None = None
-
-
-class Encoded(NamedTuple):
-    """A document as training reads it, and what is left out of it (Conversation)."""
-
-    rows: Sequence[Row]
-    left_out: Mapping[str, int] = {}
-    answers: int = 0  #: The number of answers that are learnt.
 
 
 class Streams(NamedTuple):
@@ -270,19 +256,6 @@ class _Writer:
             "learnt": self.learnt,
             "left_out": dict(sorted(self.left_out.items())),
         }
-
-
-def encoded(document: Document, tokenizer: Tokenizer) -> Encoded:
-    """Return a document as training reads it."""
-    if document.turns is None:
-        return Encoded([Row([tokenizer.bos_id, *tokenizer.encode(document.text), tokenizer.eos_id])])
-    conversation = tokenizer.conversation(list(document.said()), document.answers())
-    rows = [
-        Row([i for ids, _ in row for i in ids], [learnt for ids, learnt in row for _ in ids])
-        for row in conversation.rows
-    ]
-    answers = sum(learnt for row in conversation.rows for _, learnt in row)
-    return Encoded(rows, conversation.left_out, answers)
 
 
 def _check_answers(stream: Planned, *writers: _Writer) -> None:
