@@ -122,7 +122,8 @@ def write_streams(
     """Commit the tokens of documents, each given with the number of its stream, unless that folder is committed already.
 
     A damaged folder is written again. ``alive`` is called after each document and then after each file; ``excluded`` is
-    read at the end. Raises JobError (DataEmpty) if a stream has no token.
+    read at the end. Raises JobError: DataEmpty if a stream has no token that is learnt, ChatTemplateUnsupported if the chat
+    template leaves words out of most of its answers.
     """
     if is_committed(root, path) and _is_good(root, path):
         return
