@@ -85,9 +85,9 @@ class ConversationEncoder:
     def conversation(self, said: Said, answers: Sequence[int]) -> Conversation:
         """Return the rows in which the ``answers``, the numbers of turns, are learnt.
 
-        An answer of which the template leaves words out is not learnt but counted, and so is any other turn that the last
-        learnt answer is to follow. Raises JobError (ChatTemplateUnsupported) if the template writes the turns before an
-        answer differently once the answer is there.
+        An answer of which the template leaves words out is counted and not learnt. Turns before the last learnt answer are
+        counted by role if the template leaves words of them out. Raises JobError (ChatTemplateUnsupported) if the template
+        writes the turns before an answer differently once the answer is there.
         """
         rows: list[_Row] = []
         left_out: Counter[str] = Counter()
