@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+from xml.sax.saxutils import escape
 
 import pytest
 
@@ -62,17 +64,17 @@ def files(hostile: Hostile) -> ObjectStoreFiles:
     return ObjectStoreFiles("lake", location, None, replace(PATIENCE, listing=2.0))
 
 
-def page(names: list[str], *, more: bool) -> Answer:
+def page(names: list[str], *, more: bool, size: int = 1, encoding: str = "") -> Answer:
     """A page of a list that names the next one; always the same page, and always the same next one."""
     entries = "".join(
-        f"<Contents><Key>{name}</Key><Size>1</Size><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+        f"<Contents><Key>{name}</Key><Size>{size}</Size><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
         "<ETag>&quot;1&quot;</ETag></Contents>"
         for name in names
     )
     then = "<NextContinuationToken>again</NextContinuationToken>" if more else ""
     text = (
         f"<ListBucketResult><Name>text</Name><KeyCount>{len(names)}</KeyCount><MaxKeys>1000</MaxKeys>"
-        f"<IsTruncated>{str(more).lower()}</IsTruncated>{then}{entries}</ListBucketResult>"
+        f"<IsTruncated>{str(more).lower()}</IsTruncated>{encoding}{then}{entries}</ListBucketResult>"
     ).encode()
 
     def answer(request: BaseHTTPRequestHandler) -> None:
@@ -119,6 +121,115 @@ def test_an_object_with_a_name_of_a_megabyte_is_refused(hostile: Hostile, files:
     hostile.answer = page(["a/" * 500_000 + "a.jsonl"], more=False)
     with pytest.raises(JobError, match=r"DataUnreadable: .*name has 1000007 bytes.*S3 allows 1024"):
         files.matching("**/*.jsonl")
+
+
+ODD = {
+    "old//x.txt": "an empty part",
+    "/lead.txt": "an empty part",
+    "a/../b.txt": "a part '.' or '..'",
+    "./c.txt": "a part '.' or '..'",
+    "..": "a part '.' or '..'",
+    "a\nb.txt": "a control character",
+    "a\x7fb.txt": "a control character",
+    "full/": "an empty part",
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_object_whose_name_is_no_path_is_named_and_the_others_are_read(
+    hostile: Hostile, files: ObjectStoreFiles, name: str
+) -> None:
+    hostile.answer = page(["a.txt", name, "z.txt"], more=False)
+    assert [file.path for file in files.matching("**/*")] == ["a.txt", "z.txt"]
+    ((path, what),) = files.left_out
+    assert path == f"lake/{name.replace(chr(10), chr(92) + 'n').replace(chr(127), chr(92) + 'x7f')}"
+    assert ODD[name] in what
+    assert files.matching("*.none") == [] and files.left_out == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a b%20+.txt", "a%2Fb.txt", "é漢🙂.txt", "a*?[.txt", "a\\b.txt", "~^{}`|<>&'\"#.txt", "...", " ", "-rf"],
+)
+def test_an_object_with_a_name_that_only_looks_odd_is_read_by_that_name(
+    hostile: Hostile, files: ObjectStoreFiles, name: str
+) -> None:
+    asked = []
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        asked.append(urlsplit(request.path).path)
+        if "list-type" in request.path:
+            page([escape(name)], more=False)(request)
+            return
+        request.send_response(206)
+        for header, value in (("Content-Range", "bytes 0-0/1"), ("Content-Length", "1"), ("ETag", '"1"')):
+            request.send_header(header, value)
+        request.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
+        request.end_headers()
+        request.wfile.write(b"x")
+
+    hostile.answer = answer
+    (file,) = files.matching("**/*")
+    with files.open(file) as raw:
+        assert raw.read(1) == b"x"
+    assert file.path == name == unquote(asked[-1]).removeprefix("/text/")
+    assert files.left_out == []
+
+
+def test_names_that_xml_cannot_hold_are_asked_for_escaped(hostile: Hostile, files: ObjectStoreFiles) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        if "encoding-type=url" not in request.path:
+            return page(["a.txt", "b&#x1;.txt"], more=False)(request)
+        names = ["a.txt", "b%01.txt", "c%00.txt", "d+e%2B.txt"]
+        return page(names, more=False, encoding="<EncodingType>url</EncodingType>")(request)
+
+    hostile.answer = answer
+    assert [file.path for file in files.matching("*")] == ["a.txt", "d e+.txt"]
+    assert [path for path, _ in files.left_out] == [r"lake/b\x01.txt", r"lake/c\x00.txt"]
+
+
+def test_objects_that_stand_for_folders_are_no_files(hostile: Hostile, files: ObjectStoreFiles) -> None:
+    hostile.answer = page(["data/", "data/a.txt", "data/more/"], more=False, size=0)
+    assert [file.path for file in files.matching("**/*")] == ["data/a.txt"]
+    assert files.left_out == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"<html>moved</html>",
+        b"<ListBucketResult>",
+        b'<!DOCTYPE a [<!ENTITY b "cccc">]><ListBucketResult><Contents><Key>&b;</Key></Contents></ListBucketResult>',
+        b"<ListBucketResult><Contents><Key>a</Key><Size>x</Size></Contents></ListBucketResult>",
+        b"\xff\xfe\x00",
+    ],
+)
+def test_what_is_no_list_of_objects_is_given_up(
+    hostile: Hostile, files: ObjectStoreFiles, text: bytes
+) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(text)))
+        request.end_headers()
+        request.wfile.write(text)
+
+    hostile.answer = answer
+    with pytest.raises(TransientError, match=r"StoreUnreachable: .* it answers with no list of objects"):
+        files.matching("*")
+
+
+def test_a_list_is_asked_for_nowhere_else(hostile: Hostile, files: ObjectStoreFiles) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(307)
+        request.send_header("Location", f"http://127.0.0.1:{hostile.server_address[1]}/elsewhere")
+        request.send_header("Content-Length", "0")
+        request.end_headers()
+
+    hostile.answer = answer
+    with pytest.raises(TransientError, match="status 307"):
+        files.matching("*")
+    assert hostile.requests == 1
 
 
 def test_a_glob_that_is_too_long_is_refused_before_anything_is_asked(

@@ -3,6 +3,7 @@
 files.py           listing and opening files; which files a source's root stands for
 listing.py         the files beneath a folder that a glob matches
 object_store.py    the same for a store that speaks S3
+bucket_listing.py  the objects of a bucket
 budget.py          how much text may be made from a source's bytes
 compression.py     compressed files
 records.py         lines of jsonl

@@ -3,12 +3,13 @@
 An object is read in ranges, each on the condition that it is still the object that was listed. So little of it is in
 memory, a broken connection costs one range, and two versions are never mixed.
 
+An object whose name is no path, such as `a//b.txt`, is named and left out, whatever else is in the bucket.
+
 Requests that fail are repeated with growing pauses. If the store stays unreachable, or so slow that nothing arrives,
 the attempt fails and may be repeated; if the store refuses the keys, the Job fails for good. So it does if a list
 of objects has no end. Error messages contain neither the answer's headers nor the keys.
 """
 
-import asyncio
 import io
 import re
 import time
@@ -23,7 +24,7 @@ import obstore
 from obstore.exceptions import BaseError, PermissionDeniedError, PreconditionError, UnauthenticatedError
 from obstore.store import S3Store
 
-from moe_formats.beneath import read_mounted
+from moe_formats.beneath import printable, read_mounted
 from moe_formats.failure import JobError, TransientError
 from moe_formats.object_stores import (
     ACCESS_KEY_ID,
@@ -33,6 +34,7 @@ from moe_formats.object_stores import (
     ObjectStoreLocation,
 )
 from moe_trainer import limits
+from moe_trainer.sources.bucket_listing import Bucket, Keys, Listed, ListingError, pages
 from moe_trainer.sources.files import File, changed, literal_folder, matches
 from moe_trainer.sources.listing import LeftOut
 from moe_trainer.sources.positioned import PositionedStream
@@ -76,6 +78,7 @@ class ObjectStoreFiles:
         patience = patience or PATIENCE
         self._root = root
         self._location = location
+        self._bucket = _bucket(root, location, credentials, patience)
         self._patience = patience
         self.left_out: list[LeftOut] = []
         self._store = S3Store(
@@ -93,32 +96,41 @@ class ObjectStoreFiles:
         except ValueError as error:
             raise JobError("PathNotAllowed", f"source path {pattern!r} is not a glob: {error}.") from None
         found: list[File] = []
+        self.left_out = []
         try:
-            asyncio.run(asyncio.wait_for(self._list(folder, pattern, found), self._patience.listing))
-        except TimeoutError:
-            raise JobError(
-                "PathNotAllowed",
-                f"listing {self._root}/{pattern} has not ended after {self._patience.listing:.0f} s; {len(found)} objects match "
-                "so far. Write a longer folder before the first wildcard, or pack the files.",
-            ) from None
-        except (BaseError, FileNotFoundError) as error:
+            self._list(folder, pattern, found)
+        except ListingError as error:
             raise self._failed(error, f"listing {self._root}/{pattern}") from None
         return sorted(
             found, key=lambda file: file.path.split("/")
         )  # in the order of files on disk: folder by folder
 
-    async def _list(self, folder: str, pattern: str, found: list[File]) -> None:
+    def _list(self, folder: str, pattern: str, found: list[File]) -> None:
         """Collect the objects that a glob matches; a store that goes on sending pages without objects is waited for here."""
-        listed = 0
-        async for page in obstore.list(self._store, folder or None, chunk_size=1000):
+        base = "".join(f"{part}/" for part in (self._location.prefix.strip("/"), folder) if part)
+        above = len(base) - len(f"{folder}/" if folder else "")
+        listed, until = 0, time.monotonic() + self._patience.listing
+        for page in pages(self._bucket, base, self._patience.give_up):
             listed += len(page)
             for item in page:
-                if len(item["path"].encode()) > limits.OBJECT_NAME_BYTES:
-                    raise self._name_too_long(item["path"])
-                if matches(item["path"], pattern):
-                    found.append(File(self._root, item["path"], item["size"], item["e_tag"] or ""))
+                path = item.name[above:]
+                if len(item.name.encode()) > limits.OBJECT_NAME_BYTES:
+                    raise self._name_too_long(path)
+                if item.name.startswith(base) and matches(path, pattern):
+                    self._take(path, item, found)
             if listed > limits.OBJECTS_LISTED or len(found) > limits.OBJECTS_MATCHED:
                 raise self._too_many(pattern, listed, len(found))
+            if time.monotonic() > until:
+                raise self._endless(pattern, len(found))
+
+    def _take(self, path: str, item: Listed, found: list[File]) -> None:
+        """Add an object that a glob matches to what was found, or to what is left out because of its name."""
+        if (what := _no_path(path)) is None:
+            found.append(File(self._root, path, item.size, item.version))
+        elif item.size or not path.endswith(
+            "/"
+        ):  # else it stands for a folder, as the consoles of stores make it
+            self.left_out.append(LeftOut(f"{self._root}/{printable(path)}", what))
 
     @contextmanager
     def open(self, file: File) -> Iterator[io.RawIOBase]:
@@ -178,6 +190,13 @@ class ObjectStoreFiles:
             f"{limits.OBJECT_NAME_BYTES}. Remove it, or name a folder in the source's path that does not contain it.",
         )
 
+    def _endless(self, pattern: str, found: int) -> JobError:
+        return JobError(
+            "PathNotAllowed",
+            f"listing {self._root}/{pattern} has not ended after {self._patience.listing:.0f} s; {found} objects match "
+            "so far. Write a longer folder before the first wildcard, or pack the files.",
+        )
+
     def _too_many(self, pattern: str, listed: int, found: int) -> JobError:
         return JobError(
             "PathNotAllowed",
@@ -214,6 +233,33 @@ def denied(root: str, location: ObjectStoreLocation, what: str) -> JobError:
             "or their permissions: to list the bucket and to get its objects."
         )
     return JobError("StoreDenied", f"store {root!r}, bucket {location.bucket!r}: {what}. {fix}")
+
+
+def _no_path(name: str) -> str | None:
+    """Return what is wrong with a name that is no path, and so cannot be asked for; None if it is one."""
+    if not all(part not in ("", ".", "..") for part in name.split("/")):
+        what = "an empty part, or a part '.' or '..'"
+    elif any(character < " " or character == "\x7f" for character in name):
+        what = "a control character"
+    else:
+        return None
+    return f"is no path, because it has {what}; give the object another name"
+
+
+def _bucket(root: str, location: ObjectStoreLocation, credentials: Path | None, patience: Patience) -> Bucket:
+    config = _config(root, location, credentials)
+    keys = None
+    if location.secret:
+        keys = Keys(config["access_key_id"], config["secret_access_key"], config.get("session_token", ""))
+    return Bucket(
+        endpoint=location.endpoint or f"https://s3.{location.region}.amazonaws.com",
+        name=location.bucket,
+        region=location.region,
+        keys=keys,
+        certificates=_key(credentials, CERTIFICATES),
+        stall=patience.stall,
+        request=patience.request,
+    )
 
 
 def _config(root: str, location: ObjectStoreLocation, credentials: Path | None) -> "S3Config":
