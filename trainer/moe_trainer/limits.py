@@ -76,6 +76,11 @@ ITEMS_BYTES = 256 << 20
 #: allows 30).
 COMBINING_MARKS = 30
 
+#: Most characters of the form of a document in which it is compared with others. The largest conversation has up to 16
+#: million, but becomes 100 million if it consists of ligatures of whole phrases, such as U+FDFA. What would have more is
+#: counted as ``tooLarge`` and left out.
+COMPARABLE_CHARACTERS = 24 << 20
+
 # -- a pool's store --------------------------------------------------------------------------------------------------
 
 #: Largest manifest of a committed folder, in bytes. Each file takes about 150; the largest checkpoints have 1,000 files.

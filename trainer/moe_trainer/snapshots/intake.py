@@ -30,7 +30,7 @@ from moe_trainer.snapshots.workers import Workers
 from moe_trainer.sources.documents import SourceCount, read_source
 from moe_trainer.sources.files import files_of
 from moe_trainer.text.content import Content
-from moe_trainer.text.normal_form import comparable
+from moe_trainer.text.normal_form import comparable, is_comparable
 
 #: Most documents, and bytes of them, that are scored at once.
 _SCORED_AT_ONCE = 256
@@ -189,7 +189,10 @@ def _first_of_each(names: Names) -> Rows:
 
 def sign(scheme: Scheme, filters: Sequence[Filter], contents: Sequence[Content]) -> Signed:
     """Filter, name and sign the documents of a batch."""
-    reasons = [dropped_by(filters, content.text) for content in contents]
+    reasons = [
+        dropped_by(filters, content.text) if scheme == FIRST or is_comparable(content.text) else "tooLarge"
+        for content in contents
+    ]
     kept = [content for content, reason in zip(contents, reasons, strict=True) if reason is None]
     signed = str if scheme == FIRST else comparable
     return Signed(

@@ -20,6 +20,9 @@ _BECOME_MARKS = "\u0f73\u0f75\u0f81\uff9e\uff9f"
 #: No combining mark lies beyond.
 _LAST_MARK = 0x1E94A
 
+#: Most characters that one character becomes (U+FDFA).
+_LONGEST_FORM = 18
+
 #: Characters of category Cf and those that may be ignored by default (Unicode 15): soft hyphens, joiners, marks of
 #: direction, byte order marks, variation selectors, tags. Signatures that pools store rest on them: they never change.
 _FORMATTING = re.compile(
@@ -34,6 +37,14 @@ def comparable(text: str) -> str:
     if text.isascii():
         return text.lower()
     return compatible(compatible(_FORMATTING.sub("", text)).casefold())
+
+
+def is_comparable(text: str) -> bool:
+    """Return whether the normal form of a text has no more characters than COMPARABLE_CHARACTERS; it is not made."""
+    if len(text) * _LONGEST_FORM <= limits.COMPARABLE_CHARACTERS:
+        return True
+    size = len(text) + sum(text.count(character) * (length - 1) for character, length in _ligatures())
+    return size <= limits.COMPARABLE_CHARACTERS
 
 
 def compatible(text: str) -> str:
@@ -51,6 +62,13 @@ def _parts(text: str) -> Iterator[str]:
             yield text[start:at]
             start = at
     yield text[start:]
+
+
+@cache
+def _ligatures() -> list[tuple[str, int]]:
+    """Return the characters that become four or more, with how many."""
+    forms = ((chr(code), len(unicodedata.normalize("NFKC", chr(code)))) for code in range(_LAST_MARK + 1))
+    return [(character, length) for character, length in forms if length > 3]
 
 
 @cache

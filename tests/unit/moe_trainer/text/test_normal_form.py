@@ -5,7 +5,9 @@ import unicodedata
 import pytest
 
 from moe_trainer import limits
-from moe_trainer.text.normal_form import comparable, compatible
+from moe_trainer.snapshots.intake import sign
+from moe_trainer.text.content import Content
+from moe_trainer.text.normal_form import comparable, compatible, is_comparable
 
 
 def test_every_character_that_becomes_marks_counts_as_one() -> None:
@@ -50,3 +52,21 @@ def test_writings_of_one_text_become_one_text(seed: int) -> None:
 @pytest.mark.parametrize("text", ["a" + "\u0301\u0316" * 500_000, "\u200b" * 1_000_000, "\ufdfa" * 100_000])
 def test_a_text_that_is_made_to_take_long_is_compared_in_time(text: str) -> None:
     assert comparable(text) or text[0] == "\u200b"
+
+
+def test_a_text_that_would_become_too_large_is_known_before_it_is_made() -> None:
+    assert is_comparable("a" * (16 << 20)) and is_comparable("\u00e9" * (8 << 20))
+    assert not is_comparable("\ufdfa" * (16 << 20 >> 2))
+    assert not is_comparable("a" * (1 << 20) + "\u3300" * (6 << 20))
+    for code in range(sys.maxunicode + 1):
+        assert len(compatible(chr(code))) <= 18
+
+
+def test_a_document_that_would_become_too_large_is_left_out_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "COMPARABLE_CHARACTERS", 1000)
+    swelling, plain = Content(text="\ufdfa" * 60), Content(text="a b c " * 100)
+    signed = sign(2, (), [swelling, plain])
+    assert signed.dropped == {"tooLarge": 1} and signed.lines == [plain.to_line()]
+    assert not sign(1, (), [swelling, plain]).dropped  # pools of scheme 1 compare texts as they are
