@@ -1,12 +1,14 @@
 """Whether every Triton kernel compiles without a GPU, with each version of Triton from 3.6 to the pinned one.
 
-    python benchmarks/compile_kernels.py                 the shapes that the tests use
-    python benchmarks/compile_kernels.py --benchmark     the other shapes that benchmarks/moe_layer.py measures
+    python benchmarks/compile_kernels.py                       the launches that the tests compile
+    python benchmarks/compile_kernels.py --benchmark           those of the other shapes that moe_layer.py measures
+    python benchmarks/compile_kernels.py --launches 7b-n256    those of one of these shapes, or of decoding
+    python benchmarks/compile_kernels.py --triton 3.6.0        one version only
 
 Accelerators' images often carry an older torch and Triton than ours. Each version is installed beside the pinned one, in
 a folder of its own (about 700 MB each), and compiles for Hopper what production code would launch: every product in each
-of its tiles. The result is written to
-benchmarks/results/compile_kernels.json.
+of its tiles. Two processes share the work. What came of it is written to benchmarks/results/compile_kernels.json after
+each shape and version, so what was measured stays if the rest is stopped.
 """
 
 import argparse
@@ -16,19 +18,28 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from moe_bench.cases import TRAINING
 from recording import machine
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 RESULT = HERE / "results" / "compile_kernels.json"
 HOPPER = "90"
+PROCESSES = 2
 #: Besides the pinned version. torch 2.11 comes with the first one.
 OLDER = ("3.6.0", "3.7.0")
+#: Names of launches, as tests/trainer/moe/triton/offline.py takes them.
+TESTS = "tests"
+BENCHMARK = (*(shape.name for shape in TRAINING[:-1]), "decoding")
 
 
 def main() -> None:
@@ -37,43 +48,62 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--benchmark", action="store_true", help="the benchmark's other shapes")
-    shapes = "benchmark" if parser.parse_args().benchmark else "tests"
+    parser.add_argument("--launches", choices=(TESTS, *BENCHMARK), help="one set of launches only")
+    parser.add_argument("--triton", metavar="VERSION", help="compile with this version only")
+    given = parser.parse_args()
+    names = (given.launches,) if given.launches else BENCHMARK if given.benchmark else (TESTS,)
     pinned = version("triton")
+    failed = False
+    for triton in (given.triton,) if given.triton else (*OLDER, pinned):
+        with installed(None if triton == pinned else triton) as environment:
+            for launches in names:
+                outcome = compiled(environment, launches)
+                write(launches, triton, outcome)
+                print(f"Triton {triton}, {launches}: {json.dumps(outcome)}", flush=True)
+                failed |= "failed" in outcome or outcome["spilling"] > 0
+    sys.exit(failed)
+
+
+def write(launches: str, triton: str, outcome: dict[str, Any]) -> None:
+    """Put what came of some launches with one version into the result's file."""
     result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    found = {name: compiled(name, name == pinned, shapes) for name in (*OLDER, pinned)}
-    result[shapes] = {"date": date.today().isoformat(), "machine": machine(), "versions": found}
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
-    for name, outcome in found.items():
-        print(f"Triton {name}: {json.dumps(outcome)}")
-    sys.exit(any("failed" in outcome or outcome["spilling"] for outcome in found.values()))
+    versions = result.get(launches, {}).get("versions", {}) | {triton: outcome}
+    result[launches] = {
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "versions": dict(sorted(versions.items())),
+    }
+    ordered = {name: result[name] for name in (TESTS, *BENCHMARK) if name in result}
+    RESULT.write_text(json.dumps(ordered, indent=1) + "\n")
 
 
-def compiled(name: str, is_pinned: bool, shapes: str) -> dict[str, Any]:
-    """Compile with one version; nothing that an earlier run compiled is used."""
+@contextmanager
+def installed(triton: str | None) -> Iterator[dict[str, str]]:
+    """Yield the environment of processes that use a version of Triton; None: the installed one."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
         path = [str(HERE)]
-        if not is_pinned:
-            install = (
-                "pip",
-                "install",
-                "--quiet",
-                "--no-deps",
-                "--target",
-                f"{folder}/triton",
-                f"triton=={name}",
-            )
+        if triton is not None:
+            install = ("pip", "install", "--quiet", "--no-deps", "--target", folder, f"triton=={triton}")
             subprocess.run([sys.executable, "-m", "uv", *install], check=True)
-            path.insert(0, f"{folder}/triton")
-        environment |= {"PYTHONPATH": os.pathsep.join(path), "TRITON_CACHE_DIR": f"{folder}/cache"}
-        command = [sys.executable, "-m", "tests.trainer.moe.triton.offline", HOPPER]
-        command += ["--benchmark"] if shapes == "benchmark" else []
-        start = time.monotonic()
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        seconds = round(time.monotonic() - start, 1)
-    if done.returncode:
-        return {"failed": done.stderr.strip().splitlines()[-1], "calls": len(done.stdout.splitlines())}
-    calls = [json.loads(line) for line in done.stdout.splitlines()]
+            path.insert(0, folder)
+        yield environment | {"PYTHONPATH": os.pathsep.join(path)}
+
+
+def compiled(environment: dict[str, str], launches: str) -> dict[str, Any]:
+    """Compile some launches; nothing that an earlier run compiled is used."""
+    command = [sys.executable, "-m", "tests.trainer.moe.triton.offline", HOPPER, "--launches", launches]
+    commands = [[*command, "--share", f"{number}/{PROCESSES}"] for number in range(PROCESSES)]
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as cache, ThreadPoolExecutor(PROCESSES) as threads:
+        environment = environment | {"TRITON_CACHE_DIR": cache}
+        run = partial(subprocess.run, cwd=ROOT, env=environment, capture_output=True, text=True)
+        done = list(threads.map(run, commands))
+    seconds = round(time.monotonic() - start, 1)
+    calls = [json.loads(line) for process in done for line in process.stdout.splitlines()]
+    for process in done:
+        if process.returncode:
+            return {"failed": process.stderr.strip().splitlines()[-1], "calls": len(calls)}
     kernels = [kernel for call in calls for kernel in call["kernels"]]
     return {
         "calls": len(calls),

@@ -22,7 +22,13 @@ python=${PYTHON:-python3}
 out=${1:-benchmarks/results/first_device}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
-export PYTHONPATH="trainer:benchmarks${RIVALS:+:$RIVALS}${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+rivals=
+IFS=: read -ra folders <<< "${RIVALS:-}"
+for folder in ${folders[@]+"${folders[@]}"}; do
+  # Python reads .pth files of installed packages only, and nvidia-cutlass-dsl says by one where its modules are.
+  rivals+=":$folder:$folder/nvidia_cutlass_dsl/python_packages"
+done
+export PYTHONPATH="trainer:benchmarks$rivals${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 : > "$out/summary.txt"
 measured=() missing=()
 

@@ -1,6 +1,8 @@
 """benchmarks/moe_layer.py and its parts work. Peers that take long to import are left out here."""
 
 import argparse
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -205,3 +207,29 @@ def test_the_tests_of_one_backend_are_those_that_name_it(backend: str) -> None:
 def test_without_a_device_the_first_steps_say_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert first_device.packages() == first_device.smoke() == first_device.NO_DEVICE
     assert capsys.readouterr().out.endswith("torch finds no CUDA device here\n")
+
+
+@pytest.mark.parametrize(
+    ("rivals", "path"),
+    [
+        ("", "trainer:benchmarks"),
+        (
+            "/a b:/c",
+            "trainer:benchmarks:/a b:/a b/nvidia_cutlass_dsl/python_packages"
+            ":/c:/c/nvidia_cutlass_dsl/python_packages",
+        ),
+    ],
+)
+def test_the_first_minutes_search_the_folders_of_rivals(tmp_path: Path, rivals: str, path: str) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "$PYTHONPATH"\nexit 1\n')
+    python.chmod(0o755)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PYTHON": str(python),
+        **({"RIVALS": rivals} if rivals else {}),
+    }
+    command = ["bash", BENCHMARKS / "first_device.sh", tmp_path]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.endswith(f"nothing was measured: {path}\n")

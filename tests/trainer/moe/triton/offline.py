@@ -7,17 +7,19 @@ the host, which would stop a CUDA graph from being captured, is an error here.
 A program, since a process that interprets kernels cannot compile them:
 
     python -m tests.trainer.moe.triton.offline CAPABILITY    prints a line of JSON for each call
-    python -m tests.trainer.moe.triton.offline CAPABILITY --benchmark    the benchmark's other shapes
+    python -m tests.trainer.moe.triton.offline CAPABILITY --launches 7b-n256    those of one of the benchmark's shapes
+    python -m tests.trainer.moe.triton.offline CAPABILITY --share 0/2    every second call, starting with the first
 """
 
+import argparse
 import json
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -33,6 +35,8 @@ from moe_trainer.moe.triton import tiles
 from .product_launches import BENCHMARK_LAUNCHES, PRODUCT_LAUNCHES
 from .routing_launches import ROUTING_LAUNCHES
 
+#: The name of the launches that the tests of this folder compile.
+TESTS = "tests"
 CUOBJDUMP = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
 
 
@@ -113,13 +117,22 @@ def _dumped(what: str, cubin: str) -> str:
     return done.stdout
 
 
-def main(capability: int, benchmark: bool) -> None:
+def main() -> None:
     """Compile what every listed call launches, and print what came of it, a line each, as JSON."""
-    for name, call in (BENCHMARK_LAUNCHES if benchmark else ROUTING_LAUNCHES | PRODUCT_LAUNCHES).items():
-        with absent_gpu(capability) as compiled:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("capability", type=int)
+    parser.add_argument("--launches", default=TESTS, choices=(TESTS, *BENCHMARK_LAUNCHES))
+    parser.add_argument("--share", default="0/1", help="which of how many processes this one is")
+    given = parser.parse_args()
+    number, processes = map(int, given.share.split("/"))
+    calls = {TESTS: ROUTING_LAUNCHES | PRODUCT_LAUNCHES, **BENCHMARK_LAUNCHES}[given.launches]
+    for name, call in islice(calls.items(), number, None, processes):
+        with absent_gpu(given.capability) as compiled:
             call()
         print(json.dumps({"call": name, "kernels": [asdict(kernel) for kernel in compiled]}), flush=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), benchmark="--benchmark" in sys.argv)
+    main()

@@ -98,5 +98,8 @@ def _skinny(shape: Shape) -> None:
 
 #: The launches of Qwen3-30B-A3B.
 PRODUCT_LAUNCHES = product_launches(TRAINING[-1:])
-#: Those of every other shape that the benchmark measures on a GPU.
-BENCHMARK_LAUNCHES = product_launches(TRAINING[:-1]) | skinny_launches(DECODING)
+#: Those of every other shape that the benchmark measures on a GPU, by the shape's name; decoding is one group.
+BENCHMARK_LAUNCHES: dict[str, Launches] = {
+    **{shape.name: product_launches([shape]) for shape in TRAINING[:-1]},
+    "decoding": skinny_launches(DECODING),
+}
