@@ -52,6 +52,18 @@ def test_a_pool_that_serves_says_how_and_where(world: World) -> None:
     assert world.pool_status().replicas == 1
 
 
+def test_the_gateway_has_an_ordinary_service_and_one_that_was_headless_stays(world: World) -> None:
+    world.settle()
+    name = f"{POOL}-gateway"
+    assert "clusterIP" not in world.get("Service", name)["spec"]
+    world.edit("Service", name, {"spec": {"clusterIP": "None"}})
+    before = world.writes
+    world.settle()
+    world.reconcile("ExpertPool", POOL)
+    assert world.get("Service", name)["spec"]["clusterIP"] == "None"
+    assert world.writes == before
+
+
 def test_an_expert_that_does_not_serve_is_named_with_its_phase_and_reason(world: World) -> None:
     world.kubelet.unschedulable.add("code-1-a1")
     world.settle()
