@@ -142,6 +142,8 @@ class OperatorConfig(ConfigModel):
     sweep_seconds: float = 300.0
     #: Seconds after which another operator may take a Lease that was not renewed.
     lease_seconds: float = 15.0
+    #: Name of the Lease, in the operator's own namespace, whose holder acts. Each release of the chart has its own.
+    lease: str = "moe-operator"
     #: Name of the Kueue queue that starts Jobs. Empty: the operator starts them itself.
     queue: str = ""
 

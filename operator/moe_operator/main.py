@@ -33,7 +33,7 @@ from moe_operator.cluster.confine import confined
 from moe_operator.cluster.connection import Connection, load_connection
 from moe_operator.cluster.gather import Answers
 from moe_operator.cluster.kinship import remember_former_jobs
-from moe_operator.cluster.lease import LEASE_NAME, Lease, LeaseLost
+from moe_operator.cluster.lease import Lease, LeaseLost
 from moe_operator.cluster.listing import Lister, NamespaceBack
 from moe_operator.cluster.liveness import Liveness
 from moe_operator.cluster.metrics import Metrics
@@ -64,7 +64,7 @@ class Operator:
         self.connection = connection
         self.lease = Lease(
             namespace=os.environ.get("POD_NAMESPACE", "default"),
-            name=LEASE_NAME,
+            name=config.lease,
             holder=os.environ.get("POD_NAME") or f"{platform.node()}-{os.getpid()}",
             seconds=config.lease_seconds,
         )
@@ -89,6 +89,7 @@ class Operator:
             oldest_seconds=self.queue.oldest_seconds,
             sweep_age=self.lister.sweep_age,
             longest_sweep_age=3 * config.sweep_seconds + 60,
+            waits_for=lambda: self.lease.waits,
         )
         self.metrics.refresh = self._refresh_metrics
         self._last_event = time.monotonic()

@@ -236,6 +236,23 @@ def test_only_headless_services_are_made(guarded: LocalCluster, change: Object) 
     assert "headless Services" in create(guarded, manifest)
 
 
+@pytest.mark.parametrize(
+    "change", [{"externalIPs": ["203.0.113.7"]}, {"type": "NodePort"}, {"type": "LoadBalancer"}]
+)
+def test_a_gateways_service_cannot_be_reached_from_outside_either(
+    guarded: LocalCluster, change: Object
+) -> None:
+    services = [
+        item for item in yaml.safe_load_all((GOLDEN / "cpu.yaml").read_text()) if item["kind"] == "Service"
+    ]
+    (manifest,) = (
+        item for item in services if item["metadata"]["labels"]["moe-operator.dev/role"] == "gateway"
+    )
+    manifest["metadata"] = {**manifest["metadata"], "namespace": "team"}
+    manifest["spec"] |= change
+    assert "headless Services" in create(guarded, manifest)
+
+
 def test_what_the_builders_make_is_allowed_and_may_be_changed_and_deleted(guarded: LocalCluster) -> None:
     for manifest in yaml.safe_load_all((GOLDEN / "cpu.yaml").read_text()):
         if manifest and manifest["kind"] != "ExpertRevision":

@@ -298,6 +298,61 @@ def helm(cluster: LocalCluster, programs: Path, *arguments: str) -> str:
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
 
+def test_releases_limited_to_other_namespaces_live_side_by_side(
+    cluster: LocalCluster, programs: Path
+) -> None:
+    for name in ("left", "right"):
+        cluster.kubectl("create", "namespace", name)
+    common = ("-n", "left", "--set", "crds.enabled=false", "--set", "rbac.aggregate=false", "--set")
+    helm(cluster, programs, "install", "one", str(CHART), *common, "namespaces={left}")
+    try:
+        helm(cluster, programs, "upgrade", "one", str(CHART), *common, "namespaces={left}")
+        helm(
+            cluster, programs, "install", "two", str(CHART), *common, "namespaces={right}", "--dry-run=server"
+        )
+        with pytest.raises(subprocess.CalledProcessError) as caught:
+            helm(cluster, programs, "install", "two", str(CHART), *common, "namespaces={right,left}")
+        assert "release one in namespace left acts in namespace left" in caught.value.stderr
+        with pytest.raises(subprocess.CalledProcessError) as caught:
+            helm(
+                cluster, programs, "install", "two", str(CHART), "-n", "right", "--set", "crds.enabled=false"
+            )
+        assert "release one in namespace left acts in namespace left" in caught.value.stderr
+    finally:
+        helm(cluster, programs, "uninstall", "one", "-n", "left")
+
+
+def test_a_release_that_overlaps_with_another_is_refused(installed: LocalCluster, programs: Path) -> None:
+    def install(namespace: str, *settings: str) -> str:
+        sets = [word for setting in ("crds.enabled=false", *settings) for word in ("--set", setting)]
+        try:
+            return helm(
+                installed,
+                programs,
+                "install",
+                "second",
+                str(CHART),
+                "-n",
+                namespace,
+                "--dry-run=server",
+                *sets,
+            )
+        except subprocess.CalledProcessError as error:
+            return str(error.stderr)
+
+    first = "release moe-operator in namespace moe-system"
+    assert f"{first} acts in all namespaces" in install("team")
+    assert f"{first} acts in all namespaces" in install("team", "namespaces={team}")
+
+
+def test_each_release_has_a_lease_of_its_own(render: Render) -> None:
+    objects = render({"nameOverride": "second"})
+    assert config_of(objects).lease == "second"
+    (rule,) = (rule for rule in rules_of(objects, "Role", "second-lease") if "resourceNames" in rule)
+    assert rule["resourceNames"] == ["second"]
+    assert config_of(render()).lease == "moe-operator"
+
+
 def test_the_operators_pod_passes_pod_security(installed: LocalCluster) -> None:
     """Under `enforce=restricted` a pod is made only if it passes."""
     installed.kubectl(

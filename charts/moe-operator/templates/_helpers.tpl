@@ -60,4 +60,5 @@ workers: {{ .Values.operator.workers }}
 sweepSeconds: {{ .Values.operator.sweepSeconds }}
 leaseSeconds: {{ .Values.operator.leaseSeconds }}
 queue: {{ .Values.queue | quote }}
+lease: {{ include "moe-operator.name" . }}
 {{- end }}

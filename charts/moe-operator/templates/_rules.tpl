@@ -60,6 +60,6 @@
 # Only one operator acts at a time: the holder of this Lease.
 - apiGroups: ["coordination.k8s.io"]
   resources: ["leases"]
-  resourceNames: ["moe-operator"]
+  resourceNames: ["{{ include "moe-operator.name" . }}"]
   verbs: ["get", "update"]
 {{- end }}

@@ -89,7 +89,7 @@ EXPERT_POOL = Kind(
     plural="expertpools",
     short="epool",
     columns=(
-        Column("Strategy", ".spec.routing.strategy"),
+        Column("Strategy", ".status.routing.strategy"),
         Column("Experts", ".status.experts"),
         _READY,
         Column("Reason", ".status.reason"),

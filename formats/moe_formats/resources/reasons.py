@@ -237,6 +237,11 @@ class Reason(StrEnum):
         "BaseNotFound",
         "base.expert does not name an Expert of this pool. Create it, or correct the name.",
     )
+    POOL_FULL = (
+        "PoolFull",
+        "The pool has as many Experts as it can route to, and this one was created after them. It starts no work. Delete "
+        "another Expert of the pool, or create this one in another pool.",
+    )
     EXCEEDS_BUDGET = (
         "ExceedsBudget",
         "The Experts of the pool ask for more servers than its spec.budget.replicas. Raise the budget, or "

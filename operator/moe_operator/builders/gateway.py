@@ -1,4 +1,4 @@
-"""The pool's gateway: a Deployment, a headless Service, and the ConfigMap with its routing policy."""
+"""The pool's gateway: a Deployment, a Service, and the ConfigMap with its routing policy."""
 
 from typing import Any
 
@@ -94,7 +94,11 @@ def build_gateway(*, name: str, pool: ExpertPool, policy_name: str, config: Oper
 
 
 def build_gateway_service(*, name: str, pool: ExpertPool) -> dict[str, Any]:
-    """Return the headless Service under whose name clients reach the gateway."""
+    """Return the Service under whose name clients reach the gateway.
+
+    It has a cluster address, as an Ingress or a mesh expects. The kind of a Service cannot be changed, so one that was made
+    headless by an earlier operator stays headless until somebody deletes it.
+    """
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -102,7 +106,6 @@ def build_gateway_service(*, name: str, pool: ExpertPool) -> dict[str, Any]:
             name=name, owner=pool, labels=child_labels(pool=pool.metadata.name, role=Role.GATEWAY)
         ),
         "spec": {
-            "clusterIP": "None",
             "selector": gateway_selector(pool=pool.metadata.name),
             "ports": [{"name": "http", "port": GATEWAY_PORT, "targetPort": GATEWAY_PORT, "protocol": "TCP"}],
         },

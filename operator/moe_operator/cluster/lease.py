@@ -22,7 +22,7 @@ from moe_operator.state import Manifest
 
 log = logging.getLogger(__name__)
 
-#: Name of the operator's Lease, in its own namespace.
+#: Name of the operator's Lease, in its own namespace, if the configuration names no other.
 LEASE_NAME = "moe-operator"
 
 #: Seconds between two attempts to get the Lease, or to renew it after a failure.
@@ -59,6 +59,8 @@ class Lease:
         self._live: Manifest | None = None
         #: Another holder's name and time of renewal as last read, and the time on our own clock when it was first read.
         self._seen: tuple[str, float] = ("", 0.0)
+        #: Who holds the Lease that this process waits for, as a sentence; empty while it waits for nobody.
+        self.waits = ""
         #: What was last said about a Lease that belongs to another program.
         self._said = ""
 
@@ -72,7 +74,7 @@ class Lease:
         announced = False
         while not await self.try_once(api):
             if not announced:
-                log.info("waiting for the Lease %s/%s", self._namespace, self._name)
+                log.info("waiting for the Lease %s/%s: %s", self._namespace, self._name, self.waits)
                 announced = True
             await asyncio.sleep(RETRY_SECONDS)
 
@@ -96,6 +98,7 @@ class Lease:
         try:
             live = await self._read(api)
             if live is not None and not self._is_free(live):
+                self.waits = f"the Lease {self._namespace}/{self._name} is held by {self._holder_of(live)}"
                 if self._live is not None:
                     raise LeaseLost(f"the Lease is now held by {live['spec'].get('holderIdentity')}")
                 return False
@@ -107,7 +110,12 @@ class Lease:
             log.warning("the Lease was not taken or renewed: %s", error)
             return False
         self._good_until = started + self._seconds * 2 / 3
+        self.waits = ""
         return True
+
+    @staticmethod
+    def _holder_of(live: Manifest) -> str:
+        return _other_program(live) or str(live["spec"].get("holderIdentity"))
 
     async def _read(self, api: ApiClient) -> Manifest | None:
         try:

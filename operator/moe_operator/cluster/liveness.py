@@ -18,8 +18,13 @@ class Liveness:
         oldest_seconds: Callable[[], float],
         sweep_age: Callable[[], float],
         longest_sweep_age: float,
+        waits_for: Callable[[], str] = lambda: "",
     ) -> None:
-        """Take functions that return the age of the oldest key and of the last complete sweep, in seconds."""
+        """Take functions that return the age of the oldest key and of the last complete sweep, in seconds.
+
+        ``waits_for`` returns what the start of the operator waits for, if anything but the first lists.
+        """
+        self._waits_for = waits_for
         self.ready = False
         self._oldest_seconds = oldest_seconds
         self._sweep_age = sweep_age
@@ -47,4 +52,11 @@ class Liveness:
         return web.Response(text=problem or "ok", status=503 if problem else 200)
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        return web.Response(text="ready" if self.ready else "priming", status=200 if self.ready else 503)
+        return web.Response(text=self.stage(), status=200 if self.ready else 503)
+
+    def stage(self) -> str:
+        """Return how far the start of the operator is."""
+        if self.ready:
+            return "ready"
+        waits_for = self._waits_for()
+        return f"waiting: {waits_for}" if waits_for else "priming: reading all objects into the cache"

@@ -16,8 +16,12 @@ def rules_file() -> dict[str, str]:
         "moe-operator.rules": PERMISSIONS,
         "moe-operator.leaseRules": lease_permissions(LEASE_NAME),
     }
+    # Each release has a Lease of its own name.
+    own = '{{ include "moe-operator.name" . }}'
     text = "\n".join(_template(name, permissions) for name, permissions in templates.items())
-    return {"charts/moe-operator/templates/_rules.tpl": _MARK + text}
+    return {
+        "charts/moe-operator/templates/_rules.tpl": _MARK + text.replace(f'["{LEASE_NAME}"]', f'["{own}"]')
+    }
 
 
 def _template(name: str, permissions: Iterable[Permission]) -> str:

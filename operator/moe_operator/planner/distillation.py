@@ -24,9 +24,10 @@ from moe_operator.planner.claims import refused_store
 from moe_operator.planner.conditions import Says, Why
 from moe_operator.planner.data import plain_profile
 from moe_operator.planner.job_configs import distill_job
+from moe_operator.planner.membership import age, chosen
 from moe_operator.planner.names import distill_job_name, is_attempt
 from moe_operator.planner.retention import job_ref
-from moe_operator.planner.routing import MAX_EXPERTS, WITH_TABLE
+from moe_operator.planner.routing import WITH_TABLE
 from moe_operator.planner.serving import target_of
 from moe_operator.state import Manifest, ObjectRef, ObservedJob, PoolState, Role
 
@@ -140,16 +141,15 @@ def _on_its_way(state: PoolState, work: Work, now: datetime) -> Says:
 
 def roster_of(state: PoolState) -> Roster | None:
     """Return the roster of a pool; None if fewer than two Experts should serve, or if they share no holdout."""
-    members = []
+    found = []
     for name in sorted(state.experts):
         expert = state.experts[name]
         revision = target_of(expert, state.revisions)
         if revision is not None and expert.metadata.deletion_timestamp is None:
-            members.append((expert, revision))
-    serving_first = sorted(members, key=lambda member: not member[0].spec.serving.replicas)[:MAX_EXPERTS]
-    members = sorted(serving_first, key=lambda member: member[0].metadata.name)
-    suite = _measured_by_all([revision for _, revision in members])
-    return Roster(tuple(members), tuple(suite)) if len(members) > 1 and suite else None
+            found.append((expert, revision))
+    found = chosen(found, lambda member: (not member[0].spec.serving.replicas, *age(member[0])))
+    suite = _measured_by_all([revision for _, revision in found])
+    return Roster(tuple(found), tuple(suite)) if len(found) > 1 and suite else None
 
 
 def artefact_digest(revision: ExpertRevision) -> str:

@@ -29,7 +29,7 @@ def pool_status(
 ) -> ExpertPoolStatus:
     """Return the whole new status of the pool."""
     before = state.pool.status
-    storage, experts, gateway = _storage(state), _experts(state), _gateway(state, policy, now)
+    storage, experts, gateway = _storage(state), _experts(state), _gateway(state, policy, distillation, now)
     conditions = [*_kstatus(state, storage, experts, gateway, distillation), storage, experts, gateway]
     if distillation.says is not None:
         conditions.append(
@@ -126,7 +126,9 @@ def _experts(state: PoolState) -> Condition:
     return _say(state, type_, True, Reason.READY, words)
 
 
-def _gateway(state: PoolState, policy: RoutingPolicy | None, now: datetime) -> Condition:
+def _gateway(
+    state: PoolState, policy: RoutingPolicy | None, distillation: Distillation, now: datetime
+) -> Condition:
     type_, gateway = ConditionType.GATEWAY_READY, state.gateway
     if policy is None:
         return _say(state, type_, False, Reason.NOT_SERVING, "no Expert serves yet, so no gateway is started")
@@ -144,6 +146,10 @@ def _gateway(state: PoolState, policy: RoutingPolicy | None, now: datetime) -> C
         f"requests are routed to {len(ready)} Experts by strategy {policy.strategy}; "
         f"ready gateways: {len(gateway.reported)}"
     )
+    asked = state.pool.spec.routing.strategy
+    if policy.strategy != asked:
+        why = f": {distillation.says.message}" if distillation.says is not None else ""
+        message += f"; spec.routing.strategy is {asked}, and {policy.strategy} stands in{why}"
     fallback = state.pool.spec.routing.fallback
     if fallback is not None and policy.fallback is None:
         message += f"; spec.routing.fallback is {fallback!r}, which does not serve, so the first Expert by name is used instead"

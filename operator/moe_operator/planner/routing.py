@@ -15,13 +15,11 @@ from moe_formats.resources.expert_pool import TableStatus
 from moe_formats.routing_policy import DistilledTable, RoutedExpert, RoutingPolicy, parse_routing_policy
 from moe_operator.builders.gateway import POLICY_KEY
 from moe_operator.builders.server import server_url
+from moe_operator.planner.membership import age, chosen
 from moe_operator.planner.names import policy_name
 from moe_operator.planner.scaling import replicas_of_servers
 from moe_operator.planner.serving import answers, target_of
 from moe_operator.state import PoolState
-
-#: Largest number of Experts in a policy. Those that are ready are taken first, in the order of their names.
-MAX_EXPERTS = 64
 
 #: Strategies that read the distilled table. Until there is one that knows every Expert, STAND_IN routes.
 WITH_TABLE = frozenset({"Distilled"})
@@ -33,8 +31,7 @@ def plan_policy(state: PoolState, table: TableStatus | None) -> RoutingPolicy | 
     last = live_policy(state)
     entries = [entry for expert in _in_order(state) if (entry := _entry(state, expert, last)) is not None]
     ready = {entry.name for entry in entries if entry.is_ready}
-    taken = sorted(entries, key=lambda entry: not entry.is_ready)[:MAX_EXPERTS]
-    routed = sorted(taken, key=lambda entry: entry.name)
+    routed = chosen(entries, lambda entry: (not entry.is_ready, *age(state.experts[entry.name])))
     if not routed or (not ready and state.pool.status.routing.digest is None):
         return last
     names = {entry.name for entry in routed}

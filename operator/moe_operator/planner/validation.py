@@ -14,10 +14,12 @@ from moe_formats.paths import leaves_its_root
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.reasons import Reason
 from moe_operator.config import OperatorConfig
+from moe_operator.planner import membership
 from moe_operator.planner.base import pinned_base
 from moe_operator.planner.claims import refused_source, refused_store
 from moe_operator.planner.evaluators import asked_evaluators, evaluator_names
 from moe_operator.planner.lineage import is_promoted
+from moe_operator.planner.membership import earlier, members
 from moe_operator.planner.times import SAME_APPLY
 from moe_operator.state import ExpertState
 
@@ -216,11 +218,21 @@ def _base_exists(state: ExpertState, config: OperatorConfig) -> Finding | None:
     )
 
 
+def _pool_has_room(state: ExpertState, config: OperatorConfig) -> Finding | None:
+    if state.expert.metadata.name in members({**state.peers, state.expert.metadata.name: state.expert}):
+        return None
+    return Finding(
+        Reason.POOL_FULL,
+        f"pool {state.expert.spec.pool} has {membership.MAX_EXPERTS} Experts that were created before this one, and routes "
+        "requests to no more: delete one of them, or delete this Expert and create it in another pool",
+    )
+
+
 def _fits_the_budget(state: ExpertState, config: OperatorConfig) -> Finding | None:
     budget = state.pool.spec.budget.replicas if state.pool is not None else None
     if budget is None:
         return None
-    before = sum(peer.spec.serving.replicas for peer in _earlier(state))
+    before = sum(peer.spec.serving.replicas for peer in earlier(state.expert, state.peers.values()))
     asked = state.expert.spec.serving.replicas
     if before + asked <= budget:
         return None
@@ -248,6 +260,7 @@ def _pin_is_known(state: ExpertState, config: OperatorConfig) -> Finding | None:
 CHECKS: tuple[Check, ...] = (
     _pool_exists,
     _name_is_free,
+    _pool_has_room,
     _paths_stay_inside,
     _stores_are_known,
     _evaluators_are_known,
@@ -262,15 +275,6 @@ CHECKS: tuple[Check, ...] = (
     _fits_the_budget,
     _pin_is_known,
 )
-
-
-def _earlier(state: ExpertState) -> list[Expert]:
-    def age(expert: Expert) -> tuple[float, str]:
-        created = expert.metadata.creation_timestamp
-        return (created.timestamp() if created else 0.0, expert.metadata.name)
-
-    own = state.expert
-    return [peer for peer in state.peers.values() if age(peer) < age(own)]
 
 
 def _names(names: Iterable[str]) -> str:

@@ -24,6 +24,18 @@ def test_a_service_is_its_ready_pods_under_every_form_of_its_name() -> None:
     assert all(found == ["127.0.0.2"] for found in names.values())
 
 
+def test_a_service_with_a_cluster_address_is_its_ready_pods_too() -> None:
+    """As a gateway's is. Nothing routes to cluster addresses here."""
+    spec = {
+        "clusterIP": "10.96.0.7",
+        "selector": {"app": "web"},
+        "ports": [{"port": 8080, "targetPort": 8080}],
+    }
+    item = {"metadata": {"name": "web", "namespace": "team"}, "spec": spec}
+    members = [member("a", "127.0.0.2")]
+    assert cluster_names([Service.parse(item)], members, reader=members[0])["web.team.svc"] == ["127.0.0.2"]
+
+
 def test_the_short_name_means_the_readers_own_namespace() -> None:
     members = [member("a", "127.0.0.2")]
     names = cluster_names([service()], members, reader=member("x", "127.0.0.9", namespace="other"))

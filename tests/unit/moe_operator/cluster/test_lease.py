@@ -152,3 +152,11 @@ async def test_a_lease_of_an_older_operator_is_taken_over(api, lease, clock):
     assert not await a.try_once(api)
     clock.now += 16
     assert await a.try_once(api)
+
+
+async def test_who_holds_the_lease_is_said_while_it_is_waited_for(api, lease):
+    a, b = lease("a"), lease("b")
+    await a.try_once(api)
+    await b.try_once(api)
+    assert a.waits == ""
+    assert b.waits == "the Lease ns/moe-operator is held by a"

@@ -5,6 +5,9 @@ from typing import Any
 import pytest
 from world import POOL, World
 
+from moe_formats.job_report import Failure
+from moe_formats.resources.kinds import EXPERT_POOL
+
 
 @pytest.fixture
 def world() -> World:
@@ -50,6 +53,38 @@ def test_a_pool_that_serves_says_how_and_where(world: World) -> None:
     assert (routing.strategy, routing.reported_by) == ("Distilled", 1)
     assert routing.revisions == {"code": "code-1", "general": "general-1"}
     assert world.pool_status().replicas == 1
+
+
+def test_why_the_strategy_that_is_asked_for_is_not_in_force_is_told(world: World) -> None:
+    world.settle()
+    world.delete("ExpertPool", POOL)
+    world.settle()
+    world.pool()
+    (job,) = world.plan("ExpertPool", POOL).create
+    missing = Failure(reason="CellsMissing", message="holdout x was not scored with code-1")
+    world.trainer.fate[job["metadata"]["name"]] = missing
+    world.settle()
+    assert world.pool_status().routing.strategy == "Posterior"
+    message = world.pool_condition("GatewayReady")[2]
+    assert "spec.routing.strategy is Distilled, and Posterior stands in" in message
+    assert "holdout x was not scored with code-1" in message
+
+
+def test_the_strategy_column_shows_what_is_in_force() -> None:
+    (column,) = (column for column in EXPERT_POOL.columns if column.name == "Strategy")
+    assert column.path == ".status.routing.strategy"
+
+
+def test_the_gateway_has_an_ordinary_service_and_one_that_was_headless_stays(world: World) -> None:
+    world.settle()
+    name = f"{POOL}-gateway"
+    assert "clusterIP" not in world.get("Service", name)["spec"]
+    world.edit("Service", name, {"spec": {"clusterIP": "None"}})
+    before = world.writes
+    world.settle()
+    world.reconcile("ExpertPool", POOL)
+    assert world.get("Service", name)["spec"]["clusterIP"] == "None"
+    assert world.writes == before
 
 
 def test_an_expert_that_does_not_serve_is_named_with_its_phase_and_reason(world: World) -> None:

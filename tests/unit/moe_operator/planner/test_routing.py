@@ -101,7 +101,7 @@ def test_a_table_from_before_an_expert_at_zero_was_known_routes_until_it_serves(
 def test_experts_that_serve_come_first_if_there_are_too_many(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moe_operator.planner.routing.MAX_EXPERTS", 1)
+    monkeypatch.setattr("moe_operator.planner.membership.MAX_EXPERTS", 1)
     world.kubelet.unready.add("code-1")
     world.run(until=world.now + timedelta(seconds=30))
     assert routed(world) == {"general": "general-1"}
@@ -227,6 +227,6 @@ def test_the_table_is_made_anew_for_a_new_roster(world: World) -> None:
 def test_a_fallback_beyond_the_largest_policy_is_left_out(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("moe_operator.planner.routing.MAX_EXPERTS", 1)
+    monkeypatch.setattr("moe_operator.planner.membership.MAX_EXPERTS", 1)
     policy = planned_policy(world)
     assert ([entry.name for entry in policy.experts], policy.fallback) == (["code"], None)
