@@ -57,11 +57,19 @@ def compatible(text: str) -> str:
 def _parts(text: str) -> Iterator[str]:
     """Yield a text in parts, in each of which not too many combining marks follow each other."""
     start = 0
-    for run in _long_runs().finditer(text):
+    every = text[
+        :: limits.COMBINING_MARKS + 1
+    ]  # one of these is in every long run: most text has none, and is done
+    runs = _long_runs().finditer(text) if any(map(_is_mark, set(every))) else ()
+    for run in runs:
         for at in range(run.start() + limits.COMBINING_MARKS, run.end(), limits.COMBINING_MARKS):
             yield text[start:at]
             start = at
     yield text[start:]
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.combining(character) > 0 or character in _BECOME_MARKS
 
 
 @cache
@@ -74,5 +82,5 @@ def _ligatures() -> list[tuple[str, int]]:
 @cache
 def _long_runs() -> re.Pattern[str]:
     """Return what matches more combining marks in a row than are put in their order."""
-    marks = [chr(code) for code in range(_LAST_MARK + 1) if unicodedata.combining(chr(code))]
-    return re.compile(f"[{''.join(marks)}{_BECOME_MARKS}]{{{limits.COMBINING_MARKS + 1},}}")
+    marks = "".join(filter(_is_mark, map(chr, range(_LAST_MARK + 1))))
+    return re.compile(f"[{marks}]{{{limits.COMBINING_MARKS + 1},}}")
