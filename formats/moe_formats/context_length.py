@@ -18,7 +18,14 @@ PRESET_CONTEXT_TOKENS: Mapping[str, int] = {
 }  # what a segment of 256 bytes needs
 
 #: Names that architectures give to the longest sequence in ``config.json``.
-_LONGEST = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
+LONGEST = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx", "seq_length")
+
+
+def longest(config: Mapping[str, Any]) -> tuple[str, int] | None:
+    """Return the field of a ``config.json`` that names the longest sequence, and its tokens; None if none does."""
+    return next(
+        ((name, config[name]) for name in LONGEST if type(config.get(name)) is int and config[name] > 0), None
+    )
 
 
 def check(*shortfalls: str | None) -> None:
@@ -56,11 +63,12 @@ def shortfall_of_checkpoint(where: str, config: bytes, segment_bytes: SegmentByt
         return None
     text = raw.get("text_config")
     said = raw | text if isinstance(text, dict) else raw
-    field = next((name for name in _LONGEST if isinstance(said.get(name), int)), None)
-    if field is None:
+    found = longest(said)
+    if found is None:
         return None
-    what = f"{field} in config.json of the base {where} is {said[field]}"
-    return _too_few(what, said[field], segment_bytes, _another_base(segment_bytes))
+    field, tokens = found
+    what = f"{field} in config.json of the base {where} is {tokens}"
+    return _too_few(what, tokens, segment_bytes, _another_base(segment_bytes))
 
 
 def _another_base(segment_bytes: SegmentBytes) -> str:

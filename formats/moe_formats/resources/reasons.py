@@ -214,6 +214,11 @@ class Reason(StrEnum):
         "BaseMismatch",
         "The checkpoint at base.path does not have the digest base.digest. The message has both digests.",
     )
+    BASE_UNFIT = (
+        "BaseUnfit",
+        "The weights of the imported checkpoint are not those that its config.json asks for, though every byte is as "
+        "base.digest says. The message names the tensor. Take another checkpoint, or correct it and its digest.",
+    )
     MODEL_UNSUPPORTED = (
         "ModelUnsupported",
         "The base is not a decoder that can be trained here, or its config.json asks for more than its weights hold. The "

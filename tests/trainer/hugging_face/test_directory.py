@@ -242,7 +242,9 @@ def test_sizes_that_cannot_be_are_refused_for_good(
 def test_what_is_wrong_with_an_imported_checkpoint_is_corrected_there(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "imports" / "0123", "llama")
     (source / "model.safetensors").write_bytes(b"")
-    with pytest.raises(JobError, match=r"if the checkpoint at base\.path is at fault, correct it"):
+    with pytest.raises(
+        JobError, match=r"BaseUnfit: the checkpoint at base\.path.*correct this one and write its new"
+    ):
         loaded(source)
 
 

@@ -19,6 +19,8 @@ from moe_formats.failure import JobError
 from moe_formats.format import Digest
 from moe_formats.job_config import ArtefactRef
 from moe_formats.training_spec import TrainingSpec
+from moe_trainer.hugging_face import trial
+from moe_trainer.hugging_face.decoder import Decoder
 from moe_trainer.methods import artefacts
 from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.parallel.filling import is_outline
@@ -91,6 +93,8 @@ def check(folder: Path, case: dict[str, Any], processes: Processes) -> None:
     whole = loaded(folder, case, ALONE)
     compare(parts.model, whole.model, processes)
     torch.testing.assert_close(answers(parts.model), answers(whole.model), rtol=1e-5, atol=1e-5)
+    if isinstance(parts.model, Decoder):
+        trial.try_out(parts.model, apart=True, processes=processes)
     assert parts.base == whole.base and parts.model.end_ids == whole.model.end_ids
     with TemporaryDirectory(dir=folder) as new:
         made = written(Path(new) / "parts", case, parts, processes)

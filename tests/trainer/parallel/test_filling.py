@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tests.trainer.hugging_face import tokenizers_made_here
 from tests.trainer.hugging_face.conftest import CONFIGS, network
 from tests.trainer.training.conftest import SMALL, everywhere_random
@@ -43,6 +44,7 @@ CASES: list[dict[str, Any]] = [
     {"do": "check", "parent": "llama", "shard": True},
     {"do": "check", "parent": "qwen3", "shard": True},
     {"do": "check", "parent": "qwen3", "shard": False},
+    {"do": "check", "parent": "untied", "shard": True},
     {"do": "check", "parent": "qwen3-moe", "expert": 1, "shard": True},
     {"do": "check", "parent": "mixtral", "expert": 2, "shard": False},
     {"do": "check", "parent": "glm4-moe", "expert": 2, "shard": True},
@@ -72,6 +74,17 @@ def commit_decoder(store: Path, name: str, config: Any) -> None:
         tokenizers_made_here.write(working, tokenizers_made_here.byte_level())
 
 
+def commit_untied(store: Path, name: str) -> None:
+    """Commit a checkpoint whose config says that its output layer is its embedding, while it holds another one."""
+    torch.manual_seed(0)
+    made = AutoModelForCausalLM.from_config(CONFIGS["qwen3"]())
+    tensors = made.state_dict() | {"lm_head.weight": torch.randn_like(made.lm_head.weight)}
+    with new_folder(store, name, "artefact") as working:
+        made.config.save_pretrained(working)
+        save_file(tensors, working / "model.safetensors", metadata={"format": "pt"})
+        tokenizers_made_here.write(working, tokenizers_made_here.byte_level())
+
+
 def commit_adapter(store: Path, name: str, base: str, spec: dict[str, Any]) -> None:
     """Commit an adapter that has been trained, of a base."""
     training = TrainingSpec.model_validate(spec)
@@ -91,6 +104,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Path:
     commit_preset(store, "sigmoid", model_type="glm4_moe", n_shared_experts=1)
     for name in ("llama", "qwen3", "qwen3-moe", "mixtral", "glm4-moe"):
         commit_decoder(store, name, network(name).config)
+    commit_untied(store, "untied")
     large = CONFIGS["qwen3-moe"]()
     large.update(LARGE)
     commit_decoder(store, "large", large)

@@ -7,6 +7,8 @@
     routers.py        its routers replaced by ours, so that load is measured and balanced
     cache.py          keys and values of the sequences that are being decoded
     conversion.py     which tensors on disk are which in memory
+    ties.py           which of them are one weight
+    trial.py          tries a base out before it is trained: whether it is a decoder that can be used
     tokenizer.py      its tokenizer and chat template
     conversations.py  conversations as rows of token ids: what training reads, and a server's prompts
     encoding.py       texts with special tokens as ids, continued without doing it again

@@ -13,8 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
+from moe_formats.context_length import LONGEST, longest
+from moe_formats.failure import JobError
 from moe_trainer.hugging_face.cache import Appending, RowCache
 from moe_trainer.hugging_face.experts import IMPLEMENTATION, refusal
 from moe_trainer.hugging_face.routers import replace_routers
@@ -50,6 +52,7 @@ class Decoder(CausalModel):
             network.set_experts_implementation(IMPLEMENTATION if ours else "grouped_mm")
         self._routers = replace_routers(network)
         self._config: Any = network.config.get_text_config()
+        self._context = _context(self._config)
         self.tokens = (
             self.vocab_size
         )  #: The number of ids that the tokenizer has; further ids only fill up the embedding.
@@ -63,7 +66,7 @@ class Decoder(CausalModel):
     @property
     def context(self) -> int:
         """The longest sequence, in tokens."""
-        return int(self._config.max_position_embeddings)
+        return self._context
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -79,10 +82,20 @@ class Decoder(CausalModel):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The layers, first to last."""
-        layers = self.network.get_decoder().layers
-        assert isinstance(layers, nn.ModuleList)
-        return layers
+        """The layers, first to last: the largest list of modules in the decoder, or one of as many as there are layers."""
+        decoder, number = self.network.get_decoder(), self._config.num_hidden_layers
+        lists = [module for module in decoder.children() if isinstance(module, nn.ModuleList)] or [
+            module
+            for module in decoder.modules()
+            if isinstance(module, nn.ModuleList) and len(module) == number
+        ]
+        if not lists:
+            raise JobError(
+                "ModelUnsupported",
+                f"{type(self.network).__name__} has no list of its {number} layers, so they can neither be cut over "
+                "processes nor get updates by LoRA: train it in one process by method Full.",
+            )
+        return max(lists, key=lambda layers: sum(weight.numel() for weight in layers.parameters()))
 
     @property
     def in_layer_experts(self) -> int | None:
@@ -118,7 +131,7 @@ class Decoder(CausalModel):
         logits_BTV = self._logits(
             ids_BT,
             position_ids=at_BT,
-            attention_mask=self._masks(at_BT, end),
+            attention_mask=self._masks(at_BT[:, :, None] - torch.arange(end)),
             past_key_values=Appending(cache, rows_B, at_BT),
             use_cache=True,
         )
@@ -128,15 +141,17 @@ class Decoder(CausalModel):
     def with_routing(
         self, ids_BT: Tensor, positions_BT: Tensor | None = None
     ) -> tuple[Tensor, list[Routing]]:
-        """Return logits, and the routing of each mixture layer whose router we know.
-
-        transformers itself keeps documents apart where positions start again.
-        """
+        """Return logits, and the routing of each mixture layer whose router we know."""
         self._check_context(ids_BT.shape[1], self.context)
         self._recompute()
         for router in self._routers:
             router.record()
-        logits_BTV = self._logits(ids_BT, position_ids=positions_BT, use_cache=False)
+        logits_BTV = self._logits(
+            ids_BT,
+            position_ids=positions_BT,
+            attention_mask=None if positions_BT is None else self._apart(positions_BT),
+            use_cache=False,
+        )
         return logits_BTV, [router.recorded() for router in self._routers]
 
     def logits_in_pieces(self, ids_BT: Tensor, length: int) -> Iterator[Tensor]:
@@ -195,14 +210,33 @@ class Decoder(CausalModel):
             else:
                 self.network.activation_checkpointing_disable()
 
-    def _masks(self, at_BT: Tensor, end: int) -> Tensor | dict[str, Tensor]:
-        """Return which positions each new token sees: one mask, or one per kind of layer."""
-        back_B1TS = at_BT[:, None, :, None] - torch.arange(end)[None, None, None]
-        masks = {"full_attention": back_B1TS >= 0}
+    def _apart(self, positions_BT: Tensor) -> Tensor | dict[str, Tensor] | None:
+        """Return the masks of documents that do not see each other; None if each sequence is one document.
+
+        Not every architecture of transformers makes them itself where positions begin again.
+        """
+        begins_BT = positions_BT.diff(prepend=positions_BT[:, :1] - 1) != 1
+        if not begins_BT.any():
+            return None
+        document_BT = begins_BT.cumsum(dim=1)
+        place_T = torch.arange(positions_BT.shape[1], dtype=torch.int32)
+        back_1TT = (place_T[:, None] - place_T)[None]
+        return self._masks(back_1TT, document_BT[:, :, None] == document_BT[:, None])
+
+    def _masks(self, back_BTS: Tensor, same_BTS: Tensor | None = None) -> Tensor | dict[str, Tensor]:
+        """Return which positions each token sees: one mask, or one per kind of layer.
+
+        ``back_BTS`` is how many tokens before each token a position is, ``same_BTS`` whether it is in the same document.
+        """
+        back_B1TS = back_BTS[:, None]
+        seen_B1TS = back_B1TS >= 0
+        masks = {"full_attention": seen_B1TS if same_BTS is None else seen_B1TS & same_BTS[:, None]}
         window = getattr(self._config, "sliding_window", None)
         if window is not None:
             masks["sliding_attention"] = masks["full_attention"] & (back_B1TS < window)
         kinds = set(getattr(self._config, "layer_types", None) or [next(reversed(masks))])
+        if self.network.config._attn_implementation == "eager":  # which adds a mask to the scores
+            masks = {kind: _added(seen_B1TS) for kind, seen_B1TS in masks.items()}
         if len(kinds) == 1:
             return masks[kinds.pop()]
         return masks
@@ -210,6 +244,22 @@ class Decoder(CausalModel):
     def _check_context(self, length: int, limit: int) -> None:
         if length > min(limit, self.context):
             raise ValueError(f"{length} tokens do not fit into a context of {limit}")
+
+
+def _context(config: PreTrainedConfig) -> int:
+    found = longest(config.to_dict())
+    if found is None:
+        raise JobError(
+            "ModelUnsupported",
+            f"{CONFIG} names no longest sequence; it needs a positive number of tokens in one of "
+            f"{', '.join(LONGEST)}.",
+        )
+    return found[1]
+
+
+def _added(seen_B1TS: Tensor) -> Tensor:
+    """Return what is added to the scores of attention: 0 where a position is seen."""
+    return torch.zeros(seen_B1TS.shape).masked_fill(~seen_B1TS, torch.finfo(torch.float32).min)
 
 
 @contextmanager

@@ -6,9 +6,8 @@ transformers does not have. The small files are written again as they were.
 
 from collections.abc import Mapping
 from functools import partial
-from itertools import chain
+from inspect import signature
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,16 +19,18 @@ from transformers import (
     GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
-    logging,
 )
 
 from moe_formats.failure import JobError
 from moe_trainer import limits, untrusted
-from moe_trainer.hugging_face import conversion
+from moe_trainer.hugging_face import conversion, ties
 from moe_trainer.hugging_face.decoder import CONFIG, Decoder
 from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer
+from moe_trainer.models.causal_model import parameter_names
+from moe_trainer.parallel.filling import fill
+from moe_trainer.parallel.processes import ALONE
 from moe_trainer.storage.files import write_file
-from moe_trainer.storage.manifest import corrupt
+from moe_trainer.storage.manifest import unfit
 from moe_trainer.untrusted import failing_as
 from moe_trainer.weights import model_config, reading, writing
 from moe_trainer.weights.reading import RowReader, Stored
@@ -37,10 +38,14 @@ from moe_trainer.weights.writing import TensorStream
 
 GENERATION = "generation_config.json"
 
-_ATTENTION = "sdpa"
-
 #: The kinds of layers in which documents can be kept apart and that can decode with rows of a cache.
-_LAYERS = {"full_attention", "sliding_attention"}
+_LAYERS = {
+    "layer_types": {"full_attention", "sliding_attention"},
+    "attention_layers": {"global"},  # GPT-Neo's local layers need all sequences at the same place
+}
+
+#: What a network is called with, besides tokens.
+_ARGUMENTS = {"attention_mask", "logits_to_keep", "past_key_values", "position_ids"}
 
 
 def load(folder: Path) -> tuple[Decoder, CheckpointTokenizer]:
@@ -77,31 +82,11 @@ def load_decoder(folder: Path) -> Decoder:
     """Return the decoder of a directory, in evaluation mode, in single precision.
 
     Raises JobError: ModelUnsupported if it is not a decoder that can be trained here, ArtefactCorrupt if its weights
-    do not fit its config.
+    do not fit its config, or BaseUnfit if it is an imported checkpoint.
     """
-    empty, found = _checked(folder)
-    logging.disable_progress_bar()
-    with failing_as(lambda what: _unsupported(folder, f"transformers cannot load it ({what})")):
-        network: Any = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=empty.config,
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            attn_implementation=_ATTENTION,
-        )
-    network = network.to(torch.get_default_device())
-    if any(stored.dtype == torch.float32 for stored in found.values()):
-        _take_off_disk(network)
-    return _decoder(folder, network, found)
-
-
-@torch.no_grad()
-def _take_off_disk(network: PreTrainedModel) -> None:
-    """Copy the weights that are the mapped bytes of their file, which somebody may write to after they were verified."""
-    for tensor in chain(network.parameters(), network.buffers()):
-        if tensor.device.type == "cpu":
-            tensor.data = tensor.data.clone()
+    decoder, weights = outline_decoder(folder)
+    fill(decoder, ALONE, weights.items())
+    return decoder
 
 
 def outline_decoder(folder: Path) -> tuple[Decoder, dict[str, RowReader]]:
@@ -109,15 +94,21 @@ def outline_decoder(folder: Path) -> tuple[Decoder, dict[str, RowReader]]:
 
     Everything else is complete: once the weights are filled in, it is what ``load_decoder`` returns. Raises the same.
     """
-    network, found = _checked(folder)
+    stored = reading.read_headers(folder)
+    network = _network(folder, stored)
+    dtypes, rows = _fitted(folder, network, stored)
     if (folder / GENERATION).exists():
         with failing_as(lambda what: _unsupported(folder, f"{GENERATION} cannot be read ({what})")):
             network.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
     _make_tables(network)
-    rows = conversion.from_disk(
-        network, found, lambda name, rows: reading.read_rows(folder, found[name], rows)
-    )
-    return _decoder(folder, network, found), {f"network.{name}": read for name, read in rows.items()}
+    decoder = _decoder(folder, network, dtypes)
+    tensors, names = network.state_dict(keep_vars=True), parameter_names(decoder)
+    return decoder, {
+        names.get(
+            id(tensors[name]), f"network.{name}"
+        ): read  # a tied weight is named where the network has it first
+        for name, read in rows.items()
+    }
 
 
 def save(
@@ -161,23 +152,70 @@ def on_disk(network: PreTrainedModel) -> dict[str, Tensor]:
     return conversion.to_disk(network, conversion.stored_tensors(network))
 
 
-def _checked(folder: Path) -> tuple[PreTrainedModel, dict[str, Stored]]:
-    """Return a network without memory, and what is stored for it; raises JobError unless the two fit together."""
-    found = reading.read_headers(folder)
-    config = _config(folder, found)
+def _network(folder: Path, stored: Mapping[str, Stored]) -> PreTrainedModel:
+    """Return the network of a directory without memory; raises JobError if it cannot be trained here."""
+    config = _config(folder, stored)
     _check_generation(folder)
     # An architecture may raise anything for impossible sizes.
     with (
         failing_as(lambda what: _unsupported(folder, f"no network can be made from it ({what})")),
         torch.device("meta"),
     ):
-        network: PreTrainedModel = AutoModelForCausalLM.from_config(
-            config, dtype=torch.float32, attn_implementation=_ATTENTION
+        try:
+            network = _with_attention("sdpa", config)
+        except ValueError as error:
+            if "scaled_dot_product_attention" not in str(error):
+                raise
+            network = _with_attention("eager", config)  # some architectures, such as Gemma 2, have only this
+    if lacking := _ARGUMENTS - signature(network.forward).parameters.keys():
+        raise _unsupported(
+            folder,
+            f"{type(network).__name__} of transformers does not take {', '.join(sorted(lacking))}, which decoding and "
+            "documents that do not see each other need",
         )
-    for name in network.all_tied_weights_keys:
-        found.pop(name, None)
-    reading.check(folder, found, on_disk(network))
-    return network, found
+    return network
+
+
+def _with_attention(implementation: str, config: PreTrainedConfig) -> PreTrainedModel:
+    network: PreTrainedModel = AutoModelForCausalLM.from_config(
+        config, dtype=torch.float32, attn_implementation=implementation
+    )
+    return network
+
+
+def _fitted(
+    folder: Path, network: PreTrainedModel, stored: Mapping[str, Stored]
+) -> tuple[dict[str, torch.dtype], dict[str, RowReader]]:
+    """Tie a network's weights as the directory holds them; return their types as stored, and what reads their rows.
+
+    The types are by the names that the tensors have when they are written again, the readers by those in the network.
+    Raises JobError unless the two fit together.
+    """
+
+    def read(name: str, rows: slice) -> Tensor:
+        return reading.read_rows(folder, stored[name], rows)
+
+    def same(one: str, other: str) -> bool:
+        shape = stored[one].shape
+        rows = shape[0] if shape else 1
+        return shape == stored[other].shape and ties.equal(partial(read, one), partial(read, other), rows)
+
+    found, without = conversion.places(network, stored)
+    ignored = {name for name, target in without.items() if conversion.is_ignored(network, target)}
+    places = ties.settle(network, found, same)
+    tied = found.keys() - places.keys()
+    expected = on_disk(network)
+    names = conversion.names_on_disk(network, places, expected)
+    fitting = {names.get(name, name): stored[name] for name in stored if name not in ignored | tied}
+    reading.check(folder, fitting, expected)
+    if ignored:
+        print(
+            f"{folder.name}: {len(ignored)} tensors, such as {min(ignored)}, are not used by {type(network).__name__} "
+            "of transformers and are left out",
+            flush=True,
+        )
+    rows = conversion.from_disk(network, places, stored, read)
+    return {name: entry.dtype for name, entry in fitting.items()}, rows
 
 
 def _make_tables(network: PreTrainedModel) -> None:
@@ -195,10 +233,10 @@ def _make_tables(network: PreTrainedModel) -> None:
         setattr(tables, last, getattr(tables, last).to(torch.get_default_device()))
 
 
-def _decoder(folder: Path, network: PreTrainedModel, found: Mapping[str, Stored]) -> Decoder:
+def _decoder(folder: Path, network: PreTrainedModel, dtypes: Mapping[str, torch.dtype]) -> Decoder:
     files = {name: (folder / name).read_bytes() for name in (CONFIG, GENERATION) if (folder / name).exists()}
     try:
-        return Decoder(network, files, {name: stored.dtype for name, stored in found.items()}).eval()
+        return Decoder(network, files, dtypes).eval()
     except ValueError as error:  # a router's sizes do not fit together
         raise _unsupported(folder, f"its routers cannot be computed: {error}") from None
 
@@ -208,9 +246,9 @@ def _config(folder: Path, found: Mapping[str, Stored]) -> PreTrainedConfig:
     try:
         raw = model_config.read(folder)
     except FileNotFoundError:
-        raise corrupt(folder, f"it has no {CONFIG}") from None
+        raise unfit(folder, f"it has no {CONFIG}") from None
     except ValueError as error:
-        raise corrupt(folder, str(error)) from None
+        raise unfit(folder, str(error)) from None
     try:
         model_config.check_sizes(raw)
         model_config.check_weights(raw, found)
@@ -233,12 +271,13 @@ def _config(folder: Path, found: Mapping[str, Stored]) -> PreTrainedConfig:
         raise _unsupported(
             folder, f"model_type is {kind!r}, which is not a decoder that predicts the next token"
         )
-    odd = set(getattr(config.get_text_config(), "layer_types", None) or ()) - _LAYERS
-    if odd:
-        raise _unsupported(
-            folder,
-            f"layer_types holds {', '.join(sorted(odd))}, but only {', '.join(sorted(_LAYERS))} are supported",
-        )
+    for field, known in _LAYERS.items():
+        odd = set(getattr(config.get_text_config(), field, None) or ()) - known
+        if odd:
+            raise _unsupported(
+                folder,
+                f"{field} holds {', '.join(sorted(odd))}, but only {', '.join(sorted(known))} are supported",
+            )
     return config
 
 

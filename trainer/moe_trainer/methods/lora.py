@@ -111,15 +111,21 @@ class LoRA:
         model.requires_grad_(True)
 
 
-def _config(model: nn.Module, spec: LoRASpec) -> PeftConfig:
+def _config(model: CausalModel, spec: LoRASpec) -> PeftConfig:
     """Return the config for PEFT; raises JobError (InvalidConfig) for a target that the model does not have."""
     parts = _parts(model)
+    if not parts:
+        raise JobError(
+            "InvalidConfig",
+            "training.method is LoRA, which updates linear layers and in-layer experts, but the layers of the base have "
+            f"none: their weights are {_weights_in_layers(model)}. Set training.method to Full, or take another base.",
+        )
     asked = spec.targets or tuple(parts)
     lacking = [target for target in asked if target not in parts]
     if lacking:
         raise JobError(
             "InvalidConfig",
-            f"training.lora.targets has {lacking[0]}, but the base has no such part: its parts are {', '.join(parts)}.",
+            f"training.lora.targets has {lacking[0]}, but the base has no such part: its parts are {_parts_in_words(parts)}.",
         )
     names = {name for target in asked for name in parts[target]}
     return PeftConfig(
@@ -131,13 +137,14 @@ def _config(model: nn.Module, spec: LoRASpec) -> PeftConfig:
     )
 
 
-def _parts(model: nn.Module) -> dict[LoRATarget, set[str]]:
+def _parts(model: CausalModel) -> dict[LoRATarget, set[str]]:
     """Return the parts of a model that can be targets, each with PEFT's names for its layers or weights.
 
     In a mixture-of-experts model PEFT takes the name ``gate_proj`` for in-layer experts of an older layout. So
     other feed-forward layers are named by their parameter, ``gate_proj.weight``.
     """
     parts: dict[LoRATarget, set[str]] = {}
+    in_layers = {id(module) for module in model.blocks.modules()}
     mixture = any(stacked_weights(module) for module in model.modules())
     for name, module in model.named_modules():
         block, _, last = name.rpartition(".")
@@ -145,12 +152,27 @@ def _parts(model: nn.Module) -> dict[LoRATarget, set[str]]:
             place = block if isinstance(model.get_submodule(block), LoRAExperts) else name
             names = {peft_format.parameter_name(place, weight) for weight in stacked}
             parts.setdefault("InLayerExperts", set()).update(names)
-        elif isinstance(module, nn.Linear | LoRALinear) and "layers." in block and last not in _ROUTERS:
+        elif isinstance(module, nn.Linear | LoRALinear) and id(module) in in_layers and last not in _ROUTERS:
             if "att" in block.rpartition(".")[2]:
                 parts.setdefault("Attention", set()).add(last)
             else:
                 parts.setdefault("FeedForward", set()).add(f"{last}.weight" if mixture else last)
     return parts
+
+
+def _parts_in_words(parts: Mapping[LoRATarget, set[str]]) -> str:
+    names = "; ".join(f"{part}: {', '.join(sorted(names))}" for part, names in parts.items())
+    return f"{', '.join(parts)} ({names})"
+
+
+def _weights_in_layers(model: CausalModel) -> str:
+    """Return the names of the matrices in a model's layers, each with the class of its module."""
+    found = {
+        f"{name.rpartition('.')[2]} ({type(module).__name__})"
+        for name, module in model.blocks.named_modules()
+        if any(weight.dim() > 1 for weight in module.parameters(recurse=False))
+    }
+    return ", ".join(sorted(found)) or "vectors"
 
 
 def _add_updates(model: nn.Module, config: PeftConfig, *, keep: bool = False) -> None:

@@ -107,13 +107,24 @@ def corrupt(folder: Path, what: str) -> JobError:
     """Return the error for a folder that must not be loaded."""
     remedy = "Restore the folder from a backup, or make the revision again with a new runID."
     if folder.parent.name == IMPORTS:  # copied from outside, so no Job can make it again
-        remedy = (
-            "Restore the folder from a backup; if the checkpoint at base.path is at fault, correct it and write its new "
-            "digest into base.digest."
-        )
+        remedy = "Restore the folder from a backup, or remove it, and the next snapshot copies the checkpoint again."
     return JobError(
         "ArtefactCorrupt",
         f"{folder.name} in {folder.parent.name} cannot be used: {what}. Nothing was loaded. {remedy}",
+    )
+
+
+def unfit(folder: Path, what: str) -> JobError:
+    """Return the error for a folder with exactly the bytes of its manifest, which do not make up a model.
+
+    If the folder was copied from outside, that checkpoint is at fault.
+    """
+    if folder.parent.name != IMPORTS:
+        return corrupt(folder, what)
+    return JobError(
+        "BaseUnfit",
+        f"the checkpoint at base.path cannot be used: {what}. It was copied as it is there, so a backup has the same "
+        "fault: take another checkpoint, or correct this one and write its new digest into base.digest.",
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import chain
 
 import torch
 from torch import nn
@@ -21,6 +22,16 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+def undecayed(model: nn.Module) -> set[int]:
+    """Return the ids of the parameters that are not decayed: vectors, and the weights of embeddings and norms.
+
+    A norm may have a matrix, with a vector for each head. An output layer that is tied to the embedding is one.
+    """
+    whole = (m for m in model.modules() if isinstance(m, nn.Embedding) or type(m).__name__.endswith("Norm"))
+    vectors = (parameter for parameter in model.parameters() if parameter.dim() == 1)
+    return {id(parameter) for parameter in chain(vectors, *(m.parameters(recurse=False) for m in whole))}
+
+
 class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019); norms and embeddings are not decayed.
 
@@ -31,8 +42,9 @@ class AdamW:
 
     def __init__(self, model: nn.Module, spec: TrainingSpec) -> None:
         self._parameters = trained_parameters(model)
+        kept = undecayed(model)
         self._weight_decay = {
-            name: 0.0 if parameter.dim() == 1 or "embed_tokens" in name else spec.weight_decay
+            name: 0.0 if id(parameter) in kept else spec.weight_decay
             for name, parameter in self._parameters.items()
         }
         self.first_moments = {name: torch.zeros_like(local(p)) for name, p in self._parameters.items()}

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from moe_formats.context_length import longest
 from moe_formats.failure import JobError
 from moe_formats.format import Digest, canonical_json, digest_of
 from moe_formats.job_config import ArtefactRef, TrainJob
@@ -123,7 +124,8 @@ def layout_of(job: TrainJob, root: Path, processes: int) -> Layout:
         return Layout()
     config = _config(job, root)
     experts = next((config[name] for name in IN_LAYER_EXPERTS if name in config), None)
-    rows = rows_of(job.training.batch_tokens, _context(job.training, config.get("max_position_embeddings")))
+    found = longest(config)
+    rows = rows_of(job.training.batch_tokens, _context(job.training, None if found is None else found[1]))
     return lay_out(processes, job.expert_parallelism, in_layer_experts=experts, rows=rows)
 
 
@@ -145,7 +147,13 @@ def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Ru
         ends=ends,
     )
     parameters = sum(parameter.numel() for parameter in trained_parameters(model).values())
+    if not parameters:
+        raise JobError(
+            "InvalidConfig",
+            f"training.method is {training.method}, but it finds nothing to train in the base: take method Full.",
+        )
     start.take_part(processes)
+    _try_out(model, job.training, processes)
     first = _first_batches(batches, training, processes)
     METHODS[training.method].begin(model, first, start.weights, processes)
     start.close()
@@ -168,6 +176,15 @@ def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Ru
         best=_best_weights(model, job.training, validation, context),
         base_losses=base_losses,
     )
+
+
+def _try_out(model: CausalModel, training: TrainingSpec, processes: Processes) -> None:
+    """Raise JobError if a base of transformers turns out to be none that can be trained, evaluated and served."""
+    if not isinstance(model, Model):
+        from moe_trainer.hugging_face import decoder, trial  # transformers takes seconds to import
+
+        assert isinstance(model, decoder.Decoder)
+        trial.try_out(model, apart=not training.across_documents, processes=processes)
 
 
 def training_inputs(job: TrainJob) -> Digest:

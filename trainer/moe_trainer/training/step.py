@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from moe_trainer.moe.router import LogitsNotFinite
 from moe_trainer.parallel.spread import clip_gradients, sum_gradients
 from moe_trainer.streaming.batches import IGNORED, MicroBatch
+from moe_trainer.streaming.tokens import number_of
 from moe_trainer.training.not_finite import check_step, router_not_finite
 from moe_trainer.training.optimization import learning_rate
 from moe_trainer.training.run import Run
@@ -32,6 +33,8 @@ def take_step(run: Run) -> float | None:
     before any parameter is changed.
     """
     processes, parts = run.processes, run.batches.in_parts(run.step, run.mine, run.parts)
+    # A base may draw numbers in its passes, for dropout or noise in its routers: the same ones in every attempt.
+    torch.manual_seed(number_of(f"{run.job.seed} step {run.step} process {processes.rank}"))
     learnt = int(processes.sum(torch.stack([(part.targets_BT != IGNORED).sum() for part in parts]).sum()))
     run.model.zero_grad()
     try:

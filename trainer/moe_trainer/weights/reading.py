@@ -4,7 +4,8 @@
     read_rows(folder, stored, rows) -> Tensor      some rows of one tensor; no other byte is read
     load_tensors(path) -> {name: Tensor}           all tensors of one file
 
-Headers are checked before anything is read by them, so that a damaged folder gives an error that names the cause.
+Headers are checked before anything is read by them, so that a damaged folder gives an error that names the cause. The
+reason is BaseUnfit if the folder is a checkpoint that was copied from outside, and else ArtefactCorrupt.
 """
 
 import math
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from moe_trainer import limits, untrusted
-from moe_trainer.storage.manifest import corrupt
+from moe_trainer.storage.manifest import unfit
 from moe_trainer.untrusted import failing_as
 from moe_trainer.weights import safetensors_header
 from moe_trainer.weights.safetensors_header import HeaderError
@@ -35,6 +36,9 @@ DTYPES = {
     "BF16": torch.bfloat16,
     "I64": torch.int64,
     "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
     "BOOL": torch.bool,
 }
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -53,7 +57,7 @@ class Stored:
 def read_headers(folder: Path) -> dict[str, Stored]:
     """Return the tensors in the safetensors files of a folder, by name.
 
-    Raises JobError (ArtefactCorrupt) that names the file if there are no safetensors, one is truncated or has a
+    Raises JobError (ArtefactCorrupt or BaseUnfit) that names the file if there are no safetensors, one is truncated or has a
     wrong header, or the index and its shards do not fit together.
     """
     if not (folder / INDEX).exists():
@@ -65,25 +69,25 @@ def read_headers(folder: Path) -> dict[str, Stored]:
     for name in sorted(set(places.values())):
         for tensor, stored in read_header(folder, name).items():
             if places.get(tensor) != name:
-                raise corrupt(
+                raise unfit(
                     folder,
                     f"{name} holds {tensor}, which belongs in {places.get(tensor)} according to {INDEX}",
                 )
             found[tensor] = stored
         if len(found) > limits.TENSORS:
-            raise corrupt(folder, f"its files hold more than {limits.TENSORS:,} tensors, which is the limit")
+            raise unfit(folder, f"its files hold more than {limits.TENSORS:,} tensors, which is the limit")
     missing = sorted(places.keys() - found.keys())
     if missing:
-        raise corrupt(folder, f"{places[missing[0]]} lacks {missing[0]}, which {INDEX} says it holds")
+        raise unfit(folder, f"{places[missing[0]]} lacks {missing[0]}, which {INDEX} says it holds")
     return found
 
 
 def read_header(folder: Path, name: str) -> dict[str, Stored]:
-    """Return the tensors of one file of a folder; raises JobError (ArtefactCorrupt)."""
+    """Return the tensors of one file of a folder; raises JobError (ArtefactCorrupt or BaseUnfit)."""
     try:
         entries = safetensors_header.read(folder / name)
     except HeaderError as error:
-        raise corrupt(folder, str(error)) from None
+        raise unfit(folder, str(error)) from None
     return {
         tensor: Stored(DTYPES[entry.dtype], entry.shape, name, entry.start)
         for tensor, entry in entries.items()
@@ -93,7 +97,7 @@ def read_header(folder: Path, name: str) -> dict[str, Stored]:
 def read_rows(folder: Path, stored: Stored, rows: slice = slice(None)) -> Tensor:
     """Return some rows of a stored tensor, in the host's memory; all of them by default.
 
-    Raises JobError (ArtefactCorrupt) if the file is shorter than its header says.
+    Raises JobError (ArtefactCorrupt or BaseUnfit) if the file is shorter than its header says.
     """
     shape = list(stored.shape)
     first = 0
@@ -105,13 +109,13 @@ def read_rows(folder: Path, stored: Stored, rows: slice = slice(None)) -> Tensor
     with (folder / stored.file).open("rb") as file:
         file.seek(stored.start + first * math.prod(shape[1:]) * stored.dtype.itemsize)
         if file.readinto(into) != into.nbytes:
-            raise corrupt(folder, f"{stored.file} ends within a tensor")
+            raise unfit(folder, f"{stored.file} ends within a tensor")
     return tensor
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Return all tensors of one file; raises JobError (ArtefactCorrupt) if it is not a safetensors file."""
-    with failing_as(lambda what: corrupt(path.parent, f"{path.name}: {what}")):
+    """Return all tensors of one file; raises JobError (ArtefactCorrupt or BaseUnfit) if it is not a safetensors file."""
+    with failing_as(lambda what: unfit(path.parent, f"{path.name}: {what}")):
         return load_file(path)
 
 
@@ -121,20 +125,24 @@ def check(
     expected: Mapping[str, Tensor],
     config: str = "config.json",
 ) -> None:
-    """Raise JobError (ArtefactCorrupt) naming the tensors that are missing, unexpected or of the wrong shape.
+    """Raise JobError (ArtefactCorrupt or BaseUnfit) naming the tensors that are missing, unexpected or of the wrong shape.
 
     ``config`` is the file that determines which tensors there should be.
     """
     missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     if missing:
-        raise corrupt(folder, f"its {config} asks for {_some(missing)}, which its weights lack")
+        raise unfit(folder, f"its {config} asks for {_some(missing)}, which its weights lack")
     if extra:
-        raise corrupt(folder, f"its weights hold {_some(extra)}, for which its {config} has no place")
+        raise unfit(folder, f"its weights hold {_some(extra)}, for which its {config} has no place")
     for name, tensor in expected.items():
         if tuple(found[name].shape) != tuple(tensor.shape):
-            raise corrupt(
+            raise unfit(
                 folder,
                 f"{name} has shape {list(found[name].shape)}, not {list(tensor.shape)} of its {config}",
+            )
+        if tensor.is_floating_point() and not found[name].dtype.is_floating_point:
+            raise unfit(
+                folder, f"{name} holds {found[name].dtype}, as quantized weights do: convert them first"
             )
 
 
@@ -144,28 +152,28 @@ def _index(folder: Path) -> dict[str, str]:
         places = untrusted.parse(untrusted.read(folder / INDEX, limits.INDEX_BYTES))["weight_map"]
         items = {str(name): str(file) for name, file in places.items()}
     except untrusted.LimitExceeded as error:
-        raise corrupt(folder, f"{INDEX}: {error}") from None
+        raise unfit(folder, f"{INDEX}: {error}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise corrupt(folder, f"{INDEX} is not JSON with a weight_map of names to files") from None
+        raise unfit(folder, f"{INDEX} is not JSON with a weight_map of names to files") from None
     if len(items) > limits.TENSORS:
-        raise corrupt(folder, f"{INDEX} lists {len(items):,} tensors; the limit is {limits.TENSORS:,}")
+        raise unfit(folder, f"{INDEX} lists {len(items):,} tensors; the limit is {limits.TENSORS:,}")
     for file in set(items.values()):
         if "/" in file or not file.endswith(".safetensors"):
-            raise corrupt(folder, f"{INDEX} names {file!r:.100}, which is not a .safetensors file next to it")
+            raise unfit(folder, f"{INDEX} names {file!r:.100}, which is not a .safetensors file next to it")
         if not (folder / file).is_file():
-            raise corrupt(folder, f"{file} is missing, which {INDEX} names")
+            raise unfit(folder, f"{file} is missing, which {INDEX} names")
     return items
 
 
 def _no_weights(folder: Path) -> Exception:
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
     if pickles:
-        return corrupt(
+        return unfit(
             folder,
             f"its weights are pickled ({_some(pickles)}), which can run any code when they are read: convert them "
             f"to safetensors",
         )
-    return corrupt(folder, f"it has neither {WHOLE} nor {INDEX}")
+    return unfit(folder, f"it has neither {WHOLE} nor {INDEX}")
 
 
 def _some(names: list[str]) -> str:

@@ -29,7 +29,7 @@ Form = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 #: The order of types in a safetensors file, which is that of their alignment.
-_ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "BOOL")
+_ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "I16", "I8", "U8", "BOOL")
 
 
 @dataclass(frozen=True)
