@@ -107,6 +107,8 @@ class ObservedJob:
     progress: Progress | None = None
     #: Name of the Expert that it works for; empty for a Job of the pool itself.
     expert: str = ""
+    #: The Kueue queue that decides when it runs; empty if it has not been put into one.
+    queue: str = ""
     #: When the Job controller began to create pods for it; None while it is suspended.
     started: datetime | None = None
     #: When it was suspended last, if it had been started before.
@@ -250,6 +252,8 @@ class Plan:
     suspend: tuple[ObjectRef, ...] = ()
     #: Jobs with annotations to add.
     annotate: tuple[tuple[ObjectRef, Mapping[str, str]], ...] = ()
+    #: Jobs to put into a queue of Kueue, by a label with its name.
+    enqueue: tuple[tuple[ObjectRef, str], ...] = ()
     #: Deployments with their new number of replicas, which is written through /scale.
     scale: tuple[tuple[ObjectRef, int], ...] = ()
     delete: tuple[ObjectRef, ...] = ()

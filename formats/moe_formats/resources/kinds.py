@@ -75,7 +75,7 @@ EXPERT = Kind(
         Column("Targets", ".status.targets"),
         Column("Reason", ".status.reason"),
         Column("Base", ".spec.base.*", wide=True),
-        Column("Revision", ".status.currentRevision", wide=True),
+        Column("Revision", ".status.serving.target", wide=True),
         Column("Replicas", ".status.serving.readyReplicas", type="integer", wide=True),
         _MESSAGE,
         _AGE,

@@ -29,6 +29,9 @@ USE = f"{GROUP}/use"
 #: Annotation of a Job: the digest of the JobConfig that it was created with.
 CONFIG_DIGEST = f"{GROUP}/config-digest"
 
+#: Label with the Kueue queue of a Job. A Job gets it when the pool lets it start. Then Kueue starts it.
+QUEUE = "kueue.x-k8s.io/queue-name"
+
 #: Annotation of a Job: what took a pod of it away, as the operator saw it before the pod was gone.
 TAKEN = f"{GROUP}/taken"
 

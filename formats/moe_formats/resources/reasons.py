@@ -257,10 +257,15 @@ class Reason(StrEnum):
         "The path of a source, an evaluator or a base is empty, absolute, contains `..`, is a link that leads out of "
         "its store, or leads to something that is no regular file, such as a named pipe.",
     )
-    DATA_MISSING = "DataMissing", "No file matches the path of a source."
+    DATA_MISSING = (
+        "DataMissing",
+        "No file matches the path of a source. Put files there, or correct the path. The sources are read again by "
+        "themselves, at the latest after 15 minutes.",
+    )
     DATA_EMPTY = (
         "DataEmpty",
-        "The sources have no text, or too little, after filtering. The message says what is missing.",
+        "The sources have no text, or too little, after filtering. The message says what is missing. The sources of a snapshot "
+        "are read again by themselves, at the latest after 15 minutes.",
     )
     DATA_UNREADABLE = (
         "DataUnreadable",
@@ -331,6 +336,16 @@ class Reason(StrEnum):
     CHILD_EDITED = (
         "ChildEdited",
         "An object that the operator created was changed by somebody else. The operator has changed it back.",
+    )
+    REQUEST_REFUSED = (
+        "RequestRefused",
+        "The API server refuses what the operator has to do for this object: a quota is used up, an admission policy forbids "
+        "it, or the operator's role lacks a permission. The message has what it said. The operator tries it again.",
+    )
+    INVALID_OBJECT = (
+        "InvalidObject",
+        "The stored object is not valid: it was probably created with another version of the CRD. The message names the field. "
+        "Correct it.",
     )
     INTERNAL_ERROR = (
         "InternalError",

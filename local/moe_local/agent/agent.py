@@ -47,6 +47,8 @@ class Agent:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._services: dict[str, Service] = {}
         self._addresses = Addresses(config.pod_network)
+        #: Address that each pod holds until it has ended, by the pod's uid.
+        self._held: dict[str, str] = {}
         self._names_stale = asyncio.Event()
         self._stopped = asyncio.Event()
         self._capacity: dict[str, str] = {}
@@ -141,7 +143,11 @@ class Agent:
         for item in items:
             uid = item["metadata"]["uid"]
             record = read_record(self._folder / uid / "pod.json")
-            if record and uid not in self._workers and not self._addresses.claim(record["address"]):
+            if not record or uid in self._workers:
+                continue
+            if self._addresses.claim(record["address"]):
+                self._held[uid] = record["address"]
+            else:
                 log.warning("pod %s had address %s, which is not free", uid, record["address"])
 
     @property
@@ -163,24 +169,33 @@ class Agent:
         if worker:
             worker.update(pod)
         elif not self._stopped.is_set():
-            self._start_worker(pod)
+            worker = self._start_worker(pod)
+        if worker and pod.ended and not worker.holds_resources:
+            self._release(pod.uid)
 
-    def _start_worker(self, pod: Pod) -> None:
+    def _release(self, uid: str) -> None:
+        """Give back the address of a pod that has ended. Its object may stay for long, and still names the address."""
+        if address := self._held.pop(uid, ""):
+            self._addresses.give_back(address)
+
+    def _start_worker(self, pod: Pod) -> PodWorker:
         record = read_record(self._folder / pod.uid / "pod.json")
         refused = None if record or pod.ended else self._admit(pod)
         try:
             address = str(record["address"]) if record else self._addresses.take()
+            if not record:
+                self._held[pod.uid] = address
         except RuntimeError as error:
             address, refused = "", End(0, "OutOfpods", str(error), "Failed")
         worker = PodWorker(pod, address, self._context, refused)
         self._workers[pod.uid] = worker
         self._tasks[pod.uid] = asyncio.create_task(self._work_on(worker))
+        return worker
 
     async def _work_on(self, worker: PodWorker) -> None:
         await worker.run()
         del self._workers[worker.pod.uid], self._tasks[worker.pod.uid]
-        if worker.state.address:
-            self._addresses.give_back(worker.state.address)
+        self._release(worker.pod.uid)
         self._names_stale.set()
 
     def _admit(self, pod: Pod) -> End | None:

@@ -14,9 +14,6 @@ from moe_operator.builders.metadata import child_metadata
 from moe_operator.builders.pod import Workload, pod_spec
 from moe_operator.config import OperatorConfig
 
-#: Label with the Kueue queue of a Job. Kueue then starts the Job, and the operator never changes ``suspend``.
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
-
 #: Condition of pods that were evicted, preempted or lost with their node.
 _DISRUPTED = {"type": "DisruptionTarget", "status": "True"}
 
@@ -46,12 +43,11 @@ def job_manifest(
     ``deadline`` is the number of seconds that a pod may run. It is a field of the pods and not of the Job, because a Job's
     own deadline also counts the time in which no node has room for them.
     """
-    job_labels = {**labels, QUEUE_LABEL: config.queue} if config.queue else dict(labels)
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": child_metadata(
-            name=name, owner=owner, labels=job_labels, annotations={CONFIG_DIGEST: config_digest}
+            name=name, owner=owner, labels=labels, annotations={CONFIG_DIGEST: config_digest}
         ),
         "spec": {
             "suspend": True,

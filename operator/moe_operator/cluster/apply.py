@@ -13,14 +13,18 @@ statuses, deletions and events wait, since they were decided for a cluster in wh
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
+from moe_formats.resources import labels
 from moe_operator.cluster.api_client import ApiClient, ApiError
 from moe_operator.cluster.cache import Cache
 from moe_operator.cluster.events import EventSender
 from moe_operator.cluster.managed_fields import handed_to_apply
-from moe_operator.cluster.ownership import NameTaken, check_owner, check_same
-from moe_operator.cluster.resources import Resource, ref_of, resource_of
+from moe_operator.cluster.ownership import NameTaken, check_owner, check_same, is_orphan
+from moe_operator.cluster.resources import CLAIM, POD, WATCHED, Resource, label_of, ref_of, resource_of
 from moe_operator.state import Manifest, ObjectRef, Plan, StatusWrite
 from moe_operator.subset import is_as_desired, is_subset, replacement
+
+#: Largest number of left-over objects that a message lists.
+LISTED = 24
 
 
 class Outdated(Exception):
@@ -44,7 +48,9 @@ class Applier:
         """
         taken = await self._make(plan)
         for ref, annotations in plan.annotate:
-            await self._annotate(ref, annotations)
+            await self._mark(ref, annotations=annotations)
+        for ref, queue in plan.enqueue:
+            await self._mark(ref, labels={labels.QUEUE: queue})
         for ref, replicas in plan.scale:
             await self._set(ref, "replicas", replicas, subresource="scale")
         for ref in plan.resume:
@@ -71,8 +77,24 @@ class Applier:
             for manifest in plan.apply:
                 await self._apply(manifest)
         except NameTaken as error:
-            return error
+            return NameTaken(f"{error}. {self._left_over(manifest)}") if error.left_over else error
         return None
+
+    def _left_over(self, manifest: Manifest) -> str:
+        """Return the command that deletes all that may be left over like the object in the way of a manifest."""
+        metadata = manifest["metadata"]
+        pool, expert = label_of(manifest, labels.POOL), label_of(manifest, labels.EXPERT)
+        found = [
+            f"{resource.plural.removesuffix('s')}{'.' + resource.group if resource.group else ''}/{item['metadata']['name']}"
+            for resource in WATCHED
+            if resource not in (CLAIM, POD)
+            for item in self._cache.of_pool(resource.kind, metadata["namespace"], pool)
+            if is_orphan(item) and label_of(item, labels.EXPERT) == expert
+        ]
+        more = f", and {len(found) - LISTED} more after that" if len(found) > LISTED else ""
+        return (
+            f"If it is left over, delete all of it: `kubectl delete {' '.join(sorted(found)[:LISTED])}`{more}"
+        )
 
     async def _create(self, manifest: Manifest) -> None:
         """Create an object once. It is a success if it is there already, of the same owner and for the same inputs."""
@@ -143,9 +165,9 @@ class Applier:
         else:
             self._cache.put(answer)
 
-    async def _annotate(self, ref: ObjectRef, annotations: Mapping[str, str]) -> None:
-        """Add annotations to an object. Raises Outdated if it is gone or another."""
-        change = {"metadata": {"uid": ref.uid, "annotations": dict(annotations)}}
+    async def _mark(self, ref: ObjectRef, **marks: Mapping[str, str]) -> None:
+        """Add annotations or labels to an object. Raises Outdated if it is gone or another."""
+        change = {"metadata": {"uid": ref.uid, **marks}}
         request = self._api.merge(resource_of(ref.kind), ref, change)
         self._cache.put(await self._guarded(ref, request))
 

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from moe_formats.resources.conditions import ConditionType
 from moe_formats.resources.reasons import Reason
+from moe_operator.cluster.api_client import ApiError
 from moe_operator.cluster.ownership import NameTaken
 from moe_operator.cluster.resources import ref_of
 from moe_operator.state import Event, Manifest, Plan, StatusWrite
@@ -30,7 +31,7 @@ def error_status(about: Manifest, error: Exception, now: datetime) -> dict[str, 
     comes next cannot be made. The status is plain JSON, since the object may be one that cannot be parsed.
     """
     status: dict[str, Any] = dict(about.get("status") or {})
-    reason = Reason.NAME_TAKEN if isinstance(error, NameTaken) else Reason.INTERNAL_ERROR
+    reason = _reason(error)
     old = {item["type"]: item for item in status.get("conditions") or []}
     ready = reason is Reason.NAME_TAKEN and old.get(ConditionType.READY, {}).get("status") == "True"
     said = (
@@ -61,6 +62,15 @@ def error_status(about: Manifest, error: Exception, now: datetime) -> dict[str, 
     return {**status, "conditions": list(old.values()), "phase": phase, "reason": reason.value}
 
 
+def _reason(error: Exception) -> Reason:
+    if isinstance(error, NameTaken):
+        return Reason.NAME_TAKEN
+    if isinstance(error, ValidationError):
+        return Reason.INVALID_OBJECT
+    refused = isinstance(error, ApiError) and 400 <= error.status < 500
+    return Reason.REQUEST_REFUSED if refused else Reason.INTERNAL_ERROR
+
+
 def error_message(error: Exception) -> str:
     """Return what is wrong and what to do, without values that would change with every attempt."""
     if isinstance(error, ValidationError):
@@ -72,6 +82,11 @@ def error_message(error: Exception) -> str:
         )
     if isinstance(error, NameTaken):
         return str(error)
+    if _reason(error) is Reason.REQUEST_REFUSED:
+        return (
+            f"the API server refuses what the operator has to do for this object: {str(error)[:1000]}. Is it a quota, an "
+            "admission policy, or a permission that the operator lacks? It is tried again; other objects are not affected."
+        )
     return (
         f"{type(error).__name__}: {str(error)[:1000]}. This is tried again; other objects are not affected."
     )

@@ -60,6 +60,7 @@ def observed_job(job: Manifest, pods: JobPods, progress: Progress | None, *, exp
         doubt=pods.doubt,
         progress=progress,
         expert=expert,
+        queue=label_of(job, labels.QUEUE),
         started=_time(status.get("startTime")),
         interrupted=_time((_true_condition(status, "Suspended") or {}).get("lastTransitionTime")),
         turns=_turns(metadata, spec),

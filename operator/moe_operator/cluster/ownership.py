@@ -15,11 +15,21 @@ from moe_operator.subset import is_subset
 class NameTaken(Exception):
     """The name of an object to create is taken by an object of another owner or with other inputs."""
 
+    #: Whether that object may be left over from an owner that was deleted without what it owned.
+    left_over = False
+
+
+class LeftOver(NameTaken):
+    """The name is taken by an object that has our labels and no owner: anybody can have made it, or it is left over."""
+
+    left_over = True
+
 
 def check_owner(desired: Manifest, live: Manifest) -> None:
     """Raise NameTaken if the live object is not ours or is being deleted."""
     if not _is_ours(desired, live):
-        raise NameTaken(_in_the_way(desired, live))
+        error = LeftOver if _is_left_over(desired, live) else NameTaken
+        raise error(_in_the_way(desired, live))
     if "deletionTimestamp" in live["metadata"]:
         raise NameTaken(f"{_name(live)} is being deleted; it is created again when it is gone")
 
@@ -40,6 +50,17 @@ def _is_ours(desired: Manifest, live: Manifest) -> bool:
     return is_subset(desired["metadata"].get("labels") or {}, live["metadata"].get("labels") or {})
 
 
+def is_orphan(live: Manifest) -> bool:
+    """Return whether an object has our label and no controlling owner."""
+    return not controller_uid(live) and label_of(live, labels.MANAGED_BY) == labels.FIELD_MANAGER
+
+
+def _is_left_over(desired: Manifest, live: Manifest) -> bool:
+    """Return whether an object may be left over from an earlier owner of that name: it has the labels, and no owner."""
+    same = all(label_of(desired, name) == label_of(live, name) for name in (labels.POOL, labels.EXPERT))
+    return bool(controller_uid(desired)) and is_orphan(live) and same
+
+
 def _inputs(manifest: Manifest) -> tuple[str, str]:
     annotations = manifest["metadata"].get("annotations") or {}
     return annotations.get(labels.CONFIG_DIGEST, ""), (manifest.get("spec") or {}).get("inputsDigest", "")
@@ -49,8 +70,11 @@ def _in_the_way(desired: Manifest, live: Manifest) -> str:
     """Say which object is in the way, whose it is, and what to do."""
     owner = controller_of(desired)
     wanted = f"{owner.kind} {owner.name}" if owner else f"ExpertPool {label_of(desired, labels.POOL)}"
+    whose = "or for another owner"
+    if owner is not None and _is_left_over(desired, live):
+        whose = f"or is left over from an earlier {wanted} that was deleted with --cascade=orphan"
     return (
-        f"{_name(live)} already exists and was created by somebody else or for another owner: {_whose(desired, live)}. "
+        f"{_name(live)} already exists and was created by somebody else {whose}: {_whose(desired, live)}. "
         f"{wanted} needs the name, and nothing was changed in the object that has it. Delete that object, or create it "
         f"under another name: {wanted} goes on by itself then. Or delete {wanted} and create it under another name"
     )

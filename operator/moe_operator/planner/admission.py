@@ -1,4 +1,4 @@
-"""Decides which suspended Jobs of a pool start now. If a Kueue queue is configured, Kueue decides instead.
+"""Decides which suspended Jobs of a pool start now. With a queue of Kueue, they enter the queue instead, which starts them.
 
 snapshots           One at a time, since all append to one registry of held-out documents. Domains come before the
                     bases that they branch from. Mixtures come last, once the first snapshots of the domains are taken.
@@ -13,7 +13,7 @@ each further turn.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from moe_formats.resources.expert import Expert
@@ -35,23 +35,34 @@ class Admission:
     wait: float | None = None
 
 
-def admit(state: PoolState, *, now: datetime) -> Admission:
-    """Return the Jobs that may start; none while the pool is paused."""
+def admit(state: PoolState, *, now: datetime, queue: str = "") -> Admission:
+    """Return the Jobs that may start; none while the pool is paused.
+
+    With a ``queue`` of Kueue, a Job counts as started once it is in the queue. How many Jobs train at the same time is then
+    for Kueue to decide, and so is which Job gives way to another.
+    """
     if state.pool.spec.paused:
         return Admission()
-    unfinished = [job for job in state.jobs if job.state in ("Suspended", "Running")]
+    unfinished = [_handed_over(job) for job in state.jobs if job.state in ("Suspended", "Running")]
     jobs = [job for job in unfinished if not job.deleting]
     snapshots = _admit_snapshot(state, [job for job in unfinished if job.role is Role.SNAPSHOT], now=now)
     if state.claim_phase != "Bound":
         return snapshots if state.claim_phase == "Pending" else Admission()
-    others = _admit_training(jobs, state)
+    others = _admit_training(jobs, state, unlimited=bool(queue))
     small = tuple(
         job
         for job in jobs
         if (job.role is Role.DISTILL and job.suspended)
         or (job.role is Role.GRADE and _may_start(job, state.experts))
     )
-    return Admission(snapshots.start + others + small, snapshots.yield_turn, snapshots.wait)
+    return Admission(
+        snapshots.start + others + small, snapshots.yield_turn if not queue else (), snapshots.wait
+    )
+
+
+def _handed_over(job: ObservedJob) -> ObservedJob:
+    """Return a Job as the pool's order sees it: one that is in a queue was started, though Kueue may hold it back."""
+    return replace(job, suspended=False) if job.queue else job
 
 
 def _admit_snapshot(state: PoolState, jobs: Sequence[ObservedJob], *, now: datetime) -> Admission:
@@ -129,13 +140,17 @@ def _turn_is_over(job: ObservedJob, now: datetime) -> bool:
     return started is not None and stuck_job(job, now) is not None and now >= started + SNAPSHOT_TURN
 
 
-def _admit_training(jobs: Sequence[ObservedJob], state: PoolState) -> tuple[ObservedJob, ...]:
+def _admit_training(
+    jobs: Sequence[ObservedJob], state: PoolState, *, unlimited: bool
+) -> tuple[ObservedJob, ...]:
     heavy = [job for job in jobs if job.role in (Role.TRAIN, Role.EVALUATE)]
     room = state.pool.spec.budget.training_jobs - sum(not job.suspended for job in heavy)
     queue = sorted(
         (job for job in heavy if _may_start(job, state.experts)),
         key=lambda job: (job.role is Role.TRAIN, job.created, job.name),
     )
+    if unlimited:
+        return tuple(queue)
     first_gang = next((job for job in queue if job.width > 1), None)
     gang_runs = any(job.width > 1 and not job.suspended for job in heavy)
     fitting = [job for job in queue if job.width == 1 or (job is first_gang and not gang_runs)]

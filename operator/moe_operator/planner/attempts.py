@@ -26,6 +26,9 @@ DEFAULT_LIMIT = 4
 #: Number of characters that are quoted from the last output of a container.
 QUOTED = 500
 
+#: Reasons of a snapshot whose sources may still be filled: they are read again by themselves, ever more rarely.
+AWAITED = frozenset({Reason.DATA_MISSING, Reason.DATA_EMPTY})
+
 #: Reason of a Job's Failed condition if its pod failure policy failed it. Unless a pod was taken away (disruption.py), that
 #: is for EXIT_INPUT_ERROR.
 POD_FAILURE_POLICY = "PodFailurePolicy"
@@ -117,8 +120,8 @@ def incident_of(job: ObservedJob) -> Incident:
         return Incident(
             reason,
             _printable(job.headline.message),
-            final=not job.headline.retryable,
-            counts=reason not in (Reason.DISK_FULL, Reason.GRADER_FAILED),
+            final=not job.headline.retryable and not awaits_data(job),
+            counts=reason not in (Reason.DISK_FULL, Reason.GRADER_FAILED) and not awaits_data(job),
         )
     ending = last_words(job)
     if job.state == "Succeeded":
@@ -129,6 +132,12 @@ def incident_of(job: ObservedJob) -> Incident:
         return Incident(Reason.GRADER_FAILED, failure, counts=False)
     final = code == EXIT_INPUT_ERROR or by_rule
     return Incident(Reason.JOB_FAILED, f"{job.name} failed{ending}", final=final)
+
+
+def awaits_data(job: ObservedJob) -> bool:
+    """Return whether a snapshot ended because its sources had no text."""
+    empty = isinstance(job.headline, Failure) and job.headline.reason in AWAITED
+    return empty and job.role is Role.SNAPSHOT
 
 
 def last_words(job: ObservedJob) -> str:

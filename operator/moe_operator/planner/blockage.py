@@ -42,6 +42,13 @@ def runs(pods: Sequence[ObservedPod]) -> bool:
     return any(pod.ready or (pod.phase == "Running" and pod.waiting is None) for pod in _living(pods))
 
 
+def waits_for_queue(job: ObservedJob) -> str:
+    """Return, as the end of a sentence, that a Job waits for its queue of Kueue, and where to look."""
+    return (
+        f"waits for queue {job.queue}: `kubectl describe workload` of Job {job.name} says what it waits for"
+    )
+
+
 def stuck_job(job: ObservedJob, now: datetime) -> Why | None:
     """Return why no pod of a Job that was started runs; None if one does or has ended, or if it may still be starting."""
     if job.state != "Running":

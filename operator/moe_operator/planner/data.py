@@ -22,11 +22,11 @@ from moe_formats.resources.expert_status import SnapshotStatus
 from moe_formats.resources.reasons import Reason
 from moe_operator.builders.snapshot_job import build_snapshot_job
 from moe_operator.config import OperatorConfig, Profile
-from moe_operator.planner.attempts import Work, assess
-from moe_operator.planner.blockage import STUCK, next_look, runs, stuck_job
+from moe_operator.planner.attempts import AWAITED, Work, assess
+from moe_operator.planner.blockage import STUCK, next_look, runs, stuck_job, waits_for_queue
 from moe_operator.planner.job_configs import object_stores, snapshot_job, source_mounts
 from moe_operator.planner.names import is_attempt, snapshot_job_name
-from moe_operator.planner.times import LOOK_AGAIN
+from moe_operator.planner.times import LAST_RETRY, LOOK_AGAIN
 from moe_operator.state import ExpertState, Manifest, ObservedJob, Role
 
 #: Seconds between two readings of the sources.
@@ -117,7 +117,7 @@ def decide_data(state: ExpertState, asked: Request, *, busy: bool, now: datetime
     if work.state == "Wanted" and _reads_for_another(state, jobs):
         work = replace(work, state="Ending", wait=LOOK_AGAIN)
     return DataDecision(
-        _pending(expert, work, now),
+        _pending(state, work, now),
         held,
         answers=same_question,
         wait=work.wait if work.wait is not None else _next_look(work, now),
@@ -228,14 +228,33 @@ def _taken(expert: Expert, snapshot: SnapshotStatus) -> Condition:
     return _say(expert, True, Reason.SNAPSHOT_TAKEN, message)
 
 
-def _pending(expert: Expert, work: Work, now: datetime) -> Condition:
+def _pending(state: ExpertState, work: Work, now: datetime) -> Condition:
+    expert = state.expert
+    before = find_condition(expert.status.conditions, ConditionType.DATA_READY)
+    if state.pool is None:
+        return _say(
+            expert,
+            False,
+            Reason.WAITING_FOR_POOL,
+            f"pool {expert.spec.pool} does not exist, so no snapshot is taken",
+        )
+    if work.incident is not None and work.incident.reason in AWAITED:
+        message = (
+            f"{work.incident.message.rstrip(' .')}. The sources are read again by themselves, at the latest every "
+            f"{LAST_RETRY.total_seconds() / 60:.0f} minutes; a new spec.runID reads them at once"
+        )
+        return _say(expert, False, work.incident.reason, message)
+    if before is not None and before.reason in AWAITED and _same_spec(expert, before) and work.number > 1:
+        # Another attempt is under way. Until it finds text, nothing has changed.
+        return _say(expert, False, Reason(before.reason), before.message)
     if work.state == "Failed" and work.incident is not None:
-        message = f"{work.incident.message.rstrip('.')}. Correct the data or the spec, then change spec.runID to read it again"
+        message = f"{work.incident.message.rstrip(' .')}. Correct the data or the spec, then change spec.runID to read it again"
         return _say(expert, False, work.incident.reason, message)
     if work.incident is not None:
         return _say(expert, False, Reason.RETRYING, f"{work.incident.message}; attempt {work.number} follows")
-    before = find_condition(expert.status.conditions, ConditionType.DATA_READY)
     stuck_before = before if before is not None and before.reason in STUCK else None
+    if work.job is not None and work.job.suspended and work.job.queue:
+        return _say(expert, False, Reason.WAITING_FOR_DATA, f"the snapshot {waits_for_queue(work.job)}")
     if work.job is None or work.job.suspended:
         if stuck_before is not None:
             # This Job had its turn and could not start. It keeps saying so, so that others no longer wait for it.
@@ -253,6 +272,10 @@ def _pending(expert: Expert, work: Work, now: datetime) -> Condition:
             return _say(expert, False, Reason(stuck_before.reason), stuck_before.message)
         return _say(expert, False, Reason.STARTING, f"the pod of {work.job.name} is starting")
     return _say(expert, False, Reason.SNAPSHOT_RUNNING, f"{work.job.name} is reading the sources")
+
+
+def _same_spec(expert: Expert, before: Condition) -> bool:
+    return before.observed_generation == expert.metadata.generation
 
 
 def _say(expert: Expert, status: bool, reason: Reason, message: str) -> Condition:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from moe_formats.resources.conditions import Condition, ConditionType
 from moe_formats.resources.expert_status import Scores, TargetStatus
 from moe_formats.resources.reasons import Reason
-from moe_operator.planner.attempts import Work, known_reason
-from moe_operator.planner.blockage import runs, stuck_job
+from moe_operator.planner.attempts import AWAITED, Work, known_reason
+from moe_operator.planner.blockage import runs, stuck_job, waits_for_queue
 from moe_operator.planner.conditions import Says, Why, evaluated, kstatus, promoted, say, trained
 from moe_operator.planner.decisions import Decisions, Making
 from moe_operator.planner.targets import targets_condition
@@ -61,7 +61,7 @@ def stalled(decided: Decisions) -> Why | None:
     if decided.mistake is not None:
         return Why(decided.mistake.reason, decided.mistake.message)
     work = decided.data.work
-    if work is not None and work.state == "Failed":
+    if work is not None and (work.state == "Failed" or decided.data.condition.reason in AWAITED):
         return _of(decided.data.condition)
     verdict = decided.verdict
     if verdict is None or verdict.outcome == "Promoted":
@@ -149,6 +149,8 @@ def _attempt(decided: Decisions, reason: Reason, words: str) -> Why:
             return Why(Reason.PAUSED, f"{words}: paused")
         return Why(reason, words)
     job = work.job
+    if job is not None and job.suspended and job.queue:
+        return Why(reason, f"{words}: it {waits_for_queue(job)}")
     if job is not None and job.suspended:
         return Why(reason, f"{words}: queued for a place in the pool's budget")
     if job is not None and job.doubt is not None:

@@ -10,6 +10,9 @@ from moe_operator.planner.decisions import Decisions
 from moe_operator.planner.expert_conditions import expert_conditions, stalled, under_way
 from moe_operator.planner.targets import judge_targets, score_summary, targets_summary
 
+#: Text of the PROGRESS column while a training that ran before waits for its queue.
+QUEUED = "queued"
+
 
 def expert_status(decided: Decisions) -> ExpertStatus:
     """Return the whole new status of the Expert."""
@@ -89,7 +92,11 @@ def _training(decided: Decisions) -> TrainingStatus | None:
         if before is None or before.attempt != done.attempt:
             return done
         return before.model_copy(update={"summary": "100%", "eta": "", "step": steps, "max_steps": steps})
-    progress = making.work.job.progress if making.work is not None and making.work.job is not None else None
+    job = making.work.job if making.work is not None else None
+    if job is not None and job.suspended and before is not None and before.attempt == making.status.attempts:
+        # It ran before and was evicted: nothing moves until it runs again.
+        return before.model_copy(update={"summary": QUEUED, "eta": ""})
+    progress = job.progress if job is not None else None
     return training_status(progress, attempt=making.status.attempts, before=before)
 
 
@@ -111,7 +118,7 @@ def training_status(
     """
     if progress is None:
         # 100 % is left from the revision before.
-        same = before is not None and before.attempt == attempt and before.summary != "100%"
+        same = before is not None and before.attempt == attempt and before.summary not in ("100%", QUEUED)
         return before if same else TrainingStatus(attempt=attempt)
     summary, eta = percent(progress.step, progress.max_steps), eta_text(progress.eta_seconds)
     if before is not None and (before.attempt, before.summary, before.eta) == (attempt, summary, eta):

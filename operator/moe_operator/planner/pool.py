@@ -39,8 +39,9 @@ def plan_pool(state: PoolState, config: OperatorConfig, now: datetime) -> Plan:
     withdrawn = withdrawn_jobs(state, config)
     others = replace(state, jobs=tuple(job for job in state.jobs if job not in withdrawn))
     # No Job starts before the pool's claim is seen: until then, somebody else may still create one of that name.
-    waits = bool(config.queue) or state.claim_phase is None
-    admission = Admission() if waits else admit(others, now=now)
+    waits = state.claim_phase is None
+    admission = Admission() if waits else admit(others, now=now, queue=config.queue)
+    started = tuple(job_ref(job, namespace) for job in admission.start)
     distillation = plan_distillation(state, config, now)
     policy = plan_policy(state, distillation.table)
     fixes = _children(state, policy, config)
@@ -61,7 +62,8 @@ def plan_pool(state: PoolState, config: OperatorConfig, now: datetime) -> Plan:
         if _may_run(state)
         else (),
         annotate=tuple((job_ref(job, namespace), text) for job, text in notes(state.jobs)),
-        resume=tuple(job_ref(job, namespace) for job in admission.start),
+        resume=started if not config.queue else (),
+        enqueue=tuple((ref, config.queue) for ref in started) if config.queue else (),
         suspend=tuple(job_ref(job, namespace) for job in admission.yield_turn),
         delete=tuple(dict.fromkeys(deleted)),
         statuses=statuses,

@@ -229,7 +229,8 @@ def _bounded(candidate: Candidate, clause: str, decision: Decision, limit: float
     if decision.upper <= limit:
         return None
     rule = f"at most {limit:+.4f} ({'-' if limit < 0 else '+'}delta)"
-    return _refused(candidate, clause, f"{_numbers(decision)}; the bound must be {rule}")
+    which = "the newest window is the anchor; " if clause == "window" and decision.role == "anchor" else ""
+    return _refused(candidate, clause, f"{which}{_numbers(decision)}; the bound must be {rule}")
 
 
 def _decision(evidence: Evidence, role: str) -> Decision | None:

@@ -1,16 +1,18 @@
 """Decides which Jobs are deleted: those whose result is recorded in a status and that nothing waits for any more.
 
 The newest finished Jobs stay, for their logs. Failed attempts stay until their work is done or given up, because they
-are counted. Grade Jobs are tried as often as it takes and not counted, so only the newest of them stay.
+are counted. Grade Jobs, and snapshots whose sources are empty, are tried as often as it takes and not counted, so only the
+newest of them stay.
 """
 
+from moe_operator.planner.attempts import awaits_data
 from moe_operator.planner.data import DataDecision, jobs_of_request
 from moe_operator.planner.decisions import Decisions
 from moe_operator.planner.names import revision_of
 from moe_operator.state import ExpertState, ObjectRef, ObservedJob, Role
 
-#: Number of grade Jobs that stay: enough for the wait between attempts to grow to the longest.
-KEPT_GRADINGS = 6
+#: Number of Jobs that stay of those that are tried without limit: enough for the wait between attempts to grow to the longest.
+KEPT_ATTEMPTS = 8
 
 
 def superfluous_jobs(decided: Decisions) -> tuple[ObjectRef, ...]:
@@ -36,7 +38,7 @@ def job_ref(job: ObservedJob, namespace: str) -> ObjectRef:
 
 def _old_gradings(state: ExpertState, subject: str | None) -> list[ObservedJob]:
     own = [job for job in state.jobs if job.role is Role.GRADE and revision_of(job.name) == subject]
-    return sorted(own, key=lambda job: job.created)[:-KEPT_GRADINGS]
+    return sorted(own, key=lambda job: job.created)[:-KEPT_ATTEMPTS]
 
 
 def _old_snapshots(state: ExpertState, data: DataDecision) -> list[ObservedJob]:
@@ -45,5 +47,7 @@ def _old_snapshots(state: ExpertState, data: DataDecision) -> list[ObservedJob]:
     if data.snapshot is not None:
         kept.add(data.snapshot.job)
     if data.request is not None:
-        kept |= {job.name for job in jobs_of_request(state.jobs, state.expert, data.request)}
+        attempts = jobs_of_request(state.jobs, state.expert, data.request)
+        tried = [job for job in attempts if awaits_data(job)]
+        kept |= {job.name for job in attempts if job not in tried[:-KEPT_ATTEMPTS]}
     return [job for job in state.jobs if job.role is Role.SNAPSHOT and job.name not in kept]

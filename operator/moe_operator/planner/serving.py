@@ -260,7 +260,8 @@ def _condition(state: ExpertState, target: ExpertRevision | None, now: datetime)
     if state.pool is not None and state.pool.spec.gateway.replicas and _routed(state) != name:
         words = f"{name} is ready, but not every gateway sends requests to it yet"
         return _say(expert, False, Reason.WAITING_FOR_GATEWAY, words)
-    return _say(expert, True, Reason.ROLLED_OUT, f"{name} answers on {server.ready_replicas} servers")
+    servers = f"{server.ready_replicas} {'server' if server.ready_replicas == 1 else 'servers'}"
+    return _say(expert, True, Reason.ROLLED_OUT, f"{name} answers on {servers}")
 
 
 def _routed(state: ExpertState) -> str | None:

@@ -3,6 +3,7 @@ import asyncio
 import aiohttp
 import pytest
 
+from moe_operator.cluster.api_client import ApiError
 from moe_operator.cluster.apply import Applier
 from moe_operator.cluster.gather import Answers, gather_expert
 from moe_operator.cluster.lease import LeaseLost
@@ -192,3 +193,15 @@ async def test_a_key_that_failed_frees_its_lane(machine):
     assert machine.queue.failures(E) >= 2, (
         "it was handed out again, which a lane in use would not have allowed"
     )
+
+
+async def test_what_the_api_server_refuses_is_no_internal_error(machine):
+    def plan(state):
+        raise ApiError(403, "Forbidden", "exceeded quota: jobs, requested: count/jobs.batch=1")
+
+    machine.plan = plan
+    for _ in range(SHOWN_AFTER):
+        await machine.step(E)
+    condition = stalled(machine.status())
+    assert (condition["status"], condition["reason"]) == ("True", "RequestRefused")
+    assert "exceeded quota: jobs" in condition["message"]

@@ -223,3 +223,35 @@ def test_a_pool_that_is_created_again_finds_its_claim() -> None:
     world.settle()
     assert world.get("PersistentVolumeClaim", f"{POOL}-store") == claim
     assert world.status("general").phase == "Serving"
+
+
+def orphan(world: World, kind: str, name: str) -> None:
+    """Delete an object as `kubectl delete --cascade=orphan` does: what it owned stays, without an owner."""
+    uid = world.get(kind, name)["metadata"]["uid"]
+    for key, item in list(world.server.objects.items()):
+        if any(owner["uid"] == uid for owner in item["metadata"].get("ownerReferences") or []):
+            world.server.merge(key, {"metadata": {"ownerReferences": None}})
+    world.delete(kind, name)
+
+
+@pytest.mark.parametrize("owner", ["general", POOL])
+def test_what_an_orphaning_deletion_left_over_is_listed_all_at_once(owner: str) -> None:
+    world = begun()
+    world.settle()
+    kind = "ExpertPool" if owner == POOL else "Expert"
+    orphan(world, kind, owner)
+    begin = world.pool if owner == POOL else lambda: world.expert(owner)
+    begin()
+    message = taken(world, owner)
+    assert f"left over from an earlier {kind} {owner} that was deleted with --cascade=orphan" in message
+    command = message[message.index("`kubectl delete") :].split("`")[1]
+    _, _, *listed = command.split()
+    for item in listed:
+        called, _, name = item.partition("/")
+        kinds = {found.lower(): found for found, _, _ in world.server.objects}
+        world.delete(kinds[called.partition(".")[0]], name)
+    world.settle()
+    world.run(until=world.now + timedelta(minutes=1))
+    world.settle()
+    assert world.status("general").phase == "Serving"
+    assert world.pool_status().phase == "Ready"

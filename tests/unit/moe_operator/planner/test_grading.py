@@ -9,7 +9,7 @@ from world.manifests import job_config
 
 from moe_formats.job_config import EvaluateJob, GradeJob
 from moe_operator.config import Grader
-from moe_operator.planner.retention import KEPT_GRADINGS
+from moe_operator.planner.retention import KEPT_ATTEMPTS
 
 PROGRAMS = {
     "name": "programs",
@@ -79,7 +79,7 @@ def test_a_grader_that_fails_is_named_and_tried_again_and_decides_nothing() -> N
     assert "grader pytest ended with exit code 3: last words" in message
     assert "chart's values" in message
     assert world.condition("code", "Stalled")[0] == "False"
-    assert len(jobs(world, "code-1-g")) <= KEPT_GRADINGS + 1
+    assert len(jobs(world, "code-1-g")) <= KEPT_ATTEMPTS + 1
     world.trainer.fate.clear()
     world.now += timedelta(minutes=10)
     world.settle()

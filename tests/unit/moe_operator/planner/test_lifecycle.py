@@ -9,6 +9,7 @@ from world.manifests import is_finished
 
 from moe_formats.job_report import Failure
 from moe_formats.resources import labels
+from moe_formats.resources.kinds import EXPERT
 from moe_formats.resources.reasons import Reason
 from moe_operator.state import Manifest
 
@@ -175,7 +176,10 @@ def test_a_pin_serves_an_older_revision_and_removing_it_the_newest_again(served:
     served.settle()
     served.change("code", revision="code-1")
     served.settle()
-    assert served.status("code").serving.revision == "code-1"
+    assert served.status("code").serving.revision == served.status("code").serving.target == "code-1"
+    (column,) = (column for column in EXPERT.columns if column.name == "Revision")
+    assert column.path == ".status.serving.target"
+    assert served.condition("code", "Serving")[2] == "code-1 answers on 1 server"
     assert served.status("code").current_revision == "code-2"
     assert served.condition("code", "Promoted")[1] == "Pinned"
     served.change("code", revision=None)
@@ -382,10 +386,37 @@ def test_missing_data_stalls_with_the_trainers_words_and_blocks_no_base() -> Non
     world.expert("code")
     world.expert("general")
     name = next(iter(world.plan("Expert", "code").create))["metadata"]["name"]
-    world.trainer.fate[name] = Failure(reason="DataMissing", message="no file matches code/*.txt")
-    world.settle()
+    missing = Failure(reason="DataMissing", message="no file matches code/*.txt")
+    world.trainer.fate.update({name: missing, **{f"{name}-r{attempt}": missing for attempt in range(2, 20)}})
+    world.run(until=world.now + timedelta(minutes=10))
     assert world.status("code").reason == "DataMissing"
     assert "no file matches code/*.txt" in world.condition("code", "Stalled")[2]
+    assert world.status("general").phase == "Serving"
+
+
+def test_data_that_come_late_are_read_by_themselves() -> None:
+    world = World()
+    world.pool()
+    world.expert("general")
+    first = next(iter(world.plan("Expert", "general").create))["metadata"]["name"]
+    missing = Failure(reason="DataMissing", message="no file matches general/*.txt. Put files there.")
+    names = [first, *(f"{first}-r{attempt}" for attempt in range(2, 40))]
+    world.trainer.fate.update(dict.fromkeys(names, missing))
+    world.run(until=world.now + timedelta(hours=2))
+    status, reason, message = world.condition("general", "Stalled")
+    assert (status, reason) == ("True", "DataMissing")
+    assert (
+        "no file matches general/*.txt. Put files there. The sources are read again by themselves" in message
+    )
+    assert len(world.all("Job", role="snapshot")) <= 9, "old attempts do not pile up"
+    before = world.writes
+    world.run(until=world.now + timedelta(hours=1))
+    assert world.writes - before <= 4 * 5, (
+        "one attempt in a quarter of an hour, and no status that goes to and fro"
+    )
+    world.trainer.fate.clear()
+    world.run(until=world.now + timedelta(minutes=20))
+    world.settle()
     assert world.status("general").phase == "Serving"
 
 
@@ -592,6 +623,10 @@ def test_an_expert_without_its_pool_waits_and_says_so() -> None:
     world = World()
     world.expert("general")
     world.settle()
+    assert world.condition("general", "DataReady")[1:] == (
+        "WaitingForPool",
+        f"pool {POOL} does not exist, so no snapshot is taken",
+    )
     assert world.condition("general", "Stalled")[:2] == ("True", "WaitingForPool")
     assert POOL in world.condition("general", "Stalled")[2]
     world.pool()

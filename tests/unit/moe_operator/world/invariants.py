@@ -21,7 +21,7 @@ def check_need(plan: Plan, server: ApiServer) -> None:
         *plan.resume,
         *plan.suspend,
         *plan.delete,
-        *(ref for ref, _ in (*plan.scale, *plan.annotate)),
+        *(ref for ref, _ in (*plan.scale, *plan.annotate, *plan.enqueue)),
     ):
         if not ref.uid:
             raise Broken(f"{ref.kind} {ref.name} is to be changed or deleted whichever object it is")
