@@ -16,7 +16,7 @@ from moe_local.cluster import LocalCluster
 from moe_operator.builders.pod import METRICS_PORT
 from moe_operator.cluster.metrics import Metrics
 from moe_operator.cluster.resources import EVENT, WATCHED
-from moe_operator.config import Deadlines, OperatorConfig
+from moe_operator.config import Deadlines, Gateways, OperatorConfig
 from moe_operator.generate.values import Values
 
 CHART = Path(__file__).parents[2] / "charts" / "moe-operator"
@@ -83,6 +83,16 @@ def test_every_value_of_the_operator_reaches_it(render: Render) -> None:
     assert config.images.gateway == "moe-operator/gateway:9"
 
 
+def test_gateways_are_those_of_the_values_and_by_default_those_of_the_operator(render: Render) -> None:
+    assert config_of(render()).gateways == Gateways()
+    values = {
+        "keysFrom": {"secret": "gateway-keys"},
+        "limits": {"maxTokens": 99},
+        "allowedOrigins": ["http://a:3000"],
+    }
+    assert config_of(render({"gateways": values})).gateways == Gateways.model_validate(values)
+
+
 def test_deadlines_are_those_of_the_values_and_by_default_those_of_the_operator(render: Render) -> None:
     assert config_of(render()).deadline_seconds == Deadlines()
     config = config_of(render({"deadlineSeconds": {"train": 7_776_000}}))
@@ -114,6 +124,9 @@ def test_a_changed_configuration_starts_the_operator_again(render: Render) -> No
         ({"deadlineSeconds": {"train": 0}}, "train"),
         ({"deadlineSeconds": {"training": 60}}, "training"),
         ({"networkPolicy": {"dnsPorts": [0]}}, "dnsPorts"),
+        ({"gateways": {"keysFrom": {"secret": "database"}}}, "secret"),
+        ({"gateways": {"limits": {"maxToken": 5}}}, "maxToken"),
+        ({"gateways": {"allowedOrigins": ["*.example.org"]}}, "allowedOrigins"),
         ({"images": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
         ({"stores": {"lake": {}}}, "lake"),
         ({"graders": {"pytest": {"command": ["grade"]}}}, "pytest"),
