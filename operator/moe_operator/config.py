@@ -9,7 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
-from moe_formats.resources.expert_pool import ExpertPool, GatewayLimits, KeysFrom
+from moe_formats.resources.expert_pool import SECRET_OF_KEYS, ExpertPool, GatewayLimits, KeysFrom
 from moe_formats.routing_policy import Limits, Origin
 
 
@@ -128,9 +128,11 @@ class Deadlines(ConfigModel):
 
 
 class KeysFromDefault(KeysFrom):
-    """The Secret with the API keys of clients, in the namespace of each pool that names none itself."""
+    """The Secret with the API keys of clients, in the namespace of each pool that names none itself. Empty: none."""
 
     model_config = ConfigDict(extra="forbid")
+
+    secret: str = Field(default="", pattern=rf"^$|{SECRET_OF_KEYS}")
 
 
 class LimitDefaults(GatewayLimits):
@@ -142,13 +144,13 @@ class LimitDefaults(GatewayLimits):
 class Gateways(ConfigModel):
     """What holds for the gateway of each pool that does not say otherwise in ``spec.gateway``."""
 
-    keys_from: KeysFromDefault | None = None
+    keys_from: KeysFromDefault = Field(default_factory=KeysFromDefault)
     limits: LimitDefaults = Field(default_factory=LimitDefaults)
     allowed_origins: tuple[Origin, ...] = Field(default=(), max_length=32)
 
     def keys_of(self, pool: ExpertPool) -> KeysFrom | None:
         """Return the Secret with a pool's API keys; None: it has none."""
-        return pool.spec.gateway.keys_from or self.keys_from
+        return pool.spec.gateway.keys_from or (self.keys_from if self.keys_from.secret else None)
 
     def limits_of(self, pool: ExpertPool) -> Limits:
         """Return a pool's limits: its own, or else the defaults here, or else those of the routing policy."""

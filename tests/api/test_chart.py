@@ -12,11 +12,12 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from moe_formats.routing_policy import Limits
 from moe_local.cluster import LocalCluster
 from moe_operator.builders.pod import METRICS_PORT
 from moe_operator.cluster.metrics import Metrics
 from moe_operator.cluster.resources import EVENT, WATCHED
-from moe_operator.config import Deadlines, Gateways, OperatorConfig
+from moe_operator.config import Deadlines, OperatorConfig
 from moe_operator.generate.values import Values
 
 CHART = Path(__file__).parents[2] / "charts" / "moe-operator"
@@ -84,13 +85,18 @@ def test_every_value_of_the_operator_reaches_it(render: Render) -> None:
 
 
 def test_gateways_are_those_of_the_values_and_by_default_those_of_the_operator(render: Render) -> None:
-    assert config_of(render()).gateways == Gateways()
+    default = config_of(render()).gateways
+    assert (default.keys_from.secret, default.allowed_origins) == ("", ())
+    assert default.limits.model_dump() == Limits().model_dump()
     values = {
         "keysFrom": {"secret": "gateway-keys"},
         "limits": {"maxTokens": 99},
         "allowedOrigins": ["http://a:3000"],
     }
-    assert config_of(render({"gateways": values})).gateways == Gateways.model_validate(values)
+    gateways = config_of(render({"gateways": values})).gateways
+    assert (gateways.keys_from.secret, gateways.keys_from.key) == ("gateway-keys", "keys")
+    assert gateways.limits.model_dump() == Limits(max_tokens=99).model_dump()
+    assert gateways.allowed_origins == ("http://a:3000",)
 
 
 def test_deadlines_are_those_of_the_values_and_by_default_those_of_the_operator(render: Render) -> None:

@@ -127,12 +127,16 @@ class Routing(Format):
     )
 
 
+#: Names of Secrets that hold the API keys of gateways.
+SECRET_OF_KEYS = r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?[.-])?gateway-keys$"
+
+
 class KeysFrom(Format):
     """The Secret with the API keys that clients need."""
 
     secret: str = Field(
         max_length=253,
-        pattern=r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?[.-])?gateway-keys$",
+        pattern=SECRET_OF_KEYS,
         description="Name of a Secret in the pool's namespace. The name has to be `gateway-keys` or end with `-gateway-keys`: by "
         "that, whoever made the Secret says what it is for, and no pool can mount any other.",
     )
