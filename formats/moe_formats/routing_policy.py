@@ -64,31 +64,33 @@ class DistilledTable(Format):
     digest: Digest = Field(description="SHA-256 of the file. A file with another digest is not used.")
 
 
+#: Origin of pages in a browser that may read answers: a scheme, a host and perhaps a port, or `*` for all.
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?)$", max_length=300)]
+
+BodyBytes = Annotated[int, Field(ge=1024, le=67_108_864)]
+Tokens = Annotated[int, Field(ge=1, le=131_072)]
+Concurrency = Annotated[int, Field(ge=1, le=10_000)]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
+
+
 class Limits(Format):
     """What a gateway accepts, for one request and for all of them together."""
 
-    max_body_bytes: int = Field(
+    max_body_bytes: BodyBytes = Field(
         default=1_048_576,
-        ge=1024,
-        le=67_108_864,
         description="Largest body of a request, in bytes. A larger one is answered with status 413.",
     )
-    max_tokens: int = Field(
+    max_tokens: Tokens = Field(
         default=4096,
-        ge=1,
-        le=131_072,
-        description="Largest max_tokens of a request. A larger one is answered with status 400.",
+        description="Largest max_tokens of a request. A larger one is answered with status 400; without max_tokens, an answer "
+        "ends there.",
     )
-    max_concurrency: int = Field(
+    max_concurrency: Concurrency = Field(
         default=256,
-        ge=1,
-        le=10_000,
         description="Largest number of requests at the same time. Any more are answered with status 429.",
     )
-    timeout_seconds: float = Field(
+    timeout_seconds: Seconds = Field(
         default=120,
-        gt=0,
-        le=3600,
         description="Longest wait for the next byte of an answer, in seconds. After it, the answer is status 504.",
     )
 
@@ -139,6 +141,11 @@ class RoutingPolicy(Format):
         description="Probability by which another Expert must be ahead for a conversation to move to it.",
     )
     limits: Limits = Field(default=Limits(), description="What the gateway accepts.")
+    allowed_origins: tuple[Origin, ...] | None = Field(
+        default=None,
+        max_length=32,
+        description="Origins whose pages in a browser may send requests and read answers. Absent: none.",
+    )
 
     @model_validator(mode="after")
     def _names_are_known_and_unique(self) -> Self:

@@ -23,6 +23,7 @@ from aiohttp import web
 
 from moe_formats.addresses import OUTSIDE_A_CLUSTER
 from moe_formats.routing_policy import Limits
+from moe_gateway import cors
 from moe_gateway.backends import Asking, Backends
 from moe_gateway.balancer import Balancer
 from moe_gateway.conversations import Conversation, conversation_of
@@ -33,9 +34,9 @@ from moe_gateway.openai import ApiError, Call, Endpoint, parse_call
 from moe_gateway.policy_file import LoadedPolicy, PolicyFile
 from moe_gateway.proxy import RECORD, Proxy
 from moe_gateway.record import CLIENT_LEFT, Record
-from moe_gateway.routing import Routing, model_names
+from moe_gateway.routing import Routing, model_names, unknown_model
 from moe_web.bodies import Bodies, BodyError
-from moe_web.listener import REQUEST_ID, Listener, is_cut_off, run_until_stopped
+from moe_web.listener import ANSWER_HEADERS, REQUEST_ID, Listener, is_cut_off, run_until_stopped
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,8 @@ class Gateway:
             web.post("/v1/chat/completions", self._guarded(self._complete)),
             web.post("/v1/route", self._guarded(self._route)),
             web.get("/v1/models", self._guarded(self._models)),
+            web.get("/v1/models/{model}", self._guarded(self._model)),
+            web.options(r"/v1/{rest:[\s\S]*}", self._options),
             web.route("*", r"/v1/{rest:[\s\S]*}", self._guarded(self._unknown)),
             web.get("/healthz", self._healthz),
             web.get("/readyz", self._readyz),
@@ -83,6 +86,7 @@ class Gateway:
         async def guarded(request: web.Request) -> web.StreamResponse:
             record = Record(request[REQUEST_ID], request.method, request.path)
             request[RECORD] = record
+            request[ANSWER_HEADERS] = cors.answer_headers(request, self.policies.current)
             status = CLIENT_LEFT
             try:
                 response = await self._answer(request, handler, record)
@@ -197,12 +201,18 @@ class Gateway:
         )
 
     async def _models(self, request: web.Request, loaded: LoadedPolicy) -> web.Response:
-        created = int(loaded.loaded_at)
-        models = [
-            {"id": name, "object": "model", "created": created, "owned_by": loaded.policy.pool}
-            for name in model_names(loaded)
-        ]
+        models = [_described(name, loaded) for name in model_names(loaded)]
         return web.json_response({"object": "list", "data": models})
+
+    async def _model(self, request: web.Request, loaded: LoadedPolicy) -> web.Response:
+        name = request.match_info["model"]
+        if name not in model_names(loaded):
+            raise unknown_model(name, loaded)
+        return web.json_response(_described(name, loaded))
+
+    async def _options(self, request: web.Request) -> web.StreamResponse:
+        request[ANSWER_HEADERS] = cors.answer_headers(request, self.policies.current)
+        return cors.preflight(request, self.policies.current) or await self._nowhere(request)
 
     async def _unknown(self, request: web.Request, loaded: LoadedPolicy) -> web.Response:
         raise _no_endpoint(request)
@@ -250,6 +260,15 @@ class Gateway:
 
 def _no_endpoint(request: web.Request) -> ApiError:
     return ApiError(404, f"there is no {request.method} {request.path} here", code="unknown_endpoint")
+
+
+def _described(model: str, loaded: LoadedPolicy) -> dict[str, object]:
+    return {
+        "id": model,
+        "object": "model",
+        "created": int(loaded.loaded_at),
+        "owned_by": loaded.policy.pool,
+    }
 
 
 def _stopping() -> ApiError:

@@ -38,7 +38,7 @@ class Routing:
         policy = loaded.policy
         if call.model and call.model != policy.pool:
             if policy.expert(call.model) is None:
-                raise _unknown_model(call.model, loaded)
+                raise unknown_model(call.model, loaded)
             return Decision(expert=call.model, strategy="Pinned", why=f"the request names {call.model}")
         if call.text is None:
             experts = ", ".join(model_names(loaded)[1:])
@@ -72,7 +72,8 @@ def model_names(loaded: LoadedPolicy) -> list[str]:
     return [loaded.policy.pool, *(expert.name for expert in loaded.policy.experts)]
 
 
-def _unknown_model(model: str, loaded: LoadedPolicy) -> ApiError:
+def unknown_model(model: str, loaded: LoadedPolicy) -> ApiError:
+    """Return the error for a model that does not exist, which lists those that do."""
     return ApiError(
         404,
         f"the model {model!r} does not exist here; there are: {', '.join(model_names(loaded))}",

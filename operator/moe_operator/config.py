@@ -9,6 +9,9 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from moe_formats.resources.expert_pool import SECRET_OF_KEYS, ExpertPool, GatewayLimits, KeysFrom
+from moe_formats.routing_policy import Limits, Origin
+
 
 class ConfigModel(BaseModel):
     """Base of all models here. It refuses unknown keys: a misspelt one is an error at the start, not a silent default."""
@@ -124,6 +127,43 @@ class Deadlines(ConfigModel):
     distill: _Deadline = 86_400
 
 
+class KeysFromDefault(KeysFrom):
+    """The Secret with the API keys of clients, in the namespace of each pool that names none itself. Empty: none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    secret: str = Field(default="", pattern=rf"^$|{SECRET_OF_KEYS}")
+
+
+class LimitDefaults(GatewayLimits):
+    """What gateways accept whose pools do not say."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Gateways(ConfigModel):
+    """What holds for the gateway of each pool that does not say otherwise in ``spec.gateway``."""
+
+    keys_from: KeysFromDefault = Field(default_factory=KeysFromDefault)
+    limits: LimitDefaults = Field(default_factory=LimitDefaults)
+    allowed_origins: tuple[Origin, ...] = Field(default=(), max_length=32)
+
+    def keys_of(self, pool: ExpertPool) -> KeysFrom | None:
+        """Return the Secret with a pool's API keys; None: it has none."""
+        return pool.spec.gateway.keys_from or (self.keys_from if self.keys_from.secret else None)
+
+    def limits_of(self, pool: ExpertPool) -> Limits:
+        """Return a pool's limits: its own, or else the defaults here, or else those of the routing policy."""
+        own = pool.spec.gateway.limits
+        chosen = self.limits.model_dump(exclude_none=True)
+        return Limits(**chosen | (own.model_dump(exclude_none=True) if own is not None else {}))
+
+    def origins_of(self, pool: ExpertPool) -> tuple[str, ...] | None:
+        """Return the origins whose pages may use a pool's gateway; None: none may."""
+        own = pool.spec.gateway.allowed_origins
+        return (tuple(own) if own is not None else self.allowed_origins) or None
+
+
 class OperatorConfig(ConfigModel):
     """The whole configuration file."""
 
@@ -132,6 +172,7 @@ class OperatorConfig(ConfigModel):
     stores: dict[str, Store] = Field(default_factory=dict)
     graders: dict[GraderName, Grader] = Field(default_factory=dict)
     deadline_seconds: Deadlines = Field(default_factory=Deadlines)
+    gateways: Gateways = Field(default_factory=Gateways)
     #: Presets that ``base.preset`` may name.
     presets: tuple[str, ...] = ("tiny",)
     #: Namespaces that are watched. Empty: all.

@@ -172,6 +172,11 @@ ATTACKS: list[tuple[str, Callable[[Object], Any], str]] = [
     ("another account", lambda spec: spec.update(serviceAccountName="admin"), "ServiceAccount"),
     ("projected token", volume(projected=TOKEN), "mount only"),
     ("secret", volume(secret={"secretName": "theirs"}), "mount only"),
+    (
+        "a secret named almost like keys",
+        volume(secret={"secretName": "team-gateway-keys-2"}),
+        "mount only",
+    ),
     ("the node's disk", volume(hostPath={"path": "/"}), "mount only"),
     ("variable of a secret", variable(secretKeyRef={"name": "theirs", "key": "k"}), "variables from Secrets"),
     (
@@ -251,6 +256,15 @@ def test_a_gateways_service_cannot_be_reached_from_outside_either(
     manifest["metadata"] = {**manifest["metadata"], "namespace": "team"}
     manifest["spec"] |= change
     assert "headless Services" in create(guarded, manifest)
+
+
+def test_the_keys_of_gateways_may_be_mounted_in_deployments_only(guarded: LocalCluster) -> None:
+    for name in ("gateway-keys", "team-gateway-keys"):
+        gateway, job = made("Deployment", "first-pool-gateway"), made("Job")
+        for manifest in (gateway, job):
+            volume(secret={"secretName": name, "defaultMode": 0o440})(pod(manifest))
+        assert create(guarded, gateway) == ""
+        assert "mount only" in create(guarded, job)
 
 
 def test_what_the_builders_make_is_allowed_and_may_be_changed_and_deleted(guarded: LocalCluster) -> None:

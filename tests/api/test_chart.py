@@ -12,6 +12,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from moe_formats.routing_policy import Limits
 from moe_local.cluster import LocalCluster
 from moe_operator.builders.pod import METRICS_PORT
 from moe_operator.cluster.metrics import Metrics
@@ -83,6 +84,21 @@ def test_every_value_of_the_operator_reaches_it(render: Render) -> None:
     assert config.images.gateway == "moe-operator/gateway:9"
 
 
+def test_gateways_are_those_of_the_values_and_by_default_those_of_the_operator(render: Render) -> None:
+    default = config_of(render()).gateways
+    assert (default.keys_from.secret, default.allowed_origins) == ("", ())
+    assert default.limits.model_dump() == Limits().model_dump()
+    values = {
+        "keysFrom": {"secret": "gateway-keys"},
+        "limits": {"maxTokens": 99},
+        "allowedOrigins": ["http://a:3000"],
+    }
+    gateways = config_of(render({"gateways": values})).gateways
+    assert (gateways.keys_from.secret, gateways.keys_from.key) == ("gateway-keys", "keys")
+    assert gateways.limits.model_dump() == Limits(max_tokens=99).model_dump()
+    assert gateways.allowed_origins == ("http://a:3000",)
+
+
 def test_deadlines_are_those_of_the_values_and_by_default_those_of_the_operator(render: Render) -> None:
     assert config_of(render()).deadline_seconds == Deadlines()
     config = config_of(render({"deadlineSeconds": {"train": 7_776_000}}))
@@ -114,6 +130,9 @@ def test_a_changed_configuration_starts_the_operator_again(render: Render) -> No
         ({"deadlineSeconds": {"train": 0}}, "train"),
         ({"deadlineSeconds": {"training": 60}}, "training"),
         ({"networkPolicy": {"dnsPorts": [0]}}, "dnsPorts"),
+        ({"gateways": {"keysFrom": {"secret": "database"}}}, "secret"),
+        ({"gateways": {"limits": {"maxToken": 5}}}, "maxToken"),
+        ({"gateways": {"allowedOrigins": ["*.example.org"]}}, "allowedOrigins"),
         ({"images": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
         ({"stores": {"lake": {}}}, "lake"),
         ({"graders": {"pytest": {"command": ["grade"]}}}, "pytest"),

@@ -237,6 +237,9 @@ REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("a grader of another measure", POOL, _evaluator(measure="codeParses", grader="pytest"), "the other measures take none"),
     ("no grader", POOL, _evaluator(measure="container"), "measure container needs a grader"),
     ("an image in a pool", POOL, _evaluator(measure="container", grader="a", image="b"), "field not declared"),
+    ("keys in any Secret", POOL, _spec(gateway={"keysFrom": {"secret": "database"}}), "keysFrom.secret in body should match"),
+    ("a limit of 0", POOL, _spec(gateway={"limits": {"maxTokens": 0}}), "should be greater than or equal to 1"),
+    ("an origin with a path", POOL, _spec(gateway={"allowedOrigins": ["https://a/b"]}), "allowedOrigins[0] in body should"),
     ("segments of 1 KiB", POOL, _spec(evaluation={"segmentBytes": 1024}), 'supported values: "256", "3968"'),
     ("a holdout of 0", POOL, _spec(evaluation={"holdout": 0}), "should be greater than 0"),
 ]  # fmt: skip

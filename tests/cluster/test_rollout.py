@@ -1,6 +1,9 @@
 """Revisions that follow each other: handed over without a failed request, refused, rolled back."""
 
+import json
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection, HTTPException
+from typing import Any
 
 import pytest
 from load import Load
@@ -83,3 +86,64 @@ def test_scaling_servers_is_seen_by_the_scale_subresource(stage: Stage):
     stage.wait("two servers", lambda: stage.status("code").get("replicas") == 2)
     stage.wait_ready("code")
     assert stage.get("Deployment", "code-2")["spec"]["replicas"] == 2
+
+
+def test_an_expert_that_is_scaled_to_zero_exists_and_comes_back(stage: Stage):
+    seen = []
+
+    def answers(expected: int) -> bool:
+        seen.append(ask(stage, "code")[0])
+        return seen[-1] == expected
+
+    stage.patch("Expert", "code", {"spec": {"serving": {"replicas": 0}}})
+    stage.wait("status 503", lambda: answers(503))
+    stage.wait("an answer that says so", lambda: ask(stage, "code")[1] == "expert_not_ready")
+    stage.patch("Expert", "code", {"spec": {"serving": {"replicas": 1}}})
+    stage.wait("an answer", lambda: answers(200))
+    assert set(seen) <= {200, 503}
+
+
+def test_keys_of_a_secret_hold_and_are_rotated_without_a_restart(stage: Stage):
+    name, namespace = "team-gateway-keys", stage.namespace
+    stage.cluster.kubectl("create", "secret", "generic", name, "-n", namespace, "--from-literal=keys=old")
+    stage.patch("ExpertPool", "pool", {"spec": {"gateway": {"keysFrom": {"secret": name}}}})
+    stage.wait("keys to be asked for", lambda: ask(stage, "code")[0] == 401)
+    stage.wait("the rollout", lambda: len(gateways(stage)) == 1)
+    (before,) = gateways(stage)
+    assert ask(stage, "code", "old")[0] == 200
+    change = '{"stringData": {"keys": "new"}}'
+    stage.cluster.kubectl("patch", "secret", name, "-n", namespace, "--type=merge", "-p", change)
+    stage.wait("the new key to hold", lambda: ask(stage, "code", "new")[0] == 200)
+    assert ask(stage, "code", "old")[0] == 401
+    (after,) = gateways(stage)
+    assert after["metadata"]["uid"] == before["metadata"]["uid"]
+    assert after["status"]["containerStatuses"][0]["restartCount"] == 0
+    stage.patch("ExpertPool", "pool", {"spec": {"gateway": None}})
+    stage.wait("no keys to be asked for", lambda: ask(stage, "code")[0] == 200)
+
+
+def gateways(stage: Stage) -> list[dict[str, Any]]:
+    """Return the gateway's pods, without those that are going."""
+    return [
+        pod
+        for pod in stage.all("Pod")
+        if pod["metadata"]["labels"].get("moe-operator.dev/role") == "gateway"
+        and "deletionTimestamp" not in pod["metadata"]
+    ]
+
+
+def ask(stage: Stage, model: str, key: str = "") -> tuple[int, str | None]:
+    """Return the status and the error's code of a request to the newest gateway; 0 if it does not answer."""
+    newest = max(gateways(stage), key=lambda pod: pod["metadata"]["creationTimestamp"])
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    connection = HTTPConnection(newest["status"].get("podIP", "127.0.0.1"), 8080, timeout=30)
+    try:
+        body = json.dumps({"model": model, "prompt": "hello", "max_tokens": 1})
+        connection.request("POST", "/v1/completions", body, headers)
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+        return response.status, answer.get("error", {}).get("code")
+    except (OSError, HTTPException):
+        return 0, None
+    finally:
+        connection.close()

@@ -123,6 +123,30 @@ async def test_keys_are_required_once_there_is_a_file_of_them(world, tmp_path):
     assert (await gateway.get("/healthz"))["status"] == "ok"
 
 
+async def test_keys_of_a_mounted_secret_are_rotated_without_a_restart(world, tmp_path):
+    """A kubelet writes a new folder and renames a link to it; both keys hold while clients change theirs."""
+
+    def mount(version, text):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "keys").write_text(text)
+        (tmp_path / "new").symlink_to(version)
+        (tmp_path / "new").replace(tmp_path / "..data")
+
+    mount("..1", "old\n")
+    (tmp_path / "keys").symlink_to("..data/keys")
+    gateway = await world.gateway(world.policy(await world.expert("code")), keys=tmp_path / "keys")
+
+    async def statuses():
+        sent = [{"Authorization": f"Bearer {key}"} for key in ("old", "new")]
+        return [(await gateway.answer("/v1/completions", ASK, headers=headers))[0] for headers in sent]
+
+    assert await statuses() == [200, 401]
+    mount("..2", "old\nnew\n")
+    assert await statuses() == [200, 200]
+    mount("..3", "new\n")
+    assert await statuses() == [401, 200]
+
+
 async def test_a_clients_key_goes_no_further(world, tmp_path):
     keys = tmp_path / "keys"
     keys.write_text("sesame\n")

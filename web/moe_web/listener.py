@@ -40,6 +40,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 #: The id of a request, which its answer, its line in the log and the requests made for it have as `x-request-id`.
 REQUEST_ID = web.RequestKey("request_id", str)
 
+#: Headers that the answer of a request gets besides its own.
+ANSWER_HEADERS = web.RequestKey("answer_headers", dict[str, str])
+
 
 class ClientTooSlow(ConnectionResetError):
     """The client did not read its answer in time, so its connection was closed."""
@@ -135,6 +138,7 @@ class Listener:
 
     async def _prepare(self, request: web.Request, response: web.StreamResponse) -> None:
         response.headers["x-request-id"] = request[REQUEST_ID] if REQUEST_ID in request else uuid.uuid4().hex
+        response.headers.update(request.get(ANSWER_HEADERS, {}))
         if self._stopping:
             response.headers["Connection"] = "close"
             response.force_close()

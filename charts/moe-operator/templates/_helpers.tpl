@@ -54,6 +54,7 @@ graders:
   {{- else }} {}
   {{- end }}
 deadlineSeconds: {{ toJson .Values.deadlineSeconds }}
+gateways: {{ toJson .Values.gateways }}
 presets: {{ toJson .Values.presets }}
 namespaces: {{ toJson .Values.namespaces }}
 workers: {{ .Values.operator.workers }}

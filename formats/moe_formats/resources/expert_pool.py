@@ -9,7 +9,7 @@ from moe_formats.names import Name
 from moe_formats.resources.base import CustomResource, ShortText, cel
 from moe_formats.resources.conditions import ObjectStatus
 from moe_formats.resources.evaluator import Evaluator
-from moe_formats.routing_policy import StrategyName
+from moe_formats.routing_policy import BodyBytes, Concurrency, Origin, Seconds, StrategyName, Tokens
 from moe_formats.segment_size import DEFAULT_SEGMENT_BYTES, SegmentBytes
 
 
@@ -127,11 +127,73 @@ class Routing(Format):
     )
 
 
+#: Names of Secrets that hold the API keys of gateways.
+SECRET_OF_KEYS = r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?[.-])?gateway-keys$"
+
+
+class KeysFrom(Format):
+    """The Secret with the API keys that clients need."""
+
+    secret: str = Field(
+        max_length=253,
+        pattern=SECRET_OF_KEYS,
+        description="Name of a Secret in the pool's namespace. The name has to be `gateway-keys` or end with `-gateway-keys`: by "
+        "that, whoever made the Secret says what it is for, and no pool can mount any other.",
+    )
+    key: str = Field(
+        default="keys",
+        max_length=253,
+        pattern=r"^[-._a-zA-Z0-9]+$",
+        description="Key of the Secret under which the API keys are, one per line. `#` begins a comment.",
+    )
+
+
+class GatewayLimits(Format):
+    """What the gateway accepts. Changed limits hold from the next request on; no gateway restarts."""
+
+    max_body_bytes: BodyBytes | None = Field(
+        default=None,
+        description="Largest body of a request, in bytes. A larger one is answered with status 413. Default: what the chart's "
+        "values say, or 1048576.",
+    )
+    max_tokens: Tokens | None = Field(
+        default=None,
+        description="Largest max_tokens of a request. A larger one is answered with status 400; without max_tokens, an answer "
+        "ends there. Default: what the chart's values say, or 4096.",
+    )
+    max_concurrency: Concurrency | None = Field(
+        default=None,
+        description="Largest number of requests at the same time in one gateway pod. Any more are answered with status 429. "
+        "Default: what the chart's values say, or 256.",
+    )
+    timeout_seconds: Seconds | None = Field(
+        default=None,
+        description="Longest wait for the next byte of an answer, in seconds. After it, the answer is status 504. Default: what "
+        "the chart's values say, or 120.",
+    )
+
+
 class GatewaySpec(Format):
     """The gateway through which the pool's requests come."""
 
     replicas: int = Field(
         default=1, ge=0, le=64, description="Number of gateway pods. With 0, no gateway runs."
+    )
+    keys_from: KeysFrom | None = Field(
+        default=None,
+        description="The Secret with the API keys of clients. Every request below `/v1` then needs one of them as a bearer "
+        "token. Changed keys hold within the minute or so that a kubelet takes to pass them on; no gateway restarts. Default: "
+        "what the chart's values say, or no keys, so everybody who can reach the gateway may send requests.",
+    )
+    limits: GatewayLimits | None = Field(
+        default=None,
+        description="What the gateway accepts. Default: what the chart's values say.",
+    )
+    allowed_origins: list[Origin] | None = Field(
+        default=None,
+        max_length=32,
+        description="Origins whose pages in a browser may send requests and read answers (CORS), for example "
+        "`https://chat.example.org`. `*` allows all. Default: what the chart's values say, or none.",
     )
 
 

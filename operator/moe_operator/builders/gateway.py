@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_pool import ExpertPool, KeysFrom
 from moe_formats.resources.labels import POOL, ROLE
 from moe_formats.routing_policy import RoutingPolicy
 from moe_operator.builders.metadata import child_labels, child_metadata
@@ -21,6 +21,7 @@ from moe_operator.state import Role
 #: Key of the ConfigMap under which the routing policy is.
 POLICY_KEY = "policy.json"
 _POLICY_FOLDER = "/moe/policy"
+_KEYS_FOLDER, _KEYS_FILE = "/moe/keys", "keys"
 
 #: Gateways run no model, so what they may use is fixed here and is not a hardware profile that users choose.
 _PROFILE = Profile(
@@ -58,6 +59,7 @@ def build_policy(*, name: str, pool: ExpertPool, policy: RoutingPolicy) -> dict[
 def build_gateway(*, name: str, pool: ExpertPool, policy_name: str, config: OperatorConfig) -> dict[str, Any]:
     """Return the Deployment, without replicas. A rollout ends no gateway before its replacement is ready."""
     labels = child_labels(pool=pool.metadata.name, role=Role.GATEWAY)
+    keys = config.gateways.keys_of(pool)
     work = Workload(
         name="gateway",
         image=config.images.gateway,
@@ -66,6 +68,7 @@ def build_gateway(*, name: str, pool: ExpertPool, policy_name: str, config: Oper
             "MOE_ROUTING_POLICY": f"{_POLICY_FOLDER}/{POLICY_KEY}",
             "PORT": str(GATEWAY_PORT),
             "METRICS_PORT": str(METRICS_PORT),
+            **({"MOE_API_KEYS_FILE": f"{_KEYS_FOLDER}/{_KEYS_FILE}"} if keys is not None else {}),
         },
         profile=_PROFILE,
         images=config.images,
@@ -78,7 +81,10 @@ def build_gateway(*, name: str, pool: ExpertPool, policy_name: str, config: Oper
             "readinessProbe": _probe("/readyz", period=1, failures=3),
             "livenessProbe": _probe("/healthz", period=10, failures=6),
         },
-        volumes={"policy": (_POLICY_FOLDER, {"configMap": {"name": policy_name}})},
+        volumes={
+            "policy": (_POLICY_FOLDER, {"configMap": {"name": policy_name}}),
+            **({"keys": (_KEYS_FOLDER, _secret(keys))} if keys is not None else {}),
+        },
     )
     return {
         "apiVersion": "apps/v1",
@@ -91,6 +97,12 @@ def build_gateway(*, name: str, pool: ExpertPool, policy_name: str, config: Oper
             "template": {"metadata": {"labels": labels}, "spec": pod_spec(work)},
         },
     }
+
+
+def _secret(keys: KeysFrom) -> dict[str, Any]:
+    """Return the volume with the API keys. It is not optional: no gateway starts to refuse everybody for want of it."""
+    items = [{"key": keys.key, "path": _KEYS_FILE}]
+    return {"secret": {"secretName": keys.secret, "items": items, "defaultMode": 0o440}}
 
 
 def build_gateway_service(*, name: str, pool: ExpertPool) -> dict[str, Any]:

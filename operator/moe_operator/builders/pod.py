@@ -10,6 +10,7 @@ A container gets every path, port and address in environment variables, and lear
     MOE_JOB_CONFIG       what a Job should do (JSON)
     MOE_SERVE_CONFIG     what a server serves (JSON)
     MOE_ROUTING_POLICY   file with the gateway's routing policy
+    MOE_API_KEYS_FILE    file with the API keys of a gateway's clients, one per line
     MOE_GRADINGS         folder that passes answers to graders and verdicts back, with one folder per grader
     MOE_TERMINATION_LOG  file to which the headline is written
     MOE_PROGRESS_PORT    port on which training reports its progress

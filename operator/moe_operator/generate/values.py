@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from moe_operator.config import ConfigModel, Deadlines, Grader, GraderName, Profile, Store
+from moe_operator.config import ConfigModel, Deadlines, Gateways, Grader, GraderName, Profile, Store
 
 _POD_FIELD = "The pod's field of the same name, as Kubernetes defines it."
 
@@ -187,6 +187,10 @@ class Values(ConfigModel):
     )
     deadline_seconds: Deadlines = Field(
         default_factory=Deadlines, description="Seconds that the pod of a Job may run, by what the Job does."
+    )
+    gateways: Gateways = Field(
+        default_factory=Gateways,
+        description="Keys, limits and origins of the gateways whose pools do not say otherwise.",
     )
     service_account: ServiceAccount = Field(
         default_factory=ServiceAccount, description="The ServiceAccount of the operator."

@@ -43,7 +43,7 @@ def plan_pool(state: PoolState, config: OperatorConfig, now: datetime) -> Plan:
     admission = Admission() if waits else admit(others, now=now, queue=config.queue)
     started = tuple(job_ref(job, namespace) for job in admission.start)
     distillation = plan_distillation(state, config, now)
-    policy = plan_policy(state, distillation.table)
+    policy = plan_policy(state, distillation.table, config)
     fixes = _children(state, policy, config)
     status = pool_status(state, policy, distillation, now=now)
     after = replace(state, pool=pool.model_copy(update={"status": status}))

@@ -15,6 +15,7 @@ from moe_formats.resources.expert_pool import TableStatus
 from moe_formats.routing_policy import DistilledTable, RoutedExpert, RoutingPolicy, parse_routing_policy
 from moe_operator.builders.gateway import POLICY_KEY
 from moe_operator.builders.server import server_url
+from moe_operator.config import OperatorConfig
 from moe_operator.planner.membership import age, chosen
 from moe_operator.planner.names import policy_name
 from moe_operator.planner.scaling import replicas_of_servers
@@ -26,7 +27,7 @@ WITH_TABLE = frozenset({"Distilled"})
 STAND_IN: Literal["Posterior"] = "Posterior"
 
 
-def plan_policy(state: PoolState, table: TableStatus | None) -> RoutingPolicy | None:
+def plan_policy(state: PoolState, table: TableStatus | None, config: OperatorConfig) -> RoutingPolicy | None:
     """Return the policy that gateways should use; None before an Expert serves for the first time."""
     last = live_policy(state)
     entries = [entry for expert in _in_order(state) if (entry := _entry(state, expert, last)) is not None]
@@ -45,6 +46,8 @@ def plan_policy(state: PoolState, table: TableStatus | None) -> RoutingPolicy | 
         experts=tuple(routed),
         table=DistilledTable(path=read.path, digest=read.digest) if read and strategy in WITH_TABLE else None,
         temperature=_temperature(table),
+        limits=config.gateways.limits_of(state.pool),
+        allowed_origins=config.gateways.origins_of(state.pool),
     )
 
 

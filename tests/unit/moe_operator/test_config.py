@@ -6,7 +6,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from moe_operator.config import Grader, OperatorConfig, Store
+from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.routing_policy import Limits
+from moe_operator.config import Gateways, Grader, OperatorConfig, Store
 
 S3 = {"endpoint": "https://objects.example.org:9000/s3", "bucket": "text"}
 
@@ -61,3 +63,45 @@ def test_a_key_without_a_value_is_as_if_it_were_not_there() -> None:
     text = "images: {trainer: t, gateway: g}\nprofiles: {cpu: {limits: }}\nqueue:\nworkers: ~\n"
     config = OperatorConfig.model_validate(yaml.safe_load(text))
     assert (config.queue, config.workers, config.profiles["cpu"].limits) == ("", 8, {})
+
+
+def pool(**gateway: Any) -> ExpertPool:
+    """Return a pool with some fields of spec.gateway."""
+    spec = {"storage": {"size": "1Gi"}, "gateway": gateway}
+    return ExpertPool.model_validate({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec})
+
+
+def test_a_limit_is_the_pools_or_else_the_charts_or_else_that_of_the_policy() -> None:
+    gateways = Gateways.model_validate({"limits": {"maxTokens": 100, "timeoutSeconds": 9}})
+    limits = gateways.limits_of(pool(limits={"maxTokens": 5, "maxBodyBytes": 2048}))
+    assert limits == Limits(max_tokens=5, max_body_bytes=2048, timeout_seconds=9, max_concurrency=256)
+    assert Gateways().limits_of(pool()) == Limits()
+
+
+def test_keys_and_origins_are_the_pools_or_else_the_charts() -> None:
+    gateways = Gateways.model_validate(
+        {"keysFrom": {"secret": "gateway-keys"}, "allowedOrigins": ["https://a.example"]}
+    )
+    keys = gateways.keys_of(pool())
+    assert keys is not None and (keys.secret, keys.key) == ("gateway-keys", "keys")
+    own = gateways.keys_of(pool(keysFrom={"secret": "my-gateway-keys", "key": "a"}))
+    assert own is not None and (own.secret, own.key) == ("my-gateway-keys", "a")
+    assert Gateways().keys_of(pool()) is None
+    assert gateways.origins_of(pool()) == ("https://a.example",)
+    assert gateways.origins_of(pool(allowedOrigins=[])) is None
+    assert Gateways().origins_of(pool()) is None
+
+
+@pytest.mark.parametrize(
+    ("gateways", "words"),
+    [
+        ({"keysFrom": {"secret": "database"}}, "keysFrom.secret"),
+        ({"keysFrom": {"secret": "gateway-keys", "name": "a"}}, "keysFrom.name"),
+        ({"limits": {"maxToken": 5}}, "limits.maxToken"),
+        ({"limits": {"maxTokens": 0}}, "limits.maxTokens"),
+        ({"allowedOrigins": ["https://*.example"]}, "allowedOrigins.0"),
+    ],
+)
+def test_what_no_gateway_can_have_is_refused_with_the_field(gateways: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        Gateways.model_validate(gateways)

@@ -7,6 +7,7 @@ import pytest
 from golden_manifests import CLAIM, GRADE_JOB, TRAIN_JOB, a_pool, an_expert, chart_config, on_cpu, on_profile
 
 from moe_formats.job_config import HoldoutRule, TrainJob, parse_job_config
+from moe_formats.resources.expert_pool import KeysFrom
 from moe_operator.builders.gateway import build_gateway
 from moe_operator.builders.grade_job import build_grade_job
 from moe_operator.builders.pod import config_text
@@ -244,3 +245,27 @@ def test_pull_secrets_are_referred_to_by_name() -> None:
     )
     gateway = build_gateway(name="g", pool=a_pool(), policy_name="p", config=config)
     assert gateway["spec"]["template"]["spec"]["imagePullSecrets"] == [{"name": "mirror"}]
+
+
+def test_the_keys_of_a_gateway_are_one_file_of_one_secret() -> None:
+    config = chart_config()
+    keys = KeysFrom(secret="team-gateway-keys", key="api")
+    pool = a_pool()
+    spec = pool.spec.model_copy(update={"gateway": pool.spec.gateway.model_copy(update={"keys_from": keys})})
+    pool = pool.model_copy(update={"spec": spec})
+    gateway = build_gateway(name="g", pool=pool, policy_name="p", config=config)
+    pod = gateway["spec"]["template"]["spec"]
+    assert {
+        "name": "keys",
+        "secret": {
+            "secretName": "team-gateway-keys",
+            "items": [{"key": "api", "path": "keys"}],
+            "defaultMode": 0o440,
+        },
+    } in pod["volumes"]
+    assert {"name": "MOE_API_KEYS_FILE", "value": "/moe/keys/keys"} in pod["containers"][0]["env"]
+    assert {"name": "keys", "mountPath": "/moe/keys", "readOnly": True} in pod["containers"][0][
+        "volumeMounts"
+    ]
+    without = build_gateway(name="g", pool=a_pool(), policy_name="p", config=config)
+    assert "MOE_API_KEYS_FILE" not in str(without) and "secret" not in str(without)

@@ -230,3 +230,27 @@ def test_a_fallback_beyond_the_largest_policy_is_left_out(
     monkeypatch.setattr("moe_operator.planner.membership.MAX_EXPERTS", 1)
     policy = planned_policy(world)
     assert ([entry.name for entry in policy.experts], policy.fallback) == (["code"], None)
+
+
+def test_limits_and_origins_reach_the_policy_and_restart_no_gateway(world: World) -> None:
+    before = world.get("Deployment", "first-pool-gateway")["spec"]
+    world.pool(
+        routing={"strategy": "Distilled", "fallback": "general"},
+        gateway={"limits": {"maxTokens": 7}, "allowedOrigins": ["https://chat.example.org"]},
+    )
+    world.settle()
+    policy = world.policy()
+    assert policy is not None
+    assert (policy.limits.max_tokens, policy.limits.max_concurrency) == (7, 256)
+    assert policy.allowed_origins == ("https://chat.example.org",)
+    assert world.get("Deployment", "first-pool-gateway")["spec"] == before
+
+
+def test_keys_are_mounted_by_a_rollout_of_the_gateway(world: World) -> None:
+    world.pool(
+        routing={"strategy": "Distilled", "fallback": "general"},
+        gateway={"keysFrom": {"secret": "team-gateway-keys"}},
+    )
+    world.settle()
+    assert "team-gateway-keys" in str(world.get("Deployment", "first-pool-gateway")["spec"]["template"])
+    assert world.pool_condition("Ready")[0] == "True"
