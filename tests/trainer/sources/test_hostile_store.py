@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -186,6 +187,37 @@ def test_names_that_xml_cannot_hold_are_asked_for_escaped(hostile: Hostile, file
     hostile.answer = answer
     assert [file.path for file in files.matching("*")] == ["a.txt", "d e+.txt"]
     assert [path for path, _ in files.left_out] == [r"lake/b\x01.txt", r"lake/c\x00.txt"]
+
+
+def test_a_name_that_is_not_utf_8_is_named(hostile: Hostile, files: ObjectStoreFiles) -> None:
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        if "encoding-type=url" in request.path:
+            names = ["a%FF.txt", "b.txt"]
+            page(names, more=False, encoding="<EncodingType>url</EncodingType>")(request)
+            return
+        text = b"<ListBucketResult><Contents><Key>a\xff.txt</Key></Contents></ListBucketResult>"
+        request.send_response(200)
+        request.send_header("Content-Length", str(len(text)))
+        request.end_headers()
+        request.wfile.write(text)
+
+    hostile.answer = answer
+    assert [file.path for file in files.matching("*")] == ["b.txt"]
+    ((path, what),) = files.left_out
+    assert path == r"lake/a\udcff.txt" and "bytes that are not UTF-8" in what
+
+
+def test_a_list_whose_headers_trickle_is_given_up(hostile: Hostile, files: ObjectStoreFiles) -> None:
+    def trickle(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+        with suppress(OSError):
+            for _ in range(200):
+                request.wfile.write(b"x")
+                time.sleep(0.1)
+
+    hostile.answer = trickle
+    with pytest.raises(TransientError, match=r"StoreUnreachable: .*takes more than 2 s"):
+        files.matching("*")
 
 
 def test_objects_that_stand_for_folders_are_no_files(hostile: Hostile, files: ObjectStoreFiles) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import http.client
 import ssl
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -93,6 +94,26 @@ class Bucket:
             raise ListingError(f"it answers with no list of objects: {error}"[:200]) from None
 
     def _answer(self, query: Mapping[str, str]) -> bytes:
+        """Return the text of an answer; raises ListingError if it takes too long, however many bytes come meanwhile."""
+        made: list[bytes | BaseException] = []
+        asking = threading.Thread(target=self._ask, args=(query, made), daemon=True)
+        asking.start()
+        asking.join(self.request)
+        if not made:
+            raise ListingError(f"a page of the list takes more than {self.request:.0f} s")
+        if isinstance(made[0], BaseException):
+            raise made[0]
+        return made[0]
+
+    def _ask(self, query: Mapping[str, str], made: list[bytes | BaseException]) -> None:
+        try:
+            made.append(self._asked(query))
+        except (
+            BaseException
+        ) as error:  # the border of the thread: it is raised where the answer is waited for
+            made.append(error)
+
+    def _asked(self, query: Mapping[str, str]) -> bytes:
         url = urlsplit(self.endpoint)
         path = f"{url.path.rstrip('/')}/{self.name}"
         asked = "&".join(
@@ -115,14 +136,12 @@ class Bucket:
             raise ListingError(f"{type(error).__name__}: {error}") from None
 
     def _read(self, answer: http.client.HTTPResponse) -> bytes:
-        """Return the text of an answer that comes in time and has an end."""
-        data, until = bytearray(), time.monotonic() + self.request
+        """Return the text of an answer that has an end."""
+        data = bytearray()
         while piece := answer.read1(_PIECE):
             data += piece
             if len(data) > PAGE_BYTES:
                 raise ListingError(f"a page of the list has more than {PAGE_BYTES} bytes", 413)
-            if time.monotonic() > until:
-                raise ListingError(f"a page of the list takes more than {self.request:.0f} s")
         return bytes(data)
 
     @cached_property
@@ -177,7 +196,9 @@ def _parsed(text: bytes) -> Page:
 def _object(element: ElementTree.Element, escaped: bool) -> Listed:
     name = _text(element, "Key")
     return Listed(
-        unquote_plus(name) if escaped else name, int(_text(element, "Size")), _text(element, "ETag")
+        unquote_plus(name, errors="surrogateescape") if escaped else name,
+        int(_text(element, "Size")),
+        _text(element, "ETag"),
     )
 
 

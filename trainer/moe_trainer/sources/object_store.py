@@ -114,7 +114,7 @@ class ObjectStoreFiles:
             listed += len(page)
             for item in page:
                 path = item.name[above:]
-                if len(item.name.encode()) > limits.OBJECT_NAME_BYTES:
+                if len(item.name.encode(errors="surrogateescape")) > limits.OBJECT_NAME_BYTES:
                     raise self._name_too_long(path)
                 if item.name.startswith(base) and matches(path, pattern):
                     self._take(path, item, found)
@@ -241,6 +241,8 @@ def _no_path(name: str) -> str | None:
         what = "an empty part, or a part '.' or '..'"
     elif any(character < " " or character == "\x7f" for character in name):
         what = "a control character"
+    elif any("\udc80" <= character <= "\udcff" for character in name):
+        what = "bytes that are not UTF-8"
     else:
         return None
     return f"is no path, because it has {what}; give the object another name"
