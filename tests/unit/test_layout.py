@@ -92,6 +92,7 @@ SCENARIOS = {
     "moe_operator/planner/test_forged_pods.py": "pods that somebody made up change no decision",
     "moe_operator/planner/test_kills.py": "the operator is killed between any two writes",
     "moe_operator/planner/test_lifecycle.py": "Experts from apply to serving",
+    "moe_operator/planner/test_queue.py": "a pool whose Jobs wait in a queue of Kueue",
     "moe_operator/planner/test_recorded_identities.py": "digests that earlier operators wrote",
     "moe_operator/test_idle_operator.py": "what an idle operator loads",
     "moe_trainer/snapshots/test_recorded_snapshot.py": "a snapshot that an earlier trainer wrote",

@@ -260,12 +260,12 @@ class Reason(StrEnum):
     DATA_MISSING = (
         "DataMissing",
         "No file matches the path of a source. Put files there, or correct the path. The sources are read again by "
-        "themselves, at the latest after 15 minutes.",
+        "themselves, after 15 minutes.",
     )
     DATA_EMPTY = (
         "DataEmpty",
         "The sources have no text, or too little, after filtering. The message says what is missing. The sources of a snapshot "
-        "are read again by themselves, at the latest after 15 minutes.",
+        "are read again by themselves, after 15 minutes.",
     )
     DATA_UNREADABLE = (
         "DataUnreadable",

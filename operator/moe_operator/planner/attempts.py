@@ -26,7 +26,7 @@ DEFAULT_LIMIT = 4
 #: Number of characters that are quoted from the last output of a container.
 QUOTED = 500
 
-#: Reasons of a snapshot whose sources may still be filled: they are read again by themselves, ever more rarely.
+#: Reasons of a snapshot whose sources may still be filled: they are read again by themselves, after ``LAST_RETRY``.
 AWAITED = frozenset({Reason.DATA_MISSING, Reason.DATA_EMPTY})
 
 #: Reason of a Job's Failed condition if its pod failure policy failed it. Unless a pod was taken away (disruption.py), that
@@ -191,6 +191,8 @@ def _after_failure(
         return Work("Ending", number, job=newest, incident=incident, wait=LOOK_AGAIN)
     ended = newest.finished or newest.created
     delay = min(FIRST_RETRY * 2 ** min(len(jobs) - 1, 10), LAST_RETRY)
+    if awaits_data(newest):
+        delay = LAST_RETRY
     wait = (ended + delay - now).total_seconds()
     if wait > 0:
         return Work("Backoff", number, job=newest, incident=incident, wait=wait)

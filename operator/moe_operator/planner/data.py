@@ -240,7 +240,7 @@ def _pending(state: ExpertState, work: Work, now: datetime) -> Condition:
         )
     if work.incident is not None and work.incident.reason in AWAITED:
         message = (
-            f"{work.incident.message.rstrip(' .')}. The sources are read again by themselves, at the latest every "
+            f"{work.incident.message.rstrip(' .')}. The sources are read again by themselves, every "
             f"{LAST_RETRY.total_seconds() / 60:.0f} minutes; a new spec.runID reads them at once"
         )
         return _say(expert, False, work.incident.reason, message)

@@ -125,13 +125,13 @@ def test_an_unreadable_source_is_final_and_a_passing_failure_is_repeated_with_gr
     first = plan.create[0]["metadata"]["name"]
     passing = Failure(reason="ObjectStoreUnavailable", message="timed out", retryable=True)
     world.trainer.fate.update({first: passing, f"{first}-r2": passing})
-    world.trainer.fate[f"{first}-r3"] = Failure(reason="DataMissing", message="no file matches code/*.txt")
+    world.trainer.fate[f"{first}-r3"] = Failure(reason="DataUnreadable", message="code/a.txt is binary")
     world.settle()
     assert snapshot_jobs(world) == [first, f"{first}-r2", f"{first}-r3"]
     made = [world.get("Job", name)["metadata"]["creationTimestamp"] for name in snapshot_jobs(world)]
     assert [time[14:19] for time in made] == ["00:00", "00:10", "00:30"]
     status, reason, message = world.condition("code", "DataReady")
-    assert (status, reason) == ("False", "DataMissing")
-    assert "no file matches code/*.txt" in message
+    assert (status, reason) == ("False", "DataUnreadable")
+    assert "code/a.txt is binary" in message
     assert "change spec.runID" in message
-    assert world.reasons("code").count(Reason.DATA_MISSING) == 1
+    assert world.reasons("code").count(Reason.DATA_UNREADABLE) == 1
