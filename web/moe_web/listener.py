@@ -32,8 +32,9 @@ LAST_WORDS_SECONDS = 2.0
 HEADERS_SECONDS = 10.0
 #: Seconds that a client may take to read enough of an answer that more can be sent.
 WRITE_SECONDS = 30.0
-#: Seconds after which an idle connection is closed.
-IDLE_SECONDS = 75.0
+#: Seconds after which a connection is closed that had a request and is idle: longer than load balancers keep theirs, or
+#: they would send requests on connections that are just being closed.
+IDLE_SECONDS = 3630.0
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
