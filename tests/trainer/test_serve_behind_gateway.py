@@ -18,6 +18,7 @@ from moe_trainer.models.preset_config import ModelConfig
 from moe_trainer.models.preset_model import Model, initialise
 from moe_trainer.serve import load
 from moe_trainer.text.tokenizer import BOS, EOS, PAD, ByteTokenizer
+from moe_web.listener import Listener
 
 SMALL = ModelConfig(
     vocab_size=259,
@@ -56,11 +57,10 @@ def _trained(text, seed):
 
 @contextlib.asynccontextmanager
 async def _served(app):
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=5)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    await runner.cleanup()
+    listener = Listener(app, host="127.0.0.1", port=0)
+    await listener.start()
+    yield f"http://127.0.0.1:{listener.port}"
+    await listener.stop(5)
 
 
 @pytest.fixture
