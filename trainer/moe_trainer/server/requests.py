@@ -88,6 +88,12 @@ class CompletionRequest(_Request):
     best_of: Literal[1] | None = 1
     suffix: Literal[""] | None = None
 
+    @property
+    def gives_ids(self) -> bool:
+        """Return whether the prompts are token ids. They are literal: no token is added at their beginning."""
+        first = self.prompt if isinstance(self.prompt, str) else self.prompt[0]
+        return not isinstance(first, str)
+
     def prompts(self, reader: PromptReader, vocab_size: int) -> list[list[int]]:
         """Return the token ids of every prompt; raises BadRequest for ids outside the vocabulary."""
         many: list[Any] = (
