@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from moe_formats.routing_policy import Limits
-from moe_web import bounded_json
+from moe_web import bounded_json, openai_fields
 
 Endpoint = Literal["completions", "chat/completions", "route"]
 
@@ -147,10 +147,15 @@ def parse_call(endpoint: Endpoint, data: bytes, limits: Limits) -> Call:
     """Return the call in a request's body; raises ApiError (400) naming the field that is wrong."""
     body = _json_object(data)
     try:
-        fields = _Fields.model_validate(body)
+        fields = _Fields.model_validate(openai_fields.without_nulls(body))
     except ValidationError as error:
         raise _bad_field(error) from None
     _check_required(endpoint, fields)
+    if endpoint != "route":
+        try:
+            openai_fields.check(endpoint, openai_fields.without_nulls(body))
+        except openai_fields.FieldRefused as error:
+            raise ApiError(400, str(error), param=error.field, code="unsupported_parameter") from None
     for name in ("max_tokens", "max_completion_tokens"):
         asked = getattr(fields, name)
         if asked is not None and asked > limits.max_tokens:

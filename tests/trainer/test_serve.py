@@ -182,7 +182,7 @@ async def test_several_prompts_are_answered_in_order(client):
         alone = await client.complete(prompt=prompt, max_tokens=4, echo=True, temperature=0)
         assert choice["text"] == alone["choices"][0]["text"]
         assert choice["text"].startswith(prompt)
-    ids = await client.complete(prompt=list(b"one"), max_tokens=4, temperature=0)
+    ids = await client.complete(prompt=[BOS, *b"one"], max_tokens=4, temperature=0)
     assert "one" + ids["choices"][0]["text"] == answer["choices"][0]["text"]
 
 

@@ -114,6 +114,11 @@ class CheckpointTokenizer:
             text: str = self._words.decode(list(ids), skip_special_tokens=True)
         return text
 
+    def name(self, token: int) -> str:
+        """Return what stands in the vocabulary for a token; ``token_id:N`` for an id beyond it."""
+        name: str | None = self._words.id_to_token(token)
+        return f"token_id:{token}" if name is None else name
+
     def sizes(self) -> list[int]:
         """Return the number of bytes of each id."""
         return [len(piece) for piece in self._pieces]

@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 class Generation:
     """What to do with one prompt.
 
-    `prompt` starts with the token that begins every document. If `prompt_logprobs` is set, the log-probabilities of the
-    other tokens are reported with that many alternatives. With `max_tokens` 0 the prompt is only scored.
+    If `prompt_logprobs` is set, the log-probabilities of all tokens of `prompt` but the first, which nothing precedes, are
+    reported with that many alternatives. With `max_tokens` 0 the prompt is only scored.
     """
 
     prompt: tuple[int, ...]
@@ -50,10 +50,14 @@ class PromptScored:
 
 @dataclass(frozen=True)
 class Generated:
-    """One more token, with its log-probability if that was asked for."""
+    """One more token, with its log-probability if that was asked for.
+
+    The token with which the model ends its answer is one of them: it counts, but it adds no text.
+    """
 
     token: int
     scored: TokenLogprob | None
+    ends: bool = False
 
 
 @dataclass(frozen=True)
@@ -258,14 +262,15 @@ class Engine:
         generation = sequence.generation
         allowed_V = logits_V.index_fill(0, self._never, -torch.inf)
         token = choose(allowed_V, generation.sampling, sequence.generator)
-        if token in self._ends:
-            self._finish(sequence, "stop")
-            return
+        ends = token in self._ends
         sequence.next_token = token
         sequence.generated += 1
         top = generation.logprobs
-        sequence.emit(Generated(token, None if top is None else score(logits_V[None], [token], top)[0]))
-        if sequence.generated >= generation.max_tokens:
+        scored = None if top is None else score(logits_V[None], [token], top)[0]
+        sequence.emit(Generated(token, scored, ends))
+        if ends:
+            self._finish(sequence, "stop")
+        elif sequence.generated >= generation.max_tokens:
             self._finish(sequence, "length")
 
     def _finish(self, sequence: _Sequence, reason: Literal["stop", "length", "error"]) -> None:

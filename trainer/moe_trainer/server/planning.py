@@ -71,11 +71,13 @@ class Planner:
         scored += [asked.prompt_logprobs] if asked.prompt_logprobs is not None else []
         with _refused("prompt"):
             prompts = asked.prompts(self.reader, self.tokenizer.vocab_size)
+        begin = () if asked.gives_ids else (self.tokenizer.bos_id,)
         generations = [
             self._generation(
-                (self.tokenizer.bos_id, *prompt),
+                (*begin, *prompt),
                 asked.max_tokens,
                 asked.sampling(served.temperature),
+                added=len(begin),
                 logprobs=asked.logprobs,
                 prompt_logprobs=max(scored, default=None),
                 bank=served.bank,
@@ -97,6 +99,7 @@ class Planner:
             prompt,
             asked.wanted_tokens(),
             asked.sampling(served.temperature),
+            added=1,
             logprobs=logprobs,
             bank=served.bank,
         )
@@ -110,17 +113,23 @@ class Planner:
         max_tokens: int | None,
         sampling: Sampling,
         *,
+        added: int,
         logprobs: int | None,
         bank: int | None,
         prompt_logprobs: int | None = None,
     ) -> Generation:
-        """Return the generation for a prompt, which starts with the token that begins a document, if it fits the context."""
+        """Return the generation for a prompt if it fits the context.
+
+        ``added`` is the number of tokens at its beginning that are not the client's, and which messages do not count.
+        """
         room = self.max_context - len(prompt)
         wanted = max(room, 1) if max_tokens is None else max_tokens
         if wanted > room:
             raise BadRequest(
-                f"this model's context is {self.max_context - 1} tokens; the prompt has {len(prompt) - 1} "
-                f"and {wanted} are to be generated. Shorten the prompt, or lower max_tokens",
+                # Clients recognise what is wrong by OpenAI's words.
+                f"This model's maximum context length is {self.max_context - added} tokens. However, you requested "
+                f"{len(prompt) - added + wanted} tokens ({len(prompt) - added} in the prompt, {wanted} in the "
+                "completion). Shorten the prompt, or lower max_tokens",
                 "messages" if max_tokens is None else "max_tokens",
                 "context_length_exceeded",
             )

@@ -1,6 +1,6 @@
 """OpenAI's requests as this server understands them; unsupported fields are refused by name, not ignored."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, ValidationError
 
@@ -8,6 +8,7 @@ from moe_trainer.models.generation_config import DEFAULT_TEMPERATURE
 from moe_trainer.server.sampling import Sampling
 from moe_trainer.text.content import Role
 from moe_trainer.text.tokenizer import PromptReader
+from moe_web import bounded_json, openai_fields
 
 #: The number of tokens to generate if a completion request does not say (OpenAI's default).
 DEFAULT_MAX_TOKENS = 16
@@ -49,9 +50,6 @@ class _Request(BaseModel):
     stop: _Stop | list[_Stop] | None = None
     stream: StrictBool = False
     stream_options: StreamOptions | None = None
-    n: Literal[1] | None = 1
-    presence_penalty: Literal[0] | None = 0
-    frequency_penalty: Literal[0] | None = 0
 
     def sampling(self, default: float = DEFAULT_TEMPERATURE) -> Sampling:
         """Return how tokens are chosen; ``default`` is the temperature if the request has none."""
@@ -85,8 +83,12 @@ class CompletionRequest(_Request):
     logprobs: Annotated[int, Field(strict=True, ge=0, le=20)] | None = None
     prompt_logprobs: Annotated[int, Field(strict=True, ge=0, le=20)] | None = None
     echo: StrictBool = False
-    best_of: Literal[1] | None = 1
-    suffix: Literal[""] | None = None
+
+    @property
+    def gives_ids(self) -> bool:
+        """Return whether the prompts are token ids. They are literal: no token is added at their beginning."""
+        first = self.prompt if isinstance(self.prompt, str) else self.prompt[0]
+        return not isinstance(first, str)
 
     def prompts(self, reader: PromptReader, vocab_size: int) -> list[list[int]]:
         """Return the token ids of every prompt; raises BadRequest for ids outside the vocabulary."""
@@ -129,7 +131,6 @@ class ChatRequest(_Request):
     max_completion_tokens: _Count | None = None
     logprobs: StrictBool | None = False
     top_logprobs: Annotated[int, Field(strict=True, ge=0, le=20)] | None = None
-    tools: Annotated[list[Any], Field(max_length=0)] | None = None
 
     def said(self) -> list[tuple[Role, str]]:
         """Return who said what; the role developer counts as system."""
@@ -145,18 +146,37 @@ class ChatRequest(_Request):
 
 def parse_completion(data: bytes) -> CompletionRequest:
     """Return the completion request in a body; raises BadRequest, which names the field."""
-    try:
-        return CompletionRequest.model_validate_json(data)
-    except ValidationError as error:
-        raise _bad_field(error) from None
+    return _parse(CompletionRequest, "completions", data)
 
 
 def parse_chat(data: bytes) -> ChatRequest:
     """Return the chat request in a body; raises BadRequest, which names the field."""
+    return _parse(ChatRequest, "chat/completions", data)
+
+
+_Asked = TypeVar("_Asked", bound=_Request)
+
+
+def _parse(kind: type[_Asked], endpoint: openai_fields.Endpoint, data: bytes) -> _Asked:
+    body = _json_object(data)
     try:
-        return ChatRequest.model_validate_json(data)
+        request = kind.model_validate(body)
+        openai_fields.check(endpoint, body)
     except ValidationError as error:
         raise _bad_field(error) from None
+    except openai_fields.FieldRefused as error:
+        raise BadRequest(str(error), error.field, "unsupported_parameter") from None
+    return request
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    try:
+        body = bounded_json.parse(data)
+    except bounded_json.JsonError as error:
+        raise BadRequest(f"the body is not JSON that can be read: {error}") from None
+    if not isinstance(body, dict):
+        raise BadRequest(f"the body must be a JSON object, not {type(body).__name__}")
+    return openai_fields.without_nulls(body)
 
 
 def _is_ids(prompt: object) -> bool:
@@ -165,8 +185,6 @@ def _is_ids(prompt: object) -> bool:
 
 def _bad_field(error: ValidationError) -> BadRequest:
     first = error.errors(include_url=False, include_input=False)[0]
-    if not first["loc"]:
-        return BadRequest(f"the body is not a JSON object: {first['msg']}")
     # The location also contains types, for branches of a union; a client only knows its own fields.
     path = [str(part) for part in first["loc"] if isinstance(part, int) or part in _FIELD_NAMES]
     return BadRequest(f"{'.'.join(path)}: {first['msg']}", path[0])

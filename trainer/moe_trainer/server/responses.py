@@ -48,10 +48,11 @@ class Choice:
         """Return what an event adds to the choice. Sets `ended` with the last piece, also after a stop string."""
         match event:
             case PromptScored():
-                self.prompt_tokens = event.tokens
+                first = self.prompt[: len(self.prompt) - len(event.tokens)]
+                self.prompt_tokens = (*map(TokenLogprob, first), *event.tokens)
                 if not self.echo:
                     return self._piece("")
-                return self._piece(self.tokenizer.decode(self.prompt), event.tokens)
+                return self._piece(self.tokenizer.decode(self.prompt), self.prompt_tokens)
             case Finished():
                 self.ended = True
                 return self._piece(self.stream.end(), self._take_unsent(), event.reason)
@@ -62,7 +63,7 @@ class Choice:
         self.completion_tokens += 1
         if event.scored is not None:
             self._unsent.append(event.scored)
-        text = self.stream.push(self.tokenizer.decode_bytes([event.token]))
+        text = self.stream.push(b"" if event.ends else self.tokenizer.decode_bytes([event.token]))
         if self.stream.stopped:
             self.ended = True
             return self._piece(text, self._take_unsent(), "stop")
@@ -161,8 +162,13 @@ class ChatShape:
 
 
 def token_text(token: int, tokenizer: Tokenizer) -> str:
-    """Return a token as text; bytes that are not a whole character are written in hexadecimal, as OpenAI does."""
+    """Return a token as text; bytes that are not a whole character are written in hexadecimal, as OpenAI does.
+
+    Special tokens are written by their names: without bytes, they would all be the same empty text.
+    """
     data = tokenizer.decode_bytes([token])
+    if not data:
+        return tokenizer.name(token)
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -178,19 +184,27 @@ def completion_logprobs(piece: Piece, top: int, tokenizer: Tokenizer) -> Json:
     return {
         "tokens": [token_text(token.token, tokenizer) for token in piece.tokens],
         "token_logprobs": [token.logprob for token in piece.tokens],
-        "top_logprobs": [
-            {token_text(t, tokenizer): lp for t, lp in token.top[:top]} for token in piece.tokens
-        ],
+        "top_logprobs": [_top_logprobs(token, top, tokenizer) for token in piece.tokens],
         "text_offset": offsets,
     }
+
+
+def _top_logprobs(token: TokenLogprob, top: int, tokenizer: Tokenizer) -> dict[str, float] | None:
+    """Return the log-probabilities of the most probable tokens by their text, of the best where two have the same."""
+    if token.logprob is None:
+        return None
+    found: dict[str, float] = {}
+    for t, lp in token.top[:top]:
+        found.setdefault(token_text(t, tokenizer), lp)
+    return found
 
 
 def chat_logprobs(tokens: Sequence[TokenLogprob], tokenizer: Tokenizer) -> Json:
     """Return the `logprobs` of a chat choice."""
 
-    def entry(token: int, logprob: float) -> Json:
+    def entry(token: int, logprob: float | None) -> Json:
         data = tokenizer.decode_bytes([token])
-        return {"token": token_text(token, tokenizer), "logprob": logprob, "bytes": list(data)}
+        return {"token": token_text(token, tokenizer), "logprob": logprob, "bytes": list(data) or None}
 
     content = [
         entry(token.token, token.logprob) | {"top_logprobs": [entry(t, lp) for t, lp in token.top]}
@@ -199,10 +213,13 @@ def chat_logprobs(tokens: Sequence[TokenLogprob], tokenizer: Tokenizer) -> Json:
     return {"content": content}
 
 
-def prompt_logprobs(tokens: Sequence[TokenLogprob], top: int, tokenizer: Tokenizer) -> list[Json]:
+def prompt_logprobs(tokens: Sequence[TokenLogprob], top: int, tokenizer: Tokenizer) -> list[Json | None]:
     """Return the log-probabilities of a prompt in vLLM's format: for each position, entries by token id."""
-    entries = []
+    entries: list[Json | None] = []
     for token in tokens:
+        if token.logprob is None:
+            entries.append(None)
+            continue
         best = {
             str(t): {"logprob": lp, "rank": rank, "decoded_token": token_text(t, tokenizer)}
             for rank, (t, lp) in enumerate(token.top[:top], start=1)

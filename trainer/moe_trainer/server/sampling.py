@@ -30,11 +30,14 @@ class Sampling:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token, its log-probability (nats, before temperature), and the most probable alternatives."""
+    """A token, its log-probability (nats, before temperature), its rank, and the most probable tokens in its place.
+
+    The first token of a sequence has neither log-probability nor rank: nothing precedes it that could predict it.
+    """
 
     token: int
-    logprob: float
-    rank: int
+    logprob: float | None = None
+    rank: int | None = None
     top: tuple[tuple[int, float], ...] = ()
 
 

@@ -94,6 +94,10 @@ class Tokenizer(Protocol):
         """Return the text that the ids stand for; bytes that are not UTF-8 become U+FFFD."""
         ...
 
+    def name(self, token: int) -> str:
+        """Return what stands in the vocabulary for a token; ``token_id:N`` for an id beyond it."""
+        ...
+
     def sizes(self) -> list[int]:
         """Return the number of bytes of each id; 0 for special tokens."""
         ...
@@ -139,6 +143,10 @@ class ByteTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text that the ids stand for; bytes that are not UTF-8 become U+FFFD."""
         return self.decode_bytes(ids).decode(errors="replace")
+
+    def name(self, token: int) -> str:
+        """Return the printable character that stands for a byte, or the name of a special token."""
+        return _NAMES.get(token, f"token_id:{token}")
 
     def sizes(self) -> list[int]:
         """Return 1 for each byte, and 0 for each special token."""
@@ -260,3 +268,6 @@ def byte_characters() -> list[str]:
         characters.append(chr(byte if byte in printable else spare))
         spare += byte not in printable
     return characters
+
+
+_NAMES: dict[int, str] = {**dict(enumerate(byte_characters())), **{i: name for name, i in _SPECIAL.items()}}
