@@ -2,7 +2,16 @@
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr, ValidationError
+from pydantic import (
+    BaseModel,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    Tag,
+    ValidationError,
+)
 
 from moe_trainer.models.generation_config import DEFAULT_TEMPERATURE
 from moe_trainer.server.sampling import Sampling
@@ -18,6 +27,46 @@ SMALLEST_TEMPERATURE = 0.001
 
 _Count = Annotated[int, Field(strict=True, ge=0)]
 _Stop = Annotated[StrictStr, Field(min_length=1, max_length=256)]
+
+
+#: Most prompts in one request.
+MAX_PROMPTS = 64
+
+# The kind of a value is decided before it is validated, and lists end at their first error, so that an error is about what
+# the client sent and not about another kind that it might have been.
+
+
+def _kind_of_prompt(value: object) -> str | None:
+    if isinstance(value, list):
+        first = value[0] if value else ""
+        if isinstance(first, list):
+            return "many_ids"
+        return "many" if isinstance(first, str) else "ids" if type(first) is int else None
+    return "one" if isinstance(value, str) else None
+
+
+def _kind_of_list(value: object) -> str | None:
+    return "one" if isinstance(value, str) else "many" if isinstance(value, list) else None
+
+
+_Ids = Annotated[list[_Count], Field(min_length=1, fail_fast=True)]
+_Prompt = Annotated[
+    Annotated[StrictStr, Tag("one")]
+    | Annotated[list[StrictStr], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True), Tag("many")]
+    | Annotated[_Ids, Tag("ids")]
+    | Annotated[list[_Ids], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True), Tag("many_ids")],
+    Discriminator(
+        _kind_of_prompt,
+        custom_error_type="prompt",
+        custom_error_message="give a text, a list of texts, a list of token ids, or a list of such lists",
+    ),
+]
+_Stops = Annotated[
+    Annotated[_Stop, Tag("one")] | Annotated[list[_Stop], Field(fail_fast=True), Tag("many")],
+    Discriminator(
+        _kind_of_list, custom_error_type="stop", custom_error_message="give a text, or a list of texts"
+    ),
+]
 
 
 class BadRequest(Exception):
@@ -47,7 +96,7 @@ class _Request(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: StrictInt | None = None
-    stop: _Stop | list[_Stop] | None = None
+    stop: _Stops | None = None
     stream: StrictBool = False
     stream_options: StreamOptions | None = None
 
@@ -73,12 +122,7 @@ class _Request(BaseModel):
 class CompletionRequest(_Request):
     """POST /v1/completions. With `echo`, `max_tokens` 0 and `logprobs` it scores a prompt."""
 
-    prompt: (
-        StrictStr
-        | Annotated[list[StrictStr], Field(min_length=1, max_length=64)]
-        | Annotated[list[_Count], Field(min_length=1)]
-        | Annotated[list[Annotated[list[_Count], Field(min_length=1)]], Field(min_length=1, max_length=64)]
-    )
+    prompt: _Prompt
     max_tokens: _Count | None = DEFAULT_MAX_TOKENS
     logprobs: Annotated[int, Field(strict=True, ge=0, le=20)] | None = None
     prompt_logprobs: Annotated[int, Field(strict=True, ge=0, le=20)] | None = None
@@ -110,11 +154,21 @@ class _Part(BaseModel):
     text: StrictStr
 
 
+_Content = Annotated[
+    Annotated[StrictStr, Tag("one")] | Annotated[list[_Part], Field(fail_fast=True), Tag("many")],
+    Discriminator(
+        _kind_of_list,
+        custom_error_type="content",
+        custom_error_message="give a text, or a list of parts of text",
+    ),
+]
+
+
 class Message(BaseModel):
     """One message of a chat."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: StrictStr | list[_Part]
+    content: _Content
 
     def text(self) -> str:
         """Return the message's text."""
@@ -126,7 +180,7 @@ class Message(BaseModel):
 class ChatRequest(_Request):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[Message], Field(min_length=1, max_length=1024)]
+    messages: Annotated[list[Message], Field(min_length=1, max_length=1024, fail_fast=True)]
     max_tokens: _Count | None = None
     max_completion_tokens: _Count | None = None
     logprobs: StrictBool | None = False
@@ -187,7 +241,8 @@ def _bad_field(error: ValidationError) -> BadRequest:
     first = error.errors(include_url=False, include_input=False)[0]
     # The location also contains types, for branches of a union; a client only knows its own fields.
     path = [str(part) for part in first["loc"] if isinstance(part, int) or part in _FIELD_NAMES]
-    return BadRequest(f"{'.'.join(path)}: {first['msg']}", path[0])
+    what = "Input should be an object" if first["type"] == "model_type" else first["msg"]
+    return BadRequest(f"{'.'.join(path)}: {what}", path[0])
 
 
 _MODELS = (CompletionRequest, ChatRequest, Message, _Part, StreamOptions)
