@@ -134,3 +134,17 @@ async def test_literal_ids_may_fill_the_whole_context_and_errors_have_the_words_
         assert (status, answer["error"]["code"]) == (400, "context_length_exceeded")
         assert f"This model's maximum context length is {most} tokens. However" in answer["error"]["message"]
         assert f"you requested {most + 1} tokens" in answer["error"]["message"]
+
+
+async def test_the_sampled_token_is_among_the_top_logprobs_also_where_it_is_not_the_best(client):
+    ask = {"prompt": "Let x", "max_tokens": 20, "temperature": 2, "seed": 3}
+    sampled_others = False
+    for top in (0, 1, 3):
+        answer = await client.complete(**ask, logprobs=top)
+        logprobs = answer["choices"][0]["logprobs"]
+        for token, own, best in zip(
+            logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True
+        ):
+            assert best[token] == own and len(best) <= top + 1
+            sampled_others |= len(best) == top + 1
+    assert sampled_others

@@ -190,12 +190,16 @@ def completion_logprobs(piece: Piece, top: int, tokenizer: Tokenizer) -> Json:
 
 
 def _top_logprobs(token: TokenLogprob, top: int, tokenizer: Tokenizer) -> dict[str, float] | None:
-    """Return the log-probabilities of the most probable tokens by their text, of the best where two have the same."""
+    """Return the log-probabilities of the most probable tokens and of the token itself, by their text.
+
+    The token itself may be one more than ``top``, as in OpenAI's answers. Where two have the same text, the better counts.
+    """
     if token.logprob is None:
         return None
     found: dict[str, float] = {}
     for t, lp in token.top[:top]:
         found.setdefault(token_text(t, tokenizer), lp)
+    found.setdefault(token_text(token.token, tokenizer), token.logprob)
     return found
 
 
