@@ -7,6 +7,7 @@ keep dropping may be what kills them, so it is given up after a few drops, which
 """
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,6 +20,8 @@ from yarl import URL
 
 from moe_formats.routing_policy import RoutedExpert
 from moe_gateway.balancer import Balancer, Replica
+
+log = logging.getLogger(__name__)
 
 #: Seconds that a request tries to reach a replica that answers.
 PATIENCE_SECONDS = 5.0
@@ -150,6 +153,7 @@ class Backends:
                     held.push(attempt.pop_all())
                     return answer
             except _Unanswered as error:
+                log.info("request %s: %s gave no answer: %s", asking.request_id, replica.url, error)
                 trouble = error
                 tried.add(replica)
                 self._balancer.failed(replica)
@@ -184,11 +188,11 @@ class Backends:
             except aiohttp.SocketTimeoutError:
                 raise TooSlow(f"{expert.name} sent nothing for {question.read_seconds:g} s") from None
             except aiohttp.ConnectionTimeoutError:
-                raise _Unanswered(f"{replica.url}: not accepted within {CONNECT_SECONDS:g} s") from None
+                raise _Unanswered(f"not accepted within {CONNECT_SECONDS:g} s") from None
             except aiohttp.ClientConnectorError as error:
-                raise _Unanswered(f"{replica.url}: {error.os_error.strerror}") from None
+                raise _Unanswered(error.os_error.strerror or "it cannot be connected to") from None
             except aiohttp.ClientError as error:
-                raise _Dropped(f"{replica.url}: {error or type(error).__name__}") from None
+                raise _Dropped(f"the connection broke ({type(error).__name__})") from None
             opened.pop_all()
             return Answer(expert, response, first)
 
