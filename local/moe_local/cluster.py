@@ -19,6 +19,7 @@ from moe_local.configuration import configure
 from moe_local.containers import stop_containers
 from moe_local.errors import LocalClusterError, OperatorNotReadyError
 from moe_local.folder import ClusterFolder, choose_network, load_network
+from moe_local.given import keep_given
 from moe_local.node import node_ready, not_isolated
 from moe_local.parts import API_SERVER, CONTROLLER_MANAGER, NODE_AGENT, Part, make_parts
 from moe_local.preflight import require_fit
@@ -53,7 +54,7 @@ class LocalCluster:
         *,
         operator: bool = True,
         node: bool = True,
-        values: Sequence[Path] = (),
+        values: Sequence[Path] | None = None,
         images: Mapping[str, Path] | None = None,
         on_step: OnStep = lambda step, seconds: None,
         progress: Progress = lambda text: None,
@@ -66,7 +67,8 @@ class LocalCluster:
         of this project, which are replaced by the environment that Python runs in now. `progress` is called during
         long waits.
 
-        The arguments apply until the next `up`.
+        Values and images are kept: a later call that leaves them out uses those of the last one. An empty sequence or
+        mapping takes them back.
 
         Raises LocalClusterError. An error, or Ctrl-C, stops the processes that this call started. The exception is
         OperatorNotReadyError: everything keeps running, so that the reason can be found.
@@ -74,7 +76,9 @@ class LocalCluster:
         with self.folder.locked(), self._undone_on_failure() as started:
             clock = _Clock(on_step)
             binary = self._find_or_build(progress)
-            etcd, apiserver, *others = self._prepare(binary, images or {})
+            self.folder.make()
+            given = keep_given(self.folder, values, images)
+            etcd, apiserver, *others = self._prepare(binary, given.images)
             clock.done("keys, ports and configuration are ready")
             self._start([etcd, apiserver], started, clock)  # the API server itself waits for etcd
             apply_bootstrap(self.api())
@@ -84,7 +88,7 @@ class LocalCluster:
             self._wait_until(
                 "the default service account", self._has_service_account, part=CONTROLLER_MANAGER
             )
-            if node and operator and chart.install_chart(self.folder, self.api(), self._helm, values):
+            if node and operator and chart.install_chart(self.folder, self.api(), self._helm, given.values):
                 clock.done("chart moe-operator is installed")
             if node:
                 self._wait_until(f"node {NODE_NAME}", self.node_ready, part=NODE_AGENT)
@@ -179,7 +183,6 @@ class LocalCluster:
 
     def _prepare(self, binary: Path, images: Mapping[str, Path]) -> tuple[Part, ...]:
         """Write everything that the parts read, and stop those that run with older configuration."""
-        self.folder.make()
         network = choose_network(self.folder, rechoose=not self.part_pids())
         if configure(self.folder, network, binary, images):
             self._end_for_restart(NODE_AGENT)

@@ -114,6 +114,11 @@ class ClusterFolder:
         """The configuration of the node agent."""
         return self.path / "agent.json"
 
+    @property
+    def given(self) -> Path:
+        """The values and images that the cluster was last started with, for the next start."""
+        return self.path / "given.json"
+
     def make(self) -> None:
         """Create the folder and its sub-folders, each readable by its owner only."""
         for folder in ("", "kubeconfig", "etcd", "agent", "run", "log", "bin", "cache"):

@@ -42,18 +42,25 @@ def up(
     operator: Annotated[bool, typer.Option(help="Install the chart and wait for the operator.")] = True,
     values: Annotated[
         list[Path] | None,
-        typer.Option("--values", "-f", help="File with more values for the chart; can be repeated."),
+        typer.Option(
+            "--values",
+            "-f",
+            help="File with more values for the chart; can be repeated. Kept: without it, those of the last start hold.",
+        ),
     ] = None,
     image: Annotated[
         list[str] | None,
-        typer.Option(help="IMAGE=FOLDER: use a folder with a bin/ in place of an image; can be repeated."),
+        typer.Option(
+            help="IMAGE=FOLDER: use a folder with a bin/ in place of an image; can be repeated. Kept: without it, those of "
+            "the last start hold."
+        ),
     ] = None,
 ) -> None:
     """Start the cluster, or the parts of it that do not run, and wait until it is ready."""
     with _errors_told():
         cluster = _cluster(name)
         _warn_of_missing(cluster)
-        images = dict(_image(option) for option in image or [])
+        images = dict(_image(option) for option in image) if image else None
         console = Console(highlight=False)
         with _interruptible_once(console) as check, console.status("starting") as spinner:
 
@@ -63,7 +70,7 @@ def up(
 
             cluster.up(
                 operator=operator,
-                values=values or [],
+                values=values or None,
                 images=images,
                 on_step=on_step,
                 progress=spinner.update if console.is_terminal else console.print,
