@@ -45,6 +45,6 @@ def test_the_attempt_ends_with_any_process_and_the_next_goes_on(stage: Stage) ->
     stage.wait_ready("wide", PATIENCE)
     artefact = stage.status("wide-1", "ExpertRevision")["artefact"]
     assert artefact["resumedFrom"] >= 5 and artefact["steps"] == 30
-    assert [item["metadata"]["name"] for item in jobs(stage)] == ["wide-1-a1", "wide-1-a2"]
+    assert [item["metadata"]["name"] for item in jobs(stage)] == ["wide-1-a1", "wide-1-a2"], stage.describe()
     assert all(item["spec"]["parallelism"] == 2 for item in jobs(stage))
     assert stage.names("ExpertRevision", "wide-") == ["wide-1"]
