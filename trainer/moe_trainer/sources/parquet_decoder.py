@@ -165,17 +165,19 @@ def _without_dictionaries(column: Any) -> Any:
 
 
 def _plain(type: Any) -> Any:
-    """Return a type without dictionaries."""
+    """Return a type without dictionaries, and without extension types, which may be stored as such."""
     import pyarrow
     from pyarrow import types
 
+    if isinstance(type, pyarrow.BaseExtensionType):
+        return _plain(type.storage_type)
     if types.is_dictionary(type):
         return _plain(type.value_type)
     if types.is_struct(type):
         return pyarrow.struct([field.with_type(_plain(field.type)) for field in type])
-    if types.is_list(type):
+    if types.is_list(type) or types.is_list_view(type):
         return pyarrow.list_(type.value_field.with_type(_plain(type.value_type)))
-    if types.is_large_list(type):
+    if types.is_large_list(type) or types.is_large_list_view(type):
         return pyarrow.large_list(type.value_field.with_type(_plain(type.value_type)))
     if types.is_fixed_size_list(type):
         return pyarrow.list_(type.value_field.with_type(_plain(type.value_type)), type.list_size)

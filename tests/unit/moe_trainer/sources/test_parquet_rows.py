@@ -4,7 +4,7 @@ import io
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow
@@ -59,18 +59,34 @@ def test_a_dictionary_within_a_conversation_gains_nothing(tmp_path: Path) -> Non
     assert "takes more than" in refused(tmp_path, "messages")
 
 
-@pytest.mark.parametrize("kind", ["list of two", "map"])
-def test_a_dictionary_within_lists_of_one_length_or_maps_gains_nothing(tmp_path: Path, kind: str) -> None:
-    count = 3000
-    word = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * count, pyarrow.int32()), ["x" * 1_000_000])
-    if kind == "map":
-        names = pyarrow.array(["role", "content"] * (count // 2))
-        turns = pyarrow.MapArray.from_arrays(list(range(0, count + 1, 2)), names, word)
-        rows = pyarrow.ListArray.from_arrays([0, len(turns)], turns)
-    else:
-        turns = pyarrow.StructArray.from_arrays([word, word], ["role", "content"])
-        rows = pyarrow.FixedSizeListArray.from_arrays(turns, count)
-    parquet.write_table(pyarrow.table({"messages": rows}), tmp_path / "a.parquet", compression="zstd")
+def repeated(count: int) -> pyarrow.Array:
+    """Return a word of a million letters, ``count`` times, for the price of one."""
+    return pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * count, pyarrow.int32()), ["x" * 1_000_000])
+
+
+def list_of_one_length(word: pyarrow.Array) -> pyarrow.Array:
+    return pyarrow.FixedSizeListArray.from_arrays(word, len(word))
+
+
+def list_view(word: pyarrow.Array) -> pyarrow.Array:
+    return pyarrow.ListViewArray.from_arrays([0], [len(word)], word)
+
+
+def map_of_words(word: pyarrow.Array) -> pyarrow.Array:
+    return pyarrow.MapArray.from_arrays([0, len(word)], pyarrow.array(map(str, range(len(word)))), word)
+
+
+def own_type(word: pyarrow.Array) -> pyarrow.Array:
+    typed = pyarrow.ExtensionArray.from_storage(pyarrow.opaque(word.type, "word", "nobody"), word)
+    return pyarrow.ListArray.from_arrays([0, len(word)], typed)
+
+
+@pytest.mark.parametrize("nested", [list_of_one_length, list_view, map_of_words, own_type])
+def test_a_dictionary_within_any_nested_type_gains_nothing(
+    tmp_path: Path, nested: Callable[[pyarrow.Array], pyarrow.Array]
+) -> None:
+    table = pyarrow.table({"messages": nested(repeated(3000))})
+    parquet.write_table(table, tmp_path / "a.parquet", compression="zstd")
     assert "takes more than" in refused(tmp_path, "messages")
 
 
