@@ -175,6 +175,9 @@ USUAL = {
 {% for k, v in {'p': 1}.items() %}{{ k }}{{ v }}{% break %}{% endfor %}{% autoescape true %}{{ '<b>' ~ 'c' }}{% endautoescape %}
 {{ 1.25 | round(1) }} {{ [1, 2, 3] | sum }} {{ (1, 2) | join('-') }}
 {{ 'a\nb' | indent(width='> ', first=true) }} {{ [1] | batch(2, 0) | list }}""",
+    "namespaces": """{%- set ns = namespace(last='', inner=namespace(roles=[])) %}
+{%- for message in messages %}{{- dict(state=ns, m=message)['m'].content ~ ns.last ~ (ns | string) }}
+{%- set ns.last = message.role %}{%- set ns.last = ns.last ~ (ns.inner.roles | length) %}{%- endfor %}{{ ns }}""",
 }
 
 

@@ -169,7 +169,8 @@ class BoundedSandbox(ImmutableSandboxedEnvironment):
                 self.budget.charge(len(part), 2 * len(part))
                 waiting += part
             elif isinstance(part, Namespace):
-                waiting.append(vars(part))
+                # Its own way to look up attributes finds only what templates have set.
+                waiting.append(object.__getattribute__(part, "__dict__"))
         return value
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:

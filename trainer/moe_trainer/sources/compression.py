@@ -121,15 +121,21 @@ class _Members:
     """Decompresses a file that consists of members, one after the other.
 
     With errors in ``trailing``, the file has at least one member, and ends where something follows that causes one of
-    them. Without, as in gzip, it may have no member at all, and its members may be padded with zeros.
+    them. Without, as in gzip, it may have no member at all. Between members and at the end may be zeros, in multiples of
+    ``padding`` bytes.
     """
 
     def __init__(
-        self, stream: io.BufferedReader, start: Callable[[], Member], *trailing: type[Exception]
+        self,
+        stream: io.BufferedReader,
+        start: Callable[[], Member],
+        *trailing: type[Exception],
+        padding: int | None = None,
     ) -> None:
         self._stream = stream
         self._start = start
         self._trailing = trailing
+        self._padding = padding
         self._held, self._at = b"", 0  # what was read, and how much of it a member has taken
         self._fed = _FIRST_FED
         self._members = 0
@@ -154,14 +160,25 @@ class _Members:
         return b""
 
     def _next_member(self) -> Member | None:
-        if self._members and not self._trailing:
-            while self._fill() and not self._held[self._at]:
-                self._held, self._at = self._held[self._at :].lstrip(b"\0"), 0
+        if self._members and self._padding and self._pass_zeros() % self._padding:
+            if not self._fill():
+                raise EOFError(f"the zeros at its end are not a multiple of {self._padding} bytes")
+            self._ended = True  # so many zeros are no padding: what follows is ignored
+            return None
         self._fed = _FIRST_FED
         if self._fill() or (self._trailing and not self._members):
             self._members += 1
             self._member = self._start()
         return self._member
+
+    def _pass_zeros(self) -> int:
+        """Pass over zeros, and return how many there were."""
+        passed = 0
+        while self._fill() and not self._held[self._at]:
+            held = self._held[self._at :]
+            self._held, self._at = held.lstrip(b"\0"), 0
+            passed += len(held) - len(self._held)
+        return passed
 
     def _input(self) -> bytes:
         if not self._fill():
@@ -212,8 +229,8 @@ def _zstandard(stream: io.BufferedReader) -> ByteStream:
 
 
 _OPENERS: dict[str, Callable[[Any], ByteStream]] = {
-    ".gz": lambda stream: _Members(stream, _Gzip),
+    ".gz": lambda stream: _Members(stream, _Gzip, padding=1),
     ".bz2": lambda stream: _Members(stream, bz2.BZ2Decompressor, OSError),
-    ".xz": lambda stream: _Members(stream, _xz, lzma.LZMAError),
+    ".xz": lambda stream: _Members(stream, _xz, lzma.LZMAError, padding=4),
     ".zst": _zstandard,
 }

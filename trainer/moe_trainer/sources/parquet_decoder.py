@@ -154,7 +154,8 @@ def _columns(raw: io.RawIOBase, field: str, setting: str) -> Iterator[Any]:
     for group in range(opened.num_row_groups):
         at_once = _rows_at_once(opened, group, parts)
         for batch in opened.iter_batches(at_once, row_groups=[group], columns=[field], use_threads=False):
-            yield _without_dictionaries(batch.column(0))
+            # Parts of other columns may have the name as their path, and are read along with it.
+            yield _without_dictionaries(batch.column(batch.schema.names.index(field)))
 
 
 def _without_dictionaries(column: Any) -> Any:
@@ -164,18 +165,24 @@ def _without_dictionaries(column: Any) -> Any:
 
 
 def _plain(type: Any) -> Any:
-    """Return a type without dictionaries."""
+    """Return a type without dictionaries, and without extension types, which may be stored as such."""
     import pyarrow
     from pyarrow import types
 
+    if isinstance(type, pyarrow.BaseExtensionType):
+        return _plain(type.storage_type)
     if types.is_dictionary(type):
         return _plain(type.value_type)
     if types.is_struct(type):
         return pyarrow.struct([field.with_type(_plain(field.type)) for field in type])
-    if types.is_list(type):
+    if types.is_list(type) or types.is_list_view(type):
         return pyarrow.list_(type.value_field.with_type(_plain(type.value_type)))
-    if types.is_large_list(type):
+    if types.is_large_list(type) or types.is_large_list_view(type):
         return pyarrow.large_list(type.value_field.with_type(_plain(type.value_type)))
+    if types.is_fixed_size_list(type):
+        return pyarrow.list_(type.value_field.with_type(_plain(type.value_type)), type.list_size)
+    if types.is_map(type):
+        return pyarrow.map_(_plain(type.key_type), _plain(type.item_type))
     return type
 
 
@@ -209,11 +216,15 @@ def _elements(column: Any) -> int:
 
 def _inside(column: Any) -> list[Any]:
     """Return what a column of lists or structs consists of; nothing for other types."""
+    import pyarrow
     from pyarrow import types
 
     if types.is_struct(column.type):
         found: list[Any] = column.flatten()
         return found
+    if types.is_map(column.type):
+        pair = pyarrow.struct({"key": column.type.key_type, "value": column.type.item_type})
+        return [column.cast(pyarrow.list_(pair)).flatten()]
     return [column.flatten()] if types.is_nested(column.type) and not types.is_union(column.type) else []
 
 

@@ -168,6 +168,8 @@ class ParquetReader:
 
 def _record(where: str, value: Any) -> Record:
     try:
-        return Record(where, value.as_py())
+        return Record(where, value.as_py(maps_as_pydicts="strict"))
     except UnicodeDecodeError:
         return Record(where, fault=UnusableError("notUtf8", "its text is not UTF-8"))
+    except KeyError:
+        return Record(where, fault=UnusableError("brokenRecord", "a map in it holds a key twice"))

@@ -4,7 +4,7 @@ import io
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow
@@ -57,6 +57,64 @@ def test_a_dictionary_within_a_conversation_gains_nothing(tmp_path: Path) -> Non
     table = pyarrow.table({"messages": pyarrow.ListArray.from_arrays([0, 3000], turns)})
     parquet.write_table(table, tmp_path / "a.parquet", compression="zstd")
     assert "takes more than" in refused(tmp_path, "messages")
+
+
+def repeated(count: int) -> pyarrow.Array:
+    """Return a word of a million letters, ``count`` times, for the price of one."""
+    return pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * count, pyarrow.int32()), ["x" * 1_000_000])
+
+
+def list_of_one_length(word: pyarrow.Array) -> pyarrow.Array:
+    return pyarrow.FixedSizeListArray.from_arrays(word, len(word))
+
+
+def list_view(word: pyarrow.Array) -> pyarrow.Array:
+    return pyarrow.ListViewArray.from_arrays([0], [len(word)], word)
+
+
+def map_of_words(word: pyarrow.Array) -> pyarrow.Array:
+    return pyarrow.MapArray.from_arrays([0, len(word)], pyarrow.array(map(str, range(len(word)))), word)
+
+
+def own_type(word: pyarrow.Array) -> pyarrow.Array:
+    typed = pyarrow.ExtensionArray.from_storage(pyarrow.opaque(word.type, "word", "nobody"), word)
+    return pyarrow.ListArray.from_arrays([0, len(word)], typed)
+
+
+@pytest.mark.parametrize("nested", [list_of_one_length, list_view, map_of_words, own_type])
+def test_a_dictionary_within_any_nested_type_gains_nothing(
+    tmp_path: Path, nested: Callable[[pyarrow.Array], pyarrow.Array]
+) -> None:
+    table = pyarrow.table({"messages": nested(repeated(3000))})
+    parquet.write_table(table, tmp_path / "a.parquet", compression="zstd")
+    assert "takes more than" in refused(tmp_path, "messages")
+
+
+@pytest.mark.parametrize("word", [pyarrow.string(), pyarrow.dictionary(pyarrow.int32(), pyarrow.string())])
+def test_messages_that_are_maps_are_read_as_objects(tmp_path: Path, word: pyarrow.DataType) -> None:
+    far = [[("role", "user"), ("content", "How far?")], [("role", "assistant"), ("content", "Far.")]]
+    twice = [[("role", "user"), ("role", "user")]]
+    rows = [far, far * 2, None, twice, far]
+    pairs = [pair for row in rows for turn in row or () for pair in turn]
+    maps = pyarrow.MapArray.from_arrays(
+        list(range(0, len(pairs) + 1, 2)),
+        pyarrow.array([name for name, _ in pairs]),
+        pyarrow.array([said for _, said in pairs]).cast(word),
+    )
+    lists = pyarrow.ListArray.from_arrays(pyarrow.array([0, 2, None, 6, 7, 9]), maps)
+    parquet.write_table(pyarrow.table({"messages": lists}), tmp_path / "a.parquet")
+    texts, count = read(tmp_path, format="messages")
+    assert texts == ["How far?\n\nFar.", "How far?\n\nFar.\n\nHow far?\n\nFar.", "How far?\n\nFar."]
+    assert count.dropped == {"missingField": 1, "brokenRecord": 1}
+    assert count.examples["brokenRecord"] == "corpora/a.parquet row 4: a map in it holds a key twice"
+
+
+def test_a_column_whose_name_is_also_a_path_within_another_one_is_read(tmp_path: Path) -> None:
+    table = pyarrow.table({"text": [{"en": "not here"}], "text.en": ["here"]})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    source = Source(root="corpora", path="*", format="text", text_field="text.en")
+    found = [content.text for content in read_source(LocalFiles("corpora", tmp_path), SourceCount(source))]
+    assert found == ["here"]
 
 
 def test_rows_that_take_more_memory_than_is_allowed_are_refused_with_the_limit(
