@@ -367,7 +367,8 @@ async def test_requests_that_outlast_the_drain_are_told_so(client, monkeypatch):
             await client.listener.stop(0.1)
         held.set()
         events = (await response.text()).split("\n\n")
-    assert json.loads(events[-2].removeprefix("data: "))["error"]["code"] == "stopping"
+    error = json.loads(events[-2].strip().removeprefix("data: "))["error"]
+    assert (error["code"], error["type"]) == ("stopping", "server_error")
     status, answer = await whole
     assert (status, answer["error"]["code"]) == (503, "stopping")
 

@@ -1,5 +1,6 @@
 """OpenAI's requests as this server understands them; unsupported fields are refused by name, not ignored."""
 
+from http import HTTPStatus
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -78,9 +79,14 @@ class BadRequest(Exception):
         """Take what is wrong with the request and how to correct it."""
         super().__init__(message)
         self.status = status
-        self.body = {
-            "error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}
-        }
+        self.body = {"error": {"message": message, "type": _type_of(status), "param": param, "code": code}}
+
+
+def _type_of(status: int) -> str:
+    """Return the kind of an error in OpenAI's words: only with the first one is the request itself at fault."""
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        return "server_error"
+    return "rate_limit_error" if status == HTTPStatus.TOO_MANY_REQUESTS else "invalid_request_error"
 
 
 class StreamOptions(BaseModel):
