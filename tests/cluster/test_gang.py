@@ -24,7 +24,8 @@ def stage(new_stage: Callable[[str], Stage]) -> Iterator[Stage]:
     training = {"maxSteps": 30, "learningRate": 0.003, "checkpointEvery": 5, "resources": resources}
     stage.expert("wide", training=training, serving={"profile": "real"})
     stage.wait("a checkpoint", lambda: stage.status("wide").get("training", {}).get("step", 0) >= 7, PATIENCE)
-    trainers = [process for process in psutil.process_iter(["cmdline", "environ"]) if _trains(process)]
+    pool = (stage.get("ExpertPool", "pool") or {})["metadata"]["uid"]
+    trainers = [process for process in psutil.process_iter(["cmdline", "environ"]) if _trains(process, pool)]
     assert len(trainers) == 4
     victim = max(trainers, key=lambda process: process.info["environ"]["RANK"])
     os.kill(victim.pid, signal.SIGKILL)
@@ -32,9 +33,11 @@ def stage(new_stage: Callable[[str], Stage]) -> Iterator[Stage]:
     stage.clear()
 
 
-def _trains(process: psutil.Process) -> bool:
-    arguments = process.info["cmdline"] or []
-    return arguments[-2:] == ["moe_trainer.main", "train"] and "RANK" in (process.info["environ"] or {})
+def _trains(process: psutil.Process, pool: str) -> bool:
+    """Say whether a process is one of a gang that trains for a pool; other suites on this machine have their own."""
+    arguments, environment = process.info["cmdline"] or [], process.info["environ"] or {}
+    ours = pool in environment.get("MOE_JOB_CONFIG", "")
+    return arguments[-2:] == ["moe_trainer.main", "train"] and "RANK" in environment and ours
 
 
 def jobs(stage: Stage) -> list[Json]:

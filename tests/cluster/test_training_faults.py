@@ -44,7 +44,8 @@ def train(stage: Stage, name: str, **spec: object) -> None:
 
 def kill_trainer(stage: Stage, name: str) -> None:
     """SIGKILL the process that trains an Expert."""
-    process = next(process for process in psutil.process_iter(["cmdline"]) if trains(process, f"{name}-1"))
+    running = psutil.process_iter(["cmdline", "environ"])
+    process = next(process for process in running if trains(process, f"{name}-1"))
     process.send_signal(signal.SIGKILL)
 
 
@@ -53,7 +54,8 @@ def trains(process: psutil.Process, revision: str) -> bool:
     arguments = process.info["cmdline"] or []
     if arguments[-1:] != ["train"] or not arguments[-2].endswith("moe-trainer"):
         return False
-    return f'"revision":"{revision}"' in process.environ().get("MOE_JOB_CONFIG", "")
+    environment = process.info["environ"] or {}  # of a process of somebody else it cannot be read
+    return f'"revision":"{revision}"' in environment.get("MOE_JOB_CONFIG", "")
 
 
 def delete_job(stage: Stage, name: str) -> None:
