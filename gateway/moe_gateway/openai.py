@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from aiohttp import web
 from pydantic import (
     BaseModel,
-    Discriminator,
     Field,
     StrictBool,
     StrictInt,
@@ -21,6 +20,7 @@ from pydantic import (
 
 from moe_formats.routing_policy import Limits
 from moe_web import bounded_json, openai_fields
+from moe_web.validation import PROMPT_KIND, first_error, text_or_list
 
 Endpoint = Literal["completions", "chat/completions", "route"]
 
@@ -77,34 +77,13 @@ class Call:
         return json.dumps(self.body | {"model": model}, ensure_ascii=False).encode("utf-8", "replace")
 
 
-# Lists end at their first error, and the kind of a value is decided by its first element before anything is validated:
-# an error object for each element and each branch of a union would take a thousand times the body's memory.
-
-
-def _kind_of_prompt(value: object) -> str | None:
-    if isinstance(value, list):
-        first = value[0] if value else ""
-        if isinstance(first, list):
-            return "many_ids"
-        return "many" if isinstance(first, str) else "ids" if type(first) is int else None
-    return "one" if isinstance(value, str) else None
-
-
-def _kind_of_content(value: object) -> str | None:
-    return "said" if isinstance(value, str) else "parts" if isinstance(value, list) else None
-
-
 _Ids = Annotated[list[StrictInt], Field(fail_fast=True)]
 _Prompt = Annotated[
     Annotated[StrictStr, Tag("one")]
     | Annotated[list[StrictStr], Field(fail_fast=True), Tag("many")]
     | Annotated[_Ids, Tag("ids")]
     | Annotated[list[_Ids], Field(fail_fast=True), Tag("many_ids")],
-    Discriminator(
-        _kind_of_prompt,
-        custom_error_type="prompt",
-        custom_error_message="give a text, a list of texts, a list of token ids, or a list of such lists",
-    ),
+    PROMPT_KIND,
 ]
 
 
@@ -114,10 +93,8 @@ class _Part(BaseModel):
 
 
 _Content = Annotated[
-    Annotated[StrictStr, Tag("said")] | Annotated[list[_Part], Field(fail_fast=True), Tag("parts")],
-    Discriminator(
-        _kind_of_content, custom_error_type="content", custom_error_message="give a text, or a list of parts"
-    ),
+    Annotated[StrictStr, Tag("one")] | Annotated[list[_Part], Field(fail_fast=True), Tag("many")],
+    text_or_list("parts"),
 ]
 
 
@@ -146,14 +123,16 @@ class _Fields(BaseModel):
 def parse_call(endpoint: Endpoint, data: bytes, limits: Limits) -> Call:
     """Return the call in a request's body; raises ApiError (400) naming the field that is wrong."""
     body = _json_object(data)
+    given = openai_fields.without_nulls(body)
     try:
-        fields = _Fields.model_validate(openai_fields.without_nulls(body))
+        fields = _Fields.model_validate(given)
     except ValidationError as error:
-        raise _bad_field(error) from None
+        field, message = first_error(error, (_Fields, _Message, _Part))
+        raise ApiError(400, message, param=field) from None
     _check_required(endpoint, fields)
     if endpoint != "route":
         try:
-            openai_fields.check(endpoint, openai_fields.without_nulls(body))
+            openai_fields.check(endpoint, given)
         except openai_fields.FieldRefused as error:
             raise ApiError(400, str(error), param=error.field, code="unsupported_parameter") from None
     for name in ("max_tokens", "max_completion_tokens"):
@@ -176,12 +155,9 @@ def parse_call(endpoint: Endpoint, data: bytes, limits: Limits) -> Call:
 
 def _json_object(data: bytes) -> dict[str, Any]:
     try:
-        body = bounded_json.parse(data)
+        return bounded_json.parse_object(data)
     except bounded_json.JsonError as error:
         raise ApiError(400, f"the body is not JSON that can be read: {error}") from None
-    if not isinstance(body, dict):
-        raise ApiError(400, f"the body must be a JSON object, not {type(body).__name__}")
-    return body
 
 
 def _check_required(endpoint: Endpoint, fields: _Fields) -> None:
@@ -209,14 +185,3 @@ def _routed_text(fields: _Fields, said: list[str]) -> str | None:
         return fields.prompt
     texts = [part for part in fields.prompt or () if isinstance(part, str)]
     return "\n".join(texts) if len(texts) == len(fields.prompt or ()) else None
-
-
-def _bad_field(error: ValidationError) -> ApiError:
-    first = error.errors(include_url=False, include_input=False)[0]
-    # The location also contains the kinds of prompts and contents; a client knows only its own fields.
-    path = [str(part) for part in first["loc"] if isinstance(part, int) or part in _FIELD_NAMES]
-    what = "Input should be an object" if first["type"] == "model_type" else first["msg"]
-    return ApiError(400, f"{'.'.join(path)}: {what}", param=path[0])
-
-
-_FIELD_NAMES = {*_Fields.model_fields, *_Message.model_fields, *_Part.model_fields}

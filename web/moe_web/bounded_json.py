@@ -22,6 +22,14 @@ class JsonError(ValueError):
     """The text is not JSON, or exceeds a limit; the message says which."""
 
 
+def parse_object(data: bytes) -> dict[str, Any]:
+    """Return the object of a JSON text in UTF-8; raises JsonError."""
+    value = parse(data)
+    if not isinstance(value, dict):
+        raise JsonError(f"it must be a JSON object, not {type(value).__name__}")
+    return value
+
+
 def parse(data: bytes) -> Any:
     """Return the value of a JSON text in UTF-8; raises JsonError."""
     try:

@@ -45,14 +45,14 @@ def up(
         typer.Option(
             "--values",
             "-f",
-            help="File with more values for the chart; can be repeated. Kept: without it, those of the last start hold.",
+            help="File with more values for the chart; can be repeated. Default: the files of the last start.",
         ),
     ] = None,
     image: Annotated[
         list[str] | None,
         typer.Option(
-            help="IMAGE=FOLDER: use a folder with a bin/ in place of an image; can be repeated. Kept: without it, those of "
-            "the last start hold."
+            help="IMAGE=FOLDER: use a folder with a bin/ in place of an image; can be repeated. "
+            "Default: those of the last start."
         ),
     ] = None,
 ) -> None:

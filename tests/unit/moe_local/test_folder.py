@@ -20,14 +20,6 @@ from moe_local.folder import (
 )
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClusterFolder:
-    monkeypatch.setenv("MOE_LOCAL_STATE", str(tmp_path / "state"))
-    folder = ClusterFolder.named("first")
-    folder.make()
-    return folder
-
-
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 

@@ -8,14 +8,6 @@ from moe_local.folder import ClusterFolder
 from moe_local.given import Given, keep_given
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClusterFolder:
-    monkeypatch.setenv("MOE_LOCAL_STATE", str(tmp_path / "state"))
-    folder = ClusterFolder.named("first")
-    folder.make()
-    return folder
-
-
 def test_nothing_was_given_to_a_new_cluster(folder: ClusterFolder) -> None:
     assert keep_given(folder, None, None) == Given()
 

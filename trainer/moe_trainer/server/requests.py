@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
-    Discriminator,
     Field,
     StrictBool,
     StrictInt,
@@ -19,6 +18,7 @@ from moe_trainer.server.sampling import Sampling
 from moe_trainer.text.content import Role
 from moe_trainer.text.tokenizer import PromptReader
 from moe_web import bounded_json, openai_fields
+from moe_web.validation import PROMPT_KIND, first_error, text_or_list
 
 #: The number of tokens to generate if a completion request does not say (OpenAI's default).
 DEFAULT_MAX_TOKENS = 16
@@ -33,40 +33,17 @@ _Stop = Annotated[StrictStr, Field(min_length=1, max_length=256)]
 #: Most prompts in one request.
 MAX_PROMPTS = 64
 
-# The kind of a value is decided before it is validated, and lists end at their first error, so that an error is about what
-# the client sent and not about another kind that it might have been.
-
-
-def _kind_of_prompt(value: object) -> str | None:
-    if isinstance(value, list):
-        first = value[0] if value else ""
-        if isinstance(first, list):
-            return "many_ids"
-        return "many" if isinstance(first, str) else "ids" if type(first) is int else None
-    return "one" if isinstance(value, str) else None
-
-
-def _kind_of_list(value: object) -> str | None:
-    return "one" if isinstance(value, str) else "many" if isinstance(value, list) else None
-
-
 _Ids = Annotated[list[_Count], Field(min_length=1, fail_fast=True)]
 _Prompt = Annotated[
     Annotated[StrictStr, Tag("one")]
     | Annotated[list[StrictStr], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True), Tag("many")]
     | Annotated[_Ids, Tag("ids")]
     | Annotated[list[_Ids], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True), Tag("many_ids")],
-    Discriminator(
-        _kind_of_prompt,
-        custom_error_type="prompt",
-        custom_error_message="give a text, a list of texts, a list of token ids, or a list of such lists",
-    ),
+    PROMPT_KIND,
 ]
 _Stops = Annotated[
     Annotated[_Stop, Tag("one")] | Annotated[list[_Stop], Field(fail_fast=True), Tag("many")],
-    Discriminator(
-        _kind_of_list, custom_error_type="stop", custom_error_message="give a text, or a list of texts"
-    ),
+    text_or_list("texts"),
 ]
 
 
@@ -162,11 +139,7 @@ class _Part(BaseModel):
 
 _Content = Annotated[
     Annotated[StrictStr, Tag("one")] | Annotated[list[_Part], Field(fail_fast=True), Tag("many")],
-    Discriminator(
-        _kind_of_list,
-        custom_error_type="content",
-        custom_error_message="give a text, or a list of parts of text",
-    ),
+    text_or_list("parts of text"),
 ]
 
 
@@ -223,7 +196,8 @@ def _parse(kind: type[_Asked], endpoint: openai_fields.Endpoint, data: bytes) ->
         request = kind.model_validate(body)
         openai_fields.check(endpoint, body)
     except ValidationError as error:
-        raise _bad_field(error) from None
+        field, message = first_error(error, _MODELS)
+        raise BadRequest(message, field) from None
     except openai_fields.FieldRefused as error:
         raise BadRequest(str(error), error.field, "unsupported_parameter") from None
     return request
@@ -231,25 +205,13 @@ def _parse(kind: type[_Asked], endpoint: openai_fields.Endpoint, data: bytes) ->
 
 def _json_object(data: bytes) -> dict[str, Any]:
     try:
-        body = bounded_json.parse(data)
+        return openai_fields.without_nulls(bounded_json.parse_object(data))
     except bounded_json.JsonError as error:
         raise BadRequest(f"the body is not JSON that can be read: {error}") from None
-    if not isinstance(body, dict):
-        raise BadRequest(f"the body must be a JSON object, not {type(body).__name__}")
-    return openai_fields.without_nulls(body)
 
 
 def _is_ids(prompt: object) -> bool:
     return isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], int)
 
 
-def _bad_field(error: ValidationError) -> BadRequest:
-    first = error.errors(include_url=False, include_input=False)[0]
-    # The location also contains types, for branches of a union; a client only knows its own fields.
-    path = [str(part) for part in first["loc"] if isinstance(part, int) or part in _FIELD_NAMES]
-    what = "Input should be an object" if first["type"] == "model_type" else first["msg"]
-    return BadRequest(f"{'.'.join(path)}: {what}", path[0])
-
-
 _MODELS = (CompletionRequest, ChatRequest, Message, _Part, StreamOptions)
-_FIELD_NAMES = {name for model in _MODELS for name in model.model_fields}

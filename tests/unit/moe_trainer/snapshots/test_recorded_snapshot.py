@@ -1,13 +1,31 @@
 """A snapshot of plain text, recorded: reading may get faster, but may not call the same data another."""
 
 import json
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
 from moe_formats.job_config import ExpertRef, HoldoutRule, SnapshotJob, Source
+from moe_formats.job_report import SnapshotHeadline
 from moe_trainer import snapshot
 from moe_trainer.environment import Environment
 from moe_trainer.snapshots.layout import read_documents
+
+
+def snapshot_of(chats: Sequence[object], tmp_path: Path) -> tuple[SnapshotHeadline, Environment]:
+    """Take a snapshot of conversations in one file, and return its headline and where it is."""
+    folder = tmp_path / "sources" / "chats"
+    folder.mkdir(parents=True)
+    (folder / "a.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in chats))
+    job = SnapshotJob(
+        pool_uid="p",
+        expert=ExpertRef(name="e", uid="u"),
+        sources=(Source(root="chats", path="*.jsonl", format="messages"),),
+        holdout=HoldoutRule(fraction=0.25, salt="salt"),
+    )
+    environment = Environment(store=tmp_path / "store", sources=tmp_path / "sources")
+    made = snapshot.run(job, environment)
+    return made, environment
 
 
 def test_the_same_files_make_the_recorded_snapshot(tmp_path: Path) -> None:
@@ -40,8 +58,6 @@ def test_the_same_files_make_the_recorded_snapshot(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_keeps_who_said_what(tmp_path: Path) -> None:
-    folder = tmp_path / "sources" / "chats"
-    folder.mkdir(parents=True)
     chats = [
         {
             "messages": [
@@ -51,15 +67,7 @@ def test_a_snapshot_keeps_who_said_what(tmp_path: Path) -> None:
         }
         for n in range(20)
     ]
-    (folder / "a.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in [*chats, chats[0]]))
-    job = SnapshotJob(
-        pool_uid="p",
-        expert=ExpertRef(name="e", uid="u"),
-        sources=(Source(root="chats", path="*.jsonl", format="messages"),),
-        holdout=HoldoutRule(fraction=0.25, salt="salt"),
-    )
-    environment = Environment(store=tmp_path / "store", sources=tmp_path / "sources")
-    made = snapshot.run(job, environment)
+    made, environment = snapshot_of([*chats, chats[0]], tmp_path)
     assert made.dropped == {"duplicate": 1}
     kept = [
         *read_documents(environment.store / made.path),
@@ -76,8 +84,6 @@ def test_a_snapshot_keeps_who_said_what(tmp_path: Path) -> None:
 def test_a_snapshot_keeps_which_answers_are_not_learnt_and_counts_fields_that_nothing_reads(
     tmp_path: Path,
 ) -> None:
-    folder = tmp_path / "sources" / "chats"
-    folder.mkdir(parents=True)
     chats = [
         {
             "messages": [
@@ -89,15 +95,7 @@ def test_a_snapshot_keeps_which_answers_are_not_learnt_and_counts_fields_that_no
         }
         for n in range(20)
     ]
-    (folder / "a.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in chats))
-    job = SnapshotJob(
-        pool_uid="p",
-        expert=ExpertRef(name="e", uid="u"),
-        sources=(Source(root="chats", path="*.jsonl", format="messages"),),
-        holdout=HoldoutRule(fraction=0.25, salt="salt"),
-    )
-    environment = Environment(store=tmp_path / "store", sources=tmp_path / "sources")
-    made = snapshot.run(job, environment)
+    made, environment = snapshot_of(chats, tmp_path)
     for path in (made.path, made.anchor.path):
         assert all(document.answers() == [3] for document in read_documents(environment.store / path))
     report = json.loads((environment.store / made.path / "report.json").read_text())

@@ -80,7 +80,11 @@ def test_a_folder_may_be_a_link_that_stays_in_the_store(store: Path, way: str) -
     (store / "moved").mkdir()
     (store / "pools" / "p").rename(store / "moved" / "here")
     (store / "pools" / "p").symlink_to("../moved/here")
-    WAYS[way](store, PATH)
+    reached = WAYS[way](store, PATH)
+    if way == "read":
+        assert reached == b"ours"
+    there = {"replace": "evil", "append": "oursevil"}.get(way, "ours")
+    assert everything(store / "moved") == {str(store / "moved" / "here" / "held-out.jsonl"): there}
 
 
 @pytest.mark.parametrize("way", ["replace", "append"])
