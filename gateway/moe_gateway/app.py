@@ -78,7 +78,11 @@ class Gateway:
 
     def metrics_routes(self) -> list[web.AbstractRouteDef]:
         """Return the endpoints for the operator and for Prometheus, which clients must not reach."""
-        return [web.get("/policy", self._policy), web.get("/metrics", self._exposition)]
+        return [
+            web.get("/policy", self._policy),
+            web.get("/observations", self._observations),
+            web.get("/metrics", self._exposition),
+        ]
 
     def _guarded(self, handler: Guarded) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """Wrap a handler: check key and readiness first, give errors OpenAI's shape, and record how the request ends."""
@@ -171,6 +175,7 @@ class Gateway:
         self._metrics.routing_seconds.labels(decision.strategy).observe(time.monotonic() - started)
         if decision.confidence is not None:
             self._metrics.confidence.labels(decision.expert).observe(decision.confidence)
+            self._metrics.counts.routed(decision.expert, decision.confidence)
         return decision
 
     async def _route(self, request: web.Request, loaded: LoadedPolicy) -> web.Response:
@@ -239,6 +244,14 @@ class Gateway:
                 ],
             }
         return web.json_response(answer)
+
+    async def _observations(self, request: web.Request) -> web.Response:
+        """Say what was counted for each Expert of the policy since the gateway started."""
+        loaded = self.policies.current
+        names = loaded.expert_names if loaded is not None else ()
+        return web.Response(
+            text=self._metrics.counts.observations(names).to_json(), content_type="application/json"
+        )
 
     async def _exposition(self, request: web.Request) -> web.Response:
         return web.Response(

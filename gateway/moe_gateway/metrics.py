@@ -2,6 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from moe_gateway.observations import Counts
+
 #: Buckets in seconds, from a table look-up to a long answer.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
@@ -13,6 +15,8 @@ class Metrics:
     def __init__(self) -> None:
         """Register every metric."""
         self.registry = CollectorRegistry()
+        #: What the operator asks for, which needs no registry.
+        self.counts = Counts()
         self.requests = Counter(
             "moe_gateway_requests",
             "Requests that an Expert began to answer, by how the Expert was chosen and how the request ended: the HTTP "

@@ -51,6 +51,7 @@ class Proxy:
 
         Raises ApiError: 503 if no server is ready or answers, 504 if one sends nothing for too long.
         """
+        request[RECORD].aimed_at = decision.expert
         instead = in_its_place(loaded.policy, decision, f"no server of {decision.expert} answers")
         if not self._newest(decision.expert, loaded).is_ready:
             if instead is not None:
@@ -58,7 +59,8 @@ class Proxy:
             raise _not_ready(decision.expert)
         patience = PATIENCE_SECONDS if instead is None else PATIENCE_BEFORE_FALLBACK_SECONDS
         try:
-            return await self._forward_to(request, call, decision, loaded, asking, patience)
+            with self._metrics.counts.under_way(decision.expert):
+                return await self._forward_to(request, call, decision, loaded, asking, patience)
         except GivenUp as error:
             raise _unreachable(error, again=False) from None
         except Unreachable as error:

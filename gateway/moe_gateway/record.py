@@ -26,12 +26,16 @@ CLIENT_LEFT = 499
 
 @dataclass
 class Record:
-    """One request. `expert`, `revision` and `strategy` are known once a server has begun to answer."""
+    """One request. `expert`, `revision` and `strategy` are known once a server has begun to answer.
+
+    `aimed_at` is the Expert that was last chosen for it, whether or not a server of it answered.
+    """
 
     request_id: str
     method: str
     path: str
     caller: str | None = None
+    aimed_at: str | None = None
     expert: str | None = None
     revision: str | None = None
     strategy: SettledBy | None = None
@@ -60,6 +64,13 @@ class Record:
             metrics.seconds.labels(self.expert).observe(seconds)
         elif self.error is not None:
             metrics.rejected.labels(self.error).inc()
+        if self.aimed_at is not None:
+            metrics.counts.ended(
+                self.aimed_at,
+                outcome,
+                stood_in=self.strategy == "Fallback",
+                first_token_seconds=self.first_byte_seconds if self.stream else None,
+            )
         line = {
             "id": self.request_id,
             "caller": self.caller,

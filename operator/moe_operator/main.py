@@ -28,6 +28,7 @@ from pydantic import ValidationError
 
 from moe_operator.cluster.api_client import ApiClient
 from moe_operator.cluster.apply import Applier
+from moe_operator.cluster.asking import PodClient
 from moe_operator.cluster.cache import Cache
 from moe_operator.cluster.confine import confined
 from moe_operator.cluster.connection import Connection, load_connection
@@ -41,6 +42,7 @@ from moe_operator.cluster.probes import Probes
 from moe_operator.cluster.queue import KeyedQueue
 from moe_operator.cluster.reconcile import Reconciler
 from moe_operator.cluster.resources import Resource
+from moe_operator.cluster.rounds import Rounds
 from moe_operator.cluster.sound import identity
 from moe_operator.cluster.triggers import concerned
 from moe_operator.config import OperatorConfig
@@ -53,6 +55,10 @@ log = logging.getLogger(__name__)
 
 #: For each reconciled kind, the function that returns the name of an object's pool.
 _POOL_OF = {subject.kind: subject.pool for subject in SUBJECTS}
+
+
+#: Seconds that writing observations may take when the operator stops.
+_LAST_WRITES = 3.0
 
 
 class Operator:
@@ -74,13 +80,16 @@ class Operator:
         self.answers = Answers()
         self.metrics = Metrics()
         self.queue: KeyedQueue[Key] = KeyedQueue(self._lane_of)
-        self.probes = Probes(self.cache, self.answers, self._news)
+        self.pods = PodClient()
+        self.probes = Probes(self.cache, self.answers, self.pods, self._news)
+        applier = Applier(self.api, self.cache)
+        self.rounds = Rounds(self.cache, self.answers, self.pods, self.api, applier, self._bucket_ended)
         self.lister = Lister(self.api, self.cache, config.namespaces, self.metrics.sweep_repairs)
         self.reconciler = Reconciler(
             cache=self.cache,
             queue=self.queue,
             answers=self.answers,
-            applier=Applier(self.api, self.cache),
+            applier=applier,
             config=config,
             metrics=self.metrics,
             subjects=SUBJECTS,
@@ -100,11 +109,14 @@ class Operator:
         try:
             await _first_of(self._work(stop), self.lease.keep(self.lease_api))
         finally:
+            with contextlib.suppress(TimeoutError, LeaseLost):
+                async with asyncio.timeout(_LAST_WRITES):
+                    await self.rounds.write_all()
             await self.lease.release(self.lease_api)
 
     async def aclose(self) -> None:
         """Close all connections."""
-        for part in (self.api, self.lease_api, self.probes):
+        for part in (self.api, self.lease_api, self.pods):
             await part.close()
 
     async def _start(self) -> None:
@@ -131,7 +143,13 @@ class Operator:
             namespaces=self.config.namespaces,
         )
         workers = [self.reconciler.work() for _ in range(self.config.workers)]
-        await _first_of(watching, *workers, self.lister.sweep(self.config.sweep_seconds), self.probes.run())
+        await _first_of(
+            watching,
+            *workers,
+            self.lister.sweep(self.config.sweep_seconds),
+            self.probes.run(),
+            self.rounds.run(),
+        )
 
     def _observe(self, resource: Resource, manifest: dict[str, Any], deleted: bool) -> None:
         """Put the object of a watch event into the cache."""
@@ -158,6 +176,13 @@ class Operator:
         """Queue the objects that the new answer of a pod concerns; the object itself has not changed."""
         for key in concerned(about, about, self.cache, _POOL_OF).first:
             self.queue.add(key)
+
+    def _bucket_ended(self, pool: Manifest) -> None:
+        """Queue a pool and its Experts, whose analysis may have changed."""
+        namespace, name = pool["metadata"]["namespace"], pool["metadata"]["name"]
+        self.queue.add(Key("ExpertPool", namespace, name))
+        for expert in self.cache.of_pool("Expert", namespace, name):
+            self.queue.add(Key("Expert", namespace, expert["metadata"]["name"]))
 
     def _lane_of(self, key: Key) -> Hashable:
         """Return the queue's lane for a key: its pool, whose decisions are made one after the other."""

@@ -24,6 +24,7 @@ from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
 from moe_formats.resources.expert_revision import ExpertRevision
 from moe_formats.resources.reasons import Reason
+from moe_operator.traffic import PoolTraffic
 
 #: A Kubernetes object as JSON. Only builders make manifests, and only cluster/ sends them.
 Manifest = Mapping[str, Any]
@@ -44,6 +45,7 @@ class Role(StrEnum):
     SERVER = "server"
     GATEWAY = "gateway"
     STORE = "store"
+    OBSERVATIONS = "observations"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +189,8 @@ class ExpertState:
     live: Mapping[tuple[str, str], Manifest]
     #: By name, the claims that exist of those that the Expert, its pool and the pool's evaluators name.
     claims: Mapping[str, ObservedClaim]
+    #: What was observed of its pool's traffic; None while nothing was.
+    traffic: PoolTraffic | None = None
     #: Pods of this Expert's Jobs whose Job is gone. The next attempt waits until they are gone too.
     orphan_pods: tuple[ObservedPod, ...] = ()
 
@@ -209,6 +213,8 @@ class PoolState:
     #: By name, the claims that exist of those that the pool, its evaluators and its Experts name.
     claims: Mapping[str, ObservedClaim]
     gateway: ObservedGateway
+    #: What was observed of the pool's traffic; None while nothing was.
+    traffic: PoolTraffic | None = None
     #: Pods of snapshot Jobs whose Job is gone. The next snapshot waits until they are gone too.
     orphan_snapshots: tuple[ObservedPod, ...] = ()
 

@@ -7,6 +7,8 @@ import logging
 import pytest
 from aiohttp import web
 
+from moe_formats.observations import ExpertCounts, Observations
+
 ASK = {"model": "code", "prompt": "a secret"}
 STREAM = ASK | {"stream": True}
 
@@ -177,3 +179,26 @@ async def test_the_server_is_told_how_many_tokens_it_may_generate_at_most(world)
         "/v1/chat/completions", {"model": "code", "messages": [{"role": "user", "content": "x"}]}
     )
     assert seen == ["5"]
+
+
+async def test_observations_count_every_request_of_an_expert_however_it_ended(world):
+    """Also those that no server answered, which no other count of the Expert has."""
+    code, general = await world.expert("code"), await world.expert("general")
+    gateway = await world.gateway(world.policy(code, general, strategy="Posterior", fallback="general"))
+    await gateway.answer("/v1/completions", ASK | {"model": "code"})
+    async with gateway.post("/v1/completions", STREAM | {"model": "code"}) as response:
+        await response.read()
+    await gateway.answer("/v1/completions", ASK | {"model": "pool"})
+    await code.stop()
+    await gateway.answer("/v1/completions", ASK | {"model": "code"})
+    await gateway.answer("/v1/completions", ASK | {"model": "poetry"})
+    async with gateway.client.get(gateway.metrics_url + "/observations") as response:
+        counted = Observations.model_validate_json(await response.read()).experts
+    routed = "code" if counted["code"].confidence != (0,) * 10 else "general"
+    assert counted["code"].failed == 1
+    assert counted["code"].answered + counted.get("general", ExpertCounts()).answered == 3
+    assert sum(counted["code"].first_token_seconds) == 1
+    assert sum(counted[routed].confidence) == 1
+    assert 0 < counted["code"].in_flight_seconds < 60
+    async with gateway.client.get(gateway.url + "/observations") as response:
+        assert response.status == 404

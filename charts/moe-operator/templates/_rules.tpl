@@ -38,7 +38,8 @@
 - apiGroups: [""]
   resources: ["services"]
   verbs: ["get", "list", "watch", "create", "patch", "delete"]
-# ConfigMaps hold the routing policies of pools. They are deleted with their pool.
+# ConfigMaps hold the routing policies of pools and what was observed of their traffic. They are deleted with their
+# pool.
 - apiGroups: [""]
   resources: ["configmaps"]
   verbs: ["get", "list", "watch", "create", "patch"]

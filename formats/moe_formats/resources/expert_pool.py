@@ -6,6 +6,7 @@ from pydantic import ConfigDict, Field
 
 from moe_formats.format import Digest, Format
 from moe_formats.names import Name
+from moe_formats.resources.analysis import PoolAnalysis
 from moe_formats.resources.base import CustomResource, ShortText, cel
 from moe_formats.resources.conditions import ObjectStatus
 from moe_formats.resources.evaluator import Evaluator
@@ -320,6 +321,11 @@ class ExpertPoolStatus(ObjectStatus):
     )
     routing: RoutingStatus = Field(
         default_factory=RoutingStatus, description="What the gateways do, and which routing policy they have."
+    )
+    analysis: PoolAnalysis | None = Field(
+        default=None,
+        description="How the pool's requests spread over its Experts in the last 24 hours. Absent before anything was "
+        "observed.",
     )
     replicas: int = Field(default=0, description="Number of gateway pods, for the scale subresource.")
     selector: str = Field(

@@ -5,6 +5,7 @@ from pydantic import Field
 from moe_formats.format import Digest, Format
 from moe_formats.job_config import DATA_DIGEST, Contamination
 from moe_formats.job_report import ANCHOR, UNREADABLE, Accuracy, Interval, TaskSet, Unreadable, Window
+from moe_formats.resources.analysis import ExpertAnalysis
 from moe_formats.resources.base import ShortText
 from moe_formats.resources.conditions import ObjectStatus
 
@@ -230,6 +231,10 @@ class ExpertStatus(ObjectStatus):
     serving: ServingStatus | None = Field(
         default=None,
         description="What serves the Expert's requests. Absent before a revision is promoted or about to be.",
+    )
+    analysis: ExpertAnalysis | None = Field(
+        default=None,
+        description="How the Expert was used over the last 24 hours. Absent before anything was observed.",
     )
     replicas: int = Field(
         default=0,

@@ -37,6 +37,7 @@ from moe_operator.state import (
     PoolState,
     Role,
 )
+from moe_operator.traffic import PoolTraffic
 
 Model = TypeVar("Model", bound=CustomResource)
 
@@ -52,6 +53,8 @@ class Answers:
     progress: dict[str, Progress] = field(default_factory=dict)
     #: Digest of the routing policy that a gateway uses (None: none yet), by uid of the pod.
     policies: dict[str, str | None] = field(default_factory=dict)
+    #: Traffic, by uid of the pool. ``Rounds`` keeps it up to date.
+    traffic: dict[str, PoolTraffic] = field(default_factory=dict)
 
 
 def gather_expert(key: Key, cache: Cache, answers: Answers) -> ExpertState | None:
@@ -84,6 +87,7 @@ def gather_expert(key: Key, cache: Cache, answers: Answers) -> ExpertState | Non
         servers=tuple(_servers(cache, key.namespace, owners)),
         live=own,
         claims=_claims(cache, key.namespace, pool, [expert]),
+        traffic=answers.traffic.get(pool.metadata.uid) if pool is not None else None,
         orphan_pods=observed_pods(pod for owner in owners for pod in orphans_of(cache, key.namespace, owner)),
     )
 
@@ -111,6 +115,7 @@ def gather_pool(key: Key, cache: Cache, answers: Answers) -> PoolState | None:
         live=live,
         claims=_claims(cache, key.namespace, pool, members.values()),
         gateway=_gateway(cache, key.namespace, pool.metadata.uid, answers),
+        traffic=answers.traffic.get(pool.metadata.uid),
         orphan_snapshots=observed_pods(pod for pod in orphans if has_role(pod, Role.SNAPSHOT)),
     )
 

@@ -82,7 +82,7 @@ PERMISSIONS = (
         (*READ, "create", "patch", "delete"),
     ),
     Permission(
-        "ConfigMaps hold the routing policies of pools. They are deleted with their pool.",
+        "ConfigMaps hold the routing policies of pools and what was observed of their traffic. They are deleted with their pool.",
         (CONFIG_MAP,),
         (*READ, "create", "patch"),
     ),

@@ -4,25 +4,21 @@ Progress is only shown; no decision depends on it. A gateway is asked for its po
 reported the newest one, so the pods of a settled pool are not asked at all.
 
 Only pods are asked that belong to a Job or a gateway of ours (see kinship.py), and only at the ports that builders give
-them: nothing that a manifest says becomes part of a URL, except an address that a pod can have.
+them.
 """
 
 import asyncio
-import logging
-import os
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-import aiohttp
 from pydantic import BaseModel
-from yarl import URL
 
-from moe_formats.addresses import OUTSIDE_A_CLUSTER, is_pod_address
 from moe_formats.format import digest_of
 from moe_formats.job_report import Progress
 from moe_operator.builders.gateway import POLICY_KEY
 from moe_operator.builders.pod import METRICS_PORT, PROGRESS_PORT
+from moe_operator.cluster.asking import PodClient, every
 from moe_operator.cluster.cache import Cache
 from moe_operator.cluster.confine import confined
 from moe_operator.cluster.gather import Answers
@@ -31,20 +27,10 @@ from moe_operator.cluster.kinship import gateway_of, has_role, pods_of_deploymen
 from moe_operator.cluster.observe import job_state, observed_pod
 from moe_operator.state import Manifest, Role
 
-log = logging.getLogger(__name__)
-
 #: Seconds between two rounds in which all training Jobs are asked.
 PROGRESS_SECONDS = 2.0
 #: Seconds between two rounds in which all gateways are asked that have not reported the newest policy.
 POLICY_SECONDS = 0.25
-#: Seconds of pause after a round that failed as a whole.
-PAUSE_SECONDS = 5.0
-#: Seconds after which an answer is no longer waited for.
-ANSWER_SECONDS = 2.0
-#: Largest answer that is read, in bytes.
-LONGEST_ANSWER = 64 * 1024
-#: Largest number of pods that are asked at the same time.
-AT_ONCE = 32
 
 
 class Ports(NamedTuple):
@@ -62,25 +48,25 @@ class Probes:
     """Keeps ``answers`` up to date."""
 
     def __init__(
-        self, cache: Cache, answers: Answers, on_news: Callable[[Manifest], None], *, ports: Ports = BUILT
+        self,
+        cache: Cache,
+        answers: Answers,
+        pods: PodClient,
+        on_news: Callable[[Manifest], None],
+        *,
+        ports: Ports = BUILT,
     ) -> None:
         """Ask the pods in ``cache``; call ``on_news`` with each training Job or gateway pod whose answer has changed."""
         self._cache = cache
         self._answers = answers
         self._on_news = on_news
         self._ports = ports
-        self._own_address = os.environ.get("POD_IP") or OUTSIDE_A_CLUSTER
-        self._limit = asyncio.Semaphore(AT_ONCE)
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_SECONDS))
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._session.close()
+        self._pods = pods
 
     async def run(self) -> None:
         """Ask until cancelled."""
         await asyncio.gather(
-            _every(PROGRESS_SECONDS, self.ask_progress), _every(POLICY_SECONDS, self.ask_policies)
+            every(PROGRESS_SECONDS, self.ask_progress), every(POLICY_SECONDS, self.ask_policies)
         )
 
     async def ask_progress(self) -> None:
@@ -133,7 +119,7 @@ class Probes:
             pod = _rank_zero(job_pods(job, self._cache.of_controller("Pod", namespace, uid)).pods)
             if pod is None:
                 return
-            text = await self._get(pod, self._ports.progress, "/progress")
+            text = await self._pods.get(pod, self._ports.progress, "/progress")
             try:
                 progress = Progress.model_validate_json(text or b"")
             except ValueError:
@@ -144,7 +130,7 @@ class Probes:
 
     async def _ask_gateway(self, pod: Manifest) -> None:
         with confined(pod, "asking for its policy"):
-            text = await self._get(pod, self._ports.policy, "/policy")
+            text = await self._pods.get(pod, self._ports.policy, "/policy")
             try:
                 digest = _PolicyAnswer.model_validate_json(text or b"").digest
             except ValueError:
@@ -153,41 +139,11 @@ class Probes:
                 self._answers.policies[pod["metadata"]["uid"]] = digest
                 self._on_news(pod)
 
-    async def _get(self, pod: Manifest, port: int, path: str) -> bytes | None:
-        """Return the body of an answer; None if there is none, or if it is an error, a redirect or too long.
-
-        A pod in its node's network is not asked, since its address is the node's.
-        """
-        address = (pod.get("status") or {}).get("podIP", "")
-        in_node_network = (pod.get("spec") or {}).get("hostNetwork", False)
-        if in_node_network or not is_pod_address(address, own=self._own_address):
-            return None
-        url = URL.build(scheme="http", host=address, port=port, path=path)
-        try:
-            async with self._limit, self._session.get(url, allow_redirects=False) as response:
-                text = await response.content.read(LONGEST_ANSWER + 1)
-                while not response.content.at_eof() and len(text) <= LONGEST_ANSWER:
-                    text += await response.content.read(LONGEST_ANSWER + 1 - len(text))
-                return text if response.status == 200 and len(text) <= LONGEST_ANSWER else None
-        except (aiohttp.ClientError, TimeoutError) as error:
-            log.debug("no answer from %s: %r", url, error)
-            return None
-
 
 class _PolicyAnswer(BaseModel):
     """The part of a gateway's answer to /policy that is read here."""
 
     digest: str | None = None
-
-
-async def _every(seconds: float, ask: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        try:
-            await ask()
-        except Exception:  # Whatever this round met, the next one must still be made.
-            log.exception("asking pods failed and is tried again in %g s", PAUSE_SECONDS)
-            await asyncio.sleep(PAUSE_SECONDS)
-        await asyncio.sleep(seconds)
 
 
 @lru_cache(maxsize=64)

@@ -5,6 +5,7 @@ from moe_formats.resources.conditions import merge_conditions
 from moe_formats.resources.expert_status import ExpertStatus, TrainingStatus
 from moe_formats.resources.reasons import Reason
 from moe_operator.builders.server import server_selector
+from moe_operator.planner.analysis import analyse_expert
 from moe_operator.planner.conditions import Why
 from moe_operator.planner.decisions import Decisions
 from moe_operator.planner.expert_conditions import expert_conditions, stalled, under_way
@@ -25,6 +26,14 @@ def expert_status(decided: Decisions) -> ExpertStatus:
     stop = stalled(decided)
     work = under_way(decided) if stop is None else None
     conditions = expert_conditions(decided, stop=stop, work=work, scores=scores, results=results)
+    analysis = analyse_expert(
+        expert.metadata.uid,
+        state.traffic,
+        scores=scores,
+        conditions=conditions,
+        before=before.analysis,
+        now=decided.now,
+    )
     phase, reason = _phase(decided, stop, work)
     base = decided.base.parent
     serving = decided.serving.status
@@ -44,6 +53,7 @@ def expert_status(decided: Decisions) -> ExpertStatus:
         targets=targets_summary(results),
         target_results=results,
         serving=serving,
+        analysis=analysis,
         replicas=serving.replicas if serving is not None else 0,
         selector=_selector(decided),
     )

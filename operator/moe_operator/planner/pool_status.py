@@ -14,6 +14,7 @@ from moe_formats.resources.expert_pool import ExpertPoolStatus, RoutingStatus
 from moe_formats.resources.reasons import Reason
 from moe_formats.routing_policy import RoutingPolicy
 from moe_operator.builders.gateway import gateway_selector, gateway_url
+from moe_operator.planner.analysis import analyse_pool
 from moe_operator.planner.blockage import why_none_is_ready
 from moe_operator.planner.claims import refused_store
 from moe_operator.planner.conditions import Says, Why, kstatus, say, stall_events
@@ -45,6 +46,13 @@ def pool_status(
         conditions=list(merge_conditions(before.conditions, conditions, now=now)),
         experts=f"{len(_serving(state))}/{len(state.experts)}",
         routing=_routing(state, policy, distillation),
+        analysis=analyse_pool(
+            state.traffic,
+            {expert.metadata.uid: name for name, expert in state.experts.items()},
+            {name: expert.status.analysis for name, expert in state.experts.items()},
+            before=before.analysis,
+            now=now,
+        ),
         replicas=state.gateway.desired_replicas,
         selector=",".join(
             f"{key}={value}" for key, value in sorted(gateway_selector(pool=state.pool.metadata.name).items())

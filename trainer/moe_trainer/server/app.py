@@ -3,7 +3,8 @@
 POST /v1/completions, /v1/chat/completions      GET /v1/models
 GET  /ready?digest=sha256:…   200 only while exactly this artefact is loaded and requests are accepted
 GET  /health
-GET  /metrics                 on a port of its own, for Prometheus only
+GET  /metrics                 on a port of its own, for Prometheus
+GET  /observations            on that port, for the operator
 """
 
 import asyncio
@@ -89,9 +90,9 @@ class ExpertServer:
         return app
 
     def metrics_application(self) -> web.Application:
-        """Return the aiohttp application for Prometheus, which gateways need not reach."""
+        """Return the aiohttp application for Prometheus and the operator, which gateways need not reach."""
         app = web.Application()
-        app.add_routes([web.get("/metrics", self._exposition)])
+        app.add_routes([web.get("/metrics", self._exposition), web.get("/observations", self._observations)])
         return app
 
     async def _close(self, _: web.Application) -> None:
@@ -120,6 +121,9 @@ class ExpertServer:
         return web.Response(
             body=self._metrics.exposition(), headers={"Content-Type": "text/plain; version=0.0.4"}
         )
+
+    async def _observations(self, request: web.Request) -> web.Response:
+        return web.Response(text=self._metrics.observations().to_json(), content_type="application/json")
 
     async def _models(self, request: web.Request) -> web.Response:
         models = [
@@ -216,7 +220,7 @@ class ExpertServer:
     ) -> AsyncIterator[tuple[Choice, Piece]]:
         """Yield what the sequences add to their choices until all have ended; leaving early cancels the sequences."""
         metrics = plan.served.metrics
-        metrics.prompt_tokens.inc(sum(len(choice.prompt) for choice in plan.choices))
+        metrics.read(sum(len(choice.prompt) for choice in plan.choices))
         first = True
         try:
             while not all(choice.ended for choice in plan.choices):
@@ -237,7 +241,7 @@ class ExpertServer:
             metrics.latency_seconds.observe(time.monotonic() - started)
         finally:
             ticket.cancel()
-            metrics.generation_tokens.inc(sum(choice.completion_tokens for choice in plan.choices))
+            metrics.generated(sum(choice.completion_tokens for choice in plan.choices))
 
 
 def _capped(plan: Plan, most: str) -> Plan:

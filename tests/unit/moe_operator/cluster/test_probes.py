@@ -6,8 +6,9 @@ import pytest
 from aiohttp import web
 
 from moe_formats.format import digest_of
+from moe_operator.cluster.asking import LONGEST_ANSWER, PodClient
 from moe_operator.cluster.gather import Answers
-from moe_operator.cluster.probes import LONGEST_ANSWER, Ports, Probes
+from moe_operator.cluster.probes import Ports, Probes
 
 POLICY = '{"pool":"p"}'
 
@@ -39,9 +40,9 @@ async def asking(cache, expert, pod_port):
     heard = []
     answers = Answers()
     cache.put(expert("e", uid="E"))
-    probes = Probes(cache, answers, heard.append, ports=Ports(pod_port[0], pod_port[0]))
-    yield probes, answers, heard
-    await probes.close()
+    pods = PodClient()
+    yield Probes(cache, answers, pods, heard.append, ports=Ports(pod_port[0], pod_port[0])), answers, heard
+    await pods.close()
 
 
 def training_pod(port="8090"):
@@ -218,11 +219,12 @@ async def test_the_operators_own_node_is_not_asked_in_a_cluster(
     cache, make, job_pod, forbidden, monkeypatch, expert
 ):
     monkeypatch.setenv("POD_IP", "10.0.0.7")
-    probes = Probes(cache, Answers(), lambda _: None)
+    pods = PodClient()
+    probes = Probes(cache, Answers(), pods, lambda _: None)
     cache.put(expert("e", uid="E"))
     put_training(cache, make, job_pod, status={"phase": "Running", "podIP": "127.0.0.1"})
     await probes.ask_progress()
-    await probes.close()
+    await pods.close()
     assert forbidden == []
 
 
@@ -270,8 +272,8 @@ async def test_a_round_that_fails_is_followed_by_the_next(asking, monkeypatch):
         raise KeyError("moe-operator.dev/pool")
 
     monkeypatch.setattr(probes, "ask_policies", ask_policies)
-    for name in ("POLICY_SECONDS", "PAUSE_SECONDS"):
-        monkeypatch.setattr(f"moe_operator.cluster.probes.{name}", 0.001)
+    for name in ("probes.POLICY_SECONDS", "asking.PAUSE_SECONDS"):
+        monkeypatch.setattr(f"moe_operator.cluster.{name}", 0.001)
     running = asyncio.create_task(probes.run())
     async with asyncio.timeout(5):
         while len(rounds) < 3:
