@@ -57,8 +57,8 @@ log = logging.getLogger(__name__)
 _POOL_OF = {subject.kind: subject.pool for subject in SUBJECTS}
 
 
-#: Seconds that writing observations may take when the operator stops.
-_LAST_WRITES = 3.0
+#: Seconds that asking pods once more and writing what was observed may take when the operator stops.
+_LAST_ROUND = 5.0
 
 
 class Operator:
@@ -110,8 +110,8 @@ class Operator:
             await _first_of(self._work(stop), self.lease.keep(self.lease_api))
         finally:
             with contextlib.suppress(TimeoutError, LeaseLost):
-                async with asyncio.timeout(_LAST_WRITES):
-                    await self.rounds.write_all()
+                async with asyncio.timeout(_LAST_ROUND):
+                    await self.rounds.finish()
             await self.lease.release(self.lease_api)
 
     async def aclose(self) -> None:

@@ -20,8 +20,8 @@ from moe_formats.observations import SECONDS, TENTHS, Observations
 
 MINUTES = 300.0
 HOUR = 3600.0
-#: Buckets that are kept of each series: a day of 5 minutes, 30 days of hours, and a day of hours with the one under way.
-_FINE, _HOURS, _HISTOGRAMS = 288, 720, 25
+#: Buckets that are kept of each series: a day of 5 minutes, 30 days of hours, a day of hours; days with the bucket under way.
+_FINE, _HOURS, _HISTOGRAMS = 289, 720, 25
 #: Largest state of a pool that is written, in bytes, and largest one that is unpacked again.
 WRITTEN_BYTES = 512 * 1024
 _UNPACKED_BYTES = 64 * 1024 * 1024

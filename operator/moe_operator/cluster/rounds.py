@@ -69,6 +69,7 @@ class Rounds:
         *,
         port: int = METRICS_PORT,
         clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         """Ask the pods in ``cache`` at ``port``; call ``on_news`` with each pool after the round that ends a bucket."""
         self._cache = cache
@@ -79,7 +80,8 @@ class Rounds:
         self._on_news = on_news
         self._port = port
         self._clock = clock
-        self._asked: dict[str, float] = {}  # by uid of the pool, on the clock that never runs backwards
+        self._ticks = ticks  # never runs backwards, unlike the clock
+        self._asked: dict[str, float] = {}  # when a pool was asked last, in ticks, by uid
         self._written: dict[str, int] = {}  # the bucket in which a pool was written last
 
     async def run(self) -> None:
@@ -88,15 +90,16 @@ class Rounds:
 
     async def make(self) -> None:
         """Make one round: ask the pods of all pools, and write what a finished bucket of five minutes holds."""
-        pools = self._cache.all("ExpertPool")
+        pools = list(self._cache.all("ExpertPool"))
         uids = {pool["metadata"]["uid"] for pool in pools}
         for known in (self._answers.traffic, self._asked, self._written):
             for uid in known.keys() - uids:
                 del known[uid]
         await asyncio.gather(*(self._look_at(pool) for pool in pools))
 
-    async def write_all(self) -> None:
-        """Write what is not written yet, as the operator does before it stops."""
+    async def finish(self) -> None:
+        """Make a last round and write everything, as the operator does before it stops."""
+        await self.make()
         pools = [pool for pool in self._cache.all("ExpertPool") if pool["metadata"]["uid"] in self._asked]
         await asyncio.gather(*(self._write(pool) for pool in pools))
 
@@ -121,7 +124,7 @@ class Rounds:
     async def _ask(self, traffic: PoolTraffic, uid: str, sources: list[_Source]) -> None:
         """Ask pods, and add what happened since they were asked before."""
         answers = await asyncio.gather(*(self._answer(source.pod) for source in sources))
-        now, ticks = self._clock(), time.monotonic()
+        now, ticks = self._clock(), self._ticks()
         elapsed = ticks - self._asked[uid] if uid in self._asked else max(0.0, now - traffic.asked)
         before = datetime.fromtimestamp(traffic.asked, UTC) if traffic.asked else None
         asked = Round(time=now, elapsed=elapsed if traffic.asked else 0.0, before=before)
