@@ -59,7 +59,7 @@ def pods(render: Render) -> dict[str, Endpoint]:
         for item in made
         if item["kind"] in ("Job", "Deployment")
     }
-    assert set(owners) == {str(role) for role in Role if role is not Role.STORE}, (
+    assert set(owners) == {str(role) for role in Role if role not in (Role.STORE, Role.OBSERVATIONS)}, (
         "a role has no golden manifest"
     )
     (operator,) = [item for item in render() if item["kind"] == "Deployment"]
@@ -89,8 +89,10 @@ TABLE = [
     ("somebody", "gateway", METRICS_PORT, False),
     ("internet", "gateway", METRICS_PORT, False),
     ("somebody", "gateway", SSH, False),
-    # Only the operator asks gateways for their policy, and only Prometheus reads metrics.
+    # The operator asks gateways for their policy, and both kinds what they counted. Only Prometheus reads metrics.
     ("operator", "gateway", METRICS_PORT, True),
+    ("operator", "server", METRICS_PORT, True),
+    ("false-operator", "server", METRICS_PORT, False),
     ("false-operator", "gateway", METRICS_PORT, False),
     ("prometheus", "gateway", METRICS_PORT, True),
     ("prometheus", "server", METRICS_PORT, True),

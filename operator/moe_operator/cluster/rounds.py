@@ -1,7 +1,7 @@
 """Asks the gateways and servers of every pool what they counted, and keeps it in ``Answers.traffic``.
 
-A round is made every half minute. What was observed is written to the pool's ConfigMap every five minutes and when the
-operator stops, and read back before the pool is asked for the first time. Only pods are asked whose chain of owners leads to
+A round is made every half minute. What was observed is written to the pool's ConfigMap every five minutes in which there
+were requests, every hour otherwise, and when the operator stops. It is read back before the pool is asked for the first time. Only pods are asked whose chain of owners leads to
 the pool or to one of its Experts (kinship.py). A server is believed only about the Expert that it serves, a gateway
 about the Experts of its pool.
 """
@@ -33,7 +33,7 @@ from moe_operator.cluster.observe import observed_pod
 from moe_operator.cluster.ownership import NameTaken
 from moe_operator.cluster.resources import CONFIG_MAP, controller_uid
 from moe_operator.state import Manifest, Plan, Role
-from moe_operator.traffic import MINUTES, PoolTraffic, Usage, unpacked
+from moe_operator.traffic import HOUR, MINUTES, PoolTraffic, Usage, unpacked
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,9 @@ class Rounds:
         self._clock = clock
         self._ticks = ticks  # never runs backwards, unlike the clock
         self._asked: dict[str, float] = {}  # when a pool was asked last, in ticks, by uid
-        self._written: dict[str, int] = {}  # the bucket in which a pool was written last
+        self._bucket: dict[str, int] = {}  # the bucket that a pool was asked in last
+        self._written: dict[str, float] = {}  # when a pool was written last, in ticks
+        self._news: set[str] = set()  # pools with requests that are not written yet
 
     async def run(self) -> None:
         """Make rounds until cancelled."""
@@ -92,7 +94,8 @@ class Rounds:
         """Make one round: ask the pods of all pools, and write what a finished bucket of five minutes holds."""
         pools = list(self._cache.all("ExpertPool"))
         uids = {pool["metadata"]["uid"] for pool in pools}
-        for known in (self._answers.traffic, self._asked, self._written):
+        self._news &= uids
+        for known in (self._answers.traffic, self._asked, self._bucket, self._written):
             for uid in known.keys() - uids:
                 del known[uid]
         await asyncio.gather(*(self._look_at(pool) for pool in pools))
@@ -116,10 +119,11 @@ class Rounds:
                 self._answers.traffic[uid] = traffic
             await self._ask(self._answers.traffic[uid], uid, sources)
             bucket = int(self._clock() // MINUTES)
-            if self._written.setdefault(uid, bucket) != bucket:
-                self._written[uid] = bucket
-                await self._write(pool)
+            if self._bucket.setdefault(uid, bucket) != bucket:
+                self._bucket[uid] = bucket
                 self._on_news(pool)
+                if uid in self._news or self._ticks() - self._written.setdefault(uid, self._ticks()) >= HOUR:
+                    await self._write(pool)
 
     async def _ask(self, traffic: PoolTraffic, uid: str, sources: list[_Source]) -> None:
         """Ask pods, and add what happened since they were asked before."""
@@ -142,6 +146,8 @@ class Rounds:
             for name, usage in happened(last, answer, observed_pod(source.pod).created, asked).items():
                 if name in source.experts:
                     traffic.add(source.experts[name], now, usage)
+                    if any(usage.sums()):
+                        self._news.add(uid)
         traffic.answers, traffic.asked = given, now
         self._asked[uid] = ticks
         traffic.keep({expert for source in sources for expert in source.experts.values()} or traffic.experts)
@@ -197,7 +203,8 @@ class Rounds:
             return PoolTraffic()
 
     async def _write(self, pool: Manifest) -> None:
-        traffic = self._answers.traffic.get(pool["metadata"]["uid"])
+        uid = pool["metadata"]["uid"]
+        traffic = self._answers.traffic.get(uid)
         if traffic is None:
             return
         with confined(pool, "writing its observations"):
@@ -206,6 +213,8 @@ class Rounds:
             try:
                 manifest = build_observations(pool=model, packed=packed)
                 await self._applier.carry_out(Plan(apply=(manifest,)), pool)
+                self._news.discard(uid)
+                self._written[uid] = self._ticks()
             except _TRY_AGAIN as error:
                 log.info("what was observed of %s is written later: %s", pool["metadata"]["name"], error)
 

@@ -47,7 +47,8 @@ def test_a_day_of_minutes_and_a_month_of_hours_are_kept_and_no_more() -> None:
     for hour in range(24 * 40):
         traffic.add(NOON + hour * HOUR, usage())
     end = NOON + 24 * 40 * HOUR
-    assert traffic.of_day(0, end).answered == 24
+    assert traffic.of_day(end - 24 * HOUR, end).answered == 24
+    assert len(traffic.fine) == 289 and len(traffic.histograms) == 25
     assert traffic.of_hours(0, end).answered == 720
     assert len(list(traffic.each_hour())) == 720
 

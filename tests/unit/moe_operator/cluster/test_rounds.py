@@ -183,19 +183,20 @@ async def test_an_endpoint_that_lies_changes_nothing(operator: Operator, answer:
     await operator.after(30)
 
 
-async def test_a_bucket_that_ends_is_written_once_and_told(operator: Operator) -> None:
-    operator.pods.answers = {"gateway": said(code={"answered": 5})}
+async def test_a_bucket_with_requests_is_written_once_and_one_without_every_hour(operator: Operator) -> None:
     await operator.after(0)
-    for _ in range(9):
-        await operator.after(30)
-    assert operator.api.writes == [] and operator.heard == []
-    for _ in range(3):
-        await operator.after(30)
-    assert operator.api.writes == [("create", "ConfigMap", "p-observations")] and operator.heard == ["p"]
-    for _ in range(20):
-        await operator.after(30)
-    # The second write also hands the fields that were created over to apply, once.
-    assert [verb for verb, *_ in operator.api.writes] == ["create", "fields", "apply", "apply"]
+    written = []
+    for bucket in range(30):
+        for _ in range(10):
+            if bucket in (0, 1, 4):
+                operator.pods.answers = {"gateway": said("b", code={"answered": operator.time[1]})}
+            await operator.after(30)
+        verbs = [verb for verb, *_ in operator.api.writes if verb != "fields"]
+        written.append(len(verbs))
+        assert operator.heard == ["p"] * (bucket + 1)
+    # Twelve buckets are an hour.
+    times = [bucket for bucket, count in enumerate(written) if count > ([0, *written][bucket])]
+    assert times == [0, 1, 4, 16, 28]
 
 
 async def test_an_operator_that_stops_and_starts_goes_on_where_it_stopped(operator: Operator) -> None:
