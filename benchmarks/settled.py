@@ -104,11 +104,20 @@ def is_lease(path: str) -> bool:
     return path.endswith(("/leases/moe-operator", "/leases"))
 
 
+def is_observation(path: str) -> bool:
+    """Say whether a path is that of what was observed of a pool's traffic."""
+    return "/configmaps/" in path and path.endswith("-observations")
+
+
 def summary(writes: list[tuple[str, str]]) -> dict[str, Any]:
-    """Count the Lease's writes and list all others."""
-    others = Counter(f"{verb} {path}" for verb, path in writes if not is_lease(path))
+    """Count the writes of the Lease and of observations, and list all others."""
+    expected = (is_lease, is_observation)
+    others = Counter(
+        f"{verb} {path}" for verb, path in writes if not any(is_one(path) for is_one in expected)
+    )
     return {
         "leaseWrites": sum(is_lease(path) for _, path in writes),
+        "observationWrites": sum(is_observation(path) for _, path in writes),
         "otherWrites": sum(others.values()),
         "others": dict(others),
     }

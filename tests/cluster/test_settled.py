@@ -1,4 +1,4 @@
-"""A settled cluster, and a restart of the operator on it, see no writes by the operator but its Lease."""
+"""A settled cluster, and a restart of the operator on it, see no writes by the operator but its Lease and observations."""
 
 from collections.abc import Callable
 
@@ -41,6 +41,7 @@ def test_nothing_is_written_while_nothing_changes(stage: Stage):
     found = settled.while_settled(stage.cluster, SECONDS)
     assert found["others"] == {}
     assert found["leaseWrites"] > 0, "the log is the right one"
+    assert found["observationWrites"] <= 1
 
 
 def test_nothing_is_written_by_a_restart(stage: Stage):
