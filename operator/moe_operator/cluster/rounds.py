@@ -1,9 +1,9 @@
 """Asks the gateways and servers of every pool what they counted, and keeps it in ``Answers.traffic``.
 
 A round is made every half minute. What was observed is written to the pool's ConfigMap every five minutes in which there
-were requests, every hour otherwise, and when the operator stops. It is read back before the pool is asked for the first time. Only pods are asked whose chain of owners leads to
-the pool or to one of its Experts (kinship.py). A server is believed only about the Expert that it serves, a gateway
-about the Experts of its pool.
+were requests, every hour otherwise, and when the operator stops. It is read back before the pool is asked for the first
+time. Only pods are asked whose chain of owners leads to the pool or to one of its Experts (kinship.py). A server is
+believed only about the Expert that it serves, a gateway about the Experts of its pool.
 """
 
 import asyncio
