@@ -150,6 +150,10 @@ def _within(budget: Budget, pieces: Iterator[Content]) -> Iterator[Content]:
 
 
 def _text(value: object, count: SourceCount) -> Iterator[Content]:
+    if isinstance(value, bytes):
+        raise UnusableError(
+            "notUtf8", f"{count.source.text_field!r} is binary and not UTF-8: write it as a column of strings"
+        )
     if not isinstance(value, str):
         raise UnusableError("missingField", f"{count.source.text_field!r} is not text")
     check_text(value)
