@@ -249,6 +249,11 @@ class SnapshotJob(OnSegments):
     base: ImportedBase | None = Field(
         default=None, description="A checkpoint from outside to copy into the pool's store, to train from."
     )
+    root_base: ImportedBase | None = Field(
+        default=None,
+        description="The checkpoint from outside that the base Expert descends from. Held-out text is tried with its "
+        "tokenizer, which all its descendants have. Absent if there is none.",
+    )
     preset: str | None = Field(
         default=None,
         description="The preset that is trained instead of a base. The Job refuses it if it cannot see a segment.",

@@ -124,15 +124,19 @@ class Failure(Format):
 class Unreadable(Format):
     """Held-out segments that the tokenizer of a checkpoint from outside does not give back as they were."""
 
-    segments: int = Field(description="Number of segments that are not measured for that reason.")
+    segments: int = Field(
+        description="Number of segments that are not measured for that reason. 0 if the tokenizer could not be tried."
+    )
     of: int = Field(description="Number of segments that would be measured otherwise.")
-    why: str = Field(max_length=300, description="What the tokenizer does to the text.")
+    why: str = Field(
+        max_length=300, description="What the tokenizer does to the text, or why it could not be tried."
+    )
 
 
 #: What the field of that name says.
 UNREADABLE = (
-    "Held-out segments of the newest holdout that the tokenizer of base.store does not give back as they were. They are "
-    "not measured. Absent if there are none, or if the base is not a checkpoint from outside."
+    "Held-out segments of the newest holdout that the base's tokenizer does not give back as they were. They are not "
+    "measured. Absent if there are none, or if the base does not descend from a checkpoint from outside."
 )
 
 

@@ -87,19 +87,31 @@ def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
             else:
                 _make(job, intake, digest, environment.store, Path(scratch))
     made = headline(environment.store, folder)
-    return made.model_copy(update={"tasks": tasks, "unreadable": _unreadable(job, made, environment.store)})
+    return made.model_copy(update={"tasks": tasks, "unreadable": _unreadable(job, made, environment)})
 
 
-def _unreadable(job: SnapshotJob, made: SnapshotHeadline, root: Path) -> Unreadable | None:
-    """Return what of the newest holdout cannot be measured with the base's tokenizer: it is found before training is paid for."""
-    if job.base is None:
+def _unreadable(job: SnapshotJob, made: SnapshotHeadline, environment: Environment) -> Unreadable | None:
+    """Return what of the newest holdout cannot be measured with the base's tokenizer: it is found before training is paid for.
+
+    If the base is another Expert, its tokenizer is that of the checkpoint that it descends from. The import of that one may
+    fail, which the Expert with that checkpoint says itself; here it only means that the tokenizer could not be tried.
+    """
+    base = job.base or job.root_base
+    if base is None:
         return None
     window = made.newest or made.anchor
-    with opened(root, window.path, window.digest) as holdout:
+    with opened(environment.store, window.path, window.digest) as holdout:
         segments = cut(read_documents(holdout), job.segment_bytes)
-    found = unreadable(imported_tokenizer(job.base, job.pool_uid, root), segments)
+    try:
+        import_base(base, job.pool_uid, job.segment_bytes, environment)
+        found = unreadable(imported_tokenizer(base, job.pool_uid, environment.store), segments)
+    except JobError as error:
+        if error.retryable or base is job.base:
+            raise
+        found = Unreadable(segments=0, of=len(segments), why=error.message[:300])
     if found is not None:
-        print(f"{found.segments} of {found.of} held-out segments cannot be measured: {found.why}", flush=True)
+        what = "cannot be measured" if found.segments else "could be tried"
+        print(f"{found.segments} of {found.of} held-out segments {what}: {found.why}", flush=True)
     return found
 
 

@@ -11,6 +11,7 @@ The limits are in limits.py.
 import io
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,9 @@ from typing import Any, BinaryIO, NoReturn
 
 from moe_formats.failure import JobError
 from moe_trainer import limits
+
+#: What is wrong with JSON that holds a whole number which Python does not read.
+TOO_MANY_DIGITS = f"a whole number of more than {sys.get_int_max_str_digits():,} digits, which is the limit: write it as text"
 
 
 class LimitExceeded(ValueError):
@@ -62,7 +66,8 @@ def parse(data: bytes) -> Any:
     except RecursionError:
         raise _too_deep() from None
     except ValueError as error:
-        raise ValueError(f"it is not JSON: {error}") from None
+        too_long = "integer string conversion" in str(error)  # by which Python's int says it
+        raise ValueError(f"it has {TOO_MANY_DIGITS}" if too_long else f"it is not JSON: {error}") from None
     level = [found]
     for _ in range(limits.JSON_DEPTH):
         level = [inner for outer in level for inner in _within(outer) if isinstance(inner, list | dict)]

@@ -89,8 +89,8 @@ _ALSO: Mapping[Endpoint, Mapping[str, tuple[Any, ...]]] = {
     "chat/completions": {"add_special_tokens": (False,), "echo": (False,), "prompt_logprobs": ()},
 }
 
-#: The fields of a message besides `role` and `content`. A name or an earlier refusal is in no prompt of ours.
-_MESSAGE_HARMLESS = frozenset({"role", "content", "name", "refusal"})
+#: The fields of a message: those that servers read, and a name or an earlier refusal, which is in no prompt of ours.
+_MESSAGE_KNOWN = frozenset({"role", "content", "reasoning_content", "reasoning", "name", "refusal"})
 _MESSAGE_REFUSED: Mapping[str, tuple[Any, ...]] = {"tool_calls": ([],)}
 
 
@@ -125,7 +125,7 @@ def check(endpoint: Endpoint, body: Mapping[str, Any]) -> None:
     messages = body.get("messages")
     for at, message in enumerate(messages if isinstance(messages, list) else ()):
         for name, value in message.items() if isinstance(message, dict) else ():
-            if name not in _MESSAGE_HARMLESS:
+            if name not in _MESSAGE_KNOWN:
                 _check(f"messages.{at}.{name}", value, _MESSAGE_REFUSED.get(name), "messages")
 
 

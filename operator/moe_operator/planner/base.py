@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from moe_formats import store
 from moe_formats.job_config import ArtefactRef
 from moe_formats.resources.conditions import Condition, ConditionType, condition
+from moe_formats.resources.expert import Expert
 from moe_formats.resources.reasons import Reason
 from moe_operator.planner.lineage import by_name, current_of, parent_ref, root_of
 from moe_operator.planner.names import expert_of
@@ -63,6 +64,19 @@ def imported_base(state: ExpertState) -> ArtefactRef | None:
         return None
     path = store.imported(state.pool.metadata.uid, base.digest)
     return ArtefactRef(revision=IMPORTED, path=path, digest=base.digest, contamination="Unknown")
+
+
+def root_base(state: ExpertState) -> Expert | None:
+    """Return the Expert that the spec's base Expert descends from, if that one starts from a checkpoint in a data store.
+
+    By their specs as they are now: revisions do not have to exist yet.
+    """
+    seen: set[str] = set()
+    expert: Expert | None = state.expert
+    while expert is not None and (name := expert.spec.base.expert) is not None and name not in seen:
+        seen.add(name)
+        expert = state.peers.get(name)
+    return expert if seen and expert is not None and expert.spec.base.digest is not None else None
 
 
 def pinned_base(state: ExpertState) -> ArtefactRef | None:

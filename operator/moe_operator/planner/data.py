@@ -23,8 +23,9 @@ from moe_formats.resources.reasons import Reason
 from moe_operator.builders.snapshot_job import build_snapshot_job
 from moe_operator.config import OperatorConfig, Profile
 from moe_operator.planner.attempts import AWAITED, Work, assess
+from moe_operator.planner.base import root_base
 from moe_operator.planner.blockage import STUCK, next_look, runs, stuck_job, waits_for_queue
-from moe_operator.planner.job_configs import object_stores, snapshot_job, source_mounts
+from moe_operator.planner.job_configs import object_stores, places_read, snapshot_job, source_mounts
 from moe_operator.planner.names import is_attempt, snapshot_job_name
 from moe_operator.planner.times import LAST_RETRY, LOOK_AGAIN
 from moe_operator.state import ExpertState, Manifest, ObservedJob, Role
@@ -148,14 +149,17 @@ def new_snapshot_job(
     state: ExpertState, pool: ExpertPool, request: Request, attempt: int, config: OperatorConfig
 ) -> Manifest:
     """Return the manifest of the snapshot Job for a request."""
-    expert = state.expert
+    expert, root = state.expert, root_base(state)
+    if root is not None and root.spec.base.store not in config.stores:
+        root = None  # that Expert says so itself, and nothing descends from it yet
+    places = places_read(expert, pool, root)
     return build_snapshot_job(
         name=snapshot_job_name(expert.metadata.name, str(request), attempt),
         expert=expert,
-        job=snapshot_job(expert, pool).model_copy(update={"new_pool_scheme": NEWEST}),
+        job=snapshot_job(expert, pool, root=root).model_copy(update={"new_pool_scheme": NEWEST}),
         claim=pool.claim,
-        sources=source_mounts(expert, pool, config),
-        object_stores=object_stores(expert, pool, config),
+        sources=source_mounts(places, config),
+        object_stores=object_stores(places, config),
         profile=plain_profile(config),
         config=config,
     )
@@ -220,7 +224,12 @@ def _taken(expert: Expert, snapshot: SnapshotStatus) -> Condition:
     if snapshot.dropped:
         counts = ", ".join(f"{count} {reason}" for reason, count in snapshot.dropped.items())
         message += f"; dropped: {counts}"
-    if (found := snapshot.unreadable) is not None:
+    if (found := snapshot.unreadable) is not None and not found.segments:
+        message += (
+            f"; whether the base's tokenizer gives the text of the {found.of} held-out segments back could not be tried, so "
+            f"some may not be measured: {found.why}"
+        )
+    elif found is not None:
         message += (
             f"; {found.segments} of {found.of} held-out segments cannot be measured, because the base's tokenizer does not give "
             f"their text back: {found.why}. Convert the sources to what it gives back"

@@ -1,5 +1,6 @@
 """Builds the configs of Jobs, which say what the trainer should do, from custom resources."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moe_formats.job_config import (
@@ -30,8 +31,11 @@ from moe_operator.planner.lineage import parent_ref
 from moe_operator.planner.promotion import Uses
 
 
-def snapshot_job(expert: Expert, pool: ExpertPool) -> SnapshotJob:
-    """Return the config of an Expert's snapshot Job: what it reads, filters and holds out."""
+def snapshot_job(expert: Expert, pool: ExpertPool, *, root: Expert | None = None) -> SnapshotJob:
+    """Return the config of an Expert's snapshot Job: what it reads, filters and holds out.
+
+    ``root`` is the Expert with a checkpoint that the base Expert descends from.
+    """
     data, evaluation = expert.spec.data, pool.spec.evaluation
     return SnapshotJob(
         pool_uid=pool.metadata.uid,
@@ -62,6 +66,7 @@ def snapshot_job(expert: Expert, pool: ExpertPool) -> SnapshotJob:
         segment_bytes=evaluation.segment_bytes,
         evaluators=tuple(_evaluator_source(item) for item in asked_evaluators(expert, pool)),
         base=_imported_base(expert),
+        root_base=_imported_base(root) if root is not None else None,
         preset=expert.spec.base.preset,
         context_tokens=expert.spec.training.context_tokens,
     )
@@ -90,18 +95,18 @@ class Place:
     claim: str | None = None
 
 
-def places_read(expert: Expert, pool: ExpertPool) -> list[Place]:
-    """Return where a snapshot Job reads: the sources, the items of evaluators, and a base in a data store."""
+def places_read(expert: Expert, pool: ExpertPool, root: Expert | None = None) -> list[Place]:
+    """Return where a snapshot Job reads: the sources, the items of evaluators, and checkpoints in data stores."""
     places = [Place(source.store, source.claim) for source in expert.spec.data.sources]
     places += [Place(item.store, item.claim) for item in asked_evaluators(expert, pool)]
-    base = expert.spec.base.store
-    return [*places, Place(base)] if base is not None else places
+    stores = [item.spec.base.store for item in (expert, root) if item is not None]
+    return [*places, *(Place(store) for store in stores if store is not None)]
 
 
-def source_mounts(expert: Expert, pool: ExpertPool, config: OperatorConfig) -> tuple[SourceMount, ...]:
+def source_mounts(places: Sequence[Place], config: OperatorConfig) -> tuple[SourceMount, ...]:
     """Return the claims that a snapshot Job mounts to read from, each once, ordered by folder."""
     mounts: dict[str, SourceMount] = {}
-    for source in places_read(expert, pool):
+    for source in places:
         root = source_root(source.store, source.claim)
         claim = config.stores[source.store].claim if source.store is not None else source.claim
         if claim is not None:
@@ -109,9 +114,9 @@ def source_mounts(expert: Expert, pool: ExpertPool, config: OperatorConfig) -> t
     return tuple(mounts[root] for root in sorted(mounts))
 
 
-def object_stores(expert: Expert, pool: ExpertPool, config: OperatorConfig) -> dict[str, ObjectStoreLocation]:
+def object_stores(places: Sequence[Place], config: OperatorConfig) -> dict[str, ObjectStoreLocation]:
     """Return the locations of the buckets that a snapshot Job reads from, by the name of the data store."""
-    names = sorted({source.store for source in places_read(expert, pool) if source.store is not None})
+    names = sorted({source.store for source in places if source.store is not None})
     buckets = {name: config.stores[name].s3 for name in names}
     return {
         name: ObjectStoreLocation.model_validate(s3.model_dump())

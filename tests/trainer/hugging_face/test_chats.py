@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from transformers import AutoTokenizer
 
 from moe_formats.failure import JobError
@@ -125,7 +125,15 @@ def made(folder: Path, tokenizer: Made, chat: Chat) -> Pair:
 
 
 def messages(said: Sequence[tuple[Role, str]]) -> list[dict[str, str]]:
-    return [{"role": role, "content": words} for role, words in said]
+    found: list[dict[str, str]] = []
+    thoughts = {}
+    for role, words in said:
+        if role == "thoughts":
+            thoughts = {"reasoning_content": words}
+        else:
+            found.append({"role": role, "content": words, **thoughts})
+            thoughts = {}
+    return found
 
 
 def usable(chat: Chat, said: Said) -> Said:
@@ -283,8 +291,6 @@ LAST_THOUGHTS = CHATS["chatml"].template.replace(
     "+ message['content'] +",
     "+ (message['content'] if loop.index0 == messages | length - 1 else message['content'].split('</think>')[-1]) +",
 )
-#: The prompt begins thoughts that are not written with an answer: QwQ, DeepSeek-R1.
-ASKED_FOR_THOUGHTS = CHATS["chatml"].template.replace("assistant\\n' }}", "assistant\\n<think>\\n' }}")
 
 
 def test_where_only_the_last_answer_has_thoughts_each_is_learnt_with_its_own_after_its_prompt(
@@ -301,12 +307,19 @@ def test_where_only_the_last_answer_has_thoughts_each_is_learnt_with_its_own_aft
     assert found.left_out == {"assistant": 1}  # the first answer's thoughts are not in the second prompt
 
 
-def test_a_prompt_that_goes_on_otherwise_than_the_conversation_is_refused_with_both(tmp_path: Path) -> None:
-    ours, _ = made(tmp_path, byte_level, Chat(ASKED_FOR_THOUGHTS, "<|im_end|>"))
+def test_a_template_that_writes_the_turns_before_an_answer_differently_is_refused_with_both(
+    tmp_path: Path,
+) -> None:
+    template = (
+        "{% if add_generation_prompt %}{{ messages[-1].content }}?<|im_end|>"
+        "{% else %}A talk about {{ messages[0].content }}: {{ messages[-1].content }}{% endif %}"
+    )
+    ours, _ = made(tmp_path, byte_level, Chat(template, "<|im_end|>"))
     with pytest.raises(
-        JobError, match=r"goes on with '<think>\\n' where the conversation has 'So.<|im_end|>\\n'"
+        JobError,
+        match=r"goes on with 'alpha\?<\|im_end\|>' where the conversation has 'A talk about alpha: So.'",
     ):
-        ours.conversation([("user", "alpha?"), ("assistant", "So.")], [1])
+        ours.conversation([("user", "alpha"), ("assistant", "So.")], [1])
 
 
 THOUGHT = "<think>\nFirst alpha, then beta.\n</think>\n\nSo gamma."
@@ -354,3 +367,219 @@ def test_answers_that_are_not_to_be_learnt_are_read(tmp_path: Path) -> None:
     assert ids_of(row)[1:] == theirs.apply_chat_template(messages(SAID), return_dict=False)
     assert [theirs.decode(answer) for _, answer in read(row)] == ["Beta,\n\nthen größer 漢字 🙂<|im_end|>"]
     assert ours.conversation(SAID, []).rows == []
+
+
+_HEADED = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}<|user|>{{ m.content }}<|im_end|>"
+    "{% elif m.role == 'system' %}<|system|>{{ m.content }}<|im_end|>"
+)
+_ENDED = "{% endif %}{% endfor %}{% if add_generation_prompt %}"
+_FIELD = "{% set t = (m.reasoning_content or '') | trim %}"
+
+
+class Thinking(NamedTuple):
+    """A template whose prompt is not always the beginning of the finished conversation, and what is learnt after it."""
+
+    template: str
+    plain: str  #: Of the answer `So.`.
+    field: str  #: Of that answer with the thoughts `First.` in a field of their own.
+    within: str | None  #: Of `<think>\nFirst.\n</think>\n\nSo.`; None if its thoughts are left out.
+
+
+THINKING = {
+    "QwQ": Thinking(
+        _HEADED + "{% else %}<|assistant|>"
+        "{{ m.content if loop.last else m.content.split('</think>')[-1].lstrip('\\n') }}<|im_end|>"
+        + _ENDED
+        + "<|assistant|><think>\n{% endif %}",
+        "\n</think>\n\nSo.",
+        "First.\n</think>\n\nSo.",
+        "First.\n</think>\n\nSo.",
+    ),
+    "DeepSeek-R1": Thinking(
+        _HEADED
+        + "{% else %}<|assistant|>{{ m.content.split('</think>')[-1] }}<|im_end|>"
+        + _ENDED
+        + "<|assistant|><think>\n{% endif %}",
+        "\n</think>\n\nSo.",
+        "First.\n</think>\n\nSo.",
+        "First.\n</think>\n\nSo.",
+    ),
+    "GLM-4.7": Thinking(
+        _HEADED + "{% else %}" + _FIELD + "{% if not t and '</think>' in m.content %}"
+        "{% set t = m.content.split('</think>')[0].split('<think>')[-1] | trim %}{% endif %}"
+        "<|assistant|>{{ '<think>' + t if t else '' }}</think>{{ m.content.split('</think>')[-1] | trim }}<|im_end|>"
+        + _ENDED
+        + "<|assistant|><think>{% endif %}",
+        "</think>So.",
+        "First.</think>So.",
+        "First.</think>So.",
+    ),
+    "Cohere2": Thinking(
+        _HEADED + "{% else %}" + _FIELD + "<|assistant|>{{ '[THINK]' + t + '[/THINK]' if t else '' }}"
+        "[TEXT]{{ m.content }}<|im_end|>" + _ENDED + "<|assistant|>[THINK]{% endif %}",
+        "[/THINK][TEXT]So.",
+        "First.[/THINK][TEXT]So.",
+        "First.[/THINK][TEXT]So.",
+    ),
+    "Apriel": Thinking(
+        _HEADED + "{% else %}" + _FIELD + "<|assistant|>{{ t + '\\n[ANSWER]\\n' if t else '' }}"
+        "{{ m.content }}<|im_end|>" + _ENDED + "<|assistant|>My steps:\n{% endif %}",
+        "\n[ANSWER]\nSo.",
+        "First.\n[ANSWER]\nSo.",
+        "First.\n[ANSWER]\nSo.",
+    ),
+    "Gemma 4": Thinking(
+        _HEADED
+        + "{% else %}<|assistant|>{{ m.content }}<|im_end|>"
+        + _ENDED
+        + "<|assistant|><|channel>thought\n<channel|>{% endif %}",
+        "So.",
+        "So.",
+        "<think>\nFirst.\n</think>\n\nSo.",
+    ),
+    "DeepSeek-V3.2": Thinking(
+        _HEADED
+        + "{% else %}<|assistant|></think>{{ m.content.split('</think>')[-1] }}<|im_end|>"
+        + _ENDED
+        + "<|assistant|><think></think>{% endif %}",
+        "So.",
+        "So.",
+        None,
+    ),
+    "Laguna": Thinking(
+        _HEADED + "{% else %}" + _FIELD + "{% if not t and '</think>' in m.content %}"
+        "{% set t = m.content.split('</think>')[0].split('<think>')[-1] | trim %}{% endif %}"
+        "<|assistant|>{{ '<think>' + t if t else '' }}</think>{{ m.content.split('</think>')[-1] | trim }}<|im_end|>"
+        + _ENDED
+        + "<|assistant|></think>{% endif %}",
+        "So.",
+        "So.",
+        None,
+    ),
+    "Mistral": Thinking(
+        "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}<|user|>"
+        "{{ 'Be brief.\\n\\n' if loop.last else '' }}{{ m.content }}<|assistant|>"
+        "{% elif m.role == 'assistant' %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}",
+        "So.",
+        "So.",
+        "<think>\nFirst.\n</think>\n\nSo.",
+    ),
+}
+#: Written in some of these templates as one token, as published tokenizers have them.
+MARKS = ["<|channel>", "<channel|>", "[THINK]", "[/THINK]", "[TEXT]"]
+
+
+def thinking(folder: Path, tokenizer: Made, template: str) -> Pair:
+    def with_marks() -> Tokenizer:
+        made = tokenizer()
+        made.add_special_tokens([AddedToken(token, normalized=False) for token in MARKS])
+        return made
+
+    return made(folder, with_marks, Chat(template, "<|im_end|>"))
+
+
+@pytest.mark.parametrize("name", THINKING)
+def test_an_answer_goes_on_from_a_prompt_that_begins_or_ends_thoughts(tmp_path: Path, name: str) -> None:
+    chat = THINKING[name]
+    ours, theirs = thinking(tmp_path, byte_level, chat.template)
+    asked = theirs.apply_chat_template(
+        messages([("user", "alpha?")]), add_generation_prompt=True, return_dict=False
+    )
+    within = "<think>\nFirst.\n</think>\n\nSo."
+    turns: list[tuple[Said, str | None]] = [
+        ([("assistant", "So.")], chat.plain),
+        ([("thoughts", "First."), ("assistant", "So.")], chat.field),
+        ([("assistant", within)], chat.within),
+    ]
+    for turn, learnt in turns:
+        said: Said = [("user", "alpha?"), *turn]
+        found = ours.conversation(said, answers(said))
+        if learnt is None:
+            assert not found.rows and found.left_out == {"answer": 1}
+            continue
+        [(prompt, answer)] = read(found.rows[0])
+        assert prompt in (asked, [ours.bos_id, *asked]) and prompt == ours.prompt(said[:1])
+        assert theirs.decode(answer) == learnt + "<|im_end|>"
+        assert found.left_out == ({"thoughts": 1} if len(turn) > 1 and "First." not in learnt else {})
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+@pytest.mark.parametrize("name", THINKING)
+def test_of_thinking_templates_every_prompt_is_the_beginning_of_what_training_reads(
+    tmp_path: Path, tokenizer: Made, name: str
+) -> None:
+    ours, theirs = thinking(tmp_path, tokenizer, THINKING[name].template)
+    draw = random.Random(name)
+    for _ in range(4):
+        said: Said = []
+        for turn in range(draw.randint(1, 3)):
+            said.append(("user", f"{''.join(draw.choices(WORDS, k=3))} {turn}?"))
+            thoughts = f"{''.join(draw.choices(WORDS, k=3))} thought {turn}"
+            form = draw.choice(["plain", "field", "within"])
+            if form == "field":
+                said.append(("thoughts", thoughts))
+            words = f"{''.join(draw.choices(WORDS, k=3))} answer {turn}"
+            said.append(
+                ("assistant", f"<think>\n{thoughts}\n</think>\n\n{words}" if form == "within" else words)
+            )
+        found = ours.conversation(said, answers(said))
+        learnt = [pair for row in found.rows for pair in read(row)]
+        assert len(learnt) == len(answers(said)) - found.left_out.get("answer", 0)
+        for prompt, answer in learnt:
+            number = next(n for n in answers(said) if f"answer {said[n][1][-1]}" in theirs.decode(answer))
+            before = said[: number - (said[number - 1][0] == "thoughts")]
+            asked = theirs.apply_chat_template(
+                messages(before), add_generation_prompt=True, return_dict=False
+            )
+            assert prompt in (asked, [ours.bos_id, *asked]) and prompt == ours.prompt(before)
+            assert answer[-1] in ours.end_ids and not set(answer[:-1]) & ours.end_ids
+
+
+def test_thoughts_of_a_field_that_a_template_does_not_write_are_counted_and_the_answer_is_learnt(
+    tmp_path: Path,
+) -> None:
+    ours, theirs = made(tmp_path, byte_level, CHATS["chatml"])
+    said: Said = [("user", "alpha?"), ("thoughts", "First."), ("assistant", "So.")]
+    found = ours.conversation(said, answers(said))
+    assert ids_of(found.rows[0])[1:] == theirs.apply_chat_template(messages(said), return_dict=False)
+    assert [theirs.decode(answer) for _, answer in read(found.rows[0])] == ["So.<|im_end|>"]
+    assert found.left_out == {"thoughts": 1}
+
+
+@pytest.mark.parametrize("tokenizer", TOKENIZERS)
+def test_thoughts_of_a_field_are_given_to_the_template_as_by_transformers(
+    tmp_path: Path, tokenizer: Made
+) -> None:
+    template = (
+        CHATS["chatml"]
+        .template.replace("message['content'] +", "((message.thinking or '') + '|' + message['content']) +")
+        .replace(
+            "<|im_start|>' + message['role']",
+            "<|im_start|>' + message['role'] + (message.reasoning_content or '')",
+        )
+    )
+    ours, theirs = made(tmp_path, tokenizer, Chat(template, "<|im_end|>"))
+    said: Said = [("user", "alpha?"), ("thoughts", "First."), ("assistant", "So.")]
+    text = theirs.apply_chat_template(messages(said), tokenize=False)
+    assert ours._render(said, ask=False) == text and text.count("First.") == 2
+
+
+def test_where_a_finished_conversation_leaves_out_earlier_thoughts_that_its_prompt_has_the_answer_follows_the_prompt(
+    tmp_path: Path,
+) -> None:
+    """LFM2.5: only the last answer so far has its thoughts, also in a prompt."""
+    template = (
+        "{% set ns = namespace(last=-1) %}{% for m in messages %}{% if m.role == 'assistant' %}"
+        "{% set ns.last = loop.index0 %}{% endif %}{% endfor %}"
+    ) + CHATS["chatml"].template.replace(
+        "message['content'] +",
+        "(message['content'] if loop.index0 == ns.last else message['content'].split('</think>')[-1] | trim) +",
+    )
+    ours, theirs = made(tmp_path, byte_level, Chat(template, "<|im_end|>"))
+    said: Said = [("user", "alpha?"), ("assistant", THOUGHT), ("user", "Sure?"), ("assistant", THOUGHT)]
+    found = ours.conversation(said, answers(said))
+    learnt = [pair for row in found.rows for pair in read(row)]
+    assert [theirs.decode(answer) for _, answer in learnt] == [THOUGHT + "<|im_end|>"] * 2
+    asked = theirs.apply_chat_template(messages(said[:3]), add_generation_prompt=True, return_dict=False)
+    assert learnt[1][0] == [ours.bos_id, *asked] == ours.prompt(said[:3])

@@ -108,3 +108,12 @@ def test_the_table_says_applied_for_exactly_what_the_server_reads():
     assert openai_fields.APPLIED["chat/completions"] == ChatRequest.model_fields.keys()
     for applied in openai_fields.APPLIED.values():
         assert not openai_fields.HARMLESS & applied and not openai_fields.REFUSED.keys() & applied
+
+
+def test_the_thoughts_of_an_earlier_answer_are_read():
+    thoughtful = {"role": "assistant", "content": "y", "reasoning_content": "z", "reasoning": None}
+    assert _read("chat/completions", CHAT | {"messages": [*CHAT["messages"], thoughtful]}) is None
+    request = parse_chat(json.dumps(CHAT | {"messages": [*CHAT["messages"], thoughtful]}).encode())
+    assert request.said() == [("user", "x"), ("thoughts", "z"), ("assistant", "y")]
+    body = CHAT | {"messages": [{"role": "user", "content": "x", "reasoning": "z"}]}
+    assert parse_chat(json.dumps(body).encode()).said() == [("user", "x")]

@@ -1,7 +1,7 @@
 """Whether a tokenizer gives text back as it was: otherwise bits per byte would be of another text.
 
 A tokenizer that normalises (Qwen's puts text into form NFC) gives back other bytes for text in another form. Such segments
-are left out of every score, which the snapshot already says for the tokenizer of a checkpoint from outside.
+are left out of every score, which the snapshot already says.
 """
 
 import unicodedata

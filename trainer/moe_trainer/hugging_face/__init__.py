@@ -11,6 +11,8 @@
     trial.py          tries a base out before it is trained: whether it is a decoder that can be used
     tokenizer.py      its tokenizer and chat template
     conversations.py  conversations as rows of token ids: what training reads, and a server's prompts
+    finished_turns.py what goes on from a prompt once the answer is there, also where a template begins thoughts in its prompt
+    words.py          whether words stand in what a template writes
     encoding.py       texts with special tokens as ids, continued without doing it again
 
 What it takes to use a tokenizer and a template that somebody else wrote:

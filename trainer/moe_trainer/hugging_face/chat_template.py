@@ -19,6 +19,9 @@ from jinja2.utils import Namespace
 from moe_trainer.hugging_face.bounded_sandbox import BoundedSandbox, Budget, TemplateLimit
 from moe_trainer.text.content import Role
 
+#: Names under which templates look for an answer's thoughts.
+_THOUGHTS = ("reasoning_content", "thinking", "reasoning")
+
 #: Deepest indentation of JSON, in spaces.
 _JSON_INDENT = 16
 
@@ -41,7 +44,7 @@ class ChatTemplate:
         if self._compiled is None:
             self._compiled = self._sandbox.from_string(self._source)
         return self._compiled.render(
-            messages=[{"role": role, "content": words} for role, words in said],
+            messages=_messages(said),
             tools=None,
             documents=None,
             add_generation_prompt=ask,
@@ -60,6 +63,19 @@ def _sandbox() -> BoundedSandbox:
         "strftime_now": lambda layout: datetime.now().strftime(layout),
     }
     return made
+
+
+def _messages(said: Sequence[tuple[Role, str]]) -> list[dict[str, str]]:
+    """Return turns as messages; thoughts are fields of the answer after them, by all names that transformers gives them."""
+    messages: list[dict[str, str]] = []
+    thoughts: dict[str, str] = {}
+    for role, words in said:
+        if role == "thoughts":
+            thoughts = dict.fromkeys(_THOUGHTS, words)
+        else:
+            messages.append({"role": role, "content": words, **thoughts})
+            thoughts = {}
+    return messages
 
 
 class _Generation(Extension):

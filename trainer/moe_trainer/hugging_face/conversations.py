@@ -9,36 +9,24 @@ answer. The answer is learnt with the token that ends it:
     neither                                                             eos is appended   … About it. <|eos|>
 
 One row cannot hold all answers if a prompt is not the beginning of it: the template writes earlier turns differently once
-another answer is asked for (Qwen3 leaves out earlier thoughts), eos had to be appended, or a token of the whole conversation
-reaches from a prompt into its answer (``\n`` and ``\n\n`` in one). Then that answer gets a row of its own after its prompt.
+another answer is asked for (Qwen3 leaves out earlier thoughts), eos had to be appended, a token of the whole conversation
+reaches from a prompt into its answer (``\n`` and ``\n\n`` in one), or the finished conversation does not begin with the prompt
+(QwQ's ends with ``<think>``; finished_turns.py). Then that answer gets a row of its own after its prompt.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from moe_formats.failure import JobError
 from moe_trainer.hugging_face.encoding import Encoded, TextEncoder
-from moe_trainer.text.content import Role
+from moe_trainer.hugging_face.finished_turns import Finished, FinishedTurns, Render, Said
+from moe_trainer.hugging_face.words import stand_in
 from moe_trainer.text.tokenizer import Conversation, ConversationPiece
 
-Said = Sequence[tuple[Role, str]]
-
-#: Around thoughts. Templates may write them in another form, so they do not count as words.
-_THOUGHTS = re.compile(r"</?think>")
 #: Ordinary texts after which the rest of a token that was cut is encoded: one that does not merge with it is taken.
 _ANCHORS = ("a", ".", "\n", "0", "a ")
-
-
-class Render(Protocol):
-    """Writes a conversation as text; with ``ask``, up to the place where the next answer begins."""
-
-    def __call__(self, said: Said, *, ask: bool) -> str:
-        """Return the text."""
-        ...
 
 
 class Bounds(NamedTuple):
@@ -77,6 +65,7 @@ class ConversationEncoder:
     ) -> None:
         """Take what writes and encodes text; ``refused`` makes the error for a template that cannot be used."""
         self._encoder, self._render, self._bounds, self._refused = encoder, render, bounds, refused
+        self._finished = FinishedTurns(render, encoder)
 
     def prompt(self, said: Said) -> list[int]:
         """Return the ids after which the assistant's next words are to follow."""
@@ -85,24 +74,26 @@ class ConversationEncoder:
     def conversation(self, said: Said, answers: Sequence[int]) -> Conversation:
         """Return the rows in which the ``answers``, the numbers of turns, are learnt.
 
-        An answer of which the template leaves words out is counted and not learnt. Turns before the last learnt answer are
-        counted by role if the template leaves words of them out. Raises JobError (ChatTemplateUnsupported) if the template
-        writes the turns before an answer differently once the answer is there.
+        An answer of which the template leaves words out is counted and not learnt; without thoughts of a field of their own
+        it is learnt all the same, and these are counted. Turns before the last learnt answer are counted by role if the
+        template leaves words of them out. Raises JobError (ChatTemplateUnsupported) if the template writes the turns before
+        an answer differently once the answer is there.
         """
         rows: list[_Row] = []
         left_out: Counter[str] = Counter()
         known, last = Encoded(), None
         for number in answers:
-            asked = self._encoder.encoded(self._render(said[:number], ask=True), known)
-            text = self._render(said[: number + 1], ask=False)
-            if not text.startswith(asked.text):
-                raise self._refused(_differently(asked.text, text))
-            end = end_of_words(said[number][1], text[len(asked.text) :])
-            if end is None:
+            before = said[:number] if said[number - 1][0] != "thoughts" else said[: number - 1]
+            asked = self._encoder.encoded(self._render(before, ask=True), known)
+            finished = self._finished.after(asked, before, said[len(before) : number + 1])
+            if finished is None:
+                raise self._refused(_differently(asked.text, self._render(said[: number + 1], ask=False)))
+            if finished.end is None:
                 left_out["answer"] += 1
                 continue
-            known = self._encoder.encoded(text, asked)
-            answer = self._answer(said, number, asked, known, len(asked.text) + end)
+            left_out["thoughts"] += finished.without_thoughts
+            known = self._encoder.encoded(finished.text, asked)
+            answer = self._answer(said, number, asked, known, finished)
             prompt = self._begun(asked.ids)
             if not (rows and rows[-1].begins(prompt)):
                 rows.append(_Row([]))
@@ -113,15 +104,18 @@ class ConversationEncoder:
         if last is not None:
             left_out.update(_left_out(said[: last[0]], last[1]))
             self._finish(rows[-1], self._encoder.encoded(self._render(said, ask=False), known))
-        return Conversation([self._pieces(row) for row in rows], dict(left_out))
+        return Conversation([self._pieces(row) for row in rows], dict(+left_out))
 
-    def _answer(self, said: Said, number: int, asked: Encoded, written: Encoded, end: int) -> _Answer:
-        """Return a turn's answer with what ends it; its words end at a character of what the template has written."""
+    def _answer(
+        self, said: Said, number: int, asked: Encoded, written: Encoded, finished: Finished
+    ) -> _Answer:
+        """Return a turn's answer with what ends it."""
+        end = finished.end or 0
         at = self._end_from(written, end)
         if at is None and number + 1 < len(said):
             following = self._render(said[: number + 2], ask=True)
-            if following.startswith(written.text):
-                going_on = self._encoder.encoded(following, written)
+            if following.startswith(finished.rendered):
+                going_on = self._encoder.encoded(written.text + following[len(finished.rendered) :], written)
                 at = self._end_from(going_on, len(written.text), directly=True)
                 written = written if at is None else going_on
         if at is not None:
@@ -185,36 +179,6 @@ class ConversationEncoder:
         return [(ids, learnt) for ids, learnt in [*pieces, (rest, False)] if ids]
 
 
-def end_of_words(words: str, text: str) -> int | None:
-    """Return the character of a text at which words end that stand in it; None if some of them do not.
-
-    White space does not count, nor do the marks around thoughts.
-    """
-    if (at := text.find(words)) >= 0:
-        return at + len(words)
-    end = _end_in(words, _squeezed(text))
-    if not end:
-        return end
-    places = (at for at, character in enumerate(text) if not character.isspace())
-    return next(islice(places, end - 1, None)) + 1
-
-
-def _squeezed(text: str) -> str:
-    """Return a text without white space."""
-    return "".join(text.split())
-
-
-def _end_in(words: str, squeezed: str) -> int | None:
-    """Return where words end in a text without white space; None if some of them are not in it."""
-    end = 0
-    for part in _THOUGHTS.split(words):
-        wanted = _squeezed(part)
-        if (at := squeezed.find(wanted, end)) < 0:
-            return None
-        end = at + len(wanted)
-    return end
-
-
 def _differently(asked: str, text: str) -> str:
     """Return what is wrong with a template whose text of an answer does not begin with the prompt for it."""
     pairs = enumerate(zip(asked, text, strict=False))
@@ -227,6 +191,9 @@ def _differently(asked: str, text: str) -> str:
 
 
 def _left_out(said: Said, text: str) -> Iterator[str]:
-    """Yield the role of each turn of which a text leaves words out."""
-    squeezed = _squeezed(text)
-    return (role for role, words in said if _end_in(words, squeezed) is None)
+    """Yield the role of each turn of which a text leaves words out.
+
+    Thoughts of a field of their own do not count here: templates leave out those of earlier answers, at servers too.
+    """
+    squeezed = "".join(text.split())
+    return (role for role, words in said if role != "thoughts" and not stand_in(words, squeezed))

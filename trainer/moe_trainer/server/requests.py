@@ -148,6 +148,13 @@ class Message(BaseModel):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: _Content
+    reasoning_content: StrictStr | None = None
+    reasoning: StrictStr | None = None
+
+    def thoughts(self) -> str:
+        """Return the thoughts of an earlier answer; empty if it comes without."""
+        given = self.reasoning_content if self.reasoning_content is not None else self.reasoning
+        return given if given and given.strip() and self.role == "assistant" else ""
 
     def text(self) -> str:
         """Return the message's text."""
@@ -166,11 +173,13 @@ class ChatRequest(_Request):
     top_logprobs: Annotated[int, Field(strict=True, ge=0, le=20)] | None = None
 
     def said(self) -> list[tuple[Role, str]]:
-        """Return who said what; the role developer counts as system."""
-        return [
-            ("system" if message.role == "developer" else message.role, message.text())
-            for message in self.messages
-        ]
+        """Return who said what, and the thoughts before an answer; the role developer counts as system."""
+        said: list[tuple[Role, str]] = []
+        for message in self.messages:
+            if thoughts := message.thoughts():
+                said.append(("thoughts", thoughts))
+            said.append(("system" if message.role == "developer" else message.role, message.text()))
+        return said
 
     def wanted_tokens(self) -> int | None:
         """Return the most tokens to generate; None for as many as fit."""

@@ -22,6 +22,9 @@ BUFFER_BYTES = 1024 * 1024
 #: tiny members would take long if each were given much.
 _FIRST_FED, _MOST_FED = 256, 64 * 1024
 
+#: What is wrong with a file that goes on after its end.
+_FOLLOWS = "bytes that are not compressed follow the end of its last compressed stream"
+
 #: How liblzma says that a stream needs more memory than it may take.
 _MEMORY_LIMIT = "Memory usage limit exceeded"
 
@@ -35,11 +38,11 @@ class ByteStream(Protocol):
 
 
 class DamagedError(FaultyFileError):
-    """Compressed data ends too early, or is not compressed as the file's name says."""
+    """Compressed data ends too early, is not compressed as the file's name says, or has something else after its end."""
 
     def __init__(self, what: object) -> None:
         super().__init__(
-            f"is cut short, or not compressed as its name says: {what}. Put the whole file there."
+            f"is cut short, or not compressed as its name says: {what}. Put the whole file there, and nothing after it."
         )
 
 
@@ -120,38 +123,36 @@ def _fault(error: Exception) -> FaultyFileError:
 class _Members:
     """Decompresses a file that consists of members, one after the other.
 
-    With errors in ``trailing``, the file has at least one member, and ends where something follows that causes one of
-    them. Without, as in gzip, it may have no member at all. Between members and at the end may be zeros, in multiples of
-    ``padding`` bytes.
+    With errors in ``wrong``, by which a decompressor says that something is no member, the file has at least one. Without,
+    as in gzip, it may have no member at all. Between members and at the end may be zeros, in multiples of ``padding`` bytes;
+    anything else after the last member is an error.
     """
 
     def __init__(
         self,
         stream: io.BufferedReader,
         start: Callable[[], Member],
-        *trailing: type[Exception],
-        padding: int | None = None,
+        *wrong: type[Exception],
+        padding: int,
     ) -> None:
         self._stream = stream
         self._start = start
-        self._trailing = trailing
+        self._wrong = wrong
         self._padding = padding
         self._held, self._at = b"", 0  # what was read, and how much of it a member has taken
         self._fed = _FIRST_FED
         self._members = 0
-        self._ended = False
         self._member: Member | None = None
 
     def read(self, size: int) -> bytes:
         """Return at most ``size`` bytes; none at the end."""
-        while not self._ended and (member := self._member or self._next_member()):
+        while member := self._member or self._next_member():
             try:
                 data = member.decompress(self._input() if member.needs_input else b"", size)
-            except self._trailing as error:
+            except self._wrong as error:
                 if self._members == 1 or self._fed > 4 * _FIRST_FED or _MEMORY_LIMIT in str(error):
                     raise
-                self._ended = True  # what follows is not the beginning of a member: it is ignored
-                return b""
+                raise EOFError(_FOLLOWS) from None
             if member.eof:
                 self._at -= len(member.unused_data)
                 self._member = None
@@ -160,13 +161,12 @@ class _Members:
         return b""
 
     def _next_member(self) -> Member | None:
-        if self._members and self._padding and self._pass_zeros() % self._padding:
+        if self._members and self._pass_zeros() % self._padding:
             if not self._fill():
                 raise EOFError(f"the zeros at its end are not a multiple of {self._padding} bytes")
-            self._ended = True  # so many zeros are no padding: what follows is ignored
-            return None
+            raise EOFError(_FOLLOWS)
         self._fed = _FIRST_FED
-        if self._fill() or (self._trailing and not self._members):
+        if self._fill() or (self._wrong and not self._members):
             self._members += 1
             self._member = self._start()
         return self._member
@@ -230,7 +230,7 @@ def _zstandard(stream: io.BufferedReader) -> ByteStream:
 
 _OPENERS: dict[str, Callable[[Any], ByteStream]] = {
     ".gz": lambda stream: _Members(stream, _Gzip, padding=1),
-    ".bz2": lambda stream: _Members(stream, bz2.BZ2Decompressor, OSError),
+    ".bz2": lambda stream: _Members(stream, bz2.BZ2Decompressor, OSError, padding=1),
     ".xz": lambda stream: _Members(stream, _xz, lzma.LZMAError, padding=4),
     ".zst": _zstandard,
 }

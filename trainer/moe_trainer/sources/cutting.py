@@ -14,10 +14,9 @@ from moe_trainer.text.content import BETWEEN_TURNS, Content, Role
 MAX_DOCUMENT_BYTES = 64 * 1024
 
 #: What ends a paragraph, in each scheme: the end of a line, and a blank line. Lines end as Python's universal newlines do.
-_BLANK_LINES: dict[Scheme, re.Pattern[str]] = {
-    1: re.compile(r"\n\n"),
-    2: re.compile(r"(?>\r\n|\n|\r)[ \t]{0,80}+(?>\r\n|\n|\r)"),
-}
+_LF = re.compile(r"\n\n")
+_ANY = re.compile(r"(?>\r\n|\n|\r)[ \t]{0,80}+(?>\r\n|\n|\r)")
+_BLANK_LINES: dict[Scheme, re.Pattern[str]] = {1: _LF, 2: _ANY, 3: _ANY}
 #: The longest end of a paragraph, in characters and in bytes.
 _LONGEST_END = 84
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from moe_formats.data_scheme import FIRST, Scheme
+from moe_formats.data_scheme import FIRST, WITH_THOUGHTS, Scheme
 from moe_formats.failure import JobError
 from moe_formats.job_config import Source
 from moe_trainer.sources.budget import Budget, faults_of
@@ -150,6 +150,10 @@ def _within(budget: Budget, pieces: Iterator[Content]) -> Iterator[Content]:
 
 
 def _text(value: object, count: SourceCount) -> Iterator[Content]:
+    if isinstance(value, bytes):
+        raise UnusableError(
+            "notUtf8", f"{count.source.text_field!r} is binary and not UTF-8: write it as a column of strings"
+        )
     if not isinstance(value, str):
         raise UnusableError("missingField", f"{count.source.text_field!r} is not text")
     check_text(value)
@@ -162,7 +166,7 @@ def _conversation(value: object, count: SourceCount) -> Iterator[Content]:
     field = count.source.messages_field
     if not isinstance(value, list):
         raise UnusableError("missingField", f"{field!r} is not a list of messages")
-    content = parse_conversation(value, field, count.passed_over)
+    content = parse_conversation(value, field, count.passed_over, thoughts=count.scheme >= WITH_THOUGHTS)
     check_text(content.text)
     return cut_conversation(content)
 

@@ -168,8 +168,22 @@ class ParquetReader:
 
 def _record(where: str, value: Any) -> Record:
     try:
-        return Record(where, value.as_py(maps_as_pydicts="strict"))
+        return Record(where, _with_text(value.as_py(maps_as_pydicts="strict")))
     except UnicodeDecodeError:
         return Record(where, fault=UnusableError("notUtf8", "its text is not UTF-8"))
     except KeyError:
         return Record(where, fault=UnusableError("brokenRecord", "a map in it holds a key twice"))
+
+
+def _with_text(value: Any) -> Any:
+    """Return a value with text in place of bytes that are UTF-8: some writers do not say that a column holds text."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value
+    if isinstance(value, list):
+        return [_with_text(inner) for inner in value]
+    if isinstance(value, dict):
+        return {name: _with_text(inner) for name, inner in value.items()}
+    return value

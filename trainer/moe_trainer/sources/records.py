@@ -62,13 +62,24 @@ def parse_object(line: bytes | None) -> dict[str, Any]:
     except RecursionError:
         raise _too_deep() from None
     except ValueError as error:
-        raise UnusableError("brokenRecord", f"not JSON: {error}") from None
+        raise _no_json(text, error) from None
     if not isinstance(record, dict):
         raise UnusableError("missingField", "not a JSON object, so it has no fields")
     for value in record.values():
         if type(value) is dict or type(value) is list:
             _check_depth(value)
     return record
+
+
+def _no_json(text: str, error: ValueError) -> UnusableError:
+    if "\0" in text:  # which JSON never has, and UTF-16 has in every other byte of plain English
+        return UnusableError(
+            "notUtf8",
+            f"byte {len(text.partition(chr(0))[0].encode()) + 1} is NUL, as in UTF-16: convert it to UTF-8",
+        )
+    if not isinstance(error, json.JSONDecodeError):
+        return UnusableError("brokenRecord", untrusted.TOO_MANY_DIGITS)
+    return UnusableError("brokenRecord", f"not JSON: {error}")
 
 
 def _field_of(line: bytes | None, field: str) -> object:

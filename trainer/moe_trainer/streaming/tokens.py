@@ -266,8 +266,8 @@ def _check_answers(stream: Planned, *writers: _Writer) -> None:
         raise JobError(
             "ChatTemplateUnsupported",
             f"the base's chat template leaves out words of {cut} of the {cut + learnt} answers in {stream.name}, such as "
-            "thoughts before </think>, so that they cannot be learnt. Remove these words from the data, or take a base "
-            "whose template writes them.",
+            "thoughts before </think>, or its prompt ends thoughts that the answers have, so that they cannot be learnt. Remove "
+            "these words from the data, or take a base whose template writes them.",
         )
 
 

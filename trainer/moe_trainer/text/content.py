@@ -6,6 +6,8 @@ around them later, and nothing is stored twice.
 
     text    How far is the Moon?\n\nAbout 384,000 km.
     turns   user 20, assistant 17
+
+Thoughts that messages have in a field of their own are a turn too, right before the answer that they belong to.
 """
 
 import hashlib
@@ -16,7 +18,7 @@ from pydantic import Field
 
 from moe_formats.format import Format, canonical_json
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "thoughts", "assistant"]
 
 #: May stand before the text of a file, to say that it is UTF-8. It is no part of the text.
 BYTE_ORDER_MARK = "\ufeff"

@@ -31,7 +31,8 @@ class Conversation(NamedTuple):
     """A conversation as training reads it.
 
     Each row is a document, in pieces. ``left_out`` counts turns of which the chat template leaves words out: `answer` for
-    answers that are therefore not learnt, and the role for the turns before the last learnt answer.
+    answers that are therefore not learnt, `thoughts` for those that are learnt without them, and the role for the turns before
+    the last learnt answer.
     """
 
     rows: list[list[ConversationPiece]]
@@ -157,11 +158,18 @@ class ByteTokenizer:
 
         bos How far is the Moon? \n\n About 384,000 km. eos
                                        ^^^^^^^^^^^^^^^^^^^^^ learnt
+
+        Thoughts and their answer are one piece.
         """
         pieces: list[ConversationPiece] = []
+        thoughts: list[int] = []
         for number, (role, words) in enumerate(said):
+            if role == "thoughts":
+                thoughts = self.encode(words + BETWEEN_TURNS)
+                continue
             pieces.append((self.encode(BETWEEN_TURNS) if pieces else [self.bos_id], False))
-            pieces.append((self._turn(role, words), number in answers))
+            pieces.append((thoughts + self._turn(role, words), number in answers))
+            thoughts = []
         return Conversation([pieces if said[-1][0] == "assistant" else [*pieces, ([self.eos_id], False)]])
 
     def prompt(self, said: Sequence[tuple[Role, str]]) -> list[int]:

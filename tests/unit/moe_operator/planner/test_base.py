@@ -7,6 +7,7 @@ import pytest
 from world import World
 
 from moe_formats import store
+from moe_formats.job_report import Unreadable
 
 FIRST, SECOND = ("sha256:" + digit * 64 for digit in "12")
 
@@ -129,3 +130,45 @@ def test_it_is_said_while_either_side_descends_from_it_and_decides_nothing() -> 
     world.settle()
     assert world.status("code").current_revision == "code-3"
     assert contamination(world, "code") == (None, None)
+
+
+@pytest.mark.parametrize("between", [[], ["middle"]])
+def test_a_snapshot_is_told_the_checkpoint_that_its_base_expert_descends_from(between: list[str]) -> None:
+    world = World()
+    world.pool()
+    world.expert("root", base=base(FIRST))
+    for child, above in zip([*between, "code"], ["root", *between], strict=True):
+        world.expert(child, base={"expert": above})
+    world.settle()
+    told = {config["expert"]["name"]: config for config in snapshot_configs(world)}
+    assert told["code"]["rootBase"] == {"root": "corpora", "path": "models/small", "digest": FIRST}
+    assert "base" not in told["code"]
+    assert "rootBase" not in told["root"]
+
+
+@pytest.mark.parametrize("root", [{"preset": "tiny"}, {**base(FIRST), "store": "unknown"}])
+def test_a_snapshot_is_told_no_checkpoint_where_there_is_none(root: dict[str, str]) -> None:
+    world = World()
+    world.pool()
+    world.expert("root", base=root)
+    world.expert("code", base={"expert": "root"})
+    world.reconcile("Expert", "code")
+    (told,) = [config for config in snapshot_configs(world) if config["expert"]["name"] == "code"]
+    assert "rootBase" not in told
+
+
+def test_a_tokenizer_that_could_not_be_tried_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.pool()
+    world.expert("root", base=base(FIRST))
+    world.expert("code", base={"expert": "root"})
+    made = world.trainer._snapshot
+    found = Unreadable(segments=0, of=100, why="corpora/models/small holds no checkpoint")
+    monkeypatch.setattr(
+        world.trainer, "_snapshot", lambda job: made(job).model_copy(update={"unreadable": found})
+    )
+    world.settle()
+    assert (
+        "whether the base's tokenizer gives the text of the 100 held-out segments back could not be tried, so some may not "
+        "be measured: corpora/models/small holds no checkpoint"
+    ) in world.condition("code", "DataReady")[2]

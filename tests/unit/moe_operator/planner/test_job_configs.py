@@ -58,4 +58,4 @@ def test_stores_that_are_not_read_are_not_told() -> None:
 
 def test_a_snapshot_job_says_which_scheme_a_new_pool_begins_with() -> None:
     job = json.loads(environment(snapshot_pod([{"store": "lake", "path": "a/*"}]))["MOE_JOB_CONFIG"])
-    assert job["newPoolScheme"] == 2
+    assert job["newPoolScheme"] == 3

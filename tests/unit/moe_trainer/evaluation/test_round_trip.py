@@ -62,6 +62,32 @@ def test_the_snapshot_says_how_many_held_out_segments_the_bases_tokenizer_change
     assert again == made
 
 
+def test_the_snapshot_tries_the_tokenizer_of_the_checkpoint_that_the_base_expert_descends_from(
+    place: Place,
+) -> None:
+    texts = [prose(n, DECOMPOSED if n % 3 else COMPOSED) for n in range(60)]
+    place.text("prose", texts)
+    job = with_base(place, place.job("prose"), normalizers.NFC())
+    made = place.snapshot(job.model_copy(update={"base": None, "root_base": job.base}))
+    held = [segment.text.decode() for segment in cut(read_documents(place.store / made.anchor.path), 256)]
+    changed = sum(unicodedata.normalize("NFC", text) != text for text in held)
+    assert made.unreadable is not None
+    assert (made.unreadable.segments, made.unreadable.of) == (changed, len(held))
+    assert made.unreadable.why == "it puts text into Unicode's form NFC"
+
+
+def test_a_checkpoint_of_another_expert_that_cannot_be_imported_only_leaves_its_tokenizer_untried(
+    place: Place,
+) -> None:
+    place.text("prose", [prose(n, DECOMPOSED) for n in range(60)])
+    job = place.job("prose")
+    root = ImportedBase(root="hub", path="nowhere", digest="sha256:" + "0" * 64)
+    (place.sources / "hub").mkdir()
+    made = place.snapshot(job.model_copy(update={"root_base": root}))
+    assert made.unreadable is not None and (made.unreadable.segments, made.unreadable.of > 0) == (0, True)
+    assert made.unreadable.why.startswith("hub/nowhere holds no checkpoint that can be a base")
+
+
 @pytest.mark.parametrize("given", ["no base", "no normalizer", "composed text"])
 def test_it_says_nothing_where_all_can_be_measured(place: Place, given: str) -> None:
     text = COMPOSED if given == "composed text" else DECOMPOSED

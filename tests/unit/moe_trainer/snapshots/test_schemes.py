@@ -115,7 +115,7 @@ def test_a_pool_in_which_nothing_was_held_out_is_not_a_new_one(
     assert read_record(place.store / second.path).scheme == 1
 
 
-@pytest.mark.parametrize("written", ['{"scheme":3}', '{"scheme":"x"}', ""])
+@pytest.mark.parametrize("written", ['{"scheme":4}', '{"scheme":"x"}', ""])
 def test_a_scheme_that_this_version_does_not_know_is_refused(place: Place, written: str) -> None:
     place.text("prose", accented(10))
     path = place.store / store.scheme("pool-uid")
@@ -198,3 +198,23 @@ def test_the_store_has_the_scheme_before_any_document_is_placed(place: Place, tm
     place.text("prose", accented(10))
     place.snapshot(begun(place.job("prose")))
     assert (place.store / store.scheme("pool-uid")).read_text() == '{"scheme":2}'
+
+
+@pytest.mark.parametrize(("scheme", "read"), [(1, False), (2, False), (3, True)])
+def test_thoughts_of_messages_are_read_from_scheme_3_on(place: Place, scheme: int, read: bool) -> None:
+    lines = [
+        {
+            "messages": [
+                {"role": "user", "content": f"Question {n}?"},
+                {"role": "assistant", "content": f"Answer {n}.", "reasoning_content": f"Thought {n}."},
+            ]
+        }
+        for n in range(20)
+    ]
+    place.jsonl("chats", lines)
+    source = Source(root="corpora", path="chats/*.jsonl", format="messages")
+    made = place.snapshot(begun(place.job("chats", sources=(source,)), scheme))
+    report = json.loads((place.store / made.path / "report.json").read_text())
+    assert report["sources"][0]["fieldsPassedOver"] == ({} if read else {"reasoning_content": 20})
+    held = next(iter(read_documents(place.store / made.anchor.path)))
+    assert [role for role, _ in held.said()] == ["user", *(["thoughts"] if read else []), "assistant"]

@@ -129,3 +129,35 @@ def test_fields_that_nothing_reads_are_counted_by_name_and_at_most_33_names_are_
     odd = {f"field {number}": 1 for number in range(100)} | {"x" * 1000: 1}
     parse_conversation([{**ASKED, **odd, "name": "Ann"}, ANSWERED], "messages", found)
     assert len(found) == 33 and found["name"] == 2 and found["others"] == 71
+
+
+@pytest.mark.parametrize("name", ["reasoning_content", "reasoning", "thinking"])
+def test_thoughts_in_a_field_of_their_own_are_a_turn_before_their_answer(name: str) -> None:
+    messages = [ASKED, {**ANSWERED, name: "Far, I think."}, ASKED, {**ANSWERED, "weight": 0, name: " "}]
+    found: Counter[str] = Counter()
+    content = parse_conversation(messages, "messages", found, thoughts=True)
+    assert list(content.said()) == [
+        ("user", ASKED["content"]),
+        ("thoughts", "Far, I think."),
+        ("assistant", ANSWERED["content"]),
+        ("user", ASKED["content"]),
+        ("assistant", ANSWERED["content"]),
+    ]
+    assert content.answers() == [2] and not found
+    assert Content.model_validate_json(content.to_line()) == content
+    before = parse_conversation(messages, "messages", found)
+    assert before.text == "\n\n".join([ASKED["content"], ANSWERED["content"]] * 2)
+    assert found == {name: 2}
+
+
+def test_thoughts_that_are_no_text_and_those_of_others_are_not_read() -> None:
+    with pytest.raises(UnusableError, match=r"messages\[1\] has reasoning that is no text: make it a text"):
+        parse_conversation([ASKED, {**ANSWERED, "reasoning": ["x"]}], "messages", thoughts=True)
+    found: Counter[str] = Counter()
+    content = parse_conversation([{**ASKED, "reasoning": "x"}, ANSWERED], "messages", found, thoughts=True)
+    assert content == parse(ASKED, ANSWERED) and found == {"reasoning": 1}
+
+
+def test_a_conversation_with_thoughts_is_another_document_than_one_without() -> None:
+    thoughtful = parse_conversation([ASKED, {**ANSWERED, "reasoning": "x"}], "messages", thoughts=True)
+    assert thoughtful.name() != parse(ASKED, ANSWERED).name()

@@ -182,6 +182,31 @@ def test_all_types_of_text_are_read(tmp_path: Path, type: pyarrow.DataType) -> N
     assert read(tmp_path)[0] == ["one", "two", "one"]
 
 
+@pytest.mark.parametrize(
+    "type", [pyarrow.binary(), pyarrow.large_binary(), pyarrow.binary_view(), pyarrow.binary(5)]
+)
+def test_bytes_that_are_utf_8_are_text_where_the_file_does_not_say_so(
+    tmp_path: Path, type: pyarrow.DataType
+) -> None:
+    """As pandas and Spark read columns without the annotation: pyarrow gives bytes for them."""
+    write(tmp_path, "a.parquet", "text", ["süß".encode(), b"\xff\xfe...", b"three"], type)
+    found, count = read(tmp_path)
+    assert (found, count.dropped) == (["süß", "three"], {"notUtf8": 1})
+    assert count.examples["notUtf8"] == (
+        "corpora/a.parquet row 2: 'text' is binary and not UTF-8: write it as a column of strings"
+    )
+
+
+def test_messages_of_bytes_are_read_and_other_bytes_in_them_do_no_harm(tmp_path: Path) -> None:
+    part = pyarrow.struct([(name, pyarrow.binary()) for name in ("role", "content", "image")])
+    said = [
+        {"role": b"user", "content": b"Why?", "image": b"\x89PNG\xff"},
+        {"role": b"assistant", "content": b"Because."},
+    ]
+    write(tmp_path, "a.parquet", "messages", [said], pyarrow.list_(part))
+    assert read(tmp_path, format="messages")[0] == ["Why?\n\nBecause."]
+
+
 def test_a_file_of_large_row_groups_is_read_in_bounded_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@ import gzip
 import io
 import json
 import lzma
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -247,7 +248,32 @@ def test_a_role_that_is_nested_deeply_is_broken_and_no_crash(tmp_path: Path) -> 
 
 def test_a_number_of_a_million_digits_is_broken(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(b'{"text": %s}\n{"text": "a"}\n' % (b"1" * 1_000_000))
-    assert read(tmp_path, "*")[1].dropped == {"brokenRecord": 1}
+    _, count = read(tmp_path, "*")
+    assert count.dropped == {"brokenRecord": 1}
+    assert count.examples["brokenRecord"] == (
+        "corpora/a.jsonl line 1: a whole number of more than 4,300 digits, which is the limit: write it as text"
+    )
+
+
+@pytest.mark.parametrize(
+    ("encoding", "first"),
+    [
+        ("utf-16", "line 1: it begins like UTF-16 or UTF-32: convert it to UTF-8"),
+        ("utf-32", "line 1: it begins like UTF-16 or UTF-32: convert it to UTF-8"),
+        ("utf-16-le", "line 1: byte 2 is NUL, as in UTF-16: convert it to UTF-8"),
+        ("utf-16-be", "line 1: byte 1 is NUL, as in UTF-16: convert it to UTF-8"),
+    ],
+)
+def test_lines_in_another_encoding_fail_with_the_encoding_first(
+    tmp_path: Path, encoding: str, first: str
+) -> None:
+    text = "".join(json.dumps({"text": f"line {n}"}) + "\n" for n in range(5))
+    (tmp_path / "a.jsonl").write_bytes(text.encode(encoding))
+    with pytest.raises(JobError) as refused:
+        read(tmp_path, "*")
+    assert refused.value.reason == "DataUnreadable"
+    assert re.search(r"\([0-9]+ notUtf8; 0 readable\)", refused.value.message)
+    assert f"First: corpora/a.jsonl {first}" in refused.value.message
 
 
 @pytest.mark.parametrize("values", ["[],", '{"":0},'])

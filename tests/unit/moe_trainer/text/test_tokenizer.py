@@ -77,3 +77,24 @@ def test_an_answer_that_is_not_to_be_learnt_is_read_with_its_end() -> None:
     (row,) = ByteTokenizer().conversation(said, [3]).rows
     assert [piece for piece, learnt in row if learnt] == [[*b"Thus.", EOS]]
     assert [*b"So.", EOS] in [piece for piece, learnt in row if not learnt]
+
+
+def test_thoughts_are_learnt_with_their_answer_and_a_prompt_has_them_as_training_had() -> None:
+    tokenizer = ByteTokenizer()
+    said: list[tuple[Role, str]] = [("user", "a?"), ("thoughts", "b"), ("assistant", "c")]
+    (row,) = tokenizer.conversation(said, [2]).rows
+    assert row == [
+        ([BOS], False),
+        (list(b"a?"), False),
+        (list(b"\n\n"), False),
+        ([*b"b\n\nc", EOS], True),
+    ]
+    assert tokenizer.prompt(said) == [BOS, *b"a?\n\nb\n\nc", EOS, *b"\n\n"]
+    whole = [
+        i
+        for ids, _ in tokenizer.conversation([*said, ("user", "d?"), ("assistant", "e")], [4]).rows[0]
+        for i in ids
+    ]
+    assert whole[: len(tokenizer.prompt([*said, ("user", "d?")]))] == tokenizer.prompt(
+        [*said, ("user", "d?")]
+    )
