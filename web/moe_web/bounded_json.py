@@ -5,7 +5,9 @@ separates values is counted in the text, before any is made.
 """
 
 import json
+import math
 import re
+import sys
 from typing import Any
 
 #: Deepest nesting of lists and objects.
@@ -16,6 +18,8 @@ MAX_MARKS = 262_144
 #: A string, or the start of one that does not end.
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _BRACKET = re.compile(r"[\[\]{}]")
+#: A surrogate, written as it is or escaped: half of a character, or one half of a pair that is one.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
 
 class JsonError(ValueError):
@@ -31,11 +35,12 @@ def parse_object(data: bytes) -> dict[str, Any]:
 
 
 def parse(data: bytes) -> Any:
-    """Return the value of a JSON text in UTF-8; raises JsonError."""
+    """Return the value of a JSON text in UTF-8, with U+FFFD for half a surrogate pair; raises JsonError."""
     try:
         text = data.decode("utf-8-sig", "surrogatepass")
         _check(text)
-        return json.loads(text, parse_constant=_no_number)
+        value = json.loads(text, parse_constant=_no_number, parse_float=_float, parse_int=_int)
+        return _whole_characters(value) if _SURROGATE.search(text) else value
     except RecursionError:
         raise JsonError(f"it is nested more than {MAX_DEPTH} deep") from None
     except UnicodeDecodeError as error:
@@ -47,6 +52,8 @@ def parse(data: bytes) -> Any:
 
 
 def _check(text: str) -> None:
+    if not text.strip():
+        raise JsonError("it is empty")
     bare = _STRING.sub("", text)
     marks = bare.count(",") + bare.count("[") + bare.count("{")
     if marks > MAX_MARKS:
@@ -60,3 +67,26 @@ def _check(text: str) -> None:
 
 def _no_number(name: str) -> None:
     raise JsonError(f"{name} is not a number that JSON knows")
+
+
+def _float(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise JsonError(f"{digits[:40]} is larger than any number that is read")
+    return number
+
+
+def _int(digits: str) -> int:
+    try:
+        return int(digits)
+    except ValueError:
+        raise JsonError(f"it has an integer of more than {sys.get_int_max_str_digits()} digits") from None
+
+
+def _whole_characters(value: Any) -> Any:
+    """Return a value with U+FFFD for each half of a surrogate pair, which no tokenizer and no encoding knows.
+
+    Programs that count in UTF-16, as JavaScript does, leave halves where they cut a text inside of an emoji.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))

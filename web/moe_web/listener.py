@@ -18,9 +18,11 @@ import re
 import signal
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import ContentEncodingError
 
 log = logging.getLogger(__name__)
 
@@ -196,6 +198,26 @@ class _Connection(web.RequestHandler):
         self.busy = 0
         self._deadline: asyncio.TimerHandle | None = None
 
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP that is read, or whose handler failed, in the shape of OpenAI's errors."""
+        super().handle_error(request, status, exc, message)
+        server = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        error = {
+            "message": "the server failed; its log says why" if server else _unreadable(exc, message),
+            "type": "server_error" if server else "invalid_request_error",
+            "param": None,
+            "code": None,
+        }
+        response = web.json_response({"error": error}, status=status)
+        response.force_close()
+        return response
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._expect_headers()
@@ -223,6 +245,13 @@ class _Connection(web.RequestHandler):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+
+def _unreadable(error: BaseException | None, message: str | None) -> str:
+    """Return why a request is not read, without what it had in it, which may be a key."""
+    if isinstance(error, ContentEncodingError):
+        return "the body is compressed in a way that is not read here. Send it plain, or with gzip or deflate"
+    return (message or "it is not HTTP that is read here").partition(": b")[0].splitlines()[0].rstrip(":")
 
 
 async def _send(request: web.Request, response: web.StreamResponse) -> None:

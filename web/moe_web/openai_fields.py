@@ -3,9 +3,13 @@
 A field that is ignored although it would change the answer gives a wrong answer that nobody notices. So whatever is not
 applied or harmless is refused by name, also what nobody has heard of. A field that asks for nothing, such as `n: 1`, is
 no reason to refuse, and neither is null: that is how many clients write that a field is absent.
+
+The same holds for the fields of the objects in a request: messages, the parts of their contents, and the options of streams.
+`make clients` compares the table with the types of OpenAI's client.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Endpoint = Literal["completions", "chat/completions"]
@@ -21,9 +25,9 @@ APPLIED: Mapping[Endpoint, frozenset[str]] = {
 
 #: The fields that change no answer: they are about accounts, storage, priority, or how fast it is computed.
 HARMLESS = frozenset({
-    "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
-    "prediction", "parallel_tool_calls", "priority", "request_id", "cache_salt", "include_reasoning",
-    "spaces_between_special_tokens",
+    "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_options",
+    "prompt_cache_retention", "prediction", "parallel_tool_calls", "priority", "request_id", "session_id", "cache_salt",
+    "include_reasoning", "spaces_between_special_tokens", "stream_interval",
 })  # fmt: skip
 
 #: The fields that would change the answer in a way that servers do not know, with the values that ask for nothing.
@@ -58,11 +62,19 @@ REFUSED: Mapping[str, tuple[Any, ...]] = {
     "min_tokens": (0,),
     "skip_special_tokens": (True,),
     "truncate_prompt_tokens": (),
+    "truncation_side": (),
     "allowed_token_ids": (),
     "bad_words": ([],),
     "logits_processors": ([],),
     "return_tokens_as_token_ids": (False,),
     "return_token_ids": (False,),
+    "return_token_offsets": (False,),
+    "return_prompt_text": (False,),
+    "return_mm_kwargs": (True,),
+    "logprob_token_ids": (),
+    "routed_experts_prompt_start": (0,),
+    "repetition_detection": (),
+    "watermarking": (False,),
     "structured_outputs": (),
     "structural_tag": (),
     "guided_json": (),
@@ -72,6 +84,7 @@ REFUSED: Mapping[str, tuple[Any, ...]] = {
     "guided_decoding_backend": (),
     "guided_whitespace_pattern": (),
     "kv_transfer_params": (),
+    "ec_transfer_params": (),
     "vllm_xargs": ({},),
     "prompt_embeds": (),
     "chat_template": (),
@@ -80,6 +93,7 @@ REFUSED: Mapping[str, tuple[Any, ...]] = {
     "continue_final_message": (False,),
     "documents": ([],),
     "mm_processor_kwargs": ({},),
+    "media_io_kwargs": ({},),
     "thinking_token_budget": (),
 }
 
@@ -89,9 +103,35 @@ _ALSO: Mapping[Endpoint, Mapping[str, tuple[Any, ...]]] = {
     "chat/completions": {"add_special_tokens": (False,), "echo": (False,), "prompt_logprobs": ()},
 }
 
-#: The fields of a message: those that servers read, and a name or an earlier refusal, which is in no prompt of ours.
-_MESSAGE_KNOWN = frozenset({"role", "content", "reasoning_content", "reasoning", "name", "refusal"})
-_MESSAGE_REFUSED: Mapping[str, tuple[Any, ...]] = {"tool_calls": ([],)}
+
+@dataclass(frozen=True)
+class _Fields:
+    """The fields of an object inside a request: those that are read or harmless, and those that are refused."""
+
+    known: frozenset[str]
+    refused: Mapping[str, tuple[Any, ...]]
+
+
+_STREAM_OPTIONS = _Fields(
+    frozenset({"include_usage"}),
+    # Padding against eavesdroppers who learn from sizes: who asks for it must not believe that it is there.
+    {"include_obfuscation": (False,), "continuous_usage_stats": (False,)},
+)
+#: A name or an earlier refusal is in no prompt of ours; lm-evaluation-harness gives each message a type.
+_MESSAGE = _Fields(
+    frozenset({"role", "content", "reasoning_content", "reasoning", "name", "refusal", "type"}),
+    {
+        "tool_calls": ([],),
+        "tool_call_id": (),
+        "function_call": (),
+        "audio": (),
+        "annotations": ([],),
+    },
+)
+_PART = _Fields(
+    frozenset({"type", "text", "prompt_cache_breakpoint", "cache_control"}),
+    {"image_url": (), "input_audio": (), "file": (), "refusal": (), "video_url": (), "audio_url": ()},
+)
 
 
 class FieldRefused(ValueError):
@@ -122,11 +162,21 @@ def check(endpoint: Endpoint, body: Mapping[str, Any]) -> None:
     for name, value in body.items():
         if name not in known:
             _check(name, value, _ALSO[endpoint].get(name, REFUSED.get(name)), name)
-    messages = body.get("messages")
-    for at, message in enumerate(messages if isinstance(messages, list) else ()):
-        for name, value in message.items() if isinstance(message, dict) else ():
-            if name not in _MESSAGE_KNOWN:
-                _check(f"messages.{at}.{name}", value, _MESSAGE_REFUSED.get(name), "messages")
+    _check_object("stream_options", body.get("stream_options"), _STREAM_OPTIONS)
+    for at, message in _numbered(body.get("messages")):
+        _check_object(f"messages.{at}", message, _MESSAGE)
+        for number, part in _numbered(message.get("content") if isinstance(message, dict) else None):
+            _check_object(f"messages.{at}.content.{number}", part, _PART)
+
+
+def _numbered(value: Any) -> Iterable[tuple[int, Any]]:
+    return enumerate(value) if isinstance(value, list) else ()
+
+
+def _check_object(path: str, value: Any, fields: _Fields) -> None:
+    for name, inner in value.items() if isinstance(value, dict) else ():
+        if name not in fields.known:
+            _check(f"{path}.{name}", inner, fields.refused.get(name), path.partition(".")[0])
 
 
 def _check(path: str, value: Any, neutral: tuple[Any, ...] | None, field: str) -> None:

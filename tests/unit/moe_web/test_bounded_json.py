@@ -42,7 +42,9 @@ def test_other_bytes_are_an_error_that_says_what_is_wrong(data):
         ("[" + "0," * MAX_MARKS + "0]", "commas and opening brackets; at most 262144 are read"),
         ("NaN", "NaN is not a number"),
         ("[1, -Infinity]", "-Infinity is not a number"),
-        ("1" * 5000, "digits"),
+        ("1" * 5000, "an integer of more than 4300 digits$"),
+        ("[1e999]", "1e999 is larger than any number that is read"),
+        (" \n", "it is empty"),
         ('"\\ud8', "escape"),
     ],
 )
@@ -75,3 +77,12 @@ def test_text_that_is_not_utf_8_names_the_byte():
     with pytest.raises(JsonError, match="byte 2 is not UTF-8"):
         parse(b'"a\xff"')
     assert parse(b"\xef\xbb\xbf[1]") == [1]
+
+
+@pytest.mark.parametrize(
+    "data", [rb'["a\ud83d", {"\uDC00x": 1}]', b'["a\xed\xa0\xbd", {"\xed\xb0\x80x": 1}]']
+)
+def test_half_of_an_emoji_becomes_the_sign_for_what_is_no_character(data):
+    """A text that was cut inside of an emoji by a program that counts in UTF-16; the half would be in no encoding."""
+    assert parse(data) == ["a\ufffd", {"\ufffdx": 1}]
+    assert parse(rb'"\ud83d\ude42 \\ud83d"') == "\U0001f642 \\ud83d"

@@ -103,6 +103,35 @@ def test_a_null_is_absent_in_a_message_too_and_calls_of_tools_are_refused():
     assert param == "messages" and found.startswith("messages.0.tool_calls: ")
 
 
+@pytest.mark.parametrize(
+    ("place", "field"),
+    [
+        ({"stream_options": {"include_sage": True}}, "stream_options"),
+        ({"stream_options": {"include_obfuscation": True}}, "stream_options"),
+        ({"stream_options": {"continuous_usage_stats": True}}, "stream_options"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "sage": 1}]}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "x", "sage": 1}]}, "messages"),
+        ({"messages": [{"role": "assistant", "content": "x", "audio": {"id": "a"}}]}, "messages"),
+    ],
+)
+def test_what_is_inside_of_options_messages_and_parts_is_refused_by_its_path(place, field):
+    message, param = _read("chat/completions", CHAT | place)
+    assert param == field and message.startswith(f"{field}.")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"stream_options": {"include_usage": True, "include_obfuscation": False}},
+        {"messages": [{"role": "user", "content": "x", "type": "text"}]},  # lm-evaluation-harness
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "cache_control": {}}]}]},
+        {"messages": [{"role": "assistant", "content": "x", "annotations": [], "audio": None}]},
+    ],
+)
+def test_what_is_harmless_inside_of_them_is_read(place):
+    assert _read("chat/completions", CHAT | place) is None
+
+
 def test_the_table_says_applied_for_exactly_what_the_server_reads():
     assert openai_fields.APPLIED["completions"] == CompletionRequest.model_fields.keys()
     assert openai_fields.APPLIED["chat/completions"] == ChatRequest.model_fields.keys()
