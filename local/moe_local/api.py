@@ -19,12 +19,16 @@ Body = Mapping[str, Any]
 
 
 class Endpoint:
-    """One TLS server on 127.0.0.1 that requires our client certificate."""
+    """One TLS server on 127.0.0.1 that requires our client certificate. For one thread at a time.
+
+    The connection is kept for the next request: whoever polls would otherwise spend more on handshakes than on answers.
+    """
 
     def __init__(self, port: int, *, authority: Path, pair: Path) -> None:
         self._port = port
         self._authority = authority
         self._pair = pair
+        self._kept: HTTPSConnection | None = None
 
     def request(
         self,
@@ -36,16 +40,46 @@ class Endpoint:
         timeout: float = 10,
     ) -> tuple[int, str]:
         """Return status and text of the answer; raises OSError or HTTPException if there is no answer."""
+        content = None if body is None else json.dumps(body)
+        connection, self._kept = self._kept, None
+        if connection is not None and method != "GET":
+            connection.close()  # What changes something must not be sent twice.
+        elif connection is not None:
+            try:
+                return self._ask(connection, method, path, content, content_type, timeout)
+            except TimeoutError:
+                raise
+            except (OSError, HTTPException):
+                pass  # The server has closed it since, or was started again.
+        return self._ask(self._connect(), method, path, content, content_type, timeout)
+
+    def _connect(self) -> HTTPSConnection:
         context = ssl.create_default_context(cafile=str(self._authority))
         context.load_cert_chain(str(self._pair))
-        connection = HTTPSConnection("127.0.0.1", self._port, timeout=timeout, context=context)
+        return HTTPSConnection("127.0.0.1", self._port, context=context)
+
+    def _ask(
+        self,
+        connection: HTTPSConnection,
+        method: str,
+        path: str,
+        content: str | None,
+        content_type: str,
+        timeout: float,
+    ) -> tuple[int, str]:
+        """Return status and text of the answer, and keep the connection; close it if there is no answer."""
+        connection.timeout = timeout
+        if connection.sock is not None:
+            connection.sock.settimeout(timeout)
         try:
-            content = None if body is None else json.dumps(body)
             connection.request(method, path, body=content, headers={"Content-Type": content_type})
             response = connection.getresponse()
-            return response.status, response.read().decode(errors="replace")
-        finally:
+            text = response.read().decode(errors="replace")
+        except BaseException:
             connection.close()
+            raise
+        self._kept = connection
+        return response.status, text
 
     def healthy(self, path: str) -> bool:
         """Return whether a health check answers 200."""

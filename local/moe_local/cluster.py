@@ -81,20 +81,21 @@ class LocalCluster:
             etcd, apiserver, *others = self._prepare(binary, given.images)
             clock.done("keys, ports and configuration are ready")
             self._start([etcd, apiserver], started, clock)  # the API server itself waits for etcd
-            apply_bootstrap(self.api())
+            api = self.api()
+            apply_bootstrap(api)
             if not node:
                 others = [part for part in others if part.name != NODE_AGENT]
             self._start(others, started, clock)
             self._wait_until(
-                "the default service account", self._has_service_account, part=CONTROLLER_MANAGER
+                "the default service account", lambda: _has_service_account(api), part=CONTROLLER_MANAGER
             )
-            if node and operator and chart.install_chart(self.folder, self.api(), self._helm, given.values):
+            if node and operator and chart.install_chart(self.folder, api, self._helm, given.values):
                 clock.done("chart moe-operator is installed")
             if node:
-                self._wait_until(f"node {NODE_NAME}", self.node_ready, part=NODE_AGENT)
+                self._wait_until(f"node {NODE_NAME}", lambda: self._node_ready(api), part=NODE_AGENT)
                 clock.done(f"node {NODE_NAME} is ready")
             if node and operator:
-                self._wait_for_operator()
+                self._wait_for_operator(api)
                 clock.done("the operator is ready")
 
     def down(self, *, delete: bool = False, on_step: OnStep = lambda step, seconds: None) -> None:
@@ -169,8 +170,7 @@ class LocalCluster:
 
     def node_ready(self) -> bool:
         """Return whether the node says that it can run pods, and has said so since its agent was started."""
-        agent = self._process(NODE_AGENT)
-        return agent is not None and node_ready(self.api(), since=agent.started)
+        return self._node_ready(self.api())
 
     def operator_ready(self) -> bool:
         """Return whether the operator is installed and all of its pods are ready."""
@@ -246,9 +246,13 @@ class LocalCluster:
             time.sleep(POLL_SECONDS)
         return True
 
-    def _wait_for_operator(self) -> None:
+    def _node_ready(self, api: AdminAPI) -> bool:
+        agent = self._process(NODE_AGENT)
+        return agent is not None and node_ready(api, since=agent.started)
+
+    def _wait_for_operator(self, api: AdminAPI) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while not self.operator_ready():
+        while not chart.operator_ready(api):
             if time.monotonic() > deadline:
                 logs = ("logs", f"deployment/{chart.RELEASE}", "-n", chart.NAMESPACE)
                 words = self.kubectl(*logs, "--tail=5", check=False)
@@ -274,10 +278,6 @@ class LocalCluster:
                 if part.name == NODE_AGENT:
                     stop_containers(self.folder.path / "agent", grace=5)
             raise
-
-    def _has_service_account(self) -> bool:
-        """Return whether the service account exists without which pods are refused in a namespace."""
-        return self.api().get("/api/v1/namespaces/default/serviceaccounts/default") is not None
 
     def _parts(self) -> tuple[Part, ...]:
         network = load_network(self.folder)
@@ -320,6 +320,11 @@ class _Clock:
         now = time.monotonic()
         self._on_step(step, now - self._last)
         self._last = now
+
+
+def _has_service_account(api: AdminAPI) -> bool:
+    """Return whether the service account exists without which pods are refused in a namespace."""
+    return api.get("/api/v1/namespaces/default/serviceaccounts/default") is not None
 
 
 def _told_by(log: Path, what: str) -> LocalClusterError:

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,10 @@ def render(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
     """Render the chart with values; raises CalledProcessError where helm refuses them."""
     folder = tmp_path_factory.mktemp("values")
 
-    def rendered(values: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    @cache
+    def text_of(values: str) -> str:
         file = folder / "values.yaml"
-        file.write_text(yaml.safe_dump(values or {}))
+        file.write_text(values)
         command = [
             programs / "helm",
             "template",
@@ -45,8 +47,12 @@ def render(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Render:
             "--values",
             file,
         ]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        return [document for document in yaml.safe_load_all(output) if document]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def rendered(values: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        output = text_of(yaml.safe_dump(values or {}))
+        # The loader in C reads a megabyte of CRDs ten times as fast as the one in Python.
+        return [document for document in yaml.load_all(output, yaml.CSafeLoader) if document]
 
     return rendered
 
@@ -70,7 +76,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
                 )
             cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
             for crd in (ROOT / "crds").glob("*.yaml"):
-                name = yaml.safe_load(crd.read_text())["metadata"]["name"]
+                name = yaml.load(crd.read_text(), yaml.CSafeLoader)["metadata"]["name"]
                 cluster.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=20s")
             yield cluster
         finally:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.api.direct import APPLY, JSON, MERGE, ApiServer, path_of
 
 from moe_local.cluster import LocalCluster
 
@@ -33,7 +34,7 @@ Render = Callable[..., list[Object]]
 
 def made(kind: str, start: str = "") -> Object:
     """A manifest as a builder makes it, in namespace `team` and without an owner, which does not exist there."""
-    manifests = yaml.safe_load_all((GOLDEN / "cpu.yaml").read_text())
+    manifests = yaml.load_all((GOLDEN / "cpu.yaml").read_text(), yaml.CSafeLoader)
     found = next(
         item
         for item in manifests
@@ -52,7 +53,7 @@ def guarded(cluster: LocalCluster, render: Render) -> Iterator[LocalCluster]:
     values["rbac"] = {"aggregate": False}
     objects = [item for item in render(values) if item["kind"] in KINDS]
     theirs = [foreign("Deployment", "a"), foreign("Service", "s"), foreign("ConfigMap", "c")]
-    text = "---\n".join(json.dumps(item) + "\n" for item in [*objects, *theirs, *may_read_scale()])
+    text = "---\n".join(json.dumps(item) + "\n" for item in [*objects, *theirs])
     cluster.kubectl("apply", "-f", "-", stdin=text)
     deadline = time.monotonic() + 60
     while create(cluster, foreign("ConfigMap", "x")) == "":  # A new policy takes effect after a moment.
@@ -60,23 +61,6 @@ def guarded(cluster: LocalCluster, render: Render) -> Iterator[LocalCluster]:
         time.sleep(0.2)
     yield cluster
     cluster.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=text)
-
-
-def may_read_scale() -> list[Object]:
-    """A permission that the operator does not have: kubectl reads a scale before it patches it."""
-    group, metadata = "rbac.authorization.k8s.io", {"name": "reads-scale", "namespace": "team"}
-    rule = {"apiGroups": ["apps"], "resources": ["deployments/scale"], "verbs": ["get"]}
-    subject = {"kind": "ServiceAccount", "name": "guarded", "namespace": "moe-system"}
-    return [
-        {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": metadata, "rules": [rule]},
-        {
-            "apiVersion": f"{group}/v1",
-            "kind": "RoleBinding",
-            "metadata": metadata,
-            "roleRef": {"apiGroup": group, "kind": "Role", "name": "reads-scale"},
-            "subjects": [subject],
-        },
-    ]
 
 
 def foreign(kind: str, name: str) -> Object:
@@ -99,49 +83,55 @@ def foreign(kind: str, name: str) -> Object:
     return {"kind": kind, "metadata": metadata, **bodies[kind]}
 
 
-def as_operator(cluster: LocalCluster, *arguments: str, stdin: str | None = None) -> str:
-    """Run kubectl with the operator's rights, without lasting effect; return what was refused, empty if nothing was."""
-    answer = cluster.kubectl(*arguments, "--dry-run=server", "--as", ACCOUNT, stdin=stdin, check=False)
-    return answer.stderr if answer.returncode != 0 else ""
+def as_operator(
+    cluster: LocalCluster, method: str, path: str, body: Object | None = None, kind: str = JSON
+) -> str:
+    """Ask with the operator's rights, without lasting effect; return what was refused, empty if nothing was."""
+    dry = f"{path}{'&' if '?' in path else '?'}dryRun=All"
+    return ApiServer(cluster, ACCOUNT).ask(method, dry, body, kind).refused
 
 
 def create(cluster: LocalCluster, manifest: Object) -> str:
     """Create an object as the operator; return why that was refused, if it was."""
-    return as_operator(cluster, "create", "-f", "-", stdin=json.dumps(manifest))
+    return as_operator(cluster, "POST", path_of(manifest), manifest)
 
 
-def patch(cluster: LocalCluster, target: str, change: Object, *extra: str) -> str:
+def patch(cluster: LocalCluster, manifest: Object, change: Object, *subresource: str) -> str:
     """Patch an object as the operator; return why that was refused, if it was."""
-    return as_operator(
-        cluster, "patch", target, "-n", "team", "--type=merge", "-p", json.dumps(change), *extra
-    )
+    path = path_of(manifest, manifest["metadata"]["name"], *subresource)
+    return as_operator(cluster, "PATCH", path, change, MERGE)
+
+
+def delete(cluster: LocalCluster, manifest: Object) -> str:
+    """Delete an object as the operator; return why that was refused, if it was."""
+    return as_operator(cluster, "DELETE", path_of(manifest, manifest["metadata"]["name"]))
 
 
 MINE = {"metadata": {"labels": {"app.kubernetes.io/managed-by": "moe-operator"}}}
 
 
 @pytest.mark.parametrize(
-    ("target", "change", "extra"),
+    ("kind", "name", "change", "subresource"),
     [
-        ("deployment/theirs-a", {"spec": {"template": {"metadata": {"labels": {"hacked": "yes"}}}}}, ()),
-        ("deployment/theirs-a", MINE, ()),  # Our label on somebody else's object makes it no object of ours.
-        ("deployment/theirs-a", {"spec": {"replicas": 0}}, ("--subresource=scale",)),
-        ("service/theirs-s", {"spec": {"selector": {"app": "mine"}}}, ()),
-        ("configmap/theirs-c", {"data": {"key": "hacked"}}, ()),
-        ("configmap/theirs-c", MINE, ()),
+        ("Deployment", "a", {"spec": {"template": {"metadata": {"labels": {"hacked": "yes"}}}}}, ()),
+        ("Deployment", "a", MINE, ()),  # Our label on somebody else's object makes it no object of ours.
+        ("Deployment", "a", {"spec": {"replicas": 0}}, ("scale",)),
+        ("Service", "s", {"spec": {"selector": {"app": "mine"}}}, ()),
+        ("ConfigMap", "c", {"data": {"key": "hacked"}}, ()),
+        ("ConfigMap", "c", MINE, ()),
     ],
 )
 def test_objects_of_others_cannot_be_changed(
-    guarded: LocalCluster, target: str, change: Object, extra: tuple[str, ...]
+    guarded: LocalCluster, kind: str, name: str, change: Object, subresource: tuple[str, ...]
 ) -> None:
-    refused = patch(guarded, target, change, *extra)
+    refused = patch(guarded, foreign(kind, name), change, *subresource)
     assert "ValidatingAdmissionPolicy 'guarded.moe-system'" in refused, refused or "it was allowed"
     assert "the operator may only" in refused
 
 
-@pytest.mark.parametrize("target", ["deployment/theirs-a", "service/theirs-s"])
-def test_objects_of_others_cannot_be_deleted(guarded: LocalCluster, target: str) -> None:
-    assert "the operator may only change and delete" in as_operator(guarded, "delete", target, "-n", "team")
+@pytest.mark.parametrize(("kind", "name"), [("Deployment", "a"), ("Service", "s")])
+def test_objects_of_others_cannot_be_deleted(guarded: LocalCluster, kind: str, name: str) -> None:
+    assert "the operator may only change and delete" in delete(guarded, foreign(kind, name))
 
 
 def pod(manifest: Object) -> Object:
@@ -248,7 +238,9 @@ def test_a_gateways_service_cannot_be_reached_from_outside_either(
     guarded: LocalCluster, change: Object
 ) -> None:
     services = [
-        item for item in yaml.safe_load_all((GOLDEN / "cpu.yaml").read_text()) if item["kind"] == "Service"
+        item
+        for item in yaml.load_all((GOLDEN / "cpu.yaml").read_text(), yaml.CSafeLoader)
+        if item["kind"] == "Service"
     ]
     (manifest,) = (
         item for item in services if item["metadata"]["labels"]["moe-operator.dev/role"] == "gateway"
@@ -268,7 +260,7 @@ def test_the_keys_of_gateways_may_be_mounted_in_deployments_only(guarded: LocalC
 
 
 def test_what_the_builders_make_is_allowed_and_may_be_changed_and_deleted(guarded: LocalCluster) -> None:
-    for manifest in yaml.safe_load_all((GOLDEN / "cpu.yaml").read_text()):
+    for manifest in yaml.load_all((GOLDEN / "cpu.yaml").read_text(), yaml.CSafeLoader):
         if manifest and manifest["kind"] != "ExpertRevision":
             manifest["metadata"]["namespace"] = "team"
             assert create(guarded, manifest) == "", manifest["metadata"]["name"]
@@ -276,15 +268,15 @@ def test_what_the_builders_make_is_allowed_and_may_be_changed_and_deleted(guarde
     server["spec"]["replicas"] = 0
     for manifest in (server, job):
         guarded.kubectl("create", "-f", "-", stdin=json.dumps(manifest))
-    applied = ("apply", "--server-side", "--force-conflicts", "--field-manager=moe-operator", "-f", "-")
+    applied = path_of(server, "mathematics-1") + "?fieldManager=moe-operator&force=true"
     changed = copy.deepcopy(server)
     pod(changed)["containers"][0]["image"] = "moe-operator/trainer:another"
-    assert as_operator(guarded, *applied, stdin=json.dumps(changed)) == ""
-    assert patch(guarded, "deployment/mathematics-1", {"spec": {"replicas": 1}}, "--subresource=scale") == ""
-    assert patch(guarded, "job/mathematics-1-a1", {"spec": {"suspend": False}}) == ""
-    for name in ("deployment/mathematics-1", "job/mathematics-1-a1"):
-        assert as_operator(guarded, "delete", name, "-n", "team") == ""
-        guarded.kubectl("delete", name, "-n", "team")
+    assert as_operator(guarded, "PATCH", applied, changed, APPLY) == ""
+    assert patch(guarded, server, {"spec": {"replicas": 1}}, "scale") == ""
+    assert patch(guarded, job, {"spec": {"suspend": False}}) == ""
+    for manifest in (server, job):
+        assert delete(guarded, manifest) == ""
+        guarded.kubectl("delete", "-n", "team", f"{manifest['kind']}/{manifest['metadata']['name']}")
 
 
 def test_a_child_whose_label_was_removed_may_be_put_right(guarded: LocalCluster) -> None:
@@ -297,7 +289,7 @@ def test_a_child_whose_label_was_removed_may_be_put_right(guarded: LocalCluster)
     policy["metadata"] |= {"labels": {}, "ownerReferences": [reference]}
     guarded.kubectl("create", "-f", "-", stdin=json.dumps(policy))
     try:
-        assert patch(guarded, f"configmap/{policy['metadata']['name']}", MINE) == ""
+        assert patch(guarded, policy, MINE) == ""
     finally:
         guarded.kubectl("delete", "expertpool/owner", "-n", "team")
 

@@ -240,14 +240,14 @@ def test_crds_are_kept_or_left_out_as_asked(render: Render) -> None:
 
 def test_argo_cd_never_prunes_a_crd_of_the_folder() -> None:
     for file in (CHART.parents[1] / "crds").glob("*.yaml"):
-        annotations = yaml.safe_load(file.read_text())["metadata"]["annotations"]
+        annotations = yaml.load(file.read_text(), yaml.CSafeLoader)["metadata"]["annotations"]
         assert annotations["argocd.argoproj.io/sync-options"] == "Prune=false"
 
 
 def test_the_charts_crds_are_those_of_the_folder(render: Render) -> None:
     for crd in of_kind(render(), "CustomResourceDefinition"):
         file = CHART.parents[1] / "crds" / f"{crd['spec']['names']['plural']}.yaml"
-        assert yaml.safe_load(file.read_text())["spec"] == crd["spec"]
+        assert yaml.load(file.read_text(), yaml.CSafeLoader)["spec"] == crd["spec"]
 
 
 def test_monitors_alerts_and_network_policy_come_when_asked_for(render: Render) -> None:
@@ -272,7 +272,11 @@ def test_monitors_alerts_and_network_policy_come_when_asked_for(render: Render) 
 def test_what_is_scraped_is_a_port_of_every_pod_that_it_selects(render: Render) -> None:
     """Of gateways and servers, the port for metrics and not the one for requests."""
     golden = CHART.parents[1] / "tests/unit/moe_operator/builders/golden/cpu.yaml"
-    made = [item for item in yaml.safe_load_all(golden.read_text()) if item and item["kind"] == "Deployment"]
+    made = [
+        item
+        for item in yaml.load_all(golden.read_text(), yaml.CSafeLoader)
+        if item and item["kind"] == "Deployment"
+    ]
     monitors = of_kind(render({"metrics": {"podMonitor": {"enabled": True}}}), "PodMonitor")
     (pools,) = (item for item in monitors if item["metadata"]["name"].endswith("-pools"))
     (endpoint,) = pools["spec"]["podMetricsEndpoints"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tests.api.direct import APPLY, MERGE, Answer, ApiServer, path_of
 
 from moe_formats.training_spec import TrainingSpec
 from moe_local.cluster import LocalCluster
@@ -18,7 +19,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 #: The schema of each kind, as the CRDs have it.
 SCHEMAS: dict[str, dict[str, Any]] = {
     crd["spec"]["names"]["kind"]: crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    for crd in (yaml.safe_load(file.read_text()) for file in (EXAMPLES.parent / "crds").glob("*.yaml"))
+    for crd in (
+        yaml.load(file.read_text(), yaml.CSafeLoader) for file in (EXAMPLES.parent / "crds").glob("*.yaml")
+    )
 }
 
 POOL: dict[str, Any] = {
@@ -51,8 +54,16 @@ def changed(manifest: dict[str, Any], change: Change) -> dict[str, Any]:
 
 def refusal(cluster: LocalCluster, manifest: dict[str, Any]) -> str:
     """What the API server says to a manifest; empty where it would take it."""
-    arguments = ("apply", "--server-side", "--dry-run=server", "-f", "-")
-    return cluster.kubectl(*arguments, check=False, stdin=json.dumps(manifest)).stderr
+    answer = apply(cluster, manifest, "&dryRun=All")
+    assert answer.warnings == []
+    return answer.refused
+
+
+def apply(cluster: LocalCluster, manifest: dict[str, Any], options: str = "") -> Answer:
+    """Apply a manifest on the server side, with the options that kubectl gives."""
+    path = path_of(manifest, manifest["metadata"]["name"])
+    query = f"?fieldManager=kubectl&fieldValidation=Strict{options}"
+    return ApiServer(cluster).ask("PATCH", path + query, manifest, APPLY)
 
 
 @pytest.mark.parametrize("folder", sorted(path.name for path in EXAMPLES.glob("*/")))
@@ -99,7 +110,7 @@ def test_what_was_applied_is_as_a_second_apply_and_argo_cd_predict_it(
     namespace = f"synced-{source}"
     cluster.kubectl("create", "namespace", namespace)
     files = sorted((EXAMPLES / source).glob("*.yaml"))
-    examples = [item for file in files for item in yaml.safe_load_all(file.read_text()) if item]
+    examples = [item for file in files for item in yaml.load_all(file.read_text(), yaml.CSafeLoader) if item]
     for manifest in examples or [WITH_EVALUATOR]:
         if manifest["kind"] not in SCHEMAS:
             continue
@@ -111,9 +122,10 @@ def test_what_was_applied_is_as_a_second_apply_and_argo_cd_predict_it(
 
 def synced(cluster: LocalCluster, manifest: dict[str, Any]) -> dict[str, Any]:
     """The object after a server-side apply by Argo CD."""
-    arguments = ("apply", "--server-side", "--field-manager=argocd-controller", "-o", "json", "-f", "-")
-    live: dict[str, Any] = json.loads(cluster.kubectl(*arguments, stdin=json.dumps(manifest)).stdout)
-    return live
+    path = path_of(manifest, manifest["metadata"]["name"]) + "?fieldManager=argocd-controller"
+    answer = ApiServer(cluster).ask("PATCH", path, manifest, APPLY)
+    assert not answer.refused
+    return answer.object
 
 
 def _sources(count: int = 1, **fields: Any) -> Change:
@@ -264,39 +276,38 @@ def test_the_same_manifests_unchanged_are_accepted(cluster: LocalCluster, manife
 def stored(cluster: LocalCluster) -> LocalCluster:
     """The pool and the Expert, made for real."""
     for manifest in (POOL, EXPERT):
-        cluster.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(manifest))
+        assert apply(cluster, manifest).refused == ""
     return cluster
 
 
 @pytest.mark.parametrize(
-    ("object_", "patch", "message"),
+    ("manifest", "patch", "message"),
     [
-        ("expert/law", {"pool": "other"}, "pool is immutable"),
-        ("expert/law", {"domain": "physics"}, "domain is immutable"),
-        ("expert/law", {"domain": None}, "domain is immutable"),
+        (EXPERT, {"pool": "other"}, "pool is immutable"),
+        (EXPERT, {"domain": "physics"}, "domain is immutable"),
+        (EXPERT, {"domain": None}, "domain is immutable"),
         (
-            "expertpool/pool",
+            POOL,
             {"evaluation": {"salt": "other"}},
             "immutable, since every score depends on them",
         ),
-        ("expertpool/pool", {"evaluation": {"holdout": 0.2}}, "immutable, since every score depends on them"),
-        ("expertpool/pool", {"evaluation": {"segmentBytes": 3968}}, "evaluation.segmentBytes is immutable"),
-        ("expertpool/pool", {"storage": {"size": None, "claim": "x"}}, "storage.claim is immutable"),
-        ("expertpool/pool", {"storage": {"accessMode": "ReadWriteMany"}}, "accessMode are immutable"),
+        (POOL, {"evaluation": {"holdout": 0.2}}, "immutable, since every score depends on them"),
+        (POOL, {"evaluation": {"segmentBytes": 3968}}, "evaluation.segmentBytes is immutable"),
+        (POOL, {"storage": {"size": None, "claim": "x"}}, "storage.claim is immutable"),
+        (POOL, {"storage": {"accessMode": "ReadWriteMany"}}, "accessMode are immutable"),
         (
-            "expertpool/pool",
+            POOL,
             {"storage": {"storageClass": "fast"}},
             "storageClass and accessMode are immutable",
         ),
-        ("expertpool/pool", {"storage": {"size": "1000Mi"}}, "storage.size cannot shrink"),
+        (POOL, {"storage": {"size": "1000Mi"}}, "storage.size cannot shrink"),
     ],
 )
 def test_what_scores_and_weights_rest_on_cannot_change(
-    stored: LocalCluster, object_: str, patch: dict[str, Any], message: str
+    stored: LocalCluster, manifest: dict[str, Any], patch: dict[str, Any], message: str
 ) -> None:
-    body = json.dumps({"spec": patch})
-    answer = stored.kubectl("patch", "-n", "team", object_, "--type=merge", "-p", body, check=False)
-    assert answer.returncode != 0 and message in answer.stderr
+    path = path_of(manifest, manifest["metadata"]["name"])
+    assert message in ApiServer(stored).ask("PATCH", path, {"spec": patch}, MERGE).refused
 
 
 def test_a_pools_storage_can_grow(stored: LocalCluster) -> None:
@@ -364,8 +375,7 @@ def test_a_default_that_changes_reaches_new_experts_alone(stored: LocalCluster) 
 
 def weight_of(cluster: LocalCluster, manifest: dict[str, Any]) -> float:
     """The weight of the load-balancing loss that an Expert has when its manifest is applied (again)."""
-    arguments = ("apply", "--server-side", "--dry-run=server", "-o", "json", "-f", "-")
-    spec = json.loads(cluster.kubectl(*arguments, stdin=json.dumps(manifest)).stdout)["spec"]
+    spec = apply(cluster, manifest, "&dryRun=All").object["spec"]
     return float(spec["training"]["loadBalancingLossWeight"])
 
 
@@ -398,9 +408,8 @@ def a_revision(name: str, training: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_field_that_a_revision_lacks_has_the_value_of_the_frozen_table(cluster: LocalCluster) -> None:
-    arguments = ("apply", "--server-side", "--dry-run=server", "-o", "json", "-f", "-")
-    answer = cluster.kubectl(*arguments, stdin=json.dumps(a_revision("law-2", {})))
-    training = json.loads(answer.stdout)["spec"]["inputs"]["training"]
+    answer = apply(cluster, a_revision("law-2", {}), "&dryRun=All")
+    training = answer.object["spec"]["inputs"]["training"]
     assert training["loadBalancingLossWeight"] == 0.01
     assert TrainingSpec.model_validate(training) == TrainingSpec()
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from small_trainer.behaviour import RELEASED
+
 from moe_local.cluster import LocalCluster
 
 Json = dict[str, Any]
@@ -41,13 +43,14 @@ class Stage:
         """Make the namespace, where Pod Security is enforced at its strictest, and the claim."""
         self.cluster = cluster
         self.namespace = namespace
+        self.api = cluster.api()
         enforce = {"pod-security.kubernetes.io/enforce": "restricted"}
         manifest = {
             "apiVersion": "v1",
             "kind": "Namespace",
             "metadata": {"name": namespace, "labels": enforce},
         }
-        cluster.api().apply(f"/api/v1/namespaces/{namespace}", manifest)
+        self.api.apply(f"/api/v1/namespaces/{namespace}", manifest)
         claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
         self.apply("PersistentVolumeClaim", "corpora", claim)
         self.data = self.volume("corpora")
@@ -86,11 +89,11 @@ class Stage:
 
     def get(self, kind: str, name: str) -> Json | None:
         """Return an object, or None."""
-        return self.cluster.api().get(self.path(kind, name))
+        return self.api.get(self.path(kind, name))
 
     def all(self, kind: str) -> list[Json]:
         """Return all objects of a kind."""
-        listing = self.cluster.api().get(self.path(kind))
+        listing = self.api.get(self.path(kind))
         return list(listing["items"]) if listing else []
 
     def names(self, kind: str, start: str = "") -> list[str]:
@@ -124,6 +127,10 @@ class Stage:
             path = self.data / folder / f"{seed}-{number}.txt"
             path.parent.mkdir(exist_ok=True)
             path.write_text(made_up_text(folder, f"{seed}/{number}"))
+
+    def release(self) -> None:
+        """Let every training of the pool go on that waits half way (Behaviour.HELD)."""
+        (self.volume("pool-store") / RELEASED).touch()
 
     # -- waiting and looking
 
@@ -179,7 +186,7 @@ class Stage:
             return (self.get("PersistentVolumeClaim", claim) or {}).get("spec", {}).get("volumeName")
 
         name = self.wait(f"claim {claim} to be bound", bound)
-        volume = self.cluster.api().get(f"/api/v1/persistentvolumes/{name}")
+        volume = self.api.get(f"/api/v1/persistentvolumes/{name}")
         assert volume is not None
         return Path(volume["spec"]["local"]["path"])
 
@@ -210,7 +217,7 @@ class Stage:
         return "\n".join([*lines, "operator:", log.stdout])
 
     def _request(self, verb: str, path: str, body: Mapping[str, Any], kind: str = "application/json") -> None:
-        status, text = self.cluster.api().request(verb, path, body, content_type=kind)
+        status, text = self.api.request(verb, path, body, content_type=kind)
         if status >= 300:
             raise Refused(json.loads(text).get("message", text))
 

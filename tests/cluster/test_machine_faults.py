@@ -1,15 +1,14 @@
 """Parts of the machinery killed while Experts train: nothing is lost and nothing is done twice."""
 
 import itertools
-import os
+import multiprocessing
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from mortal_operator import live, writes_in
 from settled import find_operator
 from small_trainer.behaviour import Behaviour
 from stage import PATIENCE, Stage
@@ -17,14 +16,10 @@ from stage import PATIENCE, Stage
 from moe_formats.resources import labels
 from moe_local.cluster import LocalCluster
 
-#: Half a minute of training.
-LONG = {"maxSteps": 300, "checkpointEvery": 5}
-
-
-def wait_step(stage: Stage, name: str, step: int) -> None:
-    stage.wait(
-        f"{name} at step {step}", lambda: stage.status(name).get("training", {}).get("step", 0) >= step
-    )
+#: Every life of the operator is a process of its own, forked from one that has imported it and done nothing else:
+#: importing takes longer than most lives.
+NEWBORN = multiprocessing.get_context("forkserver")
+NEWBORN.set_forkserver_preload(["moe_operator.main"])
 
 
 def assert_nothing_twice(stage: Stage, name: str) -> None:
@@ -40,14 +35,15 @@ def assert_nothing_twice(stage: Stage, name: str) -> None:
 def test_every_part_is_killed_while_an_expert_trains(stage: Stage, start: Callable[[], LocalCluster]):
     stage.write("text")
     stage.pool()
-    stage.expert("text", seed=Behaviour.SLOW, training=LONG)
-    wait_step(stage, "text", 7)
+    stage.expert("text", seed=Behaviour.HELD, training={"maxSteps": 40, "checkpointEvery": 8})
+    stage.wait("it to be half way", lambda: stage.status("text").get("training", {}).get("step") == 20)
     for part in ("node-agent", "kube-apiserver", "etcd", "kube-controller-manager", "kube-scheduler"):
         stage.cluster.kill(part)
         start()
         assert stage.names("Job", "text-1-a") == ["text-1-a1"], f"{part} was killed"
     (process,) = find_operator(stage.cluster)
     process.send_signal(signal.SIGKILL)
+    stage.release()
     stage.wait_ready("text", 2 * PATIENCE)
     assert_nothing_twice(stage, "text")
     assert stage.names("Job", "text-1-a") == ["text-1-a1"]
@@ -81,7 +77,13 @@ class TestMortalOperator:
         cluster.kubectl(*scale, "--replicas=1")
         cluster.kubectl("rollout", "status", "-n", "moe-system", "deploy/moe-operator", "--timeout=60s")
 
-    def test_it_dies_after_every_few_writes(self, stage: Stage, alone: None, tmp_path: Path):
+    def test_it_dies_after_every_few_writes(
+        self, stage: Stage, alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        # All lives inherit these; the client of Kubernetes reads them when it is imported.
+        monkeypatch.setenv("KUBECONFIG", str(stage.cluster.kubeconfig))
+        monkeypatch.setenv("POD_NAME", "mortal")
+        monkeypatch.setenv("POD_NAMESPACE", stage.namespace)
         config = tmp_path / "config.yaml"
         text = stage.cluster.kubectl(
             "get", "cm", "-n", "moe-system", "moe-operator", "-o", "jsonpath={.data.config\\.yaml}"
@@ -92,7 +94,7 @@ class TestMortalOperator:
         stage.expert("text", training={"maxSteps": 10})
         writes: list[str] = []
         for life in itertools.cycle((1, 3, 2)):
-            writes += self._live(stage, config, life)
+            writes += self._live(stage, config, life, tmp_path / "log")
             if stage.condition("text", "Ready").get("status") == "True":
                 break
             assert len(writes) < 100, writes
@@ -102,34 +104,19 @@ class TestMortalOperator:
         creations = [line for line in writes if line.startswith("POST") and "/events" not in line]
         assert len(creations) == len(ours(stage)), "everything is created once"
 
-    def _live(self, stage: Stage, config: Path, life: int) -> list[str]:
+    def _live(self, stage: Stage, config: Path, writes: int, log: Path) -> list[str]:
         """Run the operator until its writes are used up, or the Expert is ready; return its writes."""
-        environment = {
-            **os.environ,
-            "KUBECONFIG": str(stage.cluster.kubeconfig),
-            "POD_NAME": "mortal",
-            "POD_NAMESPACE": stage.namespace,
-        }
-        program = str(Path(__file__).with_name("mortal_operator.py"))
-        command = [
-            sys.executable,
-            program,
-            str(life),
-            "--config",
-            str(config),
-            "--namespace",
-            stage.namespace,
-        ]
-        command += ["--metrics-port", "0", "--health-port", "0"]
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-            try:
-                stage.wait(
-                    "the operator's death",
-                    lambda: (
-                        process.poll() is not None or stage.condition("text", "Ready").get("status") == "True"
-                    ),
-                )
-            finally:
-                process.kill()
-            assert process.stdout is not None
-            return process.stdout.read().splitlines()
+        arguments = ["--config", str(config), "--namespace", stage.namespace]
+        arguments += ["--metrics-port", "0", "--health-port", "0"]
+        process = NEWBORN.Process(target=live, args=(writes, arguments, log))
+        process.start()
+        try:
+            stage.wait(
+                "the operator's death",
+                lambda: not process.is_alive() or stage.condition("text", "Ready").get("status") == "True",
+            )
+        finally:
+            process.kill()
+            process.join()
+        assert process.exitcode == -signal.SIGKILL, log.read_text()
+        return writes_in(log)

@@ -8,8 +8,8 @@ import pytest
 from small_trainer.behaviour import Behaviour
 from stage import PATIENCE, Stage
 
-#: A training long enough to be caught in the act: 40 steps of a tenth of a second.
-LONG = {"maxSteps": 40, "checkpointEvery": 5}
+#: A training that waits half way, four steps after a checkpoint, until all that should be struck have been.
+LONG = {"maxSteps": 40, "checkpointEvery": 8}
 
 
 @pytest.fixture(scope="module")
@@ -24,15 +24,16 @@ def stage(new_stage: Callable[[str], Stage]) -> Iterator[Stage]:
     strikes |= {"evicted": evict_pod, "podless": delete_pod}
     for name in ("unbroken", *strikes):
         once = {"maxAttempts": 1} if name in ("evicted", "podless") else {}
-        train(stage, name, seed=Behaviour.SLOW, training=LONG | once)
+        train(stage, name, seed=Behaviour.HELD, training=LONG | once)
 
     def strike() -> bool:
         for name in list(strikes):
-            if stage.status(name).get("training", {}).get("step", 0) >= 7:
+            if stage.status(name).get("training", {}).get("step") == 20:
                 strikes.pop(name)(stage, name)
         return not strikes
 
     stage.wait("all trainings to be struck", strike)
+    stage.release()
     yield stage
     stage.clear()
 
@@ -44,18 +45,20 @@ def train(stage: Stage, name: str, **spec: object) -> None:
 
 def kill_trainer(stage: Stage, name: str) -> None:
     """SIGKILL the process that trains an Expert."""
+    pool = (stage.get("ExpertPool", "pool") or {})["metadata"]["uid"]
     running = psutil.process_iter(["cmdline", "environ"])
-    process = next(process for process in running if trains(process, f"{name}-1"))
+    process = next(process for process in running if trains(process, f"{name}-1", pool))
     process.send_signal(signal.SIGKILL)
 
 
-def trains(process: psutil.Process, revision: str) -> bool:
-    """Say whether a process is the training of a revision."""
+def trains(process: psutil.Process, revision: str, pool: str) -> bool:
+    """Say whether a process is the training of a revision; other suites on this machine have their own."""
     arguments = process.info["cmdline"] or []
     if arguments[-1:] != ["train"] or not arguments[-2].endswith("moe-trainer"):
         return False
     environment = process.info["environ"] or {}  # of a process of somebody else it cannot be read
-    return f'"revision":"{revision}"' in environment.get("MOE_JOB_CONFIG", "")
+    config = environment.get("MOE_JOB_CONFIG", "")
+    return f'"revision":"{revision}"' in config and pool in config
 
 
 def delete_job(stage: Stage, name: str) -> None:
@@ -77,7 +80,7 @@ def delete_pod(stage: Stage, name: str) -> None:
 def make_again(stage: Stage, name: str) -> None:
     """Delete an Expert and make it again under its name."""
     stage.delete("Expert", name)
-    train(stage, name, seed=Behaviour.SLOW, training=LONG)
+    train(stage, name, seed=Behaviour.HELD, training=LONG)
 
 
 def digest(stage: Stage, revision: str) -> str:

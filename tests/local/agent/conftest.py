@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -27,8 +28,15 @@ T = TypeVar("T")
 JSON = dict[str, Any]
 IMAGE = "moe-test/python"
 
+#: The API group and version of each kind that is not in the core one.
+GROUPS = {"jobs": "/apis/batch/v1", "deployments": "/apis/apps/v1"}
 
-def wait_for(what: str, look: Callable[[], T | None], seconds: float = 15) -> T:
+
+#: Seconds after which a test gives up. On a machine that is busy with other things everything comes late.
+PATIENCE = 90.0
+
+
+def wait_for(what: str, look: Callable[[], T | None], seconds: float = PATIENCE) -> T:
     """What `look` finds, as soon as it finds something."""
     deadline = time.monotonic() + seconds
     while True:
@@ -40,21 +48,27 @@ def wait_for(what: str, look: Callable[[], T | None], seconds: float = 15) -> T:
 
 
 class Space:
-    """One namespace and what a test does in it."""
+    """One namespace and what a test does in it.
+
+    Most goes to the API server directly: a kubectl takes a tenth of a second of processor time to start.
+    """
 
     def __init__(self, cluster: LocalCluster, api: AdminAPI, name: str) -> None:
         self.cluster, self.api, self.name = cluster, api, name
 
+    def path(self, kind: str, name: str) -> str:
+        """The URL path of an object; the kind is the plural in small letters."""
+        return f"{GROUPS.get(kind, '/api/v1')}/namespaces/{self.name}/{kind}/{name}"
+
     def apply(self, *manifests: JSON) -> None:
-        text = yaml.safe_dump_all(manifests)
-        self.cluster.kubectl("apply", "-n", self.name, "-f", "-", stdin=text)
+        for manifest in manifests:
+            self.api.apply(self.path(f"{manifest['kind'].lower()}s", manifest["metadata"]["name"]), manifest)
 
     def kubectl(self, *arguments: str) -> str:
         return self.cluster.kubectl("-n", self.name, *arguments).stdout
 
     def get(self, kind: str, name: str) -> JSON | None:
-        group = {"jobs": "/apis/batch/v1", "deployments": "/apis/apps/v1"}.get(kind, "/api/v1")
-        return self.api.get(f"{group}/namespaces/{self.name}/{kind}/{name}")
+        return self.api.get(self.path(kind, name))
 
     def pods(self, selector: str = "") -> list[JSON]:
         found = self.api.get(f"/api/v1/namespaces/{self.name}/pods?labelSelector={selector}")
@@ -67,30 +81,45 @@ class Space:
         """Apply a pod."""
         self.apply(pod(name, script, **fields))
 
-    def wait_phase(self, name: str, phase: str, seconds: float = 15) -> JSON:
+    def wait_phase(self, name: str, phase: str, seconds: float = PATIENCE) -> JSON:
         def look() -> JSON | None:
             found = self.pod(name)
             return found if found and found.get("status", {}).get("phase") == phase else None
 
         return wait_for(f"pod {name} is {phase}", look, seconds)
 
-    def wait_ready(self, name: str, value: str = "True", seconds: float = 15) -> JSON:
+    def wait_ready(self, name: str, value: str = "True", seconds: float = PATIENCE) -> JSON:
         def look() -> JSON | None:
             found = self.pod(name)
             return found if found and condition(found, "Ready") == value else None
 
         return wait_for(f"pod {name} has Ready={value}", look, seconds)
 
-    def wait_gone(self, name: str, seconds: float = 15) -> None:
+    def wait_waiting(self, name: str, reason: str) -> str:
+        """Wait until a pod's container waits for a reason; return the message. It waits for others before."""
+
+        def look() -> JSON | None:
+            statuses = (self.pod(name) or {}).get("status", {}).get("containerStatuses") or [{"state": {}}]
+            waiting: JSON = statuses[0]["state"].get("waiting") or {}
+            return waiting if waiting.get("reason") == reason else None
+
+        return str(wait_for(f"pod {name} waits for {reason}", look)["message"])
+
+    def wait_gone(self, name: str, seconds: float = PATIENCE) -> None:
         wait_for(f"pod {name} is gone", lambda: self.pod(name) is None, seconds)
 
     def logs(self, name: str, *options: str) -> str:
-        return self.kubectl("logs", name, *options)
+        """What a pod has said; with options, as kubectl prints it."""
+        if options:
+            return self.kubectl("logs", name, *options)
+        status, text = self.api.request("GET", f"{self.path('pods', name)}/log")
+        assert status == 200, text
+        return text
 
-    def wait_log(self, name: str, text: str, seconds: float = 15) -> str:
+    def wait_log(self, name: str, text: str, seconds: float = PATIENCE) -> str:
         def look() -> str | None:
-            log = self.cluster.kubectl("-n", self.name, "logs", name, check=False).stdout
-            return log if text in log else None
+            status, log = self.api.request("GET", f"{self.path('pods', name)}/log")
+            return log if status == 200 and text in log else None
 
         return wait_for(f"{text!r} in the log of {name}", look, seconds)
 
@@ -124,6 +153,12 @@ def pod(
             **(spec or {}),
         },
     }
+
+
+def folder_of(space: Space, name: str) -> Path:
+    """The folder in which the agent keeps a pod."""
+    uid = str((space.pod(name) or {})["metadata"]["uid"])
+    return space.cluster.folder.path / "agent" / "pods" / uid
 
 
 def processes_with(marker: str) -> list[psutil.Process]:
@@ -160,24 +195,26 @@ def make_space(cluster: LocalCluster, api: AdminAPI) -> Iterator[Callable[[], Sp
     names: list[str] = []
 
     def make() -> Space:
-        name = f"test-{next(_numbers)}"
+        # No other suite on this machine has the name, by which tests find their processes.
+        name = f"test-{os.getpid()}-{next(_numbers)}"
         names.append(name)
-        cluster.kubectl("create", "namespace", name)
-        found = f"/api/v1/namespaces/{name}/serviceaccounts/default"
-        wait_for("the default service account", lambda: api.get(found))
-        return Space(cluster, api, name)
+        manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        api.apply(f"/api/v1/namespaces/{name}", manifest)
+        space = Space(cluster, api, name)
+        wait_for("the default service account", lambda: space.get("serviceaccounts", "default"))
+        return space
 
     yield make
     for name in names:
-        cluster.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+        api.request("DELETE", f"/api/v1/namespaces/{name}")
 
 
 @pytest.fixture
-def space(cluster: LocalCluster, make_space: Callable[[], Space]) -> Iterator[Space]:
+def space(api: AdminAPI, make_space: Callable[[], Space]) -> Iterator[Space]:
     """A namespace of the test's own."""
     made = make_space()
     yield made
-    cluster.kubectl("delete", "namespace", made.name, "--wait=false")
+    api.request("DELETE", f"/api/v1/namespaces/{made.name}")
 
 
 def ordinary_user(first: str = "true") -> JSON:
@@ -219,7 +256,7 @@ class SecondAgent:
             serving_certificate=serving,
             serving_key=serving,
             client_ca=self._copy(certificates / "agent-ca.pem"),
-            pod_network=f"127.{200 + next(_numbers) % 50}.0.0/24",
+            pod_network=f"127.{random.randint(16, 250)}.{random.randint(0, 255)}.0/24",
             back_off=BackOff(initial=1, maximum=2),
             heartbeat_seconds=2,
             **{
@@ -256,7 +293,7 @@ class SecondAgent:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(PATIENCE)
 
 
 def _free_port() -> int:
@@ -300,6 +337,6 @@ def _agents(cluster: LocalCluster, api: AdminAPI) -> Iterator[Callable[..., Seco
     yield make
     for agent in agents:
         agent.stop()
-        cluster.kubectl("delete", "node", agent.name, "--wait=false")
+        api.request("DELETE", f"/api/v1/nodes/{agent.name}")
     for folder in folders:
         shutil.rmtree(folder)

@@ -18,7 +18,7 @@ from moe_local.agent.machine import try_out
 from moe_local.cluster import LocalCluster
 from moe_local.folder import load_network
 
-from .conftest import JSON, SecondAgent, Space, container_status, ordinary_user, pod, processes_with, wait_for
+from .conftest import JSON, SecondAgent, Space, container_status, ordinary_user, pod, processes_with
 
 ATTACK = Path(__file__).with_name("intruder.py").read_text()
 NOBODY_MAY = "Operation not permitted"
@@ -70,7 +70,7 @@ def intruder(
     }
     listed = [{"name": name, "value": value} for name, value in env.items()]
     space.apply(pod("intruder", f"{ATTACK}# marker-{space.name}", spec=spec, env=listed))
-    space.wait_log("intruder", "END", seconds=30)
+    space.wait_log("intruder", "END")
     found = json.loads(space.logs("intruder").splitlines()[0])
     yield found | {"lane": request.param, "agent": agent, "space": space.name}
 
@@ -180,7 +180,7 @@ def test_what_exceeds_its_memory_limit_is_killed_and_called_so(
     space: Space, limiting: str, script: str
 ) -> None:
     space.run("eats", script, spec={"nodeName": limiting}, resources={"limits": {"memory": "128Mi"}})
-    ended = container_status(space.wait_phase("eats", "Failed", seconds=30))["state"]["terminated"]
+    ended = container_status(space.wait_phase("eats", "Failed"))["state"]["terminated"]
     assert (ended["exitCode"], ended["reason"]) == (137, "OOMKilled")
 
 
@@ -197,12 +197,16 @@ def test_a_container_sees_the_ids_that_its_pod_asks_for(space: Space) -> None:
 
 
 def test_root_in_a_container_is_nobody_on_the_machine(space: Space) -> None:
+    marker = f"as-root-{space.name}"
     space.run(
-        "root", "id -u; grep CapEff /proc/self/status; sleep 60 # as-root", securityContext={"runAsUser": 0}
+        "root",
+        f"id -u; grep CapEff /proc/self/status; sleep 600 # {marker}",
+        securityContext={"runAsUser": 0},
     )
     space.wait_log("root", "CapEff:\t0000000000000000")
     assert space.logs("root").startswith("0\n")
-    assert not any(0 in process.uids() for process in processes_with("as-root"))
+    assert processes_with(marker)
+    assert not any(0 in process.uids() for process in processes_with(marker))
 
 
 def test_a_pod_that_must_not_run_as_root_is_refused_if_it_asks_for_that(space: Space) -> None:
@@ -210,13 +214,8 @@ def test_a_pod_that_must_not_run_as_root_is_refused_if_it_asks_for_that(space: S
         "refused", "true", spec={"securityContext": {"runAsNonRoot": True}}, securityContext={"runAsUser": 0}
     )
 
-    def waiting() -> JSON | None:
-        found = (space.pod("refused") or {}).get("status", {}).get("containerStatuses")
-        return dict(found[0]["state"].get("waiting") or {}) if found else None
-
-    state = wait_for("the refusal", waiting)
-    assert state["reason"] == "CreateContainerConfigError"
-    assert "container's runAsUser breaks non-root policy" in state["message"]
+    message = space.wait_waiting("refused", "CreateContainerConfigError")
+    assert "container's runAsUser breaks non-root policy" in message
 
 
 def test_pods_with_different_ids_share_the_files_of_a_claim(space: Space) -> None:

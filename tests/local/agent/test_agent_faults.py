@@ -13,7 +13,17 @@ import pytest
 
 from moe_local.cluster import LocalCluster
 
-from .conftest import IMAGE, JSON, SecondAgent, Space, condition, container_status, processes_with, wait_for
+from .conftest import (
+    IMAGE,
+    JSON,
+    SecondAgent,
+    Space,
+    condition,
+    container_status,
+    folder_of,
+    processes_with,
+    wait_for,
+)
 
 SHARED: JSON = {
     "spec": {"volumes": [{"name": "shared", "emptyDir": {}}]},
@@ -59,16 +69,12 @@ def test_a_killed_agent_finds_its_pods_again_and_starts_none_twice(space: Space)
     assert space.logs("stays") == "begun\nover\n"
 
 
-def folder_of(space: Space, name: str) -> Path:
-    uid = str((space.pod(name) or {})["metadata"]["uid"])
-    return space.cluster.folder.path / "agent" / "pods" / uid
-
-
 def test_a_lost_supervisor_is_a_disruption_and_takes_its_container_along(space: Space) -> None:
-    space.run("lost", "(setsid sleep 65432 &); sleep 60")
+    seconds = f"65432.{os.getpid()}"  # No other suite on this machine has it.
+    space.run("lost", f"(setsid sleep {seconds} &); sleep 600")
 
     def grandchild() -> bool:
-        return any(p.name() == "sleep" for p in processes_with("65432"))
+        return any(p.name() == "sleep" for p in processes_with(seconds))
 
     wait_for("its grandchild runs", grandchild)
     space.wait_ready("lost")

@@ -12,10 +12,20 @@ from pathlib import Path
 import pytest
 
 from moe_local.agent.config import Image
+from moe_local.api import AdminAPI
 
 from .conftest import IMAGE, SecondAgent, Space, ordinary_user, wait_for
 
 MakeAgent = Callable[..., SecondAgent]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def silent_agent(make_agent: MakeAgent) -> SecondAgent:
+    """An agent that is killed before all tests of this file, so that the last of them need not wait for half a minute."""
+    agent = make_agent(isolation="none")
+    agent.process.kill()
+    agent.process.wait()
+    return agent
 
 
 def test_who_has_no_capability_isolates_pods_in_a_user_namespace(
@@ -146,19 +156,15 @@ open(os.environ["MOE_TERMINATION_LOG"], "w").write(open(os.environ["MOE_FILE"]).
     assert seen["KUBECONFIG"].startswith(str(agent.config.state_dir))
 
 
-def test_a_silent_node_is_not_ready_until_its_agent_is_back(space: Space, second_agent: MakeAgent) -> None:
-    agent = second_agent(isolation="none")
-    agent.process.kill()
-    agent.process.wait()
-
+def test_a_silent_node_is_not_ready_until_its_agent_is_back(api: AdminAPI, silent_agent: SecondAgent) -> None:
     def ready() -> dict[str, str]:
-        node = space.api.get(f"/api/v1/nodes/{agent.name}") or {}
+        node = api.get(f"/api/v1/nodes/{silent_agent.name}") or {}
         found: dict[str, str] = next(c for c in node["status"]["conditions"] if c["type"] == "Ready")
         return found
 
-    wait_for("the node is not ready", lambda: ready()["status"] == "Unknown", seconds=60)
+    wait_for("the node is not ready", lambda: ready()["status"] == "Unknown")
     silent = ready()
     assert silent["reason"] == "NodeStatusUnknown"
-    agent.start()
+    silent_agent.start()
     wait_for("the node is ready", lambda: ready()["status"] == "True")
     assert ready()["lastHeartbeatTime"] > silent["lastHeartbeatTime"]

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import os
 import time
 from typing import Any
 
-from .conftest import JSON, Space, container, container_status, pod, processes_with, wait_for
+from .conftest import (
+    JSON,
+    PATIENCE,
+    Space,
+    container,
+    container_status,
+    folder_of,
+    pod,
+    processes_with,
+    wait_for,
+)
 
 SHARED = {"volumes": [{"name": "shared", "emptyDir": {}}]}
 MOUNT = {"volumeMounts": [{"name": "shared", "mountPath": "/shared"}]}
@@ -77,7 +87,6 @@ def test_a_crashing_container_is_started_again_and_its_last_log_is_kept(space: S
 
 def test_readiness_follows_its_probe_and_names_follow_readiness(space: Space) -> None:
     probe = {"exec": {"command": ["test", "-e", "/shared/ready"]}, "periodSeconds": 1, "failureThreshold": 1}
-    flips = "sleep 1; touch /shared/ready; sleep 5; rm /shared/ready; sleep 60"
     space.apply(headless("flag"))
     watch = """import socket, time
 seen = None
@@ -93,11 +102,15 @@ while True:
 """
     space.run("looks", watch)
     space.wait_log("looks", "nobody\n")  # It looks before there is anything to see.
-    space.run("flag", flips, labels={"app": "flag"}, readinessProbe=probe, spec=SHARED, **MOUNT)
+    space.run("flag", "sleep 600", labels={"app": "flag"}, readinessProbe=probe, spec=SHARED, **MOUNT)
+    space.wait_phase("flag", "Running")
+    flag = folder_of(space, "flag") / "volumes/shared/ready"
+    flag.touch()
     address = space.wait_ready("flag", "True")["status"]["podIP"]
-    space.wait_log("looks", f"nobody\n{address}\n", seconds=2)
+    space.wait_log("looks", f"nobody\n{address}\n")
+    flag.unlink()
     space.wait_ready("flag", "False")
-    space.wait_log("looks", f"nobody\n{address}\nnobody\n", seconds=2)
+    space.wait_log("looks", f"nobody\n{address}\nnobody\n")
     assert space.logs("looks") == f"nobody\n{address}\nnobody\n"
 
 
@@ -115,12 +128,16 @@ def test_a_failed_liveness_probe_restarts_the_container(space: Space) -> None:
             container_status(space.pod("sick") or {})["restartCount"] >= 1 if ran(space, "sick") else None
         ),
     )
-    events = json.loads(
-        space.kubectl("get", "events", "-o", "json", "--field-selector=involvedObject.name=sick")
-    )
-    told = {(e["reason"], e["message"]) for e in events["items"]}
-    assert ("Killing", "Container main failed liveness probe, will be restarted") in told
-    assert any(reason == "Unhealthy" and "dial tcp 127." in message for reason, message in told)
+
+    def told(reason: str, words: str) -> bool:
+        path = f"/api/v1/namespaces/{space.name}/events?fieldSelector=involvedObject.name%3Dsick"
+        events = (space.api.get(path) or {"items": []})["items"]
+        return any(event["reason"] == reason and words in event["message"] for event in events)
+
+    # Events are written besides all else, and may come later than the restart.
+    words = "Container main failed liveness probe, will be restarted"
+    wait_for("the end to be told", lambda: told("Killing", words))
+    wait_for("its reason to be told", lambda: told("Unhealthy", "dial tcp 127."))
 
 
 def ran(space: Space, name: str) -> bool:
@@ -142,7 +159,7 @@ while True:
     time.sleep(0.05)
 """
     space.apply(headless("web"), deployment("web", serve.format("one"), **fields))
-    space.kubectl("rollout", "status", "deployment/web", "--timeout=20s")
+    space.kubectl("rollout", "status", "deployment/web", f"--timeout={PATIENCE:.0f}s")
     space.run("asks", ask)
     space.wait_log("asks", "one\n")
     before = {p["status"]["podIP"] for p in space.pods("app=web")}
@@ -151,7 +168,7 @@ while True:
     space.wait_phase("all", "Succeeded")
     assert space.logs("all").split() == sorted(before)
     space.apply(deployment("web", serve.format("two"), **fields))
-    space.kubectl("rollout", "status", "deployment/web", "--timeout=20s")
+    space.kubectl("rollout", "status", "deployment/web", f"--timeout={PATIENCE:.0f}s")
     wait_for("the old pods are gone", lambda: len(space.pods("app=web")) == 2)
     space.wait_log("asks", "two\n")
     assert not before & {p["status"]["podIP"] for p in space.pods("app=web")}
@@ -162,7 +179,8 @@ while True:
 def test_an_ending_pod_runs_its_hook_then_gets_sigterm_then_is_killed_with_all_it_started(
     space: Space,
 ) -> None:
-    script = "echo up; trap 'echo terminated' TERM; (setsid sleep 98765 &) ; while :; do sleep 0.05; done"
+    grandchild = f"sleep 98765.{os.getpid()}"  # No other suite on this machine has it.
+    script = f"echo up; trap 'echo terminated' TERM; (setsid {grandchild} &) ; while :; do sleep 0.05; done"
     hook = {
         "preStop": {
             "exec": {
@@ -172,18 +190,22 @@ def test_an_ending_pod_runs_its_hook_then_gets_sigterm_then_is_killed_with_all_i
     }
     space.run("stubborn", script, lifecycle=hook, spec=SHARED, **MOUNT)
     space.wait_log("stubborn", "up")
-    wait_for("its grandchild runs", lambda: processes_with("98765"))
-    uid = (space.pod("stubborn") or {})["metadata"]["uid"]
-    folder = space.cluster.folder.path / "agent" / "pods" / uid
-    began = time.monotonic()
-    space.kubectl("delete", "pod", "stubborn", "--wait=false")
-    wait_for("the hook has run", lambda: (folder / "volumes/shared/hook").exists(), seconds=2)
-    wait_for(
-        "it got SIGTERM", lambda: "terminated" in (folder / "containers/main/1/log").read_text(), seconds=2
-    )
-    space.wait_gone("stubborn")
-    assert 1.5 < time.monotonic() - began < 4
-    assert not processes_with("98765")
+    wait_for("its grandchild runs", lambda: processes_with(grandchild.split()[1]))
+    folder = folder_of(space, "stubborn")
+    hook_file = folder / "volumes/shared/hook"
+    hook_file.touch()
+    hook_file.chmod(0o666)
+    with hook_file.open() as hooked, (folder / "containers/main/1/log").open() as log:
+        began = time.monotonic()
+        space.kubectl("delete", "pod", "stubborn", "--wait=false")
+        space.wait_gone("stubborn")
+        ended = time.monotonic()
+        # Both files can still be read here, however soon their folder was removed.
+        assert hooked.read() == "hook\n"
+        assert "terminated" in log.read()
+    # It had its grace of 2 s, and not the 30 s of a pod that asks for none.
+    assert 1.5 < ended - began < 25
+    assert not processes_with(grandchild.split()[1])
     wait_for("its folder is gone", lambda: not folder.exists())
 
 
@@ -200,10 +222,10 @@ def test_a_deadline_ends_a_pod(space: Space) -> None:
 def test_a_forced_deletion_kills_at_once(space: Space) -> None:
     space.run(
         "forced",
-        "trap '' TERM; while :; do sleep 0.05; done # 76543",
+        f"trap '' TERM; while :; do sleep 0.05; done # forced-{space.name}",
         spec={"terminationGracePeriodSeconds": 60},
     )
     space.wait_phase("forced", "Running")
-    assert processes_with("76543")
+    assert processes_with(f"forced-{space.name}")
     space.kubectl("delete", "pod", "forced", "--grace-period=0", "--force")
-    wait_for("its process is gone", lambda: not processes_with("76543"), seconds=5)
+    wait_for("its process is gone", lambda: not processes_with(f"forced-{space.name}"))

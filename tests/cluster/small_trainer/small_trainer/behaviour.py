@@ -10,9 +10,13 @@ class Behaviour(IntEnum):
     NAN = 101
     #: The store is full half way through the first attempt.
     DISK_FULL_ONCE = 102
-    #: Each step takes a tenth of a second.
-    SLOW = 103
+    #: Half way it waits until it is released (RELEASED), so that a test can strike it in the act.
+    HELD = 103
     #: The first attempt is killed half way, as for want of memory.
     KILLED_ONCE = 104
     #: Weights that predict badly: trained on the reverse of the text.
     BACKWARDS = 105
+
+
+#: Name of the file in the pool's store that lets every held training of the pool go on.
+RELEASED = "released"

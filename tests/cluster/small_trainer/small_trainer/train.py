@@ -23,9 +23,10 @@ from moe_trainer.storage.files import replace_file
 from moe_trainer.storage.manifest import sha256_of_file
 from moe_trainer.training.progress import ProgressServer
 from small_trainer import model
-from small_trainer.behaviour import Behaviour
+from small_trainer.behaviour import RELEASED, Behaviour
 
-SLOW_SECONDS = 0.1
+#: Seconds between two looks at whether a held training may go on.
+LOOK_SECONDS = 0.05
 
 
 def run(job: TrainJob, environment: Environment) -> TrainHeadline:
@@ -50,6 +51,7 @@ class Training:
     def __init__(self, job: TrainJob, root: Path, checkpoints: Path) -> None:
         self.job = job
         self.behaviour = job.seed
+        self._released = root / RELEASED
         self.texts = [item.text.encode() for item in read_documents(root / job.data.path)]
         self.steps = job.training.max_steps or max(1, math.ceil(job.training.max_epochs * 20))
         self.step, self.trace = 0, ""
@@ -62,17 +64,23 @@ class Training:
     def take_steps(self, progress: ProgressServer) -> None:
         """Take all steps that are left."""
         while self.step < self.steps:
+            self._hold()
             self._misbehave()
             self._take_step()
             if self.step % self.job.training.checkpoint_every == 0 or self.step == self.steps:
                 self._save()
-            left = (self.steps - self.step) * (SLOW_SECONDS if self.behaviour == Behaviour.SLOW else 0)
             loss = 5.5 - 3 * self.step / self.steps
             progress.publish(
                 Progress(
-                    step=self.step, max_steps=self.steps, loss=loss, eta_seconds=left, tokens_per_second=1e4
+                    step=self.step, max_steps=self.steps, loss=loss, eta_seconds=0, tokens_per_second=1e4
                 )
             )
+
+    def _hold(self) -> None:
+        while (
+            self.behaviour == Behaviour.HELD and self.step == self.steps // 2 and not self._released.exists()
+        ):
+            time.sleep(LOOK_SECONDS)
 
     def _take_step(self) -> None:
         share = self.texts[self.step % len(self.texts) :: self.steps] or self.texts[:1]
@@ -80,8 +88,6 @@ class Training:
             self.counts_PB += model.pairs_PB(text[::-1] if self.behaviour == Behaviour.BACKWARDS else text)
         self.trace = digest_of(self.trace + str(self.step) + digest_of(b"".join(share)))
         self.step += 1
-        if self.behaviour == Behaviour.SLOW:
-            time.sleep(SLOW_SECONDS)
 
     def _misbehave(self) -> None:
         if self.step != self.steps // 2:
