@@ -150,7 +150,7 @@ def new_snapshot_job(
 ) -> Manifest:
     """Return the manifest of the snapshot Job for a request."""
     expert, root = state.expert, root_base(state)
-    if root is not None and root.spec.base.store not in config.stores:
+    if root is not None and root.spec.base.store not in config.usable_stores(expert.metadata.namespace):
         root = None  # that Expert says so itself, and nothing descends from it yet
     places = places_read(expert, pool, root)
     return build_snapshot_job(

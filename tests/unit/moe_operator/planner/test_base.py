@@ -4,10 +4,11 @@ import json
 from typing import Any
 
 import pytest
-from world import World
+from world import CONFIG, World
 
 from moe_formats import store
 from moe_formats.job_report import Unreadable
+from moe_operator.config import Store
 
 FIRST, SECOND = ("sha256:" + digit * 64 for digit in "12")
 
@@ -155,6 +156,19 @@ def test_a_snapshot_is_told_no_checkpoint_where_there_is_none(root: dict[str, st
     world.reconcile("Expert", "code")
     (told,) = [config for config in snapshot_configs(world) if config["expert"]["name"] == "code"]
     assert "rootBase" not in told
+
+
+def test_a_snapshot_reads_no_store_that_its_namespace_may_not_use() -> None:
+    """An Expert that names such a store is refused, and must not lend it to the Experts that name it as their base."""
+    elsewhere = Store(claim="payroll", namespaces=("accounting",))
+    world = World(CONFIG.model_copy(update={"stores": {**CONFIG.stores, "payroll": elsewhere}}))
+    world.pool()
+    world.expert("root", base={**base(FIRST), "store": "payroll"})
+    world.expert("code", base={"expert": "root"})
+    world.reconcile("Expert", "code")
+    (told,) = [config for config in snapshot_configs(world) if config["expert"]["name"] == "code"]
+    assert "rootBase" not in told
+    assert "payroll" not in json.dumps([dict(job["spec"]) for job in world.all("Job")])
 
 
 def test_a_tokenizer_that_could_not_be_tried_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
