@@ -30,7 +30,7 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(120)
 
     @property
     def failures(self) -> list[str]:
@@ -57,7 +57,7 @@ class Load:
         body = json.dumps({"model": self.expert, "prompt": "hello", "max_tokens": 1})
         while not self._stop.is_set():
             try:
-                connection = HTTPConnection(*self._address, timeout=30)
+                connection = HTTPConnection(*self._address, timeout=90)
                 connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
                 response = connection.getresponse()
                 answer = json.loads(response.read())
@@ -68,4 +68,4 @@ class Load:
             finally:
                 connection.close()
             self.answers.append((time.monotonic(), what, good))
-            time.sleep(0.01)
+            time.sleep(0.03)

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
-from stage import PATIENCE, Refused, Stage, made_up_text
+from stage import Refused, Stage, made_up_text
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_another_teams_claim_is_mounted_by_nothing_until_it_is_labelled(stage: S
     stage.patch(
         "PersistentVolumeClaim", "payroll", {"metadata": {"labels": {"moe-operator.dev/use": "source"}}}
     )
-    stage.wait_for("curious", "DataReady", seconds=2 * PATIENCE)
+    stage.wait_for("curious", "DataReady")
     assert 0 < stage.status("curious")["snapshot"]["documents"] <= 12
     assert stage.condition("squatting", "Stalled")["reason"] == "ClaimNotAllowed"
     assert not [job for job in stage.names("Job") if job.startswith("squatting-")]
@@ -113,23 +113,21 @@ def test_bad_data_is_stalled_with_the_file_and_the_counts(stage: Stage, name: st
 
 
 def test_half_broken_records_are_counted_and_the_rest_is_used(stage: Stage):
-    stage.wait_for("half-broken", "DataReady", seconds=2 * PATIENCE)
+    stage.wait_for("half-broken", "DataReady")
     dropped = stage.status("half-broken")["snapshot"]["dropped"]
     assert sum(dropped.values()) == 120
     assert stage.status("half-broken")["snapshot"]["documents"] > 50
 
 
 def test_a_holdout_that_is_too_small_waits_for_data_and_refuses_nothing(stage: Stage):
-    stage.wait(
-        "a verdict", lambda: stage.status("too-small-1", "ExpertRevision").get("verdict"), 2 * PATIENCE
-    )
+    stage.wait("a verdict", lambda: stage.status("too-small-1", "ExpertRevision").get("verdict"))
     verdict = stage.status("too-small-1", "ExpertRevision")["verdict"]
     assert (verdict["outcome"], verdict["reason"], verdict["final"]) == ("Waiting", "HoldoutTooSmall", False)
     assert stage.status("too-small").get("currentRevision") is None
 
 
 def test_the_good_one_is_not_affected(stage: Stage):
-    expert = stage.wait_ready("good", 2 * PATIENCE)
+    expert = stage.wait_ready("good")
     assert expert["status"]["serving"]["revision"] == "good-1"
 
 
@@ -137,7 +135,7 @@ def test_twins_are_legal_and_warned_of(stage: Stage):
     stage.expert("twin", domain="good", folder="good")
     message = stage.wait("a warning", lambda: _event(stage, "twin", "TwinDomain"))
     assert "good" in message
-    assert stage.wait_ready("twin", 2 * PATIENCE)["status"]["currentRevision"] == "twin-1"
+    assert stage.wait_ready("twin")["status"]["currentRevision"] == "twin-1"
 
 
 def _event(stage: Stage, name: str, reason: str) -> str:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from stage import PATHS, PATIENCE, Json, Stage
+from stage import PATHS, Json, Stage
 
 #: Kind and name of each object, the one that it is a copy of, and who meets it; in the order in which they are met.
 FOREIGN = [
@@ -103,7 +103,7 @@ def test_each_is_left_alone_and_named_and_everything_goes_on_without_it(stage: S
         stage.delete(kind, name)
         del there[kind, name]
     assert stage.wait_ready("second")["status"]["serving"]["revision"] == "second-1"
-    stage.wait_for("late", "Stalled", "False", kind="ExpertPool", seconds=2 * PATIENCE)
+    stage.wait_for("late", "Stalled", "False", kind="ExpertPool")
     events = {item["reason"] for item in stage.all("Event") if item["involvedObject"]["name"] == "second"}
     assert "NameTaken" in events
 

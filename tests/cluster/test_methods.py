@@ -4,18 +4,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from stage import Stage
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from moe_trainer.hugging_face.importing import digest_of_folder
-
-pytestmark = pytest.mark.real_training
+pytestmark = [pytest.mark.real_training, pytest.mark.timeout(1200)]
 
 #: Seconds for a base and, beside one another, three Experts on it, with the real trainer on two busy cores.
-PATIENCE = 280.0
-TRAINING = {"maxSteps": 24, "learningRate": 0.003, "checkpointEvery": 12, "resources": {"profile": "real"}}
+PATIENCE = 600.0
+#: Few and small steps: the Experts need not be good, only no worse than what they come from.
+TRAINING = {"maxSteps": 24, "batchTokens": 1024, "learningRate": 0.003, "checkpointEvery": 12}
+REAL = {"resources": {"profile": "real"}}
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +39,18 @@ MIXED = {"words": 3, "more": 1}
 
 def apply(stage: Stage, name: str, *, base: object = None, data: object, **training: object) -> None:
     given = {} if base is None else {"base": base}
-    stage.expert(name, data=data, training=TRAINING | training, serving={"profile": "real"}, **given)
+    stage.expert(name, data=data, training=TRAINING | REAL | training, serving={"profile": "real"}, **given)
 
 
 def write_checkpoint(folder: Path) -> str:
     """Write a small random Llama as transformers saves one; return its digest."""
+    # Imported here: the other tests of this folder need neither, and both take seconds and much memory.
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from moe_trainer.hugging_face.importing import digest_of_folder
+
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 512}

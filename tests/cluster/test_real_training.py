@@ -12,10 +12,10 @@ import psutil
 import pytest
 from stage import Json, Stage
 
-pytestmark = pytest.mark.real_training
+pytestmark = [pytest.mark.real_training, pytest.mark.timeout(1200)]
 
 #: Seconds for what four processes of the real trainer go through on two busy cores.
-PATIENCE = 240.0
+PATIENCE = 600.0
 
 #: Steps of the training, few and small: the Expert need not be good, only better than a unigram.
 STEPS = 24
@@ -60,7 +60,7 @@ def ask(stage: Stage, path: str, body: Json) -> tuple[Json, dict[str, str]]:
     pods = [
         pod for pod in stage.all("Pod") if pod["metadata"]["labels"].get("moe-operator.dev/role") == "gateway"
     ]
-    connection = HTTPConnection(pods[0]["status"]["podIP"], 8080, timeout=30)
+    connection = HTTPConnection(pods[0]["status"]["podIP"], 8080, timeout=90)
     connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
     response = connection.getresponse()
     text = response.read()

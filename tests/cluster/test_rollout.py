@@ -136,7 +136,7 @@ def ask(stage: Stage, model: str, key: str = "") -> tuple[int, str | None]:
     """Return the status and the error's code of a request to the newest gateway; 0 if it does not answer."""
     newest = max(gateways(stage), key=lambda pod: pod["metadata"]["creationTimestamp"])
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-    connection = HTTPConnection(newest["status"].get("podIP", "127.0.0.1"), 8080, timeout=30)
+    connection = HTTPConnection(newest["status"].get("podIP", "127.0.0.1"), 8080, timeout=90)
     try:
         body = json.dumps({"model": model, "prompt": "hello", "max_tokens": 1})
         connection.request("POST", "/v1/completions", body, headers)

@@ -41,7 +41,7 @@ def test_the_agent_answers_nobody_but_the_api_server(cluster: LocalCluster, pair
     if pair:
         context.load_cert_chain(str(certificates / pair))
     port = load_network(cluster.folder).agent
-    connection = HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
+    connection = HTTPSConnection("127.0.0.1", port, timeout=90, context=context)
     with pytest.raises(OSError, match=r"(?i)alert|reset|eof|certificate|closed"):
         connection.request("GET", "/healthz")
         connection.getresponse()
@@ -95,7 +95,7 @@ def test_an_installation_that_was_killed_half_way_is_finished_by_the_next_up(clu
 
 
 def kill_helm_when_pending(cluster: LocalCluster) -> None:
-    """Start an upgrade and kill it once its release is stored but not done."""
+    """Start an upgrade and kill it once its release is stored but not done, as it is while it waits for the new pod."""
     helm = subprocess.Popen(
         [
             str(cluster.folder.programs / "helm"),
@@ -105,6 +105,7 @@ def kill_helm_when_pending(cluster: LocalCluster) -> None:
                 str(chart.CHART),
                 "-n",
                 chart.NAMESPACE,
+                "--wait",
                 "--set",
                 "operator.workers=3",
             ),
@@ -114,8 +115,9 @@ def kill_helm_when_pending(cluster: LocalCluster) -> None:
         stderr=subprocess.DEVNULL,
     )
     secrets = f"/api/v1/namespaces/{chart.NAMESPACE}/secrets?labelSelector={chart.PENDING}"
+    api = cluster.api()
     while helm.poll() is None:
-        listing = cluster.api().get(secrets)
+        listing = api.get(secrets)
         if listing and listing["items"]:
             helm.kill()
     helm.wait()

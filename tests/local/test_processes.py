@@ -11,11 +11,11 @@ import pytest
 from moe_local.containers import find_supervisors, stop_containers
 from moe_local.processes import Process, start
 
-SLEEP = ("/bin/sleep", "60")
+SLEEP = ("/bin/sleep", "600")
 STUBBORN = (
     sys.executable,
     "-Sc",
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)",
 )
 
 
@@ -30,7 +30,7 @@ def run(tmp_path: Path, argv: tuple[str, ...]) -> Process:
 
 
 def wait_for_text(path: Path, text: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while text not in path.read_text():
         assert time.monotonic() < deadline, f"{path} never said {text!r}"
         time.sleep(0.01)
@@ -41,7 +41,7 @@ def test_a_process_is_known_by_its_record_until_it_ends(tmp_path: Path):
     assert Process.recorded(tmp_path / "record") == process
     assert process.arguments == SLEEP
     assert os.getsid(process.pid) == process.pid, "Ctrl-C in the terminal must not reach it"
-    assert process.stop(grace=5) is True
+    assert process.stop(grace=60) is True
     assert Process.recorded(tmp_path / "record") is None
 
 
@@ -63,7 +63,7 @@ def test_a_process_that_got_the_pid_later_is_neither_believed_nor_killed(tmp_pat
         signal.SIGKILL
     )
     assert process.runs()
-    process.stop(grace=5)
+    process.stop(grace=60)
 
 
 @pytest.mark.parametrize("text", ["", "half a rec", "boot one two"])
@@ -74,18 +74,18 @@ def test_a_damaged_record_is_nobody(tmp_path: Path, text: str):
 
 def test_a_program_that_is_not_there_is_seen_as_ended_with_the_shells_words(tmp_path: Path):
     process = run(tmp_path, ("/nowhere/program",))
-    assert process.wait(5)
+    assert process.wait(60)
     assert "/nowhere/program" in (tmp_path / "log").read_text()
 
 
 def test_containers_that_lost_their_agent_are_found_by_their_folder_and_stopped(tmp_path: Path):
     """A supervisor is known by its arguments only, so one that does nothing else will do here."""
     shim = tmp_path / "shim.py"
-    shim.write_text("import time\ntime.sleep(60)\n")
+    shim.write_text("import time\ntime.sleep(600)\n")
     ours, others = tmp_path / "agent", tmp_path / "agent-of-another"
     for number, folder in enumerate((ours, others)):
         (tmp_path / str(number)).mkdir()
         run(tmp_path / str(number), (sys.executable, "-S", str(shim), "run", str(folder / "pods" / "a")))
-    assert stop_containers(ours, grace=5) == 1
+    assert stop_containers(ours, grace=60) == 1
     assert find_supervisors(ours) == []
-    assert stop_containers(others, grace=5) == 1
+    assert stop_containers(others, grace=60) == 1
