@@ -127,7 +127,8 @@ class Operator:
         await asyncio.gather(self.probes.ask_progress(), self.probes.ask_policies())
         self.cache.listen(self._changed)
         for subject in SUBJECTS:
-            for item in self.cache.all(subject.kind):
+            # Pool by pool, so that the models of a pool's Experts are still held when the next of them is looked at.
+            for item in sorted(self.cache.all(subject.kind), key=subject.pool):
                 self.queue.add(Key(subject.kind, item["metadata"]["namespace"], item["metadata"]["name"]))
         self.liveness.ready = True
         log.info("the cache was filled in %.2f s", time.monotonic() - started)

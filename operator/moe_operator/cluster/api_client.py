@@ -30,8 +30,8 @@ RETRY_SECONDS = (0.2, 0.5, 1.0, 2.0)
 RETRIED = frozenset({429, 500, 502, 503, 504})
 #: Longest delay in seconds that is taken from a Retry-After header.
 LONGEST_RETRY_AFTER = 10.0
-#: Number of objects per page of a list.
-PAGE = 500
+#: Number of objects per page of a list. A page is held as a whole, at some ten times the size of its text.
+PAGE = 100
 
 METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 APPLY_PATCH = "application/apply-patch+yaml"
@@ -69,9 +69,13 @@ class ApiError(Exception):
         return replaced or (self.status == 409 and self.reason != "AlreadyExists")
 
 
+#: Returns what is kept of an object of a list.
+Keep = Callable[[dict[str, Any]], dict[str, Any]]
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """All objects of a kind at one resourceVersion."""
+    """All objects of a kind at one resourceVersion, or what was kept of them."""
 
     items: list[dict[str, Any]]
     resource_version: int
@@ -94,32 +98,39 @@ class ApiClient:
         """Close the connections."""
         await self._session.close()
 
-    async def list(self, resource: Resource, namespace: str = "", *, metadata_only: bool = False) -> Listing:
-        """Return all objects of a kind that the operator reads, of one namespace or of all.
+    async def list(
+        self, resource: Resource, namespace: str = "", *, metadata_only: bool = False, keep: Keep = dict
+    ) -> Listing:
+        """Return all objects of a kind that the operator reads, of one namespace or of all: what ``keep`` makes of each.
 
-        The list is read page by page; if a page has expired, it is read again from the beginning.
+        The list is read page by page, and no page is held longer than until ``keep`` has seen its objects. If a page has
+        expired, the list is read again from the beginning.
         """
         for _ in range(3):
             try:
-                return await self._list_once(resource, namespace, metadata_only)
+                return await self._list_once(resource, namespace, metadata_only, keep)
             except ApiError as error:
                 if error.status != 410:
                     raise
         raise ApiError(410, "Expired", f"listing {resource.plural} expired three times")
 
-    async def _list_once(self, resource: Resource, namespace: str, metadata_only: bool) -> Listing:
+    async def _list_once(
+        self, resource: Resource, namespace: str, metadata_only: bool, keep: Keep
+    ) -> Listing:
         query = {"limit": str(PAGE)}
         if resource.selector:
             query["labelSelector"] = resource.selector
         headers = {"Accept": METADATA_ONLY} if metadata_only else {}
+        kind = {"apiVersion": resource.api_version, "kind": resource.kind}
         items: list[dict[str, Any]] = []
         while True:
             page = await self._request("GET", resource.path(namespace), query=query, headers=headers)
-            for item in page.get("items") or []:
-                items.append(item | {"apiVersion": resource.api_version, "kind": resource.kind})
-            if not page["metadata"].get("continue"):
-                return Listing(items, int(page["metadata"]["resourceVersion"]))
-            query["continue"] = page["metadata"]["continue"]
+            items += [keep(item | kind) for item in page.get("items") or []]
+            metadata = page["metadata"]
+            del page
+            if not metadata.get("continue"):
+                return Listing(items, int(metadata["resourceVersion"]))
+            query["continue"] = metadata["continue"]
 
     async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any]:
         """Return an object. Raises ApiError (404) if it does not exist."""

@@ -3,17 +3,19 @@
 The cache is filled by our own lists. Watch events and the answer to every write keep it up to date, so no decision rests
 on a view that is older than our own last write. In whatever order news arrives, an object is replaced only by a newer
 resourceVersion, and an object that was deleted does not come back with its old uid. An object that is malformed is made
-safe to read as it enters (see ``sound.py``), and a listener that fails about one object is told of the next one all the same.
+safe to read as it enters (see ``sound.py``), and reduced to what is read of it (see ``reduced.py``). A listener that fails
+about one object is told of the next one all the same.
 """
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
 from math import inf
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from moe_formats.resources import labels
 from moe_formats.resources.base import CustomResource
 from moe_operator.cluster.confine import confined
+from moe_operator.cluster.reduced import reduced
 from moe_operator.cluster.resources import controller_uid
 from moe_operator.cluster.sound import sound
 from moe_operator.state import Manifest
@@ -25,10 +27,10 @@ Model = TypeVar("Model", bound=CustomResource)
 
 #: Number of deleted uids that are remembered, so that late news does not bring their objects back.
 REMEMBERED = 10_000
+#: Number of objects that are held as models too: of those that were looked at last. A model takes more memory than its object.
+MODELS = 1_000
 #: Kinds whose deleted objects are remembered, since pods may outlive them.
 OUTLIVED = frozenset({"Expert", "Job"})
-#: Annotations that are large and that nothing here reads.
-DROPPED_ANNOTATIONS = ("kubectl.kubernetes.io/last-applied-configuration",)
 
 
 class Former(NamedTuple):
@@ -47,7 +49,7 @@ class Cache:
         self._gone: OrderedDict[str, float] = OrderedDict()
         self._former: defaultdict[tuple[str, ...], dict[str, Former]] = defaultdict(dict)
         self._former_entries: dict[str, tuple[tuple[str, ...], ...]] = {}
-        self._models: dict[Key, tuple[str, CustomResource | Exception]] = {}
+        self._models: OrderedDict[Key, tuple[str, CustomResource | Exception]] = OrderedDict()
         self._listeners: list[Listener] = []
 
     def listen(self, listener: Listener) -> None:
@@ -56,7 +58,7 @@ class Cache:
 
     def put(self, manifest: Manifest) -> bool:
         """Take an object as it was read or written, and return whether this is news. Raises Unreadable."""
-        new = prune(sound(manifest))
+        new = reduced(sound(manifest))
         key, version, uid = _key(new), _version(new), new["metadata"]["uid"]
         old = self._objects.get(key)
         if version <= self._gone.get(uid, 0) or (old is not None and version <= _version(old)):
@@ -129,7 +131,10 @@ class Cache:
             self._former[entry][former.uid] = former
 
     def model(self, manifest: Manifest, type_: type[Model]) -> Model:
-        """Return an object as a model; it is parsed once per resourceVersion. Raises pydantic.ValidationError."""
+        """Return an object as a model. Raises pydantic.ValidationError.
+
+        It is parsed once per resourceVersion, as long as fewer than ``MODELS`` others are asked for meanwhile.
+        """
         key = _key(manifest)
         version = manifest["metadata"]["resourceVersion"]
         cached = self._models.get(key)
@@ -139,6 +144,9 @@ class Cache:
             except ValueError as error:
                 cached = (version, error)
             self._models[key] = cached
+        self._models.move_to_end(key)
+        while len(self._models) > MODELS:
+            self._models.popitem(last=False)
         if isinstance(cached[1], Exception):
             raise cached[1]
         assert isinstance(cached[1], type_)
@@ -161,23 +169,6 @@ class Cache:
         for listener in self._listeners:
             with confined(new if new is not None else old, "acting on a change of it"):
                 listener(old, new)
-
-
-def prune(manifest: Manifest) -> Manifest:
-    """Return an object without the parts that are large and never read. Of a pod's spec, ``hostNetwork`` stays if it is set."""
-    metadata = {key: value for key, value in manifest["metadata"].items() if key != "managedFields"}
-    if annotations := metadata.get("annotations"):
-        metadata["annotations"] = {k: v for k, v in annotations.items() if k not in DROPPED_ANNOTATIONS}
-    pruned: dict[str, Any] = {**manifest, "metadata": metadata}
-    if manifest["kind"] == "Pod":
-        spec = pruned.pop("spec", None) or {}
-        if spec.get("hostNetwork"):
-            pruned["spec"] = {"hostNetwork": True}
-    elif manifest["kind"] == "ReplicaSet":
-        # The Deployment controller copies the annotations of the Deployment, with its whole pod template.
-        metadata.pop("annotations", None)
-        pruned = {name: pruned[name] for name in ("apiVersion", "kind", "metadata") if name in pruned}
-    return pruned
 
 
 def _key(manifest: Manifest) -> Key:

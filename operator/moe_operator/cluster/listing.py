@@ -8,6 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import aiohttp
 from prometheus_client import Counter
@@ -15,7 +16,9 @@ from prometheus_client import Counter
 from moe_operator.cluster.api_client import ApiClient, ApiError
 from moe_operator.cluster.cache import Cache
 from moe_operator.cluster.confine import confined
+from moe_operator.cluster.reduced import reduced
 from moe_operator.cluster.resources import WATCHED, Resource
+from moe_operator.cluster.sound import sound
 
 log = logging.getLogger(__name__)
 
@@ -127,12 +130,8 @@ class Lister:
             for item in self._cache.all(resource.kind)
             if not namespace or item["metadata"]["namespace"] == namespace
         }
-        listing = await self._api.list(resource, namespace, metadata_only=True)
-        found: dict[tuple[str, str], str] = {}
-        for item in listing.items:
-            with confined(item, "reading its metadata"):
-                metadata = item["metadata"]
-                found[metadata["namespace"], metadata["name"]] = metadata["resourceVersion"]
+        listing = await self._api.list(resource, namespace, metadata_only=True, keep=_place_and_version)
+        found = {(item["namespace"], item["name"]): item["resourceVersion"] for item in listing.items if item}
         for place, version in found.items():
             known = before.pop(place, None)
             if known is None or known["metadata"]["resourceVersion"] != version:
@@ -146,12 +145,13 @@ class Lister:
     async def _prime(self, resource: Resource, namespace: str) -> Exception | None:
         """List one kind into the cache, and return what went wrong, if anything did."""
         try:
-            for item in (await self._api.list(resource, namespace)).items:
-                with confined(item, "reading it"):
-                    self._cache.put(item)
+            items = (await self._api.list(resource, namespace, keep=_reduced)).items
         except (ApiError, aiohttp.ClientError, TimeoutError) as error:
             log.warning("listing %s%s failed: %s", resource.plural, _where(namespace), error)
             return error
+        while items:  # Each of them is let go of as soon as the cache has its own copy.
+            if item := items.pop():
+                self._cache.put(item)
         return None
 
     async def _repair(self, resource: Resource, namespace: str, name: str) -> None:
@@ -165,6 +165,20 @@ class Lister:
         with confined(item, "reading it"):
             if self._cache.put(item):
                 self._repairs.inc()
+
+
+def _reduced(item: dict[str, Any]) -> dict[str, Any]:
+    """Return what the cache keeps of an object; nothing if it cannot be read."""
+    with confined(item, "reading it"):
+        return reduced(sound(item))
+    return {}
+
+
+def _place_and_version(item: dict[str, Any]) -> dict[str, Any]:
+    """Return what a sweep compares of an object; nothing if it cannot be read."""
+    with confined(item, "reading its metadata"):
+        return {name: item["metadata"][name] for name in ("namespace", "name", "resourceVersion")}
+    return {}
 
 
 def _is_lost(namespace: str, error: Exception) -> bool:

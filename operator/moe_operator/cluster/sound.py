@@ -105,8 +105,8 @@ _CUSTOM: Shape = {
     "spec": {"pool": str, "expert": str},
     "status": {"phase": str, "conditions": _CONDITIONS},
 }
-#: What is read of each kind, besides its metadata.
-_SHAPES: dict[str, Shape] = {
+#: What is read of each kind, besides its metadata. ``reduced.py`` keeps nothing else of some kinds.
+SHAPES: dict[str, Shape] = {
     "Pod": _POD,
     "Job": _JOB,
     "Deployment": {"spec": {"replicas": int}, "status": {"readyReplicas": int, "conditions": _CONDITIONS}},
@@ -122,7 +122,7 @@ def sound(manifest: Manifest) -> Manifest:
     What is left out is logged once, with the object's name.
     """
     kind = identity(manifest)
-    shape = _CUSTOM if manifest.get("apiVersion") == labels.API_VERSION else _SHAPES.get(kind, {})
+    shape = _CUSTOM if manifest.get("apiVersion") == labels.API_VERSION else SHAPES.get(kind, {})
     wrong: list[str] = []
     result: Manifest = _checked(manifest, {"metadata": _METADATA, **shape}, "", wrong)  # type: ignore[dict-item]
     if wrong:

@@ -9,6 +9,7 @@ from typing import Any
 
 import kopf
 
+from moe_operator.cluster.api_client import PAGE
 from moe_operator.cluster.connection import Connection
 from moe_operator.cluster.resources import WATCHED, Resource
 
@@ -36,7 +37,9 @@ def settings_of() -> kopf.OperatorSettings:
         if resource.selector:
             key = (resource.group, resource.version, resource.plural)
             settings.watching.label_selectors[key] = resource.selector
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = PAGE
+    # kopf keeps a task and a queue for each object that it has seen an event of, for so many seconds.
+    settings.queueing.idle_timeout = 0.1
     settings.watching.server_timeout = 600
     settings.watching.client_timeout = 660
     settings.watching.connect_timeout = 10

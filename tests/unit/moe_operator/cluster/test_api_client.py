@@ -87,6 +87,25 @@ async def test_a_list_is_read_page_by_page_with_the_selector(server, connect):
     assert request.query["labelSelector"] == "app.kubernetes.io/managed-by=moe-operator"
 
 
+async def test_a_page_is_let_go_before_the_next_is_read(server, connect):
+    server.answer(
+        body={
+            "metadata": {"resourceVersion": "7", "continue": "next"},
+            "items": [{"metadata": {"name": "a", "managedFields": [1]}}],
+        }
+    )
+    server.answer(body={"metadata": {"resourceVersion": "7"}, "items": [{"metadata": {"name": "b"}}]})
+    asked = []
+
+    def keep(item):
+        asked.append(len(server.asked))
+        return {"name": item["metadata"]["name"]}
+
+    listing = await connect().list(JOB, keep=keep)
+    assert listing.items == [{"name": "a"}, {"name": "b"}]
+    assert asked == [1, 2], "what is kept of a page is decided before the next one is asked for"
+
+
 async def test_an_expired_page_starts_the_list_over(server, connect):
     server.answer(
         body={

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from moe_formats.resources.expert import Expert
-from moe_operator.cluster.cache import Cache, prune
+from moe_operator.cluster.cache import Cache
 from moe_operator.cluster.sound import Unreadable
 
 
@@ -105,32 +105,6 @@ def test_an_invalid_object_raises_each_time(cache, expert):
             cache.model(cache.get("Expert", "ns", "e"), Expert)
 
 
-def test_what_is_large_and_never_read_is_dropped(make):
-    pod = make("Pod", "a", spec={"containers": []}, status={"phase": "Running"})
-    pod["metadata"]["managedFields"] = [{}]
-    pod["metadata"]["annotations"] = {"kubectl.kubernetes.io/last-applied-configuration": "{}", "kept": "1"}
-    pruned = prune(pod)
-    assert "spec" not in pruned
-    assert "managedFields" not in pruned["metadata"]
-    assert pruned["metadata"]["annotations"] == {"kept": "1"}
-    assert pod["spec"] == {"containers": []}, "the object itself is left alone"
-
-
-def test_of_a_replica_set_only_whose_it_is_is_kept(make):
-    replica_set = make(
-        "ReplicaSet", "a", spec={"template": {}}, status={"replicas": 1}, owner="D", annotations={"x": "y"}
-    )
-    pruned = prune(replica_set)
-    assert pruned.keys() == {"apiVersion", "kind", "metadata"}
-    assert "annotations" not in pruned["metadata"]
-    assert pruned["metadata"]["ownerReferences"][0]["uid"] == "D"
-
-
-def test_a_pod_in_its_nodes_network_is_still_known_as_one(make):
-    pruned = prune(make("Pod", "a", spec={"hostNetwork": True, "containers": [{}]}))
-    assert pruned["spec"] == {"hostNetwork": True}
-
-
 def test_an_object_that_cannot_be_told_from_others_leaves_the_cache_as_it_was(cache, make):
     cache.put(make("Job", "a", version=1, pool="p"))
     broken = make("Job", "a", version=2, pool="q")
@@ -160,3 +134,20 @@ def test_only_so_many_deleted_objects_are_remembered(cache, make, monkeypatch):
         cache.put(make("Job", f"j{number}", owner="E"))
         cache.remove("Job", "ns", f"j{number}", f"uid-j{number}", 9)
     assert [former.name for former in cache.former_of_controller("Job", "ns", "E")] == ["j2", "j3", "j4"]
+
+
+def test_only_so_many_objects_are_held_as_models_those_looked_at_last(cache, expert, monkeypatch):
+    monkeypatch.setattr("moe_operator.cluster.cache.MODELS", 2)
+    for name in ("a", "b", "c"):
+        cache.put(expert(name))
+
+    def model(name):
+        return cache.model(cache.get("Expert", "ns", name), Expert)
+
+    first = model("a")
+    model("b")
+    assert model("a") is first, "now b is the one that was looked at longest ago"
+    model("c")
+    assert model("a") is first
+    again = model("b")
+    assert again.metadata.name == "b" and model("b") is again

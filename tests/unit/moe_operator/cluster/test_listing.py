@@ -77,9 +77,11 @@ async def test_a_sweep_of_what_is_known_changes_nothing(api, cache, lister, make
 async def test_a_malformed_object_in_a_list_keeps_no_other_out(api, cache, lister, make, monkeypatch):
     good, bad = make("Pod", "good"), make("Pod", "bad")
 
-    async def list_(resource, namespace="", *, metadata_only=False):
+    async def list_(resource, namespace="", *, metadata_only=False, keep):
         bad["metadata"] = {"name": "bad"}
-        return Listing([bad, {"kind": "Pod"}, good] if resource.kind == "Pod" else [], 9)
+        return Listing(
+            [keep(item) for item in (bad, {"kind": "Pod"}, good)] if resource.kind == "Pod" else [], 9
+        )
 
     monkeypatch.setattr(api, "list", list_)
     await lister.prime()
@@ -113,10 +115,10 @@ def two(api, cache, repairs, expert, monkeypatch):
     closed = {"a"}
     real = api.list
 
-    async def list_(resource, namespace="", *, metadata_only=False):
+    async def list_(resource, namespace="", **options):
         if namespace in closed:
             raise FORBIDDEN
-        return await real(resource, namespace, metadata_only=metadata_only)
+        return await real(resource, namespace, **options)
 
     monkeypatch.setattr(api, "list", list_)
     monkeypatch.setattr(listing, "RETRY_SECONDS", 0)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
-from moe_operator.cluster.api_client import ApiError, Listing, require_uid
+from moe_operator.cluster.api_client import ApiError, Keep, Listing, require_uid
 from moe_operator.cluster.lease import LEASE_NAME
 from moe_operator.cluster.permissions import PERMISSIONS, lease_permissions
 from moe_operator.cluster.resources import Resource
@@ -56,12 +56,14 @@ class Client:
     def after_write(self, verb: str, key: Key) -> None:
         """Called after every write, before the writer hears of it."""
 
-    async def list(self, resource: Resource, namespace: str = "", *, metadata_only: bool = False) -> Listing:
+    async def list(
+        self, resource: Resource, namespace: str = "", *, metadata_only: bool = False, keep: Keep = dict
+    ) -> Listing:
         self._ask(resource, "list")
         self.before_read()
         found = self.server.visible(resource.kind)
         items = [{"metadata": item["metadata"]} if metadata_only else dict(item) for item in found]
-        return Listing(items, self.server.version)
+        return Listing([keep(item) for item in items], self.server.version)
 
     async def get(self, resource: Resource, namespace: str, name: str) -> dict[str, Any]:
         self._ask(resource, "get")
