@@ -33,7 +33,8 @@ def reduced(manifest: Manifest) -> dict[str, Any]:
         metadata["annotations"] = {
             name: text for name, text in annotations.items() if name not in _DROPPED_ANNOTATIONS
         }
-    rest = {name: value for name, value in manifest.items() if name != "metadata"}
+    # What was observed of traffic is read and written as a whole, and would take more than everything else.
+    rest = {name: value for name, value in manifest.items() if name not in ("metadata", "binaryData")}
     if kind in _ONLY_LISTED:
         shape = {"apiVersion": str, "kind": str, **SHAPES.get(kind, {})}  # type: ignore[dict-item]
         rest = {name: value for name, value in _listed(rest, shape).items() if value != {}}

@@ -74,3 +74,8 @@ def test_equal_texts_are_held_once(make):
     assert one["metadata"]["name"] is two["metadata"]["name"]
     for name, other in zip(one["metadata"]["labels"], two["metadata"]["labels"], strict=True):
         assert name is other and one["metadata"]["labels"][name] is two["metadata"]["labels"][name]
+
+
+def test_what_was_observed_of_traffic_is_not_held_twice(make):
+    kept = reduced(make("ConfigMap", "p-observations", data={"a": "b"}, binaryData={"traffic": "AAAA"}))
+    assert "binaryData" not in kept and kept["data"] == {"a": "b"}
