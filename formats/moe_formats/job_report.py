@@ -16,6 +16,7 @@ from moe_formats.format import Digest, Format
 from moe_formats.job_config import DATA_DIGEST, Contamination
 from moe_formats.names import EvaluatorName
 from moe_formats.paths import RelativePath
+from moe_formats.routing_policy import Familiar
 
 #: Exit codes of every command. A Job's pod failure policy fails the Job at once on INPUT_ERROR.
 EXIT_OK = 0
@@ -271,6 +272,9 @@ class DistillHeadline(Format):
     )
     posterior_temperature: float | None = Field(
         default=None, description="Value for RoutingPolicy.temperature, fitted by likelihood."
+    )
+    familiar: Familiar | None = Field(
+        default=None, description="How prompts of the pool's own domains look. Absent: it was not measured."
     )
 
 

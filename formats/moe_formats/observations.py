@@ -33,6 +33,10 @@ class ExpertCounts(Format):
     )
     left: Count = Field(default=0, description="Requests whose client left before it had the whole answer.")
     stood_in: Count = Field(default=0, description="Requests that this Expert took as the pool's fallback.")
+    unmet: Count = Field(
+        default=0,
+        description="Requests routed here although their prompt looked like none of the pool's domains.",
+    )
     in_flight_seconds: float = Field(
         default=0, ge=0, le=1e15, description="Sum over all requests of the seconds that they were under way."
     )

@@ -64,6 +64,27 @@ class DistilledTable(Format):
     digest: Digest = Field(description="SHA-256 of the file. A file with another digest is not used.")
 
 
+class Familiar(Format):
+    """How prompts of the pool's own domains look: what 95 % of held-out ones keep to.
+
+    A request that does not is counted as unmet: it may be of a domain that no Expert of the pool knows.
+    """
+
+    bits_per_byte: float | None = Field(
+        default=None,
+        ge=0,
+        le=1000,
+        description="The best Expert codes 95 % of them in at most so many bits per byte. Absent: it was not measured.",
+    )
+    confidence: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="The Distilled strategy gives the Expert that it chooses at least this probability for 95 % of them. "
+        "Absent: it was not measured.",
+    )
+
+
 #: Origin of pages in a browser that may read answers: a scheme, a host and perhaps a port, or `*` for all.
 Origin = Annotated[str, Field(pattern=r"^(\*|https?://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?)$", max_length=300)]
 
@@ -139,6 +160,11 @@ class RoutingPolicy(Format):
         ge=0,
         le=1,
         description="Probability by which another Expert must be ahead for a conversation to move to it.",
+    )
+    familiar: Familiar | None = Field(
+        default=None,
+        description="How prompts of the pool's own domains look, by which requests are counted as unmet. Absent: it was not "
+        "measured, and none is counted.",
     )
     limits: Limits = Field(default=Limits(), description="What the gateway accepts.")
     allowed_origins: tuple[Origin, ...] | None = Field(

@@ -183,7 +183,9 @@ class Gateway:
         self._metrics.routing_seconds.labels(decision.strategy).observe(time.monotonic() - started)
         if decision.confidence is not None:
             self._metrics.confidence.labels(decision.expert).observe(decision.confidence)
-            self._metrics.counts.routed(decision.expert, decision.confidence)
+            familiar = loaded.policy.familiar
+            unmet = familiar is not None and decision.is_unmet(familiar)
+            self._metrics.counts.routed(decision.expert, decision.confidence, unmet=unmet)
         return decision
 
     async def _route(self, request: web.Request, loaded: LoadedPolicy) -> web.Response:

@@ -19,6 +19,7 @@ class _Counting:
     failed: int = 0
     left: int = 0
     stood_in: int = 0
+    unmet: int = 0
     first_token: Tally = field(default_factory=lambda: Tally(SECONDS, beyond=True))
     confidence: Tally = field(default_factory=lambda: Tally(TENTHS, beyond=False))
     under_way: int = 0
@@ -52,9 +53,11 @@ class Counts:
             counting.advance(self._clock())
             counting.under_way -= 1
 
-    def routed(self, expert: str, confidence: float) -> None:
-        """Count how sure the choice of an Expert was."""
-        self._of(expert).confidence.add(confidence)
+    def routed(self, expert: str, confidence: float, *, unmet: bool) -> None:
+        """Count how sure the choice of an Expert was, and whether the prompt looked like none of the pool's domains."""
+        counting = self._of(expert)
+        counting.confidence.add(confidence)
+        counting.unmet += unmet
 
     def ended(self, expert: str, outcome: int, *, stood_in: bool, first_token_seconds: float | None) -> None:
         """Count a request by its outcome (record.py says which there are); a streamed one with the time to its first token."""
@@ -83,6 +86,7 @@ class Counts:
                     failed=counting.failed,
                     left=counting.left,
                     stood_in=counting.stood_in,
+                    unmet=counting.unmet,
                     in_flight_seconds=round(counting.in_flight_seconds, 3),
                     first_token_seconds=tuple(counting.first_token.counts),
                     confidence=tuple(counting.confidence.counts),

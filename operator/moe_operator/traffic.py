@@ -37,6 +37,7 @@ SCALARS = (
     "failed",
     "left",
     "stood_in",
+    "unmet",
     "prompt_tokens",
     "completion_tokens",
 )
@@ -57,6 +58,7 @@ class Usage:
     failed: float = 0
     left: float = 0
     stood_in: float = 0
+    unmet: float = 0
     prompt_tokens: float = 0
     completion_tokens: float = 0
     #: Streamed answers by seconds to the first token, and routed requests by the probability of the chosen Expert: one

@@ -19,9 +19,10 @@ from moe_formats import store
 from moe_formats.format import Format, digest_of
 from moe_formats.job_config import DistillJob
 from moe_formats.job_report import DistillHeadline
+from moe_formats.routing_policy import Familiar
 from moe_formats.segment_size import CONTEXT_BYTES
 from moe_trainer.distilling.examples import FOLDS, Route, prompts_from_text, read_segments
-from moe_trainer.distilling.ngram_model import NgramModel, Prompts, fit_temperature
+from moe_trainer.distilling.ngram_model import NgramModel, Prompts, fit_temperature, softmax
 from moe_trainer.environment import Environment
 from moe_trainer.evaluation.matrix import Array
 from moe_trainer.evaluation.segments import scorer_version
@@ -56,6 +57,7 @@ class DistillReport(Format):
         description="Routing each segment to the Expert that codes it best: no way of routing can cost less."
     )
     random: Route = Field(description="Routing to every Expert equally often.")
+    familiar: Familiar = Field(description="How prompts of the pool's own domains look.")
 
 
 def run(job: DistillJob, environment: Environment) -> DistillHeadline:
@@ -87,6 +89,7 @@ def run(job: DistillJob, environment: Environment) -> DistillHeadline:
         ),
         oracle=segments.route(segments.nats_SE.argmin(axis=1)),
         random=segments.random_route(),
+        familiar=segments.familiar(softmax(judged_SE / temperature)),
     )
     return _commit(job, environment.store, table, report)
 
@@ -123,4 +126,5 @@ def _commit(job: DistillJob, root: Path, table: bytes, report: DistillReport) ->
         posterior_bits_per_byte=report.posterior.bits_per_byte,
         accuracy=report.distilled.accuracy,
         posterior_temperature=report.posterior.temperature,
+        familiar=report.familiar,
     )

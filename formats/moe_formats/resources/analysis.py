@@ -118,6 +118,11 @@ class PoolAnalysis(Format):
         description="Share of requests that the fallback took because the strategy could not decide or no server of the chosen "
         "Expert answered. Absent if there were no requests.",
     )
+    unmet_share: float | None = Field(
+        default=None,
+        description="Share of the requests that the strategy routed whose prompt looked like none of the pool's domains: coded "
+        "worse, or routed with less confidence, than 95 % of held-out text. About 0.05 is normal. Absent if there were none.",
+    )
     utilization: float | None = Field(
         default=None,
         description="As of an Expert, over all servers of the pool. Absent if there were no servers.",

@@ -10,7 +10,7 @@ from moe_formats.resources.analysis import PoolAnalysis
 from moe_formats.resources.base import CustomResource, ShortText, cel
 from moe_formats.resources.conditions import ObjectStatus
 from moe_formats.resources.evaluator import Evaluator
-from moe_formats.routing_policy import BodyBytes, Concurrency, Origin, Seconds, StrategyName, Tokens
+from moe_formats.routing_policy import BodyBytes, Concurrency, Familiar, Origin, Seconds, StrategyName, Tokens
 from moe_formats.segment_size import DEFAULT_SEGMENT_BYTES, SegmentBytes
 
 
@@ -270,6 +270,11 @@ class TableStatus(Format):
         default=None,
         description="Bits per byte if the Posterior strategy routes every segment. Absent if the distill Job did not "
         "report it.",
+    )
+    familiar: Familiar | None = Field(
+        default=None,
+        description="How prompts of the pool's own domains look, by which gateways count requests as unmet. Absent if the "
+        "distill Job did not report it.",
     )
     posterior_temperature: float | None = Field(
         default=None,

@@ -93,10 +93,14 @@ def analyse_pool(
     experts: Mapping[str, str],
     analyses: Mapping[str, ExpertAnalysis | None],
     *,
+    familiar: bool,
     before: PoolAnalysis | None,
     now: datetime,
 ) -> PoolAnalysis | None:
-    """Return the analysis of a pool from what was observed of its Experts, given by uid with their names."""
+    """Return the analysis of a pool from what was observed of its Experts, given by uid with their names.
+
+    ``familiar`` says whether gateways know how prompts of the pool's own domains look, by which they count unmet requests.
+    """
     if traffic is None or not traffic.experts:
         return before
     end = _last_bucket(now)
@@ -106,6 +110,13 @@ def analyse_pool(
     most = max((usage.requests for usage in usages), default=0.0)
     numbers.put("balance", most * len(usages), whole.requests, why)
     numbers.put("stoodInShare", whole.stood_in, whole.requests, why)
+    if familiar:
+        routed = sum(sum(usage.confidence) for usage in usages)
+        numbers.put("unmetShare", whole.unmet, routed, "the pool's strategy chose an Expert for no request")
+    else:
+        numbers.absent["unmetShare"] = (
+            "how prompts of the pool's own domains look was not measured with the newest table"
+        )
     numbers.put(
         "utilization", whole.in_flight_seconds, whole.replica_seconds * CONCURRENCY, "the pool had no servers"
     )

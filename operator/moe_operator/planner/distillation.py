@@ -193,6 +193,7 @@ def _table(headline: DistillHeadline, roster: Roster) -> TableStatus:
         random_bits_per_byte=headline.random_bits_per_byte,
         posterior_bits_per_byte=headline.posterior_bits_per_byte,
         posterior_temperature=headline.posterior_temperature,
+        familiar=headline.familiar,
     )
 
 

@@ -50,6 +50,7 @@ def pool_status(
             state.traffic,
             {expert.metadata.uid: name for name, expert in state.experts.items()},
             {name: expert.status.analysis for name, expert in state.experts.items()},
+            familiar=policy is not None and policy.familiar is not None,
             before=before.analysis,
             now=now,
         ),

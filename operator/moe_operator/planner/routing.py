@@ -46,6 +46,7 @@ def plan_policy(state: PoolState, table: TableStatus | None, config: OperatorCon
         experts=tuple(routed),
         table=DistilledTable(path=read.path, digest=read.digest) if read and strategy in WITH_TABLE else None,
         temperature=_temperature(table),
+        familiar=table.familiar if table is not None else None,
         limits=config.gateways.limits_of(state.pool),
         allowed_origins=config.gateways.origins_of(state.pool),
     )

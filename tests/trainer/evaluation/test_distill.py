@@ -128,6 +128,24 @@ def test_a_route_that_is_nearly_the_oracle_has_no_interval_and_a_table_all_the_s
     assert route.accuracy == 15 / 16
 
 
+def test_familiar_is_what_95_of_100_contexts_keep_to() -> None:
+    """By hand: context n has 10 bytes and costs its better Expert n * 10 bits, and its choice is certain to (100 - n) %."""
+    order = list(range(1, 101))
+    context_nats_SE = np.array([[number * 10 * math.log(2), 1e6] for number in order])
+    segments = Segments(
+        [b"x" * 10] * 100, np.full(100, 256.0), context_nats_SE, context_nats_SE, list(map(str, order))
+    )
+    found = segments.familiar(np.array([[1 - number / 100, 0.0] for number in order]))
+    assert found.bits_per_byte == pytest.approx(95.05)
+    assert found.confidence == pytest.approx(0.0495, abs=1e-3)
+
+
+def test_what_is_familiar_is_reported(headline: DistillHeadline) -> None:
+    assert headline.familiar is not None and headline.familiar.bits_per_byte is not None
+    assert 0 < headline.familiar.bits_per_byte < 8
+    assert headline.familiar.confidence is not None and 0.25 <= headline.familiar.confidence < 1
+
+
 def test_without_any_complete_column_it_says_who_must_be_evaluated(scored_pool: Pool) -> None:
     asked = job(scored_pool).model_copy(update={"suite": (scored_pool.anchors["general"],)})
     with pytest.raises(JobError, match=r"CellsMissing: .*birds-1.*Evaluate those revisions first"):

@@ -76,7 +76,7 @@ def test_times_to_the_first_token_are_in_buckets_that_double(seconds: float, buc
 @pytest.mark.parametrize(("confidence", "bucket"), [(0, 0), (0.1, 0), (0.25, 2), (0.91, 9), (1, 9)])
 def test_confidences_are_in_tenths(confidence: float, bucket: int) -> None:
     counts = Counts()
-    counts.routed("code", confidence)
+    counts.routed("code", confidence, unmet=False)
     counted = counts.observations(["code"]).experts["code"].confidence
     assert [place for place, number in enumerate(counted) if number] == [bucket] and len(counted) == len(
         TENTHS

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moe_formats.routing_policy import RoutedExpert, RoutingPolicy
+from moe_formats.routing_policy import Familiar, RoutedExpert, RoutingPolicy
+from moe_gateway.decision import Decision
 from moe_gateway.strategies import STRATEGIES, distilled, posterior
 from moe_gateway.strategies.context import Context, last_bytes
 
@@ -148,3 +149,23 @@ async def test_a_slow_expert_is_not_waited_for():
     assert decision.expert == "quick"
     async with asyncio.timeout(5):
         await forgotten.wait()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "parts", "unmet"),
+    [
+        ("Distilled", {"confidence": 0.59}, True),
+        ("Distilled", {"confidence": 0.6}, False),
+        ("Posterior", {"confidence": 0.1, "bits_per_byte": {"a": 2.1, "b": 3.0}}, True),
+        ("Posterior", {"confidence": 0.1, "bits_per_byte": {"a": 2.0, "b": 3.0}}, False),
+        ("Posterior", {"confidence": 0.1}, False),
+        ("Pinned", {"confidence": 0.1, "bits_per_byte": {"a": 9.0}}, False),
+        ("Fallback", {}, False),
+        ("Conversation", {"confidence": 0.1}, False),
+    ],
+)
+def test_a_prompt_that_looks_like_no_domain_of_the_pool_is_unmet(strategy, parts, unmet):
+    familiar = Familiar(bits_per_byte=2.0, confidence=0.6)
+    decision = Decision(expert="a", strategy=strategy, why="", **parts)
+    assert decision.is_unmet(familiar) is unmet
+    assert decision.is_unmet(Familiar()) is False

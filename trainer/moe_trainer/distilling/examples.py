@@ -19,6 +19,7 @@ from moe_formats.failure import JobError
 from moe_formats.format import Format
 from moe_formats.job_config import DistillJob, HoldoutRef
 from moe_formats.job_report import Interval
+from moe_formats.routing_policy import Familiar
 from moe_formats.segment_size import CONTEXT_BYTES
 from moe_trainer.distilling.ngram_model import Prompts, softmax
 from moe_trainer.evaluation.matrix import DEVICES, Array, Cell, Matrix
@@ -104,6 +105,15 @@ class Segments:
     def random_route(self) -> Route:
         """Return what it costs on average to choose an Expert at random."""
         return self._route(self.nats_SE.mean(axis=1))
+
+    def familiar(self, probabilities_SE: Array) -> Familiar:
+        """Return what 95 % of the contexts keep to, routed by these cross-fitted probabilities of the table."""
+        bytes_S = np.array([len(context) for context in self.contexts], dtype=float)
+        bits_S = self.context_nats_SE.min(axis=1) / math.log(2) / np.maximum(bytes_S, 1)
+        return Familiar(
+            bits_per_byte=float(np.quantile(bits_S[bytes_S > 0], 0.95)) if (bytes_S > 0).any() else None,
+            confidence=float(np.quantile(probabilities_SE.max(axis=1), 0.05)),
+        )
 
     def _route(self, nats_S: Array) -> Route:
         spent = Clustered.of(nats_S, self.clusters).sums_G

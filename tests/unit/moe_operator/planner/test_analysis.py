@@ -168,7 +168,7 @@ def test_before_anything_was_observed_there_is_no_analysis_and_afterwards_it_sta
 def test_the_balance_of_a_pool(requests: list[float], balance: float | None) -> None:
     uids = {f"uid-{place}": f"e{place}" for place in range(3)}
     pool = traffic(**{uid: steady(number) for uid, number in zip(uids, requests, strict=True)})
-    found = analyse_pool(pool, uids, {}, before=None, now=END)
+    found = analyse_pool(pool, uids, {}, familiar=True, before=None, now=END)
     assert found is not None and found.balance == balance
     assert ("balance" in found.absent) is (balance is None)
 
@@ -178,11 +178,23 @@ def test_a_pool_names_the_experts_that_need_attention_and_forgets_strangers() ->
     fine = analysis(traffic(code=steady()))
     pool = traffic(code=steady(stood_in=2.0), gone=steady(1000))
     found = analyse_pool(
-        pool, {"code": "code"}, {"code": stalled, "law": fine, "new": None}, before=None, now=END
+        pool,
+        {"code": "code"},
+        {"code": stalled, "law": fine, "new": None},
+        familiar=False,
+        before=None,
+        now=END,
     )
     assert found is not None
     assert found.needs_attention == ["code"] and found.requests == 2880
     assert found.stood_in_share == pytest.approx(0.2)
+    assert found.unmet_share is None and "was not measured" in found.absent["unmetShare"]
+
+
+def test_unmet_requests_are_a_share_of_those_that_were_routed() -> None:
+    pool = traffic(code=steady(unmet=1.0, confidence=ROUTED), law=steady(confidence=ROUTED))
+    found = analyse_pool(pool, {"code": "code", "law": "law"}, {}, familiar=True, before=None, now=END)
+    assert found is not None and found.unmet_share == pytest.approx(1 / 8, rel=0.01)
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 299])
