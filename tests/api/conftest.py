@@ -77,7 +77,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
             cluster.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
             for crd in (ROOT / "crds").glob("*.yaml"):
                 name = yaml.load(crd.read_text(), yaml.CSafeLoader)["metadata"]["name"]
-                cluster.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=20s")
+                cluster.kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=120s")
             yield cluster
         finally:
             cluster.down(delete=True)

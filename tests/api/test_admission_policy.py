@@ -55,7 +55,7 @@ def guarded(cluster: LocalCluster, render: Render) -> Iterator[LocalCluster]:
     theirs = [foreign("Deployment", "a"), foreign("Service", "s"), foreign("ConfigMap", "c")]
     text = "---\n".join(json.dumps(item) + "\n" for item in [*objects, *theirs])
     cluster.kubectl("apply", "-f", "-", stdin=text)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while create(cluster, foreign("ConfigMap", "x")) == "":  # A new policy takes effect after a moment.
         assert time.monotonic() < deadline, "the API server does not enforce the policy"
         time.sleep(0.2)

@@ -379,7 +379,7 @@ def test_each_release_has_a_lease_of_its_own(render: Render) -> None:
 def test_the_operators_pod_passes_pod_security(installed: LocalCluster) -> None:
     """Under `enforce=restricted` a pod is made only if it passes."""
     installed.kubectl(
-        "wait", "-n", "moe-system", "--for=condition=PodScheduled=false", "pod", "--timeout=20s",
+        "wait", "-n", "moe-system", "--for=condition=PodScheduled=false", "pod", "--timeout=120s",
         "-l", "app.kubernetes.io/instance=moe-operator",
     )  # fmt: skip
 

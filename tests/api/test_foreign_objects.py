@@ -108,9 +108,23 @@ async def quiet(client: ApiClient, kind: str) -> dict[str, Any]:
     while True:
         await asyncio.sleep(0.15)
         before, live = live, await client.get(resource_of(kind), NAMESPACE, "child")
-        first = {"Deployment": "observedGeneration", "Job": "conditions"}.get(kind)
-        if live == before and (first is None or first in live.get("status", {})):
+        if live == before and is_done(live):
             return live
+
+
+def is_done(live: Manifest) -> bool:
+    """Return whether the controller of an object's kind has written all that it will, on a cluster without a node."""
+    status = live.get("status", {})
+    if live["kind"] == "Job":
+        return "conditions" in status
+    if live["kind"] == "Deployment":
+        reasons = {item["type"]: item["reason"] for item in status.get("conditions", ())}
+        return (
+            status.get("observedGeneration") == live["metadata"]["generation"]
+            and status.get("unavailableReplicas", 0) == live["spec"]["replicas"]
+            and (live["spec"]["replicas"] > 0 or reasons.get("Progressing") == "NewReplicaSetAvailable")
+        )
+    return True
 
 
 @pytest.fixture(autouse=True)

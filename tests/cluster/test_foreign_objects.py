@@ -64,9 +64,13 @@ def put(stage: Stage, kind: str, name: str, original: str) -> Json:
 
 
 def _is_seen(live: Json) -> bool:
-    """Return whether the controller of an object's kind has written its first status."""
-    first = {"Deployment": "observedGeneration", "Job": "conditions", "PersistentVolumeClaim": "capacity"}
-    return live["kind"] not in first or first[live["kind"]] in live.get("status", {})
+    """Return whether the controller of an object's kind has written all that it will: none of them runs a pod."""
+    status = live.get("status", {})
+    if live["kind"] == "Deployment":
+        reasons = {item["type"]: item["reason"] for item in status.get("conditions", ())}
+        return reasons.get("Progressing") == "NewReplicaSetAvailable"
+    first = {"Job": "conditions", "PersistentVolumeClaim": "capacity"}
+    return live["kind"] not in first or first[live["kind"]] in status
 
 
 def met(stage: Stage, owner: str, kind: str, name: str) -> str:
