@@ -52,6 +52,8 @@ class Answers:
     progress: dict[str, Progress] = field(default_factory=dict)
     #: Digest of the routing policy that a gateway uses (None: none yet), by uid of the pod.
     policies: dict[str, str | None] = field(default_factory=dict)
+    #: What Jobs in a queue of Kueue wait for, by uid of the Job. ``Workloads`` keeps it up to date.
+    waits: dict[str, str] = field(default_factory=dict)
 
 
 def gather_expert(key: Key, cache: Cache, answers: Answers) -> ExpertState | None:
@@ -170,7 +172,8 @@ def _jobs(
 def _job(cache: Cache, job: Manifest, expert: str, answers: Answers) -> ObservedJob:
     namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
     pods = job_pods(job, cache.of_controller("Pod", namespace, uid))
-    return observed_job(job, pods, answers.progress.get(uid), expert=expert)
+    progress, waits = answers.progress.get(uid), answers.waits.get(uid, "")
+    return observed_job(job, pods, progress, expert=expert, waits=waits)
 
 
 def _servers(cache: Cache, namespace: str, experts: Iterable[str]) -> Iterator[ObservedServer]:
