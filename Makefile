@@ -58,6 +58,9 @@ clients: $(CLIENTS)/.ready ## call a real pool with OpenAI's clients, LiteLLM, L
 cluster: $(VENV)/.ready ## run the tests on a real API server, scheduler and node agent
 	$(BIN)/python -m pytest -q tests/local tests/api tests/cluster tests/kind
 
+queues: $(VENV)/.ready ## run the tests with a real Kueue, built from its Go modules; needs Go and root, and is not part of `test`
+	$(BIN)/python -m pytest -q tests/queues
+
 check: $(VENV)/.ready ## run ruff, mypy, import contracts; check generated files and known weaknesses of packages
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -77,4 +80,4 @@ requirements: ## resolve and hash all requirements again; UPGRADE="name name" ta
 audit: $(VENV)/.ready ## ask a package index for known weaknesses of pinned packages; INDEX is its JSON API's address
 	$(BIN)/python requirements/audit.py --ask $(INDEX)
 
-.PHONY: help setup demo down dev unit trainer packaging clients cluster check test generate requirements audit
+.PHONY: help setup demo down dev unit trainer packaging clients cluster queues check test generate requirements audit

@@ -5,7 +5,7 @@
 Starts a control plane of its own without a node, applies pools and Experts, and runs the operator as a process of this
 machine. Without a node, no pod runs: each pool has a gateway and one started snapshot Job whose pods wait, and each Expert a
 snapshot Job that waits for its turn. Once nothing is written any more, the operator is killed, started again and
-measured: the peak of its resident memory until some seconds after it became ready, and then how much it keeps.
+measured: the peak of its resident memory until it has looked at everything again, and how much it keeps.
 """
 
 import argparse
@@ -80,10 +80,13 @@ def measure(cluster: LocalCluster, folder: Path, experts: int, per_pool: int) ->
     apply_all(cluster, experts, per_pool)
     with running(cluster, folder) as operator:
         began = time.monotonic()
+        watch(operator)
         seconds = wait_until_settled(cluster, operator) - began
         first = resident(operator.pid)
     with running(cluster, folder) as operator:
         restart = watch(operator)
+        wait_until_settled(cluster, operator)
+        restart |= resident(operator.pid)
         version = newest_version(cluster)
         time.sleep(QUIET_SECONDS)
         written = newest_version(cluster) - version
@@ -101,9 +104,9 @@ def measure(cluster: LocalCluster, folder: Path, experts: int, per_pool: int) ->
 
 @contextlib.contextmanager
 def running(cluster: LocalCluster, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the operator, and kill it at the end; its health port is in the environment of the process that runs it."""
+    """Run the operator, and kill it at the end; its ports are in the environment of this process."""
     metrics, health = free_ports(2)
-    os.environ["MOE_MEMORY_HEALTH"] = str(health)
+    os.environ |= {"MOE_MEMORY_HEALTH": str(health), "MOE_MEMORY_METRICS": str(metrics)}
     command = [sys.executable, "-c", "from moe_operator.main import main; main()"]
     command += ["--config", str(folder / "operator.yaml")]
     command += ["--metrics-port", str(metrics), "--health-port", str(health), "--log-level", "WARNING"]
@@ -154,11 +157,14 @@ def apply_all(cluster: LocalCluster, experts: int, per_pool: int) -> None:
     pools = -(-experts // per_pool)
     claims = ["corpora", *(f"store-{number}" for number in range(pools))]
     core = f"/api/v1/namespaces/{NAMESPACE}/persistentvolumeclaims"
-    requests: list[tuple[str, dict[str, Any]]] = []
+    stores: list[tuple[str, dict[str, Any]]] = []
     for name in claims:
         use = {} if name == "corpora" else {"moe-operator.dev/use": "store"}
-        requests += [("/api/v1/persistentvolumes", volume(name)), (core, claim(name, use))]
-    requests += [
+        stores += [("/api/v1/persistentvolumes", volume(name)), (core, claim(name, use))]
+    create_all(cluster, stores)
+    while not all(item["status"]["phase"] == "Bound" for item in listed(cluster, core)):
+        time.sleep(2)
+    requests = [
         (f"{API}/namespaces/{NAMESPACE}/expertpools", pool(f"pool-{number}", f"store-{number}"))
         for number in range(pools)
     ]
@@ -169,6 +175,11 @@ def apply_all(cluster: LocalCluster, experts: int, per_pool: int) -> None:
         )
         for number in range(experts)
     ]
+    create_all(cluster, requests)
+
+
+def create_all(cluster: LocalCluster, requests: list[tuple[str, dict[str, Any]]]) -> None:
+    """Send creations over several connections."""
     parts = [requests[start::CLIENTS] for start in range(CLIENTS)]
     with ThreadPoolExecutor(CLIENTS) as threads:
         list(threads.map(lambda part: create(cluster, part), parts))
@@ -262,12 +273,26 @@ def wait_until_settled(cluster: LocalCluster, operator: subprocess.Popen[bytes])
     limit = time.monotonic() + LIMIT_SECONDS
     since, version = time.monotonic(), newest_version(cluster)
     while time.monotonic() < since + QUIET_SECONDS:
+        if queue_depth() > 0:
+            since = time.monotonic()
         if operator.poll() is not None or time.monotonic() > limit:
             sys.exit("the cluster did not settle")
         time.sleep(4)
         if (now := newest_version(cluster)) != version:
             since, version = time.monotonic(), now
     return since
+
+
+def queue_depth() -> float:
+    """Return how many objects the operator still has to look at; infinite while it does not say."""
+    address = f"http://127.0.0.1:{os.environ['MOE_MEMORY_METRICS']}/metrics"
+    try:
+        with urllib.request.urlopen(address, timeout=10) as response:
+            lines = response.read().decode().splitlines()
+    except OSError:
+        return float("inf")
+    found = [line.split()[1] for line in lines if line.startswith("moe_operator_queue_depth ")]
+    return float(found[0]) if found else float("inf")
 
 
 def newest_version(cluster: LocalCluster) -> int:
@@ -279,8 +304,13 @@ def newest_version(cluster: LocalCluster) -> int:
 
 def versions(cluster: LocalCluster, path: str) -> Iterator[int]:
     """Yield the resourceVersion of every object of a collection."""
-    text = cluster.kubectl("get", "--raw", path).stdout
-    return (int(item["metadata"]["resourceVersion"]) for item in json.loads(text)["items"])
+    return (int(item["metadata"]["resourceVersion"]) for item in listed(cluster, path))
+
+
+def listed(cluster: LocalCluster, path: str) -> list[dict[str, Any]]:
+    """Return the objects of a collection."""
+    items: list[dict[str, Any]] = json.loads(cluster.kubectl("get", "--raw", path).stdout)["items"]
+    return items
 
 
 def count(cluster: LocalCluster) -> dict[str, int]:

@@ -38,6 +38,7 @@ from moe_operator.cluster.lease import Lease, LeaseLost
 from moe_operator.cluster.listing import Lister, NamespaceBack
 from moe_operator.cluster.liveness import Liveness
 from moe_operator.cluster.metrics import Metrics
+from moe_operator.cluster.overlap import SCOPE, Overlap, StandsAside
 from moe_operator.cluster.probes import Probes
 from moe_operator.cluster.queue import KeyedQueue
 from moe_operator.cluster.reconcile import Reconciler
@@ -45,6 +46,7 @@ from moe_operator.cluster.resources import Resource
 from moe_operator.cluster.rounds import Rounds
 from moe_operator.cluster.sound import identity
 from moe_operator.cluster.triggers import concerned
+from moe_operator.cluster.workloads import Workloads
 from moe_operator.config import OperatorConfig
 from moe_operator.handlers import registry_of, settings_of
 from moe_operator.logs import set_up_logging
@@ -68,12 +70,15 @@ class Operator:
         """Create the parts. Nothing is sent yet."""
         self.config = config
         self.connection = connection
+        own_namespace = os.environ.get("POD_NAMESPACE", "default")
         self.lease = Lease(
-            namespace=os.environ.get("POD_NAMESPACE", "default"),
+            namespace=own_namespace,
             name=config.lease,
             holder=os.environ.get("POD_NAME") or f"{platform.node()}-{os.getpid()}",
             seconds=config.lease_seconds,
+            annotations={SCOPE: ",".join(config.namespaces)},
         )
+        self.overlap = Overlap(namespace=own_namespace, lease=config.lease, scope=config.namespaces)
         self.api = ApiClient(connection, may_write=self.lease.check)
         self.lease_api = ApiClient(connection)
         self.cache = Cache()
@@ -85,6 +90,7 @@ class Operator:
         applier = Applier(self.api, self.cache)
         self.rounds = Rounds(self.cache, self.answers, self.pods, self.api, applier, self._bucket_ended)
         self.lister = Lister(self.api, self.cache, config.namespaces, self.metrics.sweep_repairs)
+        self.workloads = Workloads(self.api, self.cache, self.answers, self._news)
         self.reconciler = Reconciler(
             cache=self.cache,
             queue=self.queue,
@@ -98,7 +104,7 @@ class Operator:
             oldest_seconds=self.queue.oldest_seconds,
             sweep_age=self.lister.sweep_age,
             longest_sweep_age=3 * config.sweep_seconds + 60,
-            waits_for=lambda: self.lease.waits,
+            waits_for=lambda: self.lease.waits or self.overlap.waits,
         )
         self.metrics.refresh = self._refresh_metrics
         self._last_event = time.monotonic()
@@ -134,7 +140,8 @@ class Operator:
         log.info("the cache was filled in %.2f s", time.monotonic() - started)
 
     async def _work(self, stop: asyncio.Event) -> None:
-        """Run the watches, the workers, the sweep and the probes, until one of them ends."""
+        """Run the watches, the workers, the sweep and the probes, until one of them ends. Raises StandsAside."""
+        await self.overlap.clear(self.lease_api)
         await self._start()
         watching = kopf.operator(
             registry=registry_of(self.connection, self._observe, stop.set),
@@ -144,13 +151,13 @@ class Operator:
             namespaces=self.config.namespaces,
         )
         workers = [self.reconciler.work() for _ in range(self.config.workers)]
-        await _first_of(
-            watching,
-            *workers,
-            self.lister.sweep(self.config.sweep_seconds),
+        asking = [
+            self.overlap.watch(self.lease_api),
             self.probes.run(),
             self.rounds.run(),
-        )
+            *([self.workloads.run()] if self.config.queue else []),
+        ]
+        await _first_of(watching, *workers, self.lister.sweep(self.config.sweep_seconds), *asking)
 
     def _observe(self, resource: Resource, manifest: dict[str, Any], deleted: bool) -> None:
         """Put the object of a watch event into the cache."""
@@ -291,6 +298,6 @@ def main() -> None:
         sys.exit(f"moe-operator: the configuration {arguments.config} cannot be used: {error}")
     try:
         asyncio.run(serve(config, arguments.metrics_port, arguments.health_port))
-    except (LeaseLost, NamespaceBack) as error:
+    except (LeaseLost, NamespaceBack, StandsAside) as error:
         log.error("%s: this process ends", error)
         sys.exit(1)

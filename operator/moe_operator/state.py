@@ -111,6 +111,8 @@ class ObservedJob:
     expert: str = ""
     #: The Kueue queue that decides when it runs; empty if it has not been put into one.
     queue: str = ""
+    #: What Kueue says that it waits for in its queue; empty if Kueue says nothing, or cannot be asked.
+    waits: str = ""
     #: When the Job controller began to create pods for it; None while it is suspended.
     started: datetime | None = None
     #: When it was suspended last, if it had been started before.

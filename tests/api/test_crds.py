@@ -198,7 +198,12 @@ def _resources(**resources: Any) -> Change:
 REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("a name of 41 characters", EXPERT, _name("a" * 41), "must have at most 40 characters"),
     ("a pool's name of 41 characters", POOL, _name("a" * 41), "must have at most 40 characters"),
-    ("a name that starts with a digit", EXPERT, _name("1law"), "metadata.name in body should match"),
+    ("a name that starts with a digit", EXPERT, _name("1law"), "metadata.name is 1law: it must begin with a letter"),
+    ("that name, with one that would do", EXPERT, _name("1law"), "For example: x-1law"),
+    ("a pool's name with a dot", POOL, _name("law.v2"), "For example: law-v2"),
+    ("a pool that cannot be", EXPERT, _spec(pool="My_Pool"), 'spec.pool: Invalid value: "My_Pool": must begin with'),
+    ("a domain with capitals", EXPERT, _spec(domain="Law"), "digits and '-': for example, my-law-2"),
+    ("a base that cannot be", EXPERT, _spec(base={"expert": "2nd"}), 'spec.base.expert: Invalid value: "2nd": must begin with'),
     ("a target of 1.2", EXPERT, _spec(targets={"specializationScore": 1.2}), "should be less than or equal to 1"),
     ("a target that needs a domain", EXPERT, _target_without_domain, "needs a domain: set spec.domain"),
     ("300 KB in a list", EXPERT, _sources(1200, path="a" * 250), "Too many: 1200: must have at most 32 items"),

@@ -53,11 +53,22 @@
   verbs: ["get", "create", "patch"]
 {{- end }}
 
+{{- define "moe-operator.queueRules" -}}
+# The Workloads of Kueue say what a Job in the queue waits for.
+- apiGroups: ["kueue.x-k8s.io"]
+  resources: ["workloads"]
+  verbs: ["list"]
+{{- end }}
+
 {{- define "moe-operator.leaseRules" -}}
 # RBAC cannot limit the creation of objects to a name.
 - apiGroups: ["coordination.k8s.io"]
   resources: ["leases"]
   verbs: ["create"]
+# Another release in this namespace that acts in the same namespaces is found by its Lease.
+- apiGroups: ["coordination.k8s.io"]
+  resources: ["leases"]
+  verbs: ["list"]
 # Only one operator acts at a time: the holder of this Lease.
 - apiGroups: ["coordination.k8s.io"]
   resources: ["leases"]

@@ -358,6 +358,12 @@ class Reason(StrEnum):
         "name. The operator leaves that object as it is; the message says which it is and whose. Delete it or create "
         "it under another name: the operator goes on by itself within about ten seconds.",
     )
+    CHANGED_BY_OTHERS = (
+        "ChangedByOthers",
+        "What the operator writes into an object of its own is undone again and again, so it leaves the object as it is "
+        "for some minutes at a time. The message names the object. Usually two releases of moe-operator act in one "
+        "namespace, or a tool applies a version of its own: uninstall one, or take the object out of the tool.",
+    )
     NAME_CONFLICT = (
         "NameConflict",
         "The Expert has the same name as its pool, so that `model` in a request could mean either. Create it "

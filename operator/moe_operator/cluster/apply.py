@@ -16,6 +16,7 @@ from typing import Any
 from moe_formats.resources import labels
 from moe_operator.cluster.api_client import ApiClient, ApiError
 from moe_operator.cluster.cache import Cache
+from moe_operator.cluster.contest import Contest
 from moe_operator.cluster.events import EventSender
 from moe_operator.cluster.managed_fields import handed_to_apply
 from moe_operator.cluster.ownership import NameTaken, check_owner, check_same, is_orphan
@@ -39,6 +40,7 @@ class Applier:
         self._api = api
         self._cache = cache
         self._events = EventSender(api)
+        self._contest = Contest()
 
     async def carry_out(self, plan: Plan, about: Manifest) -> None:
         """Carry out the plan about the object ``about``, which is also the object of its events.
@@ -123,6 +125,7 @@ class Applier:
         live = await self._guarded(ref, self._api.get(resource, ref.namespace, ref.name))
         check_owner(manifest, live)
         if not is_as_desired(manifest, live):
+            self._contest.about_to_change(manifest, live["metadata"]["uid"])
             live = await self._guarded(ref_of(live), self._overwrite(manifest, live))
         self._cache.put(live)
 

@@ -55,6 +55,8 @@ class Answers:
     policies: dict[str, str | None] = field(default_factory=dict)
     #: Traffic, by uid of the pool. ``Rounds`` keeps it up to date.
     traffic: dict[str, PoolTraffic] = field(default_factory=dict)
+    #: What Jobs in a queue of Kueue wait for, by uid of the Job. ``Workloads`` keeps it up to date.
+    waits: dict[str, str] = field(default_factory=dict)
 
 
 def gather_expert(key: Key, cache: Cache, answers: Answers) -> ExpertState | None:
@@ -175,7 +177,8 @@ def _jobs(
 def _job(cache: Cache, job: Manifest, expert: str, answers: Answers) -> ObservedJob:
     namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
     pods = job_pods(job, cache.of_controller("Pod", namespace, uid))
-    return observed_job(job, pods, answers.progress.get(uid), expert=expert)
+    progress, waits = answers.progress.get(uid), answers.waits.get(uid, "")
+    return observed_job(job, pods, progress, expert=expert, waits=waits)
 
 
 def _servers(cache: Cache, namespace: str, experts: Iterable[str]) -> Iterator[ObservedServer]:

@@ -8,9 +8,13 @@ from pydantic import ValidationError
 from moe_formats.resources.conditions import ConditionType
 from moe_formats.resources.reasons import Reason
 from moe_operator.cluster.api_client import ApiError
+from moe_operator.cluster.contest import Contested
 from moe_operator.cluster.ownership import NameTaken
 from moe_operator.cluster.resources import ref_of
 from moe_operator.state import Event, Manifest, Plan, StatusWrite
+
+#: Reasons for which only what comes next cannot be made: what serves goes on serving.
+_KEEPS_READY = frozenset({Reason.NAME_TAKEN, Reason.CHANGED_BY_OTHERS})
 
 
 def error_plan(about: Manifest, error: Exception, now: datetime) -> Plan:
@@ -20,20 +24,20 @@ def error_plan(about: Manifest, error: Exception, now: datetime) -> Plan:
         return Plan()
     write = StatusWrite(ref_of(about), status, about["metadata"]["resourceVersion"])
     taken = isinstance(error, NameTaken)
-    events = (Event(Reason.NAME_TAKEN, error_message(error), "Warning"),) if taken else ()
+    events = (Event(_reason(error), error_message(error), "Warning"),) if taken else ()
     return Plan(statuses=(write,), events=events)
 
 
 def error_status(about: Manifest, error: Exception, now: datetime) -> dict[str, Any] | None:
     """Return the object's status with Stalled=True; None if it already says the same.
 
-    Ready becomes False. Only if a name is taken, it stays True where it is: what serves goes on serving, and just what
-    comes next cannot be made. The status is plain JSON, since the object may be one that cannot be parsed.
+    Ready becomes False. Only if a name is taken, or others undo what is written, it stays True where it is: what serves goes on
+    serving, and just what comes next cannot be made. The status is plain JSON, since the object may be one that cannot be parsed.
     """
     status: dict[str, Any] = dict(about.get("status") or {})
     reason = _reason(error)
     old = {item["type"]: item for item in status.get("conditions") or []}
-    ready = reason is Reason.NAME_TAKEN and old.get(ConditionType.READY, {}).get("status") == "True"
+    ready = reason in _KEEPS_READY and old.get(ConditionType.READY, {}).get("status") == "True"
     said = (
         {ConditionType.STALLED: "True"}
         if ready
@@ -57,12 +61,14 @@ def error_status(about: Manifest, error: Exception, now: datetime) -> dict[str, 
         if before is not None and before["status"] == item["status"]:
             item["lastTransitionTime"] = before.get("lastTransitionTime", item["lastTransitionTime"])
         old[kind.value] = item
-    stalled = "Stalled" if reason is Reason.NAME_TAKEN else "Error"
+    stalled = "Stalled" if reason in _KEEPS_READY else "Error"
     phase = status.get("phase", "") if ready else stalled
     return {**status, "conditions": list(old.values()), "phase": phase, "reason": reason.value}
 
 
 def _reason(error: Exception) -> Reason:
+    if isinstance(error, Contested):
+        return Reason.CHANGED_BY_OTHERS
     if isinstance(error, NameTaken):
         return Reason.NAME_TAKEN
     if isinstance(error, ValidationError):

@@ -9,7 +9,7 @@ since the process before it is dead. A Lease of that name that belongs to anothe
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,9 +47,14 @@ class Lease:
         name: str,
         holder: str,
         seconds: float,
+        annotations: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Use the Lease ``namespace/name`` as ``holder``; each renewal is valid for ``seconds``."""
+        """Use the Lease ``namespace/name`` as ``holder``; each renewal is valid for ``seconds``.
+
+        The Lease gets ``annotations``, which say something about its holder.
+        """
+        self._annotations = dict(annotations or {})
         self._clock = clock
         self._namespace = namespace
         self._name = name
@@ -159,11 +164,13 @@ class Lease:
             changes = spec.get("leaseTransitions", 0) + (1 if live is not None else 0)
             spec |= {"holderIdentity": self._holder, "acquireTime": now, "leaseTransitions": changes}
         spec |= {"renewTime": now, "leaseDurationSeconds": max(1, round(self._seconds))}
-        metadata = (
-            live["metadata"]
+        metadata: dict[str, Any] = (
+            dict(live["metadata"])
             if live is not None
             else {"name": self._name, "namespace": self._namespace, "labels": {MANAGED_BY: FIELD_MANAGER}}
         )
+        if self._annotations:
+            metadata["annotations"] = {**(metadata.get("annotations") or {}), **self._annotations}
         return {"apiVersion": LEASE.api_version, "kind": LEASE.kind, "metadata": metadata, "spec": spec}
 
 

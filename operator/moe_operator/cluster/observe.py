@@ -36,10 +36,13 @@ STARTING = frozenset({"ContainerCreating", "PodInitializing"})
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def observed_job(job: Manifest, pods: JobPods, progress: Progress | None, *, expert: str = "") -> ObservedJob:
+def observed_job(
+    job: Manifest, pods: JobPods, progress: Progress | None, *, expert: str = "", waits: str = ""
+) -> ObservedJob:
     """Return a Job with its pods and, once one of those that are believed has finished, what it reported.
 
-    Of how the others ended, nothing is taken over. ``expert`` is the name of the Expert that owns the Job, if one does.
+    Of how the others ended, nothing is taken over. ``expert`` is the name of the Expert that owns the Job, if one does,
+    and ``waits`` what its queue of Kueue says.
     """
     metadata, spec, status = job["metadata"], job.get("spec") or {}, job.get("status") or {}
     believed = {pod["metadata"]["uid"] for pod in pods.believed}
@@ -61,6 +64,7 @@ def observed_job(job: Manifest, pods: JobPods, progress: Progress | None, *, exp
         progress=progress,
         expert=expert,
         queue=label_of(job, labels.QUEUE),
+        waits=waits,
         started=_time(status.get("startTime")),
         interrupted=_time((_true_condition(status, "Suspended") or {}).get("lastTransitionTime")),
         turns=_turns(metadata, spec),

@@ -18,6 +18,7 @@ from moe_operator.cluster.resources import (
     POD,
     REPLICA_SET,
     SERVICE,
+    WORKLOADS,
     Resource,
 )
 
@@ -96,11 +97,21 @@ PERMISSIONS = (
     ),
 )
 
+#: In the same namespaces, if Jobs enter a queue of Kueue.
+QUEUE_PERMISSIONS = (
+    Permission("The Workloads of Kueue say what a Job in the queue waits for.", WORKLOADS[:1], ("list",)),
+)
+
 
 def lease_permissions(name: str) -> tuple[Permission, ...]:
     """Return the permissions in the operator's own namespace, with the Lease ``name``."""
     return (
         Permission("RBAC cannot limit the creation of objects to a name.", (LEASE,), ("create",)),
+        Permission(
+            "Another release in this namespace that acts in the same namespaces is found by its Lease.",
+            (LEASE,),
+            ("list",),
+        ),
         Permission(
             "Only one operator acts at a time: the holder of this Lease.",
             (LEASE,),

@@ -17,7 +17,7 @@ _DROPPED = frozenset({"managedFields", "selfLink", "generateName"})
 #: Annotations that are large and that nothing here reads.
 _DROPPED_ANNOTATIONS = frozenset({"kubectl.kubernetes.io/last-applied-configuration"})
 #: Kinds of which only those fields are kept that ``sound.py`` lists, besides their metadata.
-_ONLY_LISTED = frozenset({"Pod", "Job", "ReplicaSet"})
+_ONLY_LISTED = frozenset({"Pod", "Job", "ReplicaSet", "Workload"})
 #: Longest text that is looked up among those that are held. A longer one seldom occurs twice.
 _LONGEST_SHARED = 256
 

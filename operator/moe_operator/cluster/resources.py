@@ -71,6 +71,12 @@ WATCHED = (
 )
 _BY_KIND = {resource.kind: resource for resource in WATCHED}
 
+#: Kueue's word about a Job in its queue, in the versions that are served by one Kueue or another, newest first.
+WORKLOADS = tuple(
+    Resource(f"kueue.x-k8s.io/{version}", "Workload", "workloads", owned=False)
+    for version in ("v1beta2", "v1beta1")
+)
+
 EVENT = Resource("v1", "Event", "events")
 LEASE = Resource("coordination.k8s.io/v1", "Lease", "leases")
 

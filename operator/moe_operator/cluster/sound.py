@@ -111,6 +111,7 @@ SHAPES: dict[str, Shape] = {
     "Job": _JOB,
     "Deployment": {"spec": {"replicas": int}, "status": {"readyReplicas": int, "conditions": _CONDITIONS}},
     "ConfigMap": {"data": MapOf(str)},
+    "Workload": {"spec": {"active": bool}, "status": {"conditions": _CONDITIONS}},
     "Service": {"spec": {}},
     "PersistentVolumeClaim": {"spec": {}, "status": {"phase": str}},
 }

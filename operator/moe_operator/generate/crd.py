@@ -37,14 +37,33 @@ _KEPT = (
 #: Keywords that pydantic writes and that Kubernetes needs neither itself nor in another form.
 _DROPPED = ("title", "$defs", "discriminator")
 
-#: What names of children are derived from. The API server takes the length of a name in a rule, but counts
-#: anything else done with it as too costly; so the rule has the length, and the schema has the letters.
-_NAME_RULE = {
-    "rule": "size(self.metadata.name) <= 40",
-    "message": "metadata.name must have at most 40 characters, since names of children are derived from it: shorten it",
-    "fieldPath": ".metadata.name",
+#: What names of children are derived from. The API server itself refuses capitals and underscores.
+_NAME_RULES = (
+    {
+        "rule": "size(self.metadata.name) <= 40",
+        "message": "metadata.name must have at most 40 characters, since names of children are derived from it: shorten it",
+        "fieldPath": ".metadata.name",
+    },
+    {
+        "rule": "self.metadata.name.matches('^[a-z][a-z0-9-]*$')",
+        "message": "metadata.name must begin with a letter and have no dots, as the names of Services: rename it",
+        "messageExpression": "'metadata.name is ' + self.metadata.name + ': it must begin with a letter and have no dots, since "
+        "names of Services are derived from it. For example: ' + (self.metadata.name.matches('^[a-z]') ? '' : 'x-') + "
+        "self.metadata.name.replace('.', '-')",
+        "fieldPath": ".metadata.name",
+    },
+)
+#: A rule may do more with a name than measure it only if the schema says how long a name can be.
+_NAMES = {"name": {"type": "string", "maxLength": 253}, "generateName": {"type": "string", "maxLength": 253}}
+#: Patterns whose mismatch the API server would tell as the pattern alone, with what is said instead.
+_SAID = {
+    **dict.fromkeys(
+        ("^[a-z][a-z0-9-]{0,39}$", "^[a-z][a-z0-9-]{0,62}$", "^[a-z][a-z0-9-]*$"),
+        "must begin with a lower-case letter and have only lower-case letters, digits and '-': for example, my-law-2",
+    ),
+    "^[a-z][a-zA-Z0-9-]{0,39}$": "must begin with a lower-case letter and have only letters, digits and '-': for example, "
+    "exactMatch",
 }
-_NAME_PATTERN = "^[a-z][a-z0-9-]*$"
 
 
 class _WithNestedDefaults(GenerateJsonSchema):
@@ -68,7 +87,7 @@ def structural_schema(model: type[BaseModel]) -> Schema:
 
 
 def _structural(node: Mapping[str, Any], definitions: Mapping[str, Any], *, path: str) -> Schema:
-    node = _resolved(node, definitions, path=path)
+    node = _told(_resolved(node, definitions, path=path))
     result: Schema = {key: _number(node[key]) for key in _KEPT if key in node}
     for key, value in node.items():
         if key in _KEPT or key in _DROPPED:
@@ -106,6 +125,16 @@ def _resolved(node: Mapping[str, Any], definitions: Mapping[str, Any], *, path: 
         rules = [*inner.get(_RULES, []), *beside.get(_RULES, [])]
         node = {**inner, **beside, **({_RULES: rules} if rules else {})}
     return node
+
+
+def _told(node: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Put a rule in the place of a pattern that people would have to decipher."""
+    said = _SAID.get(str(node.get("pattern")))
+    if said is None or "maxLength" not in node:
+        return node
+    rule = {"rule": f"self.matches('{node['pattern']}')", "message": said}
+    rest = {key: value for key, value in node.items() if key != "pattern"}
+    return {**rest, _RULES: [*node.get(_RULES, []), rule]}
 
 
 def _number(value: Any) -> Any:
@@ -180,10 +209,8 @@ def object_schema(kind: Kind) -> Schema:
         },
     }
     if kind.short_name_rule:
-        result["properties"]["metadata"]["properties"] = {
-            "name": {"type": "string", "pattern": _NAME_PATTERN}
-        }
-        result[_RULES] = [_NAME_RULE]
+        result["properties"]["metadata"]["properties"] = dict(_NAMES)
+        result[_RULES] = list(_NAME_RULES)
     return result
 
 

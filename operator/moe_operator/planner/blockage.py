@@ -43,7 +43,9 @@ def runs(pods: Sequence[ObservedPod]) -> bool:
 
 
 def waits_for_queue(job: ObservedJob) -> str:
-    """Return, as the end of a sentence, that a Job waits for its queue of Kueue, and where to look."""
+    """Return, as the end of a sentence, that a Job waits for its queue of Kueue, and why or where to look."""
+    if job.waits:
+        return f"waits for queue {job.queue}: {job.waits}"
     return (
         f"waits for queue {job.queue}: `kubectl describe workload` of Job {job.name} says what it waits for"
     )

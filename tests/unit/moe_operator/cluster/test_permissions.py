@@ -11,6 +11,7 @@ from world.api_server import ApiServer
 from world.client import Client, finish
 
 from moe_operator.cluster.lease import LEASE_NAME, Lease
+from moe_operator.cluster.overlap import Overlap
 from moe_operator.cluster.permissions import PERMISSIONS, READ, lease_permissions
 from moe_operator.cluster.resources import WATCHED
 
@@ -66,7 +67,9 @@ def test_the_lease_is_taken_and_kept_with_the_permissions_for_that_one() -> None
     lease = Lease(namespace="moe-system", name=LEASE_NAME, holder="a", seconds=15)
     for _ in range(2):
         assert finish(lease.try_once(client))  # type: ignore[arg-type]
+    overlap = Overlap(namespace="moe-system", lease=LEASE_NAME, scope=())
+    assert not finish(overlap.look(client))  # type: ignore[arg-type]
     finish(lease.release(client))  # type: ignore[arg-type]
     permissions = lease_permissions(LEASE_NAME)
     assert client.asked == {grant for permission in permissions for grant in permission.grants()}
-    assert all(item.names == (LEASE_NAME,) or item.verbs == ("create",) for item in permissions)
+    assert all(item.names == (LEASE_NAME,) or item.verbs in (("create",), ("list",)) for item in permissions)

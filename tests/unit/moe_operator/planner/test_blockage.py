@@ -1,12 +1,15 @@
 """Jobs, servers and gateways without a pod that runs: why is said by its cause, nothing churns, and others go on."""
 
 import itertools
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from world import POOL, World
 
 from moe_formats.resources.reasons import Reason
+from moe_operator.planner.blockage import waits_for_queue
+from moe_operator.state import ObservedJob, Role
 
 
 @pytest.fixture
@@ -168,3 +171,11 @@ def test_servers_and_gateways_whose_pods_a_quota_refuses_are_told(world: World) 
     world.settle()
     assert world.condition("general", "Ready")[0] == "True"
     assert world.pool_condition("Ready")[0] == "True"
+
+
+def test_what_waits_for_a_queue_says_why_or_where_to_look() -> None:
+    made = datetime(2026, 1, 1, tzinfo=UTC)
+    job = ObservedJob("j", "u", Role.TRAIN, made, suspended=True, state="Suspended", queue="research")
+    assert waits_for_queue(job).startswith("waits for queue research: `kubectl describe workload` of Job j")
+    told = replace(job, waits="insufficient quota for cpu")
+    assert waits_for_queue(told) == "waits for queue research: insufficient quota for cpu"
