@@ -58,12 +58,17 @@ def test_dropout_is_drawn_by_the_seed_and_the_step(data: SnapshotHeadline, tmp_p
 
 
 def test_lora_that_finds_nothing_to_update_is_refused_with_what_there_is(
-    data: SnapshotHeadline, tmp_path: Path
+    data: SnapshotHeadline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "store"
     lora = {"method": "LoRA", "lora": LoRASpec(rank=2)}
+    monkeypatch.setattr("moe_trainer.methods.lora.is_transposed", lambda _: False)  # as if nobody knew them
     with pytest.raises(JobError, match=r"InvalidConfig.*LoRA.*c_attn \(Conv1D\).*c_fc \(Conv1D\).*Full"):
         train.run(job(data, base(store, "gpt2"), **lora, **DENSE), Environment(store=store))
+    monkeypatch.undo()
+    attention = {"method": "LoRA", "lora": LoRASpec(rank=2, targets=("Attention",))}
+    with pytest.raises(JobError, match=r"targets has no FeedForward, but .*\(c_proj\).*: add FeedForward\."):
+        train.run(job(data, base(store, "gpt2"), **attention, **DENSE), Environment(store=store))
     targets = {"method": "LoRA", "lora": LoRASpec(rank=2, targets=("InLayerExperts",))}
     with pytest.raises(
         JobError,

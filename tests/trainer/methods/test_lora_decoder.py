@@ -7,6 +7,7 @@ import peft
 import pytest
 import torch
 from tests.trainer.hugging_face.test_training import DENSE, EXPERT, base, data, job, report, text
+from tests.trainer.hugging_face.test_training_architectures import base as tiny_base
 from transformers import AutoModelForCausalLM
 
 from moe_formats.format import digest_of
@@ -79,3 +80,27 @@ def test_an_adapter_is_merged_where_full_training_goes_on_from_it(
     assert second.validation_bits_per_byte == pytest.approx(first.validation_bits_per_byte, abs=0.02)
     before = report(store, first)["losses"][0]
     assert report(store, second)["losses"][0] < before - 0.5
+
+
+def test_an_adapter_of_transposed_layers_is_merged_in_their_layout(
+    data: SnapshotHeadline, tmp_path: Path
+) -> None:
+    """W' = W + s (B A)^T: GPT-2's Conv1D holds (inputs, outputs). PEFT's merged weights are the reference."""
+    store = tmp_path / "store"
+    parent = tiny_base(store, "gpt2")
+    made = train.run(job(data, parent, **LORA, **DENSE), Environment(store=store))
+    losses = report(store, made)["losses"]
+    assert sum(losses[-4:]) / 4 < 0.95 * losses[0]
+    ours, tokenizer = artefacts.load(store, made.path, made.digest)
+    network = AutoModelForCausalLM.from_pretrained(store / parent.path, dtype=torch.float32)
+    theirs = peft.PeftModel.from_pretrained(network, store / made.path)
+    ids = torch.tensor([tokenizer.encode(text(1000))[:512]])
+    torch.testing.assert_close(ours(ids), theirs(ids).logits, atol=1e-4, rtol=1e-4)
+    merged = theirs.merge_and_unload().state_dict()
+    found = {name.removeprefix("network."): weight for name, weight in ours.weights().items()}
+    assert any(name.endswith("c_attn.weight") for name in found)
+    for name, weight in found.items():
+        torch.testing.assert_close(weight, merged[name], atol=1e-6, rtol=1e-6)
+    full = job(data, ArtefactRef(revision="prose-1", path=made.path, digest=made.digest), **DENSE)
+    again = train.run(full.model_copy(update={"inputs_digest": digest_of("full")}), Environment(store=store))
+    assert AutoModelForCausalLM.from_pretrained(store / again.path).config.model_type == "gpt2"

@@ -16,7 +16,7 @@ from moe_trainer.methods import peft_format
 from moe_trainer.methods.peft_format import PeftConfig
 from moe_trainer.models.causal_model import CausalModel, parameter_names
 from moe_trainer.models.in_layer import stacked_weights
-from moe_trainer.models.lora_layers import LoRAExperts, LoRALinear, draw
+from moe_trainer.models.lora_layers import LoRAExperts, LoRALinear, draw, is_transposed
 from moe_trainer.parallel.filling import is_outline, put
 from moe_trainer.parallel.processes import ALONE, Processes
 from moe_trainer.text.tokenizer import Tokenizer
@@ -128,12 +128,20 @@ def _config(model: CausalModel, spec: LoRASpec) -> PeftConfig:
             f"training.lora.targets has {lacking[0]}, but the base has no such part: its parts are {_parts_in_words(parts)}.",
         )
     names = {name for target in asked for name in parts[target]}
+    for other in parts.keys() - set(asked):
+        if shared := sorted(names & parts[other]):
+            raise JobError(
+                "InvalidConfig",
+                f"training.lora.targets has no {other}, but layers of that part have the same names as layers of the others "
+                f"({', '.join(shared)}), and PEFT finds layers by their names: add {other}.",
+            )
     return PeftConfig(
         r=spec.rank,
         lora_alpha=spec.alpha,
         use_rslora=spec.rank_stabilised,
         target_modules=sorted(name for name in names if "." not in name),
         target_parameters=sorted(name for name in names if "." in name),
+        fan_in_fan_out=any(_is_transposed(module) for module in model.blocks.modules()),
     )
 
 
@@ -152,12 +160,24 @@ def _parts(model: CausalModel) -> dict[LoRATarget, set[str]]:
             place = block if isinstance(model.get_submodule(block), LoRAExperts) else name
             names = {peft_format.parameter_name(place, weight) for weight in stacked}
             parts.setdefault("InLayerExperts", set()).update(names)
-        elif isinstance(module, nn.Linear | LoRALinear) and id(module) in in_layers and last not in _ROUTERS:
+        elif (
+            (_is_linear(module) or isinstance(module, LoRALinear))
+            and id(module) in in_layers
+            and last not in _ROUTERS
+        ):
             if "att" in block.rpartition(".")[2]:
                 parts.setdefault("Attention", set()).add(last)
             else:
                 parts.setdefault("FeedForward", set()).add(f"{last}.weight" if mixture else last)
     return parts
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or is_transposed(module)
+
+
+def _is_transposed(module: nn.Module) -> bool:
+    return module.transposed if isinstance(module, LoRALinear) else is_transposed(module)
 
 
 def _parts_in_words(parts: Mapping[LoRATarget, set[str]]) -> str:
@@ -184,7 +204,7 @@ def _add_updates(model: nn.Module, config: PeftConfig, *, keep: bool = False) ->
         last = name.rpartition(".")[2]
         if any(peft_format.parameter_name(name, weight) in targets for weight in stacked_weights(module)):
             model.set_submodule(name, LoRAExperts(module, config.r, scale, keep=keep))
-        elif isinstance(module, nn.Linear) and not targets.isdisjoint({last, f"{last}.weight"}):
+        elif _is_linear(module) and not targets.isdisjoint({last, f"{last}.weight"}):
             model.set_submodule(name, LoRALinear(module, config.r, scale))
 
 

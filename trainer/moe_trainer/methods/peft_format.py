@@ -11,6 +11,7 @@ Names are those of the base in transformers, behind ``base_model.model.``.
 
 import json
 import math
+import operator
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,8 @@ class PeftConfig(BaseModel):
     lora_dropout: float = 0.0
     bias: str = "none"
     inference_mode: bool = True
+    #: Whether weights are (inputs, outputs). Left out if not, so that adapters of other bases stay the same bytes.
+    fan_in_fan_out: bool = Field(default=False, exclude_if=operator.not_)
 
 
 def write(folder: Path, config: PeftConfig, tensors: TensorStream) -> None:

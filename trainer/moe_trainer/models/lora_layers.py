@@ -34,27 +34,51 @@ class LowRank(nn.Module):
         return torch.baddbmm(weight, self.b_OR, self.a_RI, alpha=scale)
 
 
-class LoRALinear(nn.Module):
-    """A linear layer with a frozen weight and an update: y = W x + s B (A x)."""
+def is_transposed(module: nn.Module) -> bool:
+    """Return whether a module is a linear layer whose weight is (I, O): transformers' Conv1D, of which GPT-2 consists."""
+    weight = getattr(module, "weight", None)
+    return hasattr(module, "nf") and isinstance(weight, Tensor) and weight.dim() == 2
 
-    def __init__(self, linear: nn.Linear, rank: int, scale: float) -> None:
+
+class LoRALinear(nn.Module):
+    """A linear layer with a frozen weight and an update: y = W x + s B (A x).
+
+    The weight keeps the layout that it has in the layer: (O, I), or (I, O) if ``transposed``.
+    """
+
+    def __init__(self, linear: nn.Module, rank: int, scale: float) -> None:
+        """Take a layer of torch, or one that is transposed."""
         super().__init__()
-        self.weight, self.bias = linear.weight, linear.bias
-        self.lora = LowRank(linear.weight, rank)
+        self.transposed = is_transposed(linear)
+        self.weight: nn.Parameter = linear.get_parameter("weight")
+        self.bias: nn.Parameter | None = dict(linear.named_parameters(recurse=False)).get("bias")
+        self.lora = LowRank(self._weight_OI, rank)
         self.scale = scale
+        self._layer = type(linear)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's output."""
         update = F.linear(F.linear(x, self.lora.a_RI), self.lora.b_OR)
-        return F.linear(x, self.weight, self.bias) + self.scale * update
+        return F.linear(x, self._weight_OI, self.bias) + self.scale * update
+
+    @property
+    def _weight_OI(self) -> Tensor:
+        return self.weight.T if self.transposed else self.weight
 
     @torch.no_grad()
-    def merged(self) -> nn.Linear:
-        """Return an ordinary linear layer that computes the same function."""
-        outputs, inputs = self.weight.shape
-        linear = nn.Linear(inputs, outputs, bias=self.bias is not None, device="meta")
-        linear.weight = nn.Parameter(self.lora.added_to(self.weight, self.scale))
-        linear.bias = self.bias
+    def merged(self) -> nn.Module:
+        """Return an ordinary layer of the kind that this one was made of, which computes the same function."""
+        outputs, inputs = self._weight_OI.shape
+        merged_OI = self.lora.added_to(self._weight_OI, self.scale)
+        linear: nn.Module
+        if self.transposed:
+            with torch.device("meta"):
+                linear = self._layer(outputs, inputs)
+            merged = merged_OI.T.contiguous()
+        else:
+            linear, merged = nn.Linear(inputs, outputs, bias=False, device="meta"), merged_OI
+        linear.register_parameter("weight", nn.Parameter(merged))
+        linear.register_parameter("bias", self.bias)
         return linear
 
 
