@@ -92,6 +92,24 @@ BodyBytes = Annotated[int, Field(ge=1024, le=67_108_864)]
 Tokens = Annotated[int, Field(ge=1, le=131_072)]
 Concurrency = Annotated[int, Field(ge=1, le=10_000)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
+RequestsPerMinute = Annotated[int, Field(ge=1, le=1_000_000)]
+ScoringSeconds = Annotated[float, Field(gt=0, le=60)]
+Margin = Annotated[float, Field(ge=0, le=1)]
+
+
+class KeyLimits(Format):
+    """What one API key may take of one gateway pod."""
+
+    max_concurrency: Concurrency | None = Field(
+        default=None,
+        description="Largest number of requests with one API key at the same time in one gateway pod. Any more are answered with "
+        "status 429. Default: no limit but that of all requests together.",
+    )
+    requests_per_minute: RequestsPerMinute | None = Field(
+        default=None,
+        description="Requests per minute with one API key to one gateway pod. They come back evenly; after a pause, as many may "
+        "be sent at once. Any more are answered with status 429, and `Retry-After` says when to ask again. Default: no limit.",
+    )
 
 
 class Limits(Format):
@@ -113,6 +131,10 @@ class Limits(Format):
     timeout_seconds: Seconds = Field(
         default=120,
         description="Longest wait for the next byte of an answer, in seconds. After it, the answer is status 504.",
+    )
+    per_key: KeyLimits | None = Field(
+        default=None,
+        description="What one API key may take of one gateway pod. Absent: keys have no limits of their own.",
     )
 
 
@@ -149,16 +171,12 @@ class RoutingPolicy(Format):
     prior: dict[ObjectName, float] = Field(
         default_factory=dict, description="Weight of an Expert before the prompt is seen, by name. Absent: 1."
     )
-    posterior_timeout_seconds: float = Field(
+    posterior_timeout_seconds: ScoringSeconds = Field(
         default=2.0,
-        gt=0,
-        le=60,
         description="Seconds that Experts have to score a prompt. One that takes longer is not chosen.",
     )
-    stickiness_margin: float = Field(
+    stickiness_margin: Margin = Field(
         default=0.3,
-        ge=0,
-        le=1,
         description="Probability by which another Expert must be ahead for a conversation to move to it.",
     )
     familiar: Familiar | None = Field(

@@ -26,6 +26,7 @@ from moe_formats.routing_policy import Limits
 from moe_gateway import cors
 from moe_gateway.backends import Asking, Backends
 from moe_gateway.balancer import Balancer
+from moe_gateway.callers import Callers, TooManyRequests
 from moe_gateway.conversations import Conversation, conversation_of
 from moe_gateway.decision import Decision
 from moe_gateway.keys import ApiKeys
@@ -67,6 +68,7 @@ class Gateway:
         self._routing = Routing(backends)
         self._proxy = Proxy(backends, policies, metrics)
         self._bodies = Bodies()
+        self._callers = Callers()
         self._in_flight = 0
 
     def routes(self) -> list[web.AbstractRouteDef]:
@@ -122,6 +124,8 @@ class Gateway:
             return await handler(request, loaded)
         except ApiError as error:
             failure = error
+        except TooManyRequests as error:
+            failure = _too_many(str(error), error.code, error.retry_after)
         except asyncio.CancelledError:
             if not is_cut_off(request):
                 raise
@@ -131,6 +135,7 @@ class Gateway:
 
     async def _read_body(self, request: web.Request, limits: Limits) -> bytes:
         """Return the body. It takes no place while it arrives, so that slow clients keep out nobody."""
+        self._callers.count(request[RECORD].caller, limits.per_key)
         self._check_room(limits.max_concurrency)
         try:
             return await self._bodies.read(request, limits.max_body_bytes)
@@ -143,30 +148,29 @@ class Gateway:
 
     def _check_room(self, limit: int) -> None:
         if self._in_flight >= limit:
-            raise ApiError(
-                429,
+            raise _too_many(
                 f"{limit} requests are in flight, which is the most that this gateway accepts at once",
-                kind="rate_limit_error",
-                code="too_many_requests",
-                retry_after=1,
+                "too_many_requests",
+                1,
             )
 
     @contextlib.contextmanager
-    def _counted(self, limit: int) -> Iterator[None]:
-        self._check_room(limit)
-        self._in_flight += 1
-        self._metrics.in_flight.set(self._in_flight)
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
+    def _counted(self, request: web.Request, limits: Limits) -> Iterator[None]:
+        self._check_room(limits.max_concurrency)
+        with self._callers.in_flight(request[RECORD].caller, limits.per_key):
+            self._in_flight += 1
             self._metrics.in_flight.set(self._in_flight)
+            try:
+                yield
+            finally:
+                self._in_flight -= 1
+                self._metrics.in_flight.set(self._in_flight)
 
     async def _complete(self, request: web.Request, loaded: LoadedPolicy) -> web.StreamResponse:
         endpoint: Endpoint = "completions" if request.path == "/v1/completions" else "chat/completions"
         limits = loaded.policy.limits
         body = await self._read_body(request, limits)
-        with self._counted(limits.max_concurrency):
+        with self._counted(request, limits):
             call = parse_call(endpoint, body, limits)
             conversation = conversation_of(
                 call, request.headers.get("x-moe-conversation"), request[RECORD].caller
@@ -192,7 +196,7 @@ class Gateway:
         """Say where a prompt would go and why, without sending it there or remembering it."""
         limits = loaded.policy.limits
         body = await self._read_body(request, limits)
-        with self._counted(limits.max_concurrency):
+        with self._counted(request, limits):
             call, asking = parse_call("route", body, limits), Asking(request[REQUEST_ID])
             decision = await self._routing.decide(call, loaded, None, asking)
         expert = loaded.policy.expert(decision.expert)
@@ -300,6 +304,10 @@ def _described(model: str, loaded: LoadedPolicy) -> dict[str, object]:
         "created": int(loaded.loaded_at),
         "owned_by": loaded.policy.pool,
     }
+
+
+def _too_many(message: str, code: str, retry_after: int) -> ApiError:
+    return ApiError(429, message, kind="rate_limit_error", code=code, retry_after=retry_after)
 
 
 def _stopping() -> ApiError:

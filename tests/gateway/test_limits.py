@@ -141,6 +141,30 @@ async def test_more_requests_at_once_than_the_limit_are_a_429(world):
     assert (await gateway.answer("/v1/completions", ASK))[0] == 200
 
 
+async def test_what_one_key_may_take_is_limited_and_leaves_the_others_alone(world, tmp_path):
+    (tmp_path / "keys").write_text("a\nb\n")
+    hold = asyncio.Event()
+    expert = await world.expert("code", hold=hold)
+    policy = world.policy(expert, limits={"perKey": {"maxConcurrency": 1, "requestsPerMinute": 2}})
+    gateway = await world.gateway(policy, keys=tmp_path / "keys")
+    a, b = ({"Authorization": f"Bearer {key}"} for key in "ab")
+    held = asyncio.create_task(gateway.answer("/v1/completions", ASK, headers=a))
+    async with asyncio.timeout(5):
+        await expert.begun.wait()
+    status, headers, answer = await gateway.answer("/v1/completions", ASK, headers=a)
+    assert (status, answer["error"]["code"], headers["Retry-After"]) == (429, "too_many_requests", "1")
+    assert (
+        answer["error"]["message"]
+        == "this API key has 1 request in flight, which is the most that it may have at once"
+    )
+    hold.set()
+    assert (await held)[0] == 200
+    status, headers, answer = await gateway.answer("/v1/completions", ASK, headers=a)
+    assert (status, answer["error"]["code"], headers["Retry-After"]) == (429, "rate_limit_exceeded", "30")
+    assert (await gateway.get("/v1/models", headers=a))["object"] == "list"
+    assert (await gateway.answer("/v1/completions", ASK, headers=b))[0] == 200
+
+
 async def test_keys_are_required_once_there_is_a_file_of_them(world, tmp_path):
     keys = tmp_path / "keys"
     gateway = await world.gateway(world.policy(await world.expert("code")), keys=keys)

@@ -1,6 +1,6 @@
 """ExpertPool: Experts that are measured on the same text and serve together behind one gateway."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -10,7 +10,18 @@ from moe_formats.resources.analysis import PoolAnalysis
 from moe_formats.resources.base import CustomResource, ShortText, cel
 from moe_formats.resources.conditions import ObjectStatus
 from moe_formats.resources.evaluator import Evaluator
-from moe_formats.routing_policy import BodyBytes, Concurrency, Familiar, Origin, Seconds, StrategyName, Tokens
+from moe_formats.routing_policy import (
+    BodyBytes,
+    Concurrency,
+    Familiar,
+    KeyLimits,
+    Margin,
+    Origin,
+    ScoringSeconds,
+    Seconds,
+    StrategyName,
+    Tokens,
+)
 from moe_formats.segment_size import DEFAULT_SEGMENT_BYTES, SegmentBytes
 
 
@@ -110,6 +121,10 @@ class Evaluation(Format):
     )
 
 
+#: How much more probable an Expert is before the prompt is seen.
+Weight = Annotated[float, Field(ge=0.001, le=1000)]
+
+
 class Routing(Format):
     """How the gateway chooses an Expert for a request."""
 
@@ -125,6 +140,22 @@ class Routing(Format):
         description="Expert that answers requests that cannot be scored, and routed requests for whose Expert no server "
         "is ready or answers. Default: the first Expert by name that is ready for requests that cannot be scored, and none "
         "for the others.",
+    )
+    prior: dict[str, Weight] | None = Field(
+        default=None,
+        max_length=64,
+        description="Weights of Experts before the prompt is seen, by name, for strategy Posterior: with 2, an Expert is taken "
+        "to be twice as probable as one with 1. A name that is no routed Expert is ignored. Default: 1 for each Expert.",
+    )
+    posterior_timeout_seconds: ScoringSeconds | None = Field(
+        default=None,
+        description="Seconds that Experts have to score a prompt, for strategy Posterior. One that takes longer is not chosen. "
+        "Default: 2.",
+    )
+    stickiness_margin: Margin | None = Field(
+        default=None,
+        description="Probability, 0 to 1, by which another Expert must be ahead for a conversation to move to it. With 0, it "
+        "always moves to the most probable one; with 1, it never moves. Default: 0.3.",
     )
 
 
@@ -171,6 +202,11 @@ class GatewayLimits(Format):
         default=None,
         description="Longest wait for the next byte of an answer, in seconds. After it, the answer is status 504. Default: what "
         "the chart's values say, or 120.",
+    )
+    per_key: KeyLimits | None = Field(
+        default=None,
+        description="What one API key may take of one gateway pod. Default: what the chart's values say, or no limits but "
+        "those of all requests together.",
     )
 
 

@@ -8,10 +8,10 @@ its previous revision gets them, as long as one of its servers is ready. Strateg
 Expert that is ready. Until there is one, Posterior is used.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from moe_formats.resources.expert import Expert
-from moe_formats.resources.expert_pool import TableStatus
+from moe_formats.resources.expert_pool import Routing, TableStatus
 from moe_formats.routing_policy import DistilledTable, RoutedExpert, RoutingPolicy, parse_routing_policy
 from moe_operator.builders.gateway import POLICY_KEY
 from moe_operator.builders.server import server_url
@@ -47,9 +47,20 @@ def plan_policy(state: PoolState, table: TableStatus | None, config: OperatorCon
         table=DistilledTable(path=read.path, digest=read.digest) if read and strategy in WITH_TABLE else None,
         temperature=_temperature(table),
         familiar=table.familiar if table is not None else None,
+        **_said(routing, names),
         limits=config.gateways.limits_of(state.pool),
         allowed_origins=config.gateways.origins_of(state.pool),
     )
+
+
+def _said(routing: Routing, names: set[str]) -> dict[str, Any]:
+    """Return what the pool says of how to choose; what it leaves out has the defaults of the policy."""
+    said = routing.model_dump(
+        include={"posterior_timeout_seconds", "stickiness_margin", "prior"}, exclude_none=True
+    )
+    if "prior" in said:
+        said["prior"] = {name: weight for name, weight in said["prior"].items() if name in names}
+    return said
 
 
 def _temperature(table: TableStatus | None) -> float:

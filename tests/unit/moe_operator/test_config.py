@@ -7,7 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from moe_formats.resources.expert_pool import ExpertPool
-from moe_formats.routing_policy import Limits
+from moe_formats.routing_policy import KeyLimits, Limits
 from moe_operator.config import Gateways, Grader, OperatorConfig, Store
 
 S3 = {"endpoint": "https://objects.example.org:9000/s3", "bucket": "text"}
@@ -76,6 +76,14 @@ def test_a_limit_is_the_pools_or_else_the_charts_or_else_that_of_the_policy() ->
     limits = gateways.limits_of(pool(limits={"maxTokens": 5, "maxBodyBytes": 2048}))
     assert limits == Limits(max_tokens=5, max_body_bytes=2048, timeout_seconds=9, max_concurrency=256)
     assert Gateways().limits_of(pool()) == Limits()
+
+
+def test_limits_per_key_are_the_pools_or_else_the_charts() -> None:
+    gateways = Gateways.model_validate({"limits": {"perKey": {"maxConcurrency": 4, "requestsPerMinute": 60}}})
+    assert gateways.limits_of(pool()).per_key == KeyLimits(max_concurrency=4, requests_per_minute=60)
+    assert gateways.limits_of(pool(limits={"perKey": {"maxConcurrency": 9}})).per_key == KeyLimits(
+        max_concurrency=9
+    )
 
 
 def test_keys_and_origins_are_the_pools_or_else_the_charts() -> None:

@@ -254,3 +254,14 @@ def test_keys_are_mounted_by_a_rollout_of_the_gateway(world: World) -> None:
     world.settle()
     assert "team-gateway-keys" in str(world.get("Deployment", "first-pool-gateway")["spec"]["template"])
     assert world.pool_condition("Ready")[0] == "True"
+
+
+def test_how_experts_are_chosen_is_what_the_pool_says_and_by_default_what_it_was(world: World) -> None:
+    before = world.policy()
+    assert before is not None
+    assert (before.posterior_timeout_seconds, before.stickiness_margin, before.prior) == (2.0, 0.3, {})
+    said = {"posteriorTimeoutSeconds": 5, "stickinessMargin": 0, "prior": {"code": 2, "gone": 3}}
+    world.pool(routing={"strategy": "Distilled", "fallback": "general"} | said)
+    policy = planned_policy(world)
+    assert (policy.posterior_timeout_seconds, policy.stickiness_margin) == (5, 0)
+    assert policy.prior == {"code": 2}, "an Expert that is not routed has no weight"
