@@ -35,7 +35,7 @@ def parse_object(data: bytes) -> dict[str, Any]:
 
 
 def parse(data: bytes) -> Any:
-    """Return the value of a JSON text in UTF-8, with a question mark for half a surrogate pair; raises JsonError."""
+    """Return the value of a JSON text in UTF-8, with U+FFFD for half a surrogate pair; raises JsonError."""
     try:
         text = data.decode("utf-8-sig", "surrogatepass")
         _check(text)
@@ -84,8 +84,9 @@ def _int(digits: str) -> int:
 
 
 def _whole_characters(value: Any) -> Any:
-    """Return a value with a question mark for each half of a surrogate pair, which no tokenizer and no encoding knows.
+    """Return a value with U+FFFD for each half of a surrogate pair, which no tokenizer and no encoding knows.
 
     Programs that count in UTF-16, as JavaScript does, leave halves where they cut a text inside of an emoji.
     """
-    return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    text = json.dumps(value, ensure_ascii=False)
+    return json.loads(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
