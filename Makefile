@@ -53,7 +53,7 @@ packaging: $(VENV)/.ready ## test that each requirement file installs alone and 
 	$(BIN)/python -m pytest -q tests/packaging
 
 clients: $(CLIENTS)/.ready ## call a real pool with OpenAI's clients, LiteLLM, LangChain and lm-evaluation-harness (not part of `make test`)
-	$(CLIENTS)/bin/python -m pytest -q tests/clients
+	$(CLIENTS)/bin/python -m pytest -q -o timeout_func_only=true tests/clients
 
 cluster: $(VENV)/.ready ## run the tests on a real API server, scheduler and node agent
 	$(BIN)/python -m pytest -q tests/local tests/api tests/cluster tests/kind

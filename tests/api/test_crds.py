@@ -256,6 +256,8 @@ REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("an image in a pool", POOL, _evaluator(measure="container", grader="a", image="b"), "field not declared"),
     ("keys in any Secret", POOL, _spec(gateway={"keysFrom": {"secret": "database"}}), "keysFrom.secret in body should match"),
     ("a limit of 0", POOL, _spec(gateway={"limits": {"maxTokens": 0}}), "should be greater than or equal to 1"),
+    ("no request per minute", POOL, _spec(gateway={"limits": {"perKey": {"requestsPerMinute": 0}}}), "should be greater than"),
+    ("a prior of 0", POOL, _spec(routing={"prior": {"code": 0}}), "prior.code in body should be greater than or equal to"),
     ("an origin with a path", POOL, _spec(gateway={"allowedOrigins": ["https://a/b"]}), "allowedOrigins[0] in body should"),
     ("segments of 1 KiB", POOL, _spec(evaluation={"segmentBytes": 1024}), 'supported values: "256", "3968"'),
     ("a holdout of 0", POOL, _spec(evaluation={"holdout": 0}), "should be greater than 0"),
