@@ -121,12 +121,12 @@ class Stage:
         }
         self.apply("Expert", name, {key: value for key, value in given.items() if value is not None})
 
-    def write(self, folder: str, documents: int = 150, *, seed: int = 0) -> None:
-        """Write documents of made-up words that only this folder's language has."""
+    def write(self, folder: str, documents: int = 150, *, seed: int = 0, words: int = 120) -> None:
+        """Write documents of so many made-up words that only this folder's language has."""
         for number in range(documents):
             path = self.data / folder / f"{seed}-{number}.txt"
             path.parent.mkdir(exist_ok=True)
-            path.write_text(made_up_text(folder, f"{seed}/{number}"))
+            path.write_text(made_up_text(folder, f"{seed}/{number}", words))
 
     def release(self) -> None:
         """Let every training of the pool go on that waits half way (Behaviour.HELD)."""

@@ -20,7 +20,7 @@ def stage(new_stage: Callable[[str], Stage]) -> Iterator[Stage]:
     """A base trained on two weighted sources, an adapter and a bank on it, and an Expert of a checkpoint."""
     stage = new_stage("methods")
     for folder in ("words", "more", "own"):
-        stage.write(folder)
+        stage.write(folder, words=50)
     stage.pool()
     weighted = [{"store": "corpora", "path": f"{name}/*.txt", "weight": w} for name, w in MIXED.items()]
     apply(stage, "base", data={"sources": weighted})

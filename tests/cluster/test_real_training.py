@@ -28,7 +28,7 @@ def stage(new_stage: Callable[[str], Stage]) -> Iterator[Stage]:
     library = Path(sysconfig.get_paths()["stdlib"])
     (stage.data / "code").mkdir()
     for source in sorted(library.glob("*.py"))[:100]:
-        (stage.data / "code" / f"{source.name}.txt").write_bytes(source.read_bytes()[:20_000])
+        (stage.data / "code" / f"{source.name}.txt").write_bytes(source.read_bytes()[:8_000])
     stage.pool(routing={"strategy": "Posterior"})
     resources = {"profile": "real", "nodes": 2, "devicesPerNode": 2, "expertParallelism": 2}
     training = {"maxSteps": STEPS, "batchTokens": 2048, "learningRate": 0.003, "checkpointEvery": 5}
