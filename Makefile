@@ -6,6 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 CLIENTS := .venv-clients
 export OMP_NUM_THREADS ?= 1
+# Empty: Python keeps what it compiles. Otherwise each process of a test compiles torch and its like again, for seconds.
+export PYTHONDONTWRITEBYTECODE :=
+# Tests run on all cores, on four at most: each process that holds torch takes about a gigabyte.
+PARALLEL ?= -n logical --maxprocesses 4 --dist worksteal
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,13 +48,13 @@ dev: $(VENV)/.ready ## start a cluster with the operator for development
 	@$(BIN)/moectl local up --name dev
 
 unit: $(VENV)/.ready ## run the tests of pure logic and of the gateway
-	$(BIN)/python -m pytest -q tests/unit tests/gateway
+	$(BIN)/python -m pytest -q $(PARALLEL) tests/unit tests/gateway
 
 trainer: $(VENV)/.ready ## run the tests of the trainer, with real (small) models
-	$(BIN)/python -m pytest -q tests/trainer
+	$(BIN)/python -m pytest -q $(PARALLEL) tests/trainer
 
 packaging: $(VENV)/.ready ## test that each requirement file installs alone and that its program starts
-	$(BIN)/python -m pytest -q tests/packaging
+	$(BIN)/python -m pytest -q $(PARALLEL) tests/packaging
 
 clients: $(CLIENTS)/.ready ## call a real pool with OpenAI's clients, LiteLLM, LangChain and lm-evaluation-harness (not part of `make test`)
 	$(CLIENTS)/bin/python -m pytest -q -o timeout_func_only=true tests/clients
