@@ -87,9 +87,6 @@ def measure(cluster: LocalCluster, folder: Path, experts: int, per_pool: int) ->
         restart = watch(operator)
         wait_until_settled(cluster, operator)
         restart |= resident(operator.pid)
-        version = newest_version(cluster)
-        time.sleep(QUIET_SECONDS)
-        written = newest_version(cluster) - version
     pools = -(-experts // per_pool)
     return {
         "experts": experts,
@@ -97,7 +94,7 @@ def measure(cluster: LocalCluster, folder: Path, experts: int, per_pool: int) ->
         "objects": count(cluster),
         "withoutExperts": empty,
         "whileTheyWereMade": first | {"seconds": round(seconds)},
-        "restart": restart | {"writesAfterwards": written},
+        "restart": restart,
         "kibPerExpert": round((restart["peakMiB"] - empty["peakMiB"]) * 1024 / experts, 1),
     }
 

@@ -7,6 +7,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from moe_operator.cluster.cache import Cache
+from moe_operator.state import Manifest
 
 
 class Metrics:
@@ -50,9 +51,16 @@ class Metrics:
             "moe_operator_experts", "Number of Experts by phase.", ["phase"], registry=self.registry
         )
 
+        self._stalled = Gauge(
+            "moe_operator_experts_stalled",
+            "Number of Experts whose condition Stalled is true, including those that still serve.",
+            registry=self.registry,
+        )
+
     def count_phases(self, cache: Cache) -> None:
         """Count Experts by phase. A phase that no Expert is in any more gets 0."""
         tally = Tally(_phases(cache))
+        self._stalled.set(sum(_is_stalled(expert) for expert in cache.all("Expert")))
         seen = {sample.labels["phase"] for metric in self._phases.collect() for sample in metric.samples}
         for phase in seen | tally.keys():
             self._phases.labels(phase).set(tally[phase])
@@ -67,6 +75,11 @@ class Metrics:
         self.refresh()
         text = generate_latest(self.registry)
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4"})
+
+
+def _is_stalled(expert: Manifest) -> bool:
+    conditions = (expert.get("status") or {}).get("conditions") or []
+    return any(item["type"] == "Stalled" and item["status"] == "True" for item in conditions)
 
 
 def _phases(cache: Cache) -> Iterable[str]:

@@ -25,3 +25,12 @@ def test_no_name_of_an_object_is_a_label(cache, expert):
     cache.put(expert("a-very-special-name"))
     metrics.count_phases(cache)
     assert "a-very-special-name" not in exposed(metrics)
+
+
+def test_an_expert_that_serves_and_is_stalled_counts_as_stalled(cache, expert):
+    metrics = Metrics()
+    stalled = {"type": "Stalled", "status": "True"}
+    cache.put(expert("a", status={"phase": "Serving", "conditions": [stalled]}))
+    cache.put(expert("b", status={"phase": "Serving", "conditions": [{**stalled, "status": "False"}]}))
+    metrics.count_phases(cache)
+    assert "moe_operator_experts_stalled 1.0" in exposed(metrics)
