@@ -6,11 +6,11 @@ It is read from a mounted YAML file, which the chart writes from its values (Con
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from moe_formats.resources.expert_pool import SECRET_OF_KEYS, ExpertPool, GatewayLimits, KeysFrom
-from moe_formats.routing_policy import Limits, Origin
+from moe_formats.routing_policy import KeyLimits, Limits, Origin
 
 
 class ConfigModel(BaseModel):
@@ -139,6 +139,12 @@ class LimitDefaults(GatewayLimits):
     """What gateways accept whose pools do not say."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @field_validator("per_key")
+    @classmethod
+    def _empty_is_none(cls, value: KeyLimits | None) -> KeyLimits | None:
+        """Take limits per key that limit nothing, as values.yaml has them, for none: a policy is the same with either."""
+        return value if value is not None and value.model_dump(exclude_none=True) else None
 
 
 class Gateways(ConfigModel):

@@ -122,7 +122,7 @@ class Evaluation(Format):
 
 
 #: How much more probable an Expert is before the prompt is seen.
-Weight = Annotated[float, Field(ge=0.001, le=1000)]
+Weight = Annotated[float, Field(gt=0, le=1000)]
 
 
 class Routing(Format):
