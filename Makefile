@@ -10,6 +10,8 @@ export OMP_NUM_THREADS ?= 1
 export PYTHONDONTWRITEBYTECODE :=
 # Tests run on all cores, on four at most: each process that holds torch takes about a gigabyte.
 PARALLEL ?= -n logical --maxprocesses 4 --dist worksteal
+# Two clusters at a time, the files with the longest tests first. All tests of a file use the same cluster.
+CLUSTERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,7 +62,7 @@ clients: $(CLIENTS)/.ready ## call a real pool with OpenAI's clients, LiteLLM, L
 	$(CLIENTS)/bin/python -m pytest -q -o timeout_func_only=true tests/clients
 
 cluster: $(VENV)/.ready ## run the tests on a real API server, scheduler and node agent
-	$(BIN)/python -m pytest -q tests/local tests/api tests/cluster tests/kind
+	$(BIN)/python -m pytest -q $(CLUSTERS) tests/cluster tests/local tests/api tests/kind
 
 queues: $(VENV)/.ready ## run the tests with a real Kueue, built from its Go modules; needs Go and root, and is not part of `test`
 	$(BIN)/python -m pytest -q tests/queues
