@@ -72,7 +72,7 @@ class ObjectStoreFiles:
         root: str,
         location: ObjectStoreLocation,
         credentials: Path | None,
-        patience: Patience = Patience(),
+        patience: Patience | None = None,
     ) -> None:
         """Take a store's location and the folder with its keys; raises JobError (StoreDenied) if keys are missing."""
         patience = patience or PATIENCE
