@@ -65,10 +65,10 @@ HEADERS: dict[str, tuple[dict[str, Any], int, str]] = {
 def test_a_header_that_asks_for_too_much_is_refused(case: str, source: Path) -> None:
     entries, data, message = HEADERS[case]
     header(source / reading.WHOLE, entries, data)
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(JobError, match=f"ArtefactCorrupt.*header of model.safetensors.*{message}"):
         directory.load(source)
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
 
 
 @pytest.mark.timeout(60)
@@ -76,12 +76,12 @@ def test_a_header_of_a_million_tensors_is_not_parsed(source: Path, monkeypatch: 
     one = '"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
     text = ("{" + ",".join(one % number for number in range(1_000_000)) + "}").encode()
     (source / reading.WHOLE).write_bytes(len(text).to_bytes(8, "little") + text)
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(
         JobError, match=r"header of model.safetensors .* it holds 7,000,\d+ values; the limit is 4,000,000"
     ):
         directory.load(source)
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
     header(source / reading.WHOLE, {f"t{number}": entry([0]) for number in range(60)})
     monkeypatch.setattr(limits, "TENSORS", 50)
     with pytest.raises(JobError, match="it lists 60 tensors; the limit is 50"):
@@ -124,10 +124,10 @@ def test_a_config_that_asks_for_more_than_there_is_is_refused(
     change: dict[str, Any], message: str, source: Path
 ) -> None:
     change_config(source, **change)
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(JobError, match=f"ModelUnsupported.*config.json: {message}") as error:
         directory.load(source)
-    assert time.monotonic() - started < 20 and not error.value.retryable
+    assert time.process_time() - started < 20 and not error.value.retryable
 
 
 @pytest.mark.parametrize(

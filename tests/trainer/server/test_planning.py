@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -125,15 +126,20 @@ async def test_a_client_that_leaves_makes_no_room_before_its_prompt_is_read(
     monkeypatch.setattr(limits, "PROMPT_SECONDS", 0.1)
     planning = Planning(ByteTokenizer())
 
-    def make(body: bytes) -> Any:
-        time.sleep(float(body))
+    begun, go_on = threading.Semaphore(0), threading.Event()
 
-    left = [asyncio.create_task(planning.plan(make, b"0.6")) for _ in range(4)]
-    await asyncio.sleep(0.05)
+    def make(_: bytes) -> Any:
+        begun.release()
+        assert go_on.wait(60)
+
+    left = [asyncio.create_task(planning.plan(make, b"")) for _ in range(4)]
+    for _ in left:
+        assert await asyncio.to_thread(begun.acquire, timeout=60)
     for task in left:
         task.cancel()
     with pytest.raises(BadRequest, match=r"4 other prompts have been worked on for 0\.1 s"):
-        await planning.plan(make, b"0")
-    await asyncio.sleep(0.7)
-    await planning.plan(make, b"0")
+        await planning.plan(make, b"")
+    go_on.set()
+    monkeypatch.setattr(limits, "PROMPT_SECONDS", 60)
+    await planning.plan(make, b"")
     planning.close()
