@@ -53,7 +53,8 @@ unit: $(VENV)/.ready ## run the tests of pure logic and of the gateway
 	$(BIN)/python -m pytest -q $(PARALLEL) tests/unit tests/gateway
 
 trainer: $(VENV)/.ready ## run the tests of the trainer, with real (small) models
-	$(BIN)/python -m pytest -q $(PARALLEL) tests/trainer
+	@# A file stays together: its tests share models and groups of processes, which take seconds to make.
+	$(BIN)/python -m pytest -q $(subst worksteal,loadfile,$(PARALLEL)) tests/trainer
 
 packaging: $(VENV)/.ready ## test that each requirement file installs alone and that its program starts
 	$(BIN)/python -m pytest -q $(PARALLEL) tests/packaging
