@@ -15,7 +15,7 @@ from moe_formats.failure import JobError, TransientError
 from moe_formats.object_stores import ObjectStoreLocation
 from moe_trainer import limits
 from moe_trainer.sources.files import File
-from moe_trainer.sources.object_store import RANGE_BYTES, ObjectStoreFiles
+from moe_trainer.sources.object_store import RANGE_BYTES, ObjectStoreFiles, Patience
 
 from .conftest import PATIENCE
 
@@ -61,8 +61,12 @@ def hostile() -> Iterator[Hostile]:
 
 @pytest.fixture
 def files(hostile: Hostile) -> ObjectStoreFiles:
+    return files_of(hostile, PATIENCE)
+
+
+def files_of(hostile: Hostile, patience: Patience) -> ObjectStoreFiles:
     location = ObjectStoreLocation(endpoint=f"http://127.0.0.1:{hostile.server_address[1]}", bucket="text")
-    return ObjectStoreFiles("lake", location, None, replace(PATIENCE, listing=2.0))
+    return ObjectStoreFiles("lake", location, None, patience)
 
 
 def page(names: list[str], *, more: bool, size: int = 1, encoding: str = "") -> Answer:
@@ -94,9 +98,8 @@ def test_the_server_of_these_tests_is_read_as_long_as_it_behaves(
     assert [file.path for file in files.matching("*.jsonl")] == ["a.jsonl", "b.jsonl"]
 
 
-def test_pages_without_objects_and_without_an_end_are_given_up(
-    hostile: Hostile, files: ObjectStoreFiles
-) -> None:
+def test_pages_without_objects_and_without_an_end_are_given_up(hostile: Hostile) -> None:
+    files = files_of(hostile, replace(PATIENCE, listing=2.0))
     hostile.answer = page([], more=True)
     with pytest.raises(
         JobError, match=r"PathNotAllowed: listing lake/\*.jsonl has not ended after 2 s"
