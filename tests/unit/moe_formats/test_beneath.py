@@ -1,8 +1,8 @@
 import os
-import socket
 from pathlib import Path
 
 import pytest
+from tests.sockets import make_socket
 
 from moe_formats.beneath import LeadsOutError, RefusedError, Root, printable
 from moe_formats.failure import JobError
@@ -85,8 +85,7 @@ def test_a_folder_beneath_is_a_root_of_its_own(folder: Path) -> None:
 
 def test_whatever_is_no_regular_file_is_refused_by_its_kind_and_nothing_waits(folder: Path) -> None:
     os.mkfifo(folder / "pipe")
-    bound = socket.socket(socket.AF_UNIX)
-    bound.bind(os.path.relpath(folder / "socket"))
+    make_socket(folder / "socket")
     with Root(folder) as root:
         for path, kind in (
             ("pipe", "a named pipe"),
@@ -98,7 +97,6 @@ def test_whatever_is_no_regular_file_is_refused_by_its_kind_and_nothing_waits(fo
                 root.read(path)
             assert not refused.value.retryable
         assert root.stat("pipe").st_size == 0  # which does not open it
-    bound.close()
     with Root(Path("/dev")) as devices, pytest.raises(RefusedError, match="is a device"):
         devices.read("zero", 1)
 

@@ -2,11 +2,11 @@ import glob
 import itertools
 import os
 import random
-import socket
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from tests.sockets import make_socket
 
 from moe_formats.failure import JobError
 from moe_trainer import limits
@@ -150,8 +150,7 @@ def test_which_path_a_file_is_read_by_does_not_depend_on_the_order_of_a_listing(
 
 
 def test_what_a_glob_reaches_and_nobody_can_read_is_named(folder: Path) -> None:
-    bound = socket.socket(socket.AF_UNIX)
-    bound.bind(os.path.relpath(folder / "a" / "socket"))
+    make_socket(folder / "a" / "socket")
     (folder / "a" / "lost.txt").symlink_to("missing/b.txt")
     left_out: list[LeftOut] = []
     assert "a/b.txt" in listed(folder, "*/**/*", left_out)
@@ -165,7 +164,6 @@ def test_what_a_glob_reaches_and_nobody_can_read_is_named(folder: Path) -> None:
     (folder / "a" / "c").symlink_to("c")  # matches nothing, and leads to no folder
     listed(folder, "**/*.txt", left_out)
     assert [at.path for at in left_out] == ["claim/a/lost.txt"]
-    bound.close()
 
 
 @pytest.mark.parametrize("pattern", ["", ".", "/etc/*", "a/../*", "..", "a**", "**b/*"])

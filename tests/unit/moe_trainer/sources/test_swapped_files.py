@@ -3,11 +3,11 @@
 import json
 import os
 import shutil
-import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.sockets import make_socket
 
 from moe_formats.failure import JobError, TransientError
 from moe_formats.job_config import EvaluatorSource, ImportedBase, Source
@@ -115,8 +115,7 @@ def test_a_file_that_becomes_a_link_to_a_pipe_does_not_stop_the_job(
 
 def test_a_file_that_becomes_a_socket_a_device_or_a_folder_is_refused_by_its_kind(claim: Path) -> None:
     files = LocalFiles("corpora", claim)
-    bound = socket.socket(socket.AF_UNIX)
-    bound.bind(os.path.relpath(claim / "socket"))  # the address of a socket may be short only
+    make_socket(claim / "socket")
     kinds = {"socket": "a socket", "deep": "a directory"}
     if os.getuid() == 0:
         try:
@@ -127,7 +126,6 @@ def test_a_file_that_becomes_a_socket_a_device_or_a_folder_is_refused_by_its_kin
     for name, kind in kinds.items():
         with pytest.raises(JobError, match=f"corpora/{name} is {kind}"), files.open(File("corpora", name, 1)):
             pass
-    bound.close()
 
 
 def test_a_folder_that_becomes_a_link_while_the_files_are_listed_is_not_followed(

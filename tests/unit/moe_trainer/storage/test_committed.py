@@ -1,10 +1,10 @@
 import hashlib
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.sockets import make_socket
 
 from moe_formats.failure import JobError
 from moe_trainer import limits
@@ -66,11 +66,6 @@ def add_file(path: Path) -> None:
     path.write_text("added")
 
 
-def add_socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as bound:
-        bound.bind(os.path.relpath(path))
-
-
 ADDED: dict[str, tuple[str, Callable[[Path], object]]] = {
     "a template": ("chat_template.jinja", add_file),
     "weights": ("pytorch_model.bin", add_file),
@@ -79,7 +74,7 @@ ADDED: dict[str, tuple[str, Callable[[Path], object]]] = {
     "an empty folder": ("empty", Path.mkdir),
     "a pipe": ("pipe", os.mkfifo),
     "a pipe named as by NFS": (".nfs0123", os.mkfifo),
-    "a socket": ("socket", add_socket),
+    "a socket": ("socket", make_socket),
     "a link": ("link", lambda path: path.symlink_to("config.json")),
     "a link to nothing": ("link", lambda path: path.symlink_to("nowhere")),
     "a link to a folder": ("folder", lambda path: path.symlink_to("/etc")),
@@ -127,7 +122,7 @@ def test_a_listed_file_must_be_a_regular_file(store: Path, folder: Path, name: s
         case "folder":
             path.mkdir()
         case "socket":
-            add_socket(path)
+            make_socket(path)
     with pytest.raises(JobError, match=f"ArtefactCorrupt.*{name}"):
         verify(folder.parent, folder.name)
     with pytest.raises(JobError, match="ArtefactCorrupt"), opened(store, PATH):
