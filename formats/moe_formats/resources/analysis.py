@@ -121,7 +121,7 @@ class PoolAnalysis(Format):
     unmet_share: float | None = Field(
         default=None,
         description="Share of the requests that the strategy routed whose prompt looked like none of the pool's domains: coded "
-        "worse, or routed with less confidence, than 95 % of held-out text. About 0.05 is normal. Absent if there were none.",
+        "worse, or routed with less confidence, than 95 % of held-out text. Absent if there were none.",
     )
     utilization: float | None = Field(
         default=None,
