@@ -8,7 +8,7 @@ from pydantic import Field
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$", max_length=40)]
 
 #: A name of any object, such as a revision's: at most 63 characters.
-ObjectName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+ObjectName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$", max_length=63)]
 
 #: A name of an evaluator, for example `exactMatch`.
 EvaluatorName = Annotated[str, Field(pattern=r"^[a-z][a-zA-Z0-9-]{0,39}$", max_length=40)]

@@ -2,7 +2,7 @@
 {{- define "moe-operator.rules" -}}
 # Experts and pools belong to people. The operator only reads their specs.
 - apiGroups: ["moe-operator.dev"]
-  resources: ["expertpools", "experts"]
+  resources: ["expertpools", "experts", "expertproposals"]
   verbs: ["get", "list", "watch"]
 # Revisions are created, and never changed or deleted: they go with their Expert.
 - apiGroups: ["moe-operator.dev"]
@@ -10,7 +10,7 @@
   verbs: ["get", "list", "watch", "create"]
 # Only the operator writes statuses.
 - apiGroups: ["moe-operator.dev"]
-  resources: ["expertpools/status", "experts/status", "expertrevisions/status"]
+  resources: ["expertpools/status", "experts/status", "expertrevisions/status", "expertproposals/status"]
   verbs: ["patch"]
 # Jobs read data, train, evaluate, grade and distill. They are created, started by a patch, and deleted when nothing
 # needs them any more.

@@ -29,6 +29,8 @@ class ConditionType(StrEnum):
     EXPERTS_READY = "ExpertsReady"
     GATEWAY_READY = "GatewayReady"
     TABLE_READY = "TableReady"
+    APPROVED = "Approved"
+    EFFECT_SEEN = "EffectSeen"
 
 
 class Condition(Format):

@@ -1,6 +1,6 @@
 """`spec.base` of an Expert: what its training starts from."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -22,14 +22,24 @@ class Base(Format):
                 "has(self.store) == has(self.path) && has(self.store) == has(self.digest)",
                 "store, path and digest name a checkpoint together: give all three, or none",
             ),
+            (
+                "!has(self.follow) || has(self.expert)",
+                "follow belongs to base.expert: a preset and a checkpoint have no newer revision",
+            ),
         )
     )
 
     expert: Name | None = Field(
         default=None,
         description="Expert of the same pool to start from. Its current revision is pinned when this Expert first starts "
-        "from it, and every later change of the spec starts from the pinned revision again. A newer revision of the base "
-        "does not retrain this Expert. Default: none.",
+        "from it, and every later change of the spec starts from the pinned revision again. What a newer "
+        "revision of the base does is said by follow. Default: none.",
+    )
+    follow: Literal["Pinned", "Propose", "Auto"] | None = Field(
+        default=None,
+        description="What happens when the base Expert has a newer current revision than the one that is pinned. `Pinned`: "
+        "nothing. `Propose`: an ExpertProposal to train this Expert again from it. `Auto`: the same, approved at once. The "
+        "promotion gate decides whether the result serves. Only with expert. Default: Pinned.",
     )
     preset: str | None = Field(
         default=None,

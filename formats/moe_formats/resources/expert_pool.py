@@ -10,6 +10,7 @@ from moe_formats.resources.analysis import PoolAnalysis
 from moe_formats.resources.base import CustomResource, ShortText, cel
 from moe_formats.resources.conditions import ObjectStatus
 from moe_formats.resources.evaluator import Evaluator
+from moe_formats.resources.lifecycle import Lifecycle, LifecycleStatus
 from moe_formats.routing_policy import (
     BodyBytes,
     Concurrency,
@@ -274,6 +275,11 @@ class ExpertPoolSpec(Format):
         default_factory=Budget,
         description="How much the pool may run at the same time. Default: two Jobs, and any number of servers.",
     )
+    lifecycle: Lifecycle = Field(
+        default_factory=Lifecycle,
+        description="What the operator may do by itself with the Experts of the pool. Default: it proposes, and people "
+        "approve.",
+    )
     paused: bool = Field(
         default=False,
         description="If `true`, no new work starts in the whole pool. Running Jobs finish, and all servers keep serving.",
@@ -367,6 +373,10 @@ class ExpertPoolStatus(ObjectStatus):
         default=None,
         description="How the pool's requests spread over its Experts in the last 24 hours. Absent before anything was "
         "observed.",
+    )
+    lifecycle: LifecycleStatus | None = Field(
+        default=None,
+        description="What was proposed for the Experts of the pool. Absent before anything was.",
     )
     replicas: int = Field(default=0, description="Number of gateway pods, for the scale subresource.")
     selector: str = Field(

@@ -20,6 +20,8 @@ class Cause(StrEnum):
 
     SPEC_CHANGED = "SpecChanged"
     NEW_DATA = "NewData"
+    DRIFT = "Drift"
+    REBASE = "Rebase"
 
 
 class HoldoutInput(Format):
@@ -87,8 +89,9 @@ class ExpertRevisionSpec(Format):
     pool: Name = Field(description="Name of the pool that the Expert belongs to.")
     number: int = Field(ge=1, description="Number of the revision, counted from 1 for each Expert.")
     cause: Cause = Field(
-        description="Why the revision was made: the Expert has new data (`NewData`), or its spec changed (`SpecChanged`, "
-        "also for a first revision)."
+        description="Why the revision was made: the Expert has new data (`NewData`), its spec changed (`SpecChanged`, also "
+        "for a first revision), it drifted (`Drift`), or it follows a newer revision of its base (`Rebase`). The last two "
+        "come from an ExpertProposal."
     )
     cause_message: str = Field(
         default="",
@@ -163,16 +166,16 @@ class Evidence(Format):
 class Verdict(Format):
     """What the gate decided."""
 
-    outcome: Literal["Promoted", "Refused", "Waiting", "Failed"] = Field(
+    outcome: Literal["Promoted", "Refused", "Waiting", "Failed", "Withdrawn"] = Field(
         description="The decision. `Promoted`: the revision becomes the current one. `Refused`: it does not, and the last "
         "good revision goes on serving. `Waiting`: no decision is possible yet. `Failed`: a Job failed for good, or no "
-        "server could load the weights."
+        "server could load the weights. `Withdrawn`: it was promoted, and an ExpertProposal took it back."
     )
     clause: str = Field(
         max_length=64,
         description="What settled the decision: a clause of the gate (`window`, `anchor`, `forgetting`, `evaluators`, "
-        "`targets`, `loads`), `all` clauses together, a `holdout` that is too small, or the `training` or `evaluation` that "
-        "failed.",
+        "`targets`, `loads`), `all` clauses together, a `holdout` that is too small, the `training` or `evaluation` that "
+        "failed, or the `proposal` that took a promotion back.",
     )
     reason: str = Field(
         max_length=128, description="Why, as one CamelCase word; docs/reasons.md explains each."
@@ -195,7 +198,7 @@ class ExpertRevisionStatus(ObjectStatus):
         default="",
         max_length=40,
         description="Summary in one word, for people: `Training`, `Evaluating`, `Superseded` (the Expert asks for another "
-        "revision now), or the outcome of the verdict: `Promoted`, `Refused`, `Waiting` or `Failed`. Programs should read "
+        "revision now), or the outcome of the verdict: `Promoted`, `Refused`, `Waiting`, `Failed` or `Withdrawn`. Programs should read "
         "conditions.",
     )
     attempts: int = Field(default=0, description="Number of training attempts made so far.")

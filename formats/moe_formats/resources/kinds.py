@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from moe_formats.resources.base import CustomResource
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_proposal import ExpertProposal
 from moe_formats.resources.expert_revision import ExpertRevision
 
 
@@ -74,7 +75,7 @@ EXPERT = Kind(
         Column("Score", ".status.score"),
         Column("Targets", ".status.targets"),
         Column("Reason", ".status.reason"),
-        Column("Base", ".spec.base.*", wide=True),
+        Column("Base", ".spec.base['expert','preset','path']", wide=True),
         Column("Revision", ".status.serving.target", wide=True),
         Column("Replicas", ".status.serving.readyReplicas", type="integer", wide=True),
         Column("Requests", ".status.analysis.requests", type="integer", wide=True),
@@ -126,5 +127,26 @@ EXPERT_REVISION = Kind(
     short_name_rule=False,
 )
 
+EXPERT_PROPOSAL = Kind(
+    model=ExpertProposal,
+    plural="expertproposals",
+    short="eprop",
+    columns=(
+        Column("Act", ".spec.act"),
+        Column("Expert", ".spec.expert"),
+        Column("Effect", ".status.effect"),
+        Column("State", ".status.phase"),
+        Column("Reason", ".status.reason"),
+        Column("Pool", ".spec.pool", wide=True),
+        Column("Revision", ".status.revision", wide=True),
+        Column("Expires", ".status.expires", wide=True),
+        Column("Evidence", ".status.evidence.digest", wide=True),
+        Column("Message", _of_condition("Ready", "message"), wide=True),
+        _AGE,
+    ),
+    selectable=(".spec.expert", ".spec.pool", ".spec.act"),
+    short_name_rule=False,
+)
+
 #: Every kind, in the order in which documentation lists them.
-KINDS: tuple[Kind, ...] = (EXPERT_POOL, EXPERT, EXPERT_REVISION)
+KINDS: tuple[Kind, ...] = (EXPERT_POOL, EXPERT, EXPERT_REVISION, EXPERT_PROPOSAL)

@@ -374,6 +374,61 @@ class Reason(StrEnum):
         "The spec or the data changed before the revision was decided, and another revision took its place. "
         "Asking for the same inputs again resumes it.",
     )
+    # -- proposals
+    AWAITING_APPROVAL = (
+        "AwaitingApproval",
+        "The proposal waits for a person. `moectl approve NAME` approves it, `moectl reject NAME` rejects it.",
+    )
+    APPROVAL_VOID = (
+        "ApprovalVoid",
+        "The approval quotes another evidence digest than the proposal has now: what it rests on has changed. Read the message, "
+        "then approve it again or reject it.",
+    )
+    WAITING_FOR_BUDGET = (
+        "WaitingForBudget",
+        "The proposal is approved, and as many have started within 24 hours as spec.lifecycle.budget of the pool allows. It "
+        "starts by itself when that is over, or when the budget is raised.",
+    )
+    WAITING_FOR_TURN = (
+        "WaitingForTurn",
+        "The proposal is approved, and something else is being done with its Expert. It starts afterwards by itself.",
+    )
+    EFFECT_SEEN = "EffectSeen", "The proposal was carried out, and what it promised was measured afterwards."
+    EFFECT_NOT_SEEN = (
+        "EffectNotSeen",
+        "The effect that was measured is not the one that was promised. For a pool: two proposals of one act missed it, so the "
+        "act is no longer approved by the policy until its mode in spec.lifecycle (or spec.base.follow) is changed.",
+    )
+    EFFECT_UNKNOWN = (
+        "EffectUnknown",
+        "The proposal was carried out. Its effect was not promised or could not be measured; the message says why.",
+    )
+    REJECTED = "Rejected", "A person rejected the proposal."
+    EXPIRED = "Expired", "The proposal was not started before it expired. Nothing was done."
+    EVIDENCE_CHANGED = (
+        "EvidenceChanged",
+        "What the proposal rests on no longer holds: the data or the current revision has changed, or what was observed has "
+        "passed. Nothing was done.",
+    )
+    SUBJECT_GONE = (
+        "SubjectGone",
+        "The Expert that the proposal is about does not exist in its pool, or was made again under its name.",
+    )
+    NOT_POSSIBLE = (
+        "NotPossible",
+        "What is proposed cannot be done with the Expert as it is now. The message says why, and what to do.",
+    )
+    WITHDRAWN = (
+        "Withdrawn",
+        "The revision was promoted, and a proposal took that back: to roll back, or to undo what made it. It is not trained "
+        "again. Undoing that proposal promotes it again.",
+    )
+    UNDO_REFUSED = (
+        "UndoRefused",
+        "The proposal cannot be undone any more, since the Expert has changed since. The message says how.",
+    )
+    UNDONE = "Undone", "What the proposal did was undone."
+    PROPOSED = "Proposed", "Something is proposed, and waits for a person. `moectl proposals` lists it."
     # -- warnings and news (events)
     TWIN_DOMAIN = "TwinDomain", "Another Expert of the pool has the same domain. That is allowed."
     REVISION_CREATED = (
