@@ -198,8 +198,8 @@ class ExpertRevisionStatus(ObjectStatus):
         default="",
         max_length=40,
         description="Summary in one word, for people: `Training`, `Evaluating`, `Superseded` (the Expert asks for another "
-        "revision now), or the outcome of the verdict: `Promoted`, `Refused`, `Waiting`, `Failed` or `Withdrawn`. Programs should read "
-        "conditions.",
+        "revision now), or the outcome of the verdict: `Promoted`, `Refused`, `Waiting`, `Failed` or `Withdrawn`. Programs "
+        "should read conditions.",
     )
     attempts: int = Field(default=0, description="Number of training attempts made so far.")
     artefact: ArtefactStatus | None = Field(
