@@ -271,8 +271,8 @@ class Rehearsal(Format):
     share: float = Field(
         ge=0,
         lt=1,
-        description="Share of the Expert's own text in every batch that is rehearsed. The rest is new text: that of `data` "
-        "which is in neither of the two snapshots below.",
+        description="Share of the Expert's own text in every batch that is rehearsed. The rest is new text: text of the "
+        "newest snapshot that is neither in `rehearsed` nor in `known`.",
     )
     rehearsed: SnapshotRef = Field(
         description="Snapshot whose text is rehearsed: the Expert's first one, from which its anchor was held out."
@@ -288,6 +288,16 @@ class Rehearsal(Format):
         description="Largest number of passes over the new text, in place of training.maxEpochs. The smaller of the two "
         "limits holds.",
     )
+
+    def identity(self) -> dict[str, object]:
+        """Return what it changes of the weights: where the snapshots are is left out."""
+        return {
+            "share": self.share,
+            "rehearsed": self.rehearsed.digest,
+            "known": self.known.digest,
+            "maxSteps": self.max_steps,
+            "maxEpochs": self.max_epochs,
+        }
 
 
 class TrainJob(Format):

@@ -32,14 +32,8 @@ def inputs_digest(inputs: Inputs) -> str:
         "seed": inputs.seed,
         "runID": inputs.run_id,
     }
-    if (rehearsal := inputs.rehearsal) is not None:
-        made_of["rehearsal"] = {
-            "share": rehearsal.share,
-            "rehearsed": rehearsal.rehearsed.digest,
-            "known": rehearsal.known.digest,
-            "maxSteps": rehearsal.max_steps,
-            "maxEpochs": rehearsal.max_epochs,
-        }
+    if inputs.rehearsal is not None:
+        made_of["rehearsal"] = inputs.rehearsal.identity()
     if inputs.merged_with:
         made_of["mergedWith"] = [parent.digest for parent in inputs.merged_with]
     return digest_of(canonical_json(made_of))
