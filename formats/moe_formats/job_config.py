@@ -265,6 +265,41 @@ class SnapshotJob(OnSegments):
     )
 
 
+class Rehearsal(Format):
+    """How a revision is trained that specialises again: on text that is new, with text from before mixed in."""
+
+    share: float = Field(
+        ge=0,
+        lt=1,
+        description="Share of the Expert's own text in every batch that is rehearsed. The rest is new text: text of the "
+        "newest snapshot that is neither in `rehearsed` nor in `known`.",
+    )
+    rehearsed: SnapshotRef = Field(
+        description="Snapshot whose text is rehearsed: the Expert's first one, from which its anchor was held out."
+    )
+    known: SnapshotRef = Field(
+        description="Newest snapshot that the parent was trained on before its text began to drift. Its text is not new."
+    )
+    max_steps: int = Field(
+        ge=1, description="Largest number of optimizer steps, in place of training.maxSteps."
+    )
+    max_epochs: float = Field(
+        gt=0,
+        description="Largest number of passes over the new text, in place of training.maxEpochs. The smaller of the two "
+        "limits holds.",
+    )
+
+    def identity(self) -> dict[str, object]:
+        """Return what it changes of the weights: where the snapshots are is left out."""
+        return {
+            "share": self.share,
+            "rehearsed": self.rehearsed.digest,
+            "known": self.known.digest,
+            "maxSteps": self.max_steps,
+            "maxEpochs": self.max_epochs,
+        }
+
+
 class TrainJob(Format):
     """Train one revision, from a parent artefact or from a preset."""
 
@@ -289,6 +324,11 @@ class TrainJob(Format):
         "Absent: the parent.",
     )
     data: SnapshotRef = Field(description="Snapshot to train on.")
+    rehearsal: Rehearsal | None = Field(
+        default=None,
+        description="Which text of the snapshot counts as new, what is mixed in, and how long to train. Absent: all of the "
+        "snapshot's text is read alike, for as long as training says.",
+    )
     training: TrainingSpec = Field(description="How to train.")
     temperature: float | None = Field(
         default=None,

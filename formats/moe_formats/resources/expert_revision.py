@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from moe_formats.format import Digest, Format
-from moe_formats.job_config import ArtefactRef, SnapshotRef
+from moe_formats.job_config import ArtefactRef, Rehearsal, SnapshotRef
 from moe_formats.job_report import ANCHOR, Decision, Window
 from moe_formats.names import Name
 from moe_formats.resources.base import CustomResource, ShortText, cel
@@ -56,6 +56,12 @@ class Inputs(Format):
     training: TrainingSpec = Field(
         description="How the revision is trained, with a value for every field. Its identity leaves out checkpointEvery and "
         "recompute, which change no weights, and validationEvery unless training may stop early."
+    )
+    rehearsal: Rehearsal | None = Field(
+        default=None,
+        exclude_if=lambda rehearsal: rehearsal is None,
+        description="For a revision that specialises again after drift: which text is new, what is mixed in, and how long "
+        "it trains. Default: all of the snapshot's text is read alike, for as long as training says.",
     )
     seed: int = Field(description="Seed of the initialisation and of the order of batches.")
     run_id: str = Field(

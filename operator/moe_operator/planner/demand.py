@@ -22,7 +22,7 @@ from typing import Any
 
 from pydantic.alias_generators import to_camel
 
-from moe_formats.job_config import ArtefactRef, SnapshotRef
+from moe_formats.job_config import ArtefactRef, Rehearsal, SnapshotRef
 from moe_formats.left_out import OF_REVISIONS
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_revision import (
@@ -50,6 +50,8 @@ class Demand:
     parents: tuple[ArtefactRef, ...]
     #: Why it is demanded, as a sentence for people: which fields or which data differ.
     evidence: str
+    #: What is rehearsed, and how long it trains, where it specialises again after drift.
+    rehearsal: Rehearsal | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def inputs_of(state: ExpertState, demand: Demand, base: BaseDecision, snapshot: 
         merged_with=list(demand.parents[1:]),
         preset=base.preset if not demand.parents else None,
         data=SnapshotRef(path=snapshot.path, digest=snapshot.digest),
+        rehearsal=demand.rehearsal,
         training=training_input(state.expert),
         seed=state.expert.spec.seed,
         run_id=state.expert.spec.run_id,

@@ -32,6 +32,8 @@ def inputs_digest(inputs: Inputs) -> str:
         "seed": inputs.seed,
         "runID": inputs.run_id,
     }
+    if inputs.rehearsal is not None:
+        made_of["rehearsal"] = inputs.rehearsal.identity()
     if inputs.merged_with:
         made_of["mergedWith"] = [parent.digest for parent in inputs.merged_with]
     return digest_of(canonical_json(made_of))

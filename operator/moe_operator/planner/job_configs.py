@@ -140,6 +140,7 @@ def train_job(
         parent=inputs.parent,
         preset=inputs.preset,
         data=inputs.data,
+        rehearsal=inputs.rehearsal,
         base=base if training.compares_with_base else None,
         training=training,
         temperature=expert.spec.serving.temperature,

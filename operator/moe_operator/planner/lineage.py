@@ -1,6 +1,6 @@
 """Reads revisions: which are promoted, which one is current, and what they and their parents were trained on."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from moe_formats.job_config import ArtefactRef, SnapshotRef
 from moe_formats.resources.expert_revision import ExpertRevision
@@ -64,14 +64,19 @@ def _snapshots(revision: ExpertRevision) -> list[SnapshotRef]:
     return list(seen.values())
 
 
+def line_of(revision: ExpertRevision, revisions: Mapping[str, ExpertRevision]) -> Iterator[ExpertRevision]:
+    """Yield a revision, its parent, and so on, as long as they are of the same Expert and exist: a line of refreshes."""
+    found: ExpertRevision | None = revision
+    while found is not None and found.spec.expert_uid == revision.spec.expert_uid:
+        yield found
+        parent = found.spec.inputs.parent
+        found = revisions.get(parent.revision) if parent is not None else None
+
+
 def root_of(revision: ExpertRevision, revisions: Mapping[str, ExpertRevision]) -> ExpertRevision:
     """Return the first revision in a line of refreshes: the one whose parent is the base, or that has a preset.
 
     If the beginning of the line was deleted, this is the oldest revision that is left of it.
     """
-    while True:
-        parent = revision.spec.inputs.parent
-        before = revisions.get(parent.revision) if parent else None
-        if before is None or before.spec.expert_uid != revision.spec.expert_uid:
-            return revision
-        revision = before
+    *_, root = line_of(revision, revisions)
+    return root

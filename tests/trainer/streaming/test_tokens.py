@@ -89,7 +89,7 @@ def test_where_every_cluster_falls_to_validation_it_is_trained_on(tmp_path: Path
 
 
 def _falls_to_validation(cluster: str) -> bool:
-    return tokens._validates(Document(cluster=cluster, text=""))
+    return tokens.validates(Document(cluster=cluster, text=""))
 
 
 def test_a_large_vocabulary_takes_four_bytes_an_id(tmp_path: Path) -> None:

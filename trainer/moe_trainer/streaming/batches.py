@@ -87,9 +87,9 @@ class Batches:
         self.context = context
         self._ends = ends
         self.rows = rows_of(batch_tokens, context)
-        own = [strand for strand in self._strands if not strand.replayed]
+        own = [strand for strand in self._strands if strand.own]
         share = sum(strand.share for strand in own) / sum(strand.share for strand in self._strands)
-        #: Blocks of an epoch: those of the run's own data, and the replayed ones that go with them.
+        #: Blocks of an epoch: those of the run's own data, and the rehearsed and replayed ones that go with them.
         self.blocks = round(sum(strand.blocks for strand in own) / share)
 
     @property
@@ -162,6 +162,8 @@ class _Strand:
         if stream.starts is not None and repeats > 1:
             self._starts = torch.cat([stream.starts + n * len(stream.tokens) for n in range(repeats)])
         self.share, self.replayed = stream.share, stream.replayed
+        #: Whether the run is to learn this text, and not only to keep what is known of it.
+        self.own = not (stream.replayed or stream.rehearsed)
         self.blocks = (len(self._tokens) - 1) // context
         self._context, self._key = context, key
         self._epoch = -1

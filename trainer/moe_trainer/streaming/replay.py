@@ -83,8 +83,13 @@ class Replay:
             return frozenset(digits_of(names[found | own]))
 
     def _drawn(self, name: str) -> bool:
-        number = int.from_bytes(hashlib.sha256(f"replay {name}".encode()).digest()[:8], "big")
-        return number < self._share * 2.0**64
+        return is_drawn("replay", name, self._share)
+
+
+def is_drawn(what: str, name: str, share: float) -> bool:
+    """Return whether a document is among those that are drawn: about that share of all, always the same ones."""
+    number = int.from_bytes(hashlib.sha256(f"{what} {name}".encode()).digest()[:8], "big")
+    return number < share * 2.0**64
 
 
 def registry_seen(root: Path, path: str, registry: str) -> int:

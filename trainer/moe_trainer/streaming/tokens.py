@@ -9,7 +9,8 @@
 A folder of these is written once, by the first process of the first attempt, committed by a manifest, and mapped by
 every process of every attempt. It is stored next to the checkpoints and is removed with them.
 
-There is one training stream, or one per source if sources have weights, and one for replayed text. Text becomes
+There is one training stream, or one per source if sources have weights, and one each for text that is rehearsed
+and replayed. Text becomes
 ``bos text eos``. Conversations become what the server sends to the model (Tokenizer.conversation), and only the answers
 are learnt: all other tokens are read but not predicted. A turn of which the chat template leaves words out is counted; if
 that is so for most answers of a stream, it is an error.
@@ -62,15 +63,19 @@ class TokenStream(NamedTuple):
     starts: Tensor | None = (
         None  #: The places of documents' first tokens; None if earlier versions wrote the tokens.
     )
+    rehearsed: bool = False  #: Text that the Expert learnt before, mixed in with what is new.
 
 
 class StreamRecord(Format):
     """One training stream."""
 
-    name: str = Field(description="`data`, `source-<n>` with the source's number in the spec, or `replay`.")
+    name: str = Field(
+        description="`data`, `source-<n>` with the source's number in the spec, `rehearsal` or `replay`."
+    )
     file: str = Field(description="The name of its files, without the ending.")
     share: float = Field(description="The share of a batch that comes from this stream.")
     replayed: bool = False
+    rehearsed: bool = False
     documents: int
     tokens: int
     learnt: int = Field(description="Tokens that are learnt; the others are read but not predicted.")
@@ -98,6 +103,7 @@ class Planned(NamedTuple):
     name: str
     share: float
     replayed: bool = False
+    rehearsed: bool = False
     source: int | None = None  #: The number of the documents' source, where sources have weights.
 
 
@@ -139,7 +145,7 @@ def write_streams(
                 for side in (TRAINING, VALIDATION)
             )
             for number, document in documents:
-                kept_apart = _validates(document) and not planned[number].replayed
+                kept_apart = validates(document) and not planned[number].replayed
                 (validation if kept_apart else training)[number].add(encoded(document, tokenizer))
                 alive()
         for number, stream in enumerate(planned):
@@ -155,6 +161,7 @@ def write_streams(
                     name=stream.name,
                     share=stream.share,
                     replayed=stream.replayed,
+                    rehearsed=stream.rehearsed,
                     file=writer.path.name,
                     **writer.counts(),
                 )
@@ -182,6 +189,7 @@ def _mapped_streams(folder: Path) -> Streams:
             stream.share,
             stream.replayed,
             _starts(folder / f"{stream.file}.starts"),
+            stream.rehearsed,
         )
         for stream in record.training
     )
@@ -271,7 +279,8 @@ def _check_answers(stream: Planned, *writers: _Writer) -> None:
         )
 
 
-def _validates(document: Document) -> bool:
+def validates(document: Document) -> bool:
+    """Return whether a document is kept apart for validation, in every run that reads it."""
     return number_of(f"validation {document.cluster}") < VALIDATION_SHARE * 2**63
 
 
@@ -303,6 +312,12 @@ def _nothing_in(stream: Planned) -> JobError:
             "DataEmpty",
             "data.replay: the pool has held out all text of the base's snapshots, so none is left to replay; "
             "remove data.replay.",
+        )
+    if stream.rehearsed:
+        return JobError(
+            "DataEmpty",
+            "rehearsal: no document of the Expert's first snapshot is left to rehearse. It was altered; restore the store from "
+            "a backup, or set a new spec.runID, which trains on the newest snapshot from the base.",
         )
     return JobError(
         "DataEmpty",

@@ -1,9 +1,9 @@
-"""A run's data: its snapshot, and for replay those of the base, as token streams that every process maps.
+"""A run's data: its snapshot, and what is rehearsed and replayed of others, as token streams that every process maps.
 
 The first process writes them, once for all attempts; the others wait for it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from moe_trainer.snapshots.layout import Document, SnapshotRecord, read_document
 from moe_trainer.storage.committed import opened
 from moe_trainer.storage.files import drop
 from moe_trainer.storage.manifest import corrupt
+from moe_trainer.streaming.rehearsal import Rehearsal
 from moe_trainer.streaming.replay import Replay, registry_seen
 from moe_trainer.streaming.tokens import Planned, Streams, open_streams, write_streams
 from moe_trainer.text.tokenizer import Tokenizer
@@ -30,7 +31,7 @@ def read_data(
     """Return the run's streams; ``inputs`` is the digest of everything that determines the run's bits.
 
     Raises JobError: ArtefactCorrupt for a damaged snapshot, InvalidConfig for replay without text of a base,
-    DataEmpty for a stream without a token.
+    DataEmpty for a stream without a token, or a snapshot to rehearse along with that has nothing new.
     """
     path = f"{tokens_folder(job)}/{store.short(inputs)}"
     first_alone(processes, lambda alive: _write(job, root, tokenizer, path, alive))
@@ -63,19 +64,27 @@ def _write_from(
     alive: Callable[[], None],
 ) -> None:
     record = read_record(snapshot)
-    own = _own_streams(record, 1 - job.training.replay_share)
+    share = 1 - job.training.replay_share
+    rehearsal = _rehearsal(job, root, snapshot, folders) if job.rehearsal else None
+    added: list[tuple[Planned, Rehearsal | Replay]] = []
+    if rehearsal is not None and job.rehearsal is not None and job.rehearsal.share:
+        added.append((Planned("rehearsal", share * job.rehearsal.share, rehearsed=True), rehearsal))
+        share *= 1 - job.rehearsal.share
+    own = _own_streams(record, share, rehearsal.sources() if rehearsal and record.weights else None)
     numbers = {planned.source: number for number, planned in enumerate(own)}
     replay = _replay(job, root, snapshot, record, folders) if job.training.replay_share else None
-    planned = [*own, Planned("replay", job.training.replay_share, replayed=True)] if replay else own
+    if replay is not None:
+        added.append((Planned("replay", job.training.replay_share, replayed=True), replay))
+    planned = [*own, *(stream for stream, _ in added)]
 
     def documents() -> Iterator[tuple[int, Document]]:
-        for document in read_documents(snapshot):
+        for document in read_documents(snapshot) if rehearsal is None else rehearsal.new_documents():
             number = numbers.get(document.source)
             if number is not None:
                 yield number, document
-        if replay is not None:
-            for document in replay.documents():
-                yield len(own), document
+        for number, (_, text) in enumerate(added, start=len(own)):
+            for document in text.documents():
+                yield number, document
 
     excluded = replay.excluded if replay else {}
     write_streams(root, path, planned, documents(), tokenizer, excluded=excluded, alive=alive)
@@ -90,16 +99,38 @@ def _opened(ref: SnapshotRef, root: Path) -> Iterator[Path]:
         yield folder
 
 
-def _own_streams(record: SnapshotRecord, share: float) -> list[Planned]:
-    """Return the streams of a snapshot: one per source with a weight, or one for all if no source has a weight."""
+def _own_streams(
+    record: SnapshotRecord, share: float, among: Collection[int | None] | None = None
+) -> list[Planned]:
+    """Return the streams of a snapshot: one per source with a weight, or one for all if no source has a weight.
+
+    With ``among``, only sources that are in there have text to read.
+    """
     if record.weights is None:
         return [Planned("data", share)]
-    total = sum(record.weights)
+    weights = [
+        weight if among is None or number in among else 0.0 for number, weight in enumerate(record.weights)
+    ]
+    total = sum(weights)
+    if not total:
+        raise JobError(
+            "DataEmpty",
+            "data.sources: all new text is in sources of weight 0, so there is nothing to train on: raise a weight.",
+        )
     return [
         Planned(f"source-{number}", share * weight / total, source=number)
-        for number, weight in enumerate(record.weights)
+        for number, weight in enumerate(weights)
         if weight
     ]
+
+
+def _rehearsal(job: TrainJob, root: Path, snapshot: Path, folders: ExitStack) -> Rehearsal:
+    """Return what is new in a snapshot and what is rehearsed: as much text as the run will read of it."""
+    assert job.rehearsal is not None
+    first = folders.enter_context(_opened(job.rehearsal.rehearsed, root))
+    known = folders.enter_context(_opened(job.rehearsal.known, root))
+    read = job.rehearsal.max_steps * job.training.batch_tokens * BYTES_PER_TOKEN
+    return Rehearsal(snapshot, first, known, read * job.rehearsal.share)
 
 
 def _replay(job: TrainJob, root: Path, own: Path, record: SnapshotRecord, folders: ExitStack) -> Replay:
@@ -120,7 +151,8 @@ def _replay(job: TrainJob, root: Path, own: Path, record: SnapshotRecord, folder
     until = registry_seen(root, f"{tokens_folder(job)}/registry.json", registry)
     share = job.training.replay_share
     own_bytes = record.train_bytes * job.training.max_epochs
-    if job.training.max_steps is not None:
-        own_bytes = job.training.max_steps * job.training.batch_tokens * BYTES_PER_TOKEN * (1 - share)
+    steps = job.rehearsal.max_steps if job.rehearsal else job.training.max_steps
+    if steps is not None:
+        own_bytes = steps * job.training.batch_tokens * BYTES_PER_TOKEN * (1 - share)
     snapshots = [folders.enter_context(_opened(ref, root)) for ref in theirs]
     return Replay(own, snapshots, root, registry, until, own_bytes * share / (1 - share))

@@ -168,12 +168,12 @@ def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Ru
         validation=validation,
         validation_positions=validation_positions(streams.validation, context, ends) if ends else None,
         sizes_V=torch.tensor(start.tokenizer.sizes()),
-        steps=job.training.max_steps or batches.steps(job.training.max_epochs),
+        steps=_steps(job, batches),
         optimizer=AdamW(model, job.training),
         balancer=Balancer(model, job.training, processes.everyone),
         parameters=parameters,
         processes=processes,
-        best=_best_weights(model, job.training, validation, context),
+        best=_best_weights(model, job, validation, context),
         base_losses=base_losses,
     )
 
@@ -192,14 +192,27 @@ def training_inputs(job: TrainJob) -> Digest:
     parent = job.parent.digest if job.parent else f"preset {job.preset}"
     training = job.training.checkpoint_identity()
     compared = [job.base.digest] if job.base and job.training.compares_with_base else []
-    return digest_of(canonical_json([parent, job.data.digest, training, job.seed, *compared]))
+    rehearsal = [job.rehearsal.identity()] if job.rehearsal else []
+    return digest_of(canonical_json([parent, job.data.digest, training, job.seed, *compared, *rehearsal]))
+
+
+def _steps(job: TrainJob, batches: Batches) -> int:
+    """Return the number of optimizer steps of the whole run."""
+    if job.rehearsal is not None:
+        return min(job.rehearsal.max_steps, batches.steps(job.rehearsal.max_epochs))
+    return job.training.max_steps or batches.steps(job.training.max_epochs)
 
 
 def _best_weights(
-    model: CausalModel, training: TrainingSpec, validation: Tensor | None, context: int
+    model: CausalModel, job: TrainJob, validation: Tensor | None, context: int
 ) -> BestWeights | None:
-    """Return where a run that may end early keeps its best weights; None for others."""
-    if training.early_stop is None:
+    """Return where a run that may end early keeps its best weights; None for others.
+
+    A run on the little text that is new may have none to validate on: then it is short anyway, and takes all its steps.
+    """
+    if job.training.early_stop is None:
+        return None
+    if validation is None and job.rehearsal is not None:
         return None
     if validation is None:
         raise JobError(
