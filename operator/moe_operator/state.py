@@ -14,6 +14,7 @@ from typing import Any, Literal
 from moe_formats.job_report import (
     ComposeHeadline,
     DistillHeadline,
+    DriftHeadline,
     EvaluateHeadline,
     Failure,
     Progress,
@@ -30,7 +31,13 @@ from moe_operator.traffic import PoolTraffic
 Manifest = Mapping[str, Any]
 
 AnyHeadline = (
-    SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | ComposeHeadline | Failure
+    SnapshotHeadline
+    | TrainHeadline
+    | EvaluateHeadline
+    | DriftHeadline
+    | DistillHeadline
+    | ComposeHeadline
+    | Failure
 )
 
 

@@ -29,6 +29,7 @@ class ConditionType(StrEnum):
     EXPERTS_READY = "ExpertsReady"
     GATEWAY_READY = "GatewayReady"
     TABLE_READY = "TableReady"
+    DRIFTED = "Drifted"
 
 
 class Condition(Format):
