@@ -405,6 +405,9 @@ class DriftJob(OnSegments):
         default=(),
         description="Anchors of other domains, to find out which one the newest text is nearest to.",
     )
+    tasks: tuple[TasksRef, ...] = Field(
+        default=(), description="Newest items of the evaluators that the Expert asks for."
+    )
 
 
 class DistillJob(OnSegments):

@@ -275,6 +275,9 @@ class DriftHeadline(Format):
     nearest_domain: str | None = Field(
         default=None, description="Domain of the suite whose anchor the windows' text resembles most."
     )
+    accuracies: tuple[Accuracy, ...] = Field(
+        default=(), description="What the named evaluators find of the revision by their newest items."
+    )
     absent: dict[str, str] = Field(
         default_factory=dict, description="Names of numbers that could not be computed, with the reason."
     )

@@ -48,6 +48,7 @@ class Role(StrEnum):
     TRAIN = "train"
     EVALUATE = "evaluate"
     GRADE = "grade"
+    DRIFT = "drift"
     DISTILL = "distill"
     SERVER = "server"
     GATEWAY = "gateway"

@@ -17,8 +17,9 @@ from moe_formats.job_report import DriftHeadline, Window
 from moe_trainer.environment import Environment
 from moe_trainer.evaluation.drift import DriftReport, Pair, Texts, last_windows, too_few, weigh
 from moe_trainer.evaluation.report import committed_text, evaluation_path
-from moe_trainer.evaluation.scores import Scored
+from moe_trainer.evaluation.scores import Absent, Scored
 from moe_trainer.evaluation.segments import scorer_version
+from moe_trainer.evaluators.accuracy import Judged, weigh_answers
 from moe_trainer.measurement import Cells, Measurement
 from moe_trainer.snapshots.holdouts import read_windows
 
@@ -61,12 +62,29 @@ def _report(job: DriftJob, windows: Sequence[Window], environment: Environment) 
     ]
     with ExitStack() as folders:
         holdouts = list({item.digest: item for item in (job.anchor, *last, *job.suite)}.values())
-        measurement.open(folders, [job.model, job.base], holdouts)
+        measurement.open(folders, [job.model, job.base], holdouts, job.tasks)
         own = [job.anchor, *last]
         model, base = measurement.cells(job.model, own), measurement.cells(job.base, own)
         anchor, *pairs = (_pair(holdout, measurement, model, base) for holdout in own)
         texts = _texts(job, last, measurement)
-        return weigh(job, anchor, pairs, texts, scorer=scorer, device=measurement.matrix.device)
+        report = weigh(job, anchor, pairs, texts, scorer=scorer, device=measurement.matrix.device)
+        return _with_accuracies(report, measurement)
+
+
+def _with_accuracies(report: DriftReport, measurement: Measurement) -> DriftReport:
+    """Return the report with what the evaluators find, or why they find nothing."""
+    found, absent, model = [], dict(report.absent), report.job.model
+    for tasks in report.job.tasks:
+        try:
+            answers = measurement.answers(model, tasks)
+        except Absent as reason:
+            absent[f"accuracy.{tasks.evaluator}"] = str(reason)
+            continue
+        if answers.right is None:
+            absent[f"accuracy.{tasks.evaluator}"] = "a grader judges only the answers of new revisions"
+        else:
+            found.append(weigh_answers(tasks.evaluator, Judged(answers, answers.right), None, None))
+    return report.model_copy(update={"accuracies": tuple(found), "absent": absent})
 
 
 def _pair(holdout: HoldoutRef, measurement: Measurement, model: Cells, base: Cells) -> Pair:

@@ -8,14 +8,12 @@ filled, and writes the same report, byte for byte.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from moe_formats.format import digest_of
-from moe_formats.job_config import ArtefactRef, EvaluateJob, HoldoutRef, TasksRef
+from moe_formats.job_config import EvaluateJob, HoldoutRef
 from moe_formats.job_report import EvaluateHeadline
 from moe_trainer.environment import Environment
 from moe_trainer.evaluation.evidence import Against, Column, weigh
@@ -24,10 +22,8 @@ from moe_trainer.evaluation.report import EvaluationReport, committed_report
 from moe_trainer.evaluation.scores import Absent, Scored
 from moe_trainer.evaluation.segments import scorer_version
 from moe_trainer.evaluators.accuracy import Judged, weigh_answers
-from moe_trainer.evaluators.answers import Answers, Generate, answers_of
 from moe_trainer.measurement import Cells, Measurement
 from moe_trainer.snapshots.layout import read_documents
-from moe_trainer.storage.committed import Committed
 
 
 def run(job: EvaluateJob, environment: Environment) -> EvaluateHeadline:
@@ -58,7 +54,7 @@ class Evaluation:
     def report(self) -> EvaluationReport:
         """Verify everything that is read, fill the stale cells, and compute the scores and differences."""
         with ExitStack() as folders:
-            self._open(folders)
+            self.measurement.open(folders, self.job.models, self.holdouts, self.job.tasks)
             return self._weighed()
 
     def _weighed(self) -> EvaluationReport:
@@ -68,13 +64,6 @@ class Evaluation:
         columns = [self._column(holdout, candidate, opponent, base) for holdout in self.holdouts]
         report = weigh(self.job, columns, against, device=self.matrix.device, noise_floor=self._noise_floor())
         return report.model_copy(update=self._accuracies(report.absent))
-
-    def _open(self, folders: ExitStack) -> None:
-        """Check every byte that will be read, before any model is loaded; texts stay open in ``folders``."""
-        self.measurement.open(folders, self.job.models, self.holdouts)
-        for tasks in self.job.tasks:
-            with Committed(self.root, tasks.path, tasks.digest) as held:
-                held.verify()
 
     def _opponent(self, holdouts: Sequence[HoldoutRef]) -> tuple[Against, Cells]:
         """Score the opponent: the current revision, or the base if there is none, or a byte-unigram model."""
@@ -109,8 +98,8 @@ class Evaluation:
         found, ungraded, opponent = [], [], self.job.opponent
         for tasks in self.job.tasks:
             try:
-                own = self._answers(self.job.candidate, tasks)
-                others = self._answers(opponent, tasks) if opponent else None
+                own = self.measurement.answers(self.job.candidate, tasks)
+                others = self.measurement.answers(opponent, tasks) if opponent else None
             except Absent as reason:
                 absent = absent | {f"accuracy.{tasks.evaluator}": str(reason)}
                 continue
@@ -121,15 +110,6 @@ class Evaluation:
             judged = Judged(own, own.right)
             found.append(weigh_answers(tasks.evaluator, judged, compared, self.job.against))
         return {"accuracies": tuple(found), "absent": absent, "ungraded": tuple(ungraded)}
-
-    def _answers(self, model: ArtefactRef, tasks: TasksRef) -> Answers:
-        def load() -> Generate:
-            print(f"{model.revision} is answering the items of evaluator {tasks.evaluator}", flush=True)
-            return partial(
-                import_module("moe_trainer.evaluators.generation").complete, *self.measurement.load(model)
-            )
-
-        return answers_of(self.root, self.job.pool_uid, model, tasks, self.matrix.device, load)
 
     def _column(self, holdout: HoldoutRef, candidate: Cells, opponent: Cells, base: Cells) -> Column:
         tainted = self.measurement.tainted(holdout)

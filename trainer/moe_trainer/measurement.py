@@ -6,19 +6,21 @@ It is what the commands share that measure models: evaluate, drift. Imports torc
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from moe_formats.format import Digest
-from moe_formats.job_config import ArtefactRef, HoldoutRef
+from moe_formats.job_config import ArtefactRef, HoldoutRef, TasksRef
 from moe_formats.segment_size import SegmentBytes
 from moe_trainer.environment import Environment
 from moe_trainer.evaluation.matrix import Cell, Matrix
 from moe_trainer.evaluation.segments import Segment, cut, tainted_clusters
+from moe_trainer.evaluators.answers import Answers, Generate, answers_of
 from moe_trainer.methods import adapter
 from moe_trainer.snapshots.layout import read_documents
-from moe_trainer.storage.committed import opened
+from moe_trainer.storage.committed import Committed, opened
 
 #: Cells of one model, by the digest of the holdout.
 Cells = dict[Digest, Cell]
@@ -38,7 +40,13 @@ class Measurement:
         self._ancestry: list[str] = []
         self._newest: tuple[Digest, tuple[Any, Any]] | None = None
 
-    def open(self, folders: ExitStack, models: Sequence[ArtefactRef], holdouts: Sequence[HoldoutRef]) -> None:
+    def open(
+        self,
+        folders: ExitStack,
+        models: Sequence[ArtefactRef],
+        holdouts: Sequence[HoldoutRef],
+        tasks: Sequence[TasksRef] = (),
+    ) -> None:
         """Check every byte that will be read, before any model is loaded; texts stay open in ``folders``.
 
         Raises JobError (ArtefactCorrupt) if a model, holdout or snapshot is not what its digest says.
@@ -51,6 +59,9 @@ class Measurement:
         self._ancestry = sorted({snapshot.path for model in models for snapshot in model.ancestry})
         for path in self._ancestry:
             self._texts[path] = folders.enter_context(opened(self.root, path))
+        for items in tasks:
+            with Committed(self.root, items.path, items.digest) as held:
+                held.verify()
 
     def cells(self, model: ArtefactRef, holdouts: Sequence[HoldoutRef]) -> Cells:
         """Return a model's cells by holdout. The model is loaded only if a cell is missing, and then once."""
@@ -80,6 +91,15 @@ class Measurement:
                 flush=True,
             )
             yield cell
+
+    def answers(self, model: ArtefactRef, tasks: TasksRef) -> Answers:
+        """Return a model's answers to an evaluator's items, from the store or by asking the model."""
+
+        def load() -> Generate:
+            print(f"{model.revision} is answering the items of evaluator {tasks.evaluator}", flush=True)
+            return partial(import_module("moe_trainer.evaluators.generation").complete, *self.load(model))
+
+        return answers_of(self.root, self.matrix.pool_uid, model, tasks, self.matrix.device, load)
 
     def load(self, model: ArtefactRef) -> tuple[Any, Any]:
         """Return a model and its tokenizer. Only the last one is kept, to save memory."""

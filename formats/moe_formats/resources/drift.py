@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from moe_formats.format import Digest, Format
-from moe_formats.job_report import Interval
+from moe_formats.job_report import Accuracy, Interval
 from moe_formats.resources.base import ShortText
 
 #: What moved. docs/lifecycle.md has the rule of each.
@@ -55,6 +55,21 @@ class DriftStatus(Format):
         description="Domain of the pool whose anchor the windows' text resembles most. Absent if it could not be computed, for "
         "example because the Expert has no domain.",
     )
+    accuracies: list[Accuracy] = Field(
+        default_factory=list,
+        max_length=4,
+        description="What the named evaluators find of the revision by their newest items. An accuracy fell if the upper end "
+        "of its interval is below the lower end of the one that was measured before the revision was promoted.",
+    )
+    share: float | None = Field(
+        default=None,
+        description="Share of the pool's requests that were the Expert's in the last 24 hours, 0 to 1. It moved if it differs "
+        "from shareBefore by at least 0.05 and by at least a quarter of it. Absent if the pool had fewer than 200 requests.",
+    )
+    share_before: float | None = Field(
+        default=None,
+        description="The same share over the seven days before. Absent if the pool had fewer than 200 requests.",
+    )
     revision: str = Field(max_length=63, description="Name of the revision that was measured.")
     base: str | None = Field(
         default=None,
@@ -72,8 +87,8 @@ class DriftStatus(Format):
     )
     request: str = Field(
         max_length=71,
-        description="What was asked for: a digest of the revision's weights, those of the base, the anchor and the newest "
-        "window. Drift is measured again when it changes.",
+        description="What was asked for: a digest of the revision's weights, those of the base, the anchor, the newest window "
+        "and the evaluators' items. Drift is measured again when it changes.",
     )
     report: Digest | None = Field(
         default=None, description="SHA-256 of the report in the store. Absent if the Job failed."

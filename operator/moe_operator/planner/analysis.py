@@ -30,7 +30,7 @@ CONCURRENCY = 8
 #: A number in a status is replaced if it changed by more than this share of itself, or by this much if it is small.
 _MOVES, _MOVES_BY = 0.1, 0.01
 #: Conditions that ask for somebody to act while they hold, or while they do not.
-_WARN_IF_TRUE = (ConditionType.STALLED,)
+_WARN_IF_TRUE = (ConditionType.STALLED, ConditionType.DRIFTED)
 _WARN_IF_FALSE = (ConditionType.TARGETS_MET,)
 
 
@@ -130,6 +130,24 @@ def analyse_pool(
         **numbers.given,
     )
     return _settled(before, after)
+
+
+def share_of_requests(uid: str, traffic: PoolTraffic | None, now: datetime) -> tuple[float, float] | None:
+    """Return an Expert's share of its pool's requests in the last 24 hours and in the seven days before.
+
+    None if the pool had too few requests in either.
+    """
+    own = traffic.experts.get(uid) if traffic is not None else None
+    if own is None or traffic is None:
+        return None
+    end = _last_bucket(now)
+    begin = end - WINDOW
+    before = _sum([each.of_hours(begin - _BASELINE, begin) for each in traffic.experts.values()])
+    after = _of_pool(traffic, end)
+    if min(before.requests, after.requests) < LEAST_REQUESTS:
+        return None
+    earlier, later = own.of_hours(begin - _BASELINE, begin), own.of_day(begin, end)
+    return _rounded(later.requests / after.requests), _rounded(earlier.requests / before.requests)
 
 
 def _last_bucket(now: datetime) -> float:

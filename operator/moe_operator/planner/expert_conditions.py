@@ -9,7 +9,6 @@ from moe_operator.planner.attempts import AWAITED, Work, known_reason
 from moe_operator.planner.blockage import runs, stuck_job, waits_for_queue
 from moe_operator.planner.conditions import Says, Why, evaluated, kstatus, promoted, say, trained
 from moe_operator.planner.decisions import Decisions, Making
-from moe_operator.planner.drift import drift_says
 from moe_operator.planner.targets import targets_condition
 from moe_operator.state import Role
 
@@ -37,8 +36,8 @@ def expert_conditions(
         targets_condition(expert, results, scores),
         decided.serving.condition,
     ]
-    if expert.status.drift is not None:
-        conditions.append(say(ConditionType.DRIFTED, drift_says(expert.status.drift), generation=generation))
+    if decided.measuring.says is not None:
+        conditions.append(say(ConditionType.DRIFTED, decided.measuring.says, generation=generation))
     if decided.paused:
         whose = "spec.paused" if expert.spec.paused else f"spec.paused of pool {expert.spec.pool}"
         paused = Says(True, Reason.PAUSED, f"{whose} is true")

@@ -53,7 +53,7 @@ def expert_status(decided: Decisions) -> ExpertStatus:
         targets=targets_summary(results),
         target_results=results,
         serving=serving,
-        drift=before.drift,
+        drift=decided.measuring.status,
         analysis=analysis,
         replicas=serving.replicas if serving is not None else 0,
         selector=_selector(decided),

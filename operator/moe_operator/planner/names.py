@@ -41,6 +41,11 @@ def grade_job_name(revision: str, attempt: int) -> str:
     return f"{revision}-g{attempt}"
 
 
+def drift_job_name(expert: str, request: str, attempt: int) -> str:
+    """Return the name of the Job that measures drift. Later attempts end in ``-r2`` and so on."""
+    return _repeated(f"{expert}-drift-{_short(request)}", attempt)
+
+
 def distill_job_name(pool: str, roster: str, attempt: int) -> str:
     """Return the name of the Job that makes the table of a roster. Later attempts end in ``-r2`` and so on."""
     return _repeated(f"{pool}-distill-{_short(roster)}", attempt)

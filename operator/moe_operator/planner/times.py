@@ -26,6 +26,10 @@ LONGEST_TURN_WAIT = timedelta(minutes=15)
 FIRST_RETRY = timedelta(seconds=10)
 LAST_RETRY = timedelta(minutes=15)
 
+#: Least time between two measurements of an Expert, and between two fillings of a pool's full matrix, by the pool's
+#: ``evaluation.schedule``.
+SCHEDULES = {"daily": timedelta(days=1), "weekly": timedelta(days=7)}
+
 #: What waits for a change of another object is looked at again after this many seconds, in case the event is lost.
 LOOK_AGAIN = 5.0
 

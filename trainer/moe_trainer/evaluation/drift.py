@@ -16,7 +16,7 @@ from pydantic import Field
 
 from moe_formats.format import Digest, Format
 from moe_formats.job_config import DriftJob
-from moe_formats.job_report import Change, DriftHeadline, Interval, Window
+from moe_formats.job_report import Accuracy, Change, DriftHeadline, Interval, Window
 from moe_formats.resources.drift import MAX_WINDOWS
 from moe_trainer.evaluation import scores
 from moe_trainer.evaluation.matrix import Array
@@ -59,6 +59,7 @@ class DriftReport(Format):
         default=None, description="Mean of ln(b_base / b_expert) over the windows' segments."
     )
     nearest_domain: str | None = None
+    accuracies: tuple[Accuracy, ...] = ()
     absent: dict[str, str] = Field(
         default_factory=dict, description="The reason for each number that is absent, by its name."
     )
@@ -72,7 +73,8 @@ class DriftReport(Format):
             drift=self.drift,
             difficulty=self.difficulty,
             nearest_domain=self.nearest_domain,
-            absent={name: reason[:400] for name, reason in self.absent.items()},
+            accuracies=self.accuracies,
+            absent={name: reason[:160] for name, reason in self.absent.items()},
         )
 
 
