@@ -427,6 +427,29 @@ class GradeJob(Format):
     )
 
 
+class DriftJob(OnSegments):
+    """Measure a revision on the last windows of its Expert, against the anchor; fill the missing cells of the matrix."""
+
+    kind: Literal["drift"] = "drift"
+    pool_uid: str = Field(description="UID of the pool's object, which names its folder in the store.")
+    expert: ExpertRef = Field(description="The Expert whose revision is measured.")
+    model: ArtefactRef = Field(description="Artefact of the revision.")
+    base: ArtefactRef = Field(
+        description="The revision of the base that the first revision of its line was trained from."
+    )
+    anchor: HoldoutRef = Field(description="The Expert's first holdout.")
+    newest: HoldoutRef = Field(
+        description="The Expert's newest holdout. The windows before it are listed in the Expert's folder of the store."
+    )
+    suite: tuple[HoldoutRef, ...] = Field(
+        default=(),
+        description="Anchors of other domains, to find out which one the newest text is nearest to.",
+    )
+    tasks: tuple[TasksRef, ...] = Field(
+        default=(), description="Newest items of the evaluators that the Expert asks for."
+    )
+
+
 class DistillJob(OnSegments):
     """Fit the table of the Distilled strategy to the cells of the matrix. Imports no torch."""
 
@@ -448,13 +471,16 @@ class ComposeJob(Format):
 
 
 JobConfig = Annotated[
-    SnapshotJob | TrainJob | EvaluateJob | GradeJob | DistillJob | ComposeJob, Field(discriminator="kind")
+    SnapshotJob | TrainJob | EvaluateJob | GradeJob | DriftJob | DistillJob | ComposeJob,
+    Field(discriminator="kind"),
 ]
-_ADAPTER: TypeAdapter[SnapshotJob | TrainJob | EvaluateJob | GradeJob | DistillJob | ComposeJob] = (
-    TypeAdapter(JobConfig)
-)
+_ADAPTER: TypeAdapter[
+    SnapshotJob | TrainJob | EvaluateJob | GradeJob | DriftJob | DistillJob | ComposeJob
+] = TypeAdapter(JobConfig)
 
 
-def parse_job_config(text: str) -> SnapshotJob | TrainJob | EvaluateJob | GradeJob | DistillJob | ComposeJob:
+def parse_job_config(
+    text: str,
+) -> SnapshotJob | TrainJob | EvaluateJob | GradeJob | DriftJob | DistillJob | ComposeJob:
     """Return the config in a JSON text; raises pydantic.ValidationError that names the field."""
     return _ADAPTER.validate_json(text)

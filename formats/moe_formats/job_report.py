@@ -252,6 +252,37 @@ class EvaluateHeadline(Format):
     suite: Digest = Field(description="Digest of the frozen suite.")
 
 
+class Change(Format):
+    """How much a mean over the newest windows differs from that over the anchor."""
+
+    interval: Interval = Field(description="The difference with its two-sided 95 % interval.")
+    lower_bound: float = Field(description="One-sided lower bound at an error rate of 0.01.")
+
+
+class DriftHeadline(Format):
+    """How a revision does on the last windows of its Expert, against the anchor."""
+
+    kind: Literal["drift"] = "drift"
+    report: Digest = Field(description="SHA-256 of report.json.")
+    windows: tuple[Digest, ...] = Field(description="SHA-256 of the windows' manifests, the oldest first.")
+    clusters: int = Field(description="Number of clusters of near-duplicate documents in these windows.")
+    drift: Change | None = Field(
+        default=None, description="Mean of ln(b_base / b_expert) over the anchor minus that over the windows."
+    )
+    difficulty: Change | None = Field(
+        default=None, description="Mean of ln b_base over the windows minus that over the anchor."
+    )
+    nearest_domain: str | None = Field(
+        default=None, description="Domain of the suite whose anchor the windows' text resembles most."
+    )
+    accuracies: tuple[Accuracy, ...] = Field(
+        default=(), description="What the named evaluators find of the revision by their newest items."
+    )
+    absent: dict[str, str] = Field(
+        default_factory=dict, description="Names of numbers that could not be computed, with the reason."
+    )
+
+
 class DistillHeadline(Format):
     """The table of the Distilled strategy, and how well it routes (cross-fitted by cluster)."""
 
@@ -289,17 +320,37 @@ class ComposeHeadline(Format):
 
 
 Headline = Annotated[
-    SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | ComposeHeadline | Failure,
+    SnapshotHeadline
+    | TrainHeadline
+    | EvaluateHeadline
+    | DriftHeadline
+    | DistillHeadline
+    | ComposeHeadline
+    | Failure,
     Field(discriminator="kind"),
 ]
 _ADAPTER: TypeAdapter[
-    SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | ComposeHeadline | Failure
+    SnapshotHeadline
+    | TrainHeadline
+    | EvaluateHeadline
+    | DriftHeadline
+    | DistillHeadline
+    | ComposeHeadline
+    | Failure
 ] = TypeAdapter(Headline)
 
 
 def parse_headline(
     text: str,
-) -> SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | ComposeHeadline | Failure:
+) -> (
+    SnapshotHeadline
+    | TrainHeadline
+    | EvaluateHeadline
+    | DriftHeadline
+    | DistillHeadline
+    | ComposeHeadline
+    | Failure
+):
     """Return the headline in a termination message; raises pydantic.ValidationError if it is none."""
     return _ADAPTER.validate_json(text)
 

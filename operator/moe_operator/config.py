@@ -124,6 +124,7 @@ class Deadlines(ConfigModel):
     snapshot: _Deadline = 3 * 86_400
     train: _Deadline = 30 * 86_400
     evaluate: _Deadline = 3 * 86_400
+    drift: _Deadline = 86_400
     distill: _Deadline = 86_400
 
 

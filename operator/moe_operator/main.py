@@ -201,7 +201,7 @@ class Operator:
         self.metrics.queue_depth.set(len(self.queue))
         self.metrics.queue_oldest.set(self.queue.oldest_seconds())
         self.metrics.event_age.set(time.monotonic() - self._last_event)
-        self.metrics.count_phases(self.cache)
+        self.metrics.count(self.cache)
 
 
 async def _first_of(*works: Coroutine[Any, Any, Any]) -> None:

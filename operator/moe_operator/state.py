@@ -14,6 +14,7 @@ from typing import Any, Literal
 from moe_formats.job_report import (
     ComposeHeadline,
     DistillHeadline,
+    DriftHeadline,
     EvaluateHeadline,
     Failure,
     Progress,
@@ -22,6 +23,7 @@ from moe_formats.job_report import (
 )
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_proposal import ExpertProposal
 from moe_formats.resources.expert_revision import ExpertRevision
 from moe_formats.resources.reasons import Reason
 from moe_operator.traffic import PoolTraffic
@@ -30,7 +32,13 @@ from moe_operator.traffic import PoolTraffic
 Manifest = Mapping[str, Any]
 
 AnyHeadline = (
-    SnapshotHeadline | TrainHeadline | EvaluateHeadline | DistillHeadline | ComposeHeadline | Failure
+    SnapshotHeadline
+    | TrainHeadline
+    | EvaluateHeadline
+    | DriftHeadline
+    | DistillHeadline
+    | ComposeHeadline
+    | Failure
 )
 
 
@@ -41,6 +49,7 @@ class Role(StrEnum):
     TRAIN = "train"
     EVALUATE = "evaluate"
     GRADE = "grade"
+    DRIFT = "drift"
     DISTILL = "distill"
     SERVER = "server"
     GATEWAY = "gateway"
@@ -193,8 +202,19 @@ class ExpertState:
     claims: Mapping[str, ObservedClaim]
     #: What was observed of its pool's traffic; None while nothing was.
     traffic: PoolTraffic | None = None
+    #: Proposals about this Expert, of people and of the operator.
+    proposals: tuple[ExpertProposal, ...] = ()
+    #: Revisions of the base Expert by name; empty if the base is not an Expert.
+    base_revisions: Mapping[str, ExpertRevision] = field(default_factory=dict)
     #: Pods of this Expert's Jobs whose Job is gone. The next attempt waits until they are gone too.
     orphan_pods: tuple[ObservedPod, ...] = ()
+    #: Revision that is to be the current one, instead of the one that the status names; None if nothing moves.
+    moved_to: str | None = None
+
+    @property
+    def pointer(self) -> str | None:
+        """Name of the revision that is current, if it is promoted; None if none is named."""
+        return self.moved_to or self.expert.status.current_revision
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +237,10 @@ class PoolState:
     gateway: ObservedGateway
     #: What was observed of the pool's traffic; None while nothing was.
     traffic: PoolTraffic | None = None
+    #: Proposals about Experts of the pool by name, of people and of the operator.
+    proposals: Mapping[str, ExpertProposal] = field(default_factory=dict)
+    #: Names of proposals in the namespace that are about other pools.
+    foreign_proposals: frozenset[str] = frozenset()
     #: Pods of snapshot Jobs whose Job is gone. The next snapshot waits until they are gone too.
     orphan_snapshots: tuple[ObservedPod, ...] = ()
 
@@ -225,6 +249,39 @@ class PoolState:
         """Phase of the claim that is the pool's store; None if it does not exist."""
         claim = self.claims.get(self.pool.claim)
         return claim.phase if claim is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One Expert of a pool, with what may be looked at to decide whether something should be done with it."""
+
+    expert: Expert
+    pool: ExpertPool
+    #: Its own revisions, oldest first.
+    revisions: tuple[ExpertRevision, ...]
+    #: Revisions of its base Expert by name; empty if the base is no Expert of the pool.
+    base_revisions: Mapping[str, ExpertRevision]
+    #: The current revision of its base Expert; None while it has none, or if the base is not an Expert.
+    base_revision: ExpertRevision | None
+    #: What was observed of the pool's traffic; None while nothing was.
+    traffic: PoolTraffic | None = None
+
+    @property
+    def pointer(self) -> str | None:
+        """Name of the revision that is current, if it is promoted; None if none is named."""
+        return self.expert.status.current_revision
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalState:
+    """Everything that decisions about one proposal may look at."""
+
+    proposal: ExpertProposal
+    pool: ExpertPool | None
+    #: The Expert that it is about; None if the pool or the Expert does not exist.
+    member: Member | None
+    #: The other proposals about Experts of the pool.
+    others: tuple[ExpertProposal, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

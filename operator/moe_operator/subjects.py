@@ -5,9 +5,9 @@ The rest of what a new kind needs is a recipe in docs/contributing.md.
 
 from typing import Any
 
-from moe_operator.cluster.gather import gather_expert, gather_pool
+from moe_operator.cluster.gather import gather_expert, gather_pool, gather_proposal
 from moe_operator.cluster.reconcile import Subject
-from moe_operator.planner import plan_expert, plan_pool
+from moe_operator.planner import plan_expert, plan_pool, plan_proposal
 from moe_operator.state import Manifest
 
 
@@ -23,4 +23,5 @@ def _pool_in_spec(manifest: Manifest) -> str:
 SUBJECTS: tuple[Subject[Any], ...] = (
     Subject(kind="ExpertPool", pool=_own_name, gather=gather_pool, plan=plan_pool),
     Subject(kind="Expert", pool=_pool_in_spec, gather=gather_expert, plan=plan_expert),
+    Subject(kind="ExpertProposal", pool=_pool_in_spec, gather=gather_proposal, plan=plan_proposal),
 )

@@ -6,33 +6,24 @@ The operator only compares the numbers in the report. A Job that was killed and 
 filled, and writes the same report, byte for byte.
 """
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from moe_formats.format import Digest, digest_of
-from moe_formats.job_config import ArtefactRef, EvaluateJob, HoldoutRef, TasksRef
+from moe_formats.format import digest_of
+from moe_formats.job_config import EvaluateJob, HoldoutRef
 from moe_formats.job_report import EvaluateHeadline
 from moe_trainer.environment import Environment
 from moe_trainer.evaluation.evidence import Against, Column, weigh
-from moe_trainer.evaluation.matrix import Cell, Matrix, unigram_cell, unigram_nats
+from moe_trainer.evaluation.matrix import unigram_cell, unigram_nats
 from moe_trainer.evaluation.report import EvaluationReport, committed_report
 from moe_trainer.evaluation.scores import Absent, Scored
-from moe_trainer.evaluation.segments import Segment, cut, scorer_version, tainted_clusters
+from moe_trainer.evaluation.segments import scorer_version
 from moe_trainer.evaluators.accuracy import Judged, weigh_answers
-from moe_trainer.evaluators.answers import Answers, Generate, answers_of
-from moe_trainer.methods import adapter
+from moe_trainer.measurement import Cells, Measurement
 from moe_trainer.snapshots.layout import read_documents
-from moe_trainer.storage.committed import Committed, opened
-
-#: Cells of one model, by the digest of the holdout.
-Cells = dict[Digest, Cell]
 
 
 def run(job: EvaluateJob, environment: Environment) -> EvaluateHeadline:
@@ -53,91 +44,42 @@ class Evaluation:
 
     def __init__(self, job: EvaluateJob, environment: Environment) -> None:
         self.job = job
-        self.root = environment.store
-        # Imports torch, which is not needed where the report exists already.
-        self.scorer = import_module("moe_trainer.evaluation.scorer")
-        device = self.scorer.use_device(environment.threads)
-        self.matrix = Matrix(self.root, job.pool_uid, job.segment_bytes, device)
+        self.measurement = Measurement(job.pool_uid, job.segment_bytes, environment)
+        self.root, self.matrix = self.measurement.root, self.measurement.matrix
         #: The holdouts of the comparisons, with the own anchor first, then the rest of the suite; each once.
         holdouts = [*(comparison.holdout for comparison in job.comparisons), *job.suite]
         self.holdouts = list({holdout.digest: holdout for holdout in holdouts}.values())
-        #: The folders of holdouts and of snapshots that some model was trained on, by their paths in the store.
-        self._texts: dict[str, Path] = {}
-        self._ancestry: list[str] = []
-        self._newest: tuple[Digest, tuple[Any, Any]] | None = None
         self.compared = {comparison.holdout.digest for comparison in job.comparisons}
 
     def report(self) -> EvaluationReport:
         """Verify everything that is read, fill the stale cells, and compute the scores and differences."""
         with ExitStack() as folders:
-            self._open(folders)
+            self.measurement.open(folders, self.job.models, self.holdouts, self.job.tasks)
             return self._weighed()
 
     def _weighed(self) -> EvaluationReport:
-        candidate = self._cells(self.job.candidate, self.holdouts)
-        base = self._cells(self.job.base, self.holdouts) if self.job.base else {}
+        candidate = self.measurement.cells(self.job.candidate, self.holdouts)
+        base = self.measurement.cells(self.job.base, self.holdouts) if self.job.base else {}
         against, opponent = self._opponent([h for h in self.holdouts if h.digest in self.compared])
         columns = [self._column(holdout, candidate, opponent, base) for holdout in self.holdouts]
         report = weigh(self.job, columns, against, device=self.matrix.device, noise_floor=self._noise_floor())
         return report.model_copy(update=self._accuracies(report.absent))
 
-    def _open(self, folders: ExitStack) -> None:
-        """Check every byte that will be read, before any model is loaded; texts stay open in ``folders``."""
-        for model in self.job.models:
-            adapter.verify(self.root, model.path, model.digest)
-        for holdout in self.holdouts:
-            opening = opened(self.root, holdout.path, holdout.digest)
-            self._texts[holdout.path] = folders.enter_context(opening)
-        self._ancestry = sorted({snapshot.path for model in self.job.models for snapshot in model.ancestry})
-        for path in self._ancestry:
-            self._texts[path] = folders.enter_context(opened(self.root, path))
-        for tasks in self.job.tasks:
-            with Committed(self.root, tasks.path, tasks.digest) as held:
-                held.verify()
-
     def _opponent(self, holdouts: Sequence[HoldoutRef]) -> tuple[Against, Cells]:
         """Score the opponent: the current revision, or the base if there is none, or a byte-unigram model."""
         if self.job.current:
-            return "current", self._cells(self.job.current, holdouts)
+            return "current", self.measurement.cells(self.job.current, holdouts)
         if self.job.base:
-            return "base", self._cells(self.job.base, holdouts)
-        trained_on = [self._texts[snapshot.path] for snapshot in self.job.candidate.ancestry]
+            return "base", self.measurement.cells(self.job.base, holdouts)
+        trained_on = self.measurement.texts(snapshot.path for snapshot in self.job.candidate.ancestry)
         nats_of_byte = unigram_nats(document.text for path in trained_on for document in read_documents(path))
         stand_in = self.job.candidate.model_copy(update={"digest": digest_of(repr(nats_of_byte))})
         return "unigram", {
             holdout.digest: unigram_cell(
-                nats_of_byte, self._segments(holdout), self.matrix.key(stand_in, holdout)
+                nats_of_byte, self.measurement.segments(holdout), self.matrix.key(stand_in, holdout)
             )
             for holdout in holdouts
         }
-
-    def _cells(self, model: ArtefactRef, holdouts: Sequence[HoldoutRef]) -> Cells:
-        """Return a model's cells by holdout. The model is loaded only if a cell is missing, and then once."""
-        cells, stale = {}, []
-        for holdout in holdouts:
-            cell = self.matrix.read(self.matrix.key(model, holdout))
-            if cell is None:
-                stale.append(holdout)
-            else:
-                cells[holdout.digest] = cell
-        if stale:
-            for cell in self._score(model, stale):
-                self.matrix.write(cell)
-                cells[cell.key.holdout] = cell
-        return cells
-
-    def _score(self, model: ArtefactRef, holdouts: Sequence[HoldoutRef]) -> Iterator[Cell]:
-        loaded, tokenizer = self._load(model)
-        for holdout in holdouts:
-            started = time.process_time()
-            key = self.matrix.key(model, holdout)
-            cell: Cell = self.scorer.score(loaded, tokenizer, self._segments(holdout), key)
-            print(
-                f"scored {model.revision} on {holdout.expert}: {len(cell.nats)} segments, "
-                f"{time.process_time() - started:.1f} CPU s",
-                flush=True,
-            )
-            yield cell
 
     def _noise_floor(self) -> float:
         """Return by how much ln(b) of the current revision on the own anchor changes when it is scored again.
@@ -147,8 +89,8 @@ class Evaluation:
         if self.matrix.device == "cpu":
             return 0.0
         model, anchor = self.job.current or self.job.candidate, self.job.comparisons[0].holdout
-        first = self._cells(model, [anchor])[anchor.digest]
-        (again,) = self._score(model, [anchor])
+        first = self.measurement.cells(model, [anchor])[anchor.digest]
+        (again,) = self.measurement.scored(model, [anchor])
         return abs(float(np.log(again.nats_S / first.nats_S).mean()))
 
     def _accuracies(self, absent: dict[str, str]) -> dict[str, Any]:
@@ -156,8 +98,8 @@ class Evaluation:
         found, ungraded, opponent = [], [], self.job.opponent
         for tasks in self.job.tasks:
             try:
-                own = self._answers(self.job.candidate, tasks)
-                others = self._answers(opponent, tasks) if opponent else None
+                own = self.measurement.answers(self.job.candidate, tasks)
+                others = self.measurement.answers(opponent, tasks) if opponent else None
             except Absent as reason:
                 absent = absent | {f"accuracy.{tasks.evaluator}": str(reason)}
                 continue
@@ -169,26 +111,8 @@ class Evaluation:
             found.append(weigh_answers(tasks.evaluator, judged, compared, self.job.against))
         return {"accuracies": tuple(found), "absent": absent, "ungraded": tuple(ungraded)}
 
-    def _answers(self, model: ArtefactRef, tasks: TasksRef) -> Answers:
-        def load() -> Generate:
-            print(f"{model.revision} is answering the items of evaluator {tasks.evaluator}", flush=True)
-            return partial(import_module("moe_trainer.evaluators.generation").complete, *self._load(model))
-
-        return answers_of(self.root, self.job.pool_uid, model, tasks, self.matrix.device, load)
-
-    def _load(self, model: ArtefactRef) -> tuple[Any, Any]:
-        """Return a model and its tokenizer. Only the last one is kept, to save memory."""
-        if self._newest is None or self._newest[0] != model.digest:
-            self._newest = None
-            load = import_module("moe_trainer.methods.artefacts").load
-            self._newest = (model.digest, load(self.root, model.path, model.digest))
-        return self._newest[1]
-
-    def _segments(self, holdout: HoldoutRef) -> list[Segment]:
-        return cut(read_documents(self._texts[holdout.path]), self.job.segment_bytes)
-
     def _column(self, holdout: HoldoutRef, candidate: Cells, opponent: Cells, base: Cells) -> Column:
-        tainted = tainted_clusters(self._texts[holdout.path], [self._texts[path] for path in self._ancestry])
+        tainted = self.measurement.tainted(holdout)
         all_cells = [
             cells[holdout.digest] for cells in (candidate, opponent, base) if holdout.digest in cells
         ]

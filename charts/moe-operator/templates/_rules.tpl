@@ -2,12 +2,16 @@
 {{- define "moe-operator.rules" -}}
 # Experts and pools belong to people. The operator only reads their specs.
 - apiGroups: ["moe-operator.dev"]
-  resources: ["expertpools", "experts", "expertproposals"]
+  resources: ["expertpools", "experts"]
   verbs: ["get", "list", "watch"]
 # Revisions are created, and never changed or deleted: they go with their Expert.
 - apiGroups: ["moe-operator.dev"]
   resources: ["expertrevisions"]
   verbs: ["get", "list", "watch", "create"]
+# Proposals are created, and old ones deleted. The operator never approves one: it lacks the verb `approve`.
+- apiGroups: ["moe-operator.dev"]
+  resources: ["expertproposals"]
+  verbs: ["get", "list", "watch", "create", "delete"]
 # Only the operator writes statuses.
 - apiGroups: ["moe-operator.dev"]
   resources: ["expertpools/status", "experts/status", "expertrevisions/status", "expertproposals/status"]

@@ -91,12 +91,14 @@ class ExpertAnalysis(Format):
         description="The same Expert over the seven days before. Absent if nothing was observed then.",
     )
     needs_attention: bool = Field(
-        default=False, description="Whether a condition of the Expert asks for somebody to act."
+        default=False,
+        description="Whether a proposal waits for a person, or a condition of the Expert asks for somebody to act.",
     )
     recommended_action: str | None = Field(
         default=None,
         max_length=1024,
-        description="Reason and message of the condition that asks for somebody to act. Absent if none does.",
+        description="Act and evidence of the newest proposal that waits for a person; without one, reason and message of the "
+        "condition that asks for somebody to act. Absent if nothing does.",
     )
     absent: dict[str, ShortText] = Field(
         default_factory=dict, max_length=16, description="Names of numbers that are absent, with the reason."

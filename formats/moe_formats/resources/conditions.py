@@ -31,6 +31,7 @@ class ConditionType(StrEnum):
     TABLE_READY = "TableReady"
     APPROVED = "Approved"
     EFFECT_SEEN = "EffectSeen"
+    DRIFTED = "Drifted"
 
 
 class Condition(Format):

@@ -80,6 +80,10 @@ class Storage(Format):
     )
 
 
+#: When Experts are measured besides the evaluation of new revisions.
+Schedule = Literal["never", "newWindow", "daily", "weekly"]
+
+
 class Evaluation(Format):
     """How Experts of the pool are measured. Holdout and segments never change, so that all scores can be compared."""
 
@@ -119,6 +123,13 @@ class Evaluation(Format):
         max_length=16,
         description="Named measures of tasks whose answers can be checked. Experts ask for them by name. Default: none.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    schedule: Schedule = Field(
+        default="newWindow",
+        description="When Experts are measured besides the evaluation of new revisions. `newWindow`: an Expert's drift, "
+        "whenever it has a new window or another current revision, in a Job that reuses what evaluations have scored. `daily` "
+        "and `weekly`: drift on a new window at most once per day or week, and the full matrix, every current revision on the "
+        "anchor of every domain, as often if something changed. `never`: nothing.",
     )
 
 
@@ -242,8 +253,8 @@ class Budget(Format):
         default=2,
         ge=1,
         le=1000,
-        description="Largest number of training and evaluate Jobs that run at the same time. Snapshot, grade and distill "
-        "Jobs are not counted. Ignored if the chart names a Kueue queue, which then decides when Jobs start.",
+        description="Largest number of training, evaluate and drift Jobs that run at the same time. Snapshot, grade and "
+        "distill Jobs are not counted. Ignored if the chart names a Kueue queue, which then decides when Jobs start.",
     )
     replicas: int | None = Field(
         default=None,

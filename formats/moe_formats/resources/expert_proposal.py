@@ -100,6 +100,11 @@ class ProposalEvidence(Format):
         description="UID of the Expert: an Expert made again under the same name is never meant.",
     )
     current: ObjectName = Field(description="Revision that was current when it was proposed.")
+    promoted: str = Field(
+        default="",
+        max_length=40,
+        description="When the current revision was promoted: RFC 3339 in UTC. Empty if it was not recorded.",
+    )
     parent: ObjectName = Field(
         description="Revision that training starts from, or that becomes the current one."
     )

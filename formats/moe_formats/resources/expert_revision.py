@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field
 from moe_formats.format import Digest, Format
 from moe_formats.job_config import ArtefactRef, Rehearsal, SnapshotRef
 from moe_formats.job_report import ANCHOR, Decision, Window
-from moe_formats.names import Name
+from moe_formats.names import Name, ObjectName
 from moe_formats.resources.base import CustomResource, ShortText, cel
 from moe_formats.resources.conditions import ObjectStatus
 from moe_formats.resources.expert_status import Scores
@@ -194,6 +194,10 @@ class Verdict(Format):
     time: str = Field(
         max_length=40,
         description="When the decision was made: RFC 3339 in UTC, for example `2026-01-31T12:00:00+00:00`.",
+    )
+    proposal: ObjectName | None = Field(
+        default=None,
+        description="ExpertProposal that took the promotion back. Absent if none did.",
     )
 
 

@@ -8,6 +8,7 @@ from moe_formats.job_report import ANCHOR, UNREADABLE, Accuracy, Interval, TaskS
 from moe_formats.resources.analysis import ExpertAnalysis
 from moe_formats.resources.base import ShortText
 from moe_formats.resources.conditions import ObjectStatus
+from moe_formats.resources.drift import DriftStatus
 
 
 class SnapshotStatus(Format):
@@ -231,6 +232,11 @@ class ExpertStatus(ObjectStatus):
     serving: ServingStatus | None = Field(
         default=None,
         description="What serves the Expert's requests. Absent before a revision is promoted or about to be.",
+    )
+    drift: DriftStatus | None = Field(
+        default=None,
+        description="How the current revision does on the Expert's newest text, against its first. Absent before it was "
+        "measured; condition `Drifted` says why.",
     )
     analysis: ExpertAnalysis | None = Field(
         default=None,

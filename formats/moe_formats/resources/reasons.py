@@ -158,6 +158,45 @@ class Reason(StrEnum):
         "TargetsUnknown",
         "A target could not be judged yet. The message names the score and says why it is absent.",
     )
+    # -- drift
+    NOT_DRIFTED = (
+        "NotDrifted",
+        "The current revision fits the Expert's newest text as well as its first, as far as that could be measured.",
+    )
+    NOT_MEASURED = (
+        "NotMeasured",
+        "Drift was not measured yet for the current revision and the newest window. The message says what it waits for.",
+    )
+    TOO_FEW_WINDOWS = (
+        "TooFewWindows",
+        "Drift is measured on at least two windows after the anchor. Every delivery of new data adds one.",
+    )
+    NO_BASE = (
+        "NoBase",
+        "The Expert's first revision was trained from a preset, so there is no base to measure drift against.",
+    )
+    QUALITY_DROP = (
+        "QualityDrop",
+        "The current revision no longer fits the newest text: it gains less over its base there than on the anchor. The "
+        "message has the numbers. Training it further on the newest data is what helps.",
+    )
+    INPUT_SHIFT = (
+        "InputShift",
+        "The newest text is harder for the base as well, and the current revision fits it as well as before. Nothing is "
+        "trained because of it.",
+    )
+    DOMAIN_CHANGED = (
+        "DomainChanged",
+        "The newest text resembles another domain of the pool more than the Expert's own. Look at what the sources deliver.",
+    )
+    TASK_DROP = (
+        "TaskDrop",
+        "Only an evaluator's accuracy fell; the text fits as before. The message names the evaluator.",
+    )
+    ROUTING_SHIFT = (
+        "RoutingShift",
+        "Only the Expert's share of the pool's requests moved; its text fits as before. The message has both shares.",
+    )
     # -- refused or failed
     TARGETS_MISSED = (
         "TargetsMissed",

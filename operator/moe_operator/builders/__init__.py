@@ -10,6 +10,7 @@ training_job     a training attempt, through TorchX
 torchx_scheduler TorchX's last step: from an AppDef to a Job
 snapshot_job     reads and freezes data
 evaluate_job     measures a revision
+drift_job        measures a served revision on its Expert's newest text
 grade_job        has graders judge answers
 distill_job      makes the table of the Distilled strategy
 

@@ -13,6 +13,7 @@ from moe_formats.resources import labels
 from moe_formats.resources.base import CustomResource
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_proposal import ExpertProposal
 from moe_formats.resources.expert_revision import ExpertRevision
 from moe_operator.cluster.cache import Cache
 from moe_operator.cluster.confine import confined
@@ -30,11 +31,13 @@ from moe_operator.state import (
     ExpertState,
     Key,
     Manifest,
+    Member,
     ObservedClaim,
     ObservedGateway,
     ObservedJob,
     ObservedServer,
     PoolState,
+    ProposalState,
     Role,
 )
 from moe_operator.traffic import PoolTraffic
@@ -79,12 +82,21 @@ def gather_expert(key: Key, cache: Cache, answers: Answers) -> ExpertState | Non
         for item in _owned(cache, kind, key.namespace, owners)
     }
     revisions = _parsed(cache, _owned(cache, "ExpertRevision", key.namespace, owners), ExpertRevision)
+    base_line = _base_revisions(cache, expert, peers)
     return ExpertState(
         expert=expert,
         pool=pool,
         peers=peers,
         revisions=tuple(sorted(revisions.values(), key=lambda revision: revision.spec.number)),
-        base_revision=_base_revision(cache, expert, peers),
+        base_revision=_base_revision(expert, peers, base_line),
+        base_revisions=base_line,
+        proposals=tuple(
+            item
+            for item in _parsed(
+                cache, cache.of_pool("ExpertProposal", key.namespace, pool_name), ExpertProposal
+            ).values()
+            if item.spec.expert == key.name
+        ),
         jobs=_jobs(cache, key.namespace, dict.fromkeys(owners, key.name), answers),
         servers=tuple(_servers(cache, key.namespace, owners)),
         live=own,
@@ -118,8 +130,54 @@ def gather_pool(key: Key, cache: Cache, answers: Answers) -> PoolState | None:
         claims=_claims(cache, key.namespace, pool, members.values()),
         gateway=_gateway(cache, key.namespace, pool.metadata.uid, answers),
         traffic=answers.traffic.get(pool.metadata.uid),
+        proposals=_parsed(cache, cache.of_pool("ExpertProposal", key.namespace, key.name), ExpertProposal),
+        foreign_proposals=frozenset(_foreign_proposals(cache, key)),
         orphan_snapshots=observed_pods(pod for pod in orphans if has_role(pod, Role.SNAPSHOT)),
     )
+
+
+def gather_proposal(key: Key, cache: Cache, answers: Answers) -> ProposalState | None:
+    """Return the state of a proposal; None if it does not exist. Raises ValidationError if it is not valid."""
+    manifest = cache.get("ExpertProposal", key.namespace, key.name)
+    if manifest is None:
+        return None
+    proposal = cache.model(manifest, ExpertProposal)
+    name = proposal.spec.pool
+    pool_manifest = cache.get("ExpertPool", key.namespace, name)
+    pool = _parsed_or_none(cache, pool_manifest, ExpertPool) if pool_manifest else None
+    others = _parsed(cache, cache.of_pool("ExpertProposal", key.namespace, name), ExpertProposal)
+    return ProposalState(
+        proposal=proposal,
+        pool=pool,
+        member=_member(proposal, pool, cache, answers) if pool is not None else None,
+        others=tuple(item for other, item in others.items() if other != key.name),
+    )
+
+
+def _member(proposal: ExpertProposal, pool: ExpertPool, cache: Cache, answers: Answers) -> Member | None:
+    """Return the Expert that a proposal is about; None if the pool has no Expert of that name that stays."""
+    peers = _parsed(cache, cache.of_pool("Expert", pool.metadata.namespace, pool.metadata.name), Expert)
+    expert = peers.get(proposal.spec.expert)
+    if expert is None or expert.metadata.deletion_timestamp is not None:
+        return None
+    line = _base_revisions(cache, expert, peers)
+    own = _revisions(cache, expert).values()
+    return Member(
+        expert=expert,
+        pool=pool,
+        revisions=tuple(sorted(own, key=lambda revision: revision.spec.number)),
+        base_revisions=line,
+        base_revision=_base_revision(expert, peers, line),
+        traffic=answers.traffic.get(pool.metadata.uid),
+    )
+
+
+def _foreign_proposals(cache: Cache, key: Key) -> Iterator[str]:
+    """Yield the names of the proposals in a pool's namespace that are about other pools."""
+    for item in cache.all("ExpertProposal"):
+        metadata = item["metadata"]
+        if metadata["namespace"] == key.namespace and labels.belongings(item).pool != key.name:
+            yield metadata["name"]
 
 
 def _claims(
@@ -150,15 +208,23 @@ def _owned(cache: Cache, kind: str, namespace: str, owners: Iterable[str]) -> li
     return [item for owner in owners for item in cache.of_controller(kind, namespace, owner)]
 
 
-def _base_revision(cache: Cache, expert: Expert, peers: Mapping[str, Expert]) -> ExpertRevision | None:
-    """Return the current revision of the Expert's base, if it is really one of the base's own."""
+def _base_revisions(cache: Cache, expert: Expert, peers: Mapping[str, Expert]) -> dict[str, ExpertRevision]:
+    """Return the revisions of the Expert's base by name, those that are really the base's own."""
     base = peers.get(expert.spec.base.expert or "")
-    if base is None or base.status.current_revision is None:
-        return None
-    own = _parsed(
-        cache, _owned(cache, "ExpertRevision", base.metadata.namespace, [base.metadata.uid]), ExpertRevision
-    )
-    return own.get(base.status.current_revision)
+    return _revisions(cache, base) if base is not None else {}
+
+
+def _revisions(cache: Cache, expert: Expert) -> dict[str, ExpertRevision]:
+    metadata = expert.metadata
+    return _parsed(cache, _owned(cache, "ExpertRevision", metadata.namespace, [metadata.uid]), ExpertRevision)
+
+
+def _base_revision(
+    expert: Expert, peers: Mapping[str, Expert], line: Mapping[str, ExpertRevision]
+) -> ExpertRevision | None:
+    """Return the current revision of the Expert's base."""
+    base = peers.get(expert.spec.base.expert or "")
+    return line.get(base.status.current_revision or "") if base is not None else None
 
 
 def _jobs(

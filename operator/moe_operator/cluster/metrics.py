@@ -1,7 +1,8 @@
 """Prometheus metrics of the operator. Labels have few values: kinds, errors and phases, never names of objects."""
 
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -57,13 +58,50 @@ class Metrics:
             registry=self.registry,
         )
 
-    def count_phases(self, cache: Cache) -> None:
-        """Count Experts by phase. A phase that no Expert is in any more gets 0."""
-        tally = Tally(_phases(cache))
-        self._stalled.set(sum(_is_stalled(expert) for expert in cache.all("Expert")))
-        seen = {sample.labels["phase"] for metric in self._phases.collect() for sample in metric.samples}
-        for phase in seen | tally.keys():
-            self._phases.labels(phase).set(tally[phase])
+        self._attention = Gauge(
+            "moe_operator_experts_needing_attention",
+            "Number of Experts of which a proposal or a condition asks somebody to act.",
+            registry=self.registry,
+        )
+        self._drifted = Gauge(
+            "moe_operator_experts_drifted",
+            "Number of Experts whose condition Drifted is true.",
+            registry=self.registry,
+        )
+        self._trends = Gauge(
+            "moe_operator_experts_trend",
+            "Number of Experts with traffic by the trend of how fast answers appear.",
+            ["trend"],
+            registry=self.registry,
+        )
+        self._proposals = Gauge(
+            "moe_operator_proposals",
+            "Number of proposals by act and phase.",
+            ["act", "phase"],
+            registry=self.registry,
+        )
+        self._held_back = Gauge(
+            "moe_operator_proposals_held_back",
+            "Number of proposals, of all pools there are, that were not made because the mode of their act was Off.",
+            ["act"],
+            registry=self.registry,
+        )
+
+    def count(self, cache: Cache) -> None:
+        """Count Experts and proposals by what their statuses say."""
+        experts = [_status_of(expert) for expert in cache.all("Expert")]
+        self._stalled.set(sum(_holds(status, "Stalled") for status in experts))
+        self._drifted.set(sum(_holds(status, "Drifted") for status in experts))
+        analyses = [analysis for status in experts if isinstance(analysis := status.get("analysis"), dict)]
+        self._attention.set(sum(analysis.get("needsAttention") is True for analysis in analyses))
+        _tally(self._phases, Tally((str(status.get("phase") or "Pending"),) for status in experts))
+        _tally(self._trends, Tally((str(analysis.get("trend") or "Unknown"),) for analysis in analyses))
+        _tally(self._proposals, Tally(_of_proposal(item) for item in cache.all("ExpertProposal")))
+        held: Tally[tuple[str, ...]] = Tally()
+        for pool in cache.all("ExpertPool"):
+            for row in (_status_of(pool).get("lifecycle") or {}).get("acts") or []:
+                held[(str(row.get("act")),)] += int(row.get("heldBackTotal") or 0)
+        _tally(self._held_back, held)
 
     def application(self) -> web.Application:
         """Return the web application with /metrics."""
@@ -77,11 +115,23 @@ class Metrics:
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4"})
 
 
-def _is_stalled(expert: Manifest) -> bool:
-    conditions = (expert.get("status") or {}).get("conditions") or []
-    return any(item["type"] == "Stalled" and item["status"] == "True" for item in conditions)
+def _tally(gauge: Gauge, tally: Mapping[tuple[str, ...], int]) -> None:
+    """Set a gauge by its labels. Labels that nothing has any more get 0."""
+    samples = [sample for metric in gauge.collect() for sample in metric.samples]
+    for labels in {tuple(sample.labels.values()) for sample in samples} | tally.keys():
+        gauge.labels(*labels).set(tally.get(labels, 0))
 
 
-def _phases(cache: Cache) -> Iterable[str]:
-    for expert in cache.all("Expert"):
-        yield str((expert.get("status") or {}).get("phase") or "Pending")
+def _status_of(manifest: Manifest) -> Mapping[str, Any]:
+    """Return the status of an object; empty if it has none."""
+    status: Mapping[str, Any] = manifest.get("status") or {}
+    return status
+
+
+def _holds(status: Mapping[str, Any], type_: str) -> bool:
+    return any(item["type"] == type_ and item["status"] == "True" for item in status.get("conditions") or [])
+
+
+def _of_proposal(manifest: Manifest) -> tuple[str, ...]:
+    act = str((manifest.get("spec") or {}).get("act") or "")
+    return act, str(_status_of(manifest).get("phase") or "Pending")

@@ -49,7 +49,8 @@ class Permission:
 
 
 _REVISION = tuple(resource for resource in CUSTOM if resource.kind == "ExpertRevision")
-_OF_PEOPLE = tuple(resource for resource in CUSTOM if resource not in _REVISION)
+_PROPOSAL = tuple(resource for resource in CUSTOM if resource.kind == "ExpertProposal")
+_OF_PEOPLE = tuple(resource for resource in CUSTOM if resource not in (*_REVISION, *_PROPOSAL))
 
 #: In each namespace that the operator acts in.
 PERMISSIONS = (
@@ -58,6 +59,11 @@ PERMISSIONS = (
         "Revisions are created, and never changed or deleted: they go with their Expert.",
         _REVISION,
         (*READ, "create"),
+    ),
+    Permission(
+        "Proposals are created, and old ones deleted. The operator never approves one: it lacks the verb `approve`.",
+        _PROPOSAL,
+        (*READ, "create", "delete"),
     ),
     Permission("Only the operator writes statuses.", CUSTOM, ("patch",), "status"),
     Permission(

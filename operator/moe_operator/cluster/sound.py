@@ -103,7 +103,12 @@ _JOB: Shape = {
 #: Of the spec of a custom resource, nothing is left out that would still be valid without it: its model refuses it instead.
 _CUSTOM: Shape = {
     "spec": {"pool": str, "expert": str},
-    "status": {"phase": str, "conditions": _CONDITIONS},
+    "status": {
+        "phase": str,
+        "conditions": _CONDITIONS,
+        "analysis": {"needsAttention": bool, "trend": str},
+        "lifecycle": {"acts": ListOf({"act": str, "heldBackTotal": int})},
+    },
 }
 #: What is read of each kind, besides its metadata. ``reduced.py`` keeps nothing else of some kinds.
 SHAPES: dict[str, Shape] = {

@@ -4,6 +4,7 @@
 |---|---|---|
 | an Expert, or another reconciled member of a pool | itself, its Expert and its pool | |
 | an Expert's spec, snapshot, current revision, condition Stalled or existence | itself and its pool | all members of its pool |
+| an Expert or an ExpertRevision, besides | the proposals about its Expert that may still change | |
 | an ExpertRevision, a Job or another child | its Expert if it has one, and its pool | |
 | a pool | itself | all its members |
 | a PersistentVolumeClaim | the pools and Experts that name it, and these Experts' pools | all members of the pools that name it |
@@ -46,6 +47,8 @@ def concerned(old: Manifest | None, new: Manifest | None, lookup: Cache, pool_of
             first |= _own_keys(reader, lookup, pool_of)
     else:
         first = {key for item in (old, new) if item is not None for key in _own_keys(item, lookup, pool_of)}
+        if kind in ("Expert", "ExpertRevision"):
+            first |= set(_proposals(either, lookup))
         changed = kind == "Expert" and _seen_by_peers(old) != _seen_by_peers(new)
         pools = {key.name for key in first if key.kind == "ExpertPool"} if changed else set()
     then = {key for pool in pools for key in _members(namespace, pool, lookup, pool_of)}
@@ -65,6 +68,16 @@ def _own_keys(manifest: Manifest, lookup: Cache, pool_of: PoolOf) -> set[Key]:
         if item["kind"] in pool_of:
             keys.add(Key(item["kind"], namespace, item["metadata"]["name"]))
     return {key for key in keys if key.name}
+
+
+def _proposals(member: Manifest, lookup: Cache) -> Iterator[Key]:
+    """Yield the keys of the proposals about an Expert, given by itself or by a revision, that may still change."""
+    namespace, pool = member["metadata"]["namespace"], labels.belongings(member).pool
+    name = member["metadata"]["name"] if member["kind"] == "Expert" else labels.belongings(member).expert
+    for item in lookup.of_pool("ExpertProposal", namespace, pool):
+        ended = (item.get("status") or {}).get("phase") in ("Rejected", "Expired", "Void", "Undone")
+        if labels.belongings(item).expert == name and not ended:
+            yield Key("ExpertProposal", namespace, item["metadata"]["name"])
 
 
 def _seen_by_peers(expert: Manifest | None) -> Any:

@@ -3,6 +3,7 @@
 The order of decisions:
 expert        everything about one Expert: plan_expert
 pool          what concerns several Experts at once: plan_pool
+proposal      what becomes of one proposal: plan_proposal
 decisions     what the stages of plan_expert have decided so far, in one value
 
 What an Expert needs:
@@ -33,9 +34,18 @@ children      which objects are missing or were changed
 admission     which suspended Jobs start now
 retention     which Jobs are deleted
 
+What is proposed:
+acts/         each act: when it is proposed, what it rests on, what it promises
+proposals     what is proposed for the Experts of a pool now
+modes         whether an act may happen by itself
+withdrawal    which promotions are taken back, or given again
+respecialize  how a revision is trained after drift
+drift, trend, proportions   what measurements say
+analysis      what traffic says
+
 What is reported:
 conditions    which stage a revision has reached, as conditions; also Ready, Reconciling and Stalled
-expert_status, expert_conditions, expert_events, pool_status, revision_status
+expert_status, expert_conditions, expert_events, pool_status, revision_status, proposal_status
 blockage      why pods do not run
 status_writes which statuses have to be written
 
@@ -45,5 +55,6 @@ times         the times that decisions rest on
 
 from moe_operator.planner.expert import plan_expert
 from moe_operator.planner.pool import plan_pool
+from moe_operator.planner.proposal import plan_proposal
 
-__all__ = ["plan_expert", "plan_pool"]
+__all__ = ["plan_expert", "plan_pool", "plan_proposal"]

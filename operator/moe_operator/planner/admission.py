@@ -3,6 +3,7 @@
 snapshots           One at a time, since all append to one registry of held-out documents. Domains come before the
                     bases that they branch from. Mixtures come last, once the first snapshots of the domains are taken.
 training, evaluate  As many as the pool's budget allows, evaluation first: what has begun is finished before more begins.
+drift               Within the same budget, as old as trainings are.
 grade, distill      Always: they are small.
 gangs               Training Jobs of several pods start one at a time: if two of them had got half of their nodes each,
                     both would wait forever.
@@ -143,11 +144,11 @@ def _turn_is_over(job: ObservedJob, now: datetime) -> bool:
 def _admit_training(
     jobs: Sequence[ObservedJob], state: PoolState, *, unlimited: bool
 ) -> tuple[ObservedJob, ...]:
-    heavy = [job for job in jobs if job.role in (Role.TRAIN, Role.EVALUATE)]
+    heavy = [job for job in jobs if job.role in (Role.TRAIN, Role.EVALUATE, Role.DRIFT)]
     room = state.pool.spec.budget.training_jobs - sum(not job.suspended for job in heavy)
     queue = sorted(
         (job for job in heavy if _may_start(job, state.experts)),
-        key=lambda job: (job.role is Role.TRAIN, job.created, job.name),
+        key=lambda job: (job.role is not Role.EVALUATE, job.created, job.name),
     )
     if unlimited:
         return tuple(queue)

@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 from moe_formats.observations import SECONDS, TENTHS
 from moe_formats.resources.analysis import Baseline, ExpertAnalysis, PoolAnalysis
 from moe_formats.resources.conditions import Condition, ConditionType
+from moe_formats.resources.expert_proposal import ExpertProposal
 from moe_formats.resources.expert_status import Scores
+from moe_formats.resources.reasons import Reason
 from moe_operator.planner.trend import BLOCKS, trend_of
 from moe_operator.traffic import HOUR, MINUTES, ExpertTraffic, PoolTraffic, Usage
 
@@ -29,8 +31,10 @@ _MEAN = 3 * MINUTES
 CONCURRENCY = 8
 #: A number in a status is replaced if it changed by more than this share of itself, or by this much if it is small.
 _MOVES, _MOVES_BY = 0.1, 0.01
+#: Reasons of an open proposal that waits for a person.
+_ASKING = (Reason.AWAITING_APPROVAL, Reason.APPROVAL_VOID)
 #: Conditions that ask for somebody to act while they hold, or while they do not.
-_WARN_IF_TRUE = (ConditionType.STALLED,)
+_WARN_IF_TRUE = (ConditionType.STALLED, ConditionType.DRIFTED)
 _WARN_IF_FALSE = (ConditionType.TARGETS_MET,)
 
 
@@ -55,10 +59,14 @@ def analyse_expert(
     *,
     scores: Scores | None,
     conditions: Iterable[Condition],
+    proposals: Iterable[ExpertProposal] = (),
     before: ExpertAnalysis | None,
     now: datetime,
 ) -> ExpertAnalysis | None:
-    """Return the analysis of an Expert, given by uid; None before anything was observed of it."""
+    """Return the analysis of an Expert, given by uid; None before anything was observed of it.
+
+    ``proposals`` are those about the Expert, whatever has become of them.
+    """
     own = traffic.experts.get(uid) if traffic is not None else None
     if own is None or traffic is None:
         return before
@@ -74,7 +82,7 @@ def analyse_expert(
         numbers.absent["performance"] = (
             scores.absent.get("gain") if scores else None
         ) or "nothing was measured yet"
-    action = _action(conditions)
+    action = _proposed(proposals) or _action(conditions)
     after = ExpertAnalysis(
         observed_hours=_rounded(usage.observed_seconds / HOUR),
         requests=_whole(usage.requests),
@@ -130,6 +138,24 @@ def analyse_pool(
         **numbers.given,
     )
     return _settled(before, after)
+
+
+def share_of_requests(uid: str, traffic: PoolTraffic | None, now: datetime) -> tuple[float, float] | None:
+    """Return an Expert's share of its pool's requests in the last 24 hours and in the seven days before.
+
+    None if the pool had too few requests in either.
+    """
+    own = traffic.experts.get(uid) if traffic is not None else None
+    if own is None or traffic is None:
+        return None
+    end = _last_bucket(now)
+    begin = end - WINDOW
+    before = _sum([each.of_hours(begin - _BASELINE, begin) for each in traffic.experts.values()])
+    after = _of_pool(traffic, end)
+    if min(before.requests, after.requests) < LEAST_REQUESTS:
+        return None
+    earlier, later = own.of_hours(begin - _BASELINE, begin), own.of_day(begin, end)
+    return _rounded(later.requests / after.requests), _rounded(earlier.requests / before.requests)
 
 
 def _last_bucket(now: datetime) -> float:
@@ -228,6 +254,22 @@ def _of_pool(traffic: PoolTraffic, end: float) -> Usage:
 def _sum(usages: list[Usage]) -> Usage:
     columns = zip(*(usage.sums() for usage in usages), strict=True)
     return Usage(*(sum(column) for column in columns))
+
+
+def _proposed(proposals: Iterable[ExpertProposal]) -> str | None:
+    """Return the act and the evidence of the newest proposal that waits for a person."""
+    waiting = [
+        item
+        for item in proposals
+        if item.status.phase == "Open" and item.status.reason in _ASKING and item.status.evidence is not None
+    ]
+    newest = max(
+        waiting, key=lambda item: item.status.evidence.time if item.status.evidence else "", default=None
+    )
+    if newest is None or newest.status.evidence is None:
+        return None
+    act, name = newest.spec.act.value, newest.metadata.name
+    return f"{act}, proposed as {name}: {newest.status.evidence.summary}"[:1024]
 
 
 def _action(conditions: Iterable[Condition]) -> str | None:

@@ -13,7 +13,7 @@ from moe_formats.job_config import ArtefactRef
 from moe_formats.resources.conditions import Condition, ConditionType, condition
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.reasons import Reason
-from moe_operator.planner.lineage import by_name, current_of, parent_ref, root_of
+from moe_operator.planner.lineage import WithRevisions, by_name, current_of, parent_ref, root_of
 from moe_operator.planner.names import expert_of
 from moe_operator.state import ExpertState
 
@@ -79,7 +79,7 @@ def root_base(state: ExpertState) -> Expert | None:
     return expert if seen and expert is not None and expert.spec.base.digest is not None else None
 
 
-def pinned_base(state: ExpertState) -> ArtefactRef | None:
+def pinned_base(state: WithRevisions) -> ArtefactRef | None:
     """Return the revision of the spec's base that this Expert has already branched from, or None.
 
     It is the parent of the first revision in the current revision's line of refreshes. While no revision is current,

@@ -1,20 +1,23 @@
 """What was observed and decided about one Expert in one pass: one value, which the stages of ``plan_expert`` fill."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
 
 from moe_formats.resources.conditions import Condition
+from moe_formats.resources.drift import DriftStatus
 from moe_formats.resources.expert_pool import ExpertPool
 from moe_formats.resources.expert_revision import ExpertRevision, ExpertRevisionStatus, Verdict
 from moe_formats.resources.expert_status import ServingStatus
 from moe_operator.config import OperatorConfig
 from moe_operator.planner.attempts import Work
 from moe_operator.planner.base import BaseDecision
+from moe_operator.planner.conditions import Says
 from moe_operator.planner.data import DataDecision
 from moe_operator.planner.demand import Wanted
 from moe_operator.planner.validation import Finding, may_pass
-from moe_operator.state import Event, ExpertState, Manifest, ObjectRef
+from moe_operator.state import Event, ExpertState, Manifest, ObjectRef, ObservedJob
 
 Stage = Literal["Waiting", "Training", "Evaluating", "Starting", "Decided"]
 
@@ -48,6 +51,23 @@ class Serving:
     events: tuple[Event, ...] = ()
 
 
+@dataclass(frozen=True)
+class Measuring:
+    """What is known of the current revision's drift, and what is done to know it."""
+
+    #: For the status; None if nothing is known of that revision.
+    status: DriftStatus | None
+    #: What the condition Drifted says; None if there is no such condition.
+    says: Says | None
+    #: Jobs that stay; other drift Jobs are deleted.
+    keep: tuple[ObservedJob, ...] = ()
+    create: tuple[Manifest, ...] = ()
+    #: Seconds until time alone changes the decision.
+    wait: float | None = None
+    #: Whether this pass records a result.
+    fresh: bool = False
+
+
 @dataclass(kw_only=True)
 class Decisions:
     """What was observed and decided about one Expert. Each stage reads what earlier stages filled in."""
@@ -64,7 +84,10 @@ class Decisions:
     awaited: tuple[str, ...] = ()
     #: The stage that the wanted revision has reached; None if no revision has to be made, or while there is no pool.
     making: Making | None = None
+    measuring: Measuring = field(init=False)
     serving: Serving = field(init=False)
+    #: By name, revisions whose promotion a proposal takes back or gives again, as they are in the cluster still.
+    moved: Mapping[str, ExpertRevision] = field(default_factory=dict)
     #: Jobs and revisions to create.
     create: tuple[Manifest, ...] = ()
 

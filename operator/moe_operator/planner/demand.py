@@ -2,11 +2,13 @@
 
 The links of a chain are asked in order, and the first demand counts:
 
+    proposal  A proposal that is being carried out: to train on new data, to specialise again, or to follow the base.
+              The new revision starts from the revision that the proposal names, and is demanded until the gate decides.
     spec    The Expert has no promoted revision yet, or its spec asks for other weights than the current revision has.
             The new revision starts from the pinned base or the preset, so that weights depend on the spec alone and
             not on its history.
-    data    The newest snapshot is not the one that the current revision was trained on.
-            The new revision starts from the current one, so that what was learnt is kept.
+    data    The newest snapshot is not the one that the current revision was trained on, and the pool trains on new data
+            by itself. The new revision starts from the current one, so that what was learnt is kept.
 
 A demand becomes inputs, and inputs identify a revision. If a revision has the demanded inputs already, none is created:
 
@@ -17,7 +19,7 @@ A demand becomes inputs, and inputs identify a revision. If a revision has the d
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic.alias_generators import to_camel
@@ -25,6 +27,7 @@ from pydantic.alias_generators import to_camel
 from moe_formats.job_config import ArtefactRef, Rehearsal, SnapshotRef
 from moe_formats.left_out import OF_REVISIONS
 from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_proposal import ExpertProposal
 from moe_formats.resources.expert_revision import (
     Cause,
     ExpertRevision,
@@ -33,11 +36,14 @@ from moe_formats.resources.expert_revision import (
     Inputs,
 )
 from moe_formats.resources.expert_status import SnapshotStatus
+from moe_formats.resources.lifecycle import Act
 from moe_operator.planner.base import BaseDecision
 from moe_operator.planner.identity import inputs_digest, suite_digest, training_input
 from moe_operator.planner.lineage import by_name, current_of, is_promoted, parent_ref, root_of
 from moe_operator.planner.names import expert_of
+from moe_operator.planner.respecialize import rehearsal_of
 from moe_operator.planner.suite import draw_suite
+from moe_operator.planner.withdrawal import running
 from moe_operator.state import ExpertState
 
 
@@ -84,6 +90,13 @@ class Question:
     current: ExpertRevision | None
     #: The first revision in the current revision's line of refreshes.
     root: ExpertRevision | None
+    #: Whether new data is trained on without a proposal.
+    refreshes: bool = True
+    #: The proposals that are being carried out, oldest first.
+    running: tuple[ExpertProposal, ...] = ()
+    #: The Expert's revisions and those of its base Expert, by name.
+    revisions: Mapping[str, ExpertRevision] = field(default_factory=dict)
+    base_revisions: Mapping[str, ExpertRevision] = field(default_factory=dict)
 
 
 def decide_wanted(state: ExpertState, base: BaseDecision, snapshot: SnapshotStatus | None) -> Wanted:
@@ -95,7 +108,18 @@ def decide_wanted(state: ExpertState, base: BaseDecision, snapshot: SnapshotStat
     if snapshot is None or not base.ready:
         return Wanted(current)
     root = root_of(current, by_name(state.revisions)) if current is not None else None
-    question = Question(state.expert, snapshot, base, current, root)
+    pool = state.pool
+    question = Question(
+        state.expert,
+        snapshot,
+        base,
+        current,
+        root,
+        refreshes=pool is None or pool.spec.lifecycle.mode(Act.REFRESH) == "Auto",
+        running=tuple(running(state)),
+        revisions=by_name(state.revisions),
+        base_revisions=state.base_revisions,
+    )
     demand = next((found for link in CHAIN if (found := link(question)) is not None), None)
     if demand is None:
         return Wanted(current)
@@ -149,6 +173,32 @@ def next_number(state: ExpertState) -> int:
     return max([state.expert.status.revisions, *(item.spec.number for item in state.revisions)]) + 1
 
 
+#: Causes of the revisions that proposals demand. A RollBack demands none.
+_CAUSES = {Act.REFRESH: Cause.NEW_DATA, Act.RESPECIALIZE: Cause.DRIFT, Act.REBASE: Cause.REBASE}
+
+
+def _proposal(question: Question) -> Demand | None:
+    for proposal in question.running:
+        act, evidence = proposal.spec.act, proposal.status.evidence
+        if proposal.status.phase != "Running" or evidence is None or act not in _CAUSES:
+            continue
+        known = question.base_revisions if act is Act.REBASE else question.revisions
+        parent = known.get(evidence.parent)
+        if parent is None or parent.status.artefact is None:
+            continue
+        return Demand(
+            _CAUSES[act],
+            (parent_ref(parent),),
+            f"proposal {proposal.metadata.name}: {evidence.summary}",
+            rehearsal=_rehearsal(question, parent, evidence.windows) if act is Act.RESPECIALIZE else None,
+        )
+    return None
+
+
+def _rehearsal(question: Question, parent: ExpertRevision, windows: list[str]) -> Rehearsal | None:
+    return rehearsal_of(parent, question.revisions, question.snapshot.digest, windows)
+
+
 def _spec(question: Question) -> Demand | None:
     parents = (question.base.parent,) if question.base.parent is not None else ()
     if question.current is None or question.root is None:
@@ -159,7 +209,8 @@ def _spec(question: Question) -> Demand | None:
 
 def _data(question: Question) -> Demand | None:
     current = question.current
-    if current is None or current.spec.inputs.data.digest == question.snapshot.digest:
+    same = current is None or current.spec.inputs.data.digest == question.snapshot.digest
+    if current is None or same or not question.refreshes:
         return None
     evidence = (
         f"the newest snapshot is {question.snapshot.digest[:19]}; the current revision was trained on "
@@ -169,7 +220,7 @@ def _data(question: Question) -> Demand | None:
 
 
 #: The links of the chain, in the order in which they are asked.
-CHAIN: tuple[Callable[[Question], Demand | None], ...] = (_spec, _data)
+CHAIN: tuple[Callable[[Question], Demand | None], ...] = (_proposal, _spec, _data)
 
 
 def _differences(expert: Expert, current: ExpertRevision, root: ExpertRevision) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Decides what should be done about one Expert now.
 
-    validation -> base -> data -> demand for a revision -> making it -> serving -> status
+    validation -> base -> data -> demand for a revision -> making it -> measuring drift -> serving -> status
 
 Every stage is a pure function of what was observed and of what the stages before it decided. This file puts the stages
 in order and collects what they ask for in one Plan. The operator may be killed between any two writes without losing
@@ -22,6 +22,7 @@ from moe_operator.planner.evaluators import asked_evaluators
 from moe_operator.planner.expert_events import expert_events
 from moe_operator.planner.expert_status import expert_status
 from moe_operator.planner.making import make
+from moe_operator.planner.measuring import plan_measuring
 from moe_operator.planner.names import revision_name
 from moe_operator.planner.retention import superfluous_jobs
 from moe_operator.planner.revision_status import revision_writes
@@ -30,6 +31,7 @@ from moe_operator.planner.status_writes import status_write
 from moe_operator.planner.suite import awaited_domains
 from moe_operator.planner.times import LOOK_AGAIN
 from moe_operator.planner.validation import validate
+from moe_operator.planner.withdrawal import moved
 from moe_operator.state import ExpertState, Manifest, Plan
 
 
@@ -40,7 +42,8 @@ def plan_expert(state: ExpertState, config: OperatorConfig, now: datetime) -> Pl
     return _plan(_decide(state, config, now))
 
 
-def _decide(state: ExpertState, config: OperatorConfig, now: datetime) -> Decisions:
+def _decide(observed: ExpertState, config: OperatorConfig, now: datetime) -> Decisions:
+    state = moved(observed, now)
     expert = state.expert
     asked = request_of(expert, now=now, evaluators=asked_evaluators(expert, state.pool))
     base = decide_base(state)
@@ -53,9 +56,15 @@ def _decide(state: ExpertState, config: OperatorConfig, now: datetime) -> Decisi
         base=base,
         wanted=wanted,
         data=decide_data(state, asked, busy=wanted.undecided, now=now),
+        moved={
+            before.metadata.name: before
+            for before, after in zip(observed.revisions, state.revisions, strict=True)
+            if before is not after
+        },
     )
     decided.awaited = _awaited(decided)
     decided.making = make(decided)
+    decided.measuring = plan_measuring(decided)
     decided.create = tuple(_creations(decided))
     decided.serving = plan_serving(decided)
     return decided
@@ -94,6 +103,7 @@ def _creations(decided: Decisions) -> Iterator[Manifest]:
     state, data, wanted = decided.state, decided.data, decided.wanted
     if decided.making is not None:
         yield from decided.making.create
+    yield from decided.measuring.create
     if not decided.may_start or state.pool is None:
         return
     if data.request is not None and data.work is not None and data.work.state == "Wanted":
@@ -116,6 +126,7 @@ def _earliest(decided: Decisions) -> float | None:
     waits = [
         decided.data.wait,
         decided.making.wait if decided.making is not None else None,
+        decided.measuring.wait,
         next_look(None, starting, decided.now),
     ]
     passing = decided.finding is not None and decided.mistake is None

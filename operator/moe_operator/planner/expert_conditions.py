@@ -36,6 +36,8 @@ def expert_conditions(
         targets_condition(expert, results, scores),
         decided.serving.condition,
     ]
+    if decided.measuring.says is not None:
+        conditions.append(say(ConditionType.DRIFTED, decided.measuring.says, generation=generation))
     if decided.paused:
         whose = "spec.paused" if expert.spec.paused else f"spec.paused of pool {expert.spec.pool}"
         paused = Says(True, Reason.PAUSED, f"{whose} is true")

@@ -19,6 +19,7 @@ def expert_events(decided: Decisions, status: ExpertStatus) -> tuple[Event, ...]
         *_data_events(decided, status),
         *_revision_events(decided, status),
         *_making_events(decided),
+        *_drift_events(decided),
         *stall_events(before.conditions, status.conditions),
     ]
     if status.serving and status.serving.revision != (before.serving.revision if before.serving else None):
@@ -52,6 +53,17 @@ def _data_events(decided: Decisions, status: ExpertStatus) -> list[Event]:
         message = f"{after.job} found the same data as before ({after.digest[:19]}), so nothing is trained"
         return [Event(Reason.DATA_UNCHANGED, message)]
     return [Event(Reason.SNAPSHOT_TAKEN, decided.data.condition.message)]
+
+
+def _drift_events(decided: Decisions) -> list[Event]:
+    """Return an event if a measurement names another cause than the one before, or none any more."""
+    before, measuring = decided.state.expert.status.drift, decided.measuring
+    if not measuring.fresh or measuring.status is None or measuring.says is None:
+        return []
+    if measuring.status.cause == (before.cause if before is not None else None):
+        return []
+    kind: Literal["Normal", "Warning"] = "Warning" if measuring.status.drifted else "Normal"
+    return [Event(measuring.says.reason, measuring.says.message[:1000], kind)]
 
 
 def _making_events(decided: Decisions) -> list[Event]:

@@ -31,6 +31,7 @@ def expert_status(decided: Decisions) -> ExpertStatus:
         state.traffic,
         scores=scores,
         conditions=conditions,
+        proposals=state.proposals,
         before=before.analysis,
         now=decided.now,
     )
@@ -53,6 +54,7 @@ def expert_status(decided: Decisions) -> ExpertStatus:
         targets=targets_summary(results),
         target_results=results,
         serving=serving,
+        drift=decided.measuring.status,
         analysis=analysis,
         replicas=serving.replicas if serving is not None else 0,
         selector=_selector(decided),

@@ -7,6 +7,7 @@ from moe_formats.job_config import (
     ArtefactRef,
     Comparison,
     DistillJob,
+    DriftJob,
     EvaluateJob,
     EvaluatorSource,
     ExpertRef,
@@ -24,6 +25,7 @@ from moe_formats.resources.evaluator import Evaluator
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
 from moe_formats.resources.expert_revision import ExpertRevision, HoldoutInput
+from moe_formats.resources.expert_status import SnapshotStatus
 from moe_operator.builders.pod import SourceMount
 from moe_operator.config import OperatorConfig
 from moe_operator.planner.evaluators import asked_evaluators, evaluator_names
@@ -174,7 +176,34 @@ def evaluate_job(
         base=base,
         comparisons=tuple(comparisons),
         suite=tuple(holdout_ref(item) for item in spec.suite),
-        tasks=_tasks(expert),
+        tasks=tasks_of(expert),
+        segment_bytes=pool.spec.evaluation.segment_bytes,
+    )
+
+
+def drift_job(
+    expert: Expert, pool: ExpertPool, revision: ExpertRevision, *, base: ArtefactRef, snapshot: SnapshotStatus
+) -> DriftJob:
+    """Return the config of the Job that measures a revision on its Expert's newest text.
+
+    ``base`` is the parent of the first revision in its line. Raises ValueError if the snapshot has no window but the anchor.
+    """
+    if snapshot.newest is None:
+        raise ValueError(f"snapshot {snapshot.digest} has no window but the anchor")
+    own = HoldoutInput(domain=expert.spec.domain, expert=expert.metadata.name, window=snapshot.anchor)
+    return DriftJob(
+        pool_uid=pool.metadata.uid,
+        expert=expert_ref(expert),
+        model=parent_ref(revision),
+        base=base,
+        anchor=holdout_ref(own),
+        newest=holdout_ref(own.model_copy(update={"window": snapshot.newest})),
+        suite=tuple(
+            holdout_ref(item)
+            for item in revision.spec.suite
+            if item.domain is not None and item.domain != expert.spec.domain
+        ),
+        tasks=tasks_of(expert),
         segment_bytes=pool.spec.evaluation.segment_bytes,
     )
 
@@ -221,7 +250,7 @@ def _evaluator_source(evaluator: Evaluator) -> EvaluatorSource:
     )
 
 
-def _tasks(expert: Expert) -> tuple[TasksRef, ...]:
+def tasks_of(expert: Expert) -> tuple[TasksRef, ...]:
     """Return the frozen items of the evaluators that an Expert asks for; without those that its snapshot did not freeze."""
     snapshot, names = expert.status.snapshot, evaluator_names(expert)
     frozen = {item.evaluator: item for item in snapshot.tasks} if snapshot is not None else {}

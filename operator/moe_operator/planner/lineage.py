@@ -1,13 +1,33 @@
 """Reads revisions: which are promoted, which one is current, and what they and their parents were trained on."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Protocol
 
 from moe_formats.job_config import ArtefactRef, SnapshotRef
+from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_revision import ExpertRevision
-from moe_operator.state import ExpertState
 
 #: Largest number of snapshots that are recorded as ancestry: they have to fit into an object of the API server.
 MAX_ANCESTRY = 64
+
+
+class WithRevisions(Protocol):
+    """What knows an Expert and its revisions, oldest first."""
+
+    @property
+    def expert(self) -> Expert:
+        """The Expert."""
+        ...
+
+    @property
+    def revisions(self) -> tuple[ExpertRevision, ...]:
+        """Its revisions."""
+        ...
+
+    @property
+    def pointer(self) -> str | None:
+        """Name of the revision that is current, if it is promoted."""
+        ...
 
 
 def is_promoted(revision: ExpertRevision) -> bool:
@@ -21,13 +41,13 @@ def by_name(revisions: Iterable[ExpertRevision]) -> dict[str, ExpertRevision]:
     return {revision.metadata.name: revision for revision in revisions}
 
 
-def current_of(state: ExpertState) -> ExpertRevision | None:
+def current_of(state: WithRevisions) -> ExpertRevision | None:
     """Return the current revision of an Expert, or None if no revision is promoted.
 
-    It is the one that the Expert's status names. If the status names none, or if that revision was deleted, it is the
-    newest promoted revision.
+    It is the one that the Expert's status names, or that a proposal moves it to. If that names none, or if that revision
+    was deleted or is no longer promoted, it is the newest promoted revision.
     """
-    named = by_name(state.revisions).get(state.expert.status.current_revision or "")
+    named = by_name(state.revisions).get(state.pointer or "")
     if named is not None and is_promoted(named):
         return named
     promoted = [revision for revision in state.revisions if is_promoted(revision)]

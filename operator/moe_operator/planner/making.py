@@ -11,9 +11,10 @@ Decided      The gate has ruled. Unless the revision was promoted, the gate is a
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from moe_formats.job_config import ArtefactRef
 from moe_formats.job_report import EvaluateHeadline, TrainHeadline, Ungraded
 from moe_formats.resources.expert import Expert
-from moe_formats.resources.expert_revision import ExpertRevision, ExpertRevisionStatus, Verdict
+from moe_formats.resources.expert_revision import Cause, ExpertRevision, ExpertRevisionStatus, Verdict
 from moe_operator.builders.evaluate_job import build_evaluate_job
 from moe_operator.builders.training_job import build_training_job
 from moe_operator.config import OperatorConfig, Profile
@@ -43,7 +44,7 @@ def _next_step(revision: ExpertRevision, decided: Decisions) -> Making:
     ruling = _ruled_before_training(revision, decided)
     if ruling is not None:
         return Making(revision, "Waiting", _with_verdict(status, ruling, decided))
-    if status.verdict is not None and status.verdict.outcome == "Failed":
+    if status.verdict is not None and status.verdict.outcome in ("Failed", "Withdrawn"):
         return Making(revision, "Decided", status)
     if status.artefact is None:
         made = _train(revision, decided)
@@ -93,7 +94,7 @@ def _train(revision: ExpertRevision, decided: Decisions) -> Making:
     # The pods of a gang find one another by its Service, so it has to be there, and ours, before they are.
     may_start = decided.may_start and not missing_gang(state)
     if work.state == "Wanted" and may_start and profile is not None:
-        job = train_job(state.expert, decided.pool, revision, work.number, base=decided.base.parent)
+        job = train_job(state.expert, decided.pool, revision, work.number, base=_base_of(revision, decided))
         create = (
             build_training_job(
                 name=training_job_name(name, work.number),
@@ -126,7 +127,7 @@ def _evaluate(revision: ExpertRevision, decided: Decisions) -> Making:
             decided.pool,
             revision,
             current=decided.wanted.current,
-            base=decided.base.parent,
+            base=_base_of(revision, decided),
             uses=uses_of(revision, state.revisions),
         )
         create = (
@@ -140,6 +141,11 @@ def _evaluate(revision: ExpertRevision, decided: Decisions) -> Making:
             ),
         )
     return _attempted(revision, "Evaluating", status, work, create, decided)
+
+
+def _base_of(revision: ExpertRevision, decided: Decisions) -> ArtefactRef | None:
+    """Return what gain and losses are measured against: the pinned base, or the newer one that a revision is made from."""
+    return revision.spec.inputs.parent if revision.spec.cause is Cause.REBASE else decided.base.parent
 
 
 def _grade(

@@ -3,6 +3,7 @@
 import re
 
 from moe_formats.format import digest_of
+from moe_formats.resources.lifecycle import Act
 
 #: The attempt at the end of a Job's name. It follows a revision's number or a digest: anything else is part of a name.
 _ATTEMPT = re.compile(r"(?:-[0-9]+-[aeg]|-[0-9a-f]{8}-r)([0-9]+)$")
@@ -41,9 +42,19 @@ def grade_job_name(revision: str, attempt: int) -> str:
     return f"{revision}-g{attempt}"
 
 
+def drift_job_name(expert: str, request: str, attempt: int) -> str:
+    """Return the name of the Job that measures drift. Later attempts end in ``-r2`` and so on."""
+    return _repeated(f"{expert}-drift-{_short(request)}", attempt)
+
+
 def distill_job_name(pool: str, roster: str, attempt: int) -> str:
     """Return the name of the Job that makes the table of a roster. Later attempts end in ``-r2`` and so on."""
     return _repeated(f"{pool}-distill-{_short(roster)}", attempt)
+
+
+def proposal_name(expert: str, act: Act, evidence: str) -> str:
+    """Return the name of the proposal of an act that rests on evidence with a digest: same evidence, same proposal."""
+    return f"{expert}-{act.value.lower()}-{evidence.removeprefix('sha256:')[:8]}"
 
 
 def attempt_of(job: str) -> int:

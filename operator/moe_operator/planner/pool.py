@@ -1,6 +1,6 @@
 """Decides what should be done about one pool now.
 
-    which suspended Jobs start -> table -> routing policy -> claim and gateway -> status -> old servers
+    which suspended Jobs start -> table -> routing policy -> claim and gateway -> proposals -> status -> old servers
 
 Everything that concerns several Experts at once is decided here. Plans of one pool and of its Experts are made and
 carried out one after the other.
@@ -21,6 +21,7 @@ from moe_operator.planner.disruption import notes
 from moe_operator.planner.distillation import Distillation, plan_distillation
 from moe_operator.planner.names import gateway_name, policy_name
 from moe_operator.planner.pool_status import pool_events, pool_status
+from moe_operator.planner.proposals import plan_proposals
 from moe_operator.planner.retention import job_ref
 from moe_operator.planner.routing import plan_policy
 from moe_operator.planner.scaling import replicas_of_gateway, scaled, with_replicas
@@ -45,18 +46,20 @@ def plan_pool(state: PoolState, config: OperatorConfig, now: datetime) -> Plan:
     distillation = plan_distillation(state, config, now)
     policy = plan_policy(state, distillation.table, config)
     fixes = _children(state, policy, config)
-    status = pool_status(state, policy, distillation, now=now)
+    proposals = plan_proposals(state, now)
+    status = pool_status(state, policy, distillation, proposals.status, now=now)
     after = replace(state, pool=pool.model_copy(update={"status": status}))
     finished = finished_servers(after, policy, now=now)
     deleted = (
         *(job_ref(job, namespace) for job in withdrawn),
         *distillation.delete,
+        *proposals.delete,
         *(ref for server in finished for ref in _server_refs(server, namespace)),
     )
     statuses = status_write(pool, status)
     events = pool_events(pool.status, status) if statuses else ()
     return Plan(
-        create=(*_missing_store(state), *distillation.create),
+        create=(*_missing_store(state), *distillation.create, *proposals.create),
         apply=fixes.apply,
         scale=scaled(state.live, gateway_name(pool.metadata.name), replicas_of_gateway(pool))
         if _may_run(state)

@@ -1,5 +1,6 @@
 """Builds the status of a pool, its columns and conditions, and the events when it changes."""
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from moe_formats.resources.conditions import (
@@ -11,6 +12,7 @@ from moe_formats.resources.conditions import (
 )
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPoolStatus, RoutingStatus
+from moe_formats.resources.lifecycle import LifecycleStatus
 from moe_formats.resources.reasons import Reason
 from moe_formats.routing_policy import RoutingPolicy
 from moe_operator.builders.gateway import gateway_selector, gateway_url
@@ -26,7 +28,12 @@ from moe_operator.state import Event, PoolState
 
 
 def pool_status(
-    state: PoolState, policy: RoutingPolicy | None, distillation: Distillation, *, now: datetime
+    state: PoolState,
+    policy: RoutingPolicy | None,
+    distillation: Distillation,
+    lifecycle: LifecycleStatus | None,
+    *,
+    now: datetime,
 ) -> ExpertPoolStatus:
     """Return the whole new status of the pool."""
     before = state.pool.status
@@ -54,6 +61,7 @@ def pool_status(
             before=before.analysis,
             now=now,
         ),
+        lifecycle=lifecycle,
         replicas=state.gateway.desired_replicas,
         selector=",".join(
             f"{key}={value}" for key, value in sorted(gateway_selector(pool=state.pool.metadata.name).items())
@@ -71,7 +79,20 @@ def pool_events(before: ExpertPoolStatus, after: ExpertPoolStatus) -> tuple[Even
         events.append(
             Event(Reason.EVALUATED, f"a table was distilled that tells apart {table_summary(table)}")
         )
-    return tuple(events)
+    return (*events, *_lifecycle_events(before.lifecycle, after.lifecycle))
+
+
+def _lifecycle_events(before: LifecycleStatus | None, after: LifecycleStatus | None) -> Iterator[Event]:
+    """Yield a warning for each act that the policy no longer approves, since its effect was not seen."""
+    rows = {row.act: row for row in (before.acts if before is not None else [])}
+    for row in after.acts if after is not None else []:
+        old = rows.get(row.act)
+        if row.mode != row.effective and (old is None or old.effective != row.effective):
+            message = (
+                f"act {row.act.value} is only proposed from now on: {', '.join(row.missed)} did not have the effect that they "
+                "promised. Set its mode to Propose and then to Auto again to have it approved by the policy"
+            )
+            yield Event(Reason.EFFECT_NOT_SEEN, message, "Warning")
 
 
 def _routing(state: PoolState, policy: RoutingPolicy | None, distillation: Distillation) -> RoutingStatus:

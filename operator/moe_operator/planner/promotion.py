@@ -4,8 +4,8 @@ The gate measures nothing itself. It compares the numbers in the evidence, which
 Its clauses, in order:
 
     window      On the newest holdout, the upper bound of mean ln(b_candidate / b_current) is
-                    at most -delta   for new data: training on it must have helped;
-                    at most +delta   for a changed spec: the change must not have hurt;
+                    at most -delta   for new data and after drift: training on it must have helped;
+                    at most +delta   for a changed spec and a newer base: the change must not have hurt;
                     at most -delta   for a first revision without a base: it must beat a byte-unigram model.
     anchor      On the first holdout, the same bound is at most +delta. This refuses junk: a model trained on junk
                 looks good on a window that is made of junk.
@@ -78,6 +78,10 @@ class Ruling:
         return self.outcome != "Waiting"
 
 
+#: Causes whose revisions have to be better than the current one: what they were trained on must have helped.
+_MUST_IMPROVE = (Cause.NEW_DATA, Cause.DRIFT)
+
+
 def judge(candidate: Candidate) -> Ruling:
     """Return the ruling of the first clause that does not pass, or a promotion."""
     for clause in CLAUSES:
@@ -133,7 +137,7 @@ def _window(candidate: Candidate) -> Ruling | None:
     decision = _decision(candidate.evidence, "window") or _decision(candidate.evidence, "anchor")
     if decision is None:
         return _not_measured(candidate, "window")
-    must_improve = candidate.cause is Cause.NEW_DATA or decision.against == "unigram"
+    must_improve = candidate.cause in _MUST_IMPROVE or decision.against == "unigram"
     limit = -candidate.evidence.delta if must_improve else candidate.evidence.delta
     return _bounded(candidate, "window", decision, limit)
 

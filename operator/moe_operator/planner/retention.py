@@ -18,7 +18,11 @@ KEPT_ATTEMPTS = 8
 def superfluous_jobs(decided: Decisions) -> tuple[ObjectRef, ...]:
     """Return the Jobs to delete. Jobs of other revisions are deleted only once the Expert's revision is certain."""
     state, subject = decided.state, decided.subject_name
-    old = (*_old_snapshots(state, decided.data), *_old_gradings(state, subject))
+    old = (
+        *_old_snapshots(state, decided.data),
+        *_old_gradings(state, subject),
+        *(job for job in state.jobs if job.role is Role.DRIFT and job not in decided.measuring.keep),
+    )
     gone = [job for job in old if not job.deleting]
     if decided.subject_is_known:
         gone += [

@@ -14,13 +14,16 @@ from moe_operator.state import StatusWrite
 
 
 def revision_writes(decided: Decisions) -> tuple[StatusWrite, ...]:
-    """Return the status writes of the revision that is being made, and of those that it superseded."""
+    """Return the status writes of the revision that is made, of those that it superseded, and of those that proposals move."""
     return tuple(write for revision, status in _statuses(decided) for write in status_write(revision, status))
 
 
 def _statuses(decided: Decisions) -> Iterator[tuple[ExpertRevision, ExpertRevisionStatus]]:
-    making = decided.making
-    if making is not None:
+    making, moved = decided.making, decided.moved
+    for revision in decided.state.revisions:
+        if (before := moved.get(revision.metadata.name)) is not None:
+            yield before, _decided_status(before, revision.status, now=decided.now)
+    if making is not None and making.revision.metadata.name not in moved:
         yield making.revision, _decided_status(making.revision, making.status, now=decided.now)
     if decided.subject_is_known:
         for revision in decided.state.revisions:

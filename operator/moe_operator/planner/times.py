@@ -26,8 +26,21 @@ LONGEST_TURN_WAIT = timedelta(minutes=15)
 FIRST_RETRY = timedelta(seconds=10)
 LAST_RETRY = timedelta(minutes=15)
 
+#: Least time between two measurements of an Expert, and between two fillings of a pool's full matrix, by the pool's
+#: ``evaluation.schedule``.
+SCHEDULES = {"daily": timedelta(days=1), "weekly": timedelta(days=7)}
+
 #: What waits for a change of another object is looked at again after this many seconds, in case the event is lost.
 LOOK_AGAIN = 5.0
 
 #: Seconds between two looks at whether all gateways use the newest policy. A gateway reads it within about a second.
 POLICY_TAKEN_UP = 0.5
+
+#: A proposal that has not started by then expires: what it rests on was measured too long ago.
+PROPOSAL_LIFE = timedelta(days=7)
+
+#: Proposals may start as many changes within this time as the pool's budget allows.
+BUDGET_PERIOD = timedelta(hours=24)
+
+#: A proposal about an Expert or a pool that does not exist waits this long for it, since both may come from one apply.
+SUBJECT_AWAITED = timedelta(seconds=60)

@@ -88,11 +88,22 @@ def own_pool(pool: Pool, tmp_path: Path) -> Pool:
     )
 
 
-def write_domain(folder: Path, seed: str, documents: int = 100) -> None:
-    """Write text files in a language of its own: all have the same letters, each another next letter."""
+def write_domain(
+    folder: Path, seed: str, documents: int = 100, *, delivery: str = "", changed: int = 0
+) -> None:
+    """Write text files in a language of its own: all have the same letters, each another next letter.
+
+    A further ``delivery`` has other documents of that language, in which so many letters have ``changed`` the next one.
+    """
     draw = random.Random(seed)
     folder.mkdir(parents=True)
     following = dict(zip(LETTERS, draw.sample(LETTERS, len(LETTERS)), strict=True))
+    if delivery:
+        draw = random.Random(seed + delivery)
+        shifted = LETTERS[:changed]
+        following |= dict(
+            zip(shifted, [following[letter] for letter in shifted[1:] + shifted[:1]], strict=True)
+        )
     for number in range(documents):
         words = []
         for _ in range(draw.randint(90, 140)):

@@ -6,4 +6,6 @@ matrix.py     the scores of one model on one holdout, kept; also of the byte-uni
 scores.py     the scores that docs/concepts.md defines
 evidence.py   a candidate against another model: the report's contents
 report.py     the report of an evaluate Job, and its headline
+drift.py      a revision on its Expert's newest text, against the anchor: the report of a drift Job
+nearest.py    which domain's text other text resembles most; needs no model
 """

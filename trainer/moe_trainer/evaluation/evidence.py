@@ -1,19 +1,18 @@
 """Computes an EvaluationReport from columns of the matrix. Pure: it reads no file and loads no model."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal
 
 from moe_formats.format import canonical_json, digest_of
 from moe_formats.job_config import Comparison, EvaluateJob, HoldoutRef
 from moe_formats.job_report import Decision, Interval
 from moe_trainer.evaluation import scores
 from moe_trainer.evaluation.report import EvaluationReport, HoldoutRow
-from moe_trainer.evaluation.scores import Absent, Scored
+from moe_trainer.evaluation.scores import Absences, Absent, Scored
 from moe_trainer.evaluation.segments import scorer_version
 
-Score = TypeVar("Score")
 Against = Literal["current", "base", "unigram"]
 
 
@@ -52,7 +51,7 @@ def weigh(
     delta = max(scores.SMALLEST_DELTA, 2 * noise_floor)
     by_digest = {column.holdout.digest: column for column in columns}
     own, others = by_digest[job.comparisons[0].holdout.digest], _other_domains(job, by_digest)
-    absent = _Absences()
+    absent = Absences()
     next_byte = absent.note("nextByteAccuracy", lambda: scores.next_byte_accuracy(own.candidate))
     gain = absent.note("gain", lambda: scores.gain(_base(own), own.candidate))
     return EvaluationReport(
@@ -81,21 +80,6 @@ def weigh(
         contamination=job.contamination,
         suite=digest_of(canonical_json([holdout.digest for holdout in job.suite])),
     )
-
-
-class _Absences:
-    """The reasons why scores could not be computed, by the scores' names."""
-
-    def __init__(self) -> None:
-        self.reasons: dict[str, str] = {}
-
-    def note(self, name: str, compute: Callable[[], Score]) -> Score | None:
-        """Return the score, or None after recording why it is absent."""
-        try:
-            return compute()
-        except Absent as reason:
-            self.reasons[name] = str(reason)
-            return None
 
 
 def _decide(comparison: Comparison, by_digest: Mapping[str, Column], against: Against) -> Decision:
@@ -138,7 +122,7 @@ def _other_domains(job: EvaluateJob, by_digest: Mapping[str, Column]) -> list[Co
 
 
 def _row(column: Column) -> HoldoutRow:
-    absent = _Absences()
+    absent = Absences()
     opponent, base = column.opponent, column.base
     return HoldoutRow(
         holdout=column.holdout,

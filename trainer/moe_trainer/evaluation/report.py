@@ -108,14 +108,27 @@ def committed_report(
 
     Raises JobError (ArtefactCorrupt) if an existing report was altered.
     """
-    path = f"{Path(artefact).parent.as_posix()}/evaluations/{store.short(digest_of(what))}"
+    path = evaluation_path(artefact, what)
+    text = committed_text(root, path, make)
+    return EvaluationReport.model_validate_json(text).headline(digest_of(text), path)
+
+
+def evaluation_path(artefact: str, what: str) -> str:
+    """Return the folder of the report on ``what``, beside the artefact that is measured."""
+    return f"{Path(artefact).parent.as_posix()}/evaluations/{store.short(digest_of(what))}"
+
+
+def committed_text(root: Path, path: str, make: Callable[[], Format]) -> bytes:
+    """Return the text of the report in a folder of the store; make it if it is not there yet.
+
+    Raises JobError (ArtefactCorrupt) if an existing report was altered.
+    """
     if not is_committed(root, path):
         report = make()
         with new_folder(root, path, "evaluation") as working:
             write_file(working / REPORT, report.to_json().encode())
     with Committed(root, path) as held:
-        text = held.read(REPORT)
-    return EvaluationReport.model_validate_json(text).headline(digest_of(text), path)
+        return held.read(REPORT)
 
 
 def _that_fits(headline: EvaluateHeadline) -> EvaluateHeadline:

@@ -7,19 +7,21 @@ Shape suffix: S segments.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from moe_formats.job_config import MAX_USES, MIN_CLUSTERS
-from moe_formats.job_report import Decision, Interval
+from moe_formats.job_report import Change, Decision, Interval
 from moe_trainer.evaluation.matrix import Array, Cell
 from moe_trainer.statistics.bootstrap import TAIL, Bootstrap, Ratio, bootstrap, seed_of
 from moe_trainer.statistics.clustered import Clustered
 from moe_trainer.statistics.superiority import superiority
+
+Score = TypeVar("Score")
 
 #: Enough for two dozen pivots beyond alpha at the fifth use of a window (0.0012).
 DECISION_RESAMPLES = 20_000
@@ -30,6 +32,21 @@ SMALLEST_DELTA = 0.005
 
 class Absent(Exception):
     """A score cannot be computed; the text starts with a CamelCase reason."""
+
+
+class Absences:
+    """The reasons why scores could not be computed, by the scores' names."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+
+    def note(self, name: str, compute: Callable[[], Score]) -> Score | None:
+        """Return the score, or None after recording why it is absent."""
+        try:
+            return compute()
+        except Absent as reason:
+            self.reasons[name] = str(reason)
+            return None
 
 
 @dataclass(frozen=True)
@@ -178,6 +195,17 @@ def forgetting(others: Sequence[tuple[Scored, Scored]]) -> Interval:
         raise Absent("NoOtherDomain: the suite has no other domain to forget")
     samples = [_per_byte(expert, (expert.nats_S - base.nats_S) / math.log(2)) for base, expert in others]
     return interval(bootstrap(*samples, seed=_seed("forgetting", *(expert for _, expert in others))))
+
+
+def change(before: Clustered, after: Clustered, *, alpha: float, seed: int) -> Change:
+    """Return the mean over segments of ``after`` minus that of ``before``, two samples with clusters of their own.
+
+    ``alpha`` is the error rate of its one-sided lower bound.
+    """
+    # The bootstrap returns the mean of its samples' ratios, so each sample is doubled to have their sum.
+    samples = (Ratio(sign * 2 * values.sums_G, values.sizes_G) for sign, values in ((-1, before), (1, after)))
+    resampled = bootstrap(*samples, seed=seed, resamples=DECISION_RESAMPLES)
+    return Change(interval=interval(resampled), lower_bound=_finite(resampled.lower(alpha)))
 
 
 def interval(resampled: Bootstrap) -> Interval:

@@ -63,6 +63,9 @@ def world() -> World:
     world.expert("general")
     world.expert("code")
     world.settle()
+    world.change("code", base={"expert": "general", "follow": "Propose"})
+    world.change("general", seed=2)
+    world.settle()
     world.put("ExpertPool", "other", {"storage": {"size": "1Gi"}})
     world.expert("stranger", pool="other", base={"preset": "tiny"})
     world.settle()
@@ -147,7 +150,7 @@ def samples(world: World, kind: str) -> list[dict[str, Any]]:
 def own_key(manifest: dict[str, Any], kind: str) -> Key:
     """Return the key of the object that an object belongs to, which may fail because of it."""
     said = labels.belongings({"apiVersion": manifest["apiVersion"], **manifest})
-    if kind in ("Expert", "ExpertPool"):
+    if kind in ("Expert", "ExpertPool", "ExpertProposal"):
         return Key(kind, "default", manifest["metadata"]["name"])
     return Key("Expert", "default", said.expert) if said.expert else Key("ExpertPool", "default", said.pool)
 

@@ -14,6 +14,7 @@ from moe_operator.cluster.lease import LEASE_NAME, Lease
 from moe_operator.cluster.overlap import Overlap
 from moe_operator.cluster.permissions import PERMISSIONS, READ, lease_permissions
 from moe_operator.cluster.resources import WATCHED
+from moe_operator.planner.proposals import KEPT
 
 GRANTS = [grant for permission in PERMISSIONS for grant in permission.grants()]
 
@@ -28,6 +29,16 @@ def lives(world: World) -> None:
     world.settle()
     # Another revision takes over: servers, Services and Jobs of the old one go.
     world.change("code", serving={"replicas": 2}, runID="again")
+    world.settle()
+    # A newer base is proposed, and an old proposal goes.
+    world.change("code", base={"expert": "general", "follow": "Propose"})
+    world.change("general", seed=2)
+    world.settle()
+    (name,) = world.proposals()
+    for number in range(KEPT + 1):
+        live = world.get("ExpertProposal", name)
+        metadata = {**live["metadata"], "name": f"old-{number}"}
+        world.server.add({**live, "metadata": metadata, "status": {**live["status"], "phase": "Expired"}})
     world.settle()
     for _ in range(2):  # Edits are put back, and the second event like the first is counted.
         world.edit("Deployment", "code-2", {"spec": {"template": {"spec": {"restartPolicy": "Never"}}}})
@@ -59,7 +70,8 @@ def test_no_permission_is_granted_twice_or_to_everything() -> None:
 
 def test_what_holds_weights_or_belongs_to_people_is_never_deleted() -> None:
     deleted = {plural for plural, verb in GRANTS if verb in ("delete", "deletecollection")}
-    assert deleted == {"jobs", "deployments", "services"}
+    # Of proposals, the operator deletes only its own, and the chart's admission policy holds it to that.
+    assert deleted == {"jobs", "deployments", "services", "expertproposals"}
 
 
 def test_the_lease_is_taken_and_kept_with_the_permissions_for_that_one() -> None:

@@ -176,7 +176,13 @@ def test_every_rule_has_a_message_that_says_what_to_do() -> None:
 
 def test_nested_defaults_are_written_out_so_that_rules_on_them_always_apply() -> None:
     evaluation = object_schema(EXPERT_POOL)["properties"]["spec"]["properties"]["evaluation"]
-    assert evaluation["default"] == {"holdout": 0.1, "salt": "moe", "segmentBytes": 256, "evaluators": []}
+    assert evaluation["default"] == {
+        "holdout": 0.1,
+        "salt": "moe",
+        "segmentBytes": 256,
+        "evaluators": [],
+        "schedule": "newWindow",
+    }
     training = object_schema(EXPERT)["properties"]["spec"]["properties"]["training"]
     assert training["default"]["resources"] == {
         "profile": "cpu",

@@ -5,6 +5,7 @@ status is decided on an older version, and that nothing is deleted that requests
 """
 
 import random
+from datetime import timedelta
 
 import pytest
 from hypothesis import given, settings
@@ -46,7 +47,60 @@ def second(first: World) -> World:
     return world
 
 
-@pytest.mark.parametrize("course", ["first", "second"])
+@pytest.fixture(scope="module")
+def proposed(first: World) -> World:
+    """What new data ends in where a person has to approve it, and undoes it."""
+    world = first.fork()
+    world.history = []
+    world.pool(lifecycle={"overrides": {"refresh": "Propose"}})
+    world.data["code"] = 1
+    world.change("code", data={**world.get("Expert", "code")["spec"]["data"], "refresh": "hourly"})
+    world.now += timedelta(hours=1)
+    world.settle()
+    (name,) = world.proposals()
+    world.history = []
+    world.approve(name)
+    world.settle()
+    return world
+
+
+@pytest.fixture(scope="module")
+def undone(proposed: World) -> World:
+    """What undoing it ends in."""
+    world = proposed.fork()
+    world.history = []
+    (name,) = world.proposals()
+    world.undo(name)
+    world.settle()
+    return world
+
+
+@pytest.fixture(scope="module")
+def rolled_back(second: World) -> World:
+    """What going back to the first revision ends in."""
+    world = second.fork()
+    world.propose("back", "code", "RollBack", revision="code-1")
+    world.settle()
+    world.history = []
+    world.approve("back")
+    world.settle()
+    return world
+
+
+@pytest.fixture(scope="module")
+def restored(rolled_back: World) -> World:
+    """What taking that back ends in."""
+    world = rolled_back.fork()
+    world.history = []
+    world.undo("back")
+    world.settle()
+    return world
+
+
+COURSES = ["first", "second", "proposed", "undone", "rolled_back", "restored"]
+
+
+@pytest.mark.parametrize("course", COURSES)
 def test_a_kill_after_any_write_ends_in_the_same_state(course: str, request: pytest.FixtureRequest) -> None:
     unbroken: World = request.getfixturevalue(course)
     assert unbroken.history

@@ -5,6 +5,7 @@ from typing import Any
 from moe_formats.resources import labels
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_proposal import ExpertProposal
 from moe_formats.resources.expert_revision import ExpertRevision
 from moe_formats.resources.reasons import Reason
 from moe_formats.routing_policy import RoutingPolicy, parse_routing_policy
@@ -37,6 +38,20 @@ class Scene:
         if name != "general":
             given["domain"] = spec.pop("domain", name)
         self.put("Expert", name, {**given, **spec})
+
+    def propose(self, name: str, expert: str, act: str, **spec: Any) -> None:
+        """Create a proposal, as a person does."""
+        self.put("ExpertProposal", name, {"pool": POOL, "expert": expert, "act": act, **spec})
+
+    def approve(self, name: str, decision: str = "Approved", evidence: str | None = None) -> None:
+        """Decide about a proposal, quoting its evidence."""
+        quoted = evidence or self.proposal(name).status.evidence.digest
+        approval = {"decision": decision, "evidence": quoted}
+        self.edit("ExpertProposal", name, {"spec": {"approval": approval}})
+
+    def undo(self, name: str) -> None:
+        """Ask for what a proposal did to be undone."""
+        self.edit("ExpertProposal", name, {"spec": {"undo": True}})
 
     def claim(self, name: str, use: str | None = None) -> None:
         """Create a claim of somebody's own, or change how it is labelled: for ``use``, or for none."""
@@ -132,6 +147,17 @@ class Scene:
         found = [item for item in self.all("ExpertRevision") if item["spec"]["expert"] == expert]
         return [item["metadata"]["name"] for item in found]
 
+    def proposal(self, name: str) -> Any:
+        """Return a parsed proposal."""
+        return ExpertProposal.model_validate(self.get("ExpertProposal", name))
+
+    def proposals(self) -> dict[str, str]:
+        """Return the phase of every proposal, by name."""
+        return {
+            item["metadata"]["name"]: (item.get("status") or {}).get("phase", "")
+            for item in self.all("ExpertProposal")
+        }
+
     def condition(self, expert: str, type_: str) -> tuple[str, str, str]:
         """Return status, reason and message of a condition of an Expert."""
         return _condition(self.status(expert), type_)
@@ -177,6 +203,11 @@ class Scene:
             },
             "policy": policy.model_dump(exclude={"table": {"digest"}}) if policy else None,
             "servers": self.servers(),
+            "proposals": {
+                name: (item.status.phase, item.status.reason, item.status.revision, item.status.effect)
+                for name in self.proposals()
+                for item in [self.proposal(name)]
+            },
         }
 
 

@@ -9,13 +9,23 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
-from moe_formats.job_config import DistillJob, EvaluateJob, GradeJob, SnapshotJob, TasksRef, TrainJob
+from moe_formats.job_config import (
+    DistillJob,
+    DriftJob,
+    EvaluateJob,
+    GradeJob,
+    SnapshotJob,
+    TasksRef,
+    TrainJob,
+)
 from moe_formats.job_report import (
     EXIT_ERROR,
     EXIT_INPUT_ERROR,
     Accuracy,
+    Change,
     Decision,
     DistillHeadline,
+    DriftHeadline,
     EvaluateHeadline,
     Failure,
     Interval,
@@ -26,7 +36,7 @@ from moe_formats.job_report import (
     Window,
 )
 
-Job = SnapshotJob | TrainJob | EvaluateJob | GradeJob | DistillJob
+Job = SnapshotJob | TrainJob | EvaluateJob | GradeJob | DriftJob | DistillJob
 #: How a Job ends instead of well: a failure that is reported, an exit code, or "disrupted" (its pod is
 #: evicted), "unreadable" (it succeeds and reports nothing) or "grader" (a grader's container fails).
 Fate = Failure | int | str
@@ -58,6 +68,11 @@ class Trainer:
     graded: set[str] = field(default_factory=set)
     #: Data versions that are junk: they win their own window and lose on the anchor.
     junk: set[int] = field(default_factory=set)
+    #: The drift of revisions that have one, and by how much harder their newest text is for the base.
+    drift: dict[str, float] = field(default_factory=dict)
+    harder: dict[str, float] = field(default_factory=dict)
+    #: The domain that an Expert's newest text resembles most, if that is another than its own.
+    nearest: dict[str, str] = field(default_factory=dict)
     #: Job name to how it ends instead of well.
     fate: dict[str, Fate] = field(default_factory=dict)
 
@@ -89,7 +104,34 @@ class Trainer:
             return self._evaluation(job, self.graded)
         if isinstance(job, GradeJob):
             return self._evaluation(evaluated(job.revision))
+        if isinstance(job, DriftJob):
+            return self._drift(job)
         return _table(job)
+
+    def _drift(self, job: DriftJob) -> DriftHeadline:
+        version = self.data.get(job.expert.name, 0)
+        windows = tuple(digest("window", job.expert.uid, number) for number in range(1, version + 1))[-4:]
+        if len(windows) < 2:
+            why = {"interval": f"TooFewWindows: {len(windows)} held out since the anchor"}
+            return DriftHeadline(report=digest("drift"), windows=windows, clusters=self.clusters, absent=why)
+        return DriftHeadline(
+            report=digest("drift", job.content_digest()),
+            windows=windows,
+            clusters=self.clusters * len(windows),
+            drift=self._change(self.drift.get(job.model.revision, 0.0)),
+            difficulty=self._change(self.harder.get(job.model.revision, 0.0)),
+            nearest_domain=self.nearest.get(job.expert.name, job.expert.domain),
+            accuracies=tuple(self._accuracy_now(job.model.revision, item) for item in job.tasks),
+        )
+
+    def _change(self, value: float) -> Change:
+        interval = Interval(value=value, lower=value - 0.01, upper=value + 0.01, clusters=self.clusters)
+        return Change(interval=interval, lower_bound=value - 0.012)
+
+    def _accuracy_now(self, revision: str, tasks: TasksRef) -> Accuracy:
+        share = 0.9 + self.accuracy_gained.get(f"{revision} now", 0.0)
+        found = Interval(value=share, lower=share - 0.05, upper=share + 0.05, clusters=100)
+        return Accuracy(evaluator=tasks.evaluator, items=100, accuracy=found)
 
     def _snapshot(self, job: SnapshotJob) -> SnapshotHeadline:
         version = self.data.get(job.expert.name, 0)
