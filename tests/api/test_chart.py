@@ -210,6 +210,7 @@ def test_the_operator_may_read_what_it_watches_and_has_no_wildcard_and_no_secret
     for (group, resource_name), verbs in allowed.items():
         assert "*" not in (group, resource_name) and "*" not in verbs
         assert resource_name not in ("secrets", "pods/exec", "nodes", "namespaces")
+    assert not {"patch", "update", "delete", "approve"} & allowed[("moe-operator.dev", "expertproposals")]
     for kind in ("experts", "expertpools"):
         assert allowed[("moe-operator.dev", kind)] == {"get", "list", "watch"}, "a spec belongs to its author"
 
@@ -219,6 +220,7 @@ def test_a_list_of_namespaces_gives_rights_in_those_only(render: Render) -> None
     assert {item["metadata"]["name"] for item in of_kind(objects, "ClusterRole")} == {
         "moe-operator-view",
         "moe-operator-edit",
+        "moe-operator-approve",
     }
     assert of_kind(objects, "ClusterRoleBinding") == []
     roles = {(item["metadata"]["namespace"], item["metadata"]["name"]) for item in of_kind(objects, "Role")}
@@ -227,7 +229,7 @@ def test_a_list_of_namespaces_gives_rights_in_those_only(render: Render) -> None
 
 def test_crds_are_kept_or_left_out_as_asked(render: Render) -> None:
     kind = "CustomResourceDefinition"
-    assert len(of_kind(render(), kind)) == 3
+    assert len(of_kind(render(), kind)) == 4
     for crd in of_kind(render(), kind):
         assert crd["metadata"]["annotations"] == {
             "helm.sh/resource-policy": "keep",
@@ -252,7 +254,8 @@ def test_the_charts_crds_are_those_of_the_folder(render: Render) -> None:
 
 def test_monitors_alerts_and_network_policy_come_when_asked_for(render: Render) -> None:
     kinds = {"PodMonitor", "PrometheusRule", "NetworkPolicy", "ValidatingAdmissionPolicy"}
-    assert not kinds & {item["kind"] for item in render()}
+    assert not kinds & {item["kind"] for item in render({"approvalPolicy": {"enabled": False}})}
+    assert len(of_kind(render(), "ValidatingAdmissionPolicy")) == 1, "the one for approvals is on by default"
     labels = {"release": "prometheus"}
     values = {
         "metrics": {
@@ -264,6 +267,7 @@ def test_monitors_alerts_and_network_policy_come_when_asked_for(render: Render) 
     }
     objects = render(values)
     assert kinds <= {item["kind"] for item in objects}
+    assert len(of_kind(objects, "ValidatingAdmissionPolicy")) == 2
     assert len(of_kind(objects, "PodMonitor")) == 2
     for item in of_kind(objects, "PodMonitor") + of_kind(objects, "PrometheusRule"):
         assert item["metadata"]["labels"]["release"] == "prometheus"
@@ -438,6 +442,21 @@ def test_the_clusters_own_roles_cover_experts(installed: LocalCluster) -> None:
     assert can(installed, "writer", "create", experts, "team")
     assert can(installed, "writer", "get", revisions, "team")
     assert not can(installed, "writer", "create", revisions, "team")
+    proposals = "expertproposals.moe-operator.dev"
+    installed.kubectl(
+        "create", "rolebinding", "owner-admin", "-n", "team", "--clusterrole=admin", "--user=owner"
+    )
+    may = {
+        user: {
+            verb
+            for verb in ("get", "create", "patch", "delete", "approve")
+            if can(installed, user, verb, proposals, "team")
+        }
+        for user in ("reader", "writer", "owner")
+    }
+    assert may["reader"] == {"get"}
+    assert may["writer"] == {"get", "create", "patch", "delete"}
+    assert may["owner"] == {*may["writer"], "approve"}
 
 
 def test_upgrading_to_the_same_changes_nothing_and_uninstalling_leaves_the_crds(

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,13 @@ EXPERT: dict[str, Any] = {
         "data": {"sources": [{"store": "corpora", "path": "law/*.txt"}]},
     },
 }
+PROPOSAL: dict[str, Any] = {
+    "apiVersion": "moe-operator.dev/v1alpha1",
+    "kind": "ExpertProposal",
+    "metadata": {"name": "law-back", "namespace": "team"},
+    "spec": {"pool": "pool", "expert": "law", "act": "RollBack", "revision": "law-1"},
+}
+DIGEST = "sha256:" + "0" * 64
 
 Change = Callable[[dict[str, Any]], Any]
 
@@ -194,6 +202,18 @@ def _resources(**resources: Any) -> Change:
     return _spec(training={"resources": resources})
 
 
+def _unset(field: str) -> Change:
+    return lambda manifest: manifest["spec"].pop(field)
+
+
+def _approval(**fields: Any) -> Change:
+    return _spec(approval={"decision": "Approved", "evidence": DIGEST} | fields)
+
+
+def _unset_evidence(manifest: dict[str, Any]) -> None:
+    manifest["spec"]["approval"] = {"decision": "Approved"}
+
+
 #: What is wrong, with which manifest, the change that makes it so, and what is said.
 REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("a name of 41 characters", EXPERT, _name("a" * 41), "must have at most 40 characters"),
@@ -261,6 +281,20 @@ REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("an origin with a path", POOL, _spec(gateway={"allowedOrigins": ["https://a/b"]}), "allowedOrigins[0] in body should"),
     ("segments of 1 KiB", POOL, _spec(evaluation={"segmentBytes": 1024}), 'supported values: "256", "3968"'),
     ("a holdout of 0", POOL, _spec(evaluation={"holdout": 0}), "should be greater than 0"),
+    ("a mode that nobody knows", POOL, _spec(lifecycle={"default": "On"}), 'supported values: "Off", "Propose", "Auto"'),
+    ("a mode of an act that nobody knows", POOL, _spec(lifecycle={"overrides": {"merge": "Auto"}}), "overrides.merge: field not"),
+    ("a budget below 0", POOL, _spec(lifecycle={"budget": {"perPool": -1}}), "greater than or equal to 0"),
+    ("a preset to follow", EXPERT, _spec(base={"preset": "tiny", "follow": "Auto"}), "follow belongs to base.expert"),
+    ("an act that nobody knows", PROPOSAL, _spec(act="Merge"), 'supported values: "Refresh", "Respecialize", "Rebase"'),
+    ("a way back to nowhere", PROPOSAL, _unset("revision"), "revision belongs to act RollBack: name the revision"),
+    ("a revision of another act", PROPOSAL, _spec(act="Refresh"), "revision belongs to act RollBack"),
+    ("an end that is no date", PROPOSAL, _spec(expires="tomorrow"), 'spec.expires: Invalid value: "tomorrow"'),
+    ("an end that is no time", PROPOSAL, _spec(expires="2026-02-30T00:00:00Z"), "spec.expires: Invalid value"),
+    ("a proposal for nobody", PROPOSAL, _unset("expert"), "spec.expert: Required value"),
+    ("a decision that nobody knows", PROPOSAL, _approval(decision="Maybe"), 'supported values: "Approved", "Rejected"'),
+    ("an approval of no evidence", PROPOSAL, _unset_evidence, "spec.approval.evidence: Required value"),
+    ("an approval of a word", PROPOSAL, _approval(evidence="yes"), "spec.approval.evidence in body should match"),
+    ("who approved, said by himself", PROPOSAL, _approval(by="me"), "spec.approval.by: field not declared in schema"),
 ]  # fmt: skip
 
 
@@ -274,15 +308,15 @@ def test_a_bad_manifest_is_refused_with_the_field_and_the_fix(
     assert message in refusal(cluster, changed(manifest, change))
 
 
-@pytest.mark.parametrize("manifest", (POOL, EXPERT), ids=lambda manifest: manifest["kind"])
+@pytest.mark.parametrize("manifest", (POOL, EXPERT, PROPOSAL), ids=lambda manifest: manifest["kind"])
 def test_the_same_manifests_unchanged_are_accepted(cluster: LocalCluster, manifest: dict[str, Any]) -> None:
     assert refusal(cluster, manifest) == ""
 
 
 @pytest.fixture(scope="module")
 def stored(cluster: LocalCluster) -> LocalCluster:
-    """The pool and the Expert, made for real."""
-    for manifest in (POOL, EXPERT):
+    """The pool, the Expert and the proposal, made for real."""
+    for manifest in (POOL, EXPERT, PROPOSAL):
         assert apply(cluster, manifest).refused == ""
     return cluster
 
@@ -308,6 +342,12 @@ def stored(cluster: LocalCluster) -> LocalCluster:
             "storageClass and accessMode are immutable",
         ),
         (POOL, {"storage": {"size": "1000Mi"}}, "storage.size cannot shrink"),
+        (PROPOSAL, {"expert": "physics"}, "only approval and undo of an ExpertProposal can be changed"),
+        (PROPOSAL, {"pool": "other"}, "only approval and undo of an ExpertProposal can be changed"),
+        (PROPOSAL, {"act": "Refresh", "revision": None}, "create another proposal instead"),
+        (PROPOSAL, {"revision": "law-2"}, "only approval and undo"),
+        (PROPOSAL, {"expires": "2030-01-01T00:00:00Z"}, "only approval and undo"),
+        (PROPOSAL, {"comment": "better so"}, "only approval and undo"),
     ],
 )
 def test_what_scores_and_weights_rest_on_cannot_change(
@@ -358,13 +398,68 @@ def test_kubectl_lists_by_short_name_category_and_field(stored: LocalCluster) ->
     assert "law" in stored.kubectl("get", "exp", "-n", "team", "--field-selector", "spec.domain=law").stdout
     assert "law" not in stored.kubectl("get", "exp", "-n", "team", "--field-selector", "spec.domain=x").stdout
     both = stored.kubectl("get", "moe", "-n", "team", "-o", "name").stdout
-    assert both.split() == ["expertpool.moe-operator.dev/pool", "expert.moe-operator.dev/law"]
+    assert both.split() == [
+        "expertpool.moe-operator.dev/pool",
+        "expertproposal.moe-operator.dev/law-back",
+        "expert.moe-operator.dev/law",
+    ]
 
 
-def test_the_base_column_shows_an_expert_and_a_preset(stored: LocalCluster) -> None:
-    wide = stored.kubectl("get", "exp", "-n", "team", "-o", "wide").stdout.splitlines()
-    start = wide[0].index("BASE")
-    assert wide[1][start:].split()[0] == "general"
+def test_a_list_of_proposals_shows_what_is_promised_and_what_it_waits_for(stored: LocalCluster) -> None:
+    status = {
+        "phase": "Open",
+        "reason": "AwaitingApproval",
+        "effect": "promised -4.0 % [-6.1, -1.9]",
+        "evidence": {"digest": DIGEST, "summary": "s", "expertUID": "u", "current": "law-2", "parent": "law-1", "time": "t"},
+    }  # fmt: skip
+    path = path_of(PROPOSAL, "law-back", "status")
+    assert ApiServer(stored).ask("PATCH", path, {"status": status}, MERGE).refused == ""
+    header, row = stored.kubectl("get", "eprop", "-n", "team").stdout.splitlines()
+    assert header.split() == ["NAME", "ACT", "EXPERT", "EFFECT", "STATE", "REASON", "AGE"]
+    cells = ["law-back", "RollBack", "law", "promised -4.0 % [-6.1, -1.9]", "Open", "AwaitingApproval"]
+    assert re.split(r"\s{2,}", row.strip())[:-1] == cells
+    wide = stored.kubectl("get", "eprop", "-n", "team", "-o", "wide").stdout.splitlines()
+    assert DIGEST in wide[1], "it can be copied from there into an approval"
+    for selector, found in (
+        ("spec.expert=law", True),
+        ("spec.expert=physics", False),
+        ("spec.pool=pool,spec.act=RollBack", True),
+        ("spec.act=Rebase", False),
+    ):
+        listed = stored.kubectl("get", "eprop", "-n", "team", "--field-selector", selector).stdout
+        assert ("law-back" in listed) is found, selector
+
+
+def test_an_undoing_cannot_be_taken_back(stored: LocalCluster) -> None:
+    path = path_of(PROPOSAL, "law-back")
+    for decision in ({"approval": {"decision": "Approved", "evidence": DIGEST}}, {"undo": True}):
+        assert ApiServer(stored).ask("PATCH", path, {"spec": decision}, MERGE).refused == ""
+    for undo in (False, None):
+        refused = ApiServer(stored).ask("PATCH", path, {"spec": {"undo": undo}}, MERGE).refused
+        assert "undo cannot be taken back: create another proposal instead" in refused
+
+
+@pytest.mark.parametrize(
+    ("base", "shown"),
+    [
+        ({"expert": "general", "follow": "Auto"}, "general"),
+        ({"expert": "general"}, "general"),
+        ({"preset": "tiny"}, "tiny"),
+        ({"store": "hub", "path": "models/a", "digest": DIGEST}, "models/a"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "+".join(value),
+)
+def test_the_base_column_shows_what_the_expert_starts_from(
+    stored: LocalCluster, base: dict[str, str], shown: str
+) -> None:
+    manifest = changed(changed(EXPERT, _name("based")), _spec(base=base))
+    path = path_of(manifest, "based")
+    assert apply(stored, manifest).refused == ""
+    try:
+        wide = stored.kubectl("get", "exp/based", "-n", "team", "-o", "wide").stdout.splitlines()
+        assert wide[1][wide[0].index("BASE") :].split()[0] == shown
+    finally:
+        ApiServer(stored).ask("DELETE", path)
 
 
 def test_a_default_that_changes_reaches_new_experts_alone(stored: LocalCluster) -> None:

@@ -19,7 +19,7 @@ without end. Helm sees the roles of other releases in the cluster; `helm templat
 {{- $release := get $annotations "meta.helm.sh/release-name" -}}
 {{- $namespace := get $annotations "meta.helm.sh/release-namespace" -}}
 {{- $ours := and (eq (get $labels "app.kubernetes.io/name") "moe-operator") $release -}}
-{{- $forUsers := or (hasSuffix "-view" .metadata.name) (hasSuffix "-edit" .metadata.name) -}}
+{{- $forUsers := regexMatch "-(view|edit|approve)$" .metadata.name -}}
 {{- $forLease := and (eq .kind "Role") (hasSuffix "-lease" .metadata.name) -}}
 {{- if and $ours (not $forUsers) (not $forLease) (ne (printf "%s/%s" $namespace $release) $own) -}}
 {{- $where := ternary "in all namespaces" (printf "in namespace %s" (get .metadata "namespace")) (eq .kind "ClusterRole") -}}

@@ -101,6 +101,15 @@ class AdmissionPolicy(ConfigModel):
     )
 
 
+class ApprovalPolicy(ConfigModel):
+    """Who may decide about proposals."""
+
+    enabled: bool = Field(
+        default=True,
+        description="Refuse to approve, reject or undo an ExpertProposal to whoever does not have the verb approve.",
+    )
+
+
 class PodMonitor(ConfigModel):
     """Scraping by the Prometheus operator, through PodMonitors."""
 
@@ -198,6 +207,9 @@ class Values(ConfigModel):
     rbac: Rbac = Field(default_factory=Rbac, description="Permissions of the operator and of users.")
     admission_policy: AdmissionPolicy = Field(
         default_factory=AdmissionPolicy, description="What the API server refuses to the operator's account."
+    )
+    approval_policy: ApprovalPolicy = Field(
+        default_factory=ApprovalPolicy, description="Who may decide about proposals."
     )
     metrics: Metrics = Field(default_factory=Metrics, description="How the operator is monitored.")
     network_policy: NetworkPolicy = Field(
