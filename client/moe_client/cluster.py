@@ -1,4 +1,4 @@
-"""Reads the custom resources of one namespace as models."""
+"""Reads the custom resources of one namespace as models, and changes them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from moe_client.errors import NotFound
 from moe_formats.resources.base import CustomResource
+from moe_formats.resources.expert_proposal import ExpertProposal
 from moe_formats.resources.expert_revision import ExpertRevision
 from moe_formats.resources.kinds import KINDS
 from moe_formats.resources.labels import GROUP, POOL, ROLE, VERSION
@@ -44,6 +45,30 @@ class Cluster:
         items = self.call("GET", self._path(kind)).get("items", [])
         return sorted((kind.model_validate(item) for item in items), key=lambda item: item.metadata.name)
 
+    def patch(self, found: M, change: Mapping[str, Any]) -> M:
+        """Merge a change into an object that was read, and return the result; raises Conflict if it is not as it was read."""
+        kind, metadata = type(found), found.metadata
+        held = {"uid": metadata.uid, "resourceVersion": metadata.resource_version}
+        return kind.model_validate(
+            self.call(
+                "PATCH",
+                f"{self._path(kind)}/{metadata.name}",
+                body={**change, "metadata": held},
+                headers={"Content-Type": "application/merge-patch+json"},
+            )
+        )
+
+    def proposals(self, *, expert: str | None = None, pool: str | None = None) -> list[ExpertProposal]:
+        """Return the proposals about an Expert, or those of a pool, or all, oldest first."""
+        wanted = (
+            item
+            for item in self.all(ExpertProposal)
+            if expert in (None, item.spec.expert) and pool in (None, item.spec.pool)
+        )
+        return sorted(
+            wanted, key=lambda item: (str(item.metadata.creation_timestamp or ""), item.metadata.name)
+        )
+
     def revisions(self, expert: str) -> list[ExpertRevision]:
         """Return the revisions of an Expert, oldest first."""
         found = [item for item in self.all(ExpertRevision) if item.spec.expert == expert]
@@ -81,7 +106,7 @@ class Cluster:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Send one request to the API server; raises NotFound, NoCluster or ClientError."""
+        """Send one request to the API server; raises NotFound, Forbidden, Conflict, NoCluster or ClientError."""
         return self._connection.call(method, path, body=body, query=query, headers=headers)
 
     def _path(self, kind: type[CustomResource]) -> str:

@@ -11,7 +11,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 from urllib3.exceptions import HTTPError
 
-from moe_client.errors import ClientError, NoCluster, NotFound
+from moe_client.errors import ClientError, Conflict, Forbidden, NoCluster, NotFound
 
 #: Seconds to wait for an answer.
 TIMEOUT = 30
@@ -33,10 +33,10 @@ class Connection:
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Send one request and return the answer; raises NotFound, NoCluster or ClientError."""
+        """Send one request and return the answer; raises NotFound, Forbidden, Conflict, NoCluster or ClientError."""
         sent = {"Accept": "application/json", **(headers or {})}
         if body is not None:
-            sent["Content-Type"] = "application/json"
+            sent.setdefault("Content-Type", "application/json")
         try:
             response = self._api.call_api(
                 path,
@@ -90,8 +90,7 @@ def _client_error(error: ApiException) -> ClientError:
         message = answer["error"]["message"] if "error" in answer else answer["message"]
     except (ValueError, KeyError, TypeError):
         message = str(error.reason)
-    return (
-        NotFound(message)
-        if error.status == 404
-        else ClientError(f"the API server refused ({error.status}): {message}")
-    )
+    if error.status == 404:
+        return NotFound(message)
+    kind = {403: Forbidden, 409: Conflict}.get(error.status, ClientError)
+    return kind(f"the API server refused ({error.status}): {message}")

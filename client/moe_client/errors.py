@@ -3,6 +3,9 @@
 ClientError
 ├── NoCluster     no API server answers
 ├── NotFound      the object does not exist
+├── Forbidden     the user may not do that
+├── Conflict      somebody changed the object meanwhile
+├── Undecidable   nothing can be decided about the proposal now
 └── Unreachable   the gateway does not answer
 """
 
@@ -17,6 +20,18 @@ class NoCluster(ClientError):
 
 class NotFound(ClientError):
     """The object does not exist."""
+
+
+class Forbidden(ClientError):
+    """The API server refuses it to this user: a permission is missing."""
+
+
+class Conflict(ClientError):
+    """The object has changed since it was read."""
+
+
+class Undecidable(ClientError):
+    """A proposal can be neither approved, rejected nor undone as it is now."""
 
 
 class Unreachable(ClientError):

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from rich.table import Table
 from rich.text import Text
 
 from moe_formats.resources.conditions import ConditionType, find_condition
 from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_proposal import ExpertProposal
 from moe_formats.resources.expert_revision import ExpertRevision
 
 BAR_WIDTH = 16
@@ -15,6 +17,9 @@ ALL_COLUMNS = ("NAME", "DOMAIN", "PHASE", "PROGRESS", "ETA", "SCORE", "TARGETS",
 NARROW_COLUMNS = ("NAME", "PHASE", "PROGRESS", "ETA", "SCORE", "TARGETS")
 #: Width of a terminal, in characters, from which on all columns fit.
 WIDE = 118
+PROPOSAL_COLUMNS = ("NAME", "ACT", "EXPERT", "EFFECT", "STATE", "REASON", "AGE")
+#: Colours of phases: what waits for a person, what went well, what did not.
+_PROPOSAL_STYLES = {"Open": "yellow", "Done": "green", "Missed": "red", "Void": "red", "Error": "red"}
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
@@ -37,6 +42,37 @@ def experts_table(experts: Sequence[Expert], *, width: int) -> Table:
         cells = _cells(expert, BAR_WIDTH if wide else BAR_WIDTH // 2)
         table.add_row(*(cells[column] for column in columns))
     return table
+
+
+def proposals_table(proposals: Sequence[ExpertProposal]) -> Table:
+    """Return what `kubectl get expertproposals` shows; long texts are wrapped and never cut."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in PROPOSAL_COLUMNS:
+        table.add_column(column, overflow="fold", no_wrap=column == "NAME")
+    for proposal in proposals:
+        spec, status = proposal.spec, proposal.status
+        phase = status.phase or "Pending"
+        table.add_row(
+            proposal.metadata.name,
+            f"{spec.act} to {spec.revision}" if spec.revision else spec.act.value,
+            spec.expert,
+            status.effect or "-",
+            Text(phase, style=_PROPOSAL_STYLES.get(phase, "")),
+            status.reason,
+            age(proposal.metadata.creation_timestamp),
+        )
+    return table
+
+
+def age(since: datetime | None, now: datetime | None = None) -> str:
+    """Return how long ago something was, in its largest unit as kubectl does: `5m`, `3d`; empty if it is not known."""
+    if since is None:
+        return ""
+    seconds = max(int(((now or datetime.now(UTC)) - since).total_seconds()), 0)
+    for unit, length in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length}{unit}"
+    return f"{seconds}s"
 
 
 def _cells(expert: Expert, bar_width: int) -> dict[str, Text | str]:

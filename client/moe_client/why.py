@@ -3,19 +3,24 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from moe_client.proposals import state, what_next
 from moe_formats.job_report import Decision, Interval
 from moe_formats.resources.conditions import Condition, ConditionType, find_condition
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_proposal import FINISHED, ExpertProposal
 from moe_formats.resources.expert_revision import ExpertRevision
 from moe_formats.resources.expert_status import Scores
 from moe_formats.resources.reasons import Reason
 
 
 def why_expert(
-    expert: Expert, revisions: Sequence[ExpertRevision], events: Sequence[Mapping[str, Any]] = ()
+    expert: Expert,
+    revisions: Sequence[ExpertRevision],
+    events: Sequence[Mapping[str, Any]] = (),
+    proposals: Sequence[ExpertProposal] = (),
 ) -> list[str]:
-    """Return the story of an Expert, line by line: where it is and why, its revisions, its scores, its events."""
+    """Return the story of an Expert, line by line: where it is and why, its proposals, revisions, scores and events."""
     status = expert.status
     lines = [f"Expert {expert.metadata.name} ({_kind_of(expert)}) is {status.phase or 'not processed yet'}."]
     lines += list(_trouble(status.conditions))
@@ -24,6 +29,8 @@ def why_expert(
         lines.append(f"It serves {status.serving.revision} ({ready}).")
     if status.base_revision:
         lines.append(f"It branched from {status.base_revision}, pinned when its first revision was made.")
+    for proposal in _unfinished(proposals):
+        lines += list(_proposed(proposal))
     for revision in revisions:
         lines += list(_story(revision))
     if status.scores:
@@ -36,8 +43,10 @@ def why_expert(
     return lines
 
 
-def why_pool(pool: ExpertPool, experts: Sequence[Expert]) -> list[str]:
-    """Return the story of a pool: its gateway, its Experts, how well it routes."""
+def why_pool(
+    pool: ExpertPool, experts: Sequence[Expert], proposals: Sequence[ExpertProposal] = ()
+) -> list[str]:
+    """Return the story of a pool: its gateway, its Experts, how well it routes, what is proposed."""
     status = pool.status
     lines = [
         f"Pool {pool.metadata.name} is {status.phase or 'not processed yet'}: {status.experts or '0/0'} Experts serve."
@@ -55,7 +64,36 @@ def why_pool(pool: ExpertPool, experts: Sequence[Expert]) -> list[str]:
             f"{table.random_bits_per_byte:.3f} at random."
         )
     lines += [f"Expert {item.metadata.name}: {item.status.phase}, {item.status.reason}." for item in experts]
+    for proposal in _unfinished(proposals):
+        lines += list(_proposed(proposal))
+    lines += list(_demoted(pool))
     return lines
+
+
+def _unfinished(proposals: Sequence[ExpertProposal]) -> list[ExpertProposal]:
+    return [item for item in proposals if item.status.phase not in FINISHED | {"Superseded"}]
+
+
+def _proposed(proposal: ExpertProposal) -> Iterator[str]:
+    """Yield what is proposed and why, what it promises, and how to decide about it."""
+    status, spec = proposal.status, proposal.spec
+    to = f" to {spec.revision}" if spec.revision else ""
+    yield f"Proposal {proposal.metadata.name} ({spec.act}{to} of {spec.expert}) is {state(proposal)}."
+    if status.evidence:
+        promise = f" Effect: {status.effect}." if status.effect else ""
+        yield f"  Why: {status.evidence.summary.rstrip('.')}.{promise}"
+    yield from (f"  {line}" for line in what_next(proposal))
+
+
+def _demoted(pool: ExpertPool) -> Iterator[str]:
+    """Yield the acts that the policy no longer approves, since what they promised was not seen."""
+    acts = pool.status.lifecycle.acts if pool.status.lifecycle else []
+    for item in acts:
+        if item.effective != item.mode:
+            yield (
+                f"Act {item.act} is {item.effective}, not {item.mode} as the spec says, since the promised effect of "
+                f"{', '.join(item.missed)} was not seen. {Reason.EFFECT_NOT_SEEN.meaning}"
+            )
 
 
 def _kind_of(expert: Expert) -> str:

@@ -1,13 +1,18 @@
 """Who may write, approve and undo proposals, with the chart's roles and its approval policy on a real API server."""
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import yaml
 from tests.api.direct import JSON, MERGE, Answer, ApiServer, path_of
+from typer.testing import CliRunner
 
+from moe_client.cli.main import app
+from moe_client.errors import ClientError
 from moe_local.cluster import LocalCluster
 
 Object = dict[str, Any]
@@ -103,6 +108,28 @@ def change(cluster: LocalCluster, user: str, name: str, **spec: Any) -> str:
     return ask(cluster, user, "PATCH", name, body={"spec": spec}, content_type=MERGE).refused
 
 
+@pytest.fixture(scope="module")
+def moectl(decided: LocalCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """Run moectl with the token of an account that has one role; returns what it says, or the error that ends it."""
+    folder = tmp_path_factory.mktemp("accounts")
+    kubeconfig = yaml.safe_load(decided.kubeconfig.read_text())
+    for role in ("edit", "decided-approve"):
+        decided.kubectl("create", "serviceaccount", role, "-n", "team")
+        binding = ("rolebinding", f"account-{role}", f"--clusterrole={role}", f"--serviceaccount=team:{role}")
+        decided.kubectl("create", *binding, "-n", "team")
+        token = decided.kubectl("create", "token", role, "-n", "team").stdout.strip()
+        mine = kubeconfig | {"users": [item | {"user": {"token": token}} for item in kubeconfig["users"]]}
+        (folder / role).write_text(json.dumps(mine))
+
+    def run(role: str, *arguments: str) -> str:
+        done = CliRunner().invoke(app, [*arguments, "-n", "team", "--kubeconfig", str(folder / role)])
+        return str(done.exception) if isinstance(done.exception, ClientError) else done.output
+
+    yield run
+    for role in ("edit", "decided-approve"):
+        decided.kubectl("delete", "-n", "team", f"serviceaccount/{role}", f"rolebinding/account-{role}")
+
+
 def needs_the_verb(user: str) -> str:
     """What a user without the verb is told."""
     return (
@@ -184,6 +211,62 @@ def test_only_the_operator_writes_evidence_and_revisions(decided: LocalCluster, 
     if user == "editor":
         sent = ask(decided, user, "PATCH", made, body=body, content_type=MERGE)
         assert sent.refused == "" and "status" not in sent.object
+
+
+def with_evidence(cluster: LocalCluster, name: str, digest: str = DIGEST) -> None:
+    """Give a proposal evidence, as the operator would."""
+    evidence = {
+        "digest": digest,
+        "summary": "new text",
+        "expertUID": "u",
+        "current": "law-2",
+        "parent": "law-1",
+        "time": "t",
+    }
+    body = {"status": {"phase": "Open", "reason": "AwaitingApproval", "evidence": evidence}}
+    assert ask(cluster, OPERATOR, "PATCH", name, "status", body=body, content_type=MERGE).refused == ""
+
+
+def test_moectl_approves_on_the_evidence_that_it_shows(
+    decided: LocalCluster, made: str, moectl: Callable[..., str]
+) -> None:
+    assert "the operator has not looked at it" in moectl("decided-approve", "approve", made)
+    with_evidence(decided, made)
+    assert made in moectl("decided-approve", "proposals")
+    refused = moectl("edit", "approve", made)
+    assert needs_the_verb("system:serviceaccount:team:edit") in refused
+    assert (
+        "to fix: ask for the verbs patch and approve on expertproposals.moe-operator.dev in namespace team"
+        in refused
+    )
+    assert "rests on other evidence" in moectl(
+        "decided-approve", "approve", made, "--evidence", DIGEST[:-1] + "2"
+    )
+    assert "Why: new text." in moectl("decided-approve", "approve", made, "--comment", "fine")
+    spec = ask(decided, "viewer", "GET", made).object["spec"]
+    assert spec["approval"] == APPROVED | {"comment": "fine"}
+    assert "approved already" in moectl("edit", "approve", made)
+
+
+def test_moectl_undoes_and_explains_itself(
+    decided: LocalCluster, made: str, moectl: Callable[..., str]
+) -> None:
+    with_evidence(decided, made)
+    assert "nothing to undo" in moectl("decided-approve", "undo", made)
+    body = {"status": {"phase": "Done", "reason": "EffectUnknown"}}
+    assert ask(decided, OPERATOR, "PATCH", made, "status", body=body, content_type=MERGE).refused == ""
+    assert needs_the_verb("system:serviceaccount:team:edit") in moectl("edit", "undo", made)
+    assert "is to be undone" in moectl("decided-approve", "undo", made)
+    assert ask(decided, "viewer", "GET", made).object["spec"]["undo"] is True
+
+
+def test_the_command_of_kubectl_that_moectl_shows_does_the_same(
+    decided: LocalCluster, made: str, moectl: Callable[..., str]
+) -> None:
+    with_evidence(decided, made)
+    shown = next(line for line in moectl("edit", "proposals", made).splitlines() if "kubectl patch" in line)
+    decided.kubectl(*shlex.split(shown.partition("kubectl ")[2]))
+    assert ask(decided, "viewer", "GET", made).object["spec"]["approval"] == APPROVED | {"comment": ""}
 
 
 def test_viewers_read_and_strangers_do_not(decided: LocalCluster, made: str) -> None:

@@ -1,15 +1,15 @@
-"""The command line `moectl`; each command is in the file of its name."""
+"""The command line `moectl`: which commands there are."""
 
 import sys
 
 import typer
 
-from moe_client.cli import demo, get, local, matrix, route, why
+from moe_client.cli import demo, get, local, matrix, proposals, route, why
 from moe_client.errors import ClientError
 from moe_local.errors import LocalClusterError
 
 app = typer.Typer(
-    help="Look at and use the Experts of a cluster, or of the small cluster on this machine.",
+    help="Look at, decide about and use the Experts of a cluster, or of the small cluster on this machine.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -18,6 +18,10 @@ app.command(name="get")(get.get)
 app.command(name="why")(why.why)
 app.command(name="route")(route.route)
 app.command(name="matrix")(matrix.matrix)
+app.command(name="proposals")(proposals.proposals)
+app.command(name="approve")(proposals.approve)
+app.command(name="reject")(proposals.reject)
+app.command(name="undo")(proposals.undo)
 app.command(name="demo")(demo.demo)
 app.add_typer(local.app, name="local", help="A small cluster on this machine.")
 

@@ -7,9 +7,11 @@ from rich.console import Console
 
 from moe_client.cli.options import Kubeconfig, Namespace
 from moe_client.cluster import Cluster
+from moe_client.errors import Forbidden, NotFound
 from moe_client.why import why_expert, why_pool
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
+from moe_formats.resources.expert_proposal import ExpertProposal
 
 EXPERT_WORDS = ("expert", "experts", "exp")
 POOL_WORDS = ("pool", "expertpool", "expertpools", "epool")
@@ -27,9 +29,19 @@ def why(
     cluster = Cluster(kubeconfig=kubeconfig, namespace=namespace)
     if kind in POOL_WORDS:
         pool = cluster.get(ExpertPool, name)
-        lines = why_pool(pool, [item for item in cluster.all(Expert) if item.spec.pool == name])
+        experts = [item for item in cluster.all(Expert) if item.spec.pool == name]
+        lines = why_pool(pool, experts, _proposals(cluster, pool=name))
     else:
-        lines = why_expert(cluster.get(Expert, name), cluster.revisions(name), cluster.events(name))
+        expert, proposals = cluster.get(Expert, name), _proposals(cluster, expert=name)
+        lines = why_expert(expert, cluster.revisions(name), cluster.events(name), proposals)
     console = Console(highlight=False, soft_wrap=True)
     for line in lines:
         console.print(line, markup=False)
+
+
+def _proposals(cluster: Cluster, **of: str) -> list[ExpertProposal]:
+    """Return the proposals; none on a cluster that is older than this kind, or if the user may not read them."""
+    try:
+        return cluster.proposals(**of)
+    except (NotFound, Forbidden):
+        return []

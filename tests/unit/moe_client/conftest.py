@@ -78,3 +78,44 @@ def revision_manifest():
             },
         },
     }
+
+
+@pytest.fixture
+def proposal_manifest():
+    return {
+        "metadata": {
+            "name": "mathematics-rebase-1a2b3c4d",
+            "namespace": "default",
+            "uid": "u3",
+            "resourceVersion": "7",
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+        },
+        "spec": {"pool": "first-pool", "expert": "mathematics", "act": "Rebase"},
+        "status": {
+            "phase": "Open",
+            "reason": "AwaitingApproval",
+            "conditions": [
+                {
+                    "type": "Ready",
+                    "status": "False",
+                    "reason": "AwaitingApproval",
+                    "message": "general-2 is newer. Approve it: moectl approve mathematics-rebase-1a2b3c4d -n default",
+                }
+            ],
+            "evidence": {
+                "digest": DIGEST,
+                "summary": "mathematics-1 starts from general-1, and general-2 was promoted since",
+                "expertUID": "u1",
+                "current": "mathematics-1",
+                "parent": "general-2",
+                "time": "2026-01-01T00:00:00+00:00",
+            },
+            "expected": {
+                "quantity": "mean ln(bits per byte after / before) on the newest holdout",
+                "interval": {"value": -0.04, "lower": -0.08, "upper": -0.005},
+            },
+            "effect": "promised -4.0 % [-8.0, -0.5]",
+            "expires": "2026-01-08T00:00:00+00:00",
+            "patch": "kind: ExpertProposal\nspec:\n  act: Rebase\n",
+        },
+    }

@@ -1,10 +1,13 @@
 """Tables show what the status holds and nothing else."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from rich.console import Console
 
-from moe_client.tables import BAR_WIDTH, bar, experts_table, matrix_table
+from moe_client.tables import BAR_WIDTH, age, bar, experts_table, matrix_table, proposals_table
 from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_proposal import ExpertProposal
 from moe_formats.resources.expert_revision import ExpertRevision
 
 
@@ -75,3 +78,25 @@ def test_a_revision_without_evidence_has_no_row(revision_manifest):
     del revision_manifest["status"]["evidence"]
     text = drawn(matrix_table({"mathematics": ExpertRevision.model_validate(revision_manifest)}))
     assert "mathematics" not in text
+
+
+def test_a_proposal_without_a_status_is_pending(proposal_manifest):
+    proposal_manifest.pop("status")
+    proposal_manifest["spec"] |= {"act": "RollBack", "revision": "mathematics-1"}
+    text = drawn(proposals_table([ExpertProposal.model_validate(proposal_manifest)]))
+    assert "RollBack to mathematics-1" in text and "Pending" in text
+
+
+def test_a_narrow_terminal_gets_the_whole_name_of_a_proposal(proposal_manifest):
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(proposals_table([ExpertProposal.model_validate(proposal_manifest)]))
+    assert "mathematics-rebase-1a2b3c4d" in console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (119, "119s"), (120, "2m"), (7200, "2h"), (172_800, "2d"), (-5, "0s")]
+)
+def test_an_age_is_in_its_largest_unit(seconds, text):
+    now = datetime(2026, 1, 9, tzinfo=UTC)
+    assert age(now - timedelta(seconds=seconds), now) == text
+    assert age(None, now) == ""
