@@ -11,6 +11,7 @@ from moe_formats.resources.expert_pool import ExpertPool
 from moe_formats.resources.expert_proposal import FINISHED, ExpertProposal
 from moe_formats.resources.expert_revision import ExpertRevision
 from moe_formats.resources.expert_status import Scores
+from moe_formats.resources.lifecycle import Act
 from moe_formats.resources.reasons import Reason
 
 
@@ -90,9 +91,10 @@ def _demoted(pool: ExpertPool) -> Iterator[str]:
     acts = pool.status.lifecycle.acts if pool.status.lifecycle else []
     for item in acts:
         if item.effective != item.mode:
+            field = "spec.base.follow of its Experts" if item.act is Act.REBASE else "spec.lifecycle"
             yield (
                 f"Act {item.act} is {item.effective}, not {item.mode} as the spec says, since the promised effect of "
-                f"{', '.join(item.missed)} was not seen. {Reason.EFFECT_NOT_SEEN.meaning}"
+                f"{', '.join(item.missed)} was not seen. To have the policy approve it again, change its mode in {field}."
             )
 
 

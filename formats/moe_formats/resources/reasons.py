@@ -416,42 +416,59 @@ class Reason(StrEnum):
     # -- proposals
     AWAITING_APPROVAL = (
         "AwaitingApproval",
-        "The proposal waits for a person. `moectl approve NAME` approves it, `moectl reject NAME` rejects it.",
+        "The proposal waits until a person decides. `moectl proposals NAME` shows why it was made and what it promises; "
+        "`moectl approve NAME` or `moectl reject NAME` decides. That takes the verb `approve` on expertproposals; "
+        "docs/security.md says who has it.",
     )
     APPROVAL_VOID = (
         "ApprovalVoid",
-        "The approval quotes another evidence digest than the proposal has now: what it rests on has changed. Read the message, "
-        "then approve it again or reject it.",
+        "The approval quotes another evidence digest than the proposal has now, so it approves nothing: what the proposal rests "
+        "on has changed. Read the message, then approve the proposal again or reject it.",
     )
     WAITING_FOR_BUDGET = (
         "WaitingForBudget",
-        "The proposal is approved, and as many have started within 24 hours as spec.lifecycle.budget of the pool allows. It "
-        "starts by itself when that is over, or when the budget is raised.",
+        "The proposal is approved, but as many proposals have started within 24 hours as spec.lifecycle.budget of the pool "
+        "allows. It starts by itself once one of these starts is 24 hours ago, or when the budget is raised.",
     )
     WAITING_FOR_TURN = (
         "WaitingForTurn",
-        "The proposal is approved, and something else is being done with its Expert. It starts afterwards by itself.",
+        "The proposal is approved, but something else is being done with its Expert; the message says what. It starts by itself "
+        "afterwards.",
     )
-    EFFECT_SEEN = "EffectSeen", "The proposal was carried out, and what it promised was measured afterwards."
+    EFFECT_SEEN = (
+        "EffectSeen",
+        "The proposal was carried out, and what was measured afterwards is as it promised.",
+    )
     EFFECT_NOT_SEEN = (
         "EffectNotSeen",
-        "The effect that was measured is not the one that was promised. For a pool: two proposals of one act missed it, so the "
-        "act is no longer approved by the policy until its mode in spec.lifecycle (or spec.base.follow) is changed.",
+        "The proposal was carried out, but what was measured afterwards is worse than it promised. `moectl undo NAME` goes back. "
+        "In an event of a pool: that happened twice with one act, so a person has to approve each proposal of it until its mode "
+        "in spec.lifecycle (for Rebase: spec.base.follow of the Experts) is changed.",
     )
     EFFECT_UNKNOWN = (
         "EffectUnknown",
-        "The proposal was carried out. Its effect was not promised or could not be measured; the message says why.",
+        "The proposal was carried out. Whether it had an effect is not known, because none was promised, or because it could not "
+        "be measured or has not been measured yet; the message says which.",
     )
-    REJECTED = "Rejected", "A person rejected the proposal."
-    EXPIRED = "Expired", "The proposal was not started before it expired. Nothing was done."
+    REJECTED = (
+        "Rejected",
+        "A person rejected the proposal, or undid it before it started. Nothing was done, and the same is not proposed again on "
+        "the same evidence.",
+    )
+    EXPIRED = (
+        "Expired",
+        "The proposal had not started when it expired, so nothing was done. If it should still be done, create a proposal by "
+        "hand; the operator makes another one only on new evidence.",
+    )
     EVIDENCE_CHANGED = (
         "EvidenceChanged",
         "What the proposal rests on no longer holds: the data or the current revision has changed, or what was observed has "
-        "passed. Nothing was done.",
+        "passed. Nothing was done. If it holds again before the proposal expires, the proposal is open again.",
     )
     SUBJECT_GONE = (
         "SubjectGone",
-        "The Expert that the proposal is about does not exist in its pool, or was made again under its name.",
+        "The Expert that the proposal is about does not exist in its pool, or was deleted and made again under its name. Nothing "
+        "more is done; delete the proposal.",
     )
     NOT_POSSIBLE = (
         "NotPossible",
@@ -459,15 +476,22 @@ class Reason(StrEnum):
     )
     WITHDRAWN = (
         "Withdrawn",
-        "The revision was promoted, and a proposal took that back: to roll back, or to undo what made it. It is not trained "
-        "again. Undoing that proposal promotes it again.",
+        "The revision had been promoted, and a proposal took that back: a RollBack, or the undoing of the proposal that it was "
+        "made for. It no longer serves and is not trained again. Undoing the RollBack promotes it again.",
     )
     UNDO_REFUSED = (
         "UndoRefused",
-        "The proposal cannot be undone any more, since the Expert has changed since. The message says how.",
+        "The proposal can no longer be undone, because the Expert has changed since it was carried out. The message says what "
+        "has changed and how to go back instead.",
     )
-    UNDONE = "Undone", "What the proposal did was undone."
-    PROPOSED = "Proposed", "Something is proposed, and waits for a person. `moectl proposals` lists it."
+    UNDONE = (
+        "Undone",
+        "What the proposal did was undone, or it was undone before anything had changed. The message says which.",
+    )
+    PROPOSED = (
+        "Proposed",
+        "The operator proposes something, and a person has to decide. `moectl proposals` lists it.",
+    )
     # -- warnings and news (events)
     TWIN_DOMAIN = "TwinDomain", "Another Expert of the pool has the same domain. That is allowed."
     REVISION_CREATED = (
