@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from moe_client.errors import Undecidable
 from moe_formats.resources.conditions import ConditionType, find_condition
-from moe_formats.resources.expert_proposal import Effect, ExpertProposal
+from moe_formats.resources.expert_proposal import FINISHED, Effect, ExpertProposal
 from moe_formats.resources.lifecycle import Act
 from moe_formats.resources.reasons import Reason
 
@@ -14,6 +14,8 @@ Decision = Literal["Approved", "Rejected"]
 
 #: Phases in which it can still be decided whether it starts. Empty: the operator has not looked at it yet.
 UNDECIDED = frozenset({"", "Open", "Approved", "Superseded", "Error"})
+#: Phases in which a proposal is over. One that is Superseded may open again, but nothing can be decided about it until then.
+OVER = FINISHED | {"Superseded"}
 #: Phases in which something has been done, which can be undone.
 STARTED = frozenset({"Running", "Done", "Missed"})
 

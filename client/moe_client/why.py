@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from moe_client.proposals import state, what_next
+from moe_client.proposals import OVER, state, what_next
 from moe_formats.job_report import Decision, Interval
 from moe_formats.resources.conditions import Condition, ConditionType, find_condition
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
-from moe_formats.resources.expert_proposal import FINISHED, ExpertProposal
+from moe_formats.resources.expert_proposal import ExpertProposal
 from moe_formats.resources.expert_revision import ExpertRevision
 from moe_formats.resources.expert_status import Scores
 from moe_formats.resources.lifecycle import Act
@@ -72,7 +72,7 @@ def why_pool(
 
 
 def _unfinished(proposals: Sequence[ExpertProposal]) -> list[ExpertProposal]:
-    return [item for item in proposals if item.status.phase not in FINISHED | {"Superseded"}]
+    return [item for item in proposals if item.status.phase not in OVER]
 
 
 def _proposed(proposal: ExpertProposal) -> Iterator[str]:

@@ -10,7 +10,7 @@ from moe_client.cli.options import Kubeconfig, Namespace
 from moe_client.cluster import Cluster
 from moe_client.errors import Conflict, Forbidden
 from moe_client.tables import proposals_table
-from moe_formats.resources.expert_proposal import FINISHED, ExpertProposal
+from moe_formats.resources.expert_proposal import ExpertProposal
 
 Name = Annotated[str, typer.Argument(help="Name of the ExpertProposal; `moectl proposals` lists them.")]
 Comment = Annotated[str, typer.Option("--comment", help="Why, for others to read.", show_default=False)]
@@ -45,7 +45,7 @@ def proposals(
         _say(console, words.story(cluster.get(ExpertProposal, name)))
         return
     found = cluster.proposals(pool=pool)
-    shown = [item for item in found if everything or item.status.phase not in FINISHED]
+    shown = [item for item in found if everything or item.status.phase not in words.OVER]
     if shown:
         Console().print(proposals_table(shown))
         return
