@@ -252,7 +252,12 @@ class SnapshotJob(OnSegments):
     root_base: ImportedBase | None = Field(
         default=None,
         description="The checkpoint from outside that the base Expert descends from. Held-out text is tried with its "
-        "tokenizer, which all its descendants have. Absent if there is none.",
+        "tokenizer, which all its descendants have. Absent if there is none, or if `baseArtefact` is known.",
+    )
+    base_artefact: ArtefactRef | None = Field(
+        default=None,
+        description="The revision of the base Expert that training will start from. Held-out text is tried with its "
+        "tokenizer. Absent before the base Expert has a promoted revision, and if the base is no Expert.",
     )
     preset: str | None = Field(
         default=None,

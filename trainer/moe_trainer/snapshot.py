@@ -38,7 +38,8 @@ from moe_trainer.environment import Environment
 from moe_trainer.evaluation.round_trip import unreadable
 from moe_trainer.evaluation.segments import cut
 from moe_trainer.evaluators.tasks import freeze
-from moe_trainer.hugging_face.importing import import_base, imported_tokenizer
+from moe_trainer.hugging_face.importing import import_base, stored_tokenizer
+from moe_trainer.methods.adapter import checkpoint_of
 from moe_trainer.snapshots import filters, windows
 from moe_trainer.snapshots.holdouts import (
     append_to_registry,
@@ -61,6 +62,7 @@ from moe_trainer.snapshots.splitting import assign
 from moe_trainer.snapshots.training_side import commit_training_side, source_weights
 from moe_trainer.storage.committed import Committed, opened
 from moe_trainer.storage.committing import is_committed
+from moe_trainer.text.tokenizer import Tokenizer
 
 
 def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
@@ -93,26 +95,35 @@ def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
 def _unreadable(job: SnapshotJob, made: SnapshotHeadline, environment: Environment) -> Unreadable | None:
     """Return what of the newest holdout cannot be measured with the base's tokenizer: it is found before training is paid for.
 
-    If the base is another Expert, its tokenizer is that of the checkpoint that it descends from. The import of that one may
-    fail, which the Expert with that checkpoint says itself; here it only means that the tokenizer could not be tried.
+    If the base is another Expert, its tokenizer may be impossible to read, which that Expert says itself; here it only
+    means that the tokenizer could not be tried.
     """
-    base = job.base or job.root_base
-    if base is None:
+    if job.base is None and job.root_base is None and job.base_artefact is None:
         return None
     window = made.newest or made.anchor
     with opened(environment.store, window.path, window.digest) as holdout:
         segments = cut(read_documents(holdout), job.segment_bytes)
     try:
-        import_base(base, job.pool_uid, job.segment_bytes, environment)
-        found = unreadable(imported_tokenizer(base, job.pool_uid, environment.store), segments)
+        found = unreadable(_tokenizer(job, environment), segments)
     except JobError as error:
-        if error.retryable or base is job.base:
+        if error.retryable or job.base is not None:
             raise
         found = Unreadable(segments=0, of=len(segments), why=error.message[:300])
     if found is not None:
         what = "cannot be measured" if found.segments else "could be tried"
         print(f"{found.segments} of {found.of} held-out segments {what}: {found.why}", flush=True)
     return found
+
+
+def _tokenizer(job: SnapshotJob, environment: Environment) -> Tokenizer:
+    """Return the tokenizer of the base, whatever that is."""
+    if (base := job.base_artefact) is not None:
+        return stored_tokenizer(environment.store, *checkpoint_of(environment.store, base.path, base.digest))
+    checkpoint = job.base or job.root_base
+    assert checkpoint is not None
+    import_base(checkpoint, job.pool_uid, job.segment_bytes, environment)
+    path = store.imported(job.pool_uid, checkpoint.digest)
+    return stored_tokenizer(environment.store, path, checkpoint.digest)
 
 
 def data_digest(job: SnapshotJob, intake: Intake) -> Digest:

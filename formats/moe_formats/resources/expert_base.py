@@ -76,3 +76,7 @@ class Base(Format):
         description="Digest that the checkpoint must have. `moe-trainer digest FOLDER` prints it; if it differs, the "
         "condition's message has both. Required with store. Default: none.",
     )
+
+    def __str__(self) -> str:
+        """Return what it names, in words."""
+        return self.expert or (f"preset {self.preset}" if self.preset else f"{self.store}/{self.path}")

@@ -21,7 +21,13 @@ class SnapshotStatus(Format):
         max_length=71,
         description="What the snapshot answers: a digest, and the number of the refresh period. The digest is of the "
         "Expert's UID, spec.data without refresh, spec.runID, the evaluators that the Expert asks for, and spec.base if it "
-        "is a checkpoint in a data store.",
+        "is a checkpoint in a data store or has changed since the snapshot before.",
+    )
+    base: str | None = Field(
+        default=None,
+        max_length=1024,
+        description="What spec.base named when the snapshot was asked for: an Expert, a preset or a checkpoint. Held-out text "
+        "was tried with its tokenizer. Absent for a snapshot of an earlier operator.",
     )
     documents: int = Field(description="Number of documents that are kept for training.")
     train_bytes: int = Field(description="Size of the training text, in bytes.")

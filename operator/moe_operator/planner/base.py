@@ -41,9 +41,7 @@ def decide_base(state: ExpertState) -> BaseDecision:
     if base.expert is None:
         message = f"initialised from the preset {base.preset}"
         return BaseDecision(_say(state, True, Reason.FROM_PRESET, message), ready=True, preset=base.preset)
-    pinned = pinned_base(state)
-    if pinned is None and state.base_revision is not None:
-        pinned = parent_ref(state.base_revision)
+    pinned = artefact_of_base(state)
     if pinned is not None:
         message = f"branches from {pinned.revision}"
         if pinned.contamination is not None:
@@ -66,10 +64,19 @@ def imported_base(state: ExpertState) -> ArtefactRef | None:
     return ArtefactRef(revision=IMPORTED, path=path, digest=base.digest, contamination="Unknown")
 
 
+def artefact_of_base(state: ExpertState) -> ArtefactRef | None:
+    """Return the revision of the spec's base Expert to start from: the pinned one, otherwise the current one, or None."""
+    pinned = pinned_base(state)
+    if pinned is None and state.base_revision is not None:
+        return parent_ref(state.base_revision)
+    return pinned
+
+
 def root_base(state: ExpertState) -> Expert | None:
     """Return the Expert that the spec's base Expert descends from, if that one starts from a checkpoint in a data store.
 
-    By their specs as they are now: revisions do not have to exist yet.
+    By their specs as they are now, so it says something only while the base Expert has no artefact: what is pinned may
+    descend from another checkpoint than the base Expert starts from by now.
     """
     seen: set[str] = set()
     expert: Expert | None = state.expert

@@ -5,9 +5,13 @@ refresh, spec.runID, the evaluators whose items are frozen, and an imported base
 number of whole refresh periods since the Expert was created. When the digest changes, a snapshot is taken at once. When
 only the slot changes, it is taken only while no revision is being made: otherwise a training that takes longer than a
 refresh period would never be finished.
+
+Another base Expert or preset has another tokenizer, with which the held-out text has to be tried. So it enters the digest
+as well, but only if the newest snapshot was asked for with another base: the requests of Experts that keep their base
+have the digests that they always had.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -23,7 +27,7 @@ from moe_formats.resources.reasons import Reason
 from moe_operator.builders.snapshot_job import build_snapshot_job
 from moe_operator.config import OperatorConfig, Profile
 from moe_operator.planner.attempts import AWAITED, Work, assess
-from moe_operator.planner.base import root_base
+from moe_operator.planner.base import artefact_of_base, root_base
 from moe_operator.planner.blockage import STUCK, next_look, runs, stuck_job, waits_for_queue
 from moe_operator.planner.job_configs import object_stores, places_read, snapshot_job, source_mounts
 from moe_operator.planner.names import is_attempt, snapshot_job_name
@@ -81,9 +85,26 @@ def request_of(expert: Expert, *, now: datetime, evaluators: Sequence[Evaluator]
     }
     if evaluators:
         asked["evaluators"] = [_frozen(item) for item in evaluators]
-    if expert.spec.base.store is not None:
-        asked["base"] = expert.spec.base.model_dump(mode="json", exclude_none=True)
-    return Request(digest_of(canonical_json(asked)).removeprefix("sha256:")[:16], _slot(expert, now)[0])
+    base = {"base": expert.spec.base.model_dump(mode="json", exclude_none=True)}
+    plain, with_base = _digest(asked), _digest(asked | base)
+    named = expert.spec.base.store is not None or _tried_with_another_base(expert, plain, with_base)
+    return Request(with_base if named else plain, _slot(expert, now)[0])
+
+
+def _tried_with_another_base(expert: Expert, plain: str, with_base: str) -> bool:
+    """Return whether the newest snapshot answers all but the spec's base, or was asked for because that had changed.
+
+    ``plain`` and ``with_base`` are the digests of what the spec asks for now, without and with its base.
+    """
+    held = expert.status.snapshot
+    if held is None or held.base is None:
+        return False
+    answered = Request.parse(held.request).digest
+    return answered == with_base or (answered == plain and held.base != str(expert.spec.base))
+
+
+def _digest(asked: Mapping[str, object]) -> str:
+    return digest_of(canonical_json(dict(asked))).removeprefix("sha256:")[:16]
 
 
 def _frozen(evaluator: Evaluator) -> dict[str, object]:
@@ -113,7 +134,9 @@ def decide_data(state: ExpertState, asked: Request, *, busy: bool, now: datetime
     jobs = jobs_of_request(state.jobs, expert, asked)
     work = assess(jobs, expect=SnapshotHeadline, now=now)
     if work.state == "Done" and isinstance(work.headline, SnapshotHeadline) and work.job is not None:
-        taken = _snapshot_status(work.headline, job=work.job.name, request=asked, now=now)
+        taken = _snapshot_status(
+            work.headline, job=work.job.name, request=asked, base=str(expert.spec.base), now=now
+        )
         return DataDecision(_taken(expert, taken), taken, answers=same_question, wait=until_next, fresh=True)
     if work.state == "Wanted" and _reads_for_another(state, jobs):
         work = replace(work, state="Ending", wait=LOOK_AGAIN)
@@ -149,14 +172,15 @@ def new_snapshot_job(
     state: ExpertState, pool: ExpertPool, request: Request, attempt: int, config: OperatorConfig
 ) -> Manifest:
     """Return the manifest of the snapshot Job for a request."""
-    expert, root = state.expert, root_base(state)
+    expert, base = state.expert, artefact_of_base(state)
+    root = root_base(state) if base is None else None
     if root is not None and root.spec.base.store not in config.usable_stores(expert.metadata.namespace):
         root = None  # that Expert says so itself, and nothing descends from it yet
     places = places_read(expert, pool, root)
     return build_snapshot_job(
         name=snapshot_job_name(expert.metadata.name, str(request), attempt),
         expert=expert,
-        job=snapshot_job(expert, pool, root=root).model_copy(update={"new_pool_scheme": NEWEST}),
+        job=snapshot_job(expert, pool, base=base, root=root).model_copy(update={"new_pool_scheme": NEWEST}),
         claim=pool.claim,
         sources=source_mounts(places, config),
         object_stores=object_stores(places, config),
@@ -196,7 +220,7 @@ def _slot(expert: Expert, now: datetime) -> tuple[int, float | None]:
 
 
 def _snapshot_status(
-    headline: SnapshotHeadline, *, job: str, request: Request, now: datetime
+    headline: SnapshotHeadline, *, job: str, request: Request, base: str, now: datetime
 ) -> SnapshotStatus:
     dropped = dict(sorted(headline.dropped.items(), key=lambda item: (-item[1], item[0]))[:32])
     return SnapshotStatus(
@@ -204,6 +228,7 @@ def _snapshot_status(
         path=headline.path,
         job=job,
         request=str(request),
+        base=base,
         documents=headline.documents,
         train_bytes=headline.train_bytes,
         dropped=dropped,

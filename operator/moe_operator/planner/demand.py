@@ -227,7 +227,7 @@ def _differences(expert: Expert, current: ExpertRevision, root: ExpertRevision) 
     """Yield, in words, each field of the spec that asks for other weights than the current revision has."""
     had = current.spec.inputs
     if _is_another_base(expert, root.spec.inputs):
-        yield f"spec.base: {_base_words(expert)} instead of {_parent_words(root.spec.inputs)}"
+        yield f"spec.base: {expert.spec.base} instead of {_parent_words(root.spec.inputs)}"
     asked, trained = training_input(expert).revision_identity(), had.training.revision_identity()
     if asked != trained:
         yield from [f"spec.training.{line}" for line in _changes(asked, trained)] or ["spec.training"]
@@ -246,11 +246,6 @@ def _is_another_base(expert: Expert, inputs: Inputs) -> bool:
     ancestor = expert_of(inputs.parent.revision)
     # If the parent is a revision of the Expert itself, the beginning of the line was deleted: nothing can be compared.
     return ancestor not in (base.expert, expert.metadata.name)
-
-
-def _base_words(expert: Expert) -> str:
-    base = expert.spec.base
-    return base.expert or (f"preset {base.preset}" if base.preset else f"{base.store}/{base.path}")
 
 
 def _parent_words(inputs: Inputs) -> str:

@@ -33,10 +33,13 @@ from moe_operator.planner.lineage import parent_ref
 from moe_operator.planner.promotion import Uses
 
 
-def snapshot_job(expert: Expert, pool: ExpertPool, *, root: Expert | None = None) -> SnapshotJob:
+def snapshot_job(
+    expert: Expert, pool: ExpertPool, *, base: ArtefactRef | None = None, root: Expert | None = None
+) -> SnapshotJob:
     """Return the config of an Expert's snapshot Job: what it reads, filters and holds out.
 
-    ``root`` is the Expert with a checkpoint that the base Expert descends from.
+    ``base`` is the revision of the base Expert to start from; ``root``, while there is none, is the Expert with a
+    checkpoint that the base Expert descends from.
     """
     data, evaluation = expert.spec.data, pool.spec.evaluation
     return SnapshotJob(
@@ -69,6 +72,7 @@ def snapshot_job(expert: Expert, pool: ExpertPool, *, root: Expert | None = None
         evaluators=tuple(_evaluator_source(item) for item in asked_evaluators(expert, pool)),
         base=_imported_base(expert),
         root_base=_imported_base(root) if root is not None else None,
+        base_artefact=base,
         preset=expert.spec.base.preset,
         context_tokens=expert.spec.training.context_tokens,
     )

@@ -68,14 +68,14 @@ def import_base(
     print(f"imported {where} as {base.digest}", flush=True)
 
 
-def imported_tokenizer(base: ImportedBase, pool_uid: str, root: Path) -> Tokenizer:
+def stored_tokenizer(root: Path, path: str, digest: Digest) -> Tokenizer:
     """Return the tokenizer of a checkpoint that is in a store, where it was tried out before it came there.
 
     Its files are verified, and the weights are not read. Raises JobError (ArtefactCorrupt).
     """
     from moe_trainer.hugging_face import tokenizer, tokenizer_files  # its library is needed only here
 
-    with Committed(root, store.imported(pool_uid, base.digest), base.digest) as held:
+    with Committed(root, path, digest) as held:
         names = tokenizer_files.FILES.keys() & held.manifest.files.keys()
         files = {name: held.read(name) for name in names}
     if describes_byte_level(files[tokenizer_files.TOKENIZER]):

@@ -186,3 +186,55 @@ def test_a_tokenizer_that_could_not_be_tried_is_said(monkeypatch: pytest.MonkeyP
         "whether the base's tokenizer gives the text of the 100 held-out segments back could not be tried, so some may not "
         "be measured: corpora/models/small holds no checkpoint"
     ) in world.condition("code", "DataReady")[2]
+
+
+def reads(world: World, expert: str) -> list[dict[str, Any]]:
+    """Return what the snapshot Jobs of an Expert were told, oldest first."""
+    return [config for config in snapshot_configs(world) if config["expert"]["name"] == expert]
+
+
+def test_a_snapshot_is_told_the_pinned_revision_whatever_its_expert_starts_from_by_now() -> None:
+    world = world_with_base(FIRST)
+    world.expert("python", base={"expert": "code"})
+    world.settle()
+    world.change("code", base=base(SECOND))
+    world.settle()
+    assert world.status("code").current_revision == "code-2"
+    world.change("python", runID="again")
+    world.settle()
+    told = reads(world, "python")[-1]
+    assert (told["baseArtefact"]["revision"], "rootBase" in told) == ("code-1", False)
+    assert parent(world, "python-2")["revision"] == "code-1"
+
+
+@pytest.mark.parametrize("other", [{"expert": "other"}, {"preset": "tiny"}])
+def test_another_base_asks_for_a_snapshot_since_its_tokenizer_may_give_other_text_back(
+    other: dict[str, str],
+) -> None:
+    world = world_with_base(FIRST)
+    world.expert("other", base=base(SECOND))
+    world.expert("python", base={"expert": "code"})
+    world.settle()
+    assert len(reads(world, "python")) == 1
+    world.change("python", base=other)
+    world.settle()
+    taken = [name for name in world.created if name.startswith("python-snapshot-")]
+    assert len(taken) == len(set(taken)) == 2
+    told = reads(world, "python")[-1]
+    assert told.get("baseArtefact", {}).get("revision") == ("other-1" if "expert" in other else None)
+    assert world.status("python").current_revision == "python-2"
+    before = world.writes
+    world.settle()
+    assert world.writes == before
+
+
+def test_an_upgrade_asks_for_no_snapshot_that_an_earlier_operator_took_for_another_base() -> None:
+    world = world_with_base(FIRST)
+    world.expert("other", base=base(SECOND))
+    world.expert("python", base={"expert": "code"})
+    world.settle()
+    world.edit("Expert", "python", {"status": {"snapshot": {"base": None}}})
+    world.change("python", base={"expert": "other"})
+    world.settle()
+    assert len([name for name in world.created if name.startswith("python-snapshot-")]) == 1
+    assert world.status("python").current_revision == "python-2"

@@ -9,12 +9,15 @@ from tests.trainer.hugging_face import tokenizers_made_here
 from tests.unit.moe_trainer.conftest import Place
 from tokenizers import Tokenizer, normalizers
 
-from moe_formats.job_config import ImportedBase, SnapshotJob
+from moe_formats.job_config import ArtefactRef, ImportedBase, SnapshotJob
 from moe_trainer.evaluation.round_trip import unreadable
 from moe_trainer.evaluation.segments import Segment, cut
 from moe_trainer.hugging_face.importing import digest_of_folder
 from moe_trainer.hugging_face.tokenizer import CheckpointTokenizer
+from moe_trainer.methods.adapter import AdapterRecord
 from moe_trainer.snapshots.layout import read_documents
+from moe_trainer.storage.committing import new_folder
+from moe_trainer.storage.manifest import read_manifest
 from moe_trainer.text.tokenizer import ByteTokenizer
 
 #: The same text in two forms.
@@ -33,6 +36,12 @@ def tokenizer(folder: Path, normalizer: object = None) -> CheckpointTokenizer:
         made.normalizer = normalizer  # type: ignore[assignment]
     tokenizers_made_here.write(folder, made)
     return CheckpointTokenizer.load(folder)
+
+
+def _with_nfc() -> Tokenizer:
+    made: Tokenizer = tokenizers_made_here.byte_level()
+    made.normalizer = normalizers.NFC()  # type: ignore[assignment]
+    return made
 
 
 def segments(*texts: str) -> list[Segment]:
@@ -74,6 +83,36 @@ def test_the_snapshot_tries_the_tokenizer_of_the_checkpoint_that_the_base_expert
     assert made.unreadable is not None
     assert (made.unreadable.segments, made.unreadable.of) == (changed, len(held))
     assert made.unreadable.why == "it puts text into Unicode's form NFC"
+
+
+@pytest.mark.parametrize("method", ["Full", "LoRA"])
+def test_the_snapshot_tries_the_tokenizer_of_the_revision_that_training_will_start_from(
+    place: Place, method: str
+) -> None:
+    place.text("prose", [prose(n, DECOMPOSED if n % 3 else COMPOSED) for n in range(60)])
+    job = place.job("prose")
+    with new_folder(place.store, "checkpoint", "artefact") as folder:
+        tokenizers_made_here.write(folder, _with_nfc())
+    base = ArtefactRef(
+        revision="general-1", path="checkpoint", digest=read_manifest(place.store, "checkpoint")[1]
+    )
+    if method == "LoRA":
+        with new_folder(place.store, "adapter", "artefact") as folder:
+            (folder / "adapter.json").write_text(AdapterRecord(method="LoRA", base=base).to_json())
+        digest = read_manifest(place.store, "adapter")[1]
+        base = ArtefactRef(revision="general-2", path="adapter", digest=digest)
+    made = place.snapshot(job.model_copy(update={"base_artefact": base}))
+    held = [segment.text.decode() for segment in cut(read_documents(place.store / made.anchor.path), 256)]
+    changed = sum(unicodedata.normalize("NFC", text) != text for text in held)
+    assert made.unreadable is not None
+    assert (made.unreadable.segments, made.unreadable.of) == (changed, len(held))
+
+
+def test_a_base_that_is_gone_from_the_store_only_leaves_its_tokenizer_untried(place: Place) -> None:
+    place.text("prose", [prose(n, DECOMPOSED) for n in range(60)])
+    gone = ArtefactRef(revision="general-1", path="gone", digest="sha256:" + "0" * 64)
+    made = place.snapshot(place.job("prose").model_copy(update={"base_artefact": gone}))
+    assert made.unreadable is not None and (made.unreadable.segments, made.unreadable.of > 0) == (0, True)
 
 
 def test_a_checkpoint_of_another_expert_that_cannot_be_imported_only_leaves_its_tokenizer_untried(
