@@ -28,6 +28,9 @@ KINDS = {
 }
 LAKE = {"lake": {"s3": {"bucket": "text", "secret": "lake-reader"}}}
 
+#: Objects of somebody else, with their names.
+THEIRS = {"Deployment": "a", "Service": "s", "ConfigMap": "c", "ExpertProposal": "p"}
+
 Object = dict[str, Any]
 Render = Callable[..., list[Object]]
 
@@ -52,7 +55,7 @@ def guarded(cluster: LocalCluster, render: Render) -> Iterator[LocalCluster]:
     values = {"nameOverride": "guarded", "admissionPolicy": {"enabled": True}, "stores": LAKE}
     values["rbac"] = {"aggregate": False}
     objects = [item for item in render(values) if item["kind"] in KINDS]
-    theirs = [foreign("Deployment", "a"), foreign("Service", "s"), foreign("ConfigMap", "c")]
+    theirs = [foreign(kind, name) for kind, name in THEIRS.items()]
     text = "---\n".join(json.dumps(item) + "\n" for item in [*objects, *theirs])
     cluster.kubectl("apply", "-f", "-", stdin=text)
     deadline = time.monotonic() + 120
@@ -79,6 +82,10 @@ def foreign(kind: str, name: str) -> Object:
         },
         "Service": {"apiVersion": "v1", "spec": {"ports": [{"port": 80}], "selector": labels}},
         "ConfigMap": {"apiVersion": "v1", "data": {"key": "value"}},
+        "ExpertProposal": {
+            "apiVersion": "moe-operator.dev/v1alpha1",
+            "spec": {"pool": "pool", "expert": "law", "act": "Rebase"},
+        },
     }
     return {"kind": kind, "metadata": metadata, **bodies[kind]}
 
@@ -129,9 +136,18 @@ def test_objects_of_others_cannot_be_changed(
     assert "the operator may only" in refused
 
 
-@pytest.mark.parametrize(("kind", "name"), [("Deployment", "a"), ("Service", "s")])
-def test_objects_of_others_cannot_be_deleted(guarded: LocalCluster, kind: str, name: str) -> None:
-    assert "the operator may only change and delete" in delete(guarded, foreign(kind, name))
+@pytest.mark.parametrize("kind", ["Deployment", "Service", "ExpertProposal"])
+def test_objects_of_others_cannot_be_deleted(guarded: LocalCluster, kind: str) -> None:
+    assert "the operator may only change and delete" in delete(guarded, foreign(kind, THEIRS[kind]))
+
+
+def test_the_operator_proposes_only_under_its_own_label_and_approves_nothing(guarded: LocalCluster) -> None:
+    proposal = foreign("ExpertProposal", "new")
+    assert "the operator may only create objects with the label" in create(guarded, proposal)
+    proposal["metadata"] |= MINE["metadata"]
+    assert create(guarded, proposal) == ""
+    approval = {"spec": {"approval": {"decision": "Approved", "evidence": "sha256:" + 64 * "0"}}}
+    assert "forbidden" in patch(guarded, foreign("ExpertProposal", "p"), approval)
 
 
 def pod(manifest: Object) -> Object:
