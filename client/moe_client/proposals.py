@@ -27,10 +27,10 @@ def story(proposal: ExpertProposal) -> Iterator[str]:
     status = proposal.status
     if status.revision:
         yield f"Revision: {status.revision}."
-    if status.patch:
+    if status.patch and status.phase in STARTED | {"Open", "Approved"}:
         yield "In Git, this says the same:"
         yield from (f"  {line}" for line in status.patch.splitlines())
-    yield from what_next(proposal)
+    yield from what_next(proposal, with_kubectl=True)
 
 
 def summary(proposal: ExpertProposal) -> Iterator[str]:
@@ -65,7 +65,8 @@ def state(proposal: ExpertProposal) -> str:
     # What it rests on and how to approve it are lines of their own.
     if status.reason == Reason.AWAITING_APPROVAL:
         message = "it waits for a person"
-    return f"{status.phase} ({status.reason})" + (f": {message.rstrip('.')}" if message else "")
+    reason = f" ({status.reason})" if status.reason != status.phase else ""
+    return f"{status.phase}{reason}" + (f": {message.rstrip('.')}" if message else "")
 
 
 def effect(value: Effect) -> str:
@@ -74,18 +75,20 @@ def effect(value: Effect) -> str:
     return "{:+.1f} % [{:+.1f}, {:+.1f}]".format(*numbers) + f", {value.quantity}. Below 0 is better."
 
 
-def what_next(proposal: ExpertProposal) -> Iterator[str]:
+def what_next(proposal: ExpertProposal, *, with_kubectl: bool = False) -> Iterator[str]:
     """Yield the commands by which something can be decided about a proposal as it is now."""
     status, name = proposal.status, _named(proposal)
     if status.phase == "Open" and status.evidence is not None:
         yield f"To approve it: moectl approve {name}"
-        yield f"  or: {kubectl(proposal, decision(proposal, 'Approved'))}"
+        if with_kubectl:
+            yield f"  or: {kubectl(proposal, decision(proposal, 'Approved'))}"
         yield f"To reject it: moectl reject {name}"
     elif status.phase == "Approved":
         yield f"To reject it before it starts: moectl reject {name}"
     elif status.phase in STARTED and not proposal.spec.undo:
         yield f"To undo it: moectl undo {name}"
-        yield f"  or: {kubectl(proposal, UNDO)}"
+        if with_kubectl:
+            yield f"  or: {kubectl(proposal, UNDO)}"
 
 
 #: The change that undoes a proposal.

@@ -29,7 +29,9 @@ def why_expert(
         ready = f"{status.serving.ready_replicas} of {status.serving.replicas} servers ready"
         lines.append(f"It serves {status.serving.revision} ({ready}).")
     if status.base_revision:
-        lines.append(f"It branched from {status.base_revision}, pinned when its first revision was made.")
+        lines.append(
+            f"It branched from {status.base_revision}, which stays its base until it is rebased or spec.base changes."
+        )
     for proposal in _unfinished(proposals):
         lines += list(_proposed(proposal))
     for revision in revisions:

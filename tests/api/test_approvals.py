@@ -197,6 +197,9 @@ def test_the_operator_writes_statuses_and_has_no_say(decided: LocalCluster, made
     body = {"status": {"phase": "Open"}}
     assert ask(decided, OPERATOR, "PATCH", made, "status", body=body, content_type=MERGE).refused == ""
     assert "cannot patch resource" in change(decided, OPERATOR, made, approval=APPROVED)
+    assert create(decided, OPERATOR, proposal("its-own"), "?dryRun=All").refused == ""
+    approved = create(decided, OPERATOR, proposal("its-own", approval=APPROVED), "?dryRun=All")
+    assert needs_the_verb(OPERATOR) in approved.refused
 
 
 @pytest.mark.parametrize("user", ["viewer", "editor", "approver", "owner"])

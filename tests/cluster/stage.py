@@ -18,6 +18,7 @@ PATHS = {
     "ExpertPool": ("moe-operator.dev/v1alpha1", "expertpools"),
     "Expert": ("moe-operator.dev/v1alpha1", "experts"),
     "ExpertRevision": ("moe-operator.dev/v1alpha1", "expertrevisions"),
+    "ExpertProposal": ("moe-operator.dev/v1alpha1", "expertproposals"),
     "Job": ("batch/v1", "jobs"),
     "Deployment": ("apps/v1", "deployments"),
     "Pod": ("v1", "pods"),
@@ -191,15 +192,15 @@ class Stage:
         return Path(volume["spec"]["local"]["path"])
 
     def clear(self) -> None:
-        """Delete Experts and pools; the cluster's garbage collector takes what they own."""
-        for kind in ("Expert", "ExpertPool"):
+        """Delete proposals, Experts and pools; the cluster's garbage collector takes what they own."""
+        for kind in ("ExpertProposal", "Expert", "ExpertPool"):
             for name in self.names(kind):
                 self.delete(kind, name)
 
     def describe(self) -> str:
         """Return how the Experts, pools, Jobs and pods of the namespace are, for a failure's text."""
         lines = []
-        for kind in ("ExpertPool", "Expert", "ExpertRevision", "Job", "Pod"):
+        for kind in ("ExpertPool", "Expert", "ExpertRevision", "ExpertProposal", "Job", "Pod"):
             for item in self.all(kind):
                 status = item.get("status", {})
                 said = {

@@ -9,6 +9,9 @@ import pytest
 from load import Load
 from small_trainer.behaviour import Behaviour
 from stage import Stage
+from typer.testing import CliRunner
+
+from moe_client.cli.main import app
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +72,51 @@ def test_a_rollback_moves_a_pointer_and_makes_nothing(stage: Stage):
     assert stage.names("ExpertRevision", "code-") == ["code-1", "code-2", "code-3"]
     stage.patch("Expert", "code", {"spec": {"revision": None}})
     stage.wait("code-2 to serve", lambda: stage.status("code").get("serving", {}).get("revision") == "code-2")
+
+
+def test_a_person_proposes_to_go_back_approves_it_with_moectl_and_undoes_it(stage: Stage):
+    spec = {
+        "pool": "pool",
+        "expert": "code",
+        "act": "RollBack",
+        "revision": "code-1",
+        "comment": "it was better",
+    }
+    stage.apply("ExpertProposal", "back", spec)
+    stage.wait("evidence", lambda: stage.status("back", "ExpertProposal").get("evidence"))
+    assert stage.status("back", "ExpertProposal")["reason"] == "AwaitingApproval"
+    assert "moectl approve back" in moectl(stage, "why", "code")
+    assert stage.status("code")["serving"]["revision"] == "code-2", "nothing is done before it is approved"
+    with Load(stage, "code") as load:
+        stage.wait("answers", lambda: len(load.answers) > 20)
+        assert "It rests on: code-2 was the current revision, and code-1 would be after it." in moectl(
+            stage, "approve", "back", "--comment", "as discussed"
+        )
+        stage.wait("code-1 to answer", lambda: "code-1" in load.revisions())
+        stage.wait("the old server to go", lambda: stage.get("Deployment", "code-2") is None)
+        proposed(stage, "Done")
+        assert stage.status("code")["currentRevision"] == "code-1"
+        assert stage.status("code-2", "ExpertRevision")["verdict"]["outcome"] == "Withdrawn"
+        assert "is to be undone" in moectl(stage, "undo", "back")
+        stage.wait("code-2 to answer again", lambda: load.answers[-1][1] == "code-2")
+    assert load.failures == []
+    proposed(stage, "Undone")
+    assert stage.status("code-2", "ExpertRevision")["verdict"]["outcome"] == "Promoted"
+    assert stage.wait_ready("code")["status"]["serving"]["revision"] == "code-2"
+    assert stage.names("ExpertRevision", "code-") == ["code-1", "code-2", "code-3"], "nothing was trained"
+
+
+def proposed(stage: Stage, phase: str) -> None:
+    """Wait until the proposal has reached a phase."""
+    stage.wait(phase, lambda: stage.status("back", "ExpertProposal").get("phase") == phase)
+
+
+def moectl(stage: Stage, *arguments: str) -> str:
+    """Run moectl as the administrator."""
+    options = ("-n", stage.namespace, "--kubeconfig", str(stage.cluster.kubeconfig))
+    done = CliRunner().invoke(app, [*arguments, *options])
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.output
 
 
 def test_new_data_that_is_junk_is_refused_by_the_anchor(stage: Stage):

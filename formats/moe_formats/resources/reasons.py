@@ -447,8 +447,8 @@ class Reason(StrEnum):
     )
     EFFECT_UNKNOWN = (
         "EffectUnknown",
-        "The proposal was carried out. Whether it had an effect is not known, because none was promised, or because it could not "
-        "be measured or has not been measured yet; the message says which.",
+        "The proposal was carried out. Its effect cannot be compared with what was promised: nothing was, or it could not be "
+        "measured, or has not been measured yet. The message says which.",
     )
     REJECTED = (
         "Rejected",

@@ -76,7 +76,7 @@ def test_a_decision_is_told_with_its_comment(proposal_manifest):
     approval = {"decision": "Rejected", "evidence": OTHER, "comment": "not before Monday"}
     text = told(in_phase(proposal_manifest, "Rejected", approval=approval))
     assert f"A person decided: Rejected, on evidence {OTHER}, with the comment: not before Monday" in text
-    assert "moectl" not in text.partition("In Git")[2], "nothing can be decided any more"
+    assert "\nTo " not in text and "In Git" not in text, "nothing can be decided any more"
 
 
 def test_a_proposal_that_nobody_has_looked_at_can_be_told(proposal_manifest):
@@ -161,3 +161,8 @@ def test_a_comment_of_an_earlier_decision_goes_with_it(proposal_manifest):
     proposal = in_phase(proposal_manifest, "Open", approval=earlier)
     assert decision(proposal, "Approved")["spec"]["approval"]["comment"] == ""
     assert decision(proposal, "Approved", "again")["spec"]["approval"]["comment"] == "again"
+
+
+def test_a_reason_that_is_the_phase_is_said_once(proposal_manifest):
+    proposal_manifest["status"].update(phase="Expired", reason="Expired")
+    assert "\nIt is Expired: general-2 is newer." in told(ExpertProposal.model_validate(proposal_manifest))
