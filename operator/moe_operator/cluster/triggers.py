@@ -5,6 +5,7 @@
 | an Expert, or another reconciled member of a pool | itself, its Expert and its pool | |
 | an Expert's spec, snapshot, current revision, condition Stalled or existence | itself and its pool | all members of its pool |
 | an Expert or an ExpertRevision, besides | the proposals about its Expert that may still change | |
+| a proposal, besides | the proposals of its pool that wait for their turn or for the budget | |
 | an ExpertRevision, a Job or another child | its Expert if it has one, and its pool | |
 | a pool | itself | all its members |
 | a PersistentVolumeClaim | the pools and Experts that name it, and these Experts' pools | all members of the pools that name it |
@@ -47,8 +48,7 @@ def concerned(old: Manifest | None, new: Manifest | None, lookup: Cache, pool_of
             first |= _own_keys(reader, lookup, pool_of)
     else:
         first = {key for item in (old, new) if item is not None for key in _own_keys(item, lookup, pool_of)}
-        if kind in ("Expert", "ExpertRevision"):
-            first |= set(_proposals(either, lookup))
+        first |= set(_proposals(either, lookup))
         changed = kind == "Expert" and _seen_by_peers(old) != _seen_by_peers(new)
         pools = {key.name for key in first if key.kind == "ExpertPool"} if changed else set()
     then = {key for pool in pools for key in _members(namespace, pool, lookup, pool_of)}
@@ -70,13 +70,17 @@ def _own_keys(manifest: Manifest, lookup: Cache, pool_of: PoolOf) -> set[Key]:
     return {key for key in keys if key.name}
 
 
-def _proposals(member: Manifest, lookup: Cache) -> Iterator[Key]:
-    """Yield the keys of the proposals about an Expert, given by itself or by a revision, that may still change."""
-    namespace, pool = member["metadata"]["namespace"], labels.belongings(member).pool
-    name = member["metadata"]["name"] if member["kind"] == "Expert" else labels.belongings(member).expert
-    for item in lookup.of_pool("ExpertProposal", namespace, pool):
-        ended = (item.get("status") or {}).get("phase") in ("Rejected", "Expired", "Void", "Undone")
-        if labels.belongings(item).expert == name and not ended:
+def _proposals(changed: Manifest, lookup: Cache) -> Iterator[Key]:
+    """Yield the keys of the proposals that depend on an Expert, a revision or another proposal that has changed."""
+    kind, namespace, said = changed["kind"], changed["metadata"]["namespace"], labels.belongings(changed)
+    if kind not in ("Expert", "ExpertRevision", "ExpertProposal"):
+        return
+    expert = changed["metadata"]["name"] if kind == "Expert" else said.expert
+    for item in lookup.of_pool("ExpertProposal", namespace, said.pool):
+        phase = (item.get("status") or {}).get("phase")
+        about = labels.belongings(item).expert == expert
+        ended = phase in ("Rejected", "Expired", "Void", "Undone")
+        if phase == "Approved" if kind == "ExpertProposal" else about and not ended:
             yield Key("ExpertProposal", namespace, item["metadata"]["name"])
 
 

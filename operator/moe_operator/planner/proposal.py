@@ -125,7 +125,8 @@ def _open(state: ProposalState, member: Member, now: datetime) -> Step:
         return _finished("Expired", Why(Reason.EXPIRED, f"it was not started by {_expires(proposal)}"), now)
     if found is None:
         message = "what it rests on no longer holds; if it holds again, the proposal opens again"
-        return Step("Superseded", Why(Reason.EVIDENCE_CHANGED, message), {"finished": _text(now)}, left)
+        since = proposal.status.finished if proposal.status.phase == "Superseded" else _text(now)
+        return Step("Superseded", Why(Reason.EVIDENCE_CHANGED, message), {"finished": since}, left)
     if isinstance(found, Why):
         return Step("Open", found, {"evidence": None, "expected": None, "patch": ""}, left)
     evidence, changes = _recorded(proposal, policy, member, found, now)

@@ -234,6 +234,21 @@ def test_as_many_start_within_a_day_as_the_budget_allows(twice: World) -> None:
     assert twice.proposals()["again"] == "Done"
 
 
+def test_of_two_that_are_approved_at_once_one_waits_for_the_other(twice: World) -> None:
+    twice.pool(lifecycle={"budget": {"perExpert": 2}})
+    twice.change("code", base={"expert": "general", "follow": "Pinned"})
+    twice.change("general", seed=9)
+    twice.settle()
+    twice.propose("base", "code", "Rebase")
+    twice.propose("older", "code", "Rebase")
+    twice.settle()
+    twice.approve("base")
+    twice.approve("older")
+    twice.settle()
+    assert twice.proposals() == {"base": "Done", "older": "Open"}
+    assert _ready(twice, "older")[1] == Reason.NOT_POSSIBLE  # the base has been followed already
+
+
 def test_a_budget_of_zero_starts_nothing_and_names_the_field(twice: World) -> None:
     twice.pool(lifecycle={"budget": {"perPool": 0}})
     twice.propose("back", "code", "RollBack", revision="code-1")
