@@ -5,6 +5,7 @@ from pydantic import Field
 from moe_formats.format import Digest, Format
 from moe_formats.job_config import DATA_DIGEST, Contamination
 from moe_formats.job_report import ANCHOR, UNREADABLE, Accuracy, Interval, TaskSet, Unreadable, Window
+from moe_formats.names import ObjectName
 from moe_formats.resources.analysis import ExpertAnalysis
 from moe_formats.resources.base import ShortText
 from moe_formats.resources.conditions import ObjectStatus
@@ -243,6 +244,11 @@ class ExpertStatus(ObjectStatus):
         default=None,
         description="How the current revision does on the Expert's newest text, against its first. Absent before it was "
         "measured; condition `Drifted` says why.",
+    )
+    proposal: ObjectName | None = Field(
+        default=None,
+        description="Newest ExpertProposal about the Expert that waits for a person or is being carried out. Absent if there "
+        "is none.",
     )
     analysis: ExpertAnalysis | None = Field(
         default=None,

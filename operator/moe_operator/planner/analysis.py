@@ -31,8 +31,9 @@ _MEAN = 3 * MINUTES
 CONCURRENCY = 8
 #: A number in a status is replaced if it changed by more than this share of itself, or by this much if it is small.
 _MOVES, _MOVES_BY = 0.1, 0.01
-#: Reasons of an open proposal that waits for a person.
-_ASKING = (Reason.AWAITING_APPROVAL, Reason.APPROVAL_VOID)
+#: Reasons of an open proposal that waits for a person, and phases in which something comes of it.
+ASKING = (Reason.AWAITING_APPROVAL, Reason.APPROVAL_VOID)
+_ALIVE = ("Approved", "Running", "Undoing")
 #: Conditions that ask for somebody to act while they hold, or while they do not.
 _WARN_IF_TRUE = (ConditionType.STALLED, ConditionType.DRIFTED)
 _WARN_IF_FALSE = (ConditionType.TARGETS_MET,)
@@ -82,7 +83,7 @@ def analyse_expert(
         numbers.absent["performance"] = (
             scores.absent.get("gain") if scores else None
         ) or "nothing was measured yet"
-    action = _proposed(proposals) or _action(conditions)
+    action = _proposed(newest_proposal(proposals)) or _action(conditions)
     after = ExpertAnalysis(
         observed_hours=_rounded(usage.observed_seconds / HOUR),
         requests=_whole(usage.requests),
@@ -256,20 +257,27 @@ def _sum(usages: list[Usage]) -> Usage:
     return Usage(*(sum(column) for column in columns))
 
 
-def _proposed(proposals: Iterable[ExpertProposal]) -> str | None:
-    """Return the act and the evidence of the newest proposal that waits for a person."""
-    waiting = [
+def _proposed(newest: ExpertProposal | None) -> str | None:
+    """Return the act and the evidence of a proposal that waits for a person."""
+    if newest is None or newest.status.evidence is None or newest.status.reason not in ASKING:
+        return None
+    return f"{newest.spec.act.value}, proposed as {newest.metadata.name}: {newest.status.evidence.summary}"[
+        :1024
+    ]
+
+
+def newest_proposal(proposals: Iterable[ExpertProposal]) -> ExpertProposal | None:
+    """Return the newest proposal that waits for a person or is being carried out, or None."""
+    alive = [
         item
         for item in proposals
-        if item.status.phase == "Open" and item.status.reason in _ASKING and item.status.evidence is not None
+        if item.status.phase in _ALIVE or (item.status.phase == "Open" and item.status.reason in ASKING)
     ]
-    newest = max(
-        waiting, key=lambda item: item.status.evidence.time if item.status.evidence else "", default=None
-    )
-    if newest is None or newest.status.evidence is None:
-        return None
-    act, name = newest.spec.act.value, newest.metadata.name
-    return f"{act}, proposed as {name}: {newest.status.evidence.summary}"[:1024]
+    return max(alive, key=lambda item: (_recorded(item), item.metadata.name), default=None)
+
+
+def _recorded(proposal: ExpertProposal) -> str:
+    return proposal.status.evidence.time if proposal.status.evidence is not None else ""
 
 
 def _action(conditions: Iterable[Condition]) -> str | None:

@@ -4,6 +4,7 @@ from typing import Literal
 
 from moe_formats.resources.expert_status import ExpertStatus
 from moe_formats.resources.reasons import Reason
+from moe_operator.planner.analysis import ASKING, newest_proposal
 from moe_operator.planner.attempts import known_reason
 from moe_operator.planner.conditions import stall_events
 from moe_operator.planner.decisions import Decisions
@@ -24,6 +25,7 @@ def expert_events(decided: Decisions, status: ExpertStatus) -> tuple[Event, ...]
     ]
     if status.serving and status.serving.revision != (before.serving.revision if before.serving else None):
         events.append(Event(Reason.ROLLED_OUT, f"all traffic goes to {status.serving.revision}"))
+    events += _proposal_events(decided, status)
     same_domain = twins(decided.state)
     if before.observed_generation == 0 and same_domain:
         domain = decided.state.expert.spec.domain
@@ -43,6 +45,14 @@ def _revision_events(decided: Decisions, status: ExpertStatus) -> list[Event]:
     spec = by_name(decided.state.revisions)[name].spec
     why = f"{spec.cause} ({spec.cause_message})" if spec.cause_message else spec.cause
     return [Event(Reason.REVISION_CREATED, f"{name} was created; cause: {why}"[:1000])]
+
+
+def _proposal_events(decided: Decisions, status: ExpertStatus) -> list[Event]:
+    before, newest = decided.state.expert.status.proposal, newest_proposal(decided.state.proposals)
+    if newest is None or status.proposal == before or newest.status.reason not in ASKING:
+        return []
+    why = newest.status.evidence.summary if newest.status.evidence is not None else ""
+    return [Event(Reason.PROPOSED, f"{newest.spec.act} is proposed as {newest.metadata.name}: {why}"[:1000])]
 
 
 def _data_events(decided: Decisions, status: ExpertStatus) -> list[Event]:

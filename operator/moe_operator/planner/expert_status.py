@@ -5,7 +5,7 @@ from moe_formats.resources.conditions import merge_conditions
 from moe_formats.resources.expert_status import ExpertStatus, TrainingStatus
 from moe_formats.resources.reasons import Reason
 from moe_operator.builders.server import server_selector
-from moe_operator.planner.analysis import analyse_expert
+from moe_operator.planner.analysis import analyse_expert, newest_proposal
 from moe_operator.planner.conditions import Why
 from moe_operator.planner.decisions import Decisions
 from moe_operator.planner.expert_conditions import expert_conditions, stalled, under_way
@@ -35,6 +35,7 @@ def expert_status(decided: Decisions) -> ExpertStatus:
         before=before.analysis,
         now=decided.now,
     )
+    proposal = newest_proposal(state.proposals)
     phase, reason = _phase(decided, stop, work)
     base = decided.base.parent
     serving = decided.serving.status
@@ -55,6 +56,7 @@ def expert_status(decided: Decisions) -> ExpertStatus:
         target_results=results,
         serving=serving,
         drift=decided.measuring.status,
+        proposal=proposal.metadata.name if proposal is not None else None,
         analysis=analysis,
         replicas=serving.replicas if serving is not None else 0,
         selector=_selector(decided),

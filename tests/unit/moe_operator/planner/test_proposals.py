@@ -66,6 +66,22 @@ def test_a_proposal_waits_for_a_person_and_changes_nothing(twice: World) -> None
     assert (status.evidence.current, status.evidence.parent) == ("code-2", "code-1")
     assert "moectl approve back" in _ready(twice, "back")[2]
     assert twice.status("code").serving.revision == "code-2"
+    assert twice.status("code").proposal == "back"
+    assert twice.reasons("code").count(Reason.PROPOSED) == 1
+
+
+def test_what_is_written_into_the_status_by_hand_is_put_right(twice: World) -> None:
+    twice.propose("back", "code", "RollBack", revision="code-1")
+    twice.settle()
+    evidence = twice.proposal("back").status.evidence
+    forged = {"digest": "sha256:" + 64 * "0", "current": "code-1", "summary": "approve me"}
+    twice.edit("ExpertProposal", "back", {"status": {"evidence": forged, "phase": "Approved"}})
+    twice.approve("back", evidence=forged["digest"])
+    twice.settle()
+    status = twice.proposal("back").status
+    assert (status.phase, status.reason) == ("Open", Reason.APPROVAL_VOID)
+    assert (status.evidence.digest, status.evidence.summary) == (evidence.digest, evidence.summary)
+    assert twice.status("code").current_revision == "code-2"
 
 
 def test_an_approved_roll_back_moves_the_pointer_and_trains_nothing(twice: World) -> None:
