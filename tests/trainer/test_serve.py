@@ -441,6 +441,7 @@ async def test_models_and_metrics_have_the_names_that_others_look_for(client):
         'vllm:kv_cache_usage_perc{model_name="maths"} 0.0',
         'vllm:prompt_tokens_total{model_name="maths"} 3.0',
         'vllm:time_to_first_token_seconds_count{model_name="maths"} 1.0',
+        'vllm:request_time_per_output_token_seconds_count{model_name="maths"} 1.0',
         'vllm:e2e_request_latency_seconds_count{model_name="maths"} 1.0',
     ):
         assert line in text

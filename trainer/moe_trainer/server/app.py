@@ -221,7 +221,7 @@ class ExpertServer:
         """Yield what the sequences add to their choices until all have ended; leaving early cancels the sequences."""
         metrics = plan.served.metrics
         metrics.read(sum(len(choice.prompt) for choice in plan.choices))
-        first = True
+        first: float | None = None
         try:
             while not all(choice.ended for choice in plan.choices):
                 index, event = await ticket.next()
@@ -230,15 +230,18 @@ class ExpertServer:
                     continue
                 if event == Finished("error"):
                     raise EngineFailed
-                if first and isinstance(event, Generated):
-                    metrics.first_token_seconds.observe(time.monotonic() - started)
-                    first = False
+                if first is None and isinstance(event, Generated):
+                    first = time.monotonic()
+                    metrics.first_token_seconds.observe(first - started)
                 piece = choice.take(event)
                 if choice.ended:
                     ticket.cancel(index)
                     metrics.finished(piece.finish_reason or "stop")
                 yield choice, piece
-            metrics.latency_seconds.observe(time.monotonic() - started)
+            ended, tokens = time.monotonic(), sum(choice.completion_tokens for choice in plan.choices)
+            metrics.latency_seconds.observe(ended - started)
+            if first is not None and tokens > 1:
+                metrics.token_seconds.observe((ended - first) / (tokens - 1))
         finally:
             ticket.cancel()
             metrics.generated(sum(choice.completion_tokens for choice in plan.choices))

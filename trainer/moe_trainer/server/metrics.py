@@ -46,6 +46,13 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self._token_seconds = Histogram(
+            "vllm:request_time_per_output_token_seconds",
+            "Mean time per token of a request after its first token.",
+            label,
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self._latency_seconds = Histogram(
             "vllm:e2e_request_latency_seconds",
             "Request to last token.",
@@ -66,6 +73,7 @@ class Metrics:
             prompt_tokens=self._prompt_tokens.labels(model),
             generation_tokens=self._generation_tokens.labels(model),
             first_token_seconds=self._first_token_seconds.labels(model),
+            token_seconds=self._token_seconds.labels(model),
             latency_seconds=self._latency_seconds.labels(model),
             finished=lambda reason: self._finished.labels(model, reason).inc(),
         )
@@ -106,6 +114,7 @@ class ExpertMetrics:
     prompt_tokens: Counter
     generation_tokens: Counter
     first_token_seconds: Histogram
+    token_seconds: Histogram
     latency_seconds: Histogram
     finished: Callable[[str], None]  #: Counts a finished request, by the reason for its end.
     tokens: Tokens = field(default_factory=Tokens)
