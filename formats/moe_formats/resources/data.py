@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from moe_formats.format import Format
+from moe_formats.gates import Gates
 from moe_formats.job_config import DocumentFormat, FilterName
 from moe_formats.names import Name
 from moe_formats.resources.base import StorePath, cel
@@ -219,4 +220,9 @@ class Data(Format):
         default=None,
         description="Times at which the sources are read again, for example every night. Give either this or refresh. "
         "Default: none.",
+    )
+    gates: Gates | None = Field(
+        default=None,
+        description="Limits that a delivery has to keep before a snapshot of it counts. One that does not is refused with "
+        "numbers, trains nothing, and leaves the newest snapshot as it is. Default: any delivery counts.",
     )

@@ -22,8 +22,8 @@ class SnapshotStatus(Format):
     request: str = Field(
         max_length=71,
         description="What the snapshot answers: a digest, and the number of the reading. The digest is of the Expert's UID, "
-        "spec.data without refresh and refreshSchedule, spec.runID, the evaluators that the Expert asks for, and spec.base if "
-        "it is a checkpoint in a data store or has changed since the snapshot before.",
+        "spec.data without refresh, refreshSchedule and gates, spec.runID, the evaluators that the Expert asks for, and "
+        "spec.base if it is a checkpoint in a data store or has changed since the snapshot before.",
     )
     base: str | None = Field(
         default=None,
@@ -72,6 +72,11 @@ class RefreshStatus(Format):
         default=None,
         description="When the sources are due to be read again. In the past if that waits, for example for a revision that is "
         "being made. Absent if spec.data asks for no further reading.",
+    )
+    gates: Digest | None = Field(
+        default=None,
+        description="Digest of the spec.data.gates by which the delivery was judged: if it was refused and they change, the "
+        "sources are read again. Absent if there were none.",
     )
 
 

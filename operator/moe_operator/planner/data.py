@@ -8,29 +8,32 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from moe_formats.data_scheme import NEWEST
+from moe_formats.job_config import SnapshotRef
 from moe_formats.job_report import SnapshotHeadline
-from moe_formats.resources.conditions import Condition, ConditionType, condition, find_condition
+from moe_formats.resources.conditions import Condition
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
 from moe_formats.resources.expert_status import RefreshStatus, SnapshotStatus
 from moe_formats.resources.reasons import Reason
 from moe_operator.builders.snapshot_job import build_snapshot_job
 from moe_operator.config import OperatorConfig, Profile
-from moe_operator.planner.attempts import AWAITED, Work, assess
+from moe_operator.planner.attempts import Work, assess
 from moe_operator.planner.base import artefact_of_base, root_base
-from moe_operator.planner.blockage import STUCK, next_look, runs, stuck_job, waits_for_queue
+from moe_operator.planner.blockage import next_look
+from moe_operator.planner.data_condition import pending, taken
 from moe_operator.planner.job_configs import object_stores, places_read, snapshot_job, source_mounts
 from moe_operator.planner.names import snapshot_job_name
 from moe_operator.planner.refresh import (
     Request,
     due_after,
+    gates_digest,
     is_due,
     jobs_of_request,
     newest_reading,
     next_request,
     noted,
 )
-from moe_operator.planner.times import LAST_RETRY, LOOK_AGAIN
+from moe_operator.planner.times import LOOK_AGAIN
 from moe_operator.state import ExpertState, Manifest, ObservedJob, Role
 
 
@@ -68,28 +71,31 @@ def decide_data(state: ExpertState, asked: Request, *, busy: bool, now: datetime
     expert, held = state.expert, state.expert.status.snapshot
     same_question = answering_snapshot(state, asked) is not None
     request, reading, work = _reading(state, asked, now)
-    due = reading is not None and is_due(expert, reading, now)
-    taken = held is not None and request is not None and held.request == str(request)
-    if held is not None and same_question and (busy or (taken and not due)):
+    due = reading is not None and (is_due(expert, reading, now) or _has_other_gates(expert, reading, work))
+    has_it = held is not None and request is not None and held.request == str(request)
+    if held is not None and same_question and (busy or (has_it and not due)):
         return DataDecision(
-            _taken(expert, held),
+            taken(expert, held),
             held,
             answers=True,
             wait=_until_due(expert, reading, now),
             refresh=_recorded(expert, reading),
         )
-    if request is None or work is None or (due and (taken or work.state == "Failed")):
+    if request is None or work is None or (due and (has_it or work.state == "Failed")):
         request = next_request(state.jobs, expert, asked)
         work = assess(jobs_of_request(state.jobs, expert, request), expect=SnapshotHeadline, now=now)
-    before = reading or RefreshStatus(request=str(request))
-    reading = noted(before.model_copy(update={"request": str(request)}), work.job, now)
+    if reading is None or reading.request != str(request):
+        asks = RefreshStatus(request=str(request), gates=gates_digest(expert))
+        if reading is not None:
+            asks = asks.model_copy(update={"job": reading.job, "last": reading.last})
+        reading = noted(asks, work.job, now)
     recorded, until_due = _recorded(expert, reading), _until_due(expert, reading, now)
     if work.state == "Done" and isinstance(work.headline, SnapshotHeadline) and work.job is not None:
         snapshot = _snapshot_status(
             work.headline, job=work.job.name, request=request, base=str(expert.spec.base), now=now
         )
         return DataDecision(
-            _taken(expert, snapshot),
+            taken(expert, snapshot),
             snapshot,
             answers=same_question,
             wait=until_due,
@@ -101,7 +107,7 @@ def decide_data(state: ExpertState, asked: Request, *, busy: bool, now: datetime
     waits = [work.wait if work.wait is not None else _next_look(work, now)]
     waits.append(until_due if work.state == "Failed" else None)
     return DataDecision(
-        _pending(state, work, now),
+        pending(state, work, recorded.next if recorded is not None else None, now),
         held,
         answers=same_question,
         wait=min((wait for wait in waits if wait is not None), default=None),
@@ -121,6 +127,14 @@ def _reading(
     request = Request.parse(reading.request)
     work = assess(jobs_of_request(state.jobs, state.expert, request), expect=SnapshotHeadline, now=now)
     return request, noted(reading, work.job, now), work
+
+
+def _has_other_gates(expert: Expert, reading: RefreshStatus, work: Work | None) -> bool:
+    """Return whether the delivery was refused by other limits than those that the spec has now."""
+    refused = (
+        work is not None and work.incident is not None and work.incident.reason is Reason.DELIVERY_REFUSED
+    )
+    return refused and reading.gates != gates_digest(expert)
 
 
 def _until_due(expert: Expert, reading: RefreshStatus | None, now: datetime) -> float | None:
@@ -160,10 +174,14 @@ def new_snapshot_job(
     if root is not None and root.spec.base.store not in config.usable_stores(expert.metadata.namespace):
         root = None  # that Expert says so itself, and nothing descends from it yet
     places = places_read(expert, pool, root)
+    held = answering_snapshot(state, request)
+    previous = SnapshotRef(path=held.path, digest=held.digest) if held is not None else None
     return build_snapshot_job(
         name=snapshot_job_name(expert.metadata.name, str(request), attempt),
         expert=expert,
-        job=snapshot_job(expert, pool, base=base, root=root).model_copy(update={"new_pool_scheme": NEWEST}),
+        job=snapshot_job(expert, pool, base=base, root=root, previous=previous).model_copy(
+            update={"new_pool_scheme": NEWEST}
+        ),
         claim=pool.claim,
         sources=source_mounts(places, config),
         object_stores=object_stores(places, config),
@@ -197,79 +215,3 @@ def _snapshot_status(
         unreadable=headline.unreadable,
         time=now.replace(microsecond=0).isoformat(),
     )
-
-
-def _taken(expert: Expert, snapshot: SnapshotStatus) -> Condition:
-    window = snapshot.newest or snapshot.anchor
-    message = (
-        f"{snapshot.documents} documents, {snapshot.train_bytes} bytes to train on; "
-        f"{window.clusters} clusters held out in the newest window"
-    )
-    if snapshot.dropped:
-        counts = ", ".join(f"{count} {reason}" for reason, count in snapshot.dropped.items())
-        message += f"; dropped: {counts}"
-    if (found := snapshot.unreadable) is not None and not found.segments:
-        message += (
-            f"; whether the base's tokenizer gives the text of the {found.of} held-out segments back could not be tried, so "
-            f"some may not be measured: {found.why}"
-        )
-    elif found is not None:
-        message += (
-            f"; {found.segments} of {found.of} held-out segments cannot be measured, because the base's tokenizer does not give "
-            f"their text back: {found.why}. Convert the sources to what it gives back"
-        )
-    return _say(expert, True, Reason.SNAPSHOT_TAKEN, message)
-
-
-def _pending(state: ExpertState, work: Work, now: datetime) -> Condition:
-    expert = state.expert
-    before = find_condition(expert.status.conditions, ConditionType.DATA_READY)
-    if state.pool is None:
-        return _say(
-            expert,
-            False,
-            Reason.WAITING_FOR_POOL,
-            f"pool {expert.spec.pool} does not exist, so no snapshot is taken",
-        )
-    if work.incident is not None and work.incident.reason in AWAITED:
-        message = (
-            f"{work.incident.message.rstrip(' .')}. The sources are read again by themselves, every "
-            f"{LAST_RETRY.total_seconds() / 60:.0f} minutes; a new spec.runID reads them at once"
-        )
-        return _say(expert, False, work.incident.reason, message)
-    if before is not None and before.reason in AWAITED and _same_spec(expert, before) and work.number > 1:
-        # Another attempt is under way. Until it finds text, nothing has changed.
-        return _say(expert, False, Reason(before.reason), before.message)
-    if work.state == "Failed" and work.incident is not None:
-        message = f"{work.incident.message.rstrip(' .')}. Correct the data or the spec, then change spec.runID to read it again"
-        return _say(expert, False, work.incident.reason, message)
-    if work.incident is not None:
-        return _say(expert, False, Reason.RETRYING, f"{work.incident.message}; attempt {work.number} follows")
-    stuck_before = before if before is not None and before.reason in STUCK else None
-    if work.job is not None and work.job.suspended and work.job.queue:
-        return _say(expert, False, Reason.WAITING_FOR_DATA, f"the snapshot {waits_for_queue(work.job)}")
-    if work.job is None or work.job.suspended:
-        if stuck_before is not None:
-            # This Job had its turn and could not start. It keeps saying so, so that others no longer wait for it.
-            return _say(expert, False, Reason(stuck_before.reason), stuck_before.message)
-        return _say(
-            expert, False, Reason.WAITING_FOR_DATA, "the snapshot is queued: a pool takes one at a time"
-        )
-    if work.job.doubt is not None:
-        return _say(expert, False, Reason.REPORT_CONTESTED, work.job.doubt)
-    why = stuck_job(work.job, now)
-    if why is not None:
-        return _say(expert, False, *why)
-    if not runs(work.job.pods):
-        if stuck_before is not None:
-            return _say(expert, False, Reason(stuck_before.reason), stuck_before.message)
-        return _say(expert, False, Reason.STARTING, f"the pod of {work.job.name} is starting")
-    return _say(expert, False, Reason.SNAPSHOT_RUNNING, f"{work.job.name} is reading the sources")
-
-
-def _same_spec(expert: Expert, before: Condition) -> bool:
-    return before.observed_generation == expert.metadata.generation
-
-
-def _say(expert: Expert, status: bool, reason: Reason, message: str) -> Condition:
-    return condition(ConditionType.DATA_READY, status, reason, message, generation=expert.metadata.generation)

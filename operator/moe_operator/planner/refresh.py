@@ -1,6 +1,6 @@
 """Decides which reading of an Expert's sources is asked for: the one of the newest snapshot, the next one, or another.
 
-A request identifies a reading. It has two parts: a digest of the Expert's uid, spec.data without its schedule,
+A request identifies a reading. It has two parts: a digest of the Expert's uid, spec.data without schedule and gates,
 spec.runID, the evaluators whose items are frozen, and an imported base; and a number, which counts the readings. When
 the digest changes, the sources are read at once. Otherwise they are read again once a due time (schedule.py) has passed
 since the newest reading began. However many have passed, one reading makes up for them, and it waits while a revision
@@ -52,7 +52,7 @@ def request_of(expert: Expert, *, now: datetime, evaluators: Sequence[Evaluator]
     asked: dict[str, object] = {
         "uid": expert.metadata.uid,
         "data": expert.spec.data.model_dump(
-            mode="json", exclude={"refresh", "refresh_schedule"}, exclude_defaults=True
+            mode="json", exclude={"refresh", "refresh_schedule", "gates"}, exclude_defaults=True
         ),
         "runID": expert.spec.run_id,
     }
@@ -99,6 +99,12 @@ def next_request(jobs: Sequence[ObservedJob], expert: Expert, asked: Request) ->
         if any(job.state != "Failed" for job in jobs_of_request(jobs, expert, request)):
             return request
     return Request(asked.digest, newest)
+
+
+def gates_digest(expert: Expert) -> str | None:
+    """Return the identity of the limits that a delivery has to keep; None if there are none."""
+    gates = expert.spec.data.gates
+    return gates.content_digest() if gates is not None else None
 
 
 def is_due(expert: Expert, reading: RefreshStatus, now: datetime) -> bool:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from world import START, World
 
+from moe_formats.job_config import SnapshotJob
 from moe_formats.job_report import Failure
 from moe_formats.resources.expert import Expert
 from moe_operator.planner.names import snapshot_job_name
@@ -233,3 +234,88 @@ def test_a_reading_that_the_operator_before_had_begun_is_awaited(world: World) -
     assert fresh.created[-1] == begun
     fresh.run(until=fresh.now + timedelta(minutes=15))
     assert fresh.status("code").snapshot.job == begun
+
+
+# -- deliveries that are refused
+
+
+def refuse(world: World, upto: int = 100) -> None:
+    refused = Failure(
+        reason="DeliveryRefused", message="the delivery was refused: 10 of 50 records are dropped."
+    )
+    for number in range(1, upto):
+        world.trainer.fate |= fates(world, number, refused)
+
+
+def limit(world: World, **gates: object) -> None:
+    world.change("code", data=world.get("Expert", "code")["spec"]["data"] | {"gates": gates})
+
+
+def test_a_refused_delivery_trains_nothing_keeps_the_snapshot_and_is_read_again_when_due(
+    world: World,
+) -> None:
+    limit(world, maxLost=0.1)
+    schedule(world, refresh="hourly")
+    world.run(until=START + timedelta(minutes=30))
+    assert readings(world) == 1, "limits alone ask for no reading"
+    held = world.status("code").snapshot
+    refuse(world)
+    world.data["code"] = 1
+    world.run(until=START + timedelta(hours=1, minutes=30))
+    status, reason, message = world.condition("code", "DataReady")
+    assert (status, reason) == ("False", "DeliveryRefused")
+    assert "10 of 50 records are dropped. The newest snapshot stays in use" in message
+    assert f"read again at {START + timedelta(hours=2):%Y-%m-%dT%H:%M:%SZ}" in message
+    assert world.condition("code", "Ready")[0] == "True"
+    assert world.status("code").snapshot == held
+    assert world.revisions("code") == ["code-1"]
+    world.trainer.fate.clear()
+    world.run(until=START + timedelta(hours=2, minutes=30))
+    assert world.condition("code", "DataReady")[:2] == ("True", "SnapshotTaken")
+    assert world.revisions("code") == ["code-1", "code-2"]
+
+
+def test_other_limits_have_a_refused_delivery_read_at_once(world: World) -> None:
+    schedule(world, refresh="weekly")
+    refuse(world, 2)
+    limit(world, maxLost=0.1)
+    world.run(until=START + timedelta(days=7, hours=1))
+    assert world.condition("code", "DataReady")[:2] == ("False", "DeliveryRefused")
+    before = readings(world)
+    world.change("code", serving={"replicas": 2})
+    world.settle()
+    assert readings(world) == before
+    limit(world, maxLost=0.5)
+    world.settle()
+    assert readings(world) == before + 1
+    assert world.condition("code", "DataReady")[:2] == ("True", "SnapshotTaken")
+    assert world.revisions("code") == ["code-1"]
+
+
+def test_a_training_that_is_asked_for_meanwhile_uses_the_snapshot_that_is_kept(world: World) -> None:
+    schedule(world, refresh="weekly")
+    refuse(world)
+    world.run(until=START + timedelta(days=7, hours=1))
+    world.change("code", training={"learningRate": 0.002})
+    world.run(until=world.now + timedelta(hours=1))
+    assert world.revisions("code") == ["code-1", "code-2"]
+    assert world.status("code").serving.revision == "code-2"
+    assert world.revision("code-2").spec.inputs.data == world.revision("code-1").spec.inputs.data
+
+
+def test_a_job_with_limits_is_told_what_to_compare_the_delivery_with(world: World) -> None:
+    schedule(world, refresh="hourly")
+    limit(world, maxLost=0.1)
+    world.run(until=START + timedelta(hours=1, minutes=30))
+    jobs = [snapshot_config(world, name) for name in world.created if "-snapshot-" in name]
+    held = world.status("code").snapshot
+    assert jobs[-1].gates is not None and jobs[-1].gates.max_lost == 0.1
+    assert jobs[-1].previous is not None and jobs[-1].previous.digest == held.digest
+
+
+def snapshot_config(world: World, job: str) -> SnapshotJob:
+    if not world.has("Job", job):
+        return SnapshotJob.model_construct(gates=None, previous=None)
+    (container,) = world.get("Job", job)["spec"]["template"]["spec"]["containers"]
+    (text,) = [item["value"] for item in container["env"] if item["name"] == "MOE_JOB_CONFIG"]
+    return SnapshotJob.model_validate_json(text)
