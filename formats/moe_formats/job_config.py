@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter
 
 from moe_formats.data_scheme import FIRST, Scheme
 from moe_formats.format import Digest, Format
+from moe_formats.gates import Gates
 from moe_formats.paths import RelativePath
 from moe_formats.segment_size import DEFAULT_SEGMENT_BYTES, SegmentBytes
 from moe_formats.training_spec import TrainingSpec
@@ -242,6 +243,16 @@ class SnapshotJob(OnSegments):
         default=FIRST,
         exclude_if=lambda scheme: scheme == FIRST,  # so that the text of earlier Jobs stays the same
         description="Scheme with which a pool begins that has no documents yet. Any other pool keeps its own.",
+    )
+    gates: Gates | None = Field(
+        default=None,
+        description="Limits that the delivery has to keep. Otherwise nothing is written: reason DeliveryRefused. Absent: any "
+        "delivery counts.",
+    )
+    previous: SnapshotRef | None = Field(
+        default=None,
+        description="The newest snapshot of the same sources, which a delivery is compared with. Absent if there is none, or no "
+        "gates.",
     )
     evaluators: tuple[EvaluatorSource, ...] = Field(
         default=(), description="Evaluators whose items are frozen together with the snapshot."

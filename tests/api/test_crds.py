@@ -152,6 +152,15 @@ def _filter(**fields: Any) -> Change:
     return lambda manifest: manifest["spec"]["data"].update(filters=[fields])
 
 
+def _schedule(cron: str = "0 3 * * 1-5", zone: str = "Europe/Berlin", **fields: Any) -> Change:
+    schedule = {"cron": cron, "timeZone": zone}
+    return lambda manifest: manifest["spec"]["data"].update(refreshSchedule=schedule, **fields)
+
+
+def _gates(**gates: Any) -> Change:
+    return lambda manifest: manifest["spec"]["data"].update(gates=gates)
+
+
 def _replay(share: float = 0.1, **spec: Any) -> Change:
     def change(manifest: dict[str, Any]) -> None:
         manifest["spec"]["data"]["replay"] = {"share": share}
@@ -244,6 +253,13 @@ REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("code of any language", EXPERT, _filter(name="codeParses", language="cobol"), "supported values"),
     ("weights of 0", EXPERT, _sources(2, weight=0), "all weights of the sources are 0"),
     ("a negative weight", EXPERT, _sources(weight=-1), "greater than or equal to 0"),
+    ("two schedules", EXPERT, _schedule(refresh="daily"), "both say when the sources are read again"),
+    ("a cron of four fields", EXPERT, _schedule(cron="0 3 * *"), "refreshSchedule.cron in body should match"),
+    ("a time zone that is a path", EXPERT, _schedule(zone="../../passwd"), "refreshSchedule.timeZone in body should"),
+    ("a period that has no name", EXPERT, _spec(data={"sources": [], "refresh": "yearly"}), "supported values"),
+    ("a limit for what is no reason", EXPERT, _gates(maxDropped={"junk": 0.1}), "is no reason: name some of 'total'"),
+    ("a limit that is no share", EXPERT, _gates(maxDropped={"total": 2}), "less than or equal to 1"),
+    ("limits the wrong way round", EXPERT, _gates(minNewBytes=9, maxNewBytes=1), "minNewBytes is larger than"),
     ("replay of a preset", EXPERT, _replay(base={"preset": "tiny"}), "data.replay needs base.expert"),
     ("nothing but replay", EXPERT, _replay(share=1), "should be less than 1"),
     ("a filter the wrong way round", EXPERT, _filter(name="length", min=9, max=1), "min is larger than max"),
@@ -306,6 +322,22 @@ def test_a_bad_manifest_is_refused_with_the_field_and_the_fix(
     cluster: LocalCluster, manifest: dict[str, Any], change: Change, message: str
 ) -> None:
     assert message in refusal(cluster, changed(manifest, change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _schedule(),
+        _schedule(cron="*/5 * L * MON-FRI", zone="Etc/GMT+5"),
+        _schedule(refresh="never"),
+        _gates(
+            maxDropped={"total": 0.5, "perplexity": 0.1}, maxLost=0.1, maxNewBytes=10**12, maxLanguageShift=0
+        ),
+        _spec(data={"sources": [{"store": "corpora", "path": "a.txt"}], "refresh": "realTime"}),
+    ],
+)
+def test_schedules_and_gates_are_accepted(cluster: LocalCluster, change: Change) -> None:
+    assert refusal(cluster, changed(EXPERT, change)) == ""
 
 
 @pytest.mark.parametrize("manifest", (POOL, EXPERT, PROPOSAL), ids=lambda manifest: manifest["kind"])

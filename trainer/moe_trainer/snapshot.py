@@ -1,6 +1,7 @@
 """``moe-trainer snapshot``: read the sources, filter, split off the holdout, commit the rest. No torch.
 
     read and filter    write documents to a scratch file, signatures to another (snapshots/intake.py)
+    judge              refuse a delivery that exceeds a limit, before anything is stored (snapshots/delivery.py)
     data digest        identify the set of documents and the splitting rule; an existing snapshot is reused
     place              decide for each cluster whether it is held out, permanently (snapshots/splitting.py)
     remember           add held-out fingerprints to the pool's registry, and placements to the Expert's clusters
@@ -41,6 +42,7 @@ from moe_trainer.evaluators.tasks import freeze
 from moe_trainer.hugging_face.importing import import_base, stored_tokenizer
 from moe_trainer.methods.adapter import checkpoint_of
 from moe_trainer.snapshots import filters, windows
+from moe_trainer.snapshots.delivery import check_delivery
 from moe_trainer.snapshots.holdouts import (
     append_to_registry,
     read_clusters,
@@ -80,6 +82,7 @@ def run(job: SnapshotJob, environment: Environment) -> SnapshotHeadline:
         intake = Intake(Path(scratch), scheme_of(environment.store, job.pool_uid, job.new_pool_scheme))
         with intake.catalogue:
             intake.read(job, environment)
+            check_delivery(job, intake, environment.store)
             digest = data_digest(job, intake)
             folder = store.snapshot(job.pool_uid, job.expert.uid, digest)
             if is_committed(environment.store, folder):

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from moe_formats.format import Format
+from moe_formats.gates import Gates
 from moe_formats.job_config import DocumentFormat, FilterName
 from moe_formats.names import Name
 from moe_formats.resources.base import StorePath, cel
@@ -160,15 +161,38 @@ class Replay(Format):
     )
 
 
+class RefreshSchedule(Format):
+    """Times of day at which the sources are read again."""
+
+    cron: str = Field(
+        max_length=100,
+        pattern=r"^[0-9A-Za-z*,/#-]+( +[0-9A-Za-z*,/#-]+){4}$",
+        description="When the sources are due, as in a crontab: minute, hour, day of the month, month and day of the week. "
+        "`0 3 * * 1-5` is 03:00 from Monday to Friday.",
+    )
+    time_zone: str = Field(
+        default="UTC",
+        max_length=64,
+        pattern=r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$",
+        description="Time zone of the clock that cron is about, by its name in the IANA database, for example `Europe/Berlin`. "
+        "Where that clock is put forward, a time that it skips is due at the end of the gap; where it is put back, a time that "
+        "comes twice is due once, unless the minute or the hour of cron begins with `*`.",
+    )
+
+
 class Data(Format):
     """The documents that an Expert learns from."""
 
     model_config = ConfigDict(
         json_schema_extra=cel(
             (
+                "!has(self.refreshSchedule) || !has(self.refresh) || self.refresh == 'never'",
+                "refreshSchedule and refresh both say when the sources are read again: remove one of them",
+            ),
+            (
                 "!self.sources.exists(s, has(s.weight)) || self.sources.exists(s, !has(s.weight) || s.weight > 0.0)",
                 "all weights of the sources are 0, so there is nothing to train on: give one a weight above 0",
-            )
+            ),
         )
     )
 
@@ -186,9 +210,19 @@ class Data(Format):
         description="Mixes in text that the base was trained on, so that it is not forgotten. The base must be an Expert. "
         "Default: no replay.",
     )
-    refresh: Literal["never", "hourly", "daily", "weekly"] = Field(
+    refresh: Literal["never", "realTime", "hourly", "daily", "weekly"] = Field(
         default="never",
-        description="How often the sources are read again, counted from the Expert's creation. While a revision is being "
-        "made, the next reading waits. New documents lead to a new revision (cause NewData). If the data is unchanged, "
-        "nothing is trained.",
+        description="How often the sources are read again, counted from the Expert's creation; `realTime` is every 60 seconds. "
+        "Times that pass while a revision is being made, or while nothing may start, are made up for by one reading. New "
+        "documents lead to a new revision (cause NewData). If the data is unchanged, nothing is trained.",
+    )
+    refresh_schedule: RefreshSchedule | None = Field(
+        default=None,
+        description="Times at which the sources are read again, for example every night. Give either this or refresh. "
+        "Default: none.",
+    )
+    gates: Gates | None = Field(
+        default=None,
+        description="Limits that a delivery has to keep before a snapshot of it counts. One that does not is refused with "
+        "numbers, trains nothing, and leaves the newest snapshot as it is. Default: any delivery counts.",
     )

@@ -256,6 +256,13 @@ class Budget(Format):
         description="Largest number of training, evaluate and drift Jobs that run at the same time. Snapshot, grade and "
         "distill Jobs are not counted. Ignored if the chart names a Kueue queue, which then decides when Jobs start.",
     )
+    training_order: Literal["FirstCome", "Adaptive"] = Field(
+        default="FirstCome",
+        description="Which training Job starts first if more wait than may run. `FirstCome`: the one that was created first. "
+        "`Adaptive`: the one with the largest expected gain per device-second, which is what the Expert's last refresh gained "
+        "per new byte, times its new bytes, over what that refresh took. Jobs for which nothing was measured yet, and those that "
+        "have waited for a week, come before all others, in the order of creation. Ignored if the chart names a Kueue queue.",
+    )
     replicas: int | None = Field(
         default=None,
         ge=1,

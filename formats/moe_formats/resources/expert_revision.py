@@ -111,6 +111,10 @@ class ExpertRevisionSpec(Format):
     newest: Window | None = Field(
         default=None, description="The newest holdout of the Expert. Absent if it is the anchor."
     )
+    train_bytes: int | None = Field(
+        default=None,
+        description="Size of the training text of the snapshot, in bytes. Absent in a revision of an earlier operator.",
+    )
     suite: list[HoldoutInput] = Field(
         default_factory=list,
         max_length=16,
@@ -214,6 +218,11 @@ class ExpertRevisionStatus(ObjectStatus):
     attempts: int = Field(default=0, description="Number of training attempts made so far.")
     artefact: ArtefactStatus | None = Field(
         default=None, description="The weights that training stored. Absent before training is done."
+    )
+    device_seconds: float | None = Field(
+        default=None,
+        description="What the training attempt that finished took: its seconds times its accelerators, or its processes on a "
+        "CPU. Absent before training is done, and if it was not observed.",
     )
     evidence: Evidence | None = Field(
         default=None, description="What was measured of the weights. Absent before evaluation is done."

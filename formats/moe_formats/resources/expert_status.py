@@ -1,5 +1,7 @@
 """ExpertStatus: what the operator found out about an Expert, and did for it."""
 
+from datetime import datetime
+
 from pydantic import Field
 
 from moe_formats.format import Digest, Format
@@ -20,9 +22,9 @@ class SnapshotStatus(Format):
     job: str = Field(max_length=63, description="Name of the Job that made the snapshot.")
     request: str = Field(
         max_length=71,
-        description="What the snapshot answers: a digest, and the number of the refresh period. The digest is of the "
-        "Expert's UID, spec.data without refresh, spec.runID, the evaluators that the Expert asks for, and spec.base if it "
-        "is a checkpoint in a data store or has changed since the snapshot before.",
+        description="What the snapshot answers: a digest, and the number of the reading. The digest is of the Expert's UID, "
+        "spec.data without refresh, refreshSchedule and gates, spec.runID, the evaluators that the Expert asks for, and "
+        "spec.base if it is a checkpoint in a data store or has changed since the snapshot before.",
     )
     base: str | None = Field(
         default=None,
@@ -48,6 +50,34 @@ class SnapshotStatus(Format):
     time: str = Field(
         max_length=40,
         description="When the operator recorded the snapshot: RFC 3339 in UTC, for example `2026-01-31T12:00:00+00:00`.",
+    )
+
+
+class RefreshStatus(Format):
+    """The newest reading of the sources, and when they are due again."""
+
+    request: str = Field(
+        max_length=71,
+        description="What the sources were read for: a digest of what the Expert asks of its data, and the number of the "
+        "reading.",
+    )
+    job: str | None = Field(
+        default=None,
+        max_length=63,
+        description="Name of the Job of the newest reading. Absent before it began.",
+    )
+    last: datetime | None = Field(
+        default=None, description="When the newest reading began. Absent before it did."
+    )
+    next: datetime | None = Field(
+        default=None,
+        description="When the sources are due to be read again. In the past if that waits, for example for a revision that is "
+        "being made. Absent if spec.data asks for no further reading.",
+    )
+    gates: Digest | None = Field(
+        default=None,
+        description="Digest of the spec.data.gates by which the delivery was judged: if it was refused and they change, the "
+        "sources are read again. Absent if there were none.",
     )
 
 
@@ -213,6 +243,10 @@ class ExpertStatus(ObjectStatus):
     )
     snapshot: SnapshotStatus | None = Field(
         default=None, description="The newest snapshot of the data. Absent before the first."
+    )
+    refresh: RefreshStatus | None = Field(
+        default=None,
+        description="When the sources were read, and when they are due again. Absent before they are read.",
     )
     training: TrainingStatus | None = Field(
         default=None,

@@ -296,6 +296,17 @@ class Reason(StrEnum):
         "The path of a source, an evaluator or a base is empty, absolute, contains `..`, is a link that leads out of "
         "its store, or leads to something that is no regular file, such as a named pipe.",
     )
+    INVALID_SCHEDULE = (
+        "InvalidSchedule",
+        "spec.data.refreshSchedule can never be due: its time zone does not exist, or its cron cannot be read or names a day "
+        "that never comes. The message says which and how to correct it. What serves goes on serving.",
+    )
+    DELIVERY_REFUSED = (
+        "DeliveryRefused",
+        "What the sources deliver exceeds a limit of spec.data.gates. The message has the numbers and the limits. Nothing of it "
+        "is stored or trained on, and the newest snapshot stays in use. Correct the files, or the limit if the delivery is as it "
+        "should be: a changed limit has the sources read again at once.",
+    )
     DATA_MISSING = (
         "DataMissing",
         "No file matches the path of a source. Put files there, or correct the path. The sources are read again by "

@@ -3,7 +3,8 @@
 snapshots           One at a time, since all append to one registry of held-out documents. Domains come before the
                     bases that they branch from. Mixtures come last, once the first snapshots of the domains are taken.
 training, evaluate  As many as the pool's budget allows, evaluation first: what has begun is finished before more begins.
-drift               Within the same budget, as old as trainings are.
+                    In which order trainings start is decided in training_order.py.
+drift               Within the same budget, in the same order as trainings.
 grade, distill      Always: they are small.
 gangs               Training Jobs of several pods start one at a time: if two of them had got half of their nodes each,
                     both would wait forever.
@@ -22,6 +23,7 @@ from moe_operator.planner.attempts import is_alive
 from moe_operator.planner.blockage import stuck_job
 from moe_operator.planner.suite import awaited_domains, snapshot_is_blocked, snapshot_is_coming
 from moe_operator.planner.times import LONGEST_TURN_WAIT, LOOK_AGAIN, SAME_APPLY, SNAPSHOT_TURN
+from moe_operator.planner.training_order import in_order
 from moe_operator.state import ObservedJob, PoolState, Role
 
 
@@ -49,7 +51,7 @@ def admit(state: PoolState, *, now: datetime, queue: str = "") -> Admission:
     snapshots = _admit_snapshot(state, [job for job in unfinished if job.role is Role.SNAPSHOT], now=now)
     if state.claim_phase != "Bound":
         return snapshots if state.claim_phase == "Pending" else Admission()
-    others = _admit_training(jobs, state, unlimited=bool(queue))
+    others = _admit_training(jobs, state, unlimited=bool(queue), now=now)
     small = tuple(
         job
         for job in jobs
@@ -142,14 +144,16 @@ def _turn_is_over(job: ObservedJob, now: datetime) -> bool:
 
 
 def _admit_training(
-    jobs: Sequence[ObservedJob], state: PoolState, *, unlimited: bool
+    jobs: Sequence[ObservedJob], state: PoolState, *, unlimited: bool, now: datetime
 ) -> tuple[ObservedJob, ...]:
     heavy = [job for job in jobs if job.role in (Role.TRAIN, Role.EVALUATE, Role.DRIFT)]
     room = state.pool.spec.budget.training_jobs - sum(not job.suspended for job in heavy)
-    queue = sorted(
-        (job for job in heavy if _may_start(job, state.experts)),
-        key=lambda job: (job.role is not Role.EVALUATE, job.created, job.name),
+    waiting = sorted(
+        (job for job in heavy if _may_start(job, state.experts)), key=lambda job: (job.created, job.name)
     )
+    others = [job for job in waiting if job.role is not Role.EVALUATE]
+    trainings = in_order(others, state.pool, state.revisions, now)
+    queue = [*(job for job in waiting if job.role is Role.EVALUATE), *trainings]
     if unlimited:
         return tuple(queue)
     first_gang = next((job for job in queue if job.width > 1), None)

@@ -163,6 +163,7 @@ def new_revision(
         inputs_digest=inputs_digest(inputs),
         anchor=snapshot.anchor,
         newest=snapshot.newest,
+        train_bytes=snapshot.train_bytes,
         suite=suite,
         suite_digest=suite_digest(suite),
     )

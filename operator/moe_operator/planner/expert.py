@@ -15,7 +15,7 @@ from moe_operator.config import OperatorConfig
 from moe_operator.planner.base import decide_base
 from moe_operator.planner.blockage import next_look
 from moe_operator.planner.children import missing_gang, superfluous_gang
-from moe_operator.planner.data import answering_snapshot, decide_data, new_snapshot_job, request_of
+from moe_operator.planner.data import answering_snapshot, decide_data, new_snapshot_job
 from moe_operator.planner.decisions import Decisions
 from moe_operator.planner.demand import decide_wanted, new_revision
 from moe_operator.planner.evaluators import asked_evaluators
@@ -24,6 +24,7 @@ from moe_operator.planner.expert_status import expert_status
 from moe_operator.planner.making import make
 from moe_operator.planner.measuring import plan_measuring
 from moe_operator.planner.names import revision_name
+from moe_operator.planner.refresh import request_of
 from moe_operator.planner.retention import superfluous_jobs
 from moe_operator.planner.revision_status import revision_writes
 from moe_operator.planner.serving import plan_serving

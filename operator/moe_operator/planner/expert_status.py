@@ -49,6 +49,7 @@ def expert_status(decided: Decisions) -> ExpertStatus:
         current_revision=wanted.current.metadata.name if wanted.current is not None else None,
         base_revision=base.revision if base is not None else None,
         snapshot=decided.data.snapshot,
+        refresh=decided.data.refresh,
         training=_training(decided),
         scores=scores,
         score=score_summary(scores, domain=expert.spec.domain),

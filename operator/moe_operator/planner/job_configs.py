@@ -16,6 +16,7 @@ from moe_formats.job_config import (
     HoldoutRule,
     ImportedBase,
     SnapshotJob,
+    SnapshotRef,
     Source,
     TasksRef,
     TrainJob,
@@ -34,12 +35,17 @@ from moe_operator.planner.promotion import Uses
 
 
 def snapshot_job(
-    expert: Expert, pool: ExpertPool, *, base: ArtefactRef | None = None, root: Expert | None = None
+    expert: Expert,
+    pool: ExpertPool,
+    *,
+    base: ArtefactRef | None = None,
+    root: Expert | None = None,
+    previous: SnapshotRef | None = None,
 ) -> SnapshotJob:
     """Return the config of an Expert's snapshot Job: what it reads, filters and holds out.
 
     ``base`` is the revision of the base Expert to start from; ``root``, while there is none, is the Expert with a
-    checkpoint that the base Expert descends from.
+    checkpoint that the base Expert descends from. ``previous`` is the newest snapshot of the same sources.
     """
     data, evaluation = expert.spec.data, pool.spec.evaluation
     return SnapshotJob(
@@ -69,6 +75,8 @@ def snapshot_job(
         ),
         holdout=HoldoutRule(fraction=evaluation.holdout, salt=evaluation.salt),
         segment_bytes=evaluation.segment_bytes,
+        gates=data.gates,
+        previous=previous if data.gates is not None else None,
         evaluators=tuple(_evaluator_source(item) for item in asked_evaluators(expert, pool)),
         base=_imported_base(expert),
         root_base=_imported_base(root) if root is not None else None,

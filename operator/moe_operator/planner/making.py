@@ -9,6 +9,7 @@ Decided      The gate has ruled. Unless the revision was promoted, the gate is a
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from importlib.metadata import version
 
 from moe_formats.job_config import ArtefactRef
@@ -86,7 +87,11 @@ def _train(revision: ExpertRevision, decided: Decisions) -> Making:
     if work.state == "Done" and isinstance(work.headline, TrainHeadline):
         artefact = artefact_of(work.headline)
         status = status.model_copy(
-            update={"artefact": artefact, "attempts": max(status.attempts, work.number)}
+            update={
+                "artefact": artefact,
+                "attempts": max(status.attempts, work.number),
+                "device_seconds": _device_seconds(expert, work.job, decided.now),
+            }
         )
         return Making(revision, "Training", status, work)
     profile = decided.config.profiles.get(state.expert.spec.training.resources.profile)
@@ -257,6 +262,15 @@ def _same_time(verdict: Verdict, before: Verdict | None) -> Verdict:
     if before is not None and verdict.model_copy(update={"time": before.time}) == before:
         return before
     return verdict
+
+
+def _device_seconds(expert: Expert, job: ObservedJob | None, now: datetime) -> float | None:
+    """Return the seconds that a training Job ran, times the devices or processes that the spec gives it."""
+    if job is None or job.started is None:
+        return None
+    resources = expert.spec.training.resources
+    seconds = max(((job.finished or now) - job.started).total_seconds(), 1.0)
+    return seconds * resources.nodes * resources.devices_per_node
 
 
 def _provenance(expert: Expert, profile: Profile, config: OperatorConfig) -> dict[str, str]:

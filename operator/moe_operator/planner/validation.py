@@ -20,6 +20,7 @@ from moe_operator.planner.claims import refused_source, refused_store
 from moe_operator.planner.evaluators import asked_evaluators, evaluator_names
 from moe_operator.planner.lineage import is_promoted
 from moe_operator.planner.membership import earlier, members
+from moe_operator.planner.schedule import mistake
 from moe_operator.planner.times import SAME_APPLY
 from moe_operator.state import ExpertState
 
@@ -156,6 +157,12 @@ def _paths_stay_inside(state: ExpertState, config: OperatorConfig) -> Finding | 
     return None
 
 
+def _schedule_is_due_some_day(state: ExpertState, config: OperatorConfig) -> Finding | None:
+    schedule = state.expert.spec.data.refresh_schedule
+    wrong = mistake(schedule) if schedule is not None else None
+    return Finding(Reason.INVALID_SCHEDULE, wrong) if wrong is not None else None
+
+
 def _profiles_are_known(state: ExpertState, config: OperatorConfig) -> Finding | None:
     spec = state.expert.spec
     asked = {
@@ -262,6 +269,7 @@ CHECKS: tuple[Check, ...] = (
     _name_is_free,
     _pool_has_room,
     _paths_stay_inside,
+    _schedule_is_due_some_day,
     _stores_are_known,
     _evaluators_are_known,
     _store_is_open,

@@ -296,7 +296,49 @@ def test_killed_at_any_write_the_next_attempt_makes_the_same_snapshot(
     assert killed >= 4
 
 
-def _run_killed(place: Place, step: int) -> int:
+_KILLED_WHILE_READING = """
+import os, sys
+from moe_trainer.snapshots import intake
+real, left = intake.read_source, int(sys.argv[1])
+
+def count_down(*arguments):
+    global left
+    for document in real(*arguments):
+        left -= 1
+        if not left:
+            os._exit(137)
+        yield document
+
+intake.read_source = count_down
+from moe_trainer.main import main
+sys.exit(main(["snapshot"]))
+"""
+
+
+def test_killed_while_it_reads_the_next_attempt_leaves_the_same_bytes(
+    place: Place, prose: Prose, tmp_path: Path
+) -> None:
+    place.text("prose", prose(20))
+    place.snapshot(place.job("prose"))
+    place.text("prose", [*prose(20), *prose(20, "later")])
+    start = tmp_path / "start"
+    shutil.copytree(place.store, start)
+    expected = place.snapshot(place.job("prose"))
+    whole = bytes_of(place.store)
+    for document in (1, 17, 40):
+        shutil.rmtree(place.store)
+        shutil.copytree(start, place.store)
+        assert _run_killed(place, document, _KILLED_WHILE_READING) == 137
+        assert bytes_of(place.store) == bytes_of(start), "nothing is written before everything is read"
+        assert place.snapshot(place.job("prose")) == expected
+        assert bytes_of(place.store) == whole
+
+
+def bytes_of(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def _run_killed(place: Place, step: int, script: str = _KILLED_AT) -> int:
     environment = {
         "PATH": os.environ["PATH"],
         "MOE_JOB_CONFIG": place.job("prose").to_json(),
@@ -304,7 +346,7 @@ def _run_killed(place: Place, step: int) -> int:
         "MOE_SOURCES": str(place.sources),
         "MOE_TERMINATION_LOG": os.devnull,
     }
-    command = [sys.executable, "-c", _KILLED_AT, str(step)]
+    command = [sys.executable, "-c", script, str(step)]
     return subprocess.run(command, env=environment, capture_output=True, timeout=250).returncode
 
 

@@ -40,16 +40,17 @@ def _control_job(server: ApiServer, key: Key, job: Manifest, pods: list[Manifest
     for index in range(spec["parallelism"] if not pods and not server.quota_used_up else 0):
         server.add(_job_pod(job, index))
     phases = [(pod.get("status") or {}).get("phase") for pod in pods if _is_tracked(pod)]
-    status: dict[str, Any] = {"active": spec["parallelism"], "startTime": _text(now)}
+    began = {"startTime": job.get("status", {}).get("startTime") or _text(now)}
+    status: dict[str, Any] = {"active": spec["parallelism"], **began}
     if phases and set(phases) == {"Succeeded"}:
         ended = [_condition(type_, now) for type_ in ("SuccessCriteriaMet", "Complete")]
-        status = {"succeeded": len(phases), "completionTime": _text(now), "conditions": ended}
+        status = {**began, "succeeded": len(phases), "completionTime": _text(now), "conditions": ended}
         if spec["completionMode"] == "Indexed":
             status["completedIndexes"] = f"0-{len(phases) - 1}"
     elif "Failed" in phases:
         reason = _failure(job, pods)
         ended = [_condition(type_, now, *reason) for type_ in ("FailureTarget", "Failed")]
-        status = {"failed": phases.count("Failed"), "conditions": ended}
+        status = {**began, "failed": phases.count("Failed"), "conditions": ended}
     elif job.get("status", {}).get("active"):
         return
     _say(server, key, status)

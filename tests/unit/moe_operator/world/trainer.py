@@ -60,6 +60,8 @@ class Trainer:
 
     #: What the sources of an Expert hold: another version is other data.
     data: dict[str, int] = field(default_factory=dict)
+    #: Bytes by which the training text of an Expert grows from one version to the next.
+    grows: dict[str, int] = field(default_factory=dict)
     #: Clusters of documents in every holdout.
     clusters: int = 30
     #: What the evaluators find of a revision: its accuracy less that of what it is compared with.
@@ -153,7 +155,7 @@ class Trainer:
             path=f"snapshots/{job.expert.name}-{version}",
             digest=digest("data", job.expert.uid, [source.path for source in job.sources], version),
             documents=1000,
-            train_bytes=100_000,
+            train_bytes=100_000 + version * self.grows.get(job.expert.name, 0),
             dropped={"length": 3},
             anchor=window(0),
             newest=window(version) if version else None,
