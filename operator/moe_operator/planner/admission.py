@@ -3,7 +3,7 @@
 snapshots           One at a time, since all append to one registry of held-out documents. Domains come before the
                     bases that they branch from. Mixtures come last, once the first snapshots of the domains are taken.
 training, evaluate  As many as the pool's budget allows, evaluation first: what has begun is finished before more begins.
-drift               Within the same budget, as old as trainings are.
+drift, matrix       Within the same budget, in one queue with trainings, the oldest first.
 grade, distill      Always: they are small.
 gangs               Training Jobs of several pods start one at a time: if two of them had got half of their nodes each,
                     both would wait forever.
@@ -144,7 +144,7 @@ def _turn_is_over(job: ObservedJob, now: datetime) -> bool:
 def _admit_training(
     jobs: Sequence[ObservedJob], state: PoolState, *, unlimited: bool
 ) -> tuple[ObservedJob, ...]:
-    heavy = [job for job in jobs if job.role in (Role.TRAIN, Role.EVALUATE, Role.DRIFT)]
+    heavy = [job for job in jobs if job.role in (Role.TRAIN, Role.EVALUATE, Role.DRIFT, Role.MATRIX)]
     room = state.pool.spec.budget.training_jobs - sum(not job.suspended for job in heavy)
     queue = sorted(
         (job for job in heavy if _may_start(job, state.experts)),
@@ -159,5 +159,7 @@ def _admit_training(
 
 
 def _may_start(job: ObservedJob, experts: Mapping[str, Expert]) -> bool:
+    """Return whether a Job of the pool itself, or of an Expert that is not paused, waits to be started."""
     expert = experts.get(job.expert)
-    return job.suspended and not job.deleting and expert is not None and not expert.spec.paused
+    allowed = not job.expert or (expert is not None and not expert.spec.paused)
+    return job.suspended and not job.deleting and allowed
