@@ -1,11 +1,11 @@
 """How often the lifecycle's statistics err, and what observing a pool costs.
 
-    python benchmarks/lifecycle.py [--runs 4000]
+    python benchmarks/lifecycle.py [--runs 4000] [--replays 400] [--only trends|observations|drift]
 
 Trends: means of a quarter of an hour over a day, made of noise with an autocorrelation of 0 to 0.95 from one to the next
 and of 5 to 40 % of the mean, first without any trend, then with a change of 20 and 50 % over the day. Mann-Kendall's test on
 the same numbers stands beside it. Observations: 64 Experts with a month of noisy traffic, as the operator holds and
-writes them.
+writes them. Drift: replays of recorded losses, see drift_replays.py.
 
 Writes benchmarks/results/lifecycle.json.
 """
@@ -16,14 +16,17 @@ import math
 import random
 import time
 import tracemalloc
+from pathlib import Path
 from statistics import NormalDist, mean
 from typing import Any
 
+from drift_replays import drift_replays
 from recording import machine, write_result
 
 from moe_operator.planner.trend import BLOCKS, trend_of
 from moe_operator.traffic import HOUR, MINUTES, WRITTEN_BYTES, PoolTraffic, Usage, unpacked
 
+RESULT = Path(__file__).parent / "results" / "lifecycle.json"
 QUARTERS = 96
 AUTOCORRELATIONS = (0.0, 0.5, 0.8, 0.9, 0.95)
 NOISE = (0.05, 0.2, 0.4)
@@ -37,15 +40,32 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=int, default=4000, help="simulated days of each kind")
-    runs = parser.parse_args().runs
-    rows = [
-        trends(rho, noise, change, runs) for rho in AUTOCORRELATIONS for noise in NOISE for change in CHANGES
-    ]
-    result = {"machine": machine(), "runs": runs, "trends": rows, "observations": observations()}
+    parser.add_argument(
+        "--replays", type=int, default=400, help="replayed years of each recorded pair of models"
+    )
+    parser.add_argument(
+        "--only", choices=("trends", "observations", "drift"), help="keep the results of the others"
+    )
+    given = parser.parse_args()
+    result = json.loads(RESULT.read_text()) if given.only else {"machine": machine()}
+    if given.only in (None, "trends"):
+        result |= {"runs": given.runs, "trends": all_trends(given.runs)}
+    if given.only in (None, "observations"):
+        result["observations"] = observations()
+    if given.only in (None, "drift"):
+        result["drift"] = drift_replays(given.replays)
     write_result("lifecycle", result)
-    for row in rows:
+    for row in result["trends"]:
         print(json.dumps(row))
     print(json.dumps(result["observations"]))
+    print(json.dumps(result["drift"]["summary"], indent=1))
+
+
+def all_trends(runs: int) -> list[dict[str, Any]]:
+    """Return the rows of all simulated kinds of days."""
+    return [
+        trends(rho, noise, change, runs) for rho in AUTOCORRELATIONS for noise in NOISE for change in CHANGES
+    ]
 
 
 def trends(rho: float, noise: float, change: float, runs: int) -> dict[str, Any]:

@@ -35,6 +35,10 @@ class OnSegments(Format):
     )
 
 
+#: Largest number of snapshots that a Job is told of: the config of a Job has to fit into one environment variable.
+MAX_TRAINED_ON = 512
+
+
 #: What a document of a source is.
 DocumentFormat = Literal["text", "jsonl", "messages"]
 
@@ -466,6 +470,24 @@ class DriftJob(OnSegments):
     )
 
 
+class MatrixJob(OnSegments):
+    """Fill the full matrix: every model on every holdout. Cells that exist are not computed again."""
+
+    kind: Literal["matrix"] = "matrix"
+    pool_uid: str = Field(description="UID of the pool's object, which names its folder in the store.")
+    models: tuple[ArtefactRef, ...] = Field(
+        description="Artefacts of the current revisions, without ancestry."
+    )
+    experts: tuple[ExpertRef, ...] = Field(description="The Experts of those revisions, in the same order.")
+    suite: tuple[HoldoutRef, ...] = Field(description="The anchors of all domains.")
+    trained_on: tuple[RelativePath, ...] = Field(
+        default=(),
+        max_length=MAX_TRAINED_ON,
+        description="Folders of the snapshots that some of the models was trained on, relative to the pool's store: the text "
+        "that is left out.",
+    )
+
+
 class DistillJob(OnSegments):
     """Fit the table of the Distilled strategy to the cells of the matrix. Imports no torch."""
 
@@ -487,16 +509,16 @@ class ComposeJob(Format):
 
 
 JobConfig = Annotated[
-    SnapshotJob | TrainJob | EvaluateJob | GradeJob | DriftJob | DistillJob | ComposeJob,
+    SnapshotJob | TrainJob | EvaluateJob | GradeJob | DriftJob | MatrixJob | DistillJob | ComposeJob,
     Field(discriminator="kind"),
 ]
 _ADAPTER: TypeAdapter[
-    SnapshotJob | TrainJob | EvaluateJob | GradeJob | DriftJob | DistillJob | ComposeJob
+    SnapshotJob | TrainJob | EvaluateJob | GradeJob | DriftJob | MatrixJob | DistillJob | ComposeJob
 ] = TypeAdapter(JobConfig)
 
 
 def parse_job_config(
     text: str,
-) -> SnapshotJob | TrainJob | EvaluateJob | GradeJob | DriftJob | DistillJob | ComposeJob:
+) -> SnapshotJob | TrainJob | EvaluateJob | GradeJob | DriftJob | MatrixJob | DistillJob | ComposeJob:
     """Return the config in a JSON text; raises pydantic.ValidationError that names the field."""
     return _ADAPTER.validate_json(text)

@@ -283,6 +283,16 @@ class DriftHeadline(Format):
     )
 
 
+class MatrixHeadline(Format):
+    """The full matrix of a pool."""
+
+    kind: Literal["matrix"] = "matrix"
+    path: RelativePath = Field(description="File of the matrix, relative to the pool's store.")
+    digest: Digest = Field(description="SHA-256 of the file.")
+    cells: int = Field(description="Number of cells: models times holdouts.")
+    absent: int = Field(description="Number of cells whose bits per byte could not be computed.")
+
+
 class DistillHeadline(Format):
     """The table of the Distilled strategy, and how well it routes (cross-fitted by cluster)."""
 
@@ -324,6 +334,7 @@ Headline = Annotated[
     | TrainHeadline
     | EvaluateHeadline
     | DriftHeadline
+    | MatrixHeadline
     | DistillHeadline
     | ComposeHeadline
     | Failure,
@@ -334,6 +345,7 @@ _ADAPTER: TypeAdapter[
     | TrainHeadline
     | EvaluateHeadline
     | DriftHeadline
+    | MatrixHeadline
     | DistillHeadline
     | ComposeHeadline
     | Failure
@@ -347,6 +359,7 @@ def parse_headline(
     | TrainHeadline
     | EvaluateHeadline
     | DriftHeadline
+    | MatrixHeadline
     | DistillHeadline
     | ComposeHeadline
     | Failure

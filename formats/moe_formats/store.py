@@ -6,6 +6,7 @@
       cells/                             the matrix: one file per cell
       imports/<digest>/                  a checkpoint from outside
       tasks/<digest>/                    the items of an evaluator
+      matrices/<digest>/                 full matrices, as tables of bits per byte
       tables/<digest>/                   tables of the Distilled strategy
       compositions/<digest>/             the checkpoint of several banks on one base
       experts/<expert uid>/
@@ -62,6 +63,11 @@ def tasks(pool_uid: str, digest: Digest) -> str:
 def imported(pool_uid: str, digest: Digest) -> str:
     """Return the folder of a checkpoint from outside that is the base of Experts of the pool."""
     return f"{pool(pool_uid)}/{IMPORTS}/{short(digest)}"
+
+
+def matrix(pool_uid: str, digest: Digest) -> str:
+    """Return the folder of one full matrix, as a table."""
+    return f"{pool(pool_uid)}/matrices/{short(digest)}"
 
 
 def table(pool_uid: str, digest: Digest) -> str:

@@ -125,6 +125,7 @@ class Deadlines(ConfigModel):
     train: _Deadline = 30 * 86_400
     evaluate: _Deadline = 3 * 86_400
     drift: _Deadline = 86_400
+    matrix: _Deadline = 3 * 86_400
     distill: _Deadline = 86_400
 
 

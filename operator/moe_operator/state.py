@@ -17,6 +17,7 @@ from moe_formats.job_report import (
     DriftHeadline,
     EvaluateHeadline,
     Failure,
+    MatrixHeadline,
     Progress,
     SnapshotHeadline,
     TrainHeadline,
@@ -36,6 +37,7 @@ AnyHeadline = (
     | TrainHeadline
     | EvaluateHeadline
     | DriftHeadline
+    | MatrixHeadline
     | DistillHeadline
     | ComposeHeadline
     | Failure
@@ -50,6 +52,7 @@ class Role(StrEnum):
     EVALUATE = "evaluate"
     GRADE = "grade"
     DRIFT = "drift"
+    MATRIX = "matrix"
     DISTILL = "distill"
     SERVER = "server"
     GATEWAY = "gateway"

@@ -1,9 +1,9 @@
 """``moe-trainer <command>``: runs one command, whose code is imported only when that command is given.
 
-    snapshot  train  evaluate  drift  distill  compose     read MOE_JOB_CONFIG, write a headline, exit
-    handout  grade                                         the same, before and after the graders in one pod
-    serve                                                  reads MOE_SERVE_CONFIG, answers until SIGTERM
-    digest FOLDER                                          prints the base.digest of a checkpoint
+    snapshot  train  evaluate  drift  matrix  distill  compose     read MOE_JOB_CONFIG, write a headline, exit
+    handout  grade                                                 the same, before and after the graders in one pod
+    serve                                                          reads MOE_SERVE_CONFIG, answers until SIGTERM
+    digest FOLDER                                                  prints the base.digest of a checkpoint
 
 Exit codes: 0 done; 1 another attempt may succeed; 64 the input is wrong (job_report.py). A Job's function is
 ``run(job, environment) -> headline``. Whatever it raises becomes a Failure headline here, the only place where
@@ -28,9 +28,9 @@ from moe_trainer.environment import Environment
 from moe_trainer.untrusted import is_panic
 
 #: The Jobs' commands, each with the kind of Job config that it reads.
-JOBS = {kind: kind for kind in ("snapshot", "train", "evaluate", "drift", "grade", "distill", "compose")} | {
-    "handout": "grade"
-}
+JOBS = {
+    kind: kind for kind in ("snapshot", "train", "evaluate", "drift", "matrix", "grade", "distill", "compose")
+} | {"handout": "grade"}
 USAGE = f"usage: moe-trainer {{{','.join(JOBS)},serve,digest FOLDER}}"
 
 

@@ -1,6 +1,6 @@
 """Models on holdouts of a pool's store: every byte that is read is verified, and the stale cells of the matrix are filled.
 
-It is what the commands share that measure models: evaluate, drift. Imports torch only when a model is loaded.
+It is what the commands share that measure models: evaluate, drift and matrix. Imports torch only when a model is loaded.
 """
 
 import time
@@ -46,9 +46,11 @@ class Measurement:
         models: Sequence[ArtefactRef],
         holdouts: Sequence[HoldoutRef],
         tasks: Sequence[TasksRef] = (),
+        trained_on: Sequence[str] = (),
     ) -> None:
         """Check every byte that will be read, before any model is loaded; texts stay open in ``folders``.
 
+        ``trained_on`` are folders of snapshots that count as ancestry, in addition to those that the models name.
         Raises JobError (ArtefactCorrupt) if a model, holdout or snapshot is not what its digest says.
         """
         for model in models:
@@ -56,7 +58,8 @@ class Measurement:
         for holdout in holdouts:
             opening = opened(self.root, holdout.path, holdout.digest)
             self._texts[holdout.path] = folders.enter_context(opening)
-        self._ancestry = sorted({snapshot.path for model in models for snapshot in model.ancestry})
+        ancestry = {snapshot.path for model in models for snapshot in model.ancestry}
+        self._ancestry = sorted(ancestry.union(trained_on))
         for path in self._ancestry:
             self._texts[path] = folders.enter_context(opened(self.root, path))
         for items in tasks:

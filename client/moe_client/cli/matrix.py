@@ -9,6 +9,7 @@ from moe_client.cli.options import Kubeconfig, Namespace
 from moe_client.cluster import Cluster
 from moe_client.tables import matrix_table
 from moe_formats.resources.expert import Expert
+from moe_formats.resources.expert_pool import ExpertPool
 from moe_formats.resources.expert_revision import ExpertRevision
 
 
@@ -19,7 +20,14 @@ def matrix(
 ) -> None:
     """Show the matrix of a pool: held-out bits per byte, one row per Expert, one column per domain."""
     cluster = Cluster(kubeconfig=kubeconfig, namespace=namespace)
-    Console().print(matrix_table(promoted_revisions(cluster, pool)))
+    console = Console()
+    console.print(matrix_table(promoted_revisions(cluster, pool)))
+    filled = cluster.get(ExpertPool, pool).status.matrix
+    if filled is not None and filled.digest is not None:
+        console.print(
+            f"full matrix of {filled.time}: {filled.path} in the pool's store ({filled.digest[:19]})",
+            soft_wrap=True,
+        )
 
 
 def promoted_revisions(cluster: Cluster, pool: str) -> dict[str, ExpertRevision]:

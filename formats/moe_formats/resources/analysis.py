@@ -86,6 +86,11 @@ class ExpertAnalysis(Format):
         description="Gain over the base on the newest window of the Expert's own text, as measured for the revision that "
         "should serve. Absent if it could not be computed.",
     )
+    drift: Interval | None = Field(
+        default=None,
+        description="Drift of the current revision: how much less it gains over its base on the newest text than on the first, "
+        "as in status.drift. Absent if it was not measured or could not be computed.",
+    )
     baseline: Baseline | None = Field(
         default=None,
         description="The same Expert over the seven days before. Absent if nothing was observed then.",

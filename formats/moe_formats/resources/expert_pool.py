@@ -369,6 +369,31 @@ class RoutingStatus(Format):
     )
 
 
+class MatrixStatus(Format):
+    """The full matrix: bits per byte of every current revision on the anchor of every domain."""
+
+    path: str = Field(
+        default="", max_length=512, description="File of the newest matrix, relative to the pool's store."
+    )
+    digest: Digest | None = Field(
+        default=None, description="SHA-256 of that file. Absent before a matrix was filled."
+    )
+    revisions: int = Field(default=0, description="Number of its rows: current revisions.")
+    anchors: int = Field(default=0, description="Number of its columns: anchors of domains.")
+    cells: int = Field(default=0, description="Number of cells that could be computed.")
+    extent: str = Field(
+        max_length=71,
+        description="Digest of the revisions and anchors that were asked for last. It is filled again when it changes.",
+    )
+    time: str = Field(
+        max_length=40,
+        description="When it was filled or given up last: RFC 3339 in UTC, for example `2026-01-31T12:00:00+00:00`.",
+    )
+    message: str = Field(
+        default="", max_length=1024, description="Why the newest could not be filled. Empty if it was."
+    )
+
+
 class ExpertPoolStatus(ObjectStatus):
     """What the operator found out about the pool, and did for it."""
 
@@ -395,6 +420,10 @@ class ExpertPoolStatus(ObjectStatus):
     lifecycle: LifecycleStatus | None = Field(
         default=None,
         description="What was proposed for the Experts of the pool. Absent before anything was.",
+    )
+    matrix: MatrixStatus | None = Field(
+        default=None,
+        description="The full matrix, if spec.evaluation.schedule is `daily` or `weekly`. Absent before it was filled.",
     )
     replicas: int = Field(default=0, description="Number of gateway pods, for the scale subresource.")
     selector: str = Field(

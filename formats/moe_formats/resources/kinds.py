@@ -81,6 +81,7 @@ EXPERT = Kind(
         Column("Requests", ".status.analysis.requests", type="integer", wide=True),
         Column("Utilization", ".status.analysis.utilization", type="number", wide=True),
         Column("Trend", ".status.analysis.trend", wide=True),
+        Column("Drifted", _of_condition("Drifted", "status"), wide=True),
         Column("Proposal", ".status.proposal", wide=True),
         _MESSAGE,
         _AGE,

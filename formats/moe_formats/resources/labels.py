@@ -17,7 +17,7 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 POOL = f"{GROUP}/pool"
 EXPERT = f"{GROUP}/expert"
 REVISION = f"{GROUP}/revision"
-#: What a child is for: snapshot, train, evaluate, grade, drift, distill, server, gateway, store, observations.
+#: What a child is for: snapshot, train, evaluate, grade, drift, matrix, distill, server, gateway, store, observations.
 ROLE = f"{GROUP}/role"
 #: Label of a Job or a revision: the first 16 hexadecimal digits of the digest of its inputs.
 INPUTS = f"{GROUP}/inputs"

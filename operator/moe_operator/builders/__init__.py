@@ -12,6 +12,7 @@ snapshot_job     reads and freezes data
 evaluate_job     measures a revision
 drift_job        measures a served revision on its Expert's newest text
 grade_job        has graders judge answers
+matrix_job       fills the full matrix of a pool
 distill_job      makes the table of the Distilled strategy
 
 job              what all Jobs have in common

@@ -18,6 +18,8 @@ evaluators    the evaluators that the Expert asks for
 
 How a revision is made:
 making        its steps: train, evaluate, start, judge
+measuring     the drift of the current revision: when it is measured, and what is recorded
+drift         whether a revision has drifted, and what moved
 attempts      which stage work has reached that Jobs attempt
 job_configs   what Jobs are asked to do
 evidence      what Jobs found out, as a status records it
@@ -29,6 +31,7 @@ What serves:
 serving       which revision serves, on which servers, and when old servers are deleted
 scaling       how many replicas a Deployment gets: the only writer of that number
 routing       the policy of the gateways
+matrix        the full matrix of the pool, on its schedule
 distillation  the table of the Distilled strategy
 children      which objects are missing or were changed
 admission     which suspended Jobs start now

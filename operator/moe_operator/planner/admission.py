@@ -4,7 +4,7 @@ snapshots           One at a time, since all append to one registry of held-out 
                     bases that they branch from. Mixtures come last, once the first snapshots of the domains are taken.
 training, evaluate  As many as the pool's budget allows, evaluation first: what has begun is finished before more begins.
                     In which order trainings start is decided in training_order.py.
-drift               Within the same budget, in the same order as trainings.
+drift, matrix       Within the same budget, in the same order as trainings.
 grade, distill      Always: they are small.
 gangs               Training Jobs of several pods start one at a time: if two of them had got half of their nodes each,
                     both would wait forever.
@@ -146,7 +146,7 @@ def _turn_is_over(job: ObservedJob, now: datetime) -> bool:
 def _admit_training(
     jobs: Sequence[ObservedJob], state: PoolState, *, unlimited: bool, now: datetime
 ) -> tuple[ObservedJob, ...]:
-    heavy = [job for job in jobs if job.role in (Role.TRAIN, Role.EVALUATE, Role.DRIFT)]
+    heavy = [job for job in jobs if job.role in (Role.TRAIN, Role.EVALUATE, Role.DRIFT, Role.MATRIX)]
     room = state.pool.spec.budget.training_jobs - sum(not job.suspended for job in heavy)
     waiting = sorted(
         (job for job in heavy if _may_start(job, state.experts)), key=lambda job: (job.created, job.name)
@@ -163,5 +163,7 @@ def _admit_training(
 
 
 def _may_start(job: ObservedJob, experts: Mapping[str, Expert]) -> bool:
+    """Return whether a Job of the pool itself, or of an Expert that is not paused, waits to be started."""
     expert = experts.get(job.expert)
-    return job.suspended and not job.deleting and expert is not None and not expert.spec.paused
+    allowed = not job.expert or (expert is not None and not expert.spec.paused)
+    return job.suspended and not job.deleting and allowed

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from moe_formats.observations import SECONDS, TENTHS
 from moe_formats.resources.analysis import Baseline, ExpertAnalysis, PoolAnalysis
 from moe_formats.resources.conditions import Condition, ConditionType
+from moe_formats.resources.drift import DriftStatus
 from moe_formats.resources.expert_proposal import ExpertProposal
 from moe_formats.resources.expert_status import Scores
 from moe_formats.resources.reasons import Reason
@@ -59,6 +60,7 @@ def analyse_expert(
     traffic: PoolTraffic | None,
     *,
     scores: Scores | None,
+    drift: DriftStatus | None,
     conditions: Iterable[Condition],
     proposals: Iterable[ExpertProposal] = (),
     before: ExpertAnalysis | None,
@@ -83,11 +85,17 @@ def analyse_expert(
         numbers.absent["performance"] = (
             scores.absent.get("gain") if scores else None
         ) or "nothing was measured yet"
+    moved = drift.interval if drift is not None else None
+    if moved is None:
+        numbers.absent["drift"] = (
+            drift.absent.get("interval") if drift else None
+        ) or "it was not measured yet"
     action = _proposed(newest_proposal(proposals)) or _action(conditions)
     after = ExpertAnalysis(
         observed_hours=_rounded(usage.observed_seconds / HOUR),
         requests=_whole(usage.requests),
         performance=gain,
+        drift=moved,
         baseline=_baseline(own, end),
         needs_attention=action is not None,
         recommended_action=action,

@@ -92,7 +92,7 @@ def plan_distillation(state: PoolState, config: OperatorConfig, now: datetime) -
     refusal = refused_store(state.pool, state.claims)
     if work.state == "Wanted" and refusal is not None:
         return Distillation(table, delete=_delete(state, keep=jobs), says=Says(None, *refusal))
-    if work.state == "Wanted" and not state.pool.spec.paused and not _first_revisions_coming(state):
+    if work.state == "Wanted" and not state.pool.spec.paused and not first_revisions_coming(state):
         manifest = build_distill_job(
             name=distill_job_name(state.pool.metadata.name, digest, work.number),
             pool=state.pool,
@@ -132,7 +132,7 @@ def _on_its_way(state: PoolState, work: Work, now: datetime) -> Says:
         return Says(False, Reason.RETRYING, f"{work.incident.message}; attempt {work.number} follows")
     if work.state == "Wanted" and state.pool.spec.paused:
         return Says(None, Reason.PAUSED, "spec.paused is true, so no table is made: set it to false")
-    if work.state == "Wanted" and _first_revisions_coming(state):
+    if work.state == "Wanted" and first_revisions_coming(state):
         return Says(False, Reason.PROGRESSING, "waiting until every Expert has its first revision")
     why = stuck_job(work.job, now) if work.job is not None else None
     words = f"the table is being made{f'; {why.message}' if why else ''}"
@@ -168,7 +168,9 @@ def _measured_by_all(revisions: list[ExpertRevision]) -> list[HoldoutInput]:
     return sorted((suites[0][digest] for digest in common), key=lambda item: (item.domain or "", item.expert))
 
 
-def _first_revisions_coming(state: PoolState) -> bool:
+def first_revisions_coming(state: PoolState) -> bool:
+    """Return whether some Expert of the pool is about to get its first revision."""
+
     def coming(expert: Expert) -> bool:
         reconciling = find_condition(expert.status.conditions, ConditionType.RECONCILING)
         return (

@@ -30,6 +30,7 @@ def expert_status(decided: Decisions) -> ExpertStatus:
         expert.metadata.uid,
         state.traffic,
         scores=scores,
+        drift=decided.measuring.status,
         conditions=conditions,
         proposals=state.proposals,
         before=before.analysis,

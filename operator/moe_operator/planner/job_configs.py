@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moe_formats.job_config import (
+    MAX_TRAINED_ON,
     ArtefactRef,
     Comparison,
     DistillJob,
@@ -15,6 +16,7 @@ from moe_formats.job_config import (
     HoldoutRef,
     HoldoutRule,
     ImportedBase,
+    MatrixJob,
     SnapshotJob,
     SnapshotRef,
     Source,
@@ -216,6 +218,22 @@ def drift_job(
             if item.domain is not None and item.domain != expert.spec.domain
         ),
         tasks=tasks_of(expert),
+        segment_bytes=pool.spec.evaluation.segment_bytes,
+    )
+
+
+def matrix_job(
+    pool: ExpertPool, rows: list[tuple[Expert, ExpertRevision]], columns: list[HoldoutInput]
+) -> MatrixJob:
+    """Return the config of the Job that fills the full matrix."""
+    models = [parent_ref(revision) for _, revision in rows]
+    trained_on = sorted({snapshot.path for model in models for snapshot in model.ancestry})
+    return MatrixJob(
+        pool_uid=pool.metadata.uid,
+        models=tuple(model.model_copy(update={"ancestry": ()}) for model in models),
+        experts=tuple(expert_ref(expert) for expert, _ in rows),
+        suite=tuple(holdout_ref(item) for item in columns),
+        trained_on=tuple(trained_on[:MAX_TRAINED_ON]),
         segment_bytes=pool.spec.evaluation.segment_bytes,
     )
 

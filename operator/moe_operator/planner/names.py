@@ -52,6 +52,11 @@ def distill_job_name(pool: str, roster: str, attempt: int) -> str:
     return _repeated(f"{pool}-distill-{_short(roster)}", attempt)
 
 
+def matrix_job_name(pool: str, extent: str, attempt: int) -> str:
+    """Return the name of the Job that fills a full matrix. Later attempts end in ``-r2`` and so on."""
+    return _repeated(f"{pool}-matrix-{_short(extent)}", attempt)
+
+
 def proposal_name(expert: str, act: Act, evidence: str) -> str:
     """Return the name of the proposal of an act that rests on evidence with a digest: same evidence, same proposal."""
     return f"{expert}-{act.value.lower()}-{evidence.removeprefix('sha256:')[:8]}"

@@ -1,6 +1,7 @@
 """Decides what should be done about one pool now.
 
-    which suspended Jobs start -> table -> routing policy -> claim and gateway -> proposals -> status -> old servers
+    which suspended Jobs start -> table -> full matrix -> routing policy -> claim and gateway -> proposals -> status
+    -> old servers
 
 Everything that concerns several Experts at once is decided here. Plans of one pool and of its Experts are made and
 carried out one after the other.
@@ -19,6 +20,7 @@ from moe_operator.planner.children import Repairs, repairs
 from moe_operator.planner.claims import refused_store, withdrawn_jobs
 from moe_operator.planner.disruption import notes
 from moe_operator.planner.distillation import Distillation, plan_distillation
+from moe_operator.planner.matrix import Filling, plan_matrix
 from moe_operator.planner.names import gateway_name, policy_name
 from moe_operator.planner.pool_status import pool_events, pool_status
 from moe_operator.planner.proposals import plan_proposals
@@ -44,22 +46,24 @@ def plan_pool(state: PoolState, config: OperatorConfig, now: datetime) -> Plan:
     admission = Admission() if waits else admit(others, now=now, queue=config.queue)
     started = tuple(job_ref(job, namespace) for job in admission.start)
     distillation = plan_distillation(state, config, now)
+    filling = plan_matrix(state, config, now)
     policy = plan_policy(state, distillation.table, config)
     fixes = _children(state, policy, config)
     proposals = plan_proposals(state, now)
-    status = pool_status(state, policy, distillation, proposals.status, now=now)
+    status = pool_status(state, policy, distillation, filling.status, proposals.status, now=now)
     after = replace(state, pool=pool.model_copy(update={"status": status}))
     finished = finished_servers(after, policy, now=now)
     deleted = (
         *(job_ref(job, namespace) for job in withdrawn),
         *distillation.delete,
         *proposals.delete,
+        *filling.delete,
         *(ref for server in finished for ref in _server_refs(server, namespace)),
     )
     statuses = status_write(pool, status)
     events = pool_events(pool.status, status) if statuses else ()
     return Plan(
-        create=(*_missing_store(state), *distillation.create, *proposals.create),
+        create=(*_missing_store(state), *distillation.create, *filling.create, *proposals.create),
         apply=fixes.apply,
         scale=scaled(state.live, gateway_name(pool.metadata.name), replicas_of_gateway(pool))
         if _may_run(state)
@@ -71,7 +75,7 @@ def plan_pool(state: PoolState, config: OperatorConfig, now: datetime) -> Plan:
         delete=tuple(dict.fromkeys(deleted)),
         statuses=statuses,
         events=(*events, *fixes.events),
-        requeue=_earliest(state, admission, distillation, policy, now),
+        requeue=_earliest(state, admission, distillation, filling, policy, now),
     )
 
 
@@ -122,10 +126,11 @@ def _earliest(
     state: PoolState,
     admission: Admission,
     distillation: Distillation,
+    filling: Filling,
     policy: RoutingPolicy | None,
     now: datetime,
 ) -> float | None:
-    waits = [admission.wait, distillation.wait, next_look(None, state.gateway.pods, now)]
+    waits = [admission.wait, distillation.wait, filling.wait, next_look(None, state.gateway.pods, now)]
     if policy is not None:
         # Gateways are asked until all of them use the policy. Old servers are deleted some time after that.
         if silent_gateways(state, policy.digest()):

@@ -11,7 +11,7 @@ from moe_formats.resources.conditions import (
     merge_conditions,
 )
 from moe_formats.resources.expert import Expert
-from moe_formats.resources.expert_pool import ExpertPoolStatus, RoutingStatus
+from moe_formats.resources.expert_pool import ExpertPoolStatus, MatrixStatus, RoutingStatus
 from moe_formats.resources.lifecycle import LifecycleStatus
 from moe_formats.resources.reasons import Reason
 from moe_formats.routing_policy import RoutingPolicy
@@ -31,6 +31,7 @@ def pool_status(
     state: PoolState,
     policy: RoutingPolicy | None,
     distillation: Distillation,
+    matrix: MatrixStatus | None,
     lifecycle: LifecycleStatus | None,
     *,
     now: datetime,
@@ -62,6 +63,7 @@ def pool_status(
             now=now,
         ),
         lifecycle=lifecycle,
+        matrix=matrix,
         replicas=state.gateway.desired_replicas,
         selector=",".join(
             f"{key}={value}" for key, value in sorted(gateway_selector(pool=state.pool.metadata.name).items())

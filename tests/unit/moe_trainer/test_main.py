@@ -130,7 +130,7 @@ def test_anything_but_a_command_prints_the_usage(
 ) -> None:
     assert command_line.main(arguments) == code
     assert (
-        "usage: moe-trainer {snapshot,train,evaluate,drift,grade,distill,compose,handout,serve,digest FOLDER}"
+        "usage: moe-trainer {snapshot,train,evaluate,drift,matrix,grade,distill,compose,handout,serve,digest FOLDER}"
         in capsys.readouterr().err
     )
 

@@ -23,7 +23,9 @@ Parsed = TypeVar("Parsed", bound=BaseModel)
 
 MANIFEST = "manifest.json"
 
-Kind = Literal["artefact", "snapshot", "holdout", "checkpoint", "table", "evaluation", "tasks", "tokens"]
+Kind = Literal[
+    "artefact", "snapshot", "holdout", "checkpoint", "table", "evaluation", "tasks", "tokens", "matrix"
+]
 
 
 class FileEntry(Format):

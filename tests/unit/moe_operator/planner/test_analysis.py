@@ -9,9 +9,10 @@ from moe_formats.job_report import Interval
 from moe_formats.observations import SECONDS
 from moe_formats.resources.analysis import ExpertAnalysis
 from moe_formats.resources.conditions import Condition, ConditionType, condition
+from moe_formats.resources.drift import DriftStatus
 from moe_formats.resources.expert_status import Scores
 from moe_formats.resources.reasons import Reason
-from moe_operator.planner.analysis import CONCURRENCY, analyse_expert, analyse_pool
+from moe_operator.planner.analysis import CONCURRENCY, analyse_expert, analyse_pool, share_of_requests
 from moe_operator.traffic import HOUR, MINUTES, PoolTraffic, Usage
 
 END = datetime(2026, 1, 10, 12, tzinfo=UTC)
@@ -45,7 +46,7 @@ def traffic(**experts: list[tuple[float, Usage]]) -> PoolTraffic:
 
 
 def analysis(pool: PoolTraffic, uid: str = "code", **given: Any) -> ExpertAnalysis:
-    parts: dict[str, Any] = {"scores": None, "conditions": [], "before": None, "now": END}
+    parts: dict[str, Any] = {"scores": None, "drift": None, "conditions": [], "before": None, "now": END}
     found = analyse_expert(uid, pool, **parts | given)
     assert found is not None
     return found
@@ -65,7 +66,8 @@ def test_the_numbers_of_a_day() -> None:
     assert found.first_token_seconds == SECONDS[5]
     assert found.confidence == pytest.approx((3 * 0.85 + 0.95) / 4)
     assert (found.trend, found.change) == ("Stable", 0)
-    assert found.absent == {"performance": "nothing was measured yet"} and found.baseline is None
+    assert found.absent == {"performance": "nothing was measured yet", "drift": "it was not measured yet"}
+    assert found.baseline is None
 
 
 def test_what_cannot_be_computed_is_absent_with_a_reason() -> None:
@@ -83,6 +85,7 @@ def test_what_cannot_be_computed_is_absent_with_a_reason() -> None:
         "confidence": "the pool's strategy chose it for no request",
         "trend": "one of the four blocks of 6 hours has fewer than 200 requests",
         "performance": "nothing was measured yet",
+        "drift": "it was not measured yet",
     }
 
 
@@ -154,8 +157,37 @@ def test_steady_traffic_moves_nothing_and_a_change_does() -> None:
     )
 
 
+def test_drift_is_that_of_the_status_or_absent_with_its_reason() -> None:
+    interval = Interval(value=0.05, lower=0.03, upper=0.07, clusters=30)
+    measured = DriftStatus(
+        drifted=True,
+        interval=interval,
+        revision="code-2",
+        anchor="sha256:" + "0" * 64,
+        request="code",
+        time="2026-01-09T00:00:00+00:00",
+    )
+    assert analysis(traffic(code=steady()), drift=measured).drift == interval
+    few = measured.model_copy(update={"interval": None, "absent": {"interval": "TooFewWindows: 1"}})
+    assert analysis(traffic(code=steady()), drift=few).absent["drift"] == "TooFewWindows: 1"
+
+
+def test_shares_of_requests_are_of_the_last_day_and_of_the_week_before() -> None:
+    day, week = 24 * HOUR, 7 * 24
+    pool = traffic(
+        code=[*steady(10, hours=week, before=day), *steady(30)],
+        law=[*steady(30, hours=week, before=day), *steady(10)],
+    )
+    assert share_of_requests("code", pool, END) == pytest.approx((0.75, 0.25))
+    assert share_of_requests("code", traffic(code=steady(30)), END) is None
+    few = traffic(code=[*steady(0.5, hours=week, before=day), *steady(0.5)])
+    assert share_of_requests("code", few, END) is None
+    assert share_of_requests("gone", pool, END) is None
+    assert share_of_requests("code", None, END) is None
+
+
 def test_before_anything_was_observed_there_is_no_analysis_and_afterwards_it_stays() -> None:
-    nothing: dict[str, Any] = {"scores": None, "conditions": [], "now": END}
+    nothing: dict[str, Any] = {"scores": None, "drift": None, "conditions": [], "now": END}
     assert analyse_expert("code", None, before=None, **nothing) is None
     assert analyse_expert("code", PoolTraffic(), before=None, **nothing) is None
     before = analysis(traffic(code=steady()))

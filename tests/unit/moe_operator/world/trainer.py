@@ -14,6 +14,7 @@ from moe_formats.job_config import (
     DriftJob,
     EvaluateJob,
     GradeJob,
+    MatrixJob,
     SnapshotJob,
     TasksRef,
     TrainJob,
@@ -29,6 +30,7 @@ from moe_formats.job_report import (
     EvaluateHeadline,
     Failure,
     Interval,
+    MatrixHeadline,
     SnapshotHeadline,
     TaskSet,
     TrainHeadline,
@@ -36,7 +38,7 @@ from moe_formats.job_report import (
     Window,
 )
 
-Job = SnapshotJob | TrainJob | EvaluateJob | GradeJob | DriftJob | DistillJob
+Job = SnapshotJob | TrainJob | EvaluateJob | GradeJob | DriftJob | MatrixJob | DistillJob
 #: How a Job ends instead of well: a failure that is reported, an exit code, or "disrupted" (its pod is
 #: evicted), "unreadable" (it succeeds and reports nothing) or "grader" (a grader's container fails).
 Fate = Failure | int | str
@@ -108,6 +110,8 @@ class Trainer:
             return self._evaluation(evaluated(job.revision))
         if isinstance(job, DriftJob):
             return self._drift(job)
+        if isinstance(job, MatrixJob):
+            return _matrix(job)
         return _table(job)
 
     def _drift(self, job: DriftJob) -> DriftHeadline:
@@ -215,6 +219,13 @@ def _training(job: TrainJob) -> TrainHeadline:
         tokens=1000,
         final_loss=1.5,
         parameters=1000,
+    )
+
+
+def _matrix(job: MatrixJob) -> MatrixHeadline:
+    found = digest("matrix", job.models, job.suite)
+    return MatrixHeadline(
+        path="matrices/x/matrix.json", digest=found, cells=len(job.models) * len(job.suite), absent=0
     )
 
 
