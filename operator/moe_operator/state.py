@@ -97,6 +97,8 @@ class ObservedPod:
     ended: tuple[str, str] | None = None
     #: Whether it was evicted, preempted or lost with its node (condition DisruptionTarget).
     disrupted: bool = False
+    #: Whether its node does not report, so that nobody knows how it is. It may go on.
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)

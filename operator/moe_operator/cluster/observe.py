@@ -158,8 +158,23 @@ def observed_pod(pod: Manifest) -> ObservedPod:
         exit_reason=ended.get("reason", ""),
         message=ended.get("message", ""),
         disrupted=_true_condition(status, "DisruptionTarget") is not None,
+        lost=_is_lost(status),
         container=speaker.get("name", ""),
         ended=(status["reason"], status.get("message", "")) if status.get("reason") else None,
+    )
+
+
+def _is_lost(status: Manifest) -> bool:
+    """Return whether the node of a running pod does not report.
+
+    The node controller then sets the pod's condition Ready to False and leaves all else as it was. A kubelet sets it
+    together with ContainersReady, since no pod of ours has readiness gates.
+    """
+    ready = _true_condition(status, "Ready") is not None
+    return (
+        status.get("phase") == "Running"
+        and not ready
+        and _true_condition(status, "ContainersReady") is not None
     )
 
 

@@ -185,10 +185,13 @@ def _after_failure(
     newest = jobs[-1]
     incident = incident_of(newest)
     incidents = sum(incident_of(job).counts for job in jobs)
-    if incident.final or (incident.counts and incidents >= limit):
+    if incident.final:
         return Work("Failed", attempt_of(newest.name), job=newest, incident=incident)
+    # What took away a pod that has not ended may still show. Until then, the incident is not the last one.
     if any(is_alive(pod) for pod in (*newest.pods, *orphans)):
         return Work("Ending", number, job=newest, incident=incident, wait=LOOK_AGAIN)
+    if incident.counts and incidents >= limit:
+        return Work("Failed", attempt_of(newest.name), job=newest, incident=incident)
     ended = newest.finished or newest.created
     delay = min(FIRST_RETRY * 2 ** min(len(jobs) - 1, 10), LAST_RETRY)
     if awaits_data(newest):

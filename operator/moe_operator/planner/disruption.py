@@ -4,6 +4,9 @@ An attempt that ends because its pod was evicted, preempted, deleted, lost with 
 the work. But the pod that shows this may be gone before anybody looks at the Job that failed with it. So it is kept in two
 places that outlive the pod: the Job's condition Failed, by a rule of its pod failure policy (builders/job.py), and an
 annotation that the operator writes as soon as it sees the pod being taken away.
+
+If a node is lost, the other pods of a gang end first: they notice within seconds. Only later does the node controller say
+that the node does not report, and after minutes that its pods are disrupted.
 """
 
 from collections.abc import Iterable, Iterator
@@ -36,6 +39,8 @@ def _seen(job: ObservedJob) -> str | None:
     for pod in job.pods:
         if pod.disrupted:
             return f"{job.name} was evicted, preempted or lost its node" + _said(pod)
+        if pod.lost and job.state == "Failed":  # while the Job runs, the node may come back with the pod
+            return f"{job.name} lost the node of its pod {pod.name}, which does not report"
         if _is_rejected(pod):
             return f"the node of {job.name} rejected its pod{_said(pod)}"
     # Once a pod has failed by itself, the Job controller deletes the others of its gang.

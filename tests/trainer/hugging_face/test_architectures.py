@@ -29,7 +29,7 @@ from moe_trainer.parallel.layout import Layout
 from moe_trainer.parallel.processes import Processes
 from moe_trainer.weights import reading
 
-from .architectures_made_here import KINDS, UNTRIED, VOCABULARY, tiny
+from .architectures_made_here import EXPERTS, KINDS, UNTRIED, VOCABULARY, tiny
 
 PAGE = Path(__file__).parents[3] / "docs" / "models.md"
 BEGIN, END = "<!-- architectures: made by a test -->\n", "<!-- end -->\n"
@@ -168,10 +168,15 @@ def experts_in_words(decoder: Decoder) -> str:
     try:
         bankable(decoder)
     except JobError:
-        if not any(parameter.dim() == 3 for parameter in decoder.parameters()):
+        if not any(_is_of_experts(name, weight) for name, weight in decoder.named_parameters()):
             return "none"
         return "balanced and cut" if decoder.backend(1) is not None else "computed by transformers"
     return "balanced, cut, with a bank"
+
+
+def _is_of_experts(name: str, weight: Tensor) -> bool:
+    """Return whether a weight is that of in-layer experts; parts that see or hear have weights of three dimensions too."""
+    return ".experts." in name or (weight.dim() == 3 and len(weight) == EXPERTS)
 
 
 def updated(decoder: Decoder) -> str:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from tests.trainer.hugging_face import tokenizers_made_here
+from tests.trainer.hugging_face.architectures_made_here import tiny
 from tests.trainer.hugging_face.conftest import CONFIGS, network
 from tests.trainer.training.conftest import SMALL, everywhere_random
 from transformers import AutoModelForCausalLM
@@ -50,6 +51,9 @@ CASES: list[dict[str, Any]] = [
     {"do": "check", "parent": "glm4-moe", "expert": 2, "shard": True},
     {"do": "check", "parent": "preset", "expert": 2, "shard": True, "training": LORA},
     {"do": "check", "parent": "qwen3-moe", "expert": 2, "shard": True, "training": LORA},
+    {"do": "check", "parent": "gpt2", "shard": False, "training": LORA},
+    {"do": "check", "parent": "gpt2", "shard": True, "training": LORA},
+    {"do": "check", "parent": "gpt2-adapter", "shard": True, "training": LORA},
     {"do": "check", "parent": "adapter", "expert": 2, "shard": True, "training": LORA},
     {"do": "check", "parent": "bank", "expert": 2, "shard": True, "training": BANK},
     {"do": "check", "parent": "bank", "expert": 4, "shard": False, "training": BANK},
@@ -104,12 +108,14 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Path:
     commit_preset(store, "sigmoid", model_type="glm4_moe", n_shared_experts=1)
     for name in ("llama", "qwen3", "qwen3-moe", "mixtral", "glm4-moe"):
         commit_decoder(store, name, network(name).config)
+    commit_decoder(store, "gpt2", tiny("gpt2"))
     commit_untied(store, "untied")
     large = CONFIGS["qwen3-moe"]()
     large.update(LARGE)
     commit_decoder(store, "large", large)
     commit_adapter(store, "adapter", "qwen3-moe", LORA)
     commit_adapter(store, "bank", "mixtral", BANK)
+    commit_adapter(store, "gpt2-adapter", "gpt2", LORA)
     commit_decoder(store, "altered", CONFIGS["llama"]())
     alter(next((store / "altered").glob("model-00002-of-*")))
     cases = [case | {"parent": ref(store, case["parent"]).model_dump(mode="json")} for case in CASES]

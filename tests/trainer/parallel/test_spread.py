@@ -43,6 +43,8 @@ CASES: dict[int, list[dict[str, Any]]] = {
         {"expert": 1, "shard": True, "kind": "transformers, bank"},
         {"expert": 2, "shard": False, "kind": "transformers, bank"},
         {"expert": 2, "shard": True, "kind": "transformers, bank"},
+        {"expert": 1, "shard": False, "kind": "transformers, gpt2, lora"},
+        {"expert": 1, "shard": True, "kind": "transformers, gpt2, lora"},
     ],
     4: [{"expert": 2, "shard": False}, {"expert": 2, "shard": True}],
 }

@@ -13,7 +13,7 @@ import torch
 from tests.trainer.parallel.forked import fork
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM, Qwen3MoeConfig
+from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedConfig, Qwen3MoeConfig
 
 from moe_formats.training_spec import BankSpec, LoRASpec, TrainingSpec
 from moe_trainer.hugging_face.decoder import Decoder
@@ -50,13 +50,14 @@ PATIENCE = 240
 LATER = (
     "torch.distributed.fsdp",
     "torch.distributed.tensor",
+    "transformers.models.gpt2.modeling_gpt2",
     "transformers.models.qwen3_moe.modeling_qwen3_moe",
 )
 
 
 def model_of(kind: str) -> CausalModel:
     """Return a model with random weights in double precision, the same in every process."""
-    model = decoder() if "transformers" in kind else preset(kind)
+    model = decoder(kind) if "transformers" in kind else preset(kind)
     if "lora" in kind:
         LoRA().attach(model, TrainingSpec(method="LoRA", lora=LoRASpec(rank=2)), seed=1)
     if "bank" in kind:  # of a number that no processes can share
@@ -67,9 +68,12 @@ def model_of(kind: str) -> CausalModel:
     return model
 
 
-def decoder() -> Decoder:
+def decoder(kind: str) -> Decoder:
     torch.manual_seed(1)
-    config = Qwen3MoeConfig(**SMALL.model_dump(), intermediate_size=8)
+    config: PreTrainedConfig = Qwen3MoeConfig(**SMALL.model_dump(), intermediate_size=8)
+    if "gpt2" in kind:  # its layers hold (inputs, outputs)
+        none = dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), 0.0)
+        config = GPT2Config(vocab_size=64, n_embd=16, n_layer=2, n_head=2, n_positions=32, **none)
     return Decoder(AutoModelForCausalLM.from_config(config).double(), {}, {})
 
 

@@ -127,6 +127,23 @@ def test_how_a_pod_ended(make):
     )
 
 
+@pytest.mark.parametrize(
+    ("phase", "ready", "containers_ready", "lost"),
+    [
+        ("Running", "False", "True", True),
+        ("Running", "True", "True", False),
+        ("Running", "False", "False", False),
+        ("Pending", "False", "True", False),
+        ("Failed", "False", "True", False),
+    ],
+)
+def test_a_pod_whose_node_no_longer_reports_is_lost_with_it(make, phase, ready, containers_ready, lost):
+    """The node controller sets Ready to False and nothing else; a kubelet sets both conditions together."""
+    found = [{"type": "Ready", "status": ready}, {"type": "ContainersReady", "status": containers_ready}]
+    pod = observed_pod(make("Pod", "a", status={"phase": phase, "conditions": found}))
+    assert pod.lost is lost
+
+
 def a_server(make, *, replicas=1, status=None, config=None):
     env = [{"name": "MOE_SERVE_CONFIG", "value": config or json.dumps({"artefact": {"digest": DIGEST}})}]
     template = {"spec": {"containers": [{"env": env}]}}

@@ -95,6 +95,25 @@ def test_incidents_are_limited_and_disruptions_are_not() -> None:
     assert work(*failed, limit=3).number == 3
 
 
+def test_the_last_incident_counts_only_once_the_fate_of_every_pod_is_known() -> None:
+    """The peers of a pod end long before anybody knows that its node is lost: then it is deleted, but has not ended."""
+    lost_peer = Failure(reason="PeerLost", message="a peer is gone", retryable=True)
+    told = pod("Failed", exit_code=75, message="")
+    silent = pod("Running", deleting=True)
+    before = [job(attempt) for attempt in (1, 2, 3)]
+    found = work(*before, job(4, pods=(told, silent), headline=lost_peer, width=2))
+    assert (found.state, found.number) == ("Ending", 5)
+    noted = job(4, pods=(told,), headline=lost_peer, width=2, taken="code-1-a4 lost its node")
+    assert (work(*before, noted).state, work(*before, noted).incident.counts) == ("Wanted", False)
+    ended = job(4, pods=(told, pod("Failed", exit_code=137)), headline=lost_peer, width=2)
+    assert work(*before, ended).state == "Failed"
+
+
+def test_wrong_input_fails_at_once_whatever_the_other_pods_do() -> None:
+    wrong = Failure(reason="LossNotFinite", message="step 7")
+    assert work(job(1, pods=(pod("Running", deleting=True),), headline=wrong, width=2)).state == "Failed"
+
+
 def test_what_an_evicted_pod_and_its_peers_say_does_not_make_it_a_failure() -> None:
     said = Failure(reason="PeerLost", message="another process is gone", retryable=True)
     evicted = [

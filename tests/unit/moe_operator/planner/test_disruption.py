@@ -1,11 +1,18 @@
 """Pods that are taken away or refused by their node: no fault of the work, also once nothing is left of the pod."""
 
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any, Literal
 
 import pytest
+from world import START as NOW
 from world import World
 
+from moe_formats.job_report import Failure
+from moe_formats.resources.labels import TAKEN
 from moe_formats.resources.reasons import Reason
+from moe_operator.planner.disruption import notes, taken_away
+from moe_operator.state import ObservedJob, ObservedPod, Role
 
 
 @pytest.fixture
@@ -90,3 +97,20 @@ def test_pods_that_a_node_rejects_use_up_no_attempt_and_what_it_says_is_shown(wo
     run(world, 180)
     assert world.status("general").phase == "Serving"
     assert world.revision("general-1").status.attempts == 6
+
+
+def test_a_gang_that_lost_a_node_uses_up_no_attempt_though_its_other_pods_end_first() -> None:
+    """Of two pods one is silent: its peer gives up, and only then does the node controller say that the node is gone."""
+    told = Failure(reason="PeerLost", message="a peer is gone", retryable=True)
+    ended = ObservedPod("p-0", "u0", "Failed", False, NOW, exit_code=75)
+    silent = ObservedPod("p-1", "u1", "Running", False, NOW, deleting=True)
+    failed = gang("Failed", ended, silent, headline=told)
+    assert taken_away(failed) is None
+    lost = replace(silent, lost=True)
+    ((_, note),) = notes([replace(failed, pods=(ended, lost))])
+    assert "lost the node of its pod p-1" in note[TAKEN]
+    assert not list(notes([gang("Running", ended, lost)])), "the node may come back with the pod"
+
+
+def gang(state: Literal["Running", "Failed"], *pods: ObservedPod, **fields: Any) -> ObservedJob:
+    return ObservedJob("j-a1", "u", Role.TRAIN, NOW, False, state, pods=pods, width=2, **fields)
