@@ -106,7 +106,7 @@ _CUSTOM: Shape = {
     "status": {
         "phase": str,
         "conditions": _CONDITIONS,
-        "analysis": {"needsAttention": bool, "trend": str},
+        "analysis": {"trend": str},
         "lifecycle": {"acts": ListOf({"act": str, "heldBackTotal": int})},
     },
 }
