@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from moe_formats.data_scheme import FIRST, Scheme
+from moe_formats.evaluator_source import EvaluatorSource
 from moe_formats.format import Digest, Format
 from moe_formats.gates import Gates
 from moe_formats.paths import RelativePath
@@ -169,35 +170,6 @@ class HoldoutRef(Format):
     expert: str = Field(description="Name of the Expert whose snapshot made the holdout.")
     path: RelativePath = Field(description="Folder of the holdout, relative to the pool's store.")
     digest: Digest = Field(description="SHA-256 of the holdout's manifest.")
-
-
-Measure = Literal["exactMatch", "codeParses", "container"]
-
-
-class EvaluatorSource(Format):
-    """An evaluator of the pool: where its items are, how they are put to a model, and how answers are judged."""
-
-    name: str = Field(description="Name of the evaluator in the pool.")
-    measure: Measure = Field(description="How an answer is judged.")
-    root: str = Field(
-        description="Name of the data store or claim: a key of MOE_OBJECT_STORES, or a folder in MOE_SOURCES."
-    )
-    path: RelativePath = Field(
-        description="Glob of files that have one JSON object per line, compressed or not."
-    )
-    prompt_field: str = Field(default="prompt", description="Field of an item that is put to the model.")
-    answer_field: str = Field(
-        default="answer", description="Field of an item with the right answer, or a list of right answers."
-    )
-    max_tokens: int = Field(default=64, gt=0, description="Largest number of tokens in an answer.")
-    stop: tuple[str, ...] = Field(
-        default=(), description="Texts that end an answer. They are not part of the answer."
-    )
-    max_items: int = Field(
-        default=500,
-        gt=0,
-        description="Largest number of items that are used. If there are more, this many are drawn, always the same ones.",
-    )
 
 
 class TasksRef(Format):
@@ -508,17 +480,11 @@ class ComposeJob(Format):
     )
 
 
-JobConfig = Annotated[
-    SnapshotJob | TrainJob | EvaluateJob | GradeJob | DriftJob | MatrixJob | DistillJob | ComposeJob,
-    Field(discriminator="kind"),
-]
-_ADAPTER: TypeAdapter[
-    SnapshotJob | TrainJob | EvaluateJob | GradeJob | DriftJob | MatrixJob | DistillJob | ComposeJob
-] = TypeAdapter(JobConfig)
+AnyJob = SnapshotJob | TrainJob | EvaluateJob | GradeJob | DriftJob | MatrixJob | DistillJob | ComposeJob
+JobConfig = Annotated[AnyJob, Field(discriminator="kind")]
+_ADAPTER: TypeAdapter[AnyJob] = TypeAdapter(JobConfig)
 
 
-def parse_job_config(
-    text: str,
-) -> SnapshotJob | TrainJob | EvaluateJob | GradeJob | DriftJob | MatrixJob | DistillJob | ComposeJob:
+def parse_job_config(text: str) -> AnyJob:
     """Return the config in a JSON text; raises pydantic.ValidationError that names the field."""
     return _ADAPTER.validate_json(text)

@@ -329,18 +329,7 @@ class ComposeHeadline(Format):
     in_layer_experts: int = Field(description="Number of in-layer experts in each mixture layer.")
 
 
-Headline = Annotated[
-    SnapshotHeadline
-    | TrainHeadline
-    | EvaluateHeadline
-    | DriftHeadline
-    | MatrixHeadline
-    | DistillHeadline
-    | ComposeHeadline
-    | Failure,
-    Field(discriminator="kind"),
-]
-_ADAPTER: TypeAdapter[
+AnyHeadline = (
     SnapshotHeadline
     | TrainHeadline
     | EvaluateHeadline
@@ -349,21 +338,12 @@ _ADAPTER: TypeAdapter[
     | DistillHeadline
     | ComposeHeadline
     | Failure
-] = TypeAdapter(Headline)
+)
+Headline = Annotated[AnyHeadline, Field(discriminator="kind")]
+_ADAPTER: TypeAdapter[AnyHeadline] = TypeAdapter(Headline)
 
 
-def parse_headline(
-    text: str,
-) -> (
-    SnapshotHeadline
-    | TrainHeadline
-    | EvaluateHeadline
-    | DriftHeadline
-    | MatrixHeadline
-    | DistillHeadline
-    | ComposeHeadline
-    | Failure
-):
+def parse_headline(text: str) -> AnyHeadline:
     """Return the headline in a termination message; raises pydantic.ValidationError if it is none."""
     return _ADAPTER.validate_json(text)
 

@@ -11,17 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-from moe_formats.job_report import (
-    ComposeHeadline,
-    DistillHeadline,
-    DriftHeadline,
-    EvaluateHeadline,
-    Failure,
-    MatrixHeadline,
-    Progress,
-    SnapshotHeadline,
-    TrainHeadline,
-)
+from moe_formats.job_report import AnyHeadline, Progress
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
 from moe_formats.resources.expert_proposal import ExpertProposal
@@ -31,17 +21,6 @@ from moe_operator.traffic import PoolTraffic
 
 #: A Kubernetes object as JSON. Only builders make manifests, and only cluster/ sends them.
 Manifest = Mapping[str, Any]
-
-AnyHeadline = (
-    SnapshotHeadline
-    | TrainHeadline
-    | EvaluateHeadline
-    | DriftHeadline
-    | MatrixHeadline
-    | DistillHeadline
-    | ComposeHeadline
-    | Failure
-)
 
 
 class Role(StrEnum):

@@ -16,8 +16,8 @@
 - apiGroups: ["moe-operator.dev"]
   resources: ["expertpools/status", "experts/status", "expertrevisions/status", "expertproposals/status"]
   verbs: ["patch"]
-# Jobs read data, train, evaluate, grade and distill. They are created, started by a patch, and deleted when nothing
-# needs them any more.
+# Jobs read data, train, evaluate, measure, grade and distill. They are created, started by a patch, and deleted when
+# nothing needs them any more.
 - apiGroups: ["batch"]
   resources: ["jobs"]
   verbs: ["get", "list", "watch", "create", "patch", "delete"]

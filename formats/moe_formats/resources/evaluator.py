@@ -4,8 +4,9 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
+from moe_formats.evaluator_source import Measure
 from moe_formats.format import Format
-from moe_formats.job_config import MIN_CLUSTERS, Measure
+from moe_formats.job_config import MIN_CLUSTERS
 from moe_formats.names import EvaluatorName, Name
 from moe_formats.resources.base import StorePath, cel
 

@@ -253,7 +253,7 @@ class Budget(Format):
         default=2,
         ge=1,
         le=1000,
-        description="Largest number of training, evaluate and drift Jobs that run at the same time. Snapshot, grade and "
+        description="Largest number of training, evaluate, drift and matrix Jobs that run at the same time. Snapshot, grade and "
         "distill Jobs are not counted. Ignored if the chart names a Kueue queue, which then decides when Jobs start.",
     )
     training_order: Literal["FirstCome", "Adaptive"] = Field(

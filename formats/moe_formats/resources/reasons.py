@@ -159,21 +159,15 @@ class Reason(StrEnum):
         "A target could not be judged yet. The message names the score and says why it is absent.",
     )
     # -- drift
-    NOT_DRIFTED = (
-        "NotDrifted",
-        "The current revision fits the Expert's newest text as well as its first, as far as that could be measured.",
-    )
-    NOT_MEASURED = (
-        "NotMeasured",
-        "Drift was not measured yet for the current revision and the newest window. The message says what it waits for.",
-    )
+    NOT_DRIFTED = "NotDrifted", "The current revision fits the Expert's newest text as well as its first."
+    NOT_MEASURED = "NotMeasured", "Drift was not measured yet. The message says what it waits for."
     TOO_FEW_WINDOWS = (
         "TooFewWindows",
-        "Drift is measured on at least two windows after the anchor. Every delivery of new data adds one.",
+        "Drift takes two windows after the anchor. New data adds one per delivery.",
     )
     NO_BASE = (
         "NoBase",
-        "The Expert's first revision was trained from a preset, so there is no base to measure drift against.",
+        "There is no base to measure drift against: the first revision was trained from a preset.",
     )
     QUALITY_DROP = (
         "QualityDrop",
@@ -182,21 +176,14 @@ class Reason(StrEnum):
     )
     INPUT_SHIFT = (
         "InputShift",
-        "The newest text is harder for the base as well, and the current revision fits it as well as before. Nothing is "
-        "trained because of it.",
+        "The newest text is harder for the base as well, and the current revision fits it as before. Nothing is trained.",
     )
     DOMAIN_CHANGED = (
         "DomainChanged",
         "The newest text resembles another domain of the pool more than the Expert's own. Look at what the sources deliver.",
     )
-    TASK_DROP = (
-        "TaskDrop",
-        "Only an evaluator's accuracy fell; the text fits as before. The message names the evaluator.",
-    )
-    ROUTING_SHIFT = (
-        "RoutingShift",
-        "Only the Expert's share of the pool's requests moved; its text fits as before. The message has both shares.",
-    )
+    TASK_DROP = "TaskDrop", "Only an evaluator's accuracy fell. status.drift has the accuracies."
+    ROUTING_SHIFT = "RoutingShift", "Only the Expert's share of requests moved. status.drift has both shares."
     # -- refused or failed
     TARGETS_MISSED = (
         "TargetsMissed",

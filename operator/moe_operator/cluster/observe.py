@@ -11,14 +11,13 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from moe_formats.failure import PEER_LOST
-from moe_formats.job_report import Failure, Progress, parse_headline
+from moe_formats.job_report import AnyHeadline, Failure, Progress, parse_headline
 from moe_formats.resources import labels
 from moe_operator.builders.grade_job import grader_of
 from moe_operator.cluster.confine import confined
 from moe_operator.cluster.job_pods import JobPods
 from moe_operator.cluster.resources import label_of
 from moe_operator.state import (
-    AnyHeadline,
     Manifest,
     ObservedClaim,
     ObservedGateway,

@@ -67,7 +67,7 @@ PERMISSIONS = (
     ),
     Permission("Only the operator writes statuses.", CUSTOM, ("patch",), "status"),
     Permission(
-        "Jobs read data, train, evaluate, grade and distill. They are created, started by a patch, and deleted when "
+        "Jobs read data, train, evaluate, measure, grade and distill. They are created, started by a patch, and deleted when "
         "nothing needs them any more.",
         (JOB,),
         (*READ, "create", "patch", "delete"),

@@ -19,7 +19,6 @@ evaluators    the evaluators that the Expert asks for
 How a revision is made:
 making        its steps: train, evaluate, start, judge
 measuring     the drift of the current revision: when it is measured, and what is recorded
-drift         whether a revision has drifted, and what moved
 attempts      which stage work has reached that Jobs attempt
 job_configs   what Jobs are asked to do
 evidence      what Jobs found out, as a status records it
@@ -43,7 +42,8 @@ proposals     what is proposed for the Experts of a pool now
 modes         whether an act may happen by itself
 withdrawal    which promotions are taken back, or given again
 respecialize  how a revision is trained after drift
-drift, trend, proportions   what measurements say
+drift         whether a revision has drifted, and what moved
+trend, proportions   what other measurements say
 analysis      what traffic says
 
 What is reported:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from moe_formats.job_report import EXIT_INPUT_ERROR, Failure
+from moe_formats.job_report import EXIT_INPUT_ERROR, AnyHeadline, Failure
 from moe_formats.resources.reasons import Reason
 from moe_operator.builders.grade_job import grader_of
 from moe_operator.planner.disruption import DEADLINE_EXCEEDED, EVICTED, taken_away
 from moe_operator.planner.names import attempt_of
 from moe_operator.planner.times import FIRST_RETRY, LAST_RETRY, LOOK_AGAIN, TERMINATION_MESSAGE
-from moe_operator.state import AnyHeadline, ObservedJob, ObservedPod, Role
+from moe_operator.state import ObservedJob, ObservedPod, Role
 
 #: Number of incidents after which work is given up, unless it has a limit of its own.
 DEFAULT_LIMIT = 4

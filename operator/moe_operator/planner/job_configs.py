@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from moe_formats.evaluator_source import EvaluatorSource
 from moe_formats.job_config import (
     MAX_TRAINED_ON,
     ArtefactRef,
@@ -10,7 +11,6 @@ from moe_formats.job_config import (
     DistillJob,
     DriftJob,
     EvaluateJob,
-    EvaluatorSource,
     ExpertRef,
     Filter,
     HoldoutRef,

@@ -10,7 +10,8 @@ import torch
 from tests.trainer.evaluation.conftest import LETTERS, Pool
 from tests.trainer.evaluation.test_evaluate import job
 
-from moe_formats.job_config import EvaluatorSource, TasksRef
+from moe_formats.evaluator_source import EvaluatorSource
+from moe_formats.job_config import TasksRef
 from moe_formats.job_report import MAX_HEADLINE_BYTES, Accuracy, EvaluateHeadline
 from moe_trainer import evaluate
 from moe_trainer.evaluators import tasks

@@ -16,9 +16,10 @@ from typing import Any
 from pydantic import Field
 
 from moe_formats import store
+from moe_formats.evaluator_source import EvaluatorSource, Measure
 from moe_formats.failure import JobError
 from moe_formats.format import Format, canonical_json, digest_of
-from moe_formats.job_config import MIN_CLUSTERS, EvaluatorSource, Measure, TasksRef
+from moe_formats.job_config import MIN_CLUSTERS, TasksRef
 from moe_formats.job_report import TaskSet
 from moe_trainer import limits
 from moe_trainer.environment import Environment

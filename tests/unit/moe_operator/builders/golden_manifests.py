@@ -5,7 +5,15 @@ from typing import Any
 
 import yaml
 
-from moe_formats.job_config import DistillJob, EvaluateJob, GradeJob, SnapshotJob, TrainJob
+from moe_formats.job_config import (
+    DistillJob,
+    DriftJob,
+    EvaluateJob,
+    GradeJob,
+    MatrixJob,
+    SnapshotJob,
+    TrainJob,
+)
 from moe_formats.object_stores import ObjectStoreLocation
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
@@ -13,10 +21,12 @@ from moe_formats.resources.expert_revision import ExpertRevisionSpec
 from moe_formats.routing_policy import RoutedExpert, RoutingPolicy
 from moe_formats.serve_config import ServeConfig, ServedArtefact
 from moe_operator.builders.distill_job import build_distill_job
+from moe_operator.builders.drift_job import build_drift_job
 from moe_operator.builders.evaluate_job import build_evaluate_job
 from moe_operator.builders.gang import build_gang_service
 from moe_operator.builders.gateway import build_gateway, build_gateway_service, build_policy
 from moe_operator.builders.grade_job import build_grade_job
+from moe_operator.builders.matrix_job import build_matrix_job
 from moe_operator.builders.pod import SourceMount
 from moe_operator.builders.revision import build_revision
 from moe_operator.builders.server import build_server, build_server_service, server_url
@@ -158,6 +168,19 @@ GRADE_JOB = GradeJob.model_validate(
 DISTILL_JOB = DistillJob.model_validate(
     {"poolUid": "pool-uid", "roster": [CANDIDATE], "experts": [EXPERT_REF], "suite": [HOLDOUT]}
 )
+DRIFT_JOB = DriftJob.model_validate(
+    {
+        "poolUid": "pool-uid",
+        "expert": EXPERT_REF,
+        "model": CANDIDATE,
+        "base": PARENT,
+        "anchor": HOLDOUT,
+        "newest": HOLDOUT,
+    }
+)
+MATRIX_JOB = MatrixJob.model_validate(
+    {"poolUid": "pool-uid", "models": [CANDIDATE], "experts": [EXPERT_REF], "suite": [HOLDOUT]}
+)
 SERVE = ServeConfig(
     expert="mathematics",
     domain="mathematics",
@@ -276,6 +299,29 @@ def on_cpu() -> list[dict[str, Any]]:
     ]
 
 
+def measuring() -> list[dict[str, Any]]:
+    """Return what is made between revisions to measure those that serve."""
+    config = chart_config()
+    cpu = config.profiles["cpu"]
+    drift = build_drift_job(
+        name="mathematics-drift-0a1b2c3d",
+        expert=an_expert("cpu"),
+        job=DRIFT_JOB,
+        claim=CLAIM,
+        profile=cpu,
+        config=config,
+    )
+    matrix = build_matrix_job(
+        name="first-pool-matrix-0a1b2c3d",
+        pool=a_pool(),
+        job=MATRIX_JOB,
+        claim=CLAIM,
+        profile=cpu,
+        config=config,
+    )
+    return [drift, matrix]
+
+
 def golden_texts() -> dict[str, str]:
     """Return the text of each golden file."""
     files = {
@@ -285,6 +331,7 @@ def golden_texts() -> dict[str, str]:
             build_gang_service(expert=an_expert("nvidia", devices=8, nodes=2)),
         ],
         "gke-tpu.yaml": on_profile("gke-tpu-v5e", devices=8),
+        "measuring.yaml": measuring(),
     }
     return {
         name: yaml.safe_dump_all(manifests, sort_keys=False, width=110) for name, manifests in files.items()

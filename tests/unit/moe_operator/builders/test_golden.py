@@ -5,7 +5,7 @@ import yaml
 from golden_manifests import FOLDER, golden_texts
 
 
-@pytest.mark.parametrize("name", ["cpu.yaml", "nvidia.yaml", "gke-tpu.yaml"])
+@pytest.mark.parametrize("name", ["cpu.yaml", "nvidia.yaml", "gke-tpu.yaml", "measuring.yaml"])
 def test_manifests_are_those_that_were_reviewed(name: str) -> None:
     made = list(yaml.safe_load_all(golden_texts()[name]))
     assert made == list(yaml.safe_load_all((FOLDER / name).read_text()))

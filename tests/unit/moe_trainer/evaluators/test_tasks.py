@@ -5,9 +5,10 @@ from collections.abc import Callable
 import pytest
 from tests.unit.moe_trainer.conftest import Place
 
+from moe_formats.evaluator_source import EvaluatorSource
 from moe_formats.failure import JobError
 from moe_formats.format import digest_of
-from moe_formats.job_config import EvaluatorSource, TasksRef
+from moe_formats.job_config import TasksRef
 from moe_formats.job_report import TaskSet
 from moe_trainer import limits
 from moe_trainer.evaluators.tasks import Item, freeze, read_items, read_rules

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from tests.sockets import make_socket
 
+from moe_formats.evaluator_source import EvaluatorSource
 from moe_formats.failure import JobError, TransientError
-from moe_formats.job_config import EvaluatorSource, ImportedBase, Source
+from moe_formats.job_config import ImportedBase, Source
 from moe_trainer.environment import Environment
 from moe_trainer.evaluators.tasks import freeze
 from moe_trainer.hugging_face.importing import import_base
