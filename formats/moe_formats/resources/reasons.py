@@ -414,9 +414,8 @@ class Reason(StrEnum):
     # -- proposals
     AWAITING_APPROVAL = (
         "AwaitingApproval",
-        "The proposal waits until a person decides. `moectl proposals NAME` shows why it was made and what it promises; "
-        "`moectl approve NAME` or `moectl reject NAME` decides. That takes the verb `approve` on expertproposals; "
-        "docs/security.md says who has it.",
+        "The proposal waits until a person with the verb `approve` decides. `moectl proposals NAME` shows why it was made and "
+        "what it promises; `moectl approve NAME` or `moectl reject NAME` decides.",
     )
     APPROVAL_VOID = (
         "ApprovalVoid",
@@ -430,13 +429,9 @@ class Reason(StrEnum):
     )
     WAITING_FOR_TURN = (
         "WaitingForTurn",
-        "The proposal is approved, but something else is being done with its Expert; the message says what. It starts by itself "
-        "afterwards.",
+        "The proposal is approved, but something else is being done with its Expert first; the message says what.",
     )
-    EFFECT_SEEN = (
-        "EffectSeen",
-        "The proposal was carried out, and what was measured afterwards is as it promised.",
-    )
+    EFFECT_SEEN = "EffectSeen", "The proposal was carried out, and its measured effect is as promised."
     EFFECT_NOT_SEEN = (
         "EffectNotSeen",
         "The proposal was carried out, but what was measured afterwards is worse than it promised. `moectl undo NAME` goes back. "
@@ -450,8 +445,7 @@ class Reason(StrEnum):
     )
     REJECTED = (
         "Rejected",
-        "A person rejected the proposal, or undid it before it started. Nothing was done, and the same is not proposed again on "
-        "the same evidence.",
+        "A person rejected the proposal. Nothing was done, and the same is not proposed again on that evidence.",
     )
     EXPIRED = (
         "Expired",
@@ -468,10 +462,7 @@ class Reason(StrEnum):
         "The Expert that the proposal is about does not exist in its pool, or was deleted and made again under its name. Nothing "
         "more is done; delete the proposal.",
     )
-    NOT_POSSIBLE = (
-        "NotPossible",
-        "What is proposed cannot be done with the Expert as it is now. The message says why, and what to do.",
-    )
+    NOT_POSSIBLE = "NotPossible", "What is proposed cannot be done now. The message says why, and what to do."
     WITHDRAWN = (
         "Withdrawn",
         "The revision had been promoted, and a proposal took that back: a RollBack, or the undoing of the proposal that it was "
@@ -479,16 +470,12 @@ class Reason(StrEnum):
     )
     UNDO_REFUSED = (
         "UndoRefused",
-        "The proposal can no longer be undone, because the Expert has changed since it was carried out. The message says what "
-        "has changed and how to go back instead.",
+        "The Expert has changed since the proposal was carried out. The message says how, and how to go back instead.",
     )
-    UNDONE = (
-        "Undone",
-        "What the proposal did was undone, or it was undone before anything had changed. The message says which.",
-    )
+    UNDONE = "Undone", "What the proposal did was undone, or nothing had to be: the message says which."
     PROPOSED = (
         "Proposed",
-        "The operator proposes something, and a person has to decide. `moectl proposals` lists it.",
+        "The operator proposes something. `moectl proposals` lists it for people to decide.",
     )
     # -- warnings and news (events)
     TWIN_DOMAIN = "TwinDomain", "Another Expert of the pool has the same domain. That is allowed."
