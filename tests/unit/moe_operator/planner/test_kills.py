@@ -97,7 +97,36 @@ def restored(rolled_back: World) -> World:
     return world
 
 
-COURSES = ["first", "second", "proposed", "undone", "rolled_back", "restored"]
+@pytest.fixture(scope="module")
+def rebased(first: World) -> World:
+    """What a newer base ends in that is followed by itself."""
+    world = first.fork()
+    world.change("code", base={"expert": "general", "follow": "Auto"})
+    world.settle()
+    world.history = []
+    world.change("general", seed=9)
+    world.settle()
+    assert world.revision("code-2").spec.cause == "Rebase"
+    return world
+
+
+@pytest.fixture(scope="module")
+def respecialized(first: World) -> World:
+    """What drift ends in that is trained away by itself."""
+    world = first.fork()
+    world.pool(lifecycle={"overrides": {"respecialize": "Auto"}})
+    world.change("code", data={**world.get("Expert", "code")["spec"]["data"], "refresh": "hourly"})
+    world.trainer.drift = {"code-3": 0.1}
+    for version in (1, 2):
+        world.history = []
+        world.data["code"] = version
+        world.now += timedelta(hours=1)
+        world.settle()
+    assert world.revision("code-4").spec.cause == "Drift"
+    return world
+
+
+COURSES = ["first", "second", "proposed", "undone", "rolled_back", "restored", "rebased", "respecialized"]
 
 
 @pytest.mark.parametrize("course", COURSES)
