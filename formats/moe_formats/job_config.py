@@ -221,14 +221,11 @@ class SnapshotJob(OnSegments):
         description="Scheme with which a pool begins that has no documents yet. Any other pool keeps its own.",
     )
     gates: Gates | None = Field(
-        default=None,
-        description="Limits that the delivery has to keep. Otherwise nothing is written: reason DeliveryRefused. Absent: any "
-        "delivery counts.",
+        default=None, description="Limits that the delivery has to keep. Absent: any delivery counts."
     )
     previous: SnapshotRef | None = Field(
         default=None,
-        description="The newest snapshot of the same sources, which a delivery is compared with. Absent if there is none, or no "
-        "gates.",
+        description="The newest snapshot of the same sources. Absent if there is none, or no gates.",
     )
     evaluators: tuple[EvaluatorSource, ...] = Field(
         default=(), description="Evaluators whose items are frozen together with the snapshot."

@@ -11,6 +11,7 @@ from moe_formats.resources.base import CustomResource, ShortText, cel
 from moe_formats.resources.conditions import ObjectStatus
 from moe_formats.resources.evaluator import Evaluator
 from moe_formats.resources.lifecycle import Lifecycle, LifecycleStatus
+from moe_formats.resources.pipelines import PipelinesStatus
 from moe_formats.routing_policy import (
     BodyBytes,
     Concurrency,
@@ -424,6 +425,10 @@ class ExpertPoolStatus(ObjectStatus):
     matrix: MatrixStatus | None = Field(
         default=None,
         description="The full matrix, if spec.evaluation.schedule is `daily` or `weekly`. Absent before it was filled.",
+    )
+    pipelines: PipelinesStatus | None = Field(
+        default=None,
+        description="How the data of the pool's Experts develop. Absent while no Expert has a snapshot.",
     )
     replicas: int = Field(default=0, description="Number of gateway pods, for the scale subresource.")
     selector: str = Field(

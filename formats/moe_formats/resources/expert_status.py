@@ -53,6 +53,14 @@ class SnapshotStatus(Format):
     )
 
 
+class Admitted(Format):
+    """How much new text was admitted within an hour."""
+
+    hour: datetime = Field(description="When the hour began.")
+    documents: int = Field(description="Number of documents by which snapshots grew.")
+    bytes: int = Field(description="Size of the training text by which snapshots grew, in bytes.")
+
+
 class RefreshStatus(Format):
     """The newest reading of the sources, and when they are due again."""
 
@@ -78,6 +86,11 @@ class RefreshStatus(Format):
         default=None,
         description="Digest of the spec.data.gates by which the delivery was judged: if it was refused and they change, the "
         "sources are read again. Absent if there were none.",
+    )
+    admitted: list[Admitted] = Field(
+        default_factory=list,
+        max_length=25,
+        description="How much new text was admitted, by hour, in the day before the newest snapshot.",
     )
 
 

@@ -285,14 +285,12 @@ class Reason(StrEnum):
     )
     INVALID_SCHEDULE = (
         "InvalidSchedule",
-        "spec.data.refreshSchedule can never be due: its time zone does not exist, or its cron cannot be read or names a day "
-        "that never comes. The message says which and how to correct it. What serves goes on serving.",
+        "spec.data.refreshSchedule can never be due. The message says why, and how to correct it. What serves goes on serving.",
     )
     DELIVERY_REFUSED = (
         "DeliveryRefused",
-        "What the sources deliver exceeds a limit of spec.data.gates. The message has the numbers and the limits. Nothing of it "
-        "is stored or trained on, and the newest snapshot stays in use. Correct the files, or the limit if the delivery is as it "
-        "should be: a changed limit has the sources read again at once.",
+        "What the sources deliver exceeds limits of spec.data.gates, which the message has with the numbers. Nothing of it is "
+        "stored or trained on. Correct the files, or the limit: then they are read again at once.",
     )
     DATA_MISSING = (
         "DataMissing",

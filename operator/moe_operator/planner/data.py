@@ -1,6 +1,6 @@
 """Decides about the data of an Expert: which stage the reading of its sources has reached, and what the newest snapshot has.
 
-Which reading is asked for is decided in refresh.py. A refresh that fails leaves the newest snapshot as it is.
+Which reading is asked for is decided in reading.py. A refresh that fails leaves the newest snapshot as it is.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from moe_formats.job_report import SnapshotHeadline
 from moe_formats.resources.conditions import Condition
 from moe_formats.resources.expert import Expert
 from moe_formats.resources.expert_pool import ExpertPool
-from moe_formats.resources.expert_status import RefreshStatus, SnapshotStatus
+from moe_formats.resources.expert_status import Admitted, RefreshStatus, SnapshotStatus
 from moe_formats.resources.reasons import Reason
 from moe_operator.builders.snapshot_job import build_snapshot_job
 from moe_operator.config import OperatorConfig, Profile
@@ -23,7 +23,8 @@ from moe_operator.planner.blockage import next_look
 from moe_operator.planner.data_condition import pending, taken
 from moe_operator.planner.job_configs import object_stores, places_read, snapshot_job, source_mounts
 from moe_operator.planner.names import snapshot_job_name
-from moe_operator.planner.refresh import (
+from moe_operator.planner.pipelines import admitted_with
+from moe_operator.planner.reading import (
     Request,
     due_after,
     gates_digest,
@@ -85,7 +86,7 @@ def decide_data(state: ExpertState, asked: Request, *, busy: bool, now: datetime
         request = next_request(state.jobs, expert, asked)
         work = assess(jobs_of_request(state.jobs, expert, request), expect=SnapshotHeadline, now=now)
     if reading is None or reading.request != str(request):
-        asks = RefreshStatus(request=str(request), gates=gates_digest(expert))
+        asks = RefreshStatus(request=str(request), gates=gates_digest(expert), admitted=_admitted(expert))
         if reading is not None:
             asks = asks.model_copy(update={"job": reading.job, "last": reading.last})
         reading = noted(asks, work.job, now)
@@ -94,12 +95,13 @@ def decide_data(state: ExpertState, asked: Request, *, busy: bool, now: datetime
         snapshot = _snapshot_status(
             work.headline, job=work.job.name, request=request, base=str(expert.spec.base), now=now
         )
+        grown = admitted_with(_admitted(expert), held, snapshot, now)
         return DataDecision(
             taken(expert, snapshot),
             snapshot,
             answers=same_question,
             wait=until_due,
-            refresh=recorded,
+            refresh=recorded.model_copy(update={"admitted": grown}) if recorded is not None else None,
             fresh=True,
         )
     if work.state == "Wanted" and _reads_for_another(state, jobs_of_request(state.jobs, expert, request)):
@@ -129,6 +131,10 @@ def _reading(
     return request, noted(reading, work.job, now), work
 
 
+def _admitted(expert: Expert) -> list[Admitted]:
+    return expert.status.refresh.admitted if expert.status.refresh is not None else []
+
+
 def _has_other_gates(expert: Expert, reading: RefreshStatus, work: Work | None) -> bool:
     """Return whether the delivery was refused by other limits than those that the spec has now."""
     refused = (
@@ -147,8 +153,8 @@ def _recorded(expert: Expert, reading: RefreshStatus | None) -> RefreshStatus | 
     """Return a reading for the status, with its next due time."""
     if reading is None:
         return expert.status.refresh
-    due = due_after(expert, reading)
-    if due is None and expert.status.refresh is None and expert.status.snapshot is not None:
+    due, held = due_after(expert, reading), expert.status.snapshot
+    if due is None and expert.status.refresh is None and held is not None and reading.request == held.request:
         return None  # nothing is gained by writing down what the snapshot says
     return reading.model_copy(update={"next": due})
 

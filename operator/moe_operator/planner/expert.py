@@ -24,7 +24,7 @@ from moe_operator.planner.expert_status import expert_status
 from moe_operator.planner.making import make
 from moe_operator.planner.measuring import plan_measuring
 from moe_operator.planner.names import revision_name
-from moe_operator.planner.refresh import request_of
+from moe_operator.planner.reading import request_of
 from moe_operator.planner.retention import superfluous_jobs
 from moe_operator.planner.revision_status import revision_writes
 from moe_operator.planner.serving import plan_serving

@@ -22,6 +22,7 @@ from moe_operator.planner.claims import refused_store
 from moe_operator.planner.conditions import Says, Why, kstatus, say, stall_events
 from moe_operator.planner.distillation import Distillation, table_summary
 from moe_operator.planner.names import gateway_name
+from moe_operator.planner.pipelines import pipelines_status
 from moe_operator.planner.scaling import replicas_of_servers
 from moe_operator.planner.serving import silent_gateways
 from moe_operator.state import Event, PoolState
@@ -64,6 +65,7 @@ def pool_status(
         ),
         lifecycle=lifecycle,
         matrix=matrix,
+        pipelines=pipelines_status(state),
         replicas=state.gateway.desired_replicas,
         selector=",".join(
             f"{key}={value}" for key, value in sorted(gateway_selector(pool=state.pool.metadata.name).items())

@@ -9,7 +9,7 @@ from moe_operator.planner.attempts import awaits_data
 from moe_operator.planner.data import DataDecision
 from moe_operator.planner.decisions import Decisions
 from moe_operator.planner.names import revision_of
-from moe_operator.planner.refresh import jobs_of_request
+from moe_operator.planner.reading import jobs_of_request
 from moe_operator.state import ExpertState, ObjectRef, ObservedJob, Role
 
 #: Number of Jobs that stay of those that are tried without limit: enough for the wait between attempts to grow to the longest.

@@ -19,7 +19,7 @@ from moe_formats.resources.expert_revision import HoldoutInput, Inputs
 from moe_operator.planner.evaluators import asked_evaluators
 from moe_operator.planner.identity import inputs_digest, suite_digest, training_input
 from moe_operator.planner.job_configs import snapshot_job
-from moe_operator.planner.refresh import request_of
+from moe_operator.planner.reading import request_of
 
 RECORDED = json.loads(Path(__file__).with_name("recorded_identities.json").read_text())
 EXPERTS: dict[str, dict[str, Any]] = RECORDED["experts"]

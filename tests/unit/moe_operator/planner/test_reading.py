@@ -319,3 +319,27 @@ def snapshot_config(world: World, job: str) -> SnapshotJob:
     (container,) = world.get("Job", job)["spec"]["template"]["spec"]["containers"]
     (text,) = [item["value"] for item in container["env"] if item["name"] == "MOE_JOB_CONFIG"]
     return SnapshotJob.model_validate_json(text)
+
+
+@pytest.mark.parametrize("reason", ["DataMissing", "DataEmpty"])
+def test_a_source_that_vanishes_trains_nothing_and_loses_nothing(world: World, reason: str) -> None:
+    schedule(world, refresh="hourly")
+    world.run(until=START + timedelta(minutes=30))
+    held = world.status("code").snapshot
+    vanished = Failure(reason=reason, message="source corpora/code/*.txt: no file matches.")
+    for number in range(1, 4):
+        first = next(iter(fates(world, number, vanished)))
+        world.trainer.fate |= {
+            f"{first}{attempt}": vanished for attempt in ("", *(f"-r{n}" for n in range(2, 9)))
+        }
+    world.run(until=START + timedelta(hours=2, minutes=5))
+    assert world.condition("code", "DataReady")[:2] == ("False", reason)
+    assert "read again by themselves" in world.condition("code", "DataReady")[2]
+    assert world.condition("code", "Ready")[0] == "True"
+    assert world.status("code").snapshot == held
+    assert world.status("code").serving.revision == "code-1"
+    world.trainer.fate.clear()
+    world.run(until=START + timedelta(hours=2, minutes=30))
+    assert world.condition("code", "DataReady")[:2] == ("True", "SnapshotTaken")
+    assert world.status("code").snapshot.digest == held.digest
+    assert world.revisions("code") == ["code-1"]

@@ -74,10 +74,9 @@ def newest_reading(expert: Expert, asked: Request) -> RefreshStatus | None:
         return recorded
     if held is None or (request := Request.parse(held.request)).digest != asked.digest:
         return None
-    taken = datetime.fromisoformat(held.time)
     created, period = expert.metadata.creation_timestamp, PERIODS.get(expert.spec.data.refresh)
-    began = taken
-    if created is not None and period is not None and request.number * period < taken - created:
+    began = datetime.fromisoformat(held.time)
+    if created is not None and period is not None and request.number <= (began - created) // period:
         began = created + request.number * period
     return RefreshStatus(request=held.request, job=held.job, last=began)
 
