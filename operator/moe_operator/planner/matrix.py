@@ -25,7 +25,7 @@ from moe_operator.planner.lineage import is_promoted
 from moe_operator.planner.membership import members
 from moe_operator.planner.names import is_attempt, matrix_job_name
 from moe_operator.planner.retention import job_ref
-from moe_operator.planner.times import LOOK_AGAIN, SCHEDULES
+from moe_operator.planner.times import LOOK_AGAIN, SCHEDULES, until_next
 from moe_operator.state import Manifest, ObjectRef, ObservedJob, PoolState, Role
 
 
@@ -78,7 +78,7 @@ def plan_matrix(state: PoolState, config: OperatorConfig, now: datetime) -> Fill
         if wait is None and work.job is not None:
             wait = next_look(work.job, work.job.pods, now)
         return Filling(held, delete=delete, wait=wait)
-    left = (datetime.fromisoformat(held.time) + period - now).total_seconds() if held is not None else 0.0
+    left = until_next(held.time, period, now) if held is not None else 0.0
     if left > 0:
         return Filling(held, delete=delete, wait=left)
     if any(job.role is Role.MATRIX and job not in jobs for job in state.jobs):

@@ -27,7 +27,7 @@ from moe_operator.planner.drift import Findings, cause_of, drift_says, has_drift
 from moe_operator.planner.job_configs import drift_job, tasks_of
 from moe_operator.planner.lineage import by_name, root_of
 from moe_operator.planner.names import drift_job_name, expert_of, is_attempt
-from moe_operator.planner.times import LOOK_AGAIN, SCHEDULES
+from moe_operator.planner.times import LOOK_AGAIN, SCHEDULES, until_next
 from moe_operator.state import ExpertState, Manifest, ObservedJob, Role
 
 
@@ -119,7 +119,7 @@ def _why_not_yet(decided: Decisions, known: DriftStatus | None) -> tuple[str | N
         return "no new work starts now", None
     period = SCHEDULES.get(decided.pool.spec.evaluation.schedule)
     if known is not None and period is not None:
-        left: float = (datetime.fromisoformat(known.time) + period - decided.now).total_seconds()
+        left = until_next(known.time, period, decided.now)
         if left > 0:
             return "spec.evaluation.schedule of the pool says when", left
     return None, None

@@ -1,6 +1,6 @@
 """The times that decisions rest on where the spec sets none, each with the reason for its length."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 #: Longest time between the objects of one ``kubectl apply`` or one sync of Argo CD. Until it has passed, a missing base
 #: may still be created, and so may Experts whose domains a mixture's suite should contain.
@@ -44,3 +44,15 @@ BUDGET_PERIOD = timedelta(hours=24)
 
 #: A proposal about an Expert or a pool that does not exist waits this long for it, since both may come from one apply.
 SUBJECT_AWAITED = timedelta(seconds=60)
+
+
+def until_next(last: str, period: timedelta, now: datetime) -> float:
+    """Return the seconds until a period has passed since a time that a status records; 0 if it has, or cannot be read.
+
+    At most the period, also if the clock was put back since.
+    """
+    try:
+        left: float = (datetime.fromisoformat(last) + period - now).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+    return min(max(left, 0.0), period.total_seconds())

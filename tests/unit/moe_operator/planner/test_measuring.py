@@ -1,6 +1,6 @@
 """When drift is measured, of what, and what becomes of the result."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from moe_formats.job_config import DriftJob
 from moe_formats.job_report import Failure
 from moe_formats.resources.reasons import Reason
 from moe_operator.planner.measuring import share_moved
+from moe_operator.planner.times import until_next
 
 SUMS = {
     "name": "sums",
@@ -178,6 +179,21 @@ def test_a_schedule_says_how_often_new_windows_are_measured(world: World, name: 
     writes = world.writes
     world.run(world.now + timedelta(days=3 * days))
     assert world.writes == writes  # nothing is new, so nothing is measured
+
+
+@pytest.mark.parametrize(
+    ("last", "left"),
+    [
+        ("2026-12-01T00:00:00+00:00", 43_200),
+        ("2026-11-30T11:00:00+00:00", 0),
+        ("2027-12-01T00:00:00+00:00", 86_400),  # The clock was put back: no more than a period is waited.
+        ("2026-12-01T00:00:00", 0),
+        ("yesterday", 0),
+        ("", 0),
+    ],
+)
+def test_a_period_is_counted_from_the_last_time_if_that_can_be(last: str, left: float) -> None:
+    assert until_next(last, timedelta(days=1), datetime(2026, 12, 1, 12, tzinfo=UTC)) == left
 
 
 def test_a_new_revision_does_not_wait_for_the_schedule(world: World) -> None:
