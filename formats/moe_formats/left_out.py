@@ -14,7 +14,7 @@ from typing import Any
 
 #: Fields that change no weights: how often training pauses to validate or to save, and what it computes twice to save
 #: memory. The identity of a revision leaves them out whatever their value, except that `validation_every` counts where
-#: training may stop early, at a validation.
+#: training may stop early, or change its data, at a validation.
 NO_WEIGHTS_CHANGE = frozenset({"validation_every", "checkpoint_every", "recompute"})
 
 #: The identity of a revision: the values that are left out. They are also what a stored revision, or the text of a
@@ -40,6 +40,7 @@ OF_REVISIONS: Mapping[str, Any] = {
     "specialization_loss_weight": 0,
     "regularization": 0,
     "early_stop": None,
+    "curriculum": None,
     "balancing": {
         "scope": "GlobalBatch",
         "against": "Uniform",

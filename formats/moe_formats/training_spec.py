@@ -86,6 +86,24 @@ class EarlyStop(Format):
     )
 
 
+class Curriculum(Format):
+    """How the weights of sources follow what the model has not learnt yet, instead of staying as spec.data.sources has them."""
+
+    rate: float = Field(
+        default=0.1,
+        gt=0,
+        le=10,
+        description="How strongly weights follow the losses. Of two sources, the one whose loss has fallen one bit per byte "
+        "less since the start of the run gains on the other by the factor exp(rate) at each validation.",
+    )
+    floor: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="Smallest weight of a source, as a multiple of the one that spec.data.sources gives it.",
+    )
+
+
 class LoRASpec(Format):
     """Low-rank updates of frozen weights: W + scale * B A, where scale is alpha / rank (Hu et al., 2021)."""
 
@@ -261,6 +279,14 @@ class TrainingFields(Format):
         "room for one more copy of the trained weights, in memory and in checkpoints. Default: training takes all its "
         "steps and keeps the last weights.",
     )
+    curriculum: Curriculum | None = Field(
+        default=None,
+        description="Reads sources more often whose loss has fallen least. Needs at least two sources with weights. The run "
+        "tries it against the weights of spec.data.sources, from the same weights of the model and with as many bytes, and "
+        "uses it only while the loss on the source that is worst off is provably lower. A trial takes the steps to the next "
+        "validation twice; it comes after the first, second, fourth, eighth validation and so on. Takes room for two more "
+        "copies of what a checkpoint has, in memory. Default: the weights stay.",
+    )
     validation_every: int = Field(
         default=100, ge=1, le=1_000_000, description="Optimizer steps between validations."
     )
@@ -318,8 +344,9 @@ class TrainingSpec(TrainingFields):
 
     def revision_identity(self) -> dict[str, Any]:
         """Return the fields by which a revision is identified, by name in snake_case."""
-        # Where training may end at a validation, the steps between validations change the weights.
-        unread = left_out.NO_WEIGHTS_CHANGE - ({"validation_every"} if self.early_stop else set())
+        # Where training may end or change its data at a validation, the steps between validations change the weights.
+        counts = self.early_stop is not None or self.curriculum is not None
+        unread = left_out.NO_WEIGHTS_CHANGE - ({"validation_every"} if counts else set())
         return left_out.differing(self.model_dump(mode="json", exclude=set(unread)), left_out.OF_REVISIONS)
 
     def checkpoint_identity(self) -> dict[str, Any]:

@@ -169,6 +169,17 @@ def _replay(share: float = 0.1, **spec: Any) -> Change:
     return change
 
 
+def _curriculum(*weights: float | None) -> Change:
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["spec"]["training"] = {"curriculum": {}}
+        manifest["spec"]["data"]["sources"] = [
+            {"store": "corpora", "path": f"{number}/*.txt"} | ({} if weight is None else {"weight": weight})
+            for number, weight in enumerate(weights)
+        ]
+
+    return change
+
+
 def _name(name: str) -> Change:
     return lambda manifest: manifest["metadata"].update(name=name)
 
@@ -260,6 +271,9 @@ REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("a limit for what is no reason", EXPERT, _gates(maxDropped={"junk": 0.1}), "is no reason: name some of 'total'"),
     ("a limit that is no share", EXPERT, _gates(maxDropped={"total": 2}), "less than or equal to 1"),
     ("limits the wrong way round", EXPERT, _gates(minNewBytes=9, maxNewBytes=1), "minNewBytes is larger than"),
+    ("a curriculum of one source", EXPERT, _curriculum(1.0), "training.curriculum moves weights between sources"),
+    ("a curriculum without weights", EXPERT, _curriculum(None, None), "training.curriculum moves weights between sources"),
+    ("a curriculum of one that is read", EXPERT, _curriculum(1.0, 0.0), "training.curriculum moves weights between sources"),
     ("replay of a preset", EXPERT, _replay(base={"preset": "tiny"}), "data.replay needs base.expert"),
     ("nothing but replay", EXPERT, _replay(share=1), "should be less than 1"),
     ("a filter the wrong way round", EXPERT, _filter(name="length", min=9, max=1), "min is larger than max"),

@@ -34,7 +34,8 @@ from moe_trainer.training.progress import ProgressServer, Reporter
 from moe_trainer.training.report import commit, finished, kernels_of
 from moe_trainer.training.run import Run, layout_of, prepare, training_inputs
 from moe_trainer.training.step import take_step
-from moe_trainer.training.validation import end_interval
+from moe_trainer.training.trial import hold_trial, is_due
+from moe_trainer.training.validation import end_interval, measured_slices
 
 
 @dataclass
@@ -108,6 +109,11 @@ def begin(training: Run, checkpoints: Checkpoints) -> None:
     job = training.job
     training.curve, training.skipped = checkpoints.restore()
     training.resumed_from = training.step
+    if training.curriculum is not None:
+        if training.curve.curriculum is None:
+            training.curriculum.measured = measured_slices(training, training.curriculum)
+            training.curve.curriculum = training.curriculum.begun(training.batches)
+        training.batches.enter(training.curve.curriculum.phase)
     if job.training.balancing.against == "Base" and not training.step:
         steps = range(min(BASE_LOAD_STEPS, training.steps))
         batches = (training.batches.batch(step, training.mine) for step in steps)
@@ -135,10 +141,12 @@ def train(training: Run, checkpoints: Checkpoints, reporter: Reporter, stop: Sto
     """Take all remaining steps; validate, write checkpoints and report on the way."""
     spec = training.job.training
     while not training.over:
-        loss = take_step(training)
-        training.curve.losses.append(loss)
-        if training.step == training.steps or training.step % spec.validation_every == 0:
-            end_interval(training)
+        if is_due(training):
+            hold_trial(training, lambda: training.processes.any(stop.requested))
+        else:
+            training.curve.losses.append(take_step(training))
+            if training.step == training.steps or training.step % spec.validation_every == 0:
+                end_interval(training)
         last = training.over
         stopping = training.processes.any(stop.requested)
         if stopping or (not last and training.step % spec.checkpoint_every == 0):

@@ -143,6 +143,12 @@ class ExpertSpec(Format):
                 "data.replay needs base.expert: only the data of an Expert of this pool can be read again",
             ),
             (
+                "!has(self.training.curriculum) || self.data.sources.exists(s, has(s.weight))"
+                " && self.data.sources.filter(s, !has(s.weight) || s.weight > 0.0).size() >= 2",
+                "training.curriculum moves weights between sources: give at least two of data.sources a weight above 0, for "
+                "example 1, or leave it out",
+            ),
+            (
                 "self.training.method == 'Full' || !has(self.base.preset)",
                 "training.method adds to the frozen weights of a base, and a preset has none: use method Full",
             ),

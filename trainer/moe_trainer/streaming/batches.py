@@ -6,7 +6,8 @@ nothing else has to be saved, and a resumed run reads the same batches. Unless d
 document can see the one before it in their block.
 
 If there are several streams, each has epochs of its own, and blocks are taken from them by their shares
-(block_order.py): a stream that is short for its share is read more often.
+(block_order.py): a stream that is short for its share is read more often. The shares may change as the run goes on; then what
+step k trains on also depends on the Phase that it is in.
 """
 
 import math
@@ -14,8 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from moe_formats.format import Format
 from moe_trainer.streaming.block_order import Interleaving, Permutation
 from moe_trainer.streaming.tokens import TokenStream, number_of
 
@@ -65,6 +68,14 @@ class DocumentEnds:
         return place_T - start_BT
 
 
+class Phase(Format):
+    """A part of a run, up to the next one, in which streams have the same shares."""
+
+    first: int = Field(description="Number of its first block, counted over the whole run.")
+    read: tuple[int, ...] = Field(description="Number of blocks of each stream that were read before it.")
+    shares: tuple[float, ...] = Field(description="Share of each stream in a batch.")
+
+
 class Batches:
     """Training streams, cut into batches of ``rows`` blocks of ``context`` + 1 tokens."""
 
@@ -83,7 +94,8 @@ class Batches:
         """
         keys = [f"{seed}"] if len(streams) == 1 else [f"{seed} stream {n}" for n in range(len(streams))]
         self._strands = [_Strand(stream, context, key) for stream, key in zip(streams, keys, strict=True)]
-        self._mixture = Interleaving([stream.share for stream in streams])
+        self.shares = [stream.share for stream in streams]
+        self.enter(Phase(first=0, read=(0,) * len(streams), shares=tuple(self.shares)))
         self.context = context
         self._ends = ends
         self.rows = rows_of(batch_tokens, context)
@@ -106,9 +118,23 @@ class Batches:
 
         An epoch leaves out what does not fill a block, so one epoch of a short stream is less than one pass.
         """
-        cycles = steps * self.rows / sum(self._mixture.quotas)
-        quotas = zip(self._mixture.quotas, self._strands, strict=True)
-        return [cycles * quota * self.context / strand.predictable for quota, strand in quotas]
+        quotas, phase = self._mixture.quotas, self.phase
+        cycles = (steps * self.rows - phase.first) / sum(quotas)
+        blocks = [read + cycles * quota for read, quota in zip(phase.read, quotas, strict=True)]
+        strands = zip(blocks, self._strands, strict=True)
+        return [number * self.context / strand.predictable for number, strand in strands]
+
+    def enter(self, phase: Phase) -> None:
+        """Read blocks from the first of a phase on as the phase has it."""
+        self.phase = phase
+        self._mixture = Interleaving(phase.shares)
+
+    def change(self, step: int, shares: Sequence[float]) -> None:
+        """Enter a new phase at a step, which must be in the present one or at its end."""
+        first = step * self.rows
+        new = self._mixture.before(first - self.phase.first)
+        read = tuple(had + more for had, more in zip(self.phase.read, new, strict=True))
+        self.enter(Phase(first=first, read=read, shares=tuple(shares)))
 
     def in_parts(self, step: int, rows: range, parts: int) -> list[MicroBatch]:
         """Return some rows of a step in ``parts`` micro-batches of about the same size."""
@@ -144,8 +170,8 @@ class Batches:
 
     def _blocks(self, step: int, rows: range | None) -> "list[tuple[_Strand, int]]":
         wanted = range(self.rows) if rows is None else rows
-        found = [self._mixture[step * self.rows + row] for row in wanted]
-        return [(self._strands[stream], number) for stream, number in found]
+        found = [self._mixture[step * self.rows + row - self.phase.first] for row in wanted]
+        return [(self._strands[stream], self.phase.read[stream] + number) for stream, number in found]
 
 
 class _Strand:
@@ -162,8 +188,7 @@ class _Strand:
         if stream.starts is not None and repeats > 1:
             self._starts = torch.cat([stream.starts + n * len(stream.tokens) for n in range(repeats)])
         self.share, self.replayed = stream.share, stream.replayed
-        #: Whether the run is to learn this text, and not only to keep what is known of it.
-        self.own = not (stream.replayed or stream.rehearsed)
+        self.own = stream.own
         self.blocks = (len(self._tokens) - 1) // context
         self._context, self._key = context, key
         self._epoch = -1
@@ -221,6 +246,14 @@ def positions(tokens: Tensor, starts: Tensor | None, first: int, end: int, ends:
     begun = starts[slice(*torch.searchsorted(starts, bounds).tolist())] - first
     start_T = torch.zeros(end - first, dtype=torch.int64, device=starts.device).index_copy(0, begun, begun)
     return torch.arange(end - first, device=starts.device) - start_T.cummax(dim=0).values
+
+
+def validation_clusters(stream: TokenStream, context: int) -> list[int]:
+    """Return the number of the document in which each validation block begins; 0 where a stream does not say."""
+    starts = _validated(len(stream.tokens), context)
+    if stream.starts is None:
+        return [0] * len(starts)
+    return torch.searchsorted(stream.starts, torch.tensor(starts, device="cpu"), right=True).tolist()
 
 
 def validation_blocks(tokens: Tensor, context: int) -> Tensor | None:

@@ -34,6 +34,14 @@ class Interleaving:
         stream, turn = self._pattern[place]
         return stream, cycle * self.quotas[stream] + turn
 
+    def before(self, number: int) -> list[int]:
+        """Return the number of blocks of each stream before a block."""
+        cycles, place = divmod(number, len(self._pattern))
+        found = [cycles * quota for quota in self.quotas]
+        for stream, _ in self._pattern[:place]:
+            found[stream] += 1
+        return found
+
 
 def _quotas(shares: Sequence[float]) -> list[int]:
     """Return how many places of the pattern each stream has: by largest remainders, in lowest terms."""

@@ -65,6 +65,11 @@ class TokenStream(NamedTuple):
     )
     rehearsed: bool = False  #: Text that the Expert learnt before, mixed in with what is new.
 
+    @property
+    def own(self) -> bool:
+        """Whether the run is to learn this text, and not only to keep what is known of it."""
+        return not (self.replayed or self.rehearsed)
+
 
 class StreamRecord(Format):
     """One training stream."""
@@ -84,6 +89,11 @@ class StreamRecord(Format):
         description="Number of turns of which the chat template leaves words out: `answer` for answers, which are not "
         "learnt for that reason, and `system`, `user` or `assistant` for turns before an answer that is learnt.",
     )
+
+    @property
+    def own(self) -> bool:
+        """Whether the run is to learn this text, and not only to keep what is known of it."""
+        return not (self.replayed or self.rehearsed)
 
 
 class StreamsRecord(Format):
@@ -113,6 +123,8 @@ class Streams(NamedTuple):
     record: StreamsRecord
     training: tuple[TokenStream, ...]
     validation: TokenStream
+    #: The validation text of each training stream, by its place; of streams that have some.
+    validation_of: Mapping[int, TokenStream]
 
 
 def write_streams(
@@ -195,7 +207,12 @@ def _mapped_streams(folder: Path) -> Streams:
     )
     parts = [_mapped(folder / f"{file}.tokens", dtype) for file in record.validation]
     starts = [_starts(folder / f"{file}.starts") for file in record.validation]
-    return Streams(record, training, TokenStream(_joined(parts, dtype), starts=_joined_starts(starts, parts)))
+    whole = TokenStream(_joined(parts, dtype), starts=_joined_starts(starts, parts))
+    apart = {
+        int(file.rpartition("-")[2]): TokenStream(ids, starts=first)
+        for file, ids, first in zip(record.validation, parts, starts, strict=True)
+    }
+    return Streams(record, training, whole, apart)
 
 
 def _joined(parts: Sequence[Tensor], dtype: torch.dtype) -> Tensor:

@@ -37,6 +37,7 @@ from moe_trainer.storage.committed import Committed
 from moe_trainer.storage.committing import is_committed, new_folder, unfinished_folder
 from moe_trainer.storage.files import discard_unfinished, drop, make_folder, write_file
 from moe_trainer.training.balancing import Balancer
+from moe_trainer.training.curriculum import CurriculumState
 from moe_trainer.training.early_stop import BestWeights
 from moe_trainer.training.load_record import LayerRecord
 from moe_trainer.training.optimization import AdamW, trained_parameters
@@ -61,6 +62,9 @@ class CheckpointState(Format):
     loads: dict[int, tuple[LayerRecord, ...]] = Field(
         default_factory=dict, description="Step to the load of each layer since the previous validation."
     )
+    curriculum: CurriculumState | None = Field(
+        default=None, description="Which sources are read how often; absent without a curriculum."
+    )
 
 
 #: The state of a checkpoint, or None if there is no good one; and why newer ones cannot be used.
@@ -76,6 +80,7 @@ class Curve:
     losses: list[float | None] = field(default_factory=list)
     validations: dict[int, float] = field(default_factory=dict)  #: Step to bits per byte.
     loads: dict[int, tuple[LayerRecord, ...]] = field(default_factory=dict)  #: Step to each layer's load.
+    curriculum: CurriculumState | None = None  #: Which sources are read how often; None without a curriculum.
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,11 @@ class Checkpoints:
         run = {"rng": torch.get_rng_state(), "losses": torch.tensor(losses, dtype=torch.float64)}
         run |= {f"balancing.{name}": tensor for name, tensor in self._trained.balancer.tensors().items()}
         state = CheckpointState(
-            inputs=self._inputs, step=len(curve.losses), validations=curve.validations, loads=curve.loads
+            inputs=self._inputs,
+            step=len(curve.losses),
+            validations=curve.validations,
+            loads=curve.loads,
+            curriculum=curve.curriculum,
         )
         if sum(_bytes(tensor) for tensor in tensors.values()) <= AT_ONCE_BYTES:
             self._write(tensors, run, state)
@@ -172,7 +181,7 @@ class Checkpoints:
         self._trained.optimizer.steps_done = state.step
         self._trained.balancer.load_tensors(_under("balancing.", run))
         losses = [None if math.isnan(loss) else loss for loss in run["losses"].tolist()]
-        return Curve(losses, state.validations, state.loads)
+        return Curve(losses, state.validations, state.loads, state.curriculum)
 
     def drop_all(self) -> None:
         """Remove all checkpoints at the end of the run; it does not matter if the last one could not be written."""

@@ -19,6 +19,7 @@ from moe_trainer.moe.balance import LayerLoad
 from moe_trainer.storage.committed import Committed
 from moe_trainer.storage.committing import is_committed
 from moe_trainer.streaming.tokens import StreamRecord
+from moe_trainer.training.curriculum import CurriculumState
 from moe_trainer.training.load_record import LayerRecord
 from moe_trainer.training.run import Run
 from moe_trainer.weights.writing import TensorStream
@@ -118,6 +119,9 @@ class TrainReport(Format):
     replay_excluded: dict[str, int] = Field(
         default_factory=dict, description="Number of the base's documents that were not replayed, by reason."
     )
+    curriculum: CurriculumState | None = Field(
+        default=None, description="How the curriculum ended, with its trials; absent without one."
+    )
     skipped_checkpoints: tuple[str, ...] = Field(
         description="Checkpoints that could not be used, with the reasons."
     )
@@ -153,6 +157,7 @@ def report_of(run: Run) -> TrainReport:
             for record, passes in zip(run.streams.training, run.batches.passes(run.step), strict=True)
         ),
         replay_excluded=run.streams.excluded,
+        curriculum=curve.curriculum,
         skipped_checkpoints=tuple(run.skipped),
         provenance=Provenance.here(run.backend, run.processes.layout.processes),
     )

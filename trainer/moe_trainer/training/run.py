@@ -31,11 +31,12 @@ from moe_trainer.streaming.batches import (
     validation_blocks,
     validation_positions,
 )
-from moe_trainer.streaming.tokens import StreamsRecord
+from moe_trainer.streaming.tokens import Streams, StreamsRecord
 from moe_trainer.text.tokenizer import ByteTokenizer, Tokenizer
 from moe_trainer.training.balancing import Balancer
 from moe_trainer.training.base_losses import BaseLosses
 from moe_trainer.training.checkpoint import Curve
+from moe_trainer.training.curriculum import Curriculum, slices_of
 from moe_trainer.training.data import read_data
 from moe_trainer.training.early_stop import BestWeights, is_over, standing
 from moe_trainer.training.optimization import AdamW, trained_parameters
@@ -70,6 +71,7 @@ class Run:
     processes: Processes = field(default_factory=Processes)
     best: BestWeights | None = None  #: The best weights so far; None unless the run may end early.
     base_losses: BaseLosses | None = None  #: None if no loss compares with the base.
+    curriculum: Curriculum | None = None  #: None if the shares of the streams stay.
     curve: Curve = field(default_factory=Curve)
     resumed_from: int = 0
     skipped: list[str] = field(
@@ -175,6 +177,7 @@ def prepare(job: TrainJob, root: Path, processes: Processes | None = None) -> Ru
         processes=processes,
         best=_best_weights(model, job, validation, context),
         base_losses=base_losses,
+        curriculum=_curriculum(job, streams, context, ends),
     )
 
 
@@ -221,6 +224,36 @@ def _best_weights(
             f"are shorter than one block of {context} tokens: add data, or leave earlyStop out.",
         )
     return BestWeights(model)
+
+
+def _curriculum(
+    job: TrainJob, streams: Streams, context: int, ends: DocumentEnds | None
+) -> Curriculum | None:
+    """Return what sets the shares of the streams; None if they stay.
+
+    They stay too where new text is too little for it: of one source only, or without text to validate on.
+    """
+    rule = job.training.curriculum
+    if rule is None:
+        return None
+    slices = slices_of(streams, context, ends)
+    without = [stream.name for stream in streams.record.training if stream.own and stream.name not in slices]
+    if job.rehearsal is not None and (without or len(slices) < 2):
+        return None
+    if without:
+        raise JobError(
+            "DataEmpty",
+            "training.curriculum needs text of every source to validate on, and the 2 % of the clusters that are kept "
+            f"apart for it are shorter than one block of {context} tokens in {', '.join(without)}: add data, or leave "
+            "curriculum out.",
+        )
+    if len(slices) < 2:
+        raise JobError(
+            "InvalidConfig",
+            "training.curriculum moves weights between sources, and data.sources has fewer than two with a weight above 0: "
+            "give every source a weight, for example 1, or leave curriculum out.",
+        )
+    return Curriculum(rule, list(slices.values()), [s.share for s in streams.training if not s.own])
 
 
 def _base_losses(job: TrainJob, root: Path, processes: Processes) -> BaseLosses | None:

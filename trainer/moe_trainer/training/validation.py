@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from moe_trainer.models.causal_model import CausalModel
 from moe_trainer.moe.balance import LayerLoad, StepCounts
 from moe_trainer.moe.router import LogitsNotFinite
+from moe_trainer.training.curriculum import Curriculum, Measured
 from moe_trainer.training.load_record import thinned
 from moe_trainer.training.not_finite import check_weights, loss_not_finite, origin, router_not_finite
 from moe_trainer.training.run import Run
@@ -54,10 +55,25 @@ def end_interval(run: Run) -> None:
     if run.validation is not None:
         curve.validations[run.step], loads = _validated(run, run.validation)
     curve.loads = thinned(curve.loads | {run.step: record.summary(loads)})
+    if run.curriculum is not None and curve.curriculum is not None:
+        run.curriculum.measured = measured_slices(run, run.curriculum)
+        curve.curriculum = run.curriculum.moved(curve.curriculum, run.batches, run.step)
     if run.best is not None and run.kept_step == run.step:
         run.best.take()
     if not run.over:  # the report needs the last interval's shares
         record.clear()
+
+
+def measured_slices(run: Run, curriculum: Curriculum) -> list[Measured]:
+    """Return the losses of the curriculum's slices, the same in all processes; raises JobError (LossNotFinite)."""
+    try:
+        found = curriculum.measure(run.model, run.sizes_V, run.rows)
+    except LogitsNotFinite as error:
+        raise router_not_finite(run, error.layer, after=True) from None
+    found = run.processes.from_first(found)
+    if not all(math.isfinite(slice.bits_per_byte) for slice in found):
+        raise loss_not_finite(run, "the validation text of a source has no finite loss", after=True)
+    return found
 
 
 def _validated(run: Run, blocks_BT: Tensor) -> tuple[float, list[LayerLoad]]:
