@@ -39,6 +39,8 @@ retention     which Jobs are deleted
 What is proposed:
 acts/         each act: when it is proposed, what it rests on, what it promises
 proposals     what is proposed for the Experts of a pool now
+proposal_start   whether an approved proposal may start
+proposal_course  what comes of it: carried out, measured, undone
 modes         whether an act may happen by itself
 withdrawal    which promotions are taken back, or given again
 respecialize  how a revision is trained after drift

@@ -19,7 +19,7 @@ from moe_operator.planner.acts import ACTS
 from moe_operator.planner.acts.policy import Found, evidence_of
 from moe_operator.planner.modes import asked_mode, effective, misses, mode_for, row_of
 from moe_operator.planner.names import proposal_name
-from moe_operator.planner.proposal import started_since
+from moe_operator.planner.proposal_start import started_since
 from moe_operator.planner.times import BUDGET_PERIOD
 from moe_operator.state import Manifest, Member, ObjectRef, PoolState
 
