@@ -55,7 +55,8 @@ def test_a_revision_that_is_worse_is_refused_and_the_last_good_one_serves(stage:
     verdict = stage.status("code-3", "ExpertRevision")["verdict"]
     assert (verdict["outcome"], verdict["reason"], verdict["final"]) == ("Refused", "PromotionRefused", True)
     assert "upper bound" in verdict["message"]
-    assert stage.wait_for("code", "Promoted", "False")["reason"] == "PromotionRefused"
+    # The revision's status is written before the Expert's.
+    stage.wait_for("code", "Promoted", "False", reason="PromotionRefused")
     assert stage.status("code")["serving"]["revision"] == "code-2"
     assert stage.get("Deployment", "code-3") is None
 
