@@ -50,7 +50,7 @@ def proposals(
         Console().print(proposals_table(shown))
         return
     where = f"namespace {cluster.namespace}" + (f", pool {pool}" if pool else "")
-    over = f" {len(found)} are over; --all lists them." if found else ""
+    over = f" What is over ({len(found)}) is listed with --all." if found else ""
     _say(console, [f"Nothing is proposed in {where}.{over}"])
 
 

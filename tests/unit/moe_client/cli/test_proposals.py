@@ -85,7 +85,9 @@ def test_the_list_has_what_is_not_over_with_effect_and_state(server):
 
 def test_an_empty_list_says_how_many_are_over(server):
     server.objects[NAME]["status"]["phase"] = "Done"
-    assert "Nothing is proposed in namespace default. 1 are over; --all lists them." in moectl("proposals")
+    assert "Nothing is proposed in namespace default. What is over (1) is listed with --all." in moectl(
+        "proposals"
+    )
 
 
 def test_a_name_that_is_not_there_is_answered_with_those_that_are(server):
