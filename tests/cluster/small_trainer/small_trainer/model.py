@@ -17,6 +17,7 @@ from moe_trainer.evaluators.tasks import Completion
 from moe_trainer.storage.committed import verify
 from moe_trainer.storage.committing import new_folder
 from moe_trainer.storage.manifest import read_manifest
+from moe_trainer.text.tokenizer import ByteTokenizer
 
 Counts = npt.NDArray[np.float64]
 
@@ -33,8 +34,12 @@ def pairs_PB(text: bytes) -> Counts:
 
 
 def write(folder: Path, counts_PB: Counts, report: str) -> Digest:
-    """Commit an artefact and return its digest."""
+    """Commit an artefact and return its digest.
+
+    It has the tokenizer of a preset, as the real one has: snapshots try held-out text with it.
+    """
     with new_folder(folder.parent, folder.name, "artefact") as working:
+        ByteTokenizer().save(working)
         np.save(working / WEIGHTS, counts_PB, allow_pickle=False)
         (working / REPORT).write_text(report)
     return read_manifest(folder.parent, folder.name)[1]
