@@ -272,6 +272,7 @@ class DriftHeadline(Format):
     difficulty: Change | None = Field(
         default=None, description="Mean of ln b_base over the windows minus that over the anchor."
     )
+    gain: Interval | None = Field(default=None, description="Mean of ln(b_base / b_expert) over the windows.")
     nearest_domain: str | None = Field(
         default=None, description="Domain of the suite whose anchor the windows' text resembles most."
     )

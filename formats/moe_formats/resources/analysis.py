@@ -83,8 +83,8 @@ class ExpertAnalysis(Format):
     )
     performance: Interval | None = Field(
         default=None,
-        description="Gain over the base on the newest window of the Expert's own text, as measured for the revision that "
-        "should serve. Absent if it could not be computed.",
+        description="Gain over the base on the last windows of the Expert's own text, as measured of the current revision "
+        "together with drift; on the anchor, of the revision that should serve, before that. Absent if it could not be computed.",
     )
     drift: Interval | None = Field(
         default=None,

@@ -49,6 +49,10 @@ class DriftStatus(Format):
         description="One-sided lower bound of the difficulty at an error rate of 0.01. Absent if the difficulty could not be "
         "computed.",
     )
+    gain: Interval | None = Field(
+        default=None,
+        description="Mean of ln(b_base / b_expert) over the windows' segments. Absent if it could not be computed.",
+    )
     nearest_domain: str | None = Field(
         default=None,
         max_length=63,

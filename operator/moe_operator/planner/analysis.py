@@ -80,7 +80,7 @@ def analyse_expert(
     _rates(numbers, own, usage)
     _routes(numbers, usage)
     _trend(numbers, own, end)
-    gain = scores.gain if scores is not None else None
+    gain = (drift.gain if drift is not None else None) or (scores.gain if scores is not None else None)
     if gain is None:
         numbers.absent["performance"] = (
             scores.absent.get("gain") if scores else None

@@ -187,6 +187,7 @@ def _recorded(
         lower_bound=bound,
         difficulty=difficulty.interval if difficulty is not None else None,
         difficulty_bound=difficulty.lower_bound if difficulty is not None else None,
+        gain=headline.gain,
         nearest_domain=headline.nearest_domain,
         accuracies=list(headline.accuracies[:4]),
         share=shares[0] if shares is not None else None,

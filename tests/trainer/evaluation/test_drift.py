@@ -58,6 +58,7 @@ def test_text_like_the_first_shows_no_drift_and_changed_text_does(own_pool: Pool
     assert abs(same.drift.interval.value) < 0.03
     assert len(same.windows) == 2 and same.clusters >= 40
     assert same.nearest_domain == "birds"
+    assert same.gain and same.gain.lower > 0.05
     assert not same.absent
     for delivery in ("fourth", "fifth", "sixth"):
         newest = deliver(own_pool, "birds", delivery, changed=8)

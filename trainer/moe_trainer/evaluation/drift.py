@@ -72,6 +72,7 @@ class DriftReport(Format):
             clusters=self.clusters,
             drift=self.drift,
             difficulty=self.difficulty,
+            gain=self.gain,
             nearest_domain=self.nearest_domain,
             accuracies=self.accuracies,
             absent={name: reason[:160] for name, reason in self.absent.items()},

@@ -168,6 +168,12 @@ def test_drift_is_that_of_the_status_or_absent_with_its_reason() -> None:
         time="2026-01-09T00:00:00+00:00",
     )
     assert analysis(traffic(code=steady()), drift=measured).drift == interval
+    gain = Interval(value=0.1, lower=0.08, upper=0.12, clusters=60)
+    on_anchor = Scores(gain=Interval(value=0.2, lower=0.15, upper=0.25, clusters=30))
+    found = analysis(traffic(code=steady()), drift=measured, scores=on_anchor)
+    assert found.performance == on_anchor.gain
+    newest = measured.model_copy(update={"gain": gain})
+    assert analysis(traffic(code=steady()), drift=newest, scores=on_anchor).performance == gain
     few = measured.model_copy(update={"interval": None, "absent": {"interval": "TooFewWindows: 1"}})
     assert analysis(traffic(code=steady()), drift=few).absent["drift"] == "TooFewWindows: 1"
 
