@@ -59,7 +59,7 @@ class DataDecision:
 
 
 def answering_snapshot(state: ExpertState, asked: Request) -> SnapshotStatus | None:
-    """Return the recorded snapshot if it has the digest that is asked for, whatever its refresh slot, or None."""
+    """Return the recorded snapshot if it has the digest that is asked for, whatever the number of its reading, or None."""
     held = state.expert.status.snapshot
     return held if held is not None and Request.parse(held.request).digest == asked.digest else None
 
@@ -71,92 +71,118 @@ def decide_data(state: ExpertState, asked: Request, *, busy: bool, now: datetime
     """
     expert, held = state.expert, state.expert.status.snapshot
     same_question = answering_snapshot(state, asked) is not None
-    request, reading, work = _reading(state, asked, now)
-    due = reading is not None and (is_due(expert, reading, now) or _has_other_gates(expert, reading, work))
-    has_it = held is not None and request is not None and held.request == str(request)
-    if held is not None and same_question and (busy or (has_it and not due)):
+    newest = _newest(state, asked, now)
+    due = newest is not None and _is_due(expert, newest, now)
+    is_held = newest is not None and held is not None and held.request == str(newest.request)
+    if held is not None and same_question and (busy or (is_held and not due)):
         return DataDecision(
             taken(expert, held),
             held,
             answers=True,
-            wait=_until_due(expert, reading, now),
-            refresh=_recorded(expert, reading),
+            wait=_until_due(expert, newest, now),
+            refresh=_recorded(expert, newest),
         )
-    if request is None or work is None or (due and (has_it or work.state == "Failed")):
-        request = next_request(state.jobs, expert, asked)
-        work = assess(jobs_of_request(state.jobs, expert, request), expect=SnapshotHeadline, now=now)
-    if reading is None or reading.request != str(request):
-        asks = RefreshStatus(request=str(request), gates=gates_digest(expert), admitted=_admitted(expert))
-        if reading is not None:
-            asks = asks.model_copy(update={"job": reading.job, "last": reading.last})
-        reading = noted(asks, work.job, now)
-    recorded, until_due = _recorded(expert, reading), _until_due(expert, reading, now)
-    if work.state == "Done" and isinstance(work.headline, SnapshotHeadline) and work.job is not None:
+    over = newest is not None and (is_held or newest.work.state == "Failed")
+    reading = newest if newest is not None and not (due and over) else _next(state, asked, newest, now)
+    if isinstance(reading.work.headline, SnapshotHeadline) and reading.work.job is not None:
         snapshot = _snapshot_status(
-            work.headline, job=work.job.name, request=request, base=str(expert.spec.base), now=now
+            reading.work.headline,
+            job=reading.work.job.name,
+            request=reading.request,
+            base=str(expert.spec.base),
+            now=now,
         )
-        grown = admitted_with(_admitted(expert), held, snapshot, now)
+        refresh, grown = _recorded(expert, reading), admitted_with(_admitted(expert), held, snapshot, now)
         return DataDecision(
             taken(expert, snapshot),
             snapshot,
             answers=same_question,
-            wait=until_due,
-            refresh=recorded.model_copy(update={"admitted": grown}) if recorded is not None else None,
+            wait=_until_due(expert, reading, now),
+            refresh=refresh.model_copy(update={"admitted": grown}) if refresh is not None else None,
             fresh=True,
         )
-    if work.state == "Wanted" and _reads_for_another(state, jobs_of_request(state.jobs, expert, request)):
+    return _pending(state, reading, same_question=same_question, now=now)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """A reading of the sources: what it was asked for, what the status says of it, and the stage its Jobs have reached."""
+
+    request: Request
+    status: RefreshStatus
+    work: Work
+
+
+def _newest(state: ExpertState, asked: Request, now: datetime) -> _Reading | None:
+    """Return the newest reading for what is asked; None if there is none."""
+    status = newest_reading(state.expert, asked)
+    return _assessed(state, Request.parse(status.request), status, now) if status is not None else None
+
+
+def _next(state: ExpertState, asked: Request, newest: _Reading | None, now: datetime) -> _Reading:
+    """Return the reading that follows the newest one, or the first."""
+    expert, request = state.expert, next_request(state.jobs, state.expert, asked)
+    status = RefreshStatus(request=str(request), gates=gates_digest(expert), admitted=_admitted(expert))
+    if newest is not None:
+        status = status.model_copy(update={"job": newest.status.job, "last": newest.status.last})
+    return _assessed(state, request, status, now)
+
+
+def _assessed(state: ExpertState, request: Request, status: RefreshStatus, now: datetime) -> _Reading:
+    work = assess(jobs_of_request(state.jobs, state.expert, request), expect=SnapshotHeadline, now=now)
+    return _Reading(request, noted(status, work.job, now), work)
+
+
+def _pending(state: ExpertState, reading: _Reading, *, same_question: bool, now: datetime) -> DataDecision:
+    """Return the decision while a reading has no result yet, or has failed."""
+    expert, work, refresh = state.expert, reading.work, _recorded(state.expert, reading)
+    if work.state == "Wanted" and _reads_for_another(
+        state, jobs_of_request(state.jobs, expert, reading.request)
+    ):
         work = replace(work, state="Ending", wait=LOOK_AGAIN)
     waits = [work.wait if work.wait is not None else _next_look(work, now)]
-    waits.append(until_due if work.state == "Failed" else None)
+    waits.append(_until_due(expert, reading, now) if work.state == "Failed" else None)
     return DataDecision(
-        pending(state, work, recorded.next if recorded is not None else None, now),
-        held,
+        pending(state, work, refresh.next if refresh is not None else None, now),
+        expert.status.snapshot,
         answers=same_question,
         wait=min((wait for wait in waits if wait is not None), default=None),
-        request=request,
+        request=reading.request,
         work=work,
-        refresh=recorded,
+        refresh=refresh,
     )
 
 
-def _reading(
-    state: ExpertState, asked: Request, now: datetime
-) -> tuple[Request | None, RefreshStatus | None, Work | None]:
-    """Return the newest reading for what is asked, with its request and the stage that its Jobs have reached, or Nones."""
-    reading = newest_reading(state.expert, asked)
+def _is_due(expert: Expert, reading: _Reading, now: datetime) -> bool:
+    """Return whether the sources are due again, or the delivery was refused by other limits than those of the spec now."""
+    incident = reading.work.incident
+    refused = incident is not None and incident.reason is Reason.DELIVERY_REFUSED
+    return is_due(expert, reading.status, now) or (refused and reading.status.gates != gates_digest(expert))
+
+
+def _until_due(expert: Expert, reading: _Reading | None, now: datetime) -> float | None:
+    """Return the seconds until the sources are due again; None if they never are, or are due already and wait."""
+    due = due_after(expert, reading.status) if reading is not None else None
+    return (due - now).total_seconds() if due is not None and due > now else None
+
+
+def _recorded(expert: Expert, reading: _Reading | None) -> RefreshStatus | None:
+    """Return what the status says of a reading, with its next due time."""
     if reading is None:
-        return None, None, None
-    request = Request.parse(reading.request)
-    work = assess(jobs_of_request(state.jobs, state.expert, request), expect=SnapshotHeadline, now=now)
-    return request, noted(reading, work.job, now), work
+        return expert.status.refresh
+    due, held = due_after(expert, reading.status), expert.status.snapshot
+    if (
+        due is None
+        and expert.status.refresh is None
+        and held is not None
+        and str(reading.request) == held.request
+    ):
+        return None  # nothing is gained by writing down what the snapshot says
+    return reading.status.model_copy(update={"next": due})
 
 
 def _admitted(expert: Expert) -> list[Admitted]:
     return expert.status.refresh.admitted if expert.status.refresh is not None else []
-
-
-def _has_other_gates(expert: Expert, reading: RefreshStatus, work: Work | None) -> bool:
-    """Return whether the delivery was refused by other limits than those that the spec has now."""
-    refused = (
-        work is not None and work.incident is not None and work.incident.reason is Reason.DELIVERY_REFUSED
-    )
-    return refused and reading.gates != gates_digest(expert)
-
-
-def _until_due(expert: Expert, reading: RefreshStatus | None, now: datetime) -> float | None:
-    """Return the seconds until the sources are due again; None if they never are, or are due already and wait."""
-    due = due_after(expert, reading) if reading is not None else None
-    return (due - now).total_seconds() if due is not None and due > now else None
-
-
-def _recorded(expert: Expert, reading: RefreshStatus | None) -> RefreshStatus | None:
-    """Return a reading for the status, with its next due time."""
-    if reading is None:
-        return expert.status.refresh
-    due, held = due_after(expert, reading), expert.status.snapshot
-    if due is None and expert.status.refresh is None and held is not None and reading.request == held.request:
-        return None  # nothing is gained by writing down what the snapshot says
-    return reading.model_copy(update={"next": due})
 
 
 def _next_look(work: Work, now: datetime) -> float | None:

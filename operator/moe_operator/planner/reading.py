@@ -78,7 +78,8 @@ def newest_reading(expert: Expert, asked: Request) -> RefreshStatus | None:
     began = datetime.fromisoformat(held.time)
     if created is not None and period is not None and request.number <= (began - created) // period:
         began = created + request.number * period
-    return RefreshStatus(request=held.request, job=held.job, last=began)
+    admitted = recorded.admitted if recorded is not None else []
+    return RefreshStatus(request=held.request, job=held.job, last=began, admitted=admitted)
 
 
 def next_request(jobs: Sequence[ObservedJob], expert: Expert, asked: Request) -> Request:
