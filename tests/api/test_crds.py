@@ -256,6 +256,7 @@ REFUSED: list[tuple[str, dict[str, Any], Change, str]] = [
     ("no source", EXPERT, _sources(0), "should have at least 1 items"),
     ("a filter without bounds", EXPERT, _filter(name="length"), "the filter has no bound"),
     ("a filter with another's bound", EXPERT, _filter(name="length", min=1, threshold=0.8), "belongs to nearDuplicate"),
+    ("an integer below a bound of 0.5", EXPERT, _filter(name="nearDuplicate", threshold=0), "must be at least 0.5"),
     ("a bound that a filter has not", EXPERT, _filter(name="codeParses", min=1), "min belongs to length"),
     ("a largest probability", EXPERT, _filter(name="language", languages=["en"], max=1), "max belongs to length"),
     ("no languages", EXPERT, _filter(name="language"), "filter language needs languages"),

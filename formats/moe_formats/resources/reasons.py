@@ -353,6 +353,22 @@ class Reason(StrEnum):
         "A process of a training run on several nodes was lost, and the others ended with it. The next "
         "attempt resumes from the last checkpoint.",
     )
+    INTERRUPTED = (
+        "Interrupted",
+        "A training was asked to stop before its last step, for example because its node is drained. Its last checkpoint is "
+        "kept, and the next attempt resumes from it. Nothing to do.",
+    )
+    CRASHED = (
+        "Crashed",
+        "A Job or a server failed with an error that nobody foresaw, or one of its processes was killed, often for lack of "
+        "memory. The message has the error. Another attempt is made. If it says nothing that you can change, please report it.",
+    )
+    INVALID_ENVIRONMENT = (
+        "InvalidEnvironment",
+        "A Job or a server was started without an environment variable that the operator sets for it, or with one that is not "
+        "valid; the message names it. Operator and trainer images of different versions can be the cause: use those of one "
+        "release.",
+    )
     ARTEFACT_CORRUPT = (
         "ArtefactCorrupt",
         "Stored files do not match their manifest, or there are files or links that it does not list, so nothing is "

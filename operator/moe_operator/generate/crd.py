@@ -108,7 +108,23 @@ def _structural(node: Mapping[str, Any], definitions: Mapping[str, Any], *, path
             result[key] = True
         else:
             raise ValueError(f"{path}: a structural schema has no {key!r}; change the model or teach crd.py")
+    if rules := _bounds_of_integers(result):
+        result[_RULES] = [*result.get(_RULES, []), *rules]
     return result
+
+
+def _bounds_of_integers(schema: Schema) -> list[dict[str, str]]:
+    """Return rules for bounds that the API server does not hold: of a bound for an integer it cuts off the fraction.
+
+    So a minimum of 0.5 lets 0 pass, and a maximum of -0.5 too. All other bounds stay right when they are cut off towards 0.
+    """
+    least, most = schema.get("minimum", 0), schema.get("maximum", 0)
+    rules = []
+    if least > 0 and least != int(least):
+        rules.append({"rule": f"self >= {least}", "message": f"must be at least {least}: raise it"})
+    if most < 0 and most != int(most):
+        rules.append({"rule": f"self <= {most}", "message": f"must be at most {most}: lower it"})
+    return rules
 
 
 def _resolved(node: Mapping[str, Any], definitions: Mapping[str, Any], *, path: str) -> Mapping[str, Any]:

@@ -268,6 +268,27 @@ def test_exclusive_bounds_take_the_form_of_openapi_3_0() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("bounds", "rules"),
+    [
+        ({"ge": 0.5, "le": 1}, ["self >= 0.5"]),
+        ({"gt": 0.5, "le": 1}, ["self >= 0.5"]),
+        ({"ge": -1, "le": -0.5}, ["self <= -0.5"]),
+        ({"ge": 0, "le": 0.5}, []),
+        ({"ge": -0.5, "le": 2}, []),
+        ({"gt": 0, "le": 1}, []),
+    ],
+)
+def test_bounds_that_the_api_server_cuts_off_for_integers_are_rules_as_well(
+    bounds: dict[str, float], rules: list[str]
+) -> None:
+    class Share(BaseModel):
+        share: Annotated[float, Field(**bounds)]  # type: ignore[arg-type]
+
+    schema = structural_schema(Share)["properties"]["share"]
+    assert [rule["rule"] for rule in schema.get("x-kubernetes-validations", [])] == rules
+
+
 def test_a_plain_default_is_told_at_the_end_of_the_description() -> None:
     class Inner(BaseModel):
         """The inner model."""
