@@ -84,6 +84,7 @@ def test_modules_are_named_for_what_they_do() -> None:
 #: Test files that hold what several modules do together, with what that is.
 SCENARIOS = {
     "moe_formats/resources/test_models.py": "objects as they are read and written",
+    "moe_formats/resources/test_reasons_of_jobs.py": "a reason for everything that a Job or a server can report",
     "moe_formats/test_imports.py": "what the formats load",
     "moe_operator/builders/test_golden.py": "all manifests, as reviewed",
     "moe_operator/cluster/test_hostile_objects.py": "objects with any field missing or absurd",

@@ -35,8 +35,8 @@ class Reason(StrEnum):
     )
     EVALUATED = (
         "Evaluated",
-        "The newest revision was measured, and the evidence is in the status of its ExpertRevision. For a "
-        "pool: a new table was made, and the message says how well it routes.",
+        "The newest revision was measured, and the evidence is in the status of its ExpertRevision. For a pool: a new table was "
+        "made, and the message says how well it routes.",
     )
     PROMOTED = "Promoted", "The newest revision passed the promotion gate."
     PINNED = (
@@ -68,13 +68,12 @@ class Reason(StrEnum):
     )
     WAITING_FOR_BASE = (
         "WaitingForBase",
-        "The base Expert has no promoted revision yet and is trained first. Nothing to do, unless the base "
-        "itself is stalled.",
+        "The base Expert has no promoted revision yet and is trained first. Nothing to do, unless the base itself is stalled.",
     )
     WAITING_FOR_DATA = (
         "WaitingForData",
-        "The snapshot Job is queued. A pool takes one snapshot at a time, those of domains before those of "
-        "the bases that they start from.",
+        "The snapshot Job is queued. A pool takes one snapshot at a time, those of domains before those of the bases that they "
+        "start from.",
     )
     SNAPSHOT_RUNNING = "SnapshotRunning", "The snapshot Job is reading the sources."
     TRAINING = "Training", "The training Job is running. The columns PROGRESS and ETA say how far it is."
@@ -92,8 +91,8 @@ class Reason(StrEnum):
     )
     STARTING = (
         "Starting",
-        "The Job was started, and no pod of it runs yet. If that takes more than a minute, the message says why or where "
-        "to look.",
+        "The Job was started, and no pod of it runs yet. If that takes more than a minute, the message says why or where to "
+        "look.",
     )
     WAITING_FOR_CAPACITY = (
         "WaitingForCapacity",
@@ -111,35 +110,32 @@ class Reason(StrEnum):
     )
     POD_NOT_STARTED = (
         "PodNotStarted",
-        "A node does not start a pod of a Job: a volume cannot be mounted, or the container cannot be created. The message "
-        "has what the node said, or the `kubectl describe pod` command that shows it.",
+        "A node does not start a pod of a Job: a volume cannot be mounted, or the container cannot be created. The message has "
+        "what the node said, or the `kubectl describe pod` command that shows it.",
     )
     HOLDOUT_TOO_SMALL = (
         "HoldoutTooSmall",
-        "Fewer than 20 clusters are held out, so no decision can be made. Add data. Nothing is refused for "
-        "good.",
+        "Fewer than 20 clusters are held out, so no decision can be made. Add data. Nothing is refused for good.",
     )
     CELLS_MISSING = (
         "CellsMissing",
-        "No holdout has been scored with all served revisions, so the distill Job cannot fit a table; the "
-        "message names the holdouts and the revisions. Requests are routed by the table there is, or by "
-        "Posterior if that table does not know every Expert.",
+        "No holdout has been scored with all served revisions, so the distill Job cannot fit a table; the message names the "
+        "holdouts and the revisions. Requests are routed by the table there is, or by Posterior if that table does not know "
+        "every Expert.",
     )
     CONTEXT_TOO_SHORT = (
         "ContextTooShort",
-        "A model sees too few tokens for a segment of the pool's evaluation.segmentBytes and the text before "
-        "it, or would be trained on sequences that are too short. The message names the field and the number "
-        "of tokens that is needed.",
+        "A model sees too few tokens for a segment of the pool's evaluation.segmentBytes and the text before it, or would be "
+        "trained on sequences that are too short. The message names the field and the number of tokens that is needed.",
     )
     INVALID_CONFIG = (
         "InvalidConfig",
-        "A Job was asked for something that this version of the trainer cannot do. The message names the "
-        "field.",
+        "A Job was asked for something that this version of the trainer cannot do. The message names the field.",
     )
     WINDOW_USED_UP = (
         "WindowUsedUp",
-        "The newest holdout has been used for five decisions, and may not be used for more. The next decision "
-        "waits for new data.",
+        "The newest holdout has been used for five decisions, and may not be used for more. The next decision waits for new "
+        "data.",
     )
     RETRYING = (
         "Retrying",
@@ -151,8 +147,8 @@ class Reason(StrEnum):
     )
     NOT_SERVING = (
         "NotServing",
-        "Nothing serves. For an Expert: no revision has been promoted yet, or spec.serving.replicas is 0. For "
-        "a pool: none of its Experts serves yet, so there is no gateway. The message says which.",
+        "Nothing serves. For an Expert: no revision has been promoted yet, or spec.serving.replicas is 0. For a pool: none of "
+        "its Experts serves yet, so there is no gateway. The message says which.",
     )
     TARGETS_UNKNOWN = (
         "TargetsUnknown",
@@ -171,8 +167,8 @@ class Reason(StrEnum):
     )
     QUALITY_DROP = (
         "QualityDrop",
-        "The current revision no longer fits the newest text: it gains less over its base there than on the anchor. The "
-        "message has the numbers. Training it further on the newest data is what helps.",
+        "The current revision no longer fits the newest text: it gains less over its base there than on the anchor. The message "
+        "has the numbers. Training it further on the newest data is what helps.",
     )
     INPUT_SHIFT = (
         "InputShift",
@@ -191,41 +187,40 @@ class Reason(StrEnum):
     )
     PROMOTION_REFUSED = (
         "PromotionRefused",
-        "The promotion gate refused the newest revision. The message names the clause, the numbers and the "
-        "interval. The last good revision goes on serving. The same inputs are not trained again; the gate "
-        "judges anew if spec.targets or spec.promotion changes.",
+        "The promotion gate refused the newest revision. The message names the clause, the numbers and the interval. The last "
+        "good revision goes on serving. The same inputs are not trained again; the gate judges anew if spec.targets or "
+        "spec.promotion changes.",
     )
     UNKNOWN_PROFILE = (
         "UnknownProfile",
-        "spec.training.resources.profile or spec.serving.profile does not name a hardware profile of this "
-        "installation. The message lists the profiles.",
+        "spec.training.resources.profile or spec.serving.profile does not name a hardware profile of this installation. The "
+        "message lists the profiles.",
     )
     UNKNOWN_STORE = (
         "UnknownStore",
-        "A source, an evaluator or the base names a data store that this namespace may not use. The message "
-        "lists the stores that it may use.",
+        "A source, an evaluator or the base names a data store that this namespace may not use. The message lists the stores "
+        "that it may use.",
     )
     CLAIM_NOT_FOUND = (
         "ClaimNotFound",
-        "A source, an evaluator or spec.storage.claim names a PersistentVolumeClaim that does not exist in this "
-        "namespace. Create it with the label that the message names, or name another. Nothing starts until then.",
+        "A source, an evaluator or spec.storage.claim names a PersistentVolumeClaim that does not exist in this namespace. "
+        "Create it with the label that the message names, or name another. Nothing starts until then.",
     )
     CLAIM_NOT_ALLOWED = (
         "ClaimNotAllowed",
-        "A source, an evaluator or a pool's storage names a PersistentVolumeClaim that may not be used for it: its "
-        "label moe-operator.dev/use is missing or says something else, or it is the store of another pool. The "
-        "message has the field and the `kubectl label` command; somebody who may change the claim has to run it. "
-        "Nothing new starts until then. What runs and serves goes on.",
+        "A source, an evaluator or a pool's storage names a PersistentVolumeClaim that may not be used for it: its label "
+        "moe-operator.dev/use is missing or says something else, or it is the store of another pool. The message has the field "
+        "and the `kubectl label` command; somebody who may change the claim has to run it. Nothing new starts until then. What "
+        "runs and serves goes on.",
     )
     UNKNOWN_EVALUATOR = (
         "UnknownEvaluator",
-        "The Expert asks for an evaluator that its pool does not define. The message lists those that it "
-        "defines.",
+        "The Expert asks for an evaluator that its pool does not define. The message lists those that it defines.",
     )
     UNKNOWN_GRADER = (
         "UnknownGrader",
-        "An evaluator of measure container names a grader that this namespace may not use. The message lists "
-        "those that it may use; the platform's owner defines them in the chart's values.",
+        "An evaluator of measure container names a grader that this namespace may not use. The message lists those that it may "
+        "use; the platform's owner defines them in the chart's values.",
     )
     UNKNOWN_REVISION = (
         "UnknownRevision",
@@ -252,13 +247,13 @@ class Reason(StrEnum):
     )
     TOKENIZER_UNSUPPORTED = (
         "TokenizerUnsupported",
-        "The base's tokenizer is missing, cannot be read, does not restore the text that it tokenized, or takes too much "
-        "time or memory. The message names the file and the limit.",
+        "The base's tokenizer is missing, cannot be read, does not restore the text that it tokenized, or takes too much time "
+        "or memory. The message names the file and the limit.",
     )
     CHAT_TEMPLATE_UNSUPPORTED = (
         "ChatTemplateUnsupported",
-        "The base's chat template refuses the conversations, writes nothing of them, leaves words out of most answers, does "
-        "not show which words are the assistant's, or takes too much time or memory. The message says what is wrong.",
+        "The base's chat template refuses the conversations, writes nothing of them, leaves words out of most answers, does not "
+        "show which words are the assistant's, or takes too much time or memory. The message says what is wrong.",
     )
     BASE_CYCLE = (
         "BaseCycle",
@@ -275,13 +270,13 @@ class Reason(StrEnum):
     )
     EXCEEDS_BUDGET = (
         "ExceedsBudget",
-        "The Experts of the pool ask for more servers than its spec.budget.replicas. Raise the budget, or "
-        "lower spec.serving.replicas.",
+        "The Experts of the pool ask for more servers than its spec.budget.replicas. Raise the budget, or lower "
+        "spec.serving.replicas.",
     )
     PATH_NOT_ALLOWED = (
         "PathNotAllowed",
-        "The path of a source, an evaluator or a base is empty, absolute, contains `..`, is a link that leads out of "
-        "its store, or leads to something that is no regular file, such as a named pipe.",
+        "The path of a source, an evaluator or a base is empty, absolute, contains `..`, is a link that leads out of its store, "
+        "or leads to something that is no regular file, such as a named pipe.",
     )
     INVALID_SCHEDULE = (
         "InvalidSchedule",
@@ -294,8 +289,8 @@ class Reason(StrEnum):
     )
     DATA_MISSING = (
         "DataMissing",
-        "No file matches the path of a source. Put files there, or correct the path. The sources are read again by "
-        "themselves, after 15 minutes.",
+        "No file matches the path of a source. Put files there, or correct the path. The sources are read again by themselves, "
+        "after 15 minutes.",
     )
     DATA_EMPTY = (
         "DataEmpty",
@@ -304,23 +299,23 @@ class Reason(StrEnum):
     )
     DATA_UNREADABLE = (
         "DataUnreadable",
-        "A file of a source is damaged, or most of it is binary or broken. The message names the file, the "
-        "first broken record and what is wrong with it, and the counts.",
+        "A file of a source is damaged, or most of it is binary or broken. The message names the file, the first broken record "
+        "and what is wrong with it, and the counts.",
     )
     SCHEME_UNSUPPORTED = (
         "SchemeUnsupported",
-        "The pool's store was written by a newer version of the trainer, or its scheme.json is damaged or gone. The "
-        "message says which file it is.",
+        "The pool's store was written by a newer version of the trainer, or its scheme.json is damaged or gone. The message "
+        "says which file it is.",
     )
     DATA_CHANGED = (
         "DataChanged",
-        "A file changed while it was read, and the attempt is made again. Write new files under another name, "
-        "and rename them when they are complete.",
+        "A file changed while it was read, and the attempt is made again. Write new files under another name, and rename them "
+        "when they are complete.",
     )
     STORE_DENIED = (
         "StoreDenied",
-        "An object store refused its credentials, or its Secret lacks a key. The message names the store, the "
-        "Secret and the keys.",
+        "An object store refused its credentials, or its Secret lacks a key. The message names the store, the Secret and the "
+        "keys.",
     )
     STORE_UNREACHABLE = (
         "StoreUnreachable",
@@ -328,30 +323,27 @@ class Reason(StrEnum):
     )
     LOSS_NOT_FINITE = (
         "LossNotFinite",
-        "The loss became NaN or infinite; the message names the step. Lower the learning rate, or look at the "
-        "data.",
+        "The loss became NaN or infinite; the message names the step. Lower the learning rate, or look at the data.",
     )
     DISK_FULL = (
         "DiskFull",
-        "The pool's store is full. Enlarge its claim. The last good checkpoint is kept, and the attempt is "
-        "made again.",
+        "The pool's store is full. Enlarge its claim. The last good checkpoint is kept, and the attempt is made again.",
     )
     GRADER_FAILED = (
         "GraderFailed",
-        "A grader ended with an error, took too long, or did not write a verdict for every answer. The "
-        "message has its last words. No revision is refused or promoted because of it. Correct the program in "
-        "its image; it is asked again.",
+        "A grader ended with an error, took too long, or did not write a verdict for every answer. The message has its last "
+        "words. No revision is refused or promoted because of it. Correct the program in its image; it is asked again.",
     )
     REPORT_CONTESTED = (
         "ReportContested",
-        "Two pods claim the same place in a Job, so at least one of them was not created by the Job controller, and no "
-        "report of theirs is believed. The message names them. Delete the one that does not belong, and find out who "
-        "created it: whoever may create pods in a namespace can write into its stores. Another attempt is made.",
+        "Two pods claim the same place in a Job, so at least one of them was not created by the Job controller, and no report "
+        "of theirs is believed. The message names them. Delete the one that does not belong, and find out who created it: "
+        "whoever may create pods in a namespace can write into its stores. Another attempt is made.",
     )
     PEER_LOST = (
         "PeerLost",
-        "A process of a training run on several nodes was lost, and the others ended with it. The next "
-        "attempt resumes from the last checkpoint.",
+        "A process of a training run on several nodes was lost, and the others ended with it. The next attempt resumes from the "
+        "last checkpoint.",
     )
     INTERRUPTED = (
         "Interrupted",
@@ -371,9 +363,8 @@ class Reason(StrEnum):
     )
     ARTEFACT_CORRUPT = (
         "ArtefactCorrupt",
-        "Stored files do not match their manifest, or there are files or links that it does not list, so nothing is "
-        "loaded. The message names the file. Remove what was added, restore the files, or train again with a new "
-        "spec.runID.",
+        "Stored files do not match their manifest, or there are files or links that it does not list, so nothing is loaded. The "
+        "message names the file. Remove what was added, restore the files, or train again with a new spec.runID.",
     )
     JOB_FAILED = (
         "JobFailed",
@@ -381,8 +372,8 @@ class Reason(StrEnum):
     )
     DEADLINE_EXCEEDED = (
         "DeadlineExceeded",
-        "A Job ran longer than the platform's owner allows. The message has the limit and the value of the chart "
-        "that sets it. It is not tried again by itself.",
+        "A Job ran longer than the platform's owner allows. The message has the limit and the value of the chart that sets it. "
+        "It is not tried again by itself.",
     )
     CHILD_EDITED = (
         "ChildEdited",
@@ -400,30 +391,30 @@ class Reason(StrEnum):
     )
     INTERNAL_ERROR = (
         "InternalError",
-        "The operator failed to process this object; the message has the error. Other objects are not "
-        "affected. Please report it.",
+        "The operator failed to process this object; the message has the error. Other objects are not affected. Please report "
+        "it.",
     )
     NAME_TAKEN = (
         "NameTaken",
-        "Something that the Expert or the pool needs cannot be created, since an object of somebody else has that "
-        "name. The operator leaves that object as it is; the message says which it is and whose. Delete it or create "
-        "it under another name: the operator goes on by itself within about ten seconds.",
+        "Something that the Expert or the pool needs cannot be created, since an object of somebody else has that name. The "
+        "operator leaves that object as it is; the message says which it is and whose. Delete it or create it under another "
+        "name: the operator goes on by itself within about ten seconds.",
     )
     CHANGED_BY_OTHERS = (
         "ChangedByOthers",
-        "What the operator writes into an object of its own is undone again and again, so it leaves the object as it is "
-        "for some minutes at a time. The message names the object. Usually two releases of moe-operator act in one "
-        "namespace, or a tool applies a version of its own: uninstall one, or take the object out of the tool.",
+        "What the operator writes into an object of its own is undone again and again, so it leaves the object as it is for "
+        "some minutes at a time. The message names the object. Usually two releases of moe-operator act in one namespace, or a "
+        "tool applies a version of its own: uninstall one, or take the object out of the tool.",
     )
     NAME_CONFLICT = (
         "NameConflict",
-        "The Expert has the same name as its pool, so that `model` in a request could mean either. Create it "
-        "under another name.",
+        "The Expert has the same name as its pool, so that `model` in a request could mean either. Create it under another "
+        "name.",
     )
     SUPERSEDED = (
         "Superseded",
-        "The spec or the data changed before the revision was decided, and another revision took its place. "
-        "Asking for the same inputs again resumes it.",
+        "The spec or the data changed before the revision was decided, and another revision took its place. Asking for the same "
+        "inputs again resumes it.",
     )
     # -- proposals
     AWAITING_APPROVAL = (
@@ -448,9 +439,9 @@ class Reason(StrEnum):
     EFFECT_SEEN = "EffectSeen", "The proposal was carried out, and its measured effect is as promised."
     EFFECT_NOT_SEEN = (
         "EffectNotSeen",
-        "The proposal was carried out, but what was measured afterwards is worse than it promised. `moectl undo NAME` goes back. "
-        "In an event of a pool: that happened twice with one act, so a person has to approve each proposal of it until its mode "
-        "in spec.lifecycle (for Rebase: spec.base.follow of the Experts) is changed.",
+        "The proposal was carried out, but what was measured afterwards is worse than it promised. `moectl undo NAME` goes "
+        "back. In an event of a pool: that happened twice with one act, so a person has to approve each proposal of it until "
+        "its mode in spec.lifecycle (for Rebase: spec.base.follow of the Experts) is changed.",
     )
     EFFECT_UNKNOWN = (
         "EffectUnknown",
@@ -473,8 +464,8 @@ class Reason(StrEnum):
     )
     SUBJECT_GONE = (
         "SubjectGone",
-        "The Expert that the proposal is about does not exist in its pool, or was deleted and made again under its name. Nothing "
-        "more is done; delete the proposal.",
+        "The Expert that the proposal is about does not exist in its pool, or was deleted and made again under its name. "
+        "Nothing more is done; delete the proposal.",
     )
     NOT_POSSIBLE = "NotPossible", "What is proposed cannot be done now. The message says why, and what to do."
     WITHDRAWN = (
