@@ -1,7 +1,7 @@
 """Rebase: train an Expert again from a newer revision of its base. spec.base.follow says whether it is proposed."""
 
 from datetime import datetime
-from math import log
+from math import expm1, log
 
 from moe_formats.resources.expert_proposal import Effect, ExpertProposal, ExpertProposalSpec
 from moe_formats.resources.expert_revision import Cause, ExpertRevision
@@ -51,8 +51,9 @@ def _found(member: Member) -> Found | Why:
     summary = f"{current.metadata.name} starts from {pinned.revision}, and {name} was promoted since"
     promise = _promise(member, member.base_revisions.get(pinned.revision), base, current)
     if isinstance(promise, Effect):
-        change = promise.interval.value
-        summary += f"; on the text of {member.expert.spec.domain}, {name} needs {change:+.1%} bits per byte of the old base"
+        share = expm1(promise.interval.value)
+        than = f"{abs(share):.1%} {'fewer' if share < 0 else 'more'} bits per byte than {pinned.revision}"
+        summary += f"; on the text of {member.expert.spec.domain}, {name} needs {than}"
     return Found(current, name, summary, promise, snapshot=text[0], windows=text[1])
 
 
