@@ -71,8 +71,7 @@ def state(proposal: ExpertProposal) -> str:
 
 def effect(value: Effect) -> str:
     """Return an effect in percent, as the column EFFECT has it, and what was measured."""
-    numbers = [100 * number for number in (value.interval.value, value.interval.lower, value.interval.upper)]
-    return "{:+.1f} % [{:+.1f}, {:+.1f}]".format(*numbers) + f", {value.quantity}. Below 0 is better."
+    return "{:+.1f} % [{:+.1f}, {:+.1f}]".format(*value.percent) + f", {value.quantity}. Below 0 is better."
 
 
 def what_next(proposal: ExpertProposal, *, with_kubectl: bool = False) -> Iterator[str]:

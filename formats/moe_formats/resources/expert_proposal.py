@@ -1,5 +1,6 @@
 """ExpertProposal: something that should be done with an Expert, why, and what it promises. People or a policy approve it."""
 
+from math import expm1
 from typing import Literal
 
 from pydantic import ConfigDict, Field
@@ -123,7 +124,21 @@ class Effect(Format):
     """A quantity that an act changes, as promised or as measured afterwards."""
 
     quantity: str = Field(max_length=128, description="What is measured, with its unit.")
+    scale: Literal["Share", "Logarithm"] = Field(
+        default="Share",
+        description="What the numbers of the interval are: a difference of shares (`Share`), or the logarithm of a ratio "
+        "(`Logarithm`).",
+    )
     interval: Interval = Field(description="The change. Negative is better.")
+
+    @property
+    def percent(self) -> tuple[float, float, float]:
+        """The change with both ends of its interval, in per cent: of a share in points, of a ratio relative to before."""
+        ends = self.interval.value, self.interval.lower, self.interval.upper
+        value, lower, upper = (
+            100 * (expm1(number) if self.scale == "Logarithm" else number) for number in ends
+        )
+        return value, lower, upper
 
 
 class ExpertProposalStatus(ObjectStatus):

@@ -83,10 +83,8 @@ def _effect(status: ExpertProposalStatus) -> str:
 
 
 def _words(effect: Effect) -> str:
-    """Return a change in percent: of bits per byte, where a logarithm is about a share, or of a share of requests."""
-    value, lower, upper = (
-        100 * number for number in (effect.interval.value, effect.interval.lower, effect.interval.upper)
-    )
+    """Return a change in per cent, with its interval."""
+    value, lower, upper = effect.percent
     return f"{value:+.1f} % [{lower:+.1f}, {upper:+.1f}]"
 
 

@@ -117,7 +117,7 @@ def measured_change(member: Member, revision: str | None) -> Effect | str | None
     decision = newest_decision(evidence.decisions) if evidence is not None else None
     if decision is None:
         return f"{revision} was not measured: {made.status.verdict.message}"[:1024]
-    return Effect(quantity=CHANGE_OF_BITS, interval=decision.interval)
+    return Effect(quantity=CHANGE_OF_BITS, scale="Logarithm", interval=decision.interval)
 
 
 def newest_decision(decisions: list[Decision]) -> Decision | None:

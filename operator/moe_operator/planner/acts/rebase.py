@@ -71,6 +71,7 @@ def _promise(
     change, delta = log(after / before), current.status.evidence.delta if current.status.evidence else 0.0
     return Effect(
         quantity=CHANGE_OF_BITS,
+        scale="Logarithm",
         interval=rounded(change, min(2 * change, change - delta), max(change, delta)),
     )
 

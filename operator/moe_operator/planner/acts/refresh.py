@@ -66,6 +66,7 @@ def _promise(member: Member) -> Effect | str:
             # The gate promotes new data only if it helps by delta: that much is promised.
             return Effect(
                 quantity=CHANGE_OF_BITS,
+                scale="Logarithm",
                 interval=rounded(change.value, min(change.lower, 2 * change.value), -evidence.delta),
             )
     return "no refresh of this Expert has been promoted yet"

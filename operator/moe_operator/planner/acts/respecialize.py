@@ -75,7 +75,7 @@ def _promise(drift: DriftStatus) -> Effect | str:
     if interval is None or bound is None or not drift.drifted:
         return "the revision has not drifted"
     change = rounded(-_EXPECTED * interval.value, -interval.upper, -_PROMISED * bound)
-    return Effect(quantity=CHANGE_OF_BITS, interval=change)
+    return Effect(quantity=CHANGE_OF_BITS, scale="Logarithm", interval=change)
 
 
 def _measured(member: Member, proposal: ExpertProposal, now: datetime) -> Effect | str | None:
