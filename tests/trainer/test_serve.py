@@ -422,6 +422,27 @@ async def test_ready_answers_only_for_the_loaded_digest(client, store):
     assert (await client.get(f"/ready?digest={digest}"))[0] == 503
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "words"),
+    [
+        ("GET", "/v1/completions", "there is no GET /v1/completions here, only POST"),
+        ("POST", "/v1/models", "there is no POST /v1/models here, only GET"),
+        ("POST", "/v1/embeddings", "there is no POST /v1/embeddings here"),
+        ("GET", "/", "there is no GET / here"),
+    ],
+)
+async def test_an_endpoint_that_is_not_there_is_an_error_in_openais_format(client, method, path, words):
+    async with client.session.request(method, client.url + path) as response:
+        body = await response.json()
+    assert (response.status, response.content_type) == (404, "application/json")
+    assert body["error"] == {
+        "message": words,
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "unknown_endpoint",
+    }
+
+
 async def test_prometheus_and_gateways_have_a_port_each(client):
     """A NetworkPolicy that lets Prometheus scrape a server must not let it send requests, nor the other way round."""
     assert (await client.get("/metrics"))[0] == 404

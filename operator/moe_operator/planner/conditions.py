@@ -34,11 +34,12 @@ def say(type_: ConditionType, says: Says, *, generation: int) -> Condition:
 
 
 def kstatus(
-    *, ready: Says, work: Why | None, stop: Why | None, generation: int
+    *, ready: Says, work: Why | None, stop: Why | None, rest: Why | None = None, generation: int
 ) -> tuple[Condition, Condition, Condition]:
     """Return the conditions Ready, Reconciling and Stalled, as kstatus reads them.
 
-    ``work`` is what is under way; ``stop`` is why nothing will change until somebody changes something.
+    ``work`` is what is under way; ``stop`` is why nothing will change until somebody changes something; ``rest`` is why
+    nothing is under way if that is neither a stop nor the end of all work.
     """
     settled = stop or Why(Reason.SETTLED, "")
     idle = (
@@ -47,7 +48,7 @@ def kstatus(
     reconciling = (
         Says(True, Reason.PROGRESSING, work.message)
         if work is not None
-        else Says(False, settled.reason, idle)
+        else Says(False, *(rest or Why(settled.reason, idle)))
     )
     return (
         say(ConditionType.READY, ready, generation=generation),

@@ -39,8 +39,7 @@ def expert_conditions(
     if decided.measuring.says is not None:
         conditions.append(say(ConditionType.DRIFTED, decided.measuring.says, generation=generation))
     if decided.paused:
-        whose = "spec.paused" if expert.spec.paused else f"spec.paused of pool {expert.spec.pool}"
-        paused = Says(True, Reason.PAUSED, f"{whose} is true")
+        paused = Says(True, Reason.PAUSED, _who_paused(decided))
         conditions.append(say(ConditionType.PAUSED, paused, generation=generation))
     return conditions
 
@@ -55,7 +54,17 @@ def _kstatus(
         ready = Says(True, Reason.READY, serving.message)
     else:
         ready = Says(False, *(stop or work or Why(Reason(serving.reason), serving.message)))
-    return kstatus(ready=ready, work=work, stop=stop, generation=decided.generation)
+    rest = (
+        Why(Reason.PAUSED, f"nothing is under way; {_who_paused(decided)}")
+        if decided.paused and stop is None
+        else None
+    )
+    return kstatus(ready=ready, work=work, stop=stop, rest=rest, generation=decided.generation)
+
+
+def _who_paused(decided: Decisions) -> str:
+    spec = decided.state.expert.spec
+    return f"{'spec.paused' if spec.paused else f'spec.paused of pool {spec.pool}'} is true"
 
 
 def stalled(decided: Decisions) -> Why | None:
@@ -74,7 +83,31 @@ def stalled(decided: Decisions) -> Why | None:
 
 
 def under_way(decided: Decisions) -> Why | None:
-    """Return what is being done or awaited, or None if nothing is left to do. Only for an Expert that is not stalled."""
+    """Return what is being done or awaited, or None if nothing is. Only for an Expert that is not stalled."""
+    if not decided.paused or runs_a_job(decided) or _starts_a_server(decided):
+        work = _work(decided)
+        if work is not None:
+            return work
+    serving = decided.serving.condition
+    if serving.reason in (Reason.WAITING_FOR_SERVER, Reason.WAITING_FOR_GATEWAY):
+        return _of(serving)
+    return None
+
+
+def runs_a_job(decided: Decisions) -> bool:
+    """Return whether a Job of the Expert is running, and not only queued."""
+    works = (decided.data.work, decided.making.work if decided.making is not None else None)
+    jobs = [work.job for work in works if work is not None and work.state == "Running"]
+    return any(job is not None and not job.suspended for job in jobs)
+
+
+def _starts_a_server(decided: Decisions) -> bool:
+    making = decided.making
+    return making is not None and making.status.verdict is None and making.stage == "Starting"
+
+
+def _work(decided: Decisions) -> Why | None:
+    """Return which work on data or on a revision is done or awaited, or None."""
     if decided.data.work is not None:
         return _of(decided.data.condition)
     if decided.data.fresh:
@@ -91,9 +124,6 @@ def under_way(decided: Decisions) -> Why | None:
         if awaited:
             return Why(Reason.WAITING_FOR_DATA, f"waiting for the first snapshots of {awaited}")
         return Why(Reason.PROGRESSING, "a new revision is being created")
-    serving = decided.serving.condition
-    if serving.reason in (Reason.WAITING_FOR_SERVER, Reason.WAITING_FOR_GATEWAY):
-        return _of(serving)
     return None
 
 

@@ -8,7 +8,7 @@ from moe_operator.builders.server import server_selector
 from moe_operator.planner.analysis import analyse_expert, newest_proposal
 from moe_operator.planner.conditions import Why
 from moe_operator.planner.decisions import Decisions
-from moe_operator.planner.expert_conditions import expert_conditions, stalled, under_way
+from moe_operator.planner.expert_conditions import expert_conditions, runs_a_job, stalled, under_way
 from moe_operator.planner.targets import judge_targets, score_summary, targets_summary
 
 #: Text of the PROGRESS column while a training that ran before waits for its queue.
@@ -70,7 +70,7 @@ def _phase(decided: Decisions, stop: Why | None, work: Why | None) -> tuple[str,
     serves = decided.serving.condition.status == "True"
     if stop is not None:
         return ("Serving" if serves else "Stalled"), stop.reason.value
-    if decided.paused and (work is None or not _runs(decided)):
+    if decided.paused and (work is None or not runs_a_job(decided)):
         return "Paused", Reason.PAUSED.value
     if work is not None:
         return _phase_under_way(decided), work.reason.value
@@ -90,12 +90,6 @@ def _phase_under_way(decided: Decisions) -> str:
     if decided.making is not None and decided.making.status.verdict is None:
         return decided.making.stage
     return "RollingOut" if decided.wanted.inputs is None else "Pending"
-
-
-def _runs(decided: Decisions) -> bool:
-    works = (decided.data.work, decided.making.work if decided.making is not None else None)
-    jobs = [work.job for work in works if work is not None and work.state == "Running"]
-    return any(job is not None and not job.suspended for job in jobs)
 
 
 def _training(decided: Decisions) -> TrainingStatus | None:

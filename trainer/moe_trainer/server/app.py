@@ -30,6 +30,10 @@ from moe_web.listener import is_cut_off, write
 MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
+#: The method of each endpoint that clients confuse.
+_METHODS = {"/v1/completions": "POST", "/v1/chat/completions": "POST", "/v1/models": "GET"}
+
+
 class EngineFailed(Exception):
     """A forward pass failed while a request was being answered."""
 
@@ -74,7 +78,7 @@ class ExpertServer:
         self._started = int(time.time())
 
     def application(self) -> web.Application:
-        """Return the aiohttp application for gateways and for probes."""
+        """Return the aiohttp application for gateways and probes. Any other path has status 404 in OpenAI's format."""
         app = web.Application()
         app.on_response_prepare.append(self._name_revision)
         app.on_cleanup.append(self._close)
@@ -85,6 +89,7 @@ class ExpertServer:
                 web.get("/v1/models", self._models),
                 web.get("/ready", self._ready),
                 web.get("/health", self._health),
+                web.route("*", r"/{rest:[\s\S]*}", self._nowhere),
             ]
         )
         return app
@@ -102,6 +107,12 @@ class ExpertServer:
         served = request.get(_SERVED) or self._served[self._config.expert]
         response.headers["x-moe-expert"] = served.expert
         response.headers["x-moe-revision"] = served.revision
+
+    async def _nowhere(self, request: web.Request) -> web.Response:
+        only = _METHODS.get(request.path)
+        message = f"there is no {request.method} {request.path} here" + (f", only {only}" if only else "")
+        error = BadRequest(message, code="unknown_endpoint", status=404)
+        return web.json_response(error.body, status=error.status)
 
     async def _ready(self, request: web.Request) -> web.Response:
         asked, loaded = request.query.get("digest"), self._config.artefact.digest

@@ -8,6 +8,9 @@ from moe_operator.cluster.api_client import ApiError, Listing
 from moe_operator.cluster.listing import Lister
 from moe_operator.cluster.resources import JOB, POD
 
+#: Seconds after which something that was waited for never comes. It is never the pace of a test.
+HANGS = 60
+
 
 @pytest.fixture
 def repairs():
@@ -35,7 +38,7 @@ async def test_priming_waits_until_the_kinds_are_installed(api, cache, lister, e
     monkeypatch.setattr(listing, "RETRY_SECONDS", 0)
     api.add(expert("e"))
     api.fail_next = ApiError(404, "NotFound", "the server could not find the requested resource")
-    await asyncio.wait_for(lister.prime(), 1)
+    await asyncio.wait_for(lister.prime(), HANGS)
     assert cache.get("Expert", "ns", "e")
 
 
@@ -128,7 +131,7 @@ def two(api, cache, repairs, expert, monkeypatch):
 
 async def test_a_namespace_that_may_not_be_read_keeps_no_other_from_being_primed(two, cache, caplog):
     lister, _ = two
-    await asyncio.wait_for(lister.prime(), 5)
+    await asyncio.wait_for(lister.prime(), HANGS)
     assert cache.get("Expert", "ns", "e")
     assert "namespace a" in caplog.text
 
@@ -139,7 +142,7 @@ async def test_while_no_namespace_may_be_read_priming_goes_on(two, cache):
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(lister.prime(), 0.05)
     closed.remove("ns")
-    await asyncio.wait_for(lister.prime(), 5)
+    await asyncio.wait_for(lister.prime(), HANGS)
     assert cache.get("Expert", "ns", "e")
 
 

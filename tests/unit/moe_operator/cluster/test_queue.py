@@ -4,6 +4,9 @@ import pytest
 
 from moe_operator.cluster.queue import FIRST_DELAY, LONGEST_DELAY, KeyedQueue
 
+#: Seconds after which something that was waited for never comes. It is never the pace of a test.
+HANGS = 60
+
 
 @pytest.fixture
 def queue():
@@ -12,7 +15,7 @@ def queue():
 
 
 async def take_now(queue):
-    return await asyncio.wait_for(queue.take(), 1)
+    return await asyncio.wait_for(queue.take(), HANGS)
 
 
 async def test_a_key_that_waits_is_there_once(queue):
@@ -44,7 +47,7 @@ async def test_keys_of_a_lane_are_handed_out_one_at_a_time_and_others_go_on(queu
     await asyncio.sleep(0)
     assert not waiting.done()
     queue.done("p/a")
-    assert await asyncio.wait_for(waiting, 1) == "p/b"
+    assert await asyncio.wait_for(waiting, HANGS) == "p/b"
 
 
 async def test_never_two_of_a_lane_at_once_under_many_workers(queue):
@@ -110,7 +113,7 @@ async def test_a_cancelled_wait_loses_no_key(queue):
     other = asyncio.create_task(queue.take())
     await asyncio.sleep(0)
     queue.add("p/a")
-    assert await asyncio.wait_for(other, 1) == "p/a"
+    assert await asyncio.wait_for(other, HANGS) == "p/a"
 
 
 async def test_a_changed_object_does_not_wait_for_all_that_only_may_be_concerned(queue):

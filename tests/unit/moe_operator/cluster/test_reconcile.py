@@ -14,6 +14,9 @@ from moe_operator.cluster.resources import ref_of
 from moe_operator.config import Images, OperatorConfig
 from moe_operator.state import Key, Plan, StatusWrite
 
+#: Seconds after which something that was waited for never comes. It is never the pace of a test.
+HANGS = 60
+
 E, F = Key("Expert", "ns", "e"), Key("Expert", "ns", "f")
 
 
@@ -61,7 +64,7 @@ async def test_a_plan_is_carried_out_and_wakes_again_when_it_says(machine, api):
     machine.plan = lambda state: Plan(statuses=(write,), requeue=0.01)
     await machine.step(E)
     assert machine.status() == {"phase": "X"}
-    assert await asyncio.wait_for(machine.queue.take(), 1) == E
+    assert await asyncio.wait_for(machine.queue.take(), HANGS) == E
 
 
 async def test_an_error_is_shown_on_the_object_once_it_stays_and_harms_no_other(machine, api):
@@ -171,7 +174,7 @@ async def test_losing_the_lease_ends_the_worker(machine):
     machine.plan = plan
     machine.queue.add(E)
     with pytest.raises(LeaseLost):
-        await asyncio.wait_for(machine.reconciler.work(), 1)
+        await asyncio.wait_for(machine.reconciler.work(), HANGS)
 
 
 async def test_what_is_gone_or_going_is_left_alone(machine, api, cache, expert):

@@ -201,6 +201,7 @@ def test_paused_experts_start_nothing_and_serve_on(served: World) -> None:
     assert served.revisions("code") == ["code-1"]
     assert served.status("code").phase == "Paused"
     assert served.condition("code", "Ready")[0] == "True"
+    assert served.condition("code", "Reconciling")[:2] == ("False", "Paused")
     served.change("code", paused=False)
     served.settle()
     assert served.status("code").serving.revision == "code-2"
@@ -212,9 +213,28 @@ def test_a_paused_pool_starts_no_job() -> None:
     world.expert("general")
     world.settle()
     assert world.created == []
+    assert world.status("general").phase == "Paused"
+    assert world.condition("general", "Reconciling") == (
+        "False",
+        "Paused",
+        "nothing is under way; spec.paused of pool first-pool is true",
+    )
     world.pool(paused=False)
     world.settle()
     assert world.status("general").phase == "Serving"
+    assert world.condition("general", "Reconciling")[1] == "Settled"
+
+
+def test_what_runs_while_an_expert_is_paused_is_still_under_way() -> None:
+    world = World()
+    world.pool()
+    world.expert("general")
+    world.kubelet.durations["train"] = timedelta(hours=1)
+    world.run(until=world.now + timedelta(minutes=2))
+    world.change("general", paused=True)
+    world.run(until=world.now + timedelta(minutes=1))
+    assert world.condition("general", "Reconciling")[0] == "True"
+    assert world.condition("general", "Paused")[0] == "True"
 
 
 def test_a_small_holdout_waits_for_data_before_anything_is_trained() -> None:
