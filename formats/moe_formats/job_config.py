@@ -277,6 +277,11 @@ class Rehearsal(Format):
         description="Largest number of passes over the new text, in place of training.maxEpochs. The smaller of the two "
         "limits holds.",
     )
+    rate_share: float = Field(
+        gt=0,
+        le=1,
+        description="Peak learning rate, as a share of training.learningRate. A smaller one forgets less.",
+    )
 
     def identity(self) -> dict[str, object]:
         """Return what it changes of the weights: where the snapshots are is left out."""
@@ -286,6 +291,7 @@ class Rehearsal(Format):
             "known": self.known.digest,
             "maxSteps": self.max_steps,
             "maxEpochs": self.max_epochs,
+            "rateShare": self.rate_share,
         }
 
 

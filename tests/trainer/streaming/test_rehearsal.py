@@ -74,7 +74,14 @@ def ref(made: SnapshotHeadline) -> SnapshotRef:
 def asked(pool: Pool, training: dict[str, Any] | None = None, **fields: Any) -> TrainJob:
     """Return a job of the pool with a rehearsal."""
     first, known = pool.parent.ancestry[0], pool.parent.ancestry[-1]
-    rehearsal = {"share": 0.25, "rehearsed": first, "known": known, "max_steps": 12, "max_epochs": 4.0}
+    rehearsal = {
+        "share": 0.25,
+        "rehearsed": first,
+        "known": known,
+        "max_steps": 12,
+        "max_epochs": 4.0,
+        "rate_share": 0.3,
+    }
     found = pool.job(**(training or {}))
     return found.model_copy(update={"rehearsal": Rehearsal.model_validate(rehearsal | fields)})
 
@@ -249,3 +256,13 @@ def test_a_run_that_was_interrupted_continues_with_the_same_bits(
 def test_no_more_is_rehearsed_than_the_run_reads(pool: Pool) -> None:
     _, rehearsed = prepare(asked(pool, max_steps=2), pool.store).streams.training
     assert 0 < rehearsed.documents < 10
+
+
+def test_the_rate_warms_up_again_to_a_lower_peak(pool: Pool) -> None:
+    schedule = {"warmup_fraction": 0.25, "schedule": "Constant", "learning_rate": 0.01}
+    run = prepare(asked(pool, schedule, rate_share=0.25, max_steps=12), pool.store)
+    rates = []
+    for _ in range(run.steps):
+        rates.append(run.rate)
+        run.curve.losses.append(None)
+    assert rates == pytest.approx([0.0025 / 3, 0.0050 / 3] + [0.0025] * 10)

@@ -39,7 +39,7 @@ from moe_trainer.training.checkpoint import Curve
 from moe_trainer.training.curriculum import Curriculum, slices_of
 from moe_trainer.training.data import read_data
 from moe_trainer.training.early_stop import BestWeights, is_over, standing
-from moe_trainer.training.optimization import AdamW, trained_parameters
+from moe_trainer.training.optimization import AdamW, learning_rate, trained_parameters
 from moe_trainer.weights import model_config
 
 #: The number of the run's first batches from which a method may initialise what it added.
@@ -85,6 +85,12 @@ class Run:
     def step(self) -> int:
         """The number of steps taken."""
         return len(self.curve.losses)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        rate = learning_rate(self.job.training, self.step, self.steps)
+        return rate if self.job.rehearsal is None else rate * self.job.rehearsal.rate_share
 
     @property
     def over(self) -> bool:

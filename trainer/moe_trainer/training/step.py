@@ -22,7 +22,6 @@ from moe_trainer.parallel.spread import clip_gradients, sum_gradients
 from moe_trainer.streaming.batches import IGNORED, MicroBatch
 from moe_trainer.streaming.tokens import number_of
 from moe_trainer.training.not_finite import check_step, router_not_finite
-from moe_trainer.training.optimization import learning_rate
 from moe_trainer.training.run import Run
 
 
@@ -46,7 +45,7 @@ def take_step(run: Run) -> float | None:
     cross_entropy, loss = (float(figure) for figure in processes.sum(figures.sum(dim=0)))
     run.loads = run.balancer.loads()
     check_step(run, loss, norm, [part.ids_BT for part in parts])
-    run.optimizer.step(learning_rate(run.job.training, run.step, run.steps))
+    run.optimizer.step(run.rate)
     run.balancer.finish_step()
     return cross_entropy if learnt else None
 

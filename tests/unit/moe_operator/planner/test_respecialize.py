@@ -67,7 +67,12 @@ def test_text_from_before_the_drift_is_known_and_the_first_is_rehearsed(served: 
         assert found is None
     else:
         assert found == Rehearsal(
-            share=0.25, rehearsed=ref(expected[0]), known=ref(expected[1]), max_steps=33, max_epochs=4
+            share=0.25,
+            rehearsed=ref(expected[0]),
+            known=ref(expected[1]),
+            max_steps=33,
+            max_epochs=4,
+            rate_share=0.3,
         )
 
 
@@ -83,7 +88,9 @@ def test_a_rehearsal_is_part_of_the_identity_and_reaches_the_job(served: World) 
     state = served.expert_state("code")
     current, snapshot = served.revision("code-1"), state.expert.status.snapshot
     assert snapshot is not None and state.pool is not None
-    rehearsal = Rehearsal(share=0.25, rehearsed=ref(1), known=ref(2), max_steps=33, max_epochs=4)
+    rehearsal = Rehearsal(
+        share=0.25, rehearsed=ref(1), known=ref(2), max_steps=33, max_epochs=4, rate_share=0.3
+    )
     base = parent_ref(current)
 
     def digest(rehearsal: Rehearsal | None) -> str:
@@ -100,6 +107,7 @@ def test_a_rehearsal_is_part_of_the_identity_and_reaches_the_job(served: World) 
         rehearsal.model_copy(update={"known": ref(3)}),
         rehearsal.model_copy(update={"max_steps": 34}),
         rehearsal.model_copy(update={"max_epochs": 2.0}),
+        rehearsal.model_copy(update={"rate_share": 1.0}),
     ]
     assert len({digest(rehearsal), *(digest(other) for other in others)}) == len(others) + 1
     inputs = current.spec.inputs.model_copy(update={"rehearsal": rehearsal})
