@@ -22,8 +22,10 @@ from moe_trainer.sources.object_store import RANGE_BYTES, ObjectStoreFiles, Pati
 
 BUCKET = "text"
 KEY, SECRET = "reader-key-id", "a-secret-that-nobody-may-see"
-#: Short enough for a test, long enough for a busy machine.
+#: For stores that do not answer, short enough for a test.
 PATIENCE = Patience(connect=1, stall=0.5, request=2, give_up=3)
+#: For stores that answer: a busy machine may pause for seconds.
+UNHURRIED = Patience(connect=60, stall=60, request=60, give_up=120)
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,7 @@ def prefix(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def files(network: Network, credentials: Path, prefix: str) -> ObjectStoreFiles:
     """The store as a Job reads it, through the network."""
-    return ObjectStoreFiles("lake", location(network.port, prefix), credentials, PATIENCE)
+    return ObjectStoreFiles("lake", location(network.port, prefix), credentials, UNHURRIED)
 
 
 def whole(raw: io.RawIOBase) -> bytes:

@@ -217,9 +217,10 @@ def test_a_connection_that_breaks_costs_one_range_and_loses_nothing(
 
 
 def test_a_store_from_which_nothing_arrives_is_given_up(
-    server: Server, files: ObjectStoreFiles, network: Network, prefix: str
+    server: Server, network: Network, credentials: Path, prefix: str
 ) -> None:
     server.put(f"{prefix}/r.jsonl", jsonl(100_000))
+    files = ObjectStoreFiles("lake", location(network.port, prefix), credentials, PATIENCE)
     (file,) = files.matching("*.jsonl")
     network.stalls_after = network.passed + 1_000_000
     with (
