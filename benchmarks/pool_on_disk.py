@@ -22,6 +22,7 @@ from moe_formats.job_config import (
     ExpertRef,
     HoldoutRef,
     HoldoutRule,
+    Rehearsal,
     SnapshotJob,
     SnapshotRef,
     Source,
@@ -70,11 +71,22 @@ class PoolOnDisk:
             ref=ref,
             data=SnapshotRef(path=found.path, digest=found.digest),
             anchor=HoldoutRef(domain=domain, expert=name, path=found.anchor.path, digest=found.anchor.digest),
+            revision=self.experts[name].revision if name in self.experts else None,
         )
         return found
 
-    def train(self, name: str, training: TrainingSpec, base: str | None, seed: int = 1) -> TrainHeadline:
-        """Train a revision of an Expert, from another Expert's or from the preset; it becomes the revision."""
+    def train(
+        self,
+        name: str,
+        training: TrainingSpec,
+        base: str | None,
+        seed: int = 1,
+        rehearsal: Rehearsal | None = None,
+    ) -> TrainHeadline:
+        """Train a revision of an Expert, from another Expert's or from the preset; it becomes the revision.
+
+        If ``base`` is its own name, it is trained further.
+        """
         expert = self.experts[name]
         parent = self.experts[base].revision if base else None
         asked = TrainJob(
@@ -82,10 +94,11 @@ class PoolOnDisk:
             expert=expert.ref,
             revision=f"{name}-{seed}",
             attempt=1,
-            inputs_digest=digest_of(f"{name} {parent} {training.to_json()} {seed}"),
+            inputs_digest=digest_of(f"{name} {parent} {training.to_json()} {seed} {expert.data} {rehearsal}"),
             parent=parent,
             preset=None if parent else PRESET,
             data=expert.data,
+            rehearsal=rehearsal,
             training=training,
             seed=seed,
         )
@@ -97,8 +110,17 @@ class PoolOnDisk:
         )
         return found
 
-    def evaluate(self, name: str, base: str | None, current: ArtefactRef | None = None) -> EvaluateHeadline:
-        """Evaluate an Expert's revision on the anchors of all domains, against its base or another revision."""
+    def evaluate(
+        self,
+        name: str,
+        base: str | None,
+        current: ArtefactRef | None = None,
+        window: HoldoutRef | None = None,
+    ) -> EvaluateHeadline:
+        """Evaluate an Expert's revision on the anchors of all domains, against its base or another revision.
+
+        With ``window``, the two are compared on that holdout too.
+        """
         expert = self.experts[name]
         assert expert.revision
         found = self._run(
@@ -109,7 +131,10 @@ class PoolOnDisk:
                 candidate=expert.revision,
                 current=current,
                 base=self.experts[base].revision if base else None,
-                comparisons=(Comparison(holdout=expert.anchor, role="anchor"),),
+                comparisons=(
+                    Comparison(holdout=expert.anchor, role="anchor"),
+                    *((Comparison(holdout=window, role="window"),) if window else ()),
+                ),
                 suite=self.suite(),
             )
         )

@@ -54,9 +54,9 @@ def write_corpora(folder: Path, domains: Sequence[str] = ("mathematics", "code",
     return [_write(folder, domain, list(_READERS[domain]())) for domain in domains]
 
 
-def write_junk(folder: Path, documents: int = JUNK_DOCUMENTS) -> Corpus:
+def write_junk(folder: Path, documents: int = JUNK_DOCUMENTS, seed: str = "junk") -> Corpus:
     """Write junk into a folder: words of the speeches in random order, with their letters shuffled too."""
-    draw = random.Random("junk")
+    draw = random.Random(seed)
     words = [word for _, text in speeches() for word in text.split()]
     pieces = []
     for number in range(documents):
