@@ -53,7 +53,12 @@ def pod_of(owner: Object, namespace: str) -> Endpoint:
 @pytest.fixture(scope="module")
 def pods(render: Render) -> dict[str, Endpoint]:
     """Pods of namespace `team` by role, those of `other` as other-ROLE, and who else may be in or near a cluster."""
-    made = [item for item in yaml.load_all((GOLDEN / "cpu.yaml").read_text(), yaml.CSafeLoader) if item]
+    made = [
+        item
+        for file in ("cpu.yaml", "measuring.yaml")
+        for item in yaml.load_all((GOLDEN / file).read_text(), yaml.CSafeLoader)
+        if item
+    ]
     owners = {
         item["metadata"]["labels"]["moe-operator.dev/role"]: item
         for item in made
@@ -132,11 +137,14 @@ TABLE = [
     ("server", "gateway", GATEWAY_PORT, False),
     *(
         (role, target, 443, False)
-        for role in ("grade", "evaluate", "distill")
+        for role in ("grade", "evaluate", "drift", "matrix", "distill")
         for target in ("internet", "dns")
     ),
-    *((role, "dns", DNS, False) for role in ("grade", "evaluate", "distill")),
-    *(("somebody", role, ANY, False) for role in ("grade", "evaluate", "distill", "snapshot")),
+    *((role, "dns", DNS, False) for role in ("grade", "evaluate", "drift", "matrix", "distill")),
+    *(
+        ("somebody", role, ANY, False)
+        for role in ("grade", "evaluate", "drift", "matrix", "distill", "snapshot")
+    ),
     ("snapshot", "internet", 443, True),
     ("snapshot", "dns", DNS, True),
     ("snapshot", "server", SERVER_PORT, False),

@@ -95,15 +95,19 @@ class Space:
 
         return wait_for(f"pod {name} has Ready={value}", look, seconds)
 
-    def wait_waiting(self, name: str, reason: str) -> str:
-        """Wait until a pod's container waits for a reason; return the message. It waits for others before."""
+    def wait_waiting(self, name: str, reason: str, text: str = "") -> str:
+        """Wait until a pod's container waits for a reason, with some text in its message; return the message.
+
+        It waits for others before: the API server lets a node act for a new pod only after a moment.
+        """
 
         def look() -> JSON | None:
             statuses = (self.pod(name) or {}).get("status", {}).get("containerStatuses") or [{"state": {}}]
             waiting: JSON = statuses[0]["state"].get("waiting") or {}
-            return waiting if waiting.get("reason") == reason else None
+            fits = waiting.get("reason") == reason and text in waiting.get("message", "")
+            return waiting if fits else None
 
-        return str(wait_for(f"pod {name} waits for {reason}", look)["message"])
+        return str(wait_for(f"pod {name} waits for {reason}: {text}", look)["message"])
 
     def wait_gone(self, name: str, seconds: float = PATIENCE) -> None:
         wait_for(f"pod {name} is gone", lambda: self.pod(name) is None, seconds)

@@ -215,8 +215,8 @@ def test_a_pod_that_must_not_run_as_root_is_refused_if_it_asks_for_that(space: S
         "refused", "true", spec={"securityContext": {"runAsNonRoot": True}}, securityContext={"runAsUser": 0}
     )
 
-    message = space.wait_waiting("refused", "CreateContainerConfigError")
-    assert "container's runAsUser breaks non-root policy" in message
+    broken = "container's runAsUser breaks non-root policy"
+    space.wait_waiting("refused", "CreateContainerConfigError", broken)
 
 
 def test_pods_with_different_ids_share_the_files_of_a_claim(space: Space) -> None:

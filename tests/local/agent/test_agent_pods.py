@@ -88,7 +88,7 @@ def test_a_pod_starts_when_the_secret_it_waits_for_comes(space: Space) -> None:
         "waits", "cat /keys/token; echo; echo $TOKEN", env=env, volumeMounts=mounts, spec={"volumes": volumes}
     )
 
-    assert 'secret "keys" not found' in space.wait_waiting("waits", "CreateContainerConfigError")
+    space.wait_waiting("waits", "CreateContainerConfigError", 'secret "keys" not found')
     space.apply(
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}, "stringData": {"token": "s3"}}
     )
@@ -219,7 +219,7 @@ def test_what_the_node_does_not_do_is_refused_in_words(
 ) -> None:
     space.apply(pod("refused", "true", spec=spec))
 
-    assert message in space.wait_waiting("refused", reason)
+    space.wait_waiting("refused", reason, message)
 
 
 def test_a_pod_that_does_not_fit_is_refused_by_the_node_too(space: Space) -> None:
