@@ -82,6 +82,11 @@ class RefreshStatus(Format):
         description="When the sources are due to be read again. In the past if that waits, for example for a revision that is "
         "being made. Absent if spec.data asks for no further reading.",
     )
+    base: str | None = Field(
+        default=None,
+        max_length=1024,
+        description="What spec.base named when the reading was asked for. Absent for a reading of an earlier operator.",
+    )
     gates: Digest | None = Field(
         default=None,
         description="Digest of the spec.data.gates by which the delivery was judged: if it was refused and they change, the "

@@ -89,7 +89,8 @@ def decide_data(state: ExpertState, asked: Request, *, busy: bool, now: datetime
             reading.work.headline,
             job=reading.work.job.name,
             request=reading.request,
-            base=str(expert.spec.base),
+            # spec.base may have changed since the reading was asked for.
+            base=reading.status.base or str(expert.spec.base),
             now=now,
         )
         refresh, grown = _recorded(expert, reading), admitted_with(_admitted(expert), held, snapshot, now)
@@ -122,7 +123,12 @@ def _newest(state: ExpertState, asked: Request, now: datetime) -> _Reading | Non
 def _next(state: ExpertState, asked: Request, newest: _Reading | None, now: datetime) -> _Reading:
     """Return the reading that follows the newest one, or the first."""
     expert, request = state.expert, next_request(state.jobs, state.expert, asked)
-    status = RefreshStatus(request=str(request), gates=gates_digest(expert), admitted=_admitted(expert))
+    status = RefreshStatus(
+        request=str(request),
+        base=str(expert.spec.base),
+        gates=gates_digest(expert),
+        admitted=_admitted(expert),
+    )
     if newest is not None:
         status = status.model_copy(update={"job": newest.status.job, "last": newest.status.last})
     return _assessed(state, request, status, now)

@@ -228,6 +228,27 @@ def test_another_base_asks_for_a_snapshot_since_its_tokenizer_may_give_other_tex
     assert world.writes == before
 
 
+def test_a_base_that_is_changed_while_the_first_snapshot_is_taken_is_tried_by_another_one() -> None:
+    world = world_with_base(FIRST)
+    world.expert("other", base=base(SECOND))
+    world.settle()
+    world.expert("python", base={"expert": "code"})
+    while not reads(world, "python"):
+        world.reconcile("Expert", "python")
+    assert reads(world, "python")[-1]["baseArtefact"]["revision"] == "code-1"
+    world.change("python", base={"expert": "other"})
+    world.settle()
+    taken = [name for name in world.created if name.startswith("python-snapshot-")]
+    assert len(taken) == len(set(taken)) == 2
+    assert reads(world, "python")[-1]["baseArtefact"]["revision"] == "other-1"
+    assert world.status("python").snapshot.base == "other"
+    assert world.status("python").current_revision == "python-1"
+    assert parent(world, "python-1")["revision"] == "other-1"
+    before = world.writes
+    world.settle()
+    assert world.writes == before
+
+
 def test_an_upgrade_asks_for_no_snapshot_that_an_earlier_operator_took_for_another_base() -> None:
     world = world_with_base(FIRST)
     world.expert("other", base=base(SECOND))
